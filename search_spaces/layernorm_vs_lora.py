@@ -1,0 +1,17 @@
+"""The main question: LayerNorm alone (arXiv 2312.11420) against LoRA, each at its best settings."""
+
+from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
+
+SPACE = Space(
+    question="Does tuning only LayerNorm match LoRA?",
+    arms={
+        "layernorm": Arm(everywhere=method("layernorm"), lr=LogUniform(1e-4, 1e-1)),
+        "lora": Arm(
+            everywhere=method(
+                "lora", rank=Choice(2, 4, 8, 16, 32), alpha_per_rank=Choice(1.0, 2.0, 4.0)
+            ),
+            lr=LogUniform(1e-5, 3e-2),
+        ),
+    },
+    budget=Budget(trials=24, max_examples=6400),
+)
