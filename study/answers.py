@@ -1,0 +1,47 @@
+"""The answers that a trial gave, question by question, as parquet: paired tests need them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import Example
+
+
+def write(
+    folder: Path, trial_id: str, split: str, examples: Sequence[Example], answers: Sequence[str]
+) -> None:
+    """Write one row a question into the study's ``folder``; whole or not at all."""
+    from trainables.data.scores import correct
+
+    table = pa.table(
+        {
+            "question_id": [e.question_id for e in examples],
+            "image_id": [e.image_id for e in examples],
+            "question": [e.question for e in examples],
+            "answer_type": [e.answer_type for e in examples],
+            "truth": [e.answer for e in examples],
+            "answer": list(answers),
+            "correct": [correct(a, e.answer) for a, e in zip(answers, examples, strict=True)],
+        }
+    )
+    path = _path(folder, trial_id, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    pq.write_table(table, partial)
+    partial.replace(path)
+
+
+def read(folder: Path, trial_id: str, split: str) -> pa.Table:
+    """What ``write`` wrote."""
+    return pq.read_table(_path(folder, trial_id, split))
+
+
+def _path(folder: Path, trial_id: str, split: str) -> Path:
+    return folder / "answers" / f"{trial_id}-{split}.parquet"

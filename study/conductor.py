@@ -1,0 +1,227 @@
+"""Decides what runs next and who goes on: search, then confirmation. Knows nothing of Ray.
+
+The search is one joint TPE over all arms (Optuna, multivariate and grouped): the arm is a
+categorical, the rest is conditional on it. Each arm first gets its floor of trials; what is left of
+the budget goes where it pays.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import optuna
+from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
+
+from search_spaces.declare import Budget, Range, Space
+from study import spaces
+from study.ledger import Ledger
+from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
+from study.rungs import Rungs, levels
+from trainables.recipe import Recipe
+
+FLOOR = 0.6
+"""Share of the trials that is divided equally among the arms."""
+STARTUP_PER_ARM = 4
+"""Random trials an arm before TPE models it."""
+
+
+def floor(budget: Budget, arms: int) -> int:
+    """Trials that each of ``arms`` arms gets at least."""
+    return max(1, int(FLOOR * budget.trials) // arms)
+
+
+class Observer(Protocol):
+    """Is told what happens, in order."""
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial was drawn, or goes on after a restart."""
+
+    def reported(self, record: TrialRecord) -> None:
+        """A trial reached a rung, its last one."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has its outcome."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What decides a study's trials, besides their results."""
+
+    space: Space
+    budget: Budget
+    slots: tuple[str, ...]
+    """Of the model."""
+    seed: int
+    confirm_seeds: int
+    base: str
+    """See ``TrialSpec.base``."""
+
+
+class Conductor:
+    """Draws trials, judges their reports, and knows when the study is over."""
+
+    def __init__(self, rules: Rules, ledger: Ledger, observers: Sequence[Observer] = ()) -> None:
+        self.rules, self.ledger, self.observers = rules, ledger, observers
+        self.stops = levels(rules.budget)
+        self.rungs = Rungs(rules.budget.reduction)
+        self._live: dict[str, Kind] = {}
+        """Trials that run now."""
+        self._again: deque[TrialSpec] = deque()
+        """Trials that ran when the study was last killed, to be gone on with first."""
+        for record in ledger.records.values():
+            for rung in record.rungs:
+                if rung.examples_seen < self.stops[-1]:
+                    self._judge(record.spec, rung)
+            if record.outcome is None:
+                self._again.append(record.spec)
+
+    @property
+    def done(self) -> bool:
+        """Nothing runs and nothing is left to run."""
+        return not (self._live or self._again or self._searching or self.confirmations())
+
+    def next(self) -> TrialSpec | None:
+        """The next trial to run; None while it must wait for running ones, or when all is done."""
+        if self._again:
+            record = self.ledger.records[self._again.popleft().id]
+        else:
+            new = self._draw() or self._confirm()
+            if new is None:
+                return None
+            record = new
+        self._live[record.spec.id] = record.spec.kind
+        self._tell("started", record)
+        return record.spec
+
+    def reported(self, trial_id: str, rung: Rung) -> bool:
+        """Take a report in; True if the trial goes on."""
+        record = self.ledger.rung(trial_id, rung)
+        self._tell("reported", record)
+        return self._judge(record.spec, rung)
+
+    def ended(
+        self,
+        trial_id: str,
+        outcome: Outcome,
+        *,
+        costs: Mapping[str, float],
+        scores: Mapping[str, float],
+        error: str = "",
+    ) -> None:
+        """Take the end of a trial in."""
+        del self._live[trial_id]
+        record = self.ledger.ended(trial_id, outcome, costs=costs, scores=scores, error=error)
+        self._tell("ended", record)
+
+    def best(self) -> dict[str, TrialRecord]:
+        """Arm -> the search trial with the lowest validation loss among those that got furthest.
+
+        An arm without any report is left out.
+        """
+        found: dict[str, TrialRecord] = {}
+        for arm in self.rules.space.arms:
+            tried = [r for r in self.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm and r.rungs]
+            if tried:
+                found[arm] = min(tried, key=lambda r: (-r.examples_seen, r.loss))
+        return found
+
+    def confirmations(self) -> list[TrialSpec]:
+        """What is left to confirm: the untuned model, and each arm's best with new seeds."""
+        rules = self.rules
+        untuned = TrialSpec(
+            kind=Kind.UNTUNED,
+            arm="untuned",
+            parameters={},
+            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
+            lr=1.0,
+            seed=rules.seed,
+            max_examples=1,
+            batch_size=rules.budget.batch_size,
+            stops=(),
+            base=rules.base,
+        )
+        seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
+        confirmed = [
+            TrialSpec.of(best.spec.plain() | {"kind": Kind.CONFIRM, "seed": seed})
+            for best in self.best().values()
+            for seed in seeds
+        ]
+        return [s for s in (untuned, *confirmed) if s.id not in self.ledger.records]
+
+    @property
+    def _searching(self) -> bool:
+        """The search has trials left to draw."""
+        return self.ledger.drawn < self.rules.budget.trials
+
+    def _draw(self) -> TrialRecord | None:
+        """A new search trial; None if the budget is spent, repeats counted."""
+        search = self.ledger.studies["search"]
+        while self._searching:
+            search.sampler = self._sampler(self.ledger.drawn)
+            trial = search.ask()
+            arm = trial.suggest_categorical("arm", list(self.rules.space.arms))
+            spec = self._spec(arm, spaces.suggest(trial, arm))
+            if spec.id not in self.ledger.records:
+                return self.ledger.started(spec, trial)
+            self.ledger.repeated(trial)
+        return None
+
+    def _confirm(self) -> TrialRecord | None:
+        """A new confirmation; None while the search runs, or if none is left."""
+        left = [] if Kind.SEARCH in self._live.values() else self.confirmations()
+        return self.ledger.started(left[0], self.ledger.studies["confirm"].ask()) if left else None
+
+    def _sampler(self, drawn: int) -> BaseSampler:
+        """The sampler of the next draw. It depends on the seed and on the ledger alone, so that a
+        study that was stopped and started again draws what it would have drawn."""
+        arms = list(self.rules.space.arms)
+        tried = Counter(r.spec.arm for r in self.ledger.of_kind(Kind.SEARCH))
+        poorest = min(arms, key=lambda arm: tried[arm])
+        with warnings.catch_warnings():
+            # Grouping and fixing a parameter are "experimental" since 2020; versions are pinned.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            tpe = TPESampler(
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=STARTUP_PER_ARM * len(arms),
+                seed=(self.rules.seed * 1_000_003 + drawn) % 2**32,
+            )
+            below = tried[poorest] < floor(self.rules.budget, len(arms))
+            return PartialFixedSampler({"arm": poorest}, tpe) if below else tpe
+
+    def _spec(self, arm: str, draw: spaces.Draw) -> TrialSpec:
+        """The point of ``arm`` that ``draw`` gives."""
+        parameters: dict[str, Any] = {}
+
+        def value_of(name: str, values: Range) -> Any:
+            parameters[name] = draw(name, values)
+            return parameters[name]
+
+        rules = self.rules
+        recipe, lr = spaces.draw(rules.space.arms[arm], rules.slots, value_of)
+        return TrialSpec(
+            kind=Kind.SEARCH,
+            arm=arm,
+            parameters=parameters,
+            recipe=Recipe.of(recipe).plain(),
+            lr=lr,
+            seed=rules.seed,
+            max_examples=self.stops[-1],
+            batch_size=rules.budget.batch_size,
+            stops=self.stops,
+            base=rules.base,
+        )
+
+    def _judge(self, spec: TrialSpec, rung: Rung) -> bool:
+        if spec.kind is not Kind.SEARCH:
+            return True
+        return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss)
+
+    def _tell(self, what: str, record: TrialRecord) -> None:
+        for observer in self.observers:
+            getattr(observer, what)(record)

@@ -1,0 +1,150 @@
+"""``python -m study.launch --space layernorm_vs_lora``: run a study and show its answer.
+
+Nothing heavy is imported before everything that the user gave has been looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from study import spaces
+from study.settings import ENGINES, PRECISIONS, Settings, free_name, read
+from study.ui import default_uri
+from trainables.errors import BadInput
+
+FIELDS = tuple(Settings.__dataclass_fields__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input, 130 interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _launch(given)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing is lost: --resume goes on", file=sys.stderr)
+        return 130
+
+
+def _launch(given: argparse.Namespace) -> int:
+    if given.list:
+        width = max(map(len, spaces.questions()))
+        for name, question in spaces.questions().items():
+            print(f"{name:{width}}  {question}")
+        return 0
+    chosen = _chosen(given)
+    if given.resume:
+        settings = read(given.storage, given.resume)
+        for name, value in chosen.items():
+            if getattr(settings, name) != value:
+                raise BadInput(
+                    f"study {given.resume!r} was begun with {name}={getattr(settings, name)!r}, "
+                    f"not {value!r}; leave it away, or begin another study"
+                )
+    elif "space" in chosen:
+        settings = Settings(**chosen)
+    else:
+        raise BadInput("give --space NAME (--list shows them) or --resume NAME")
+    space = settings.check()
+
+    from rich.console import Console
+
+    from study.session import Place, run, show_plan
+
+    place = Place(
+        storage=given.storage,
+        name=given.resume or given.name or free_name(given.storage, settings),
+        tracking_uri=given.tracking_uri or default_uri(given.storage),
+        address=given.address,
+        concurrency=given.concurrency,
+    )
+    # Piped into a file there is no width to fit into.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    if given.dry_run:
+        show_plan(settings, space, place, console)
+        return 0
+    folder = run(settings, space, place, console)
+    storage = "" if given.storage == Path("studies") else f" --storage {given.storage}"
+    uri = f" --tracking-uri {given.tracking_uri}" if given.tracking_uri else ""
+    print(f"\nreport   {folder / 'report.html'}")
+    print(f"results  {folder / 'results.json'}")
+    print(f"MLflow   python -m study.ui{storage}{uri}")
+    return 0
+
+
+def _chosen(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given. Paths are made absolute: workers and a resumed study must find
+    them too."""
+    chosen = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
+    for name, value in chosen.items():
+        names_a_path = {
+            "space": str(value).endswith(".py"),
+            "model": value != Settings.model,
+            "data_root": True,
+        }
+        if names_a_path.get(name, False):
+            chosen[name] = str(Path(value).resolve())
+    return chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.launch",
+        description="Run a hyperparameter study of fine-tuning methods and show its answer.",
+        # Settings that were not given are absent: their defaults stand in one place, Settings.
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(list=False, dry_run=False, storage=Path("studies"))
+    parser.set_defaults(
+        **dict.fromkeys(("concurrency", "address", "name", "tracking_uri", "resume"))
+    )
+    what = parser.add_argument_group("what to ask")
+    what.add_argument("--list", action="store_true", help="show the spaces and their questions")
+    what.add_argument("--space", metavar="NAME", help="a search space, or a file.py of your own")
+    what.add_argument(
+        "--model",
+        metavar="NAME",
+        help="'tiny', which is shipped, or a folder [tiny]",
+    )
+    what.add_argument("--data", metavar="NAME", help="a dataset [phantom]")
+    what.add_argument("--data-root", metavar="DIR", help="where the dataset lies")
+    spend = parser.add_argument_group("what to spend")
+    spend.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="trials of the search [the space's]",
+    )
+    spend.add_argument(
+        "--max-examples",
+        type=int,
+        metavar="N",
+        help="training examples of a trial, repeated ones counted [the space's]",
+    )
+    spend.add_argument("--seed", type=int, metavar="N", help="of search and training [0]")
+    spend.add_argument("--seeds", type=int, metavar="N", help="confirmations of each arm [3]")
+    where = parser.add_argument_group("where and how")
+    where.add_argument(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="trials at a time [one a device or processor]",
+    )
+    where.add_argument("--address", help="a Ray cluster to join, or 'auto' [start one here]")
+    where.add_argument("--deepspeed", metavar="|".join(ENGINES), help="ZeRO stage [auto]")
+    where.add_argument("--precision", metavar="|".join(PRECISIONS), help="[auto]")
+    where.add_argument("--storage", type=Path, metavar="DIR", help="[studies]")
+    where.add_argument("--name", help="of the study [<space>-<data>-<number>]")
+    where.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
+    where.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    where.add_argument("--resume", metavar="NAME", help="go on with a study")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The memory of a study: every trial and what became of it, in Optuna's journal on disk.
+
+One append-only file is the only state. A study that is killed and started again reads it and goes
+on; what TPE learns from and what the report shows is the same record.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
+
+JOURNAL = "optuna.journal"
+# Optuna learns from what was pruned or diverged; from what failed for other reasons it must not.
+STATES = {
+    Outcome.COMPLETE: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.OUT_OF_MEMORY: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
+
+
+class Ledger:
+    """The record of one study, in ``folder``. Two Optuna studies share its journal: ``search``,
+    which TPE learns from, and ``confirm``, which it must not see."""
+
+    def __init__(self, folder: Path) -> None:
+        # Every trial that Optuna starts is announced in its log; ours says it better.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = str(folder / JOURNAL)
+        _mend(folder / JOURNAL)
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        self.studies = {
+            name: optuna.create_study(
+                study_name=name, storage=storage, load_if_exists=True, direction="minimize"
+            )
+            for name in ("search", "confirm")
+        }
+        self.records: dict[str, TrialRecord] = {}
+        """Trial id -> record, in the order in which they were started."""
+        self._trials: dict[str, optuna.Trial] = {}
+        """Trial id -> Optuna's handle, of those that have not ended."""
+        self.drawn = 0
+        """Search trials drawn, repeats included."""
+        for study in self.studies.values():
+            for trial in study.get_trials(deepcopy=False):
+                self._remember(study, trial)
+
+    def study_of(self, kind: Kind) -> optuna.Study:
+        """The Optuna study that holds trials of ``kind``."""
+        return self.studies["search" if kind is Kind.SEARCH else "confirm"]
+
+    def started(self, spec: TrialSpec, trial: optuna.Trial) -> TrialRecord:
+        """Note that ``spec`` was drawn as Optuna's ``trial``."""
+        record = TrialRecord(spec=spec, number=trial.number, started_at=time.time())
+        self.drawn += spec.kind is Kind.SEARCH
+        trial.set_user_attr("begin", {"spec": spec.plain(), "started_at": record.started_at})
+        self.records[spec.id] = record
+        self._trials[spec.id] = trial
+        return record
+
+    def repeated(self, trial: optuna.Trial) -> None:
+        """Note that ``trial`` is one that was drawn before: it is not run, but it is counted, so
+        that a small space is exhausted and not drawn from for ever."""
+        trial.set_user_attr("repeated", True)
+        self.studies["search"].tell(trial, state=TrialState.FAIL)
+        self.drawn += 1
+
+    def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
+        """Note a report. A second report of the same rung, after a restart, is ignored."""
+        record = self.records[trial_id]
+        if rung.examples_seen > record.examples_seen:
+            trial = self._trials[trial_id]
+            trial.report(rung.validation_loss, rung.examples_seen)
+            trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
+            record.rungs.append(rung)
+        return record
+
+    def ended(
+        self,
+        trial_id: str,
+        outcome: Outcome,
+        *,
+        costs: Mapping[str, float],
+        scores: Mapping[str, float],
+        error: str = "",
+    ) -> TrialRecord:
+        """Note how a trial ended, and tell Optuna."""
+        record = self.records[trial_id]
+        record.outcome, record.ended_at = outcome, time.time()
+        record.costs, record.scores, record.error = dict(costs), dict(scores), error
+        end = {
+            "outcome": outcome,
+            "ended_at": record.ended_at,
+            "costs": record.costs,
+            "scores": record.scores,
+            "error": error,
+        }
+        trial = self._trials.pop(trial_id)
+        trial.set_user_attr("end", end)
+        state = STATES[outcome]
+        self.study_of(record.spec.kind).tell(
+            trial, record.loss if state is TrialState.COMPLETE else None, state=state
+        )
+        return record
+
+    def of_kind(self, kind: Kind) -> list[TrialRecord]:
+        """The records of one kind, oldest first."""
+        return [record for record in self.records.values() if record.spec.kind is kind]
+
+    def _remember(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        attributes = trial.user_attrs
+        if "begin" not in attributes:
+            self.drawn += "repeated" in attributes
+            if trial.state is TrialState.RUNNING:  # killed between drawing it and noting it
+                study.tell(trial.number, state=TrialState.FAIL)
+            return
+        spec = TrialSpec.of(attributes["begin"]["spec"])
+        rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
+        record = TrialRecord(
+            spec=spec,
+            number=trial.number,
+            started_at=attributes["begin"]["started_at"],
+            rungs=sorted(rungs, key=lambda rung: rung.examples_seen),
+        )
+        if "end" in attributes:
+            end: dict[str, Any] = attributes["end"]
+            record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
+            record.costs, record.scores = end["costs"], end["scores"]
+            record.error = end["error"]
+        else:
+            self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
+        self.records[spec.id] = record
+        self.drawn += spec.kind is Kind.SEARCH
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that a kill left unfinished: what follows would be glued to it."""
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)

@@ -1,0 +1,180 @@
+"""What a study will do, shown before it does it: arms, what each trains, rungs, trials, time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from search_spaces.declare import Budget, Choice, Range, Space
+from study import spaces
+from study.conductor import floor
+from study.rungs import levels
+
+if TYPE_CHECKING:
+    from trainables.data.scores import Scores
+    from trainables.recipe import Applied
+    from trainables.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is decided before the first trial."""
+
+    name: str
+    question: str
+    space: Space
+    budget: Budget
+    seeds: int
+    workload: Workload
+    arms: dict[str, Applied]
+    """Arm -> its recipe at typical values, put into the model."""
+    majority: Scores
+    deepspeed: str
+    precision: str
+    concurrency: int
+    seconds: tuple[float, float]
+    """Expected, and if no trial were stopped early."""
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        model, data = self.workload.model, self.workload.dataset
+        table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in ("arm", "searched", "trains", "parameters", "percent"):
+            right = column in ("parameters", "percent")
+            table.add_column(column, justify="right" if right else "left")
+        for arm, applied in self.arms.items():
+            table.add_row(
+                arm,
+                ", ".join(
+                    f"{n} {_range(r)}" for n, r in spaces.ranges(self.space.arms[arm]).items()
+                ),
+                _trains(applied),
+                f"{applied.trained_parameters:,}",
+                f"{applied.trained_percent:.3f}",
+            )
+        stops = levels(self.budget)
+        splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
+        images = len(self.workload.images_NSSC)
+        parameters = sum(p.numel() for p in model.network.parameters())
+        engine = "plain PyTorch" if self.deepspeed == "off" else f"DeepSpeed ZeRO {self.deepspeed}"
+        expected, most = (_duration(s) for s in self.seconds)
+        console.print(f"[bold]{self.question}[/]")
+        console.print(f"  study    {self.name}")
+        console.print(f"  model    {model.name}, {parameters:,} parameters, {model.image_size} px")
+        console.print(f"  data     {data.name}: {splits} questions, {images:,} images")
+        console.print(
+            f"  chance   always the most frequent answer scores {self.majority.overall:.1f}% "
+            f"(open {self.majority.open:.1f}, closed {self.majority.closed:.1f})"
+        )
+        least = floor(self.budget, len(self.arms))
+        console.print(
+            f"  search   {self.budget.trials} trials, at least {least} an arm; rungs at "
+            f"{', '.join(f'{s:,}' for s in stops[:-1]) or 'none'} of {stops[-1]:,} examples, "
+            f"1 in {self.budget.reduction} goes on"
+        )
+        console.print(
+            f"  confirm  {len(self.arms)} arms x {self.seeds} seeds = "
+            f"{len(self.arms) * self.seeds} trainings, scored on test once"
+        )
+        console.print(
+            f"  compute  {self.concurrency} at a time on {self.workload.device.type}, "
+            f"{self.precision}, {engine}; about {expected}, at most {most}"
+        )
+        console.print()
+        console.print(table)
+        console.print()
+
+
+def arms(space: Space, workload: Workload) -> dict[str, Applied]:
+    """Each arm's recipe at typical values, put into a fork of the model.
+
+    Raises:
+        BadInput: an arm names a slot that the model lacks, or finds nothing to train.
+    """
+    from trainables import recipe
+    from trainables.fork import fork
+    from trainables.recipe import Recipe
+
+    found = {}
+    for name, arm in space.arms.items():
+        plain, _ = spaces.draw(arm, workload.model.slots, spaces.middle)
+        network = fork(workload.model.network)
+        found[name] = recipe.apply(Recipe.of(plain), workload.model, network, seed=0)
+    return found
+
+
+def seconds(
+    space: Space,
+    budget: Budget,
+    workload: Workload,
+    *,
+    seeds: int,
+    concurrency: int,
+    precision: str,
+) -> tuple[float, float]:
+    """How long a study takes on this machine: as expected, and if no trial were stopped.
+
+    Measured: three training steps and a validation batch of every arm, on one thread. Expected is
+    that ``1 / reduction`` of the trials pass each rung.
+    """
+    import torch
+
+    from trainables.recipe import Recipe
+    from trainables.trial import Trial, TrialConfig
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    stops = levels(budget)
+    passing = [budget.reduction**-i for i in range(len(stops))]
+    legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
+    searched = budget.trials * sum(leg * share for leg, share in zip(legs, passing, strict=True))
+    confirmed = len(space.arms) * seeds * stops[-1]
+    most = budget.trials * stops[-1] + confirmed
+    rates = []
+    for arm in space.arms.values():
+        plain, _ = spaces.draw(arm, workload.model.slots, spaces.middle)
+        config = TrialConfig(
+            recipe=Recipe.of(plain),
+            lr=1e-6,
+            seed=0,
+            max_examples=stops[-1],
+            batch_size=budget.batch_size,
+        )
+        trial = Trial(workload, config, precision=precision)
+        trial.train(budget.batch_size)
+        started = time.perf_counter()
+        trial.train(4 * budget.batch_size)
+        rates.append((time.perf_counter() - started) / (3 * budget.batch_size))
+    torch.set_num_threads(threads)
+    rate = sum(rates) / len(rates) / concurrency
+    return rate * (searched + confirmed), rate * most
+
+
+def _trains(applied: Applied) -> str:
+    """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
+    if len({count.tuning for count in applied.counts}) == 1:
+        slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)
+        return f"{applied.counts[0].tuning}: {slots}"
+    return ", ".join(
+        f"{c.slot} {c.tuning}" + (f" {c.trained_parameters:,}" if c.trained_parameters else "")
+        for c in applied.counts
+    )
+
+
+def _range(values: Range) -> str:
+    if isinstance(values, Choice):
+        return (
+            "{"
+            + ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values.values)
+            + "}"
+        )
+    return f"{values.low:g} to {values.high:g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,43 @@
+"""Early stopping: ASHA (Li et al. 2020, arXiv 1810.05934) with rungs kept for each arm apart.
+
+A trial is compared only with trials of its own arm at the same number of examples seen, so a method
+that starts slowly is never stopped by another's fast start.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from search_spaces.declare import Budget
+
+
+def levels(budget: Budget) -> tuple[int, ...]:
+    """Examples seen at the rungs, ascending; the last is the end of a trial.
+
+    Rungs are a factor ``budget.reduction`` apart and rounded up to whole batches.
+    """
+    batch = budget.batch_size
+    exact = [budget.max_examples / budget.reduction**k for k in range(budget.rungs, -1, -1)]
+    return tuple(sorted({math.ceil(examples / batch) * batch for examples in exact}))
+
+
+class Rungs:
+    """Who goes on. Pure bookkeeping: losses in, decisions out."""
+
+    def __init__(self, reduction: int) -> None:
+        self.reduction = reduction
+        self.losses: dict[tuple[str, int], dict[str, float]] = {}
+
+    def record(self, arm: str, trial: str, examples_seen: int, loss: float) -> bool:
+        """Note a trial's validation loss at a rung; True if the trial goes on.
+
+        It does if it is among the best ``1 / reduction`` of its arm's earlier arrivals at the rung,
+        or the first. (The stopping variant of ASHA, as in Ray Tune: nothing ever waits.) A trial
+        that reports a rung again, after a restart, is judged against the same others.
+        """
+        rung = self.losses.setdefault((arm, examples_seen), {})
+        others = [other for name, other in rung.items() if name != trial]
+        rung[trial] = loss
+        return not others or loss <= float(np.percentile(others, 100 / self.reduction))

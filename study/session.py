@@ -1,0 +1,267 @@
+"""A study from its settings to its answer: checks, plan, search, confirmation, results."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from search_spaces.declare import Space
+from study import tracking
+from study.settings import FILE, Settings, agree, open_folder
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from study.plan import Plan
+    from study.tracking import Tracking
+    from study.tune import Devices
+    from trainables.data.dataset import Dataset
+    from trainables.workload import Workload
+
+PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a study runs and where it writes: nothing here changes a number."""
+
+    storage: Path
+    name: str
+    tracking_uri: str
+    address: str | None
+    """Of a Ray cluster; None: this machine."""
+    concurrency: int | None
+    """Trials at a time; None: one a device, or one a processor where there are none."""
+
+
+def show_plan(settings: Settings, space: Space, place: Place, console: Console) -> None:
+    """Print what a study would do; nothing is written."""
+    from trainables.workload import Workload
+
+    workload = Workload.load(settings.workload)
+    _plan(settings, space, place.name, workload, place.concurrency or os.cpu_count() or 1).show(
+        console
+    )
+
+
+def run(settings: Settings, space: Space, place: Place, console: Console) -> Path:
+    """Run a study, or go on with it, and show what it found; its folder.
+
+    Raises:
+        BadInput: something that the user gave cannot be; no trial has been run then.
+    """
+    agree(place.storage, place.name, settings, space)
+    tracking.check(place.tracking_uri)
+    _reach(place.address)
+    dataset = settings.workload.dataset()
+    from study import tune
+
+    # Ray, MLflow and the model start side by side: each mostly waits for processes or the disk.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(_load, settings, dataset)
+        tracking_starts = pool.submit(_track, settings, place)
+        tune.connect(place.address)
+        workload, track = loading.result(), tracking_starts.result()
+    devices = tune.devices(place.concurrency)
+    plan = _plan(settings, space, place.name, workload, devices.concurrency)
+    plan.show(console)
+    folder = open_folder(place.storage, place.name, settings, space, _base(plan))
+    try:
+        with _only_one(folder):
+            _run(plan, settings, folder, devices, track, console)
+    finally:
+        track.close()
+    return folder
+
+
+def _run(
+    plan: Plan,
+    settings: Settings,
+    folder: Path,
+    devices: Devices,
+    track: Tracking,
+    console: Console,
+) -> None:
+    from study import report, results, tune
+    from study.checkpoints import Tidy
+    from study.conductor import Conductor, Rules
+    from study.ledger import Ledger
+    from study.terminal import Progress, show_results
+    from study.worker import WorkerConfig
+
+    rules = Rules(
+        space=plan.space,
+        budget=plan.budget,
+        slots=tuple(plan.workload.model.slots),
+        seed=settings.seed,
+        confirm_seeds=settings.seeds,
+        base=hashlib.sha256(json.dumps(_base(plan)).encode()).hexdigest()[:12],
+    )
+    workers = WorkerConfig(
+        workload=settings.workload,
+        folder=folder.resolve(),
+        deepspeed=plan.deepspeed,
+        precision=plan.precision,
+    )
+    protocol = _protocol(settings, plan, folder)
+    ledger = Ledger(folder)
+    # MLflow's parameters can never change; what does when a study goes on elsewhere is a tag.
+    changing = {name: protocol[name] for name in ("versions", "commit", "command", "begun")}
+    fixed = {name: value for name, value in protocol.items() if name not in changing}
+    tags = {"question": plan.question, **_flat(changing)}
+    track.begin(_flat(fixed), tags, ledger.records.values())
+    with Progress(console, folder, settings.seeds) as progress:
+        conductor = Conductor(rules, ledger, [Tidy(folder), track, progress])
+        progress.watch(conductor)
+        if not conductor.done:
+            tune.run(conductor, workers, devices)
+    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, protocol)
+    files = [results.write(folder, found), report.write(folder, found)]
+    track.finish(results.metrics(found), files)
+    show_results(console, found)
+    if track.error:
+        console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
+
+
+def _reach(address: str | None) -> None:
+    """See whether something answers at a cluster's address; Ray itself would try for minutes."""
+    if address in (None, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"no Ray cluster at --address {address!r} ({error}); give HOST:PORT, 'auto', "
+            "or leave it away to start one here"
+        ) from None
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Refuse to run a study that another process is running on this machine."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(
+                f"study {folder.name!r} is running already; give another --name"
+            ) from None
+        yield
+
+
+def _load(settings: Settings, dataset: Dataset) -> Workload:
+    from trainables.workload import Workload
+
+    return Workload.load(settings.workload, dataset)
+
+
+def _track(settings: Settings, place: Place) -> Tracking:
+    from study.tracking import Tracking
+
+    return Tracking(
+        place.tracking_uri,
+        experiment=Path(settings.space).stem,
+        study=place.name,
+        artifacts=place.storage / "mlflow-artifacts",
+    )
+
+
+def _plan(
+    settings: Settings, space: Space, name: str, workload: Workload, concurrency: int
+) -> Plan:
+    from study import plan
+    from trainables import engine
+    from trainables.data.scores import majority_baseline
+
+    precision = engine.resolve_precision(settings.precision)
+    budget = settings.budget(space)
+    return plan.Plan(
+        name=name,
+        question=space.question,
+        space=space,
+        budget=budget,
+        seeds=settings.seeds,
+        workload=workload,
+        arms=plan.arms(space, workload),
+        majority=majority_baseline(workload.dataset.train, workload.dataset.test),
+        deepspeed=engine.resolve(settings.deepspeed),
+        precision=precision,
+        concurrency=concurrency,
+        seconds=plan.seconds(
+            space,
+            budget,
+            workload,
+            seeds=settings.seeds,
+            concurrency=concurrency,
+            precision=precision,
+        ),
+    )
+
+
+def _base(plan: Plan) -> dict[str, str]:
+    """What else than its settings a trial's numbers depend on."""
+    return {
+        "model": plan.workload.model.digest,
+        "data": plan.workload.dataset.digest,
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+    }
+
+
+def _protocol(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
+    """How the study was done, for whoever wants to do it again."""
+    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    model, dataset = plan.workload.model, plan.workload.dataset
+    return {
+        "settings": asdict(settings),
+        "budget": asdict(plan.budget),
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+        "model": {"name": model.name, "digest": model.digest},
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "commit": _commit(),
+        "command": begun["command"],
+        "begun": begun["begun"],
+    }
+
+
+def _commit() -> str:
+    """The git commit of this code, ``-dirty`` if it was changed; empty outside of a checkout."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return os.environ.get("STUDY_COMMIT", "")
+    return found.stdout.strip() or os.environ.get("STUDY_COMMIT", "")
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

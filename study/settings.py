@@ -1,0 +1,170 @@
+"""What the user asked for: checked at once, kept with the study, compared when it is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.declare import Budget, Space
+from study import spaces
+from trainables.errors import BadInput, unknown
+from trainables.workload import WorkloadConfig
+
+ENGINES = ("auto", "off", "0", "1", "2", "3")
+PRECISIONS = ("auto", "fp32", "bf16")
+FILE = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides a study's trials and numbers, and nothing else."""
+
+    space: str
+    model: str = "tiny"
+    data: str = "phantom"
+    data_root: str | None = None
+    trials: int | None = None
+    """Of the search; None: as many as the space suggests. The same for ``max_examples``."""
+    max_examples: int | None = None
+    seed: int = 0
+    seeds: int = 3
+    """Confirmations of each arm's best."""
+    deepspeed: str = "auto"
+    precision: str = "auto"
+
+    def check(self) -> Space:
+        """Look at all values, without importing anything heavy; the space they name.
+
+        Raises:
+            BadInput: one of them cannot be; see also ``spaces.load`` and ``WorkloadConfig.check``.
+        """
+        for name, least in {"trials": 1, "max_examples": 1, "seed": 0, "seeds": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        if self.deepspeed not in ENGINES:
+            raise unknown("value of --deepspeed", self.deepspeed, ENGINES)
+        if self.precision not in PRECISIONS:
+            raise unknown("value of --precision", self.precision, PRECISIONS)
+        space = spaces.load(self.space)
+        self.workload.check()
+        least = len(space.arms)
+        if self.budget(space).trials < least:
+            raise BadInput(
+                f"--trials {self.trials} is too few: space {self.space!r} has {least} arms "
+                f"({', '.join(space.arms)}), and each needs a trial"
+            )
+        return space
+
+    @property
+    def workload(self) -> WorkloadConfig:
+        """Which model on which data."""
+        return WorkloadConfig(model=self.model, data=self.data, data_root=self.data_root)
+
+    def budget(self, space: Space) -> Budget:
+        """The space's budget with what the user set."""
+        given = {"trials": self.trials, "max_examples": self.max_examples}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return Budget(**asdict(space.budget) | changed)
+
+
+def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
+    """See that a study of this name can be begun, or was begun with the same settings.
+
+    Raises:
+        BadInput: no permission, a bad name, or other settings.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise BadInput(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100")
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=storage).close()
+        file = storage / name / FILE
+        begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except OSError as error:
+        raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
+    if begun is None:
+        return
+    if begun["arms"] != _arms(space):
+        raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
+    for key, value in asdict(settings).items():
+        if begun["settings"][key] != value:
+            raise BadInput(
+                f"study {name!r} was begun with {key}={begun['settings'][key]!r}, not {value!r}; "
+                f"go on with --resume {name}, or give another --name"
+            )
+
+
+def open_folder(
+    storage: Path, name: str, settings: Settings, space: Space, base: Mapping[str, str]
+) -> Path:
+    """The folder of a study that ``agree`` found nothing against. What is written there when it
+    begins stays: its settings, its command, the time, and what its numbers depend on (``base``).
+
+    Raises:
+        BadInput: the study was begun on another base.
+    """
+    folder = storage / name
+    folder.mkdir(exist_ok=True)
+    if not (folder / FILE).exists():
+        content = {
+            "version": 1,
+            "settings": asdict(settings),
+            "arms": _arms(space),
+            "base": dict(base),
+            "command": shlex.join(["python", "-m", "study.launch", *sys.argv[1:]]),
+            "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        partial = folder / f"{FILE}.partial-{os.getpid()}"
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / FILE)
+    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))["base"]
+    for key, value in base.items():
+        if begun[key] != value:
+            raise BadInput(
+                f"study {name!r} was begun with {key} {begun[key]}, but here it is {value}; "
+                "go on where it began, or begin another study"
+            )
+    return folder
+
+
+def read(storage: Path, name: str) -> Settings:
+    """The settings of a study that was begun.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    file = storage / name / FILE
+    if not file.is_file():
+        raise unknown("study", name, [path.parent.name for path in storage.glob(f"*/{FILE}")])
+    return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
+
+
+def free_name(storage: Path, settings: Settings) -> str:
+    """``<space>-<data>-<number>``, the first number that is free."""
+    stem = f"{Path(settings.space).stem}-{settings.data}"
+    taken = {path.name for path in storage.glob(f"{stem}-*")} if storage.is_dir() else set()
+    return next(n for n in (f"{stem}-{i:03d}" for i in range(1, 10**6)) if n not in taken)
+
+
+def _arms(space: Space) -> dict[str, Any]:
+    """The arms as plain values, to notice a change of the space's file."""
+    return {
+        name: {
+            "lr": repr(arm.lr),
+            **{
+                slot: [ranges.name, {k: repr(v) for k, v in sorted(ranges.settings.items())}]
+                for slot, ranges in arm.slots.items()
+            },
+        }
+        for name, arm in space.arms.items()
+    }

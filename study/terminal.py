@@ -1,0 +1,245 @@
+"""What a person sees: the progress of a study while it runs, and its answer at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from study.conductor import Conductor
+from study.records import Kind, Outcome, TrialRecord
+
+LOG = "study.log"
+STYLES = {
+    Outcome.COMPLETE: "green",
+    Outcome.PRUNED: "yellow",
+    Outcome.DIVERGED: "magenta",
+    Outcome.OUT_OF_MEMORY: "red",
+    Outcome.FAILED: "red",
+}
+
+
+class Progress:
+    """A live view on a terminal, a line an event elsewhere; the lines go to ``study.log`` too.
+
+    An observer of the conductor, and a context: the view is there while inside.
+    """
+
+    def __init__(self, console: Console, folder: Path, seeds: int) -> None:
+        self.console = console
+        self.log = (folder / LOG).open("a", encoding="utf-8")
+        self.seeds = seeds
+        self.conductor: Conductor | None = None
+        self.running: dict[str, TrialRecord] = {}
+        self.begun = time.monotonic()
+        self.trained = 0
+        """Examples seen since then, by all trials."""
+        self.live = Live(console=console, get_renderable=self.render, refresh_per_second=2)
+
+    def watch(self, conductor: Conductor) -> None:
+        """Show this conductor's trials."""
+        self.conductor = conductor
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+        self.log.close()
+
+    def started(self, record: TrialRecord) -> None:
+        """Show it among the running."""
+        self.running[record.spec.id] = record
+        going_on = f", goes on from {record.examples_seen:,} examples" if record.rungs else ""
+        self._line(f"start    {_name(record)} {_settings(record)}{going_on}", quiet=not going_on)
+
+    def reported(self, record: TrialRecord) -> None:
+        """Move it on."""
+        before = record.rungs[-2].examples_seen if len(record.rungs) > 1 else 0
+        self.trained += record.examples_seen - before
+        self._line(
+            f"rung     {_name(record)} {record.examples_seen:,} examples, "
+            f"validation loss {record.loss:.4f}",
+            quiet=True,
+        )
+
+    def ended(self, record: TrialRecord) -> None:
+        """Count it."""
+        self.running.pop(record.spec.id, None)
+        assert record.outcome is not None
+        told = [f"validation loss {record.loss:.4f} at {record.examples_seen:,} examples"]
+        if "test.overall" in record.scores:
+            told.append(f"test {record.scores['test.overall']:.1f}%")
+        if record.error:
+            told.append(record.error)
+        if record.spec.kind is Kind.UNTUNED:
+            del told[0]
+        self._line(
+            f"{record.outcome:8} {_name(record)} {_settings(record)}: {', '.join(told)} "
+            f"[{self._count()}, {_clock(self.left())} left]"
+        )
+
+    def left(self) -> float | None:
+        """Seconds to the end, from the pace so far; None before there is one."""
+        conductor = self.conductor
+        if conductor is None or not self.trained:
+            return None
+        ended = [r for r in conductor.ledger.of_kind(Kind.SEARCH) if r.outcome is not None]
+        whole = conductor.stops[-1]
+        typical = sum(r.examples_seen for r in ended) / len(ended) if ended else whole / 2
+        budget = conductor.rules.budget.trials
+        confirmed = sum(
+            r.examples_seen for r in conductor.ledger.of_kind(Kind.CONFIRM) if r.outcome is not None
+        )
+        ahead = (budget - len(ended)) * typical
+        ahead += len(conductor.rules.space.arms) * self.seeds * whole - confirmed
+        ahead -= sum(r.examples_seen for r in self.running.values())
+        return max(ahead, 0.0) * (time.monotonic() - self.begun) / self.trained
+
+    def render(self) -> RenderableType:
+        """The live view."""
+        conductor = self.conductor
+        if conductor is None:
+            return Text("starting")
+        rules, ledger = conductor.rules, conductor.ledger
+        searched = sum(r.outcome is not None for r in ledger.of_kind(Kind.SEARCH))
+        confirmed = sum(r.outcome is not None for r in ledger.of_kind(Kind.CONFIRM))
+        total = rules.budget.trials + len(rules.space.arms) * self.seeds
+        head = Table.grid(padding=(0, 2))
+        elapsed = time.monotonic() - self.begun
+        head.add_row(
+            ProgressBar(total=total, completed=searched + confirmed, width=30),
+            f"search {searched}/{rules.budget.trials}",
+            f"confirm {confirmed}/{len(rules.space.arms) * self.seeds}",
+            f"{_clock(elapsed)} gone",
+            f"{_clock(self.left())} left",
+        )
+        return Group(head, self._arms(), self._running())
+
+    def _arms(self) -> Table:
+        assert self.conductor is not None
+        best = self.conductor.best()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("arm", "running", "done", "pruned", "other"):
+            table.add_column(column, justify="left" if column == "arm" else "right")
+        table.add_column("best loss", justify="right")
+        table.add_column("with")
+        for arm in self.conductor.rules.space.arms:
+            records = [r for r in self.conductor.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm]
+            outcomes = Counter(r.outcome for r in records)
+            done, pruned = outcomes[Outcome.COMPLETE], outcomes[Outcome.PRUNED]
+            running = sum(r.spec.arm == arm for r in self.running.values())
+            record = best.get(arm)
+            table.add_row(
+                arm,
+                str(running),
+                Text(str(done), style=STYLES[Outcome.COMPLETE]),
+                Text(str(pruned), style=STYLES[Outcome.PRUNED]),
+                str(len(records) - done - pruned - outcomes[None]),
+                f"{record.loss:.4f}" if record else "",
+                _settings(record) if record else "",
+            )
+        return table
+
+    def _running(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for record in self.running.values():
+            spec = record.spec
+            table.add_row(
+                ProgressBar(total=spec.max_examples, completed=record.examples_seen, width=10),
+                _name(record),
+                f"{record.loss:.4f}" if record.rungs else "",
+                _settings(record),
+            )
+        return table
+
+    def _count(self) -> str:
+        assert self.conductor is not None
+        records = self.conductor.ledger.records.values()
+        ended = sum(r.outcome is not None for r in records)
+        rules = self.conductor.rules
+        return f"{ended}/{rules.budget.trials + 1 + len(rules.space.arms) * self.seeds}"
+
+    def _line(self, text: str, *, quiet: bool = False) -> None:
+        stamped = f"{time.strftime('%H:%M:%S')} {text}"
+        print(stamped, file=self.log, flush=True)
+        if not quiet and not self.console.is_terminal:
+            self.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_results(console: Console, results: Mapping[str, Any]) -> None:
+    """The table of confirmed arms, their baselines, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    table.add_column("best settings")
+    for column in ("overall %", "open %", "closed %", "trained", "seconds", "GiB"):
+        table.add_column(column, justify="right")
+    for arm in results["arms"]:
+        best = arm["best"] or {"parameters": {}}
+        settings = " ".join(f"{k}={_short(v)}" for k, v in best["parameters"].items())
+        if arm["test"] is None:
+            table.add_row(arm["arm"], settings, "not confirmed")
+            continue
+        costs = arm["costs"]
+        table.add_row(
+            arm["arm"] + (" (collapsed)" if arm["collapsed"] else ""),
+            settings,
+            *(_interval(arm["test"][part]) for part in ("overall", "open", "closed")),
+            f"{costs['trained_parameters']:,.0f}",
+            f"{costs['seconds']:.1f}",
+            f"{costs['peak_memory_gib']:.2f}",
+        )
+    for name in ("untuned", "majority"):
+        scores = results["baselines"][name]
+        if scores:
+            note = {"untuned": "the base model as it is", "majority": "the most frequent answer"}
+            values = (f"{scores[part]:.1f}" for part in ("overall", "open", "closed"))
+            table.add_row(name, note[name], *values, style="dim")
+    console.print(table)
+    console.print()
+    console.print(f"[bold]{results['verdict']}[/]")
+
+
+def _name(record: TrialRecord) -> str:
+    spec = record.spec
+    seed = f" seed {spec.seed}" if spec.kind is Kind.CONFIRM else ""
+    return f"{spec.kind} {spec.arm}{seed} {spec.id}"
+
+
+def _settings(record: TrialRecord) -> str:
+    return " ".join(f"{k}={_short(v)}" for k, v in record.spec.parameters.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    if estimate["mean"] != estimate["mean"]:
+        return "-"
+    return f"{estimate['mean']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f})"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

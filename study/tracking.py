@@ -1,0 +1,252 @@
+"""Records a study in MLflow: a parent run for the study, a child run for each trial.
+
+Runs are found by tags before they are made, and metrics carry the time at which they were
+reported, so what was written already is not written twice when a study is resumed. A thread of its
+own writes, off the study's critical path; if the server fails in mid-study, the study goes on, and
+resuming it writes what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from study.records import Kind, Outcome, Rung, TrialRecord
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+STATUS = {
+    Outcome.COMPLETE: "FINISHED",
+    Outcome.PRUNED: "KILLED",
+    Outcome.DIVERGED: "FAILED",
+    Outcome.OUT_OF_MEMORY: "FAILED",
+    Outcome.FAILED: "FAILED",
+}
+
+
+def check(uri: str) -> None:
+    """See that a store of this kind exists and that a server answers, before anything is started.
+
+    Raises:
+        BadInput: neither.
+    """
+    parts = urlsplit(uri)
+    if not parts.scheme.startswith(SCHEMES):
+        raise BadInput(f"--tracking-uri {uri} must begin with one of: {', '.join(SCHEMES)}")
+    if parts.scheme in ("http", "https"):
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=5).close()
+        except OSError as error:
+            raise BadInput(f"no MLflow server answers at --tracking-uri {uri}: {error}") from None
+
+
+class Tracking:
+    """The study's pen for MLflow. An observer of the conductor."""
+
+    def __init__(self, uri: str, *, experiment: str, study: str, artifacts: Path) -> None:
+        """Connect, and find or make the experiment.
+
+        Args:
+            uri: of an MLflow server or database.
+            artifacts: folder for a local store's files; a server has its own.
+
+        Raises:
+            BadInput: the store cannot be reached or written.
+        """
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        # On a new database MLflow tells of each migration, which says nothing to a user.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        self.uri, self.study = uri, study
+        self.parent_id, self.runs = "", dict[str, str]()
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            self.experiment_id = self._experiment(experiment, artifacts)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise BadInput(f"--tracking-uri {uri} cannot be used: {line}") from None
+        self.error = ""
+        """The first thing that could not be written, if any."""
+        self._orders: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def begin(
+        self,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+        records: Iterable[TrialRecord],
+    ) -> None:
+        """Find or make the study's run, and write what of earlier records is missing."""
+        self.parent_id, self.runs = self._find(self.study)
+        self._order(lambda: self._describe(self.parent_id, parameters, tags))
+        for record in records:
+            self._order(lambda record=record: self._catch_up(record))  # type: ignore[misc]
+
+    def started(self, record: TrialRecord) -> None:
+        """A child run for the trial."""
+        self._order(lambda: self._run_of(record))
+
+    def reported(self, record: TrialRecord) -> None:
+        """The losses of the last rung."""
+        rung = record.rungs[-1]
+        self._order(lambda: self._log(self._run_of(record), _losses(rung)))
+
+    def ended(self, record: TrialRecord) -> None:
+        """Outcome, costs and scores."""
+        self._order(lambda: self._end(record))
+
+    def finish(self, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
+        """Write the study's results, wait until all is written, and stop."""
+
+        def last() -> None:
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            self._log(self.parent_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
+            for file in files:
+                self.client.log_artifact(self.parent_id, str(file))
+            self.client.set_terminated(self.parent_id, "FINISHED")
+
+        self._order(last)
+        self.close()
+
+    def close(self) -> None:
+        """Wait until all is written, and stop."""
+        self._orders.put(None)
+        self._thread.join()
+
+    # What follows runs in the writing thread, except _order, _experiment and _find.
+
+    def _order(self, work: Callable[[], object]) -> None:
+        self._orders.put(work)
+
+    def _write(self) -> None:
+        while (work := self._orders.get()) is not None:
+            try:
+                work()
+            except Exception as error:  # a lost server must not end a study that can be resumed
+                self.error = self.error or f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def _experiment(self, name: str, artifacts: Path) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = None if self.uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
+        return str(self.client.create_experiment(name, artifact_location=local))
+
+    def _find(self, study: str) -> tuple[str, dict[str, str]]:
+        """The parent run, found or made, and the child runs by trial id."""
+        parents = self._search(f"tags.study = '{study}' and tags.kind = 'study'")
+        if parents:
+            parent = parents[0].info.run_id
+            self.client.update_run(parent, status="RUNNING")
+        else:
+            tags = {"study": study, "kind": "study"}
+            made = self.client.create_run(self.experiment_id, tags=tags, run_name=study)
+            parent = made.info.run_id
+        children = self._search(f"tags.`mlflow.parentRunId` = '{parent}'")
+        return parent, {run.data.tags["trial"]: run.info.run_id for run in children}
+
+    def _search(self, condition: str) -> list[Any]:
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _run_of(self, record: TrialRecord) -> str:
+        spec = record.spec
+        if spec.id not in self.runs:
+            tags = {
+                "mlflow.parentRunId": self.parent_id,
+                "trial": spec.id,
+                "kind": str(spec.kind),
+                "arm": spec.arm,
+                "lane": "solo",
+            }
+            name = f"{spec.arm}-{spec.id}" if spec.kind is Kind.SEARCH else _confirm_name(record)
+            start = int(record.started_at * 1000)
+            run = self.client.create_run(self.experiment_id, start, tags, run_name=name)
+            parameters = {
+                "arm": spec.arm,
+                "lr": spec.lr,
+                **spec.parameters,
+                **{f"recipe.{s}": _recipe(t) for s, t in spec.recipe.items()},
+                "seed": spec.seed,
+                "max_examples": spec.max_examples,
+                "batch_size": spec.batch_size,
+            }
+            self._describe(run.info.run_id, parameters, {})
+            self.runs[spec.id] = run.info.run_id
+        return self.runs[spec.id]
+
+    def _catch_up(self, record: TrialRecord) -> None:
+        run_id = self._run_of(record)
+        if self.client.get_run(run_id).info.status == "RUNNING":
+            self._log(run_id, [m for rung in record.rungs for m in _losses(rung)])
+            if record.outcome is not None:
+                self._end(record)
+
+    def _end(self, record: TrialRecord) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        assert record.outcome is not None and record.ended_at is not None
+        run_id, ended = self._run_of(record), int(record.ended_at * 1000)
+        scores = {f"{k}_accuracy_percent": v for k, v in record.scores.items() if v == v}
+        values = {**record.costs, **scores, "examples_seen": record.examples_seen}
+        metrics = [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
+        tags = [RunTag("outcome", record.outcome), RunTag("error", record.error)]
+        self.client.log_batch(run_id, metrics=metrics, tags=tags)
+        self.client.set_terminated(run_id, STATUS[record.outcome], ended)
+
+    def _log(self, run_id: str, metrics: list[Metric]) -> None:
+        if metrics:
+            self.client.log_batch(run_id, metrics=metrics)
+
+    def _describe(
+        self, run_id: str, parameters: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self.client.log_batch(
+            run_id,
+            params=[Param(k, str(v)) for k, v in parameters.items()],
+            tags=[RunTag(k, v) for k, v in tags.items()],
+        )
+
+
+def _losses(rung: Rung) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    reported = int(rung.reported_at * 1000)
+    values = {"validation_loss": rung.validation_loss, "train_loss": rung.train_loss}
+    return [Metric(k, v, reported, rung.examples_seen) for k, v in values.items()]
+
+
+def _confirm_name(record: TrialRecord) -> str:
+    spec = record.spec
+    return "untuned" if spec.kind is Kind.UNTUNED else f"{spec.arm}-confirm-seed{spec.seed}"
+
+
+def _recipe(tuning: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in tuning.items() if k != "method")
+    return f"{tuning['method']}({settings})" if settings else str(tuning["method"])

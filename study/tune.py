@@ -1,0 +1,198 @@
+"""Ray Tune as the study's hands: it starts the workers and carries trials and reports to and fro.
+
+What to run and whom to stop is the conductor's; the searcher and the scheduler here only translate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from study.conductor import Conductor
+from study.records import Outcome, Rung
+from study.worker import TrialActor, WorkerConfig
+from trainables.errors import BadInput
+
+RETRIES = 3
+"""How often a trial whose worker died is taken up again, from its last rung."""
+
+
+class ConductedSearcher(Searcher):
+    """Asks the conductor for trials and tells it how they ended."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self.conductor = conductor
+        self.ids: dict[str, str] = {}
+        """Tune's trial id -> ours."""
+        self.errors: dict[str, str] = {}
+        """Tune's trial id -> why its worker died, in one line."""
+
+    # Ray's own searchers return FINISHED too, which its annotation leaves out.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next trial; None to be asked again later."""
+        spec = self.conductor.next()
+        if spec is None:
+            return Searcher.FINISHED if self.conductor.done else None
+        self.ids[trial_id] = spec.id
+        rungs = self.conductor.ledger.records[spec.id].rungs
+        return {"trial": spec.plain(), "seconds_before": rungs[-1].seconds if rungs else 0.0}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial ended by itself, was stopped, or lost its worker once too often."""
+        result = result or {}
+        outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
+        lost = f"its worker died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
+        self.conductor.ended(
+            self.ids.pop(trial_id),
+            outcome,
+            costs=_under("costs", result),
+            scores=_under("scores", result),
+            error=result.get("error", lost if error else ""),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles a study to restore it, which ours does from its ledger."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a study is resumed from its ledger."""
+
+
+class ConductedScheduler(FIFOScheduler):
+    """Passes reports to the conductor and stops whom it stops."""
+
+    def __init__(self, searcher: ConductedSearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.searcher = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing; see ``ConductedSearcher``."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Judge a report that is not a trial's last."""
+        return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep what the worker last said; the searcher is told next, without it."""
+        said = str(trial.get_error() or "").strip().splitlines()
+        if said:
+            self.searcher.errors[trial.trial_id] = said[-1][:500]
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take in the last report of a trial that ended by itself."""
+        if "outcome" in result:
+            self._report(trial.trial_id, result)
+
+    def _report(self, tune_id: str, result: dict[str, Any]) -> bool:
+        rung = _under("rung", result)
+        return not rung or self.searcher.conductor.reported(
+            self.searcher.ids[tune_id], Rung(**rung)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """How the cluster is divided among trials."""
+
+    concurrency: int
+    """Trials at a time."""
+    cpus: int
+    """Processors for each."""
+    gpus: int
+    """CUDA devices for each."""
+
+
+def connect(address: str | None) -> None:
+    """Join the Ray cluster at ``address``, or start one on this machine.
+
+    Raises:
+        BadInput: there is no cluster at that address.
+    """
+    # Ray's own lines are for its developers; what a trial's process has to say is in its outcome.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here"
+        ) from None
+
+
+def devices(concurrency: int | None) -> Devices:
+    """Divide the cluster: a trial for each CUDA device, or for each processor where there is none.
+
+    Raises:
+        BadInput: more trials at a time than devices.
+    """
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    most = gpus or cpus
+    if concurrency is not None and not 1 <= concurrency <= most:
+        kind = "CUDA devices" if gpus else "processors"
+        raise BadInput(f"--concurrency must be 1 to {most} ({kind}) but got {concurrency}")
+    trials = concurrency or most
+    return Devices(concurrency=trials, cpus=max(1, cpus // trials), gpus=1 if gpus else 0)
+
+
+def run(conductor: Conductor, workers: WorkerConfig, devices: Devices) -> None:
+    """Run the study to its end on the cluster that this process is connected to."""
+    # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # An interruption is ours to handle: what runs is taken up again by --resume.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    searcher = ConductedSearcher(conductor)
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialActor, shared=workers),
+        {"cpu": devices.cpus, "gpu": devices.gpus},
+    )
+    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=ConductedScheduler(searcher),
+                num_samples=-1,
+                max_concurrent_trials=devices.concurrency,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                # A trial keeps its own checkpoints, in the study's folder: see study.worker.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+
+def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:
+    """What Tune flattened to ``prefix/name``, by name."""
+    nested = result.get(prefix)
+    if isinstance(nested, dict):
+        return nested
+    start = prefix + "/"
+    return {k.removeprefix(start): v for k, v in result.items() if k.startswith(start)}

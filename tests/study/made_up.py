@@ -1,0 +1,66 @@
+"""A made-up study: losses from a formula, no model and no Ray."""
+
+import math
+import time
+
+from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
+from study.conductor import Conductor, Rules
+from study.records import Outcome, Rung, TrialSpec
+
+SPACE = Space(
+    question="?",
+    arms={
+        "layernorm": Arm(everywhere=method("layernorm"), lr=LogUniform(1e-4, 1e-1)),
+        "lora": Arm(everywhere=method("lora", rank=Choice(2, 8)), lr=LogUniform(1e-5, 1e-2)),
+    },
+)
+
+
+def rules(*, space: Space = SPACE, trials: int = 12, seed: int = 0) -> Rules:
+    return Rules(
+        space=space,
+        budget=Budget(trials=trials, max_examples=960, rungs=2),
+        slots=("vision", "decoder"),
+        seed=seed,
+        confirm_seeds=2,
+        base="made up",
+    )
+
+
+def loss_of(spec: TrialSpec, examples_seen: int) -> float:
+    """A made-up learning curve with the best learning rate at 3e-3."""
+    return (math.log10(spec.lr) + 2.5) ** 2 + 100 / examples_seen
+
+
+def rung(spec: TrialSpec, examples_seen: int) -> Rung:
+    return Rung(
+        examples_seen=examples_seen,
+        validation_loss=loss_of(spec, examples_seen),
+        train_loss=1.0,
+        seconds=examples_seen / 100,
+        reported_at=time.time(),
+    )
+
+
+def play(conductor: Conductor, spec: TrialSpec) -> Outcome:
+    """Run one trial to its end, from where it stood."""
+    costs, scores = {"seconds": 1.0}, {"validation.overall": 50.0}
+    seen = conductor.ledger.records[spec.id].examples_seen
+    for stop in (stop for stop in spec.stops if stop > seen):
+        goes_on = conductor.reported(spec.id, rung(spec, stop))
+        if not goes_on and stop < spec.stops[-1]:
+            conductor.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            return Outcome.PRUNED
+    conductor.ended(spec.id, Outcome.COMPLETE, costs=costs, scores=scores)
+    return Outcome.COMPLETE
+
+
+def play_all(conductor: Conductor, *, most: int = 10**6) -> Conductor:
+    """Run trials one after another until all is done, or ``most`` have been."""
+    for _ in range(most):
+        if conductor.done:
+            break
+        spec = conductor.next()
+        assert spec is not None
+        play(conductor, spec)
+    return conductor

@@ -1,0 +1,117 @@
+"""The rules of a study, played with made-up losses: no model, no Ray."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import optuna
+import pytest
+
+from search_spaces.declare import Arm, Choice, Space, method
+from study.conductor import Conductor, floor
+from study.records import Kind, Outcome
+from tests.study.made_up import SPACE, play, play_all, rules, rung
+
+Begin = Callable[..., Conductor]
+
+
+def drawn(conductor: Conductor) -> list[tuple[str, str]]:
+    return [(r.spec.id, str(r.outcome)) for r in conductor.ledger.records.values()]
+
+
+def test_a_study_searches_then_confirms_the_best_of_each_arm_with_new_seeds(begin: Begin) -> None:
+    conductor = play_all(begin())
+    records = list(conductor.ledger.records.values())
+    kinds = [r.spec.kind for r in records]
+    assert kinds == [Kind.SEARCH] * 12 + [Kind.UNTUNED] + [Kind.CONFIRM] * 4
+    for arm, best in conductor.best().items():
+        confirmed = [r.spec for r in conductor.ledger.of_kind(Kind.CONFIRM) if r.spec.arm == arm]
+        assert [s.seed for s in confirmed] == [1, 2]
+        assert all(s.parameters == best.spec.parameters for s in confirmed)
+        assert best.outcome is Outcome.COMPLETE
+        assert best.loss == min(
+            r.loss
+            for r in conductor.ledger.of_kind(Kind.SEARCH)
+            if r.spec.arm == arm and r.outcome is Outcome.COMPLETE
+        )
+
+
+def test_every_arm_gets_its_floor_even_if_another_looks_better(begin: Begin) -> None:
+    conductor = play_all(begin(given=rules(trials=30)))
+    counts = Counter(r.spec.arm for r in conductor.ledger.of_kind(Kind.SEARCH))
+    assert counts.total() == 30
+    assert min(counts.values()) >= floor(rules(trials=30).budget, 2) == 9
+
+
+def test_tpe_finds_the_good_learning_rates(begin: Begin) -> None:
+    conductor = play_all(begin(given=rules(trials=40)))
+    late = conductor.ledger.of_kind(Kind.SEARCH)[-10:]
+    assert sum(1e-3 < r.spec.lr < 1e-2 for r in late) >= 6
+
+
+def test_optuna_is_told_pruned_with_the_curve(begin: Begin) -> None:
+    conductor = play_all(begin())
+    trials = conductor.ledger.studies["search"].get_trials()
+    for record in conductor.ledger.of_kind(Kind.SEARCH):
+        told = trials[record.number]
+        assert told.intermediate_values == {
+            r.examples_seen: r.validation_loss for r in record.rungs
+        }
+        pruned = record.outcome is Outcome.PRUNED
+        expected = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        assert told.state is expected
+    assert any(r.outcome is Outcome.PRUNED for r in conductor.ledger.of_kind(Kind.SEARCH))
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 5, 12, 14])
+def test_a_killed_study_goes_on_to_the_same_end(begin: Begin, killed_after: int) -> None:
+    whole = drawn(play_all(begin(folder="whole")))
+    first = play_all(begin(folder="killed"), most=killed_after)
+    cut = first.next()  # starts, reports once, and is never heard of again
+    assert cut is not None
+    if cut.stops:
+        first.reported(cut.id, rung(cut, cut.stops[0]))
+    second = begin(folder="killed")
+    again = second.next()
+    assert again == cut
+    play(second, again)
+    assert drawn(play_all(second)) == whole
+    assert begin(folder="killed").done
+
+
+def test_a_trial_that_is_drawn_again_is_not_run_again(begin: Begin) -> None:
+    arm = Arm(everywhere=method("lora", rank=Choice(2, 8)), lr=1e-3)
+    conductor = play_all(begin(given=rules(space=Space(question="?", arms={"lora": arm}))))
+    assert len(conductor.ledger.of_kind(Kind.SEARCH)) == 2
+    assert conductor.ledger.drawn == 12
+    assert begin(given=rules(space=Space(question="?", arms={"lora": arm}))).done
+
+
+def test_confirmation_waits_for_the_search(begin: Begin) -> None:
+    conductor = begin()
+    specs = [conductor.next() for _ in range(12)]
+    assert conductor.next() is None and not conductor.done
+    for spec in specs:
+        assert spec is not None
+        play(conductor, spec)
+    first = conductor.next()
+    assert first is not None and first.kind is Kind.UNTUNED
+
+
+def test_an_arm_whose_trials_all_fail_is_left_out_of_the_confirmation(begin: Begin) -> None:
+    conductor = begin()
+    while not conductor.done:
+        spec = conductor.next()
+        assert spec is not None
+        if spec.arm == "lora":
+            conductor.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="nan")
+        else:
+            play(conductor, spec)
+    assert set(conductor.best()) == {"layernorm"}
+    assert {r.spec.arm for r in conductor.ledger.of_kind(Kind.CONFIRM)} == {"layernorm"}
+
+
+def test_another_seed_gives_other_trials(begin: Begin) -> None:
+    one = play_all(begin(folder="one"))
+    other = play_all(begin(folder="other", given=rules(seed=1)))
+    assert not set(one.ledger.records) & set(other.ledger.records)
+    assert list(SPACE.arms) == list(one.rules.space.arms)

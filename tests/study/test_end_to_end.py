@@ -1,0 +1,197 @@
+"""Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from study.ui import default_uri
+
+pytestmark = pytest.mark.long
+REPOSITORY = Path(__file__).parents[2]
+VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
+
+
+def command(storage: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "study.launch", "--storage", str(storage), *arguments]
+
+
+def launch(storage: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        command(storage, *arguments),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=420,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def results(storage: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((storage / name / "results.json").read_text())
+    return found
+
+
+def numbers(found: dict[str, Any]) -> list[Any]:
+    """What two runs of one study must have in common: all but times and memory."""
+    return [
+        (
+            t["trial"],
+            t["arm"],
+            t["parameters"],
+            t["outcome"],
+            [(r["examples_seen"], r["validation_loss"], r["train_loss"]) for r in t["rungs"]],
+            t["scores"],
+        )
+        for t in found["trials"]
+    ]
+
+
+def runs(storage: Path, experiment: str) -> list[Run]:
+    client = MlflowClient(default_uri(storage))
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], max_results=1000))
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A smoke study that was run to its end, one trial at a time, and what it printed."""
+    storage = tmp_path_factory.mktemp("studies")
+    yield storage, launch(storage, "--space", "smoke", "--name", "one", "--concurrency", "1")
+
+
+def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
+    storage, shown = smoke
+    found = results(storage, "one")
+    assert found["version"] == 1
+    assert found["verdict"] in " ".join(shown.split())
+    assert "python -m study.ui" in shown
+    kinds = [t["kind"] for t in found["trials"]]
+    assert kinds == ["search"] * 4 + ["untuned"] + ["confirm"] * 6
+    assert {a["arm"] for a in found["arms"]} == {"layernorm", "lora"}
+    for arm in found["arms"]:
+        test = arm["test"]["overall"]
+        assert 0 <= test["low"] <= test["mean"] <= test["high"] <= 100
+        assert [s["seed"] for s in arm["seeds"]] == [1, 2, 3]
+        assert arm["costs"]["trained_parameters"] > 0
+        assert arm["costs"]["seconds"] > 0 and arm["costs"]["peak_memory_gib"] > 0
+    for name in ("majority", "untuned"):
+        assert set(found["baselines"][name]) == {"open", "closed", "overall"}
+    page = (storage / "one" / "report.html").read_text()
+    assert found["verdict"] in page and "http" not in page.split("<body>")[0]
+
+
+def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    found = {t["trial"]: t for t in results(storage, "one")["trials"]}
+    recorded = runs(storage, "smoke")
+    (parent,) = [run for run in recorded if run.data.tags["kind"] == "study"]
+    assert parent.info.status == "FINISHED"
+    assert {"commit", "versions.torch", "command"} <= set(parent.data.tags)
+    children = {r.data.tags["trial"]: r for r in recorded if r.info.run_id != parent.info.run_id}
+    assert set(children) == set(found)
+    client = MlflowClient(default_uri(storage))
+    for trial, run in children.items():
+        expected = found[trial]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["outcome"] == expected["outcome"]
+        for name, value in expected["parameters"].items():
+            assert run.data.params[name] == str(value)
+        history = client.get_metric_history(run.info.run_id, "validation_loss")
+        assert [(m.step, m.value) for m in history] == [
+            (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
+        ]
+        for part, value in expected["scores"].items():
+            assert run.data.metrics[f"{part}_accuracy_percent"] == value
+    assert {"results.json", "report.html"} <= {
+        file.path for file in client.list_artifacts(parent.info.run_id)
+    }
+
+
+def test_only_confirmed_trials_keep_what_they_trained(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    found = results(storage, "one")
+    kept = {path.parents[1].name for path in (storage / "one").rglob("trained.safetensors")}
+    assert kept == {t["trial"] for t in found["trials"] if t["kind"] == "confirm"}
+
+
+def test_the_same_seed_gives_the_same_trials_and_numbers(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    launch(storage, "--space", "smoke", "--name", "two", "--concurrency", "1")
+    assert numbers(results(storage, "two")) == numbers(results(storage, "one"))
+
+
+def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    before = results(storage, "one")
+    recorded = len(runs(storage, "smoke"))
+    launch(storage, "--resume", "one")
+    assert results(storage, "one") == before
+    assert len(runs(storage, "smoke")) == recorded
+
+
+def test_a_killed_driver_goes_on_where_it_was(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    arguments = ("--space", "smoke", "--name", "killed", "--concurrency", "1")
+    with subprocess.Popen(
+        command(storage, *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=REPOSITORY,
+    ) as driver:
+        log, give_up = storage / "killed" / "study.log", time.monotonic() + 240
+        # Killed after the second trial's first rung: one trial ended, one in the middle.
+        while not (log.exists() and log.read_text().count(" rung ") >= 3):
+            assert driver.poll() is None and time.monotonic() < give_up
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+    assert not (storage / "killed" / "results.json").exists()
+    launch(storage, *arguments)  # the same command again
+    assert numbers(results(storage, "killed")) == numbers(results(storage, "one"))
+    trials = [r.data.tags["trial"] for r in runs(storage, "smoke") if _of(r, storage, "killed")]
+    assert len(trials) == len(set(trials)) == 11
+
+
+def test_a_study_with_zero_2_gives_the_plain_studys_losses(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    common = ("--space", "smoke", "--trials", "2", "--seeds", "1", "--precision", "fp32")
+    launch(storage, *common, "--name", "plain", "--concurrency", "1")
+    launch(storage, *common, "--name", "zero", "--concurrency", "1", "--deepspeed", "2")
+    plain, zero = results(storage, "plain")["trials"], results(storage, "zero")["trials"]
+    for one, other in zip(plain, zero, strict=True):
+        assert one["parameters"] == other["parameters"]
+        assert other["outcome"] == "complete"
+        losses = [r["validation_loss"] for r in one["rungs"]]
+        assert [r["validation_loss"] for r in other["rungs"]] == pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside this repository")
+def test_a_study_on_real_questions(tmp_path: Path) -> None:
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
+    data = ("--data", "vqa_rad", "--data-root", str(VQA_RAD))
+    launch(tmp_path, "--space", "layernorm_vs_lora", *data, *budget, "--name", "real")
+    found = results(tmp_path, "real")
+    assert found["protocol"]["data"]["questions"]["test"] == 451
+    assert all(t["outcome"] == "complete" for t in found["trials"])
+
+
+def _of(run: Run, storage: Path, study: str) -> bool:
+    parent = run.data.tags.get("mlflow.parentRunId")
+    if parent is None:
+        return False
+    client = MlflowClient(default_uri(storage))
+    return bool(client.get_run(parent).data.tags["study"] == study)

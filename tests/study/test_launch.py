@@ -1,0 +1,118 @@
+"""The command line: what cannot be is refused in one line, at once, with nothing written."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+from search_spaces.declare import Arm, LogUniform, Space, method
+SPACE = Space(question="?", arms={"a": Arm(everywhere=method(%s), lr=LogUniform(1e-4, 1e-2))})
+"""
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "study.launch", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def refused(storage: Path, *arguments: str) -> str:
+    """The one line that a refused command prints."""
+    done = launch("--storage", str(storage), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    left = {path.name for path in storage.iterdir()} if storage.exists() else set()
+    assert not left - {"mlflow.db"}, "a refused command left something behind"
+    return lines[0]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--space", "layernorm_vs_lor"], "did you mean 'layernorm_vs_lora'?"),
+        (["--space", "smoke", "--data", "phantm"], "did you mean 'phantom'?"),
+        (["--space", "smoke", "--data", "vqa_rad"], "--data-root DIR"),
+        (["--space", "smoke", "--data-root", "/no/such/folder"], "/no/such/folder is not a folder"),
+        (["--space", "no_such.py"], "there is no file"),
+        (["--space", "smoke", "--model", "/no/model"], "unknown model '/no/model'"),
+        (["--space", "smoke", "--trials", "0"], "--trials must be at least 1"),
+        (["--space", "smoke", "--trials", "1"], "each needs a trial"),
+        (["--space", "smoke", "--max-examples", "-5"], "--max-examples must be at least 1"),
+        (["--space", "smoke", "--deepspeed", "4"], "unknown value of --deepspeed '4'"),
+        (["--space", "smoke", "--precision", "fp8"], "unknown value of --precision 'fp8'"),
+        (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),
+        (["--space", "smoke", "--tracking-uri", "htp://x"], "must begin with one of: sqlite"),
+        (["--resume", "nothing"], "unknown study 'nothing'"),
+        ([], "give --space NAME (--list shows them) or --resume NAME"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    assert said in refused(tmp_path / "studies", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ('"lorra"', "unknown method 'lorra'; did you mean 'lora'?"),
+        ('"lora", rank=0', "lora rank must be at least 1 but got 0"),
+        ('"lora", rnk=4', "unknown setting of method 'lora' 'rnk'; did you mean 'rank'?"),
+        ('"lora"), lr=-1.0)}) #', "the lr of an Arm must be positive but got -1.0"),
+        ('"lora"), lr=LogUniform(-1e-3, 1))}) #', "LogUniform needs 0 < low < high but got -0.001"),
+        ("nonsense", "line 3: NameError: name 'nonsense' is not defined"),
+    ],
+)
+def test_a_space_of_ones_own_is_checked_too(method: str, said: str, tmp_path: Path) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(SPACE % method)
+    assert said in refused(tmp_path / "studies", "--space", str(space))
+
+
+def test_unknown_addresses_are_found_out_at_once(tmp_path: Path, free_port: int) -> None:
+    address = f"127.0.0.1:{free_port}"
+    said = refused(tmp_path / "studies", "--space", "smoke", "--address", address)
+    assert f"no Ray cluster at --address '{address}'" in said
+    uri = f"http://{address}"
+    said = refused(tmp_path / "studies", "--space", "smoke", "--tracking-uri", uri)
+    assert f"no MLflow server answers at --tracking-uri {uri}" in said
+
+
+def test_no_permission_on_the_storage(tmp_path: Path) -> None:
+    storage = tmp_path / "studies"
+    storage.mkdir(mode=0o500)
+    if os.geteuid() == 0:  # root may write anywhere but here
+        storage = Path("/proc/studies")
+    said = launch("--space", "smoke", "--storage", str(storage))
+    assert said.returncode == 2
+    assert f"cannot write to --storage {storage}" in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_list_shows_every_space_with_its_question() -> None:
+    from study import spaces
+
+    shown = launch("--list").stdout
+    for name, question in spaces.questions().items():
+        assert name in shown and question in shown
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    storage = tmp_path / "studies"
+    done = launch("--space", "per_slot", "--dry-run", "--storage", str(storage))
+    assert done.returncode == 0, done.stderr
+    for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "always the most frequent"):
+        assert part in done.stdout
+    assert not storage.exists()
