@@ -43,8 +43,8 @@ class ConductedSearcher(Searcher):
         if spec is None:
             return Searcher.FINISHED if self.conductor.done else None
         self.ids[trial_id] = spec.id
-        rungs = self.conductor.ledger.records[spec.id].rungs
-        return {"trial": spec.plain(), "seconds_before": rungs[-1].seconds if rungs else 0.0}
+        heard = self.conductor.ledger.records[spec.id].examples_seen
+        return {"trial": spec.plain(), "heard": heard}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

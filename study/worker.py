@@ -51,7 +51,9 @@ class TrialActor(tune.Trainable):
         """Take the next trial; nothing of the one before is kept."""
         self.spec = TrialSpec.of(new_config["trial"])
         self.trial: Trial | None = None
-        self.seconds: float = new_config["seconds_before"]
+        self.heard: int = new_config["heard"]
+        """The last examples seen that the study has heard of; it was killed before it heard more."""
+        self.seconds = 0.0
         return True
 
     def step(self) -> dict[str, Any]:
@@ -87,23 +89,29 @@ class TrialActor(tune.Trainable):
 
     def _advance(self) -> dict[str, Any]:
         """Train to the next rung; at the end, answer."""
-        spec = self.spec
         trial = self.trial or self._enter()
+        ahead = [stop for stop in self.spec.stops if stop > trial.examples_seen]
         result: dict[str, Any] = {}
-        ahead = [stop for stop in spec.stops if stop > trial.examples_seen]
-        if ahead:
-            train_loss = trial.train(until=ahead[0])
-            result["rung"] = {
-                "examples_seen": trial.examples_seen,
-                "validation_loss": trial.validation_loss(),
-                "train_loss": train_loss,
-                "seconds": self._seconds(),
-                "reported_at": time.time(),
-            }
-            trial.save(self._checkpoint)
-        if len(ahead) <= 1:
+        if trial.examples_seen > self.heard:
+            result["rung"] = trial.report
+        elif ahead:
+            result["rung"] = self._train(trial, until=ahead.pop(0))
+        self.heard = trial.examples_seen
+        if not ahead:
             result |= {"outcome": Outcome.COMPLETE, "done": True, "scores": self._answer(trial)}
         return result
+
+    def _train(self, trial: Trial, until: int) -> dict[str, Any]:
+        """Train on, and save with what there is to report."""
+        report = {
+            "train_loss": trial.train(until),
+            "validation_loss": trial.validation_loss(),
+            "examples_seen": trial.examples_seen,
+            "seconds": self._seconds(),
+            "reported_at": time.time(),
+        }
+        trial.save(self._checkpoint, report)
+        return report
 
     def _enter(self) -> Trial:
         from trainables.recipe import Recipe
@@ -123,8 +131,8 @@ class TrialActor(tune.Trainable):
             deepspeed=self.shared.deepspeed,
             precision=self.shared.precision,
         )
-        if spec.kind is not Kind.UNTUNED:
-            self.trial.restore(self._checkpoint)
+        if spec.kind is not Kind.UNTUNED and self.trial.restore(self._checkpoint):
+            self.seconds = self.trial.report["seconds"]
         return self.trial
 
     def _answer(self, trial: Trial) -> dict[str, float]:

@@ -1,0 +1,55 @@
+# make study | test | ui | check, each with all the set-up it needs; make help lists them.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+# Programs that the packages bring and call by name (ninja for DeepSpeed) come with them.
+BIN     = $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin
+RUN     = PATH="$(BIN):$$PATH" "$(BIN)/python"
+STAMP   = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help study test ui check constraints clean
+
+study: $(STAMP) ## run the study: does tuning only LayerNorm match LoRA? (ARGS="--seed 1")
+	@$(RUN) -m study.launch --space layernorm_vs_lora $(ARGS)
+
+test: $(STAMP) ## run the tests (ARGS="-m 'not long'" for the quick ones)
+	@$(RUN) -m pytest $(ARGS)
+
+ui: $(STAMP) ## open MLflow on the studies
+	@$(RUN) -m study.ui $(ARGS)
+
+check: $(STAMP) ## style, types and import doors
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q tests/test_doors.py
+
+constraints: $(STAMP) ## write the versions that are installed now to constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(RUN) -m pip freeze --all --exclude-editable --exclude pip --exclude wheel \
+	   | sed 's/+[a-z0-9.]*$$//' | sort -f; } > constraints.new
+	@mv constraints.new constraints.txt && touch $(STAMP)
+
+clean: ## remove caches and builds; .venv and studies stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find study trainables search_spaces tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# pip compiles what it installs file by file, on one core and tests included: half of its time.
+# Left uncompiled, every process would compile anew wherever PYTHONDONTWRITEBYTECODE is set.
+# So it is done here, on all cores. (Some packages ship files that are no Python: -qq, ||.)
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; \
+	  exit 2; } >&2
+	@echo "installing into $(VENV) (once; two to four minutes) ..."
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-compile \
+	  -c constraints.txt -e ".[dev]"
+	@$(RUN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	@touch $@
