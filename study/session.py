@@ -5,23 +5,20 @@ from __future__ import annotations
 import concurrent.futures
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import tracking
-from study.settings import FILE, Settings, agree, open_folder
+from study import protocol, tracking
+from study.settings import Settings, agree, open_folder
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from study.tune import Devices
     from trainables.data.dataset import Dataset
     from trainables.workload import Workload
-
-PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +73,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     devices = tune.devices(place.concurrency)
     plan = _plan(settings, space, place.name, workload, devices.concurrency)
     plan.show(console)
-    folder = open_folder(place.storage, place.name, settings, space, _base(plan))
+    folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
     try:
         with _only_one(folder):
             _run(plan, settings, folder, devices, track, console)
@@ -108,7 +103,7 @@ def _run(
         slots=tuple(plan.workload.model.slots),
         seed=settings.seed,
         confirm_seeds=settings.seeds,
-        base=hashlib.sha256(json.dumps(_base(plan)).encode()).hexdigest()[:12],
+        base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
     workers = WorkerConfig(
         workload=settings.workload,
@@ -116,21 +111,17 @@ def _run(
         deepspeed=plan.deepspeed,
         precision=plan.precision,
     )
-    protocol = _protocol(settings, plan, folder)
+    described = protocol.describe(settings, plan, folder)
     ledger = Ledger(folder)
-    # MLflow's parameters can never change; what does when a study goes on elsewhere is a tag.
-    changing = {name: protocol[name] for name in ("versions", "commit", "command", "begun")}
-    fixed = {name: value for name, value in protocol.items() if name not in changing}
-    tags = {"question": plan.question, **_flat(changing)}
-    track.begin(_flat(fixed), tags, ledger.records.values())
+    track.begin(plan.question, described, ledger.records.values())
     with Progress(console, folder, settings.seeds) as progress:
         conductor = Conductor(rules, ledger, [Tidy(folder), track, progress])
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, workers, devices)
-    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, protocol)
+    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, described)
     files = [results.write(folder, found), report.write(folder, found)]
-    track.finish(results.metrics(found), files)
+    track.finish(found["verdict"], results.metrics(found), files)
     show_results(console, found)
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
@@ -210,58 +201,3 @@ def _plan(
             precision=precision,
         ),
     )
-
-
-def _base(plan: Plan) -> dict[str, str]:
-    """What else than its settings a trial's numbers depend on."""
-    return {
-        "model": plan.workload.model.digest,
-        "data": plan.workload.dataset.digest,
-        "deepspeed": plan.deepspeed,
-        "precision": plan.precision,
-    }
-
-
-def _protocol(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
-    """How the study was done, for whoever wants to do it again."""
-    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    model, dataset = plan.workload.model, plan.workload.dataset
-    return {
-        "settings": asdict(settings),
-        "budget": asdict(plan.budget),
-        "deepspeed": plan.deepspeed,
-        "precision": plan.precision,
-        "model": {"name": model.name, "digest": model.digest},
-        "data": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "questions": {split: len(examples) for split, examples in dataset.splits().items()},
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "commit": _commit(),
-        "command": begun["command"],
-        "begun": begun["begun"],
-    }
-
-
-def _commit() -> str:
-    """The git commit of this code, ``-dirty`` if it was changed; empty outside of a checkout."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
-    except OSError:
-        return os.environ.get("STUDY_COMMIT", "")
-    return found.stdout.strip() or os.environ.get("STUDY_COMMIT", "")
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat

@@ -79,20 +79,28 @@ class Tracking:
             line = str(error).strip().splitlines()[0]
             raise BadInput(f"--tracking-uri {uri} cannot be used: {line}") from None
         self.error = ""
-        """The first thing that could not be written, if any."""
+        """Why writing stopped, if it did."""
         self._orders: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
     def begin(
-        self,
-        parameters: Mapping[str, Any],
-        tags: Mapping[str, str],
-        records: Iterable[TrialRecord],
+        self, question: str, protocol: Mapping[str, Any], records: Iterable[TrialRecord]
     ) -> None:
-        """Find or make the study's run, and write what of earlier records is missing."""
+        """Find or make the study's run, and write what of earlier records is missing.
+
+        ``protocol`` is what ``study.protocol`` describes.
+        """
         self.parent_id, self.runs = self._find(self.study)
-        self._order(lambda: self._describe(self.parent_id, parameters, tags))
+        # MLflow's parameters can never change; what does when a study goes on elsewhere is a tag.
+        changing = {name: protocol[name] for name in ("versions", "commit", "command", "begun")}
+        fixed = {name: value for name, value in protocol.items() if name not in changing}
+        tags = {
+            "question": question,
+            "mlflow.source.name": "study.launch",
+            "mlflow.source.git.commit": protocol["commit"],
+        }
+        self._order(lambda: self._describe(self.parent_id, _flat(fixed), tags | _flat(changing)))
         for record in records:
             self._order(lambda record=record: self._catch_up(record))  # type: ignore[misc]
 
@@ -109,7 +117,7 @@ class Tracking:
         """Outcome, costs and scores."""
         self._order(lambda: self._end(record))
 
-    def finish(self, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
+    def finish(self, verdict: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
         """Write the study's results, wait until all is written, and stop."""
 
         def last() -> None:
@@ -117,6 +125,7 @@ class Tracking:
 
             now = int(time.time() * 1000)
             self._log(self.parent_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
+            self.client.set_tag(self.parent_id, "mlflow.note.content", verdict)
             for file in files:
                 self.client.log_artifact(self.parent_id, str(file))
             self.client.set_terminated(self.parent_id, "FINISHED")
@@ -136,17 +145,21 @@ class Tracking:
 
     def _write(self) -> None:
         while (work := self._orders.get()) is not None:
+            if self.error:
+                continue  # MLflow's client has tried for minutes: the rest is written on resume
             try:
                 work()
             except Exception as error:  # a lost server must not end a study that can be resumed
-                self.error = self.error or f"{type(error).__name__}: {error}".splitlines()[0]
+                self.error = f"{type(error).__name__}: {error}".splitlines()[0]
 
     def _experiment(self, name: str, artifacts: Path) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         local = None if self.uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
-        return str(self.client.create_experiment(name, artifact_location=local))
+        # Without this tag MLflow's page takes runs for those of a language model application.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
     def _find(self, study: str) -> tuple[str, dict[str, str]]:
         """The parent run, found or made, and the child runs by trial id."""
@@ -250,3 +263,12 @@ def _confirm_name(record: TrialRecord) -> str:
 def _recipe(tuning: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in tuning.items() if k != "method")
     return f"{tuning['method']}({settings})" if settings else str(tuning["method"])
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -52,7 +52,7 @@ class TrialActor(tune.Trainable):
         self.spec = TrialSpec.of(new_config["trial"])
         self.trial: Trial | None = None
         self.heard: int = new_config["heard"]
-        """The last examples seen that the study has heard of; it was killed before it heard more."""
+        """Examples seen at the last report that the study knows of: it may have been killed since."""
         self.seconds = 0.0
         return True
 

@@ -1,0 +1,56 @@
+"""``python -m study.audit --data NAME --data-root DIR``: what is wrong with a dataset.
+
+Exit code 0: nothing that would stop a study; 2: something that would, or bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from trainables.data.splits import SPLITS
+from trainables.errors import BadInput
+from trainables.workload import WorkloadConfig
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code."""
+    given = _parser().parse_args(arguments)
+    config = WorkloadConfig(data=given.data, data_root=given.data_root, split=given.split)
+    try:
+        config.check()
+        dataset = config.dataset()
+        from trainables.data import audit
+
+        found = audit.examine(dataset, progress=_show if sys.stderr.isatty() else None)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(found), indent=2) if given.json else "\n".join(found.lines()))
+    return 2 if found.stops else 0
+
+
+def _show(done: int, total: int) -> None:
+    print(f"\rreading images {done:,}/{total:,}", end="" if done < total else "\n", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.audit",
+        description="Look for leaks, duplicates and unanswerable questions in a dataset.",
+    )
+    parser.add_argument(
+        "--data", default="phantom", metavar="NAME[,NAME]", help="datasets [%(default)s]"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help="where they lie")
+    parser.add_argument(
+        "--split", default="official", metavar="|".join(SPLITS), help="[%(default)s]"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

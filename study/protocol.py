@@ -1,0 +1,65 @@
+"""How a study was done, for whoever wants to do it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.settings import FILE, Settings
+
+if TYPE_CHECKING:
+    from study.plan import Plan
+
+PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
+
+
+def base(plan: Plan) -> dict[str, str]:
+    """What else than its settings a trial's numbers depend on."""
+    return {
+        "model": plan.workload.model.digest,
+        "data": plan.workload.dataset.digest,
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+    }
+
+
+def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Settings, budget, model, data, versions, commit and command; see ``results.json``."""
+    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    model, dataset = plan.workload.model, plan.workload.dataset
+    return {
+        "settings": asdict(settings),
+        "budget": asdict(plan.budget),
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+        "model": {"name": model.name, "digest": model.digest},
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "commit": _commit(),
+        "command": begun["command"],
+        "begun": begun["begun"],
+    }
+
+
+def _commit() -> str:
+    """The git commit of this code, ``-dirty`` if it was changed; empty outside of a checkout."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return os.environ.get("STUDY_COMMIT", "")
+    return found.stdout.strip() or os.environ.get("STUDY_COMMIT", "")

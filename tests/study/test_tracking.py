@@ -1,0 +1,90 @@
+"""MLflow for real: a database, its client, and a study that is killed and goes on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from study.conductor import Conductor
+from study.tracking import Tracking
+from study.ui import default_uri
+from tests.study.made_up import play_all
+from trainables.errors import BadInput
+
+Begin = Callable[..., Conductor]
+PROTOCOL = {
+    "settings": {"space": "smoke", "seed": 0},
+    "versions": {"torch": "2"},
+    "commit": "abc",
+    "command": "python -m study.launch",
+    "begun": "today",
+}
+
+
+def track(folder: Path, study: str = "one") -> Tracking:
+    artifacts = folder / "artifacts"
+    return Tracking(default_uri(folder), experiment="made up", study=study, artifacts=artifacts)
+
+
+def recorded(folder: Path) -> list[Run]:
+    client = MlflowClient(default_uri(folder))
+    experiment = client.get_experiment_by_name("made up")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twice(
+    begin: Begin, tmp_path: Path
+) -> None:
+    first = track(tmp_path)
+    first.begin("?", PROTOCOL, [])
+    play_all(begin(first), most=4)
+    first.close()
+    play_all(begin(), most=3)  # these MLflow never hears of: the server was away, say
+    second = track(tmp_path)
+    conductor = begin(second)
+    second.begin("?", PROTOCOL | {"commit": "def"}, conductor.ledger.records.values())
+    play_all(conductor)
+    page = tmp_path / "report.html"
+    page.write_text("a page")
+    second.finish("verdict", {"lora.test.overall_accuracy_percent": 50.0}, [page])
+    assert first.error == second.error == ""
+
+    runs = {run.data.tags.get("trial", "study"): run for run in recorded(tmp_path)}
+    assert set(runs) == {"study", *conductor.ledger.records}
+    assert len(recorded(tmp_path)) == len(runs)
+    client = MlflowClient(default_uri(tmp_path))
+    for record in conductor.ledger.records.values():
+        run = runs[record.spec.id]
+        assert run.data.tags["outcome"] == record.outcome
+        assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[str(record.outcome)]
+        history = client.get_metric_history(run.info.run_id, "validation_loss")
+        assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
+    assert runs["study"].data.tags["commit"] == "def"
+    assert runs["study"].data.tags["mlflow.note.content"] == "verdict"
+    assert runs["study"].info.status == "FINISHED"
+
+
+def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the client would try for minutes
+    lost = track(tmp_path)
+    lost.begin("?", PROTOCOL, [])
+    lost.client = MlflowClient("http://127.0.0.1:9")  # nothing listens there
+    assert play_all(begin(lost)).done
+    lost.close()
+    assert "127.0.0.1" in lost.error
+    again = track(tmp_path)
+    again.begin("?", PROTOCOL, begin().ledger.records.values())
+    again.close()
+    assert not again.error
+    assert len(recorded(tmp_path)) == 1 + len(begin().ledger.records)
+
+
+def test_a_store_that_cannot_be_used_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database" * 100)
+    with pytest.raises(BadInput, match="cannot be used"):
+        track(tmp_path)
