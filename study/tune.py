@@ -133,7 +133,8 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(
-            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here"
+            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
+            "(a cluster with token authentication wants RAY_AUTH_MODE=token here too)"
         ) from None
 
 

@@ -52,7 +52,7 @@ class TrialActor(tune.Trainable):
         self.spec = TrialSpec.of(new_config["trial"])
         self.trial: Trial | None = None
         self.heard: int = new_config["heard"]
-        """Examples seen at the last report that the study knows of: it may have been killed since."""
+        """Examples seen at the last report that the study knows of: a kill may lie between."""
         self.seconds = 0.0
         return True
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from mlflow.entities import Run
 from study.ui import default_uri
 
 pytestmark = pytest.mark.long
+RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 REPOSITORY = Path(__file__).parents[2]
 VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
 
@@ -187,6 +191,45 @@ def test_a_study_on_real_questions(tmp_path: Path) -> None:
     found = results(tmp_path, "real")
     assert found["protocol"]["data"]["questions"]["test"] == 451
     assert all(t["outcome"] == "complete" for t in found["trials"])
+
+
+def test_a_study_on_a_cluster_that_was_there_before(
+    smoke: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, _ = smoke
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    session = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it holds sockets
+    head = [*RAY, "start", "--head", f"--port={port}", "--num-cpus=2", f"--temp-dir={session}"]
+    with subprocess.Popen(
+        [*head, "--include-dashboard=false", "--block"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as cluster:
+        try:
+            answers_at(port)
+            address = ("--address", f"127.0.0.1:{port}", "--concurrency", "1")
+            launch(storage, "--space", "smoke", "--name", "joined", *address)
+        finally:
+            os.killpg(cluster.pid, signal.SIGKILL)
+    shutil.rmtree(session)
+    assert numbers(results(storage, "joined")) == numbers(results(storage, "one"))
+
+
+def answers_at(port: int) -> None:
+    """Wait until something listens there."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
 
 
 def _of(run: Run, storage: Path, study: str) -> bool:
