@@ -1,0 +1,171 @@
+"""DeepSpeed trains as plain PyTorch does, at every stage of ZeRO, and leaves nothing behind.
+
+All in this process, one engine after another on one resident base, as a worker of a study does it.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables import engine
+from trainables.models.contract import slot
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
+
+STEPS, STOP = 10, 6
+STAGES = ["0", "1", "2", "3"]
+METHODS = ["layernorm", "lora", "full"]
+
+
+def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:
+    config = TrialConfig(
+        **{
+            "recipe": Recipe.of({slot: {"method": method} for slot in workload.model.slots}),
+            "lr": 1e-3,
+            "seed": 0,
+            "max_examples": 8 * STEPS,
+            "batch_size": 8,
+            "weight_decay": 0.1,
+            **settings,
+        }
+    )
+    return Trial(workload, config, deepspeed=kind)
+
+
+def whole(tensor_of: dict[str, Tensor], workload: Workload) -> dict[str, Tensor]:
+    """Without the biases of keys: softmax doesn't see them, so that their gradient is nothing but
+    rounding, which Adam makes as large as any other."""
+    model = workload.model
+    blind = {
+        f"{model.slots[name]}.{layer}.bias"
+        for name in model.slots
+        for role in ("key", "qkv")
+        for layer in slot(model, model.network, name).roles.get(role, ())
+    }
+    return {name: tensor for name, tensor in tensor_of.items() if name not in blind}
+
+
+@pytest.mark.parametrize(
+    ("method", "stage"),
+    # IA3 as well, since its vectors are parameters of no layer, which ZeRO-3 has to notice.
+    [*itertools.product(METHODS, STAGES), ("ia3", "3")],
+)
+def test_it_trains_as_plain_pytorch_does(
+    workload: Workload, tmp_path: Path, method: str, stage: str
+) -> None:
+    base = {name: tensor.clone() for name, tensor in workload.model.network.state_dict().items()}
+    plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
+    for step in range(1, STEPS + 1):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+        if step == STOP:
+            assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+            assert zero.answers("test") == plain.answers("test")
+            zero.save(tmp_path, {"rung": 1})
+    assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+    assert plain.engine is not None and zero.engine is not None
+    expected, found = (
+        whole(plain.engine.trained(), workload),
+        whole(zero.engine.trained(), workload),
+    )
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+    other = trial(workload, method, stage)
+    assert other.restore(tmp_path)
+    assert (other.examples_seen, other.report) == (8 * STOP, {"rung": 1})
+    again = trial(workload, method, "off")
+    again.train(8 * STOP)
+    assert other.validation_loss() == pytest.approx(again.validation_loss(), rel=1e-5)
+    for step in range(STOP + 1, STEPS + 1):
+        assert other.train(8 * step) == pytest.approx(again.train(8 * step), rel=1e-5)
+
+    after = workload.model.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in base.items())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_leaves_nothing_behind(workload: Workload, stage: str) -> None:
+    usual = torch.nn.functional.linear
+    ended = trial(workload, "lora", stage)
+    ended.train(16)
+    ended.validation_loss()
+    assert torch.nn.functional.linear is usual, "ZeRO-3 replaces it for the whole process"
+    parameter = next(iter(ended.applied.parameters.values()))
+    remains: list[weakref.ref[Any]] = [weakref.ref(ended.losses), weakref.ref(parameter)]
+    del ended, parameter
+    gc.collect()
+    assert [there() for there in remains] == [None, None]
+
+
+@pytest.mark.parametrize("stage", ["2", "3"])
+def test_it_says_nothing(
+    workload: Workload,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    stage: str,
+    tmp_path: Path,
+) -> None:
+    quiet = trial(workload, "lora", stage)
+    quiet.train(16)
+    quiet.save(tmp_path)
+    quiet.restore(tmp_path)
+    assert "".join(capfd.readouterr()) == ""
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_plain_pytorch_does_without_deepspeed() -> None:
+    """It takes seconds to import, and is imported by the engine that needs it alone."""
+    code = "import sys, trainables.trial; print('deepspeed' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(workload: Workload, tmp_path: Path) -> None:
+    """DeepSpeed itself would only say so, and go on untrained."""
+    started = trial(workload, "layernorm", "2").engine
+    assert started is not None
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        started.restore(tmp_path, {})
+
+
+def test_what_is_trained_is_a_copy(workload: Workload) -> None:
+    for kind in ("off", "2", "3"):
+        going_on = trial(workload, "layernorm", kind)
+        assert going_on.engine is not None
+        before = going_on.engine.trained()
+        kept = {name: tensor.clone() for name, tensor in before.items()}
+        going_on.train(16)
+        assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())
+
+
+def test_weight_decay_is_for_matrices(workload: Workload) -> None:
+    """Without a gradient AdamW does nothing but decay."""
+    decayed = trial(workload, "full", "off")
+    plain = decayed.engine
+    assert isinstance(plain, engine.Plain)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in plain.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for parameter in decayed.applied.parameters.values():
+        assert decay[id(parameter)] == (0.1 if parameter.ndim > 1 else 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without CUDA does")
+def test_auto_is_plain_on_a_cpu() -> None:
+    assert [engine.resolve(kind) for kind in ("auto", "off", "3")] == ["off", "off", "3"]
+    assert engine.resolve_precision("auto") in ("fp32", "bf16")
+    assert engine.resolve_precision("fp32") == "fp32"

@@ -1,0 +1,110 @@
+"""Recipes: from plain values and back, in words, and put into a network."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.models.contract import Model
+from trainables.recipe import Recipe, Tuning, apply
+
+PER_SLOT: dict[str, dict[str, Any]] = {
+    "vision": {"method": "frozen"},
+    "fusion": {"method": "full"},
+    "decoder": {"method": "lora", "rank": 4, "targets": ["query"]},
+}
+
+
+def test_plain_values_come_back_with_the_defaults() -> None:
+    plain = Recipe.of(PER_SLOT).plain()
+    assert plain["decoder"] == {
+        "method": "lora",
+        "rank": 4,
+        "alpha_per_rank": 2.0,
+        "dropout": 0.0,
+        "targets": ["query"],
+    }
+    assert json.loads(json.dumps(plain)) == plain
+    assert Recipe.of(plain) == Recipe.of(PER_SLOT)
+    assert Recipe.of(plain).plain() == plain
+
+
+@pytest.mark.parametrize(
+    ("slots", "text"),
+    [
+        (PER_SLOT, "vision=frozen, fusion=full, decoder=lora(rank=4, targets=('query',))"),
+        ({"vision": {"method": "lora"}, "fusion": {"method": "lora"}}, "lora"),
+        ({"vision": {"method": "lora", "rank": 2}}, "lora(rank=2)"),
+    ],
+)
+def test_a_recipe_reads_well(slots: dict[str, dict[str, Any]], text: str) -> None:
+    assert str(Recipe.of(slots)) == text
+
+
+def test_a_misspelt_method_is_refused() -> None:
+    with pytest.raises(BadInput, match="unknown method 'layernrom'; did you mean 'layernorm'"):
+        Tuning.of("layernrom", {})
+
+
+def test_slots_are_counted_one_by_one(model: Model) -> None:
+    applied = apply(Recipe.of({"decoder": {"method": "full"}}), model, fork(model.network), seed=0)
+    for count in applied.counts:
+        whole = sum(
+            p.numel() for p in model.network.get_submodule(model.slots[count.slot]).parameters()
+        )
+        assert count.total_parameters == whole
+        assert count.trained_parameters == (whole if count.slot == "decoder" else 0)
+        assert count.tuning == ("full" if count.slot == "decoder" else "frozen")
+    assert [count.slot for count in applied.counts] == list(model.slots)
+    assert applied.trained_percent == pytest.approx(
+        100 * applied.trained_parameters / sum(p.numel() for p in model.network.parameters())
+    )
+
+
+def test_adapters_are_counted_in_the_total(model: Model) -> None:
+    base = sum(parameter.numel() for parameter in model.network.parameters())
+    applied = apply(Recipe.of({"decoder": {"method": "lora"}}), model, fork(model.network), seed=0)
+    assert applied.total_parameters == base + applied.trained_parameters
+
+
+def test_tied_embeddings_stay_tied_and_count_once(model: Model) -> None:
+    network = fork(model.network)
+    everywhere = Recipe.of({slot: {"method": "full"} for slot in model.slots})
+    applied = apply(everywhere, model, network, seed=0)
+    base = sum(parameter.numel() for parameter in model.network.parameters())
+    assert applied.trained_parameters == applied.total_parameters == base
+    names: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    tied = [group for group in names.values() if len(group) > 1]
+    tied_in_base: dict[int, list[str]] = {}
+    for name, tensor in model.network.state_dict(keep_vars=True).items():
+        tied_in_base.setdefault(id(tensor), []).append(name)
+    assert tied
+    assert tied == [group for group in tied_in_base.values() if len(group) > 1]
+
+
+def test_the_seed_decides_adapters_alone(model: Model) -> None:
+    def adapters(slots: tuple[str, ...], seed: int) -> dict[str, torch.Tensor]:
+        recipe = Recipe.of({slot: {"method": "lora"} for slot in slots})
+        return dict(apply(recipe, model, fork(model.network), seed=seed).parameters)
+
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = adapters(("vision", "decoder"), 0)
+    assert torch.equal(torch.random.get_rng_state(), before), "torch's generator is left alone"
+    torch.manual_seed(2)
+    again, alone, other = (
+        adapters(("decoder", "vision"), 0),
+        adapters(("decoder",), 0),
+        adapters(("decoder",), 1),
+    )
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], alone[name]) for name in alone)
+    assert any(not torch.equal(alone[name], other[name]) for name in alone)

@@ -1,0 +1,244 @@
+"""The loop: golden losses, the order of the data, stopping and going on, and how a trial fails."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.errors import BadInput
+from trainables.models.contract import Batch
+from trainables.recipe import Recipe
+from trainables.trial import Diverged, Trial, TrialConfig
+from trainables.workload import Workload
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+"""family/method -> training loss of each step, then the validation loss. They hold a refactoring to
+the same arithmetic. Where the arithmetic is changed on purpose, write them anew with
+``GOLDEN=write pytest tests/trainables/test_trial.py -k golden`` and say why in the commit."""
+
+QUESTIONS = 24  # of the made-up training split
+
+
+def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
+    tuning = {"method": method, **settings.pop("tuning", {})}
+    return TrialConfig(
+        **{
+            "recipe": Recipe.of(dict.fromkeys(workload.model.slots, tuning)),
+            "lr": 3e-3,
+            "seed": 0,
+            "max_examples": 64,
+            "batch_size": 8,
+            **settings,
+        }
+    )
+
+
+def losses(trial: Trial, steps: int) -> list[float]:
+    size = trial.config.batch_size
+    return [trial.train(trial.examples_seen + size) for _ in range(steps)]
+
+
+# --- The same numbers, always ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["layernorm", "lora", "full"])
+def test_golden_losses(family: str, workload: Workload, method: str) -> None:
+    trial = Trial(workload, config(workload, method))
+    found = [*losses(trial, 8), trial.validation_loss()]
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+    if os.environ.get("GOLDEN") == "write":
+        golden[f"{family}/{method}"] = found
+        GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
+    assert found == pytest.approx(golden[f"{family}/{method}"], rel=1e-4)
+
+
+def test_two_runs_agree_to_the_bit_whatever_runs_beside_them(workload: Workload) -> None:
+    dropping = config(workload, tuning={"dropout": 0.3})
+    alone = Trial(workload, dropping)
+    expected = [*losses(alone, 6), alone.validation_loss()]
+    trial, neighbour = Trial(workload, dropping), Trial(workload, config(workload, "full", seed=5))
+    found = []
+    for _ in range(6):
+        torch.rand(7)  # somebody else uses torch's generator
+        found += losses(trial, 1)
+        losses(neighbour, 1)
+    assert [*found, trial.validation_loss()] == expected
+    assert trial.answers("test") == alone.answers("test")
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
+    workload: Workload, tmp_path: Path, stop: int
+) -> None:
+    dropping = config(workload, tuning={"dropout": 0.3})
+    whole = Trial(workload, dropping)
+    expected = losses(whole, 8)
+    first = Trial(workload, dropping)
+    losses(first, stop)
+    first.save(tmp_path, {"rung": stop})
+    del first
+    torch.manual_seed(99)
+    second = Trial(workload, dropping)
+    assert second.restore(tmp_path)
+    assert (second.examples_seen, second.report) == (8 * stop, {"rung": stop})
+    assert losses(second, 8 - stop) == pytest.approx(expected[stop:], abs=1e-6)
+    assert second.validation_loss() == pytest.approx(whole.validation_loss(), abs=1e-6)
+
+
+def test_the_seed_changes_data_and_adapters(workload: Workload) -> None:
+    one, other = (Trial(workload, config(workload, seed=seed)) for seed in (0, 1))
+    assert losses(one, 2) != losses(other, 2)
+
+
+# --- Data and schedule ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [5, 8])
+def test_every_question_is_seen_once_an_epoch(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    seen: list[int] = []
+    whole = Workload.batch
+
+    def noted(self: Workload, split: str, indices: Sequence[int]) -> Batch:
+        assert split == "train"
+        seen.extend(indices)
+        return whole(self, split, indices)
+
+    monkeypatch.setattr(Workload, "batch", noted)
+    trial = Trial(workload, config(workload, "layernorm", batch_size=batch_size))
+    trial.train(3 * QUESTIONS)
+    epochs = [seen[i : i + QUESTIONS] for i in range(0, 3 * QUESTIONS, QUESTIONS)]
+    assert all(sorted(epoch) == list(range(QUESTIONS)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert trial.examples_seen == math.ceil(3 * QUESTIONS / batch_size) * batch_size
+
+
+def test_the_schedule(workload: Workload) -> None:
+    schedule = config(workload, lr=2.0, max_examples=100, warmup=0.2).lr_at
+    assert [schedule(n) for n in (5, 10, 20)] == pytest.approx([0.5, 1.0, 2.0])
+    assert [schedule(n) for n in (40, 60, 100, 120)] == pytest.approx(
+        [1 + math.sqrt(0.5), 1.0, 0.0, 0.0]
+    )
+    assert config(workload, lr=2.0, warmup=0).lr_at(0) == 2.0
+
+
+def test_the_schedule_reaches_the_optimizer(workload: Workload) -> None:
+    """Two trials that differ in nothing but what comes after the first step agree on that step."""
+    short, long = (
+        Trial(workload, config(workload, "layernorm", max_examples=n, warmup=0)) for n in (16, 64)
+    )
+    assert losses(short, 1) == losses(long, 1)
+    assert losses(short, 1) != losses(long, 1)
+
+
+def test_the_mean_loss_is_over_the_steps(workload: Workload) -> None:
+    one, other = (Trial(workload, config(workload)) for _ in range(2))
+    assert one.train(32) == pytest.approx(sum(losses(other, 4)) / 4, rel=1e-6)
+
+
+# --- Looking at it --------------------------------------------------------------------------------
+
+
+def test_every_validation_question_has_the_same_weight(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, model = Trial(workload, config(workload)), workload.model
+    questions = len(workload.rows["validation"])
+    alone = [
+        float(model.losses(model.network, workload.batch("validation", [i])))
+        for i in range(questions)
+    ]
+    assert trial.validation_loss() == pytest.approx(sum(alone) / questions, abs=1e-5)
+    monkeypatch.setattr("trainables.trial.EVALUATION_BATCH", 3)
+    assert trial.validation_loss() == pytest.approx(sum(alone) / questions, abs=1e-5)
+
+
+def test_answers_are_in_the_order_of_the_data(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, model = Trial(workload, config(workload)), workload.model
+    alone = [
+        model.answers(model.network, workload.batch("test", [i]))[0]
+        for i in range(len(workload.rows["test"]))
+    ]
+    monkeypatch.setattr("trainables.trial.EVALUATION_BATCH", 3)
+    assert trial.answers("test") == alone
+
+
+def test_what_trains_nothing_can_be_looked_at(workload: Workload, tmp_path: Path) -> None:
+    trial = Trial(workload, config(workload, "frozen"))
+    assert math.isfinite(trial.validation_loss())
+    assert len(trial.answers("test")) == len(workload.rows["test"])
+    for impossible in (
+        lambda: trial.train(8),
+        lambda: trial.save(tmp_path),
+        lambda: trial.restore(tmp_path),
+    ):
+        with pytest.raises(BadInput, match="recipe frozen trains nothing"):
+            impossible()
+
+
+# --- Saving ---------------------------------------------------------------------------------------
+
+
+def test_the_last_whole_save_counts(workload: Workload, tmp_path: Path) -> None:
+    trial = Trial(workload, config(workload))
+    assert not trial.restore(tmp_path / "none")
+    for _ in range(2):
+        losses(trial, 1)
+        trial.save(tmp_path)
+    trial.save(tmp_path)  # again at the same point
+    (tmp_path / "partial-000000000099-1").mkdir()  # killed while it saved
+    other = Trial(workload, config(workload))
+    assert other.restore(tmp_path)
+    assert (other.examples_seen, other.report) == (16, {})
+    losses(other, 1)
+    other.save(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["000000000024"]
+
+
+# --- How it fails ---------------------------------------------------------------------------------
+
+
+def test_a_huge_learning_rate_diverges(workload: Workload) -> None:
+    trial = Trial(workload, config(workload, "full", lr=1e30, warmup=0))
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) at \d+ examples"):
+        trial.train(64)
+        trial.validation_loss()
+
+
+def test_a_validation_loss_that_is_no_number_diverges(workload: Workload) -> None:
+    trial = Trial(workload, config(workload, "layernorm"))
+    with torch.no_grad():
+        next(iter(trial.applied.parameters.values())).fill_(math.nan)
+    with pytest.raises(Diverged, match="validation loss is nan at 0 examples"):
+        trial.validation_loss()
+    with pytest.raises(Diverged, match="training loss is nan at 8 examples"):
+        trial.train(8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 0),
+        ("lr", -1e-3),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("max_examples", 0),
+        ("batch_size", -1),
+        ("weight_decay", -0.1),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(workload: Workload, name: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=f"{name} must .* but got {value}"):
+        config(workload, **{name: value})

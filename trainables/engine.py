@@ -1,0 +1,215 @@
+"""One training step, by plain PyTorch or by DeepSpeed: the only place that knows which.
+
+Both take the same gradient of the same mean loss, clip it to the same norm and use the same AdamW,
+so a trial's losses agree within rounding whichever engine runs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import warnings
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainables.models.contract import Batch, Model
+
+CLIP_NORM = 1.0
+
+
+class Losses(nn.Module):
+    """A network as a module whose forward is what is minimised, in the trial's precision."""
+
+    def __init__(self, model: Model, network: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model, self.network, self.precision = model, network, precision
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Shape (B,): the loss of each question."""
+        with self.autocast(batch.pixels_UCSS.device):
+            return self.model.losses(self.network, batch)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """bf16 for matrix products if asked for; parameters stay as they are."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class Engine(Protocol):
+    """Trains one network's parameters."""
+
+    def step(self, batch: Batch, lr: float) -> Tensor:
+        """One optimizer step on a batch; the mean loss before it, a scalar without gradient."""
+
+    def trained(self) -> dict[str, Tensor]:
+        """The trained parameters by name, whole, on the CPU."""
+
+    def save(self, folder: Path) -> None:
+        """Write the optimizer's state into ``folder``."""
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        """Take back trained parameters and the optimizer's state as ``save`` left them."""
+
+
+def start(
+    kind: str, losses: Losses, parameters: Mapping[str, nn.Parameter], weight_decay: float
+) -> Engine:
+    """An engine of ``kind``: ``off`` (plain PyTorch) or a ZeRO stage, ``0`` to ``3``."""
+    if kind == "off":
+        return Plain(losses, parameters, weight_decay)
+    return DeepSpeed(int(kind), losses, parameters, weight_decay)
+
+
+def resolve(kind: str) -> str:
+    """``auto`` is ZeRO 0 where there is a CUDA device, plain PyTorch on a CPU."""
+    return ("0" if torch.cuda.is_available() else "off") if kind == "auto" else kind
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` is bf16 where the device multiplies it fast, fp32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"
+
+
+def _adamw(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with weight decay for matrices, none for gains, biases and other vectors."""
+    matrices = [p for p in parameters.values() if p.ndim > 1]
+    vectors = [p for p in parameters.values() if p.ndim <= 1]
+    pairs = ((matrices, weight_decay), (vectors, 0.0))
+    groups = [{"params": some, "weight_decay": decay} for some, decay in pairs if some]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+class Plain:
+    """PyTorch alone."""
+
+    def __init__(
+        self, losses: Losses, parameters: Mapping[str, nn.Parameter], weight_decay: float
+    ) -> None:
+        self.losses, self.parameters = losses, parameters
+        self.optimizer = _adamw(parameters, weight_decay)
+
+    def step(self, batch: Batch, lr: float) -> Tensor:
+        loss: Tensor = self.losses(batch).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
+        _set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def trained(self) -> dict[str, Tensor]:
+        return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
+
+    def save(self, folder: Path) -> None:
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(trained[name])
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+
+
+class DeepSpeed:
+    """DeepSpeed with a ZeRO stage, in a process group of one where no launcher set another up."""
+
+    def __init__(
+        self,
+        stage: int,
+        losses: Losses,
+        parameters: Mapping[str, nn.Parameter],
+        weight_decay: float,
+    ) -> None:
+        deepspeed = _deepspeed()
+        self.parameters = parameters
+        self.gathered = deepspeed.zero.GatheredParameters
+        usual = nn.functional.linear
+        self.engine, *_ = deepspeed.initialize(
+            model=losses,
+            optimizer=_adamw(parameters, weight_decay),
+            config={
+                "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
+                "gradient_clipping": CLIP_NORM,
+                "zero_optimization": {"stage": stage},
+            },
+        )
+        # ZeRO-3 replaces it for the whole process and for good; other trials must not notice.
+        self.linear, nn.functional.linear = nn.functional.linear, usual
+        weakref.finalize(self, _release, self.engine).atexit = False
+
+    def step(self, batch: Batch, lr: float) -> Tensor:
+        usual, nn.functional.linear = nn.functional.linear, self.linear
+        try:
+            loss: Tensor = self.engine(batch).mean()
+        finally:
+            nn.functional.linear = usual
+        self.engine.backward(loss)
+        _set_lr(self.engine.optimizer, lr)
+        self.engine.step()
+        return loss.detach()
+
+    def trained(self) -> dict[str, Tensor]:
+        with self.gathered(list(self.parameters.values())):
+            return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(
+            folder, tag="engine", save_latest=False, exclude_frozen_parameters=True
+        )
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        loaded, _ = self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
+        if loaded is None:  # DeepSpeed would go on untrained
+            raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")
+
+
+def _release(engine: Any) -> None:
+    """Cut what holds an engine from outside, or each trial would leave its parameters in memory.
+
+    There are hooks in autograd's graph; ZeRO-3 keeps a list of modules besides, and caches a method
+    with its arguments.
+    """
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    engine.destroy()
+    if engine.module in parameter_offload.FWD_MODULE_STACK:
+        parameter_offload.FWD_MODULE_STACK.remove(engine.module)
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    method = coordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(method).nonlocals["func"].cache_clear()
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, ready to be used in this process."""
+    cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even in a group of one
+    import deepspeed
+    from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
+
+    # A kernel for processes that share memory: gloo does without, and it would be compiled first.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # torch 2.13 renamed collectives that DeepSpeed 0.19 still calls by their old names.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1
+        )
+        atexit.register(torch.distributed.destroy_process_group)
+    deepspeed.init_distributed(auto_mpi_discovery=False)
+    return deepspeed

@@ -1,0 +1,37 @@
+"""IA3: trained vectors that rescale keys, values and inner feed-forward activations.
+
+(Liu et al. 2022, arXiv 2205.05638)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainables.methods import select
+
+if TYPE_CHECKING:
+    from trainables.models.contract import Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which roles are rescaled: outputs of ``targets``, inputs of ``feedforward``."""
+
+    targets: tuple[str, ...] = ("key", "value", "qkv")
+    feedforward: tuple[str, ...] = ("ffn_out",)
+
+
+def apply(slot: Slot, config: Config) -> list[str]:
+    """Put the vectors in; they are one at first, so the output is unchanged."""
+    from peft import IA3Config, inject_adapter_in_model
+
+    targets = select.modules(slot, (*config.targets, *config.feedforward))
+    feedforward = select.modules(slot, config.feedforward) if config.feedforward else []
+    inject_adapter_in_model(
+        IA3Config(
+            target_modules=select.pattern(targets), feedforward_modules=select.pattern(feedforward)
+        ),
+        slot.module,
+    )
+    return select.adapters(slot)

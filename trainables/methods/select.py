@@ -1,0 +1,58 @@
+"""Which layers and parameters of a slot a method takes, by module type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from trainables.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from trainables.models.contract import Slot
+
+
+def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
+    """Names of the modules of ``slot`` that play one of ``roles``.
+
+    Raises:
+        BadInput: none does, or there is no such role; the message names the roles there are.
+    """
+    from trainables.models.contract import ROLES
+
+    roles = tuple(roles)
+    for role in roles:
+        if role not in ROLES:
+            raise unknown("role", role, ROLES)
+    found = [name for role in roles for name in slot.roles.get(role, ())]
+    if not found:
+        there = ", ".join(sorted(slot.roles)) or "none"
+        raise BadInput(f"slot {slot.name!r} has no layer of {', '.join(roles)}; it has: {there}")
+    return found
+
+
+def parameters(slot: Slot, roles: Iterable[str]) -> list[str]:
+    """Names of all parameters of the modules of ``slot`` that play one of ``roles``."""
+    wanted = set(modules(slot, roles))
+    return [n for n, _ in slot.module.named_parameters() if n.rpartition(".")[0] in wanted]
+
+
+def nothing(slot: Slot, what: str) -> BadInput:
+    """The error of a slot that lacks ``what``, with the layers that it has."""
+    layers = {type(m).__name__ for m in slot.module.modules() if not list(m.children())}
+    return BadInput(
+        f"slot {slot.name!r} has no {what}; its layers are: {', '.join(sorted(layers))}"
+    )
+
+
+def adapters(slot: Slot) -> list[str]:
+    """Names of what peft has put into ``slot``: in a fork, only that requires a gradient."""
+    return [name for name, p in slot.module.named_parameters() if p.requires_grad]
+
+
+def pattern(names: Iterable[str]) -> str:
+    """A regular expression for peft that matches these module names and no other.
+
+    (A list of names would be matched as suffixes.)
+    """
+    return "|".join(re.escape(name) for name in names) or "(?!)"

@@ -1,0 +1,167 @@
+"""A recipe says how each slot of a model is tuned: ``vision=frozen, decoder=lora(rank=8)``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainables import registry
+from trainables.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainables.models.contract import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """A method with its settings, checked."""
+
+    method: str
+    config: Any
+    """An instance of the method's own ``Config``."""
+
+    @classmethod
+    def of(cls, method: str, settings: Mapping[str, Any]) -> Tuning:
+        """Look the method up and check its settings.
+
+        Raises:
+            BadInput: no such method or setting, or a value that the method refuses.
+        """
+        module = registry.find("method", *registry.METHODS, method)
+        defaults = dataclasses.asdict(module.Config())
+        for name in settings:
+            if name not in defaults:
+                raise unknown(f"setting of method {method!r}", name, defaults)
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        for name, value in given.items():
+            _check_type(f"{method} {name}", value, defaults[name])
+        return cls(method=method, config=module.Config(**given))
+
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, defaults included."""
+        return dataclasses.asdict(self.config)
+
+    def __str__(self) -> str:
+        """The method, with the settings that differ from its defaults."""
+        defaults = type(self.config)()
+        shown = [f"{k}={v}" for k, v in self.settings().items() if v != getattr(defaults, k)]
+        return f"{self.method}({', '.join(shown)})" if shown else self.method
+
+
+def _check_type(what: str, value: Any, default: Any) -> None:
+    """A setting is of the type of its default; an int will do for a float, a bool for neither."""
+    kind = type(default)
+    fits = isinstance(value, int | float if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise BadInput(f"{what} must be of type {kind.__name__}, as {default!r}, but got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{what} must be finite but got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A tuning for each slot, in the order of the family's slots."""
+
+    slots: Mapping[str, Tuning]
+
+    @classmethod
+    def of(cls, slots: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """From values like ``{"decoder": {"method": "lora", "rank": 8}}``. Inverse of ``plain``."""
+        return cls(
+            slots={
+                slot: Tuning.of(t["method"], {k: v for k, v in t.items() if k != "method"})
+                for slot, t in slots.items()
+            }
+        )
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """As JSON-ready values, defaults included, so that a trial's identity names all it used."""
+        return {
+            slot: {"method": tuning.method}
+            | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
+            for slot, tuning in self.slots.items()
+        }
+
+    def __str__(self) -> str:
+        texts = {slot: str(tuning) for slot, tuning in self.slots.items()}
+        if len(set(texts.values())) == 1:
+            return next(iter(texts.values()))
+        return ", ".join(f"{slot}={text}" for slot, text in texts.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotCount:
+    """What a recipe trains in one slot."""
+
+    slot: str
+    tuning: str
+    trained_parameters: int
+    total_parameters: int
+    """The slot's parameters, adapters included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """A recipe put into a network."""
+
+    parameters: dict[str, nn.Parameter]
+    """Name in the network -> what is trained, in fp32."""
+    counts: tuple[SlotCount, ...]
+    total_parameters: int
+
+    @property
+    def trained_parameters(self) -> int:
+        """Number of trained values."""
+        return sum(count.trained_parameters for count in self.counts)
+
+    @property
+    def trained_percent(self) -> float:
+        """Trained values in percent of all, adapters included (MILE's definition)."""
+        return 100 * self.trained_parameters / self.total_parameters
+
+
+def apply(recipe: Recipe, model: Model, network: nn.Module, *, seed: int) -> Applied:
+    """Put ``recipe`` into ``network``, a fork of ``model.network``.
+
+    ``seed`` decides the random values of adapters, in each slot whatever the others hold.
+
+    Raises:
+        BadInput: the recipe names a slot that the family lacks, or a method finds nothing to train.
+    """
+    from trainables.fork import own
+    from trainables.models.contract import slot as find_slot
+    from trainables.seeds import seeded
+
+    for name in recipe.slots:
+        if name not in model.slots:
+            raise unknown("slot", name, model.slots)
+    trained: list[str] = []
+    for name, tuning in recipe.slots.items():
+        method = registry.find("method", *registry.METHODS, tuning.method)
+        with seeded("adapters", seed, name):
+            chosen = method.apply(find_slot(model, network, name), tuning.config)
+        trained += [f"{model.slots[name]}.{parameter}" for parameter in chosen]
+    parameters = own(network, trained)
+    counts = tuple(
+        _count(network.get_submodule(path), name, str(recipe.slots.get(name, "frozen")))
+        for name, path in model.slots.items()
+    )
+    total = sum(parameter.numel() for parameter in network.parameters())
+    if len(parameters) != len(set(trained)):
+        raise BadInput(f"recipe {recipe} trains a parameter that two slots share")
+    return Applied(parameters=parameters, counts=counts, total_parameters=total)
+
+
+def _count(module: nn.Module, slot: str, tuning: str) -> SlotCount:
+    parameters = list(module.parameters())
+    return SlotCount(
+        slot=slot,
+        tuning=tuning,
+        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        total_parameters=sum(p.numel() for p in parameters),
+    )

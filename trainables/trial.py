@@ -1,0 +1,212 @@
+"""One trial: train a recipe on a workload up to a budget, look at its validation loss, answer.
+
+The clock is ``examples_seen``. Data order, schedule, dropout and initial values depend on the
+trial's configuration and this clock alone, so a trial that is stopped and restored goes on as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainables import engine, recipe
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.recipe import Recipe
+from trainables.seeds import number, seeded
+from trainables.workload import Workload
+
+EVALUATION_BATCH = 128
+WEIGHTS, REPORT = "trained.safetensors", "report.json"
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """A point of the space, with one seed."""
+
+    recipe: Recipe
+    lr: float
+    """Peak learning rate of AdamW."""
+    seed: int
+    """Decides data order, dropout and the initial values of adapters."""
+    max_examples: int
+    """Length of the schedule in training examples, repeated ones counted."""
+    batch_size: int = 32
+    weight_decay: float = 0.01
+    """For matrices only."""
+    warmup: float = 0.05
+    """Share of the schedule in which the learning rate rises; then it falls along a cosine to 0."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise BadInput(f"lr must be positive but got {self.lr}")
+        for name in ("max_examples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be at least 1 but got {getattr(self, name)}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise BadInput(f"weight_decay must not be negative but got {self.weight_decay}")
+        if not 0 <= self.warmup < 1:
+            raise BadInput(f"warmup must be in [0, 1) but got {self.warmup}")
+
+    def lr_at(self, examples_seen: int) -> float:
+        """The learning rate of the step after which ``examples_seen`` examples have been seen."""
+        progress = min(examples_seen / self.max_examples, 1.0)
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        falling = (progress - self.warmup) / (1 - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * falling))
+
+
+class Trial:
+    """A running trial. It owns what it trains; the rest is the workload's."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        config: TrialConfig,
+        *,
+        deepspeed: str = "off",
+        precision: str = "fp32",
+    ) -> None:
+        self.workload, self.config = workload, config
+        self.examples_seen = 0
+        self.report: dict[str, Any] = {}
+        """What was said at the point that was restored."""
+        network = fork(workload.model.network)
+        self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
+        self.losses = engine.Losses(workload.model, network, precision)
+        parameters = self.applied.parameters
+        self.engine = (
+            engine.start(deepspeed, self.losses, parameters, config.weight_decay)
+            if parameters
+            else None
+        )
+
+    def train(self, until: int) -> float:
+        """Train until at least ``until`` examples have been seen; the mean loss on the way.
+
+        Raises:
+            Diverged: a loss was not finite.
+            BadInput: the recipe trains nothing.
+        """
+        running = self._running()
+        self.losses.train()
+        total, steps = torch.zeros(()), 0
+        size = self.config.batch_size
+        while self.examples_seen < until:
+            batch = self.workload.batch("train", self._order(self.examples_seen, size))
+            self.examples_seen += size
+            with seeded("dropout", self.config.seed, self.examples_seen):
+                loss = running.step(batch, self.config.lr_at(self.examples_seen))
+            total, steps = total + loss, steps + 1
+            if not math.isfinite(float(loss)):
+                raise Diverged(f"training loss is {float(loss)} at {self.examples_seen} examples")
+        return float(total) / max(steps, 1)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss over the whole validation split, every question of equal weight.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        self.losses.eval()
+        rows = self.workload.rows["validation"]
+        losses = [
+            self.losses(self.workload.batch("validation", indices))
+            for indices in self._by_image("validation")
+        ]
+        loss = float(torch.cat(losses).double().sum() / len(rows))
+        if not math.isfinite(loss):
+            raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")
+        return loss
+
+    def answers(self, split: str) -> list[str]:
+        """A generated answer to every question of ``split``, in the dataset's order."""
+        self.losses.eval()
+        model, network = self.workload.model, self.losses.network
+        found = [""] * len(self.workload.rows[split])
+        for indices in self._by_image(split):
+            batch = self.workload.batch(split, indices)
+            with self.losses.autocast(self.workload.device):
+                answers = model.answers(network, batch)
+            for i, answer in zip(indices, answers, strict=True):
+                found[i] = answer
+        return found
+
+    def save(self, folder: Path, report: Mapping[str, Any] | None = None) -> None:
+        """Write what is trained and the optimizer's state into ``folder``; whole or not at all.
+
+        ``folder`` is the trial's alone: what was saved in it before is removed, but for a save at
+        this very point, which stays as it is. ``report`` is what is said of this point; a restored
+        trial has it as ``report`` again, for whoever did not hear it.
+        """
+        running = self._running()
+        name = f"{self.examples_seen:012d}"
+        if (folder / name).is_dir():
+            return
+        partial = folder / f"partial-{name}-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(running.trained(), partial / WEIGHTS)
+        running.save(partial)
+        (partial / REPORT).write_text(json.dumps(report or {}), encoding="utf-8")
+        partial.rename(folder / name)
+        for older in folder.iterdir():
+            if older.name != name:
+                shutil.rmtree(older)
+
+    def restore(self, folder: Path) -> bool:
+        """Go on from the last whole ``save`` in ``folder``; False if there is none."""
+        running = self._running()
+        saved = sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
+        if not saved:
+            return False
+        running.restore(saved[-1], load_file(saved[-1] / WEIGHTS))
+        self.examples_seen = int(saved[-1].name)
+        self.report = json.loads((saved[-1] / REPORT).read_text(encoding="utf-8"))
+        return True
+
+    def _running(self) -> engine.Engine:
+        if self.engine is None:
+            raise BadInput(f"recipe {self.config.recipe} trains nothing")
+        return self.engine
+
+    def _order(self, start: int, size: int) -> list[int]:
+        """Training questions ``start`` to ``start + size`` of an endless run of shuffled epochs."""
+        questions = len(self.workload.rows["train"])
+        return [
+            _permutation(questions, self.config.seed, i // questions)[i % questions]
+            for i in range(start, start + size)
+        ]
+
+    def _by_image(self, split: str) -> Iterator[list[int]]:
+        """Batches of the questions of ``split``, those about one image side by side: fewer images
+        to encode."""
+        rows = self.workload.rows[split]
+        order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
+        for start in range(0, len(order), EVALUATION_BATCH):
+            yield order[start : start + EVALUATION_BATCH]
+
+
+@lru_cache(maxsize=8)
+def _permutation(questions: int, seed: int, epoch: int) -> list[int]:
+    """The order of one epoch."""
+    generator = torch.Generator().manual_seed(number("order", seed, epoch))
+    order: list[int] = torch.randperm(questions, generator=generator).tolist()
+    return order

@@ -1,0 +1,148 @@
+"""A model and a dataset, loaded once and kept: what every trial of a process shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainables import registry
+from trainables.data import splits
+from trainables.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainables.data.cache import Progress
+    from trainables.data.dataset import Dataset, Example
+    from trainables.models.contract import Batch, Model, Row
+
+TINY = Path(__file__).parent / "models" / "tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadConfig:
+    """Which model on which data."""
+
+    model: str = "tiny"
+    """``tiny``, which ships with the project, or a folder with a model."""
+    data: str = "phantom"
+    """A dataset, or several with commas between: then they are one."""
+    data_root: str | None = None
+    """Where they lie: a dataset in the folder of its name there, or, without one, there itself."""
+    split: str = "official"
+    """``official``, or ``by_image``: split anew, so that no image is in two splits."""
+
+    def check(self) -> None:
+        """Look at names and folders, without loading anything.
+
+        Raises:
+            BadInput: a dataset, its folder, the split or the model does not exist.
+        """
+        names = self.data.split(",")
+        for name in names:
+            registry.find("dataset", *registry.DATASETS, name)
+        if len(set(names)) < len(names):
+            raise BadInput(f"--data {self.data} names a dataset twice; name each once")
+        if self.split not in splits.SPLITS:
+            raise unknown("split", self.split, splits.SPLITS)
+        if self.data_root is not None and not Path(self.data_root).is_dir():
+            raise BadInput(f"--data-root {self.data_root} is not a folder")
+        family_of(self.model)
+
+    def dataset(self) -> Dataset:
+        """Read the questions, and look whether their images are there.
+
+        Raises:
+            BadInput: something is missing or not as the dataset's authors publish it.
+        """
+        found = [self._read(name) for name in self.data.split(",")]
+        if self.split == "by_image":
+            found = [splits.by_image(dataset) for dataset in found]
+        return splits.joined(found)
+
+    def _read(self, name: str) -> Dataset:
+        root = None if self.data_root is None else Path(self.data_root)
+        if root is not None and (root / name).is_dir():
+            root /= name
+        dataset: Dataset = registry.find("dataset", *registry.DATASETS, name).load(root)
+        return dataset
+
+
+def family_of(model: str) -> tuple[str, Path]:
+    """The family (a file of ``trainables.models``) and the folder of a model's weights.
+
+    Raises:
+        BadInput: neither a shipped model nor a folder with a ``config.json`` of a known family.
+    """
+    path = TINY if model == "tiny" else Path(model)
+    config = path / "config.json"
+    if not config.is_file():
+        raise BadInput(f"unknown model {model!r}: give 'tiny' or a folder that has a config.json")
+    family = str(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
+    known = registry.names(*registry.FAMILIES)
+    if family not in known:
+        raise BadInput(f"{config} is of family {family!r}; there are: {', '.join(known)}")
+    return family, path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The resident base model and the tokenised, decoded data."""
+
+    model: Model
+    dataset: Dataset
+    images_NSSC: np.ndarray[Any, Any]
+    """All images, uint8 RGB, at the model's size; mapped from a file, not to be written to."""
+    rows: Mapping[str, tuple[Row, ...]]
+    """Split -> its questions, tokenised, in the dataset's order."""
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls,
+        config: WorkloadConfig,
+        dataset: Dataset | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Workload:
+        """Read weights, images and questions; ``dataset`` if it was read already. ``progress`` is
+        told how many images are decoded, the first time that this model meets these images.
+
+        Raises:
+            BadInput: something named in ``config`` is not there or not readable.
+        """
+        import torch
+
+        from trainables.data.cache import cached_images
+
+        dataset = dataset or config.dataset()
+        family, path = family_of(config.model)
+        model = registry.find("model family", *registry.FAMILIES, family).load(path)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.network.to(device)
+        images = dataset.images()
+        index = {image_id: i for i, (image_id, _) in enumerate(images)}
+
+        def rows(examples: Sequence[Example]) -> tuple[Row, ...]:
+            return tuple(
+                model.tokenize(question=e.question, answer=e.answer, image=index[e.image_id])
+                for e in examples
+            )
+
+        return cls(
+            model=model,
+            dataset=dataset,
+            images_NSSC=cached_images(dataset, model.image_size, progress=progress),
+            rows={split: rows(examples) for split, examples in dataset.splits().items()},
+            device=device,
+        )
+
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """The questions of ``split`` at ``indices`` as one batch."""
+        rows = self.rows[split]
+        return self.model.collate([rows[i] for i in indices], self.images_NSSC).to(self.device)
