@@ -1,0 +1,94 @@
+"""Images of every kind that medical data come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainables.data.images import load_images
+from trainables.errors import BadInput
+
+RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4  # 0 to 252
+
+
+def loaded(path: Path) -> NDArray[np.uint8]:
+    images = load_images([path], 8)
+    assert images.shape == (1, 8, 8, 3)
+    assert images.dtype == np.uint8
+    image: NDArray[np.uint8] = images[0]
+    return image
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA", "RGBA"])
+def test_grey_images_look_the_same_in_every_mode(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(RAMP).convert(mode).save(path)
+    assert (loaded(path) == RAMP[..., None]).all()
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    Image.new("RGB", (8, 8), (200, 100, 50)).convert("CMYK").save(path)
+    assert np.abs(loaded(path).astype(int) - (200, 100, 50)).max() <= 2
+
+
+def test_colours_stay_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (5, 9), (200, 100, 50)).save(path)
+    assert (loaded(path) == (200, 100, 50)).all()
+
+
+def test_what_is_transparent_is_black(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGBA", (8, 8), (200, 100, 50, 0)).save(path)
+    assert (loaded(path) == 0).all()
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+def test_16_bits_are_scaled_by_their_own_range(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    twelve_bits = RAMP.astype(np.uint16) * 16 + 1000
+    Image.fromarray(twelve_bits).save(path)
+    expected = np.rint(RAMP.astype(float) * 255 / 252)
+    assert np.abs(loaded(path) - expected[..., None]).max() <= 1
+
+
+def test_a_flat_16_bit_image_is_black(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(path)
+    assert (loaded(path) == 0).all()
+
+
+def test_oblong_images_are_stretched(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    half = np.zeros((40, 100), dtype=np.uint8)
+    half[:, 50:] = 255
+    Image.fromarray(half).save(path)
+    image = loaded(path)
+    assert (image[:, :3] < 10).all()
+    assert (image[:, -3:] > 245).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "cut off"])
+def test_damaged_files_are_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(BadInput, match=r"image\.png can't be read") as error:
+        load_images([path], 8)
+    assert "\n" not in str(error.value)
+
+
+def test_dicom_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "image.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(100))
+    with pytest.raises(BadInput, match=r"image\.dcm can't be read \(DICOM .* save it as PNG"):
+        load_images([path], 8)
+
+
+def test_no_paths_no_images() -> None:
+    assert load_images([], 8).shape == (0, 8, 8, 3)

@@ -1,0 +1,112 @@
+"""A user's own manifest: what may be left away, and what is refused with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainables.data.small.jsonl import rows, write
+from trainables.data import jsonl, phantom
+from trainables.errors import BadInput
+
+
+def test_what_is_left_away_is_filled_in(tmp_path: Path) -> None:
+    write(tmp_path)
+    data = jsonl.load(tmp_path)
+    everything = {e.question_id: e for examples in data.splits().values() for e in examples}
+    closed, opened = everything["1"], everything["2"]  # ids are numbers of lines
+    assert (closed.answer, closed.answer_type) == ("no", "closed")
+    assert (opened.answer, opened.answer_type) == ("a hand", "open")
+    assert closed.image_id == "images/0.png"
+    assert closed.image == tmp_path / "images" / "0.png"
+    images = [{e.image_id for e in examples} for examples in data.splits().values()]
+    assert len(set.union(*images)) == sum(map(len, images)) == 30
+
+
+def test_what_is_given_is_kept(tmp_path: Path) -> None:
+    given = {
+        "answer": 2,
+        "answer_type": "closed",
+        "question_id": "q",
+        "image_id": "i",
+        "question_type": "count",
+        "split": "test",
+    }
+    lines = [{**row, "split": "train"} for row in rows()]
+    write(tmp_path, [*lines[2:], {**rows()[0], **given}])
+    (example,) = jsonl.load(tmp_path).test
+    assert (example.question_id, example.image_id) == ("q", "i")
+    assert (example.answer, example.answer_type) == ("2", "closed")
+    assert example.question_type == "count"
+
+
+def test_without_a_validation_split_one_is_carved_from_training(tmp_path: Path) -> None:
+    write(tmp_path, [{**r, "split": "test" if i < 4 else "train"} for i, r in enumerate(rows())])
+    data = jsonl.load(tmp_path)
+    assert len(data.test) == 4
+    assert len(data.train) + len(data.validation) == 56
+    assert {e.image_id for e in data.train}.isdisjoint(e.image_id for e in data.validation)
+
+
+def test_too_few_images_to_split_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, rows()[:2])
+    with pytest.raises(BadInput, match=r"falls into the .* split; give more images"):
+        jsonl.load(tmp_path)
+
+
+def test_the_manifest_of_phantom_is_one() -> None:
+    drawn = phantom.load(None)
+    read = jsonl.load(drawn.train[0].image.parents[1])
+    assert read.splits() == drawn.splits()
+    assert read.digest == drawn.digest
+
+
+def test_empty_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "questions.jsonl"
+    before = jsonl.load(tmp_path)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"\r\n\n")
+    assert jsonl.load(tmp_path) == before
+
+
+def changed(**fields: Any) -> str:
+    return json.dumps({**rows()[0], **fields})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 61 of .* is not JSON"),
+        ("[]", "line 61 of .* is no JSON object"),
+        ("{}", "line 61 of .* has no image"),
+        (changed(answer=" "), "line 61 of .* has no answer"),
+        (changed(answer=None), "answer must be a text, got null"),
+        (changed(answer=["a"]), r'answer must be a text, got \["a"\]'),
+        (changed(spilt="test"), "unknown field .* 'spilt'; did you mean 'split'"),
+        (changed(split="val"), "unknown split .* 'val'; There are: test, train, validation"),
+        (changed(answer_type="CLOSED"), "There are: closed, open"),
+        (changed(split="train"), "60 lines of .* have no split but others do"),
+        (changed(image="../secret.png"), "outside"),
+        (changed(image="/etc/passwd"), "outside"),
+        (changed(image="images/99.png"), r"1 of 31 images are missing, first .*99\.png"),
+        (changed(image="images/0.png", image_id="images/1.png"), "one id is one file"),
+        (changed(question_id="1"), "'1'.*used twice"),
+    ],
+)
+def test_a_bad_line_is_refused_in_one_line(tmp_path: Path, line: str, message: str) -> None:
+    write(tmp_path)
+    with (tmp_path / "questions.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(BadInput, match=message) as error:
+        jsonl.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_another_encoding_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "questions.jsonl").write_bytes("{ü}".encode("latin-1"))
+    with pytest.raises(BadInput, match="write it as UTF-8"):
+        jsonl.load(tmp_path)

@@ -1,0 +1,101 @@
+"""Normalisation, accuracy, the majority baseline, and the sign of a collapsed model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from trainables.data.dataset import AnswerType, Example
+from trainables.data.scores import (
+    collapsed,
+    correct,
+    majority_answers,
+    majority_baseline,
+    normalize,
+    score,
+)
+
+
+def examples(*answers: tuple[AnswerType, str]) -> list[Example]:
+    return [
+        Example(
+            question_id=str(number),
+            image_id="i",
+            image=Path("/i.png"),
+            question="?",
+            answer=answer,
+            answer_type=answer_type,
+        )
+        for number, (answer_type, answer) in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "normal"),
+    [
+        ("Yes", "yes"),
+        (" X-Ray. ", "x ray"),
+        ("the left  lung", "left lung"),
+        ("Two", "2"),
+        ("none", "0"),
+        ("ten", "10"),
+        ("3.5 cm", "3.5 cm"),
+        ("1,000", "1000"),
+        ("right/left", "right left"),
+        ("don't", "dont"),
+        ("a", ""),
+        ("", ""),
+    ],
+)
+def test_normalize(answer: str, normal: str) -> None:
+    assert normalize(answer) == normal
+    assert normalize(normal) == normal
+
+
+def test_correct_is_an_exact_match_of_what_is_normal() -> None:
+    assert correct("Four", "4.")
+    assert not correct("left", "left lung")
+
+
+def test_open_and_closed_are_counted_apart() -> None:
+    asked = examples(("open", "ct"), ("open", "mri"), ("closed", "yes"), ("closed", "no"))
+    scores = score(asked, ["CT", "ct", "yes", "no"])
+    assert (scores.open, scores.closed, scores.overall) == (50, 100, 75)
+    assert (scores.open_total, scores.closed_correct) == (2, 2)
+
+
+def test_no_questions_no_accuracy() -> None:
+    scores = score(examples(("closed", "yes")), ["yes"])
+    assert math.isnan(scores.open)
+    assert scores.overall == 100
+
+
+def test_one_prediction_for_each_question() -> None:
+    with pytest.raises(ValueError):
+        score(examples(("closed", "yes")), ["yes", "no"])
+
+
+def test_the_majority_is_taken_from_training() -> None:
+    train = examples(("closed", "No"), ("closed", "no."), ("closed", "yes"), ("open", "ct"))
+    test = examples(("closed", "yes"), ("closed", "no"), ("open", "ct"), ("open", "mri"))
+    assert majority_answers(train) == {"closed": "no", "open": "ct"}
+    assert majority_baseline(train, test).overall == 50
+
+
+def test_equally_frequent_answers_are_settled_by_letter() -> None:
+    assert majority_answers(examples(("closed", "yes"), ("closed", "no"))) == {"closed": "no"}
+
+
+def test_collapsed_is_one_answer_for_each_type() -> None:
+    asked = examples(*[("open", a) for a in ("ct", "mri")], *[("closed", a) for a in ("yes", "no")])
+    assert collapsed(asked, ["ct", "CT", "yes", "yes"])
+    assert not collapsed(asked, ["ct", "mri", "yes", "yes"])
+    assert not collapsed(examples(("closed", "yes"), ("closed", "yes")), ["yes", "yes"])
+
+
+def test_nearly_constant_is_collapsed() -> None:
+    asked = examples(*[("closed", a) for a in ["yes", "no"] * 50])
+    assert collapsed(asked, ["yes"] * 95 + ["no"] * 5)
+    assert not collapsed(asked, ["yes"] * 94 + ["no"] * 6)

@@ -1,0 +1,1 @@
+"""How the phantom dataset is made: bits -> cases -> drawing and questions."""

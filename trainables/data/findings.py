@@ -1,0 +1,208 @@
+"""What can be wrong with a dataset: each function looks for one thing and yields what it finds.
+
+A finding *stops* a study if its answer could not be trusted, *warns* of what a reader must know, or
+is a *note*. Two questions are the same if their images are the same file and their normalised texts
+are equal. If at least 1 % of a split's questions are also in a split that a model knows by then,
+accuracy can be a point too high, and the study is stopped; fewer are warned about.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from trainables.data import alike
+from trainables.data.cache import Progress, cached_images
+from trainables.data.dataset import Dataset, Example, answer_type_of
+from trainables.data.scores import normalize
+
+Severity = Literal["stop", "warn", "note"]
+
+LEAK_STOPS = 0.01  # of the questions of a split
+LONG_ANSWER = 20  # words: more, and many models' answers end before
+SHOWN = 5  # ids for a finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, or worth knowing."""
+
+    severity: Severity
+    kind: str  # for programs, e.g. "test_images_shared"
+    text: str  # for people: one line, with its numbers and what can be done
+    count: int  # of the questions, images or pairs that it is about
+    shown: tuple[str, ...]  # the first few of their ids
+
+
+# --- What splits share ----------------------------------------------------------------------------
+
+
+def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Finding]:
+    """Questions and images of ``split`` that are also in those which a model knows by then."""
+    splits = dataset.splits()
+    before = [example for name in known for example in splits[name]]
+    others = " or ".join(known)
+
+    asked = {_question(dataset, example) for example in before}
+    leaking = [e for e in splits[split] if _question(dataset, e) in asked]
+    share = len(leaking) / len(splits[split])
+    yield from _finding(
+        "stop" if share >= LEAK_STOPS else "warn",
+        f"{split}_questions_shared",
+        f"{len(leaking)} of {len(splits[split]):,} {split} questions ({100 * share:.1f}%) are also "
+        f"in {others}, about the same image",
+        [e.question_id for e in leaking],
+    )
+    seen = {dataset.contents[e.image_id] for e in before}
+    images = sorted({e.image_id for e in splits[split]})
+    in_both = [image for image in images if dataset.contents[image] in seen]
+    yield from _finding(
+        "warn",
+        f"{split}_images_shared",
+        f"{len(in_both)} of {len(images):,} {split} images are also in {others}; "
+        "--split by_image makes a split without them",
+        in_both,
+    )
+
+
+def _question(dataset: Dataset, example: Example) -> tuple[str, str]:
+    return dataset.contents[example.image_id], normalize(example.question)
+
+
+# --- Images that are there twice ------------------------------------------------------------------
+
+
+def copies(dataset: Dataset) -> Iterator[Finding]:
+    """Images with several ids."""
+    first: dict[str, str] = {}
+    found = [
+        f"{image_id} = {first[content]}"
+        for image_id, content in sorted(dataset.contents.items())
+        if first.setdefault(content, image_id) != image_id
+    ]
+    yield from _finding(
+        "note",
+        "image_copies",
+        f"{len(found)} of {len(dataset.contents):,} images are copies of others, byte for byte",
+        found,
+    )
+
+
+def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]:
+    """Images whose files differ but that look the same; see ``alike``."""
+    thumbnails = cached_images(dataset, alike.THUMBNAIL, progress=progress)
+    rows = {image_id: row for row, (image_id, _) in enumerate(dataset.images())}
+    different = {dataset.contents[image_id]: image_id for image_id in sorted(rows)}
+    ids = list(different.values())
+    pairs = alike.pairs(thumbnails[[rows[image_id] for image_id in ids]])
+
+    splits_of: defaultdict[str, set[str]] = defaultdict(set)
+    for split, examples in dataset.splits().items():
+        for example in examples:
+            splits_of[dataset.contents[example.image_id]].add(split)
+
+    def within_one(pair: tuple[int, int]) -> bool:
+        one, other = (splits_of[dataset.contents[ids[index]]] for index in pair)
+        return one == other and len(one) == 1
+
+    def text(pairs: Sequence[tuple[int, int]], where: str) -> str:
+        images = len({index for pair in pairs for index in pair})
+        return f"{images} of {len(ids):,} images look like one {where} that is another file"
+
+    across = [pair for pair in pairs if not within_one(pair)]
+    within = [pair for pair in pairs if within_one(pair)]
+    yield from _finding(
+        "warn",
+        "lookalikes_across",
+        text(across, "of another split"),
+        [f"{ids[i]} ~ {ids[j]}" for i, j in across],
+    )
+    yield from _finding(
+        "note",
+        "lookalikes_within",
+        text(within, "of the same split"),
+        [f"{ids[i]} ~ {ids[j]}" for i, j in within],
+    )
+
+
+# --- Questions and answers ------------------------------------------------------------------------
+
+
+def contradictions(dataset: Dataset) -> Iterator[Finding]:
+    """Questions that are asked of an image more than once."""
+    answers: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
+    for examples in dataset.splits().values():
+        for example in examples:
+            answers[_question(dataset, example)].append(example)
+    contradicted = [
+        asked for asked in answers.values() if len({normalize(e.answer) for e in asked}) > 1
+    ]
+    yield from _finding(
+        "note",
+        "contradictions",
+        f"{len(contradicted)} of {len(answers):,} questions are asked of an image more than once "
+        "and answered differently: no model can be right each time",
+        [" / ".join(e.question_id for e in asked) for asked in contradicted],
+    )
+
+
+def unanswerable(dataset: Dataset) -> Iterator[Finding]:
+    """Questions that can't be answered, or not as they are scored."""
+    everything = [example for examples in dataset.splits().values() for example in examples]
+    known = {normalize(example.answer) for example in dataset.train}
+    new = _ids(dataset.test, lambda e: e.answer_type == "open" and normalize(e.answer) not in known)
+    odd = _ids(
+        dataset.test, lambda e: e.answer_type == "closed" and answer_type_of(e.answer) == "open"
+    )
+    empty = _ids(everything, lambda e: not normalize(e.answer))
+    unasked = _ids(everything, lambda e: not normalize(e.question))
+    long = _ids(everything, lambda e: len(e.answer.split()) > LONG_ANSWER)
+    opened = sum(example.answer_type == "open" for example in dataset.test)
+    closed = len(dataset.test) - opened
+    yield from _finding(
+        "warn",
+        "empty_answers",
+        f"{len(empty)} of {len(everything):,} answers are empty once normalised",
+        empty,
+    )
+    yield from _finding(
+        "warn",
+        "empty_questions",
+        f"{len(unasked)} of {len(everything):,} questions are empty",
+        unasked,
+    )
+    yield from _finding(
+        "note",
+        "long_answers",
+        f"{len(long)} of {len(everything):,} answers have more than {LONG_ANSWER} words: see that "
+        "the model can say as many",
+        long,
+    )
+    yield from _finding(
+        "note",
+        "closed_not_yes_no",
+        f"{len(odd)} of {closed:,} closed test questions have another answer than yes or no: "
+        "papers differ in where they count them",
+        odd,
+    )
+    yield from _finding(
+        "note",
+        "unseen_answers",
+        f"{len(new)} of {opened:,} open test answers never occur in training: out of reach for a "
+        "model that chooses among those it saw",
+        new,
+    )
+
+
+def _ids(examples: Iterable[Example], wanted: Callable[[Example], bool]) -> list[str]:
+    return [example.question_id for example in examples if wanted(example)]
+
+
+def _finding(severity: Severity, kind: str, text: str, about: Sequence[str]) -> tuple[Finding, ...]:
+    """A finding about questions or images, if there are any."""
+    if not about:
+        return ()
+    shown = tuple(about[:SHOWN])
+    return (Finding(severity=severity, kind=kind, text=text, count=len(about), shown=shown),)

@@ -1,0 +1,126 @@
+"""jsonl: your own questions and images, in a folder with a manifest.
+
+The folder given as ``--data-root`` holds ``questions.jsonl``: a line for each question, which is a
+JSON object of
+
+============= ========= ===========================================================================
+image         required  path of an image file in the folder
+question      required
+answer        required  a text; a number is taken as text
+answer_type   optional  "open" or "closed"; without: closed if the answer is yes or no
+question_id   optional  unique; without: the number of the line, from 1
+image_id      optional  the same for the same image; without: its path
+question_type optional  any text, e.g. "modality"
+split         optional  "train", "validation" or "test"; in all lines or in none
+============= ========= ===========================================================================
+
+For example ``{"image": "images/7.png", "question": "Is there a fracture?", "answer": "no"}``.
+
+Without splits, a fifth of the images become the test split, and an eighth of the rest validation;
+without a validation split, an eighth of the training images become one. Which images depends on the
+``image_id`` alone: it is the same on every machine, and further images don't move those that were
+there. Where patients have several images, give splits: nothing here knows who is whose.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from trainables.data import dataset, published
+from trainables.data.dataset import AnswerType, Dataset, Example, answer_type_of, carve
+from trainables.errors import BadInput, unknown
+
+MANIFEST = "questions.jsonl"
+REQUIRED = ("image", "question", "answer")
+OPTIONAL = ("answer_type", "question_id", "image_id", "question_type", "split")
+ALLOWED = {"split": ("train", "validation", "test"), "answer_type": ("open", "closed")}
+TEST_SHARE = 0.2  # of the images, where lines have no split
+VALIDATION_SHARE = 0.125  # of the other images, where there is no validation split
+
+
+def load(root: Path | None) -> Dataset:
+    """The questions of ``root``'s manifest.
+
+    Raises:
+        BadInput: no ``root``, no manifest, or a line or an image that is not as it must be.
+    """
+    if root is None:
+        raise dataset.needs_root("jsonl")
+    root = root.absolute()
+    file = published.first("jsonl", root, (MANIFEST,))
+    splits: defaultdict[str, list[Example]] = defaultdict(list)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"jsonl: can't read {file} ({error}); write it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            row = _row(f"jsonl: line {number} of {file}", line)
+            splits[row.get("split", "")].append(_example(row, number, root))
+    return dataset.build(
+        name="jsonl",
+        description=f"the questions of {file}",
+        root=root,
+        **_all_three(splits, file),
+    )
+
+
+def _row(where: str, line: str) -> dict[str, Any]:
+    """One line, checked."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where} is not JSON ({error}); write one object a line") from error
+    if not isinstance(row, dict):
+        raise BadInput(f"{where} is no JSON object; write one object a line")
+    for key, value in row.items():
+        if key not in REQUIRED + OPTIONAL:
+            raise unknown(f"field in {where}:", key, REQUIRED + OPTIONAL)
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise BadInput(f"{where}: {key} must be a text, got {json.dumps(value)}")
+        if key in ALLOWED and value not in ALLOWED[key]:
+            raise unknown(f"{key} in {where}:", str(value), ALLOWED[key])
+    for key in REQUIRED:
+        if not str(row.get(key, "")).strip():
+            raise BadInput(f"{where} has no {key}; every question needs one")
+    return row
+
+
+def _example(row: Mapping[str, Any], number: int, root: Path) -> Example:
+    image, answer = str(row["image"]), str(row["answer"])
+    return Example(
+        question_id=str(row.get("question_id", number)),
+        image_id=str(row.get("image_id", os.path.normpath(image))),
+        image=root / image,
+        question=str(row["question"]),
+        answer=answer,
+        answer_type=cast(AnswerType, row.get("answer_type", answer_type_of(answer))),
+        question_type=str(row.get("question_type", "")),
+    )
+
+
+def _all_three(splits: Mapping[str, Sequence[Example]], file: Path) -> dict[str, Sequence[Example]]:
+    """Split what has no split; carve validation from training if there is none."""
+    if "" in splits and len(splits) > 1:
+        raise BadInput(
+            f"jsonl: {len(splits[''])} lines of {file} have no split but others do; "
+            "give it in all lines or in none"
+        )
+    train, test = splits.get("train", ()), splits.get("test", ())
+    if "" in splits:
+        train, test = carve(splits[""], share=TEST_SHARE, salt="jsonl:test")
+    validation = splits.get("validation", ())
+    if not validation:
+        train, validation = carve(train, share=VALIDATION_SHARE, salt="jsonl:validation")
+    for split, examples in {"test": test, "validation": validation, "train": train}.items():
+        if not examples:
+            raise BadInput(
+                f"jsonl: no image of {file} falls into the {split} split; "
+                "give more images, or every line its split"
+            )
+    return {"train": train, "validation": validation, "test": test}

@@ -1,0 +1,68 @@
+"""Reading files as their authors publish them: what is missing or other is said in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainables.data.dataset import AnswerType
+from trainables.errors import BadInput
+
+ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
+"""How VQA-RAD and the sets that follow it write the two types."""
+
+
+def first(name: str, root: Path, candidates: Sequence[str]) -> Path:
+    """The first of ``candidates`` that is there, below ``root``; ``name`` is the dataset's.
+
+    Raises:
+        BadInput: none is there.
+    """
+    for candidate in candidates:
+        if os.path.exists(root / candidate):
+            return root / candidate
+    wanted = " or ".join(repr(candidate) for candidate in candidates)
+    raise BadInput(f"{name}: {root} has no {wanted}; give the published folder as --data-root")
+
+
+def read_json(name: str, file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        BadInput: it can't be read, or isn't JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{name}: can't read {file} ({error}); use the published file") from error
+
+
+def rows(name: str, file: Path, content: Any) -> list[Any]:
+    """``content`` of ``file``, which must be a list.
+
+    Raises:
+        BadInput: it isn't one.
+    """
+    if not isinstance(content, list):
+        raise BadInput(f"{name}: {file} holds no list of questions; use the published file")
+    return content
+
+
+@contextmanager
+def reading(name: str, file: Path, number: int) -> Iterator[None]:
+    """While row ``number`` (from 1) is read: what goes wrong means that it isn't as published.
+
+    Raises:
+        BadInput: something that a row must have is missing, or of another kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise BadInput(
+            f"{name}: row {number} of {file} is not as published ({error!r}); "
+            "use the published file"
+        ) from error
