@@ -1,0 +1,116 @@
+"""What every model family promises. A family joins by its entry in ``SMALL`` (see ``conftest``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.models.contract import ROLES, Model, Row, slot
+from trainables.recipe import Recipe, apply
+from trainables.workload import Workload
+
+QUESTIONS = 10  # of the made-up validation split
+
+
+def test_a_loss_does_not_depend_on_its_batch(workload: Workload) -> None:
+    model = workload.model
+    together = model.losses(model.network, workload.batch("validation", range(QUESTIONS)))
+    assert together.shape == (QUESTIONS,)
+    for i in range(QUESTIONS):
+        alone = model.losses(model.network, workload.batch("validation", [i]))
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+    backwards = model.losses(model.network, workload.batch("validation", range(QUESTIONS)[::-1]))
+    torch.testing.assert_close(backwards.flip(0), together, atol=1e-5, rtol=0)
+
+
+def test_losses_differ(workload: Workload) -> None:
+    """Otherwise whatever is said of losses here would hold of nothing."""
+    model = workload.model
+    losses = model.losses(model.network, workload.batch("validation", range(5)))
+    assert len({round(float(loss), 3) for loss in losses}) == 5
+
+
+def test_an_answer_does_not_depend_on_its_batch(workload: Workload) -> None:
+    model = workload.model
+    together = model.answers(model.network, workload.batch("validation", range(QUESTIONS)))
+    alone = [
+        model.answers(model.network, workload.batch("validation", [i]))[0] for i in range(QUESTIONS)
+    ]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_an_image_of_several_questions_is_encoded_once(workload: Workload) -> None:
+    model = workload.model
+    split = workload.rows["train"]
+    asked = [i for i, row in enumerate(split) if row.image in (0, 3)]
+    seen: list[int] = []
+    vision = model.network.get_submodule(model.slots["vision"])
+    hook = vision.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    model.losses(model.network, workload.batch("train", asked))
+    model.answers(model.network, workload.batch("train", asked))
+    hook.remove()
+    assert len(asked) > 2
+    assert seen == [2, 2]
+
+
+def test_the_image_and_the_question_matter(workload: Workload) -> None:
+    model = workload.model
+    row = workload.rows["train"][0]
+    other = next(r for r in workload.rows["train"] if r.question != row.question)
+    images = workload.images_NSSC
+    cases = {
+        "plain": (row, images),
+        "blank": (row, np.zeros_like(images)),
+        "asked": (Row(image=row.image, question=other.question, answer=row.answer), images),
+    }
+    plain, blank, asked = (
+        model.losses(model.network, model.collate([asked_of], pixels))[0]
+        for asked_of, pixels in cases.values()
+    )
+    assert abs(plain - blank) > 1e-4
+    assert abs(plain - asked) > 1e-4
+
+
+def test_the_slots_hold_the_whole_network(model: Model) -> None:
+    inside = sum(
+        parameter.numel()
+        for path in model.slots.values()
+        for parameter in model.network.get_submodule(path).parameters()
+    )
+    assert inside == sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def test_every_role_is_of_layers_that_exist(model: Model) -> None:
+    for name in model.slots:
+        there = slot(model, model.network, name)
+        assert set(there.roles) <= set(ROLES)
+        assert {"norm", "attention_output", "ffn_in", "ffn_out"} <= set(there.roles)
+        layers = [layer for layers in there.roles.values() for layer in layers]
+        assert len(layers) == len(set(layers)), "a layer has one role"
+        for layer in layers:
+            assert isinstance(there.module.get_submodule(layer), nn.Module)
+
+
+def test_every_norm_is_found(model: Model) -> None:
+    norms = {
+        name
+        for name, module in model.network.named_modules()
+        if "norm" in type(module).__name__.lower()
+    }
+    found = {
+        f"{path}.{layer}"
+        for name, path in model.slots.items()
+        for layer in slot(model, model.network, name).roles["norm"]
+    }
+    assert found == norms
+
+
+def test_an_unknown_slot_is_refused(model: Model) -> None:
+    recipe = Recipe.of({"visoin": {"method": "full"}})
+    with pytest.raises(BadInput, match="unknown slot 'visoin'; did you mean 'vision'"):
+        apply(recipe, model, fork(model.network), seed=0)

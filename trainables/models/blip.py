@@ -1,0 +1,218 @@
+"""BLIP for visual question answering (Li et al. 2022, arXiv 2201.12086), the shape of MISS.
+
+A ViT encodes the image (slot ``vision``), a BERT-like encoder reads the question and attends to the
+image (``fusion``), a BERT-like decoder attends to that and writes the answer (``decoder``). Weights
+are a folder in the layout of ``transformers.BlipForQuestionAnswering``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import BertTokenizer, BlipForQuestionAnswering
+from transformers.models.blip import modeling_blip as vision
+from transformers.models.blip import modeling_blip_text as text
+from transformers.utils import logging as hf_logging
+
+from trainables.errors import BadInput
+from trainables.models.contract import Batch, Row
+
+# Mean and deviation of CLIP's images, which BLIP's processors use.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+QUESTION_TOKENS, ANSWER_TOKENS = 35, 10  # as MISS was trained
+
+
+def load(path: Path) -> Blip:
+    """Load a model folder, in fp32.
+
+    Raises:
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
+    """
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        # transformers would make do with a vocabulary of five tokens.
+        raise BadInput(f"{path} has no tokenizer; it needs tokenizer.json or vocab.txt")
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for a load of milliseconds, in every worker
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
+    try:
+        loaded: Any = BlipForQuestionAnswering.from_pretrained(
+            path,
+            dtype=torch.float32,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path} can't be read as a BLIP model: {error}") from error
+    network, report = loaded
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
+    if wrong:
+        raise BadInput(f"{path} does not hold a whole BLIP model; {_listed(wrong)}")
+    return Blip(
+        name=path.name,
+        digest=_digest(path),
+        network=network.eval().requires_grad_(False),
+        tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
+    )
+
+
+class Blip:
+    """A BLIP base with its tokenizer. See ``trainables.models.contract.Model``."""
+
+    slots: Mapping[str, str] = MappingProxyType(
+        {"vision": "vision_model", "fusion": "text_encoder", "decoder": "text_decoder"}
+    )
+    parts: Mapping[type[nn.Module], Mapping[str, str]] = MappingProxyType(
+        {
+            vision.BlipVisionEmbeddings: {"patch_embedding": "patch"},
+            vision.BlipAttention: {"qkv": "qkv", "projection": "attention_output"},
+            vision.BlipMLP: {"fc1": "ffn_in", "fc2": "ffn_out"},
+            text.BlipTextSelfAttention: {"query": "query", "key": "key", "value": "value"},
+            text.BlipTextSelfOutput: {"dense": "attention_output"},
+            text.BlipTextIntermediate: {"dense": "ffn_in"},
+            text.BlipTextOutput: {"dense": "ffn_out"},
+        }
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: BlipForQuestionAnswering,
+        tokenizer: BertTokenizer,
+    ) -> None:
+        self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
+        for module in network.modules():
+            if isinstance(module, text.BlipTextSelfAttention):
+                module.register_forward_pre_hook(_mask_padding, with_kwargs=True)
+        config: Any = network.config
+        self.image_size: int = config.vision_config.image_size
+        config = config.text_config
+        self.pad, self.begin, self.end = (
+            config.pad_token_id,
+            config.bos_token_id,
+            config.sep_token_id,
+        )
+
+    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+        """The question between [CLS] and [SEP], the answer between [DEC] and [SEP]."""
+        asked = self.tokenizer(question, truncation=True, max_length=QUESTION_TOKENS)["input_ids"]
+        words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: ANSWER_TOKENS - 2]
+        return Row(image=image, question=tuple(asked), answer=(self.begin, *words, self.end))
+
+    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any]) -> Batch:
+        """Pads to the longest question and answer of the batch; repeated images are put in once."""
+        used, image_B = np.unique([row.image for row in rows], return_inverse=True)
+        pixels_UCSS = torch.from_numpy(images_NSSC[used]).permute(0, 3, 1, 2).float().div_(255)
+        pixels_UCSS -= torch.tensor(MEAN).view(3, 1, 1)
+        pixels_UCSS /= torch.tensor(DEVIATION).view(3, 1, 1)
+        question_BQ = self._padded([row.question for row in rows])
+        answer_BA = self._padded([row.answer for row in rows])
+        return Batch(
+            pixels_UCSS=pixels_UCSS,
+            image_B=torch.from_numpy(image_B),
+            question_BQ=question_BQ,
+            question_mask_BQ=(question_BQ != self.pad).long(),
+            answer_BA=answer_BA,
+            answer_mask_BA=(answer_BA != self.pad).long(),
+        )
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
+        fused_BQD = self._fuse(network, batch)
+        logits_BAV = network.text_decoder(  # type: ignore[operator]  # a module, not a tensor
+            input_ids=batch.answer_BA,
+            attention_mask=batch.answer_mask_BA,
+            encoder_hidden_states=fused_BQD,
+            encoder_attention_mask=batch.question_mask_BQ,
+            use_cache=False,
+        ).logits
+        targets_BA = batch.answer_BA[:, 1:]
+        weights_BA = batch.answer_mask_BA[:, 1:]
+        nll_BA = nn.functional.cross_entropy(
+            logits_BAV[:, :-1].transpose(1, 2).float(), targets_BA, reduction="none"
+        )
+        return (nll_BA * weights_BA).sum(1) / weights_BA.sum(1)
+
+    @torch.no_grad()
+    def answers(self, network: nn.Module, batch: Batch) -> list[str]:
+        """Greedy decoding with a key-value cache.
+
+        ``BlipForQuestionAnswering.generate`` lets the decoder attend to padding, so that an answer
+        would depend on the longest question of its batch; hence the parts are called here.
+        """
+        fused_BQD = self._fuse(network, batch)
+        begin_B1 = torch.full((len(fused_BQD), 1), self.begin, device=fused_BQD.device)
+        tokens_BA = network.text_decoder.generate(  # type: ignore[operator, union-attr]
+            input_ids=begin_B1,
+            encoder_hidden_states=fused_BQD,
+            encoder_attention_mask=batch.question_mask_BQ,
+            eos_token_id=self.end,
+            pad_token_id=self.pad,
+            max_new_tokens=ANSWER_TOKENS,
+            do_sample=False,
+        )
+        return [str(s) for s in self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)]
+
+    def _fuse(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Shape (B, Q, D): the question's tokens after they have looked at the image."""
+        image_UTD = network.vision_model(batch.pixels_UCSS).last_hidden_state  # type: ignore[operator]
+        fused = network.text_encoder(  # type: ignore[operator]
+            input_ids=batch.question_BQ,
+            attention_mask=batch.question_mask_BQ,
+            encoder_hidden_states=image_UTD[batch.image_B],
+        )
+        fused_BQD: Tensor = fused.last_hidden_state
+        return fused_BQD
+
+    def _padded(self, tokens: Sequence[tuple[int, ...]]) -> Tensor:
+        rows = [torch.tensor(row) for row in tokens]
+        return pad_sequence(rows, batch_first=True, padding_value=self.pad)
+
+
+def _mask_padding(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Hands the mask of cross-attention on under the name that is looked at.
+
+    transformers 5.23 passes it as ``attention_mask`` and reads ``encoder_attention_mask``, so that
+    the decoder attends to a question's padding and a loss depends on its batch.
+    """
+    if kwargs.get("encoder_hidden_states") is not None:
+        kwargs = {**kwargs, "encoder_attention_mask": kwargs.get("attention_mask")}
+    return args, kwargs
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """transformers prints a table of wrong keys before we refuse them in a line of our own."""
+    said = record.getMessage()
+    return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
+
+
+def _listed(wrong: Mapping[str, Sequence[str]], most: int = 5) -> str:
+    """``2 missing keys: a, b; 40 unexpected keys: c, d, e, f, g, ...``"""
+    return "; ".join(
+        f"{len(keys)} {kind.replace('_', ' ')}: "
+        + ", ".join([*keys[:most], *["..."] * (len(keys) > most)])
+        for kind, keys in sorted(wrong.items())
+    )
+
+
+def _digest(path: Path) -> str:
+    """Of the configuration and the weights; files are read in pieces, since they may be large."""
+    hashed = hashlib.sha256()
+    for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
+        with file.open("rb") as opened:
+            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+    return hashed.hexdigest()
