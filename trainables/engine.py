@@ -173,9 +173,9 @@ class DeepSpeed:
         )
 
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
-        loaded, _ = self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
-        if loaded is None:  # DeepSpeed would go on untrained
+        if not (folder / "engine").is_dir():
             raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")
+        self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
 
 
 def _release(engine: Any) -> None:

@@ -133,7 +133,7 @@ def test_plain_pytorch_does_without_deepspeed() -> None:
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(workload: Workload, tmp_path: Path) -> None:
-    """DeepSpeed itself would only say so, and go on untrained."""
+    """DeepSpeed itself would fail an assertion without a word."""
     started = trial(workload, "layernorm", "2").engine
     assert started is not None
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
