@@ -1,10 +1,17 @@
-"""What a study will do, shown before it does it: arms, what each trains, rungs, trials, time."""
+"""What a study will do, shown before it does it: arms, what each trains, rungs, trials, time.
+
+``python -m study.plan --space NAME --model NAME`` counts what each arm trains, without weights.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +20,11 @@ from search_spaces.declare import Budget, Choice, Range, Space
 from study import spaces
 from study.conductor import floor
 from study.rungs import levels
+from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from trainables.data.scores import Scores
+    from trainables.models.contract import Structure
     from trainables.recipe import Applied
     from trainables.workload import Workload
 
@@ -42,20 +51,6 @@ class Plan:
     def show(self, console: Console) -> None:
         """Print it."""
         model, data = self.workload.model, self.workload.dataset
-        table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in ("arm", "searched", "trains", "parameters", "percent"):
-            right = column in ("parameters", "percent")
-            table.add_column(column, justify="right" if right else "left")
-        for arm, applied in self.arms.items():
-            table.add_row(
-                arm,
-                ", ".join(
-                    f"{n} {_range(r)}" for n, r in spaces.ranges(self.space.arms[arm]).items()
-                ),
-                _trains(applied),
-                f"{applied.trained_parameters:,}",
-                f"{applied.trained_percent:.3f}",
-            )
         stops = levels(self.budget)
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
         images = len(self.workload.images_NSSC)
@@ -85,11 +80,11 @@ class Plan:
             f"{self.precision}, {engine}; about {expected}, at most {most}"
         )
         console.print()
-        console.print(table)
+        console.print(_table(self.space, self.arms))
         console.print()
 
 
-def arms(space: Space, workload: Workload) -> dict[str, Applied]:
+def arms(space: Space, model: Structure) -> dict[str, Applied]:
     """Each arm's recipe at typical values, put into a fork of the model.
 
     Raises:
@@ -101,9 +96,9 @@ def arms(space: Space, workload: Workload) -> dict[str, Applied]:
 
     found = {}
     for name, arm in space.arms.items():
-        plain, _ = spaces.draw(arm, workload.model.slots, spaces.middle)
-        network = fork(workload.model.network)
-        found[name] = recipe.apply(Recipe.of(plain), workload.model, network, seed=0)
+        plain, _ = spaces.draw(arm, model.slots, spaces.middle)
+        network = fork(model.network)
+        found[name] = recipe.apply(Recipe.of(plain), model, network, seed=0)
     return found
 
 
@@ -154,6 +149,72 @@ def seconds(
     return rate * (searched + confirmed), rate * most
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        space = spaces.load(given.space)
+        from trainables.workload import skeleton_of
+
+        model = skeleton_of(given.model)
+        applied = arms(space, model)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if given.json:
+        print(json.dumps([_row(name, found) for name, found in applied.items()], indent=2))
+        return 0
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    parameters = sum(p.numel() for p in model.network.parameters())
+    console.print(f"[bold]{space.question}[/]")
+    console.print(f"  model    {model.name}, {parameters:,} parameters")
+    console.print("  counted  at the middle of each range\n")
+    console.print(_table(space, applied))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.plan",
+        description="What each arm of a space trains in a model; no weights are needed.",
+    )
+    parser.add_argument("--space", required=True, metavar="NAME", help="or a file.py of your own")
+    parser.add_argument(
+        "--model", default="tiny", metavar="NAME", help="'tiny', a preset, or a folder [tiny]"
+    )
+    parser.add_argument("--json", action="store_true", help="a list of objects, one an arm")
+    return parser
+
+
+def _row(name: str, applied: Applied) -> dict[str, Any]:
+    """An arm as JSON. Percentages are of all parameters, adapters included."""
+    return {
+        "arm": name,
+        "recipe": {count.slot: count.tuning for count in applied.counts},
+        "trained_parameters": applied.trained_parameters,
+        "total_parameters": applied.total_parameters,
+        "percent": applied.trained_percent,
+        "slots": [asdict(count) for count in applied.counts],
+    }
+
+
+def _table(space: Space, applied: Mapping[str, Applied]) -> Table:
+    table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in ("arm", "searched", "trains", "parameters", "percent"):
+        right = column in ("parameters", "percent")
+        table.add_column(column, justify="right" if right else "left")
+    for arm, found in applied.items():
+        searched = spaces.ranges(space.arms[arm]).items()
+        table.add_row(
+            arm,
+            ", ".join(f"{name} {_range(values)}" for name, values in searched),
+            _trains(found),
+            f"{found.trained_parameters:,}",
+            f"{found.trained_percent:.3f}",
+        )
+    return table
+
+
 def _trains(applied: Applied) -> str:
     """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
     if len({count.tuning for count in applied.counts}) == 1:
@@ -178,3 +239,7 @@ def _range(values: Range) -> str:
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

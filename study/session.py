@@ -187,7 +187,7 @@ def _plan(
         budget=budget,
         seeds=settings.seeds,
         workload=workload,
-        arms=plan.arms(space, workload),
+        arms=plan.arms(space, workload.model),
         majority=majority_baseline(workload.dataset.train, workload.dataset.test),
         deepspeed=engine.resolve(settings.deepspeed),
         precision=precision,

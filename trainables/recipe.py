@@ -14,7 +14,7 @@ from trainables.errors import BadInput, unknown
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainables.models.contract import Model
+    from trainables.models.contract import Structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class Applied:
         return 100 * self.trained_parameters / self.total_parameters
 
 
-def apply(recipe: Recipe, model: Model, network: nn.Module, *, seed: int) -> Applied:
+def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> Applied:
     """Put ``recipe`` into ``network``, a fork of ``model.network``.
 
     ``seed`` decides the random values of adapters, in each slot whatever the others hold.

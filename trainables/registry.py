@@ -24,13 +24,10 @@ FAMILIES = ("trainables.models", "load")
 @cache
 def names(package: str, defines: str) -> tuple[str, ...]:
     """The members of ``package``, sorted. Files are parsed, not imported: it takes milliseconds."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    folder = Path(next(iter(spec.submodule_search_locations)))
     return tuple(
         sorted(
             file.stem
-            for file in folder.glob("[!_]*.py")
+            for file in _folder(package).glob("[!_]*.py")
             if defines in _top_level(ast.parse(file.read_text(encoding="utf-8")))
         )
     )
@@ -45,6 +42,26 @@ def find(kind: str, package: str, defines: str, name: str) -> ModuleType:
     if name not in names(package, defines):
         raise unknown(kind, name, names(package, defines))
     return importlib.import_module(f"{package}.{name}")
+
+
+@cache
+def presets() -> dict[str, str]:
+    """Well-known models, of which families know the structure -> their family."""
+    package, defines = FAMILIES
+    found: dict[str, str] = {}
+    for family in names(package, defines):
+        tree = ast.parse((_folder(package) / f"{family}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id="PRESETS")], value=ast.Dict(keys=keys)):
+                    found |= {ast.literal_eval(key): family for key in keys if key}
+    return found
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _top_level(tree: ast.Module) -> set[str]:

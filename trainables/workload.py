@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trainables.data.cache import Progress
     from trainables.data.dataset import Dataset, Example
-    from trainables.models.contract import Batch, Model, Row
+    from trainables.models.contract import Batch, Model, Row, Skeleton
 
 TINY = Path(__file__).parent / "models" / "tiny"
 
@@ -81,6 +81,11 @@ def family_of(model: str) -> tuple[str, Path]:
     """
     path = TINY if model == "tiny" else Path(model)
     config = path / "config.json"
+    if model in registry.presets() and not config.is_file():
+        raise BadInput(
+            f"model {model!r} is a preset without weights, for study.plan to count; "
+            "give a folder that has some"
+        )
     if not config.is_file():
         raise BadInput(f"unknown model {model!r}: give 'tiny' or a folder that has a config.json")
     family = str(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
@@ -88,6 +93,24 @@ def family_of(model: str) -> tuple[str, Path]:
     if family not in known:
         raise BadInput(f"{config} is of family {family!r}; there are: {', '.join(known)}")
     return family, path
+
+
+def skeleton_of(model: str) -> Skeleton:
+    """The structure of a preset, of ``tiny`` or of a folder's model, without weights.
+
+    Raises:
+        BadInput: it is none of them.
+    """
+    presets = registry.presets()
+    source: str | Path = model
+    if model == "tiny" or Path(model, "config.json").is_file():
+        family, source = family_of(model)
+    elif model in presets:
+        family = presets[model]
+    else:
+        raise unknown("model", model, ("tiny", *presets, "a folder that has a config.json"))
+    found: Skeleton = registry.find("model family", *registry.FAMILIES, family).skeleton(source)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,18 +19,22 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BertTokenizer, BlipForQuestionAnswering
+from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 from transformers.utils import logging as hf_logging
 
 from trainables.errors import BadInput
-from trainables.models.contract import Batch, Row
+from trainables.models.contract import Batch, Row, Skeleton
 
 # Mean and deviation of CLIP's images, which BLIP's processors use.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 QUESTION_TOKENS, ANSWER_TOKENS = 35, 10  # as MISS was trained
+
+PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
+"""Name -> what its image encoder has other than BLIP's usual configuration: MISS (the base model of
+MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
 
 
 def load(path: Path) -> Blip:
@@ -64,6 +68,19 @@ def load(path: Path) -> Blip:
         network=network.eval().requires_grad_(False),
         tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
     )
+
+
+def skeleton(source: str | Path) -> Skeleton:
+    """A preset by name, or the model of a folder, without weights."""
+    if isinstance(source, Path):
+        config = BlipConfig.from_pretrained(source, local_files_only=True)
+    else:
+        config = BlipConfig(vision_config=PRESETS[source])
+    with torch.device("meta"):
+        network = BlipForQuestionAnswering(config)
+    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    name = source.name if isinstance(source, Path) else source
+    return Skeleton(name=name, slots=Blip.slots, parts=Blip.parts, network=network)
 
 
 class Blip:

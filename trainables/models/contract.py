@@ -3,6 +3,9 @@
 A family is one file in this folder that defines ``load(path) -> Model``. The loaded model is the
 *base*: its tensors are shared by all trials of a process and are never written to. A trial gets a
 fork of the network (``trainables.fork``) and passes it to the methods below.
+
+A family also defines ``PRESETS``, a dict literal of well-known models of its shape by name, and
+``skeleton(source) -> Skeleton`` for one of them or for a folder: the network without its weights.
 """
 
 from __future__ import annotations
@@ -67,22 +70,43 @@ class Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-class Model(Protocol):
-    """A loaded base model."""
+class Structure(Protocol):
+    """What a recipe is applied to: a network and where its slots are."""
 
-    name: str
-    digest: str
-    """sha256 of the weights and the configuration."""
-    image_size: int
-    """Pixels a side of the square images it takes."""
-    slots: Mapping[str, str]
-    """Slot -> name of its submodule in ``network``."""
-    parts: Mapping[type[nn.Module], Mapping[str, str]]
-    """Module type -> attribute -> role. This, not a substring, decides what a layer is."""
+    @property
+    def name(self) -> str:
+        """As users know it."""
+
+    @property
+    def slots(self) -> Mapping[str, str]:
+        """Slot -> name of its submodule in ``network``."""
+
+    @property
+    def parts(self) -> Mapping[type[nn.Module], Mapping[str, str]]:
+        """Module type -> attribute -> role. This, not a substring, decides what a layer is."""
 
     @property
     def network(self) -> nn.Module:
         """The base network, frozen and in evaluation mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skeleton:
+    """A structure without weights, on the meta device: enough to count what a recipe trains."""
+
+    name: str
+    slots: Mapping[str, str]
+    parts: Mapping[type[nn.Module], Mapping[str, str]]
+    network: nn.Module
+
+
+class Model(Structure, Protocol):
+    """A loaded base model."""
+
+    digest: str
+    """sha256 of the weights and the configuration."""
+    image_size: int
+    """Pixels a side of the square images it takes."""
 
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
         """One question as tokens."""
@@ -100,7 +124,7 @@ class Model(Protocol):
         """B generated answers; like the losses they do not depend on the batch."""
 
 
-def slot(model: Model, network: nn.Module, name: str) -> Slot:
+def slot(model: Structure, network: nn.Module, name: str) -> Slot:
     """Slot ``name`` of ``network`` (the base or a fork of it), its layers sorted into roles."""
     module = network.get_submodule(model.slots[name])
     found: dict[str, list[str]] = {role: [] for role in ROLES}

@@ -68,6 +68,14 @@ def test_loads_whole() -> None:
     assert 3e6 <= sum(p.numel() for p in network.parameters()) <= 9e6
 
 
+def test_its_skeleton_is_the_same_without_weights() -> None:
+    bare, whole = blip.skeleton(TINY).network, blip.load(TINY).network
+    assert all(parameter.is_meta for parameter in bare.parameters())
+    assert {name: tensor.shape for name, tensor in bare.named_parameters()} == {
+        name: tensor.shape for name, tensor in whole.named_parameters()
+    }
+
+
 def test_card_says_what_it_is() -> None:
     card = (TINY / "README.md").read_text(encoding="utf-8")
     assert "apache-2.0" in card and "nothing about medicine" in card and "held out" in card

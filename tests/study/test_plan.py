@@ -1,0 +1,67 @@
+"""``python -m study.plan``: what each arm trains, counted without weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import plan
+
+FACTS = Path(__file__).parents[3] / "shared" / "facts" / "mile_slake.json"
+LETTERS = {"F": "frozen", "T": "full"}
+
+
+def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, Any]]:
+    """Arm -> what the command says of it."""
+    assert plan.main([*arguments, "--json"]) == 0
+    return {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_every_arm_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(capsys, "--space", "layernorm_vs_lora", "--model", "miss")
+    assert set(found) == {"layernorm", "lora"}
+    layernorm = found["layernorm"]
+    assert layernorm["total_parameters"] == 361_478_972
+    assert layernorm["trained_parameters"] == 38_400 + 56_832 + 58_368
+    assert layernorm["percent"] == pytest.approx(100 * 153_600 / 361_478_972)
+    assert layernorm["recipe"] == dict.fromkeys(("vision", "fusion", "decoder"), "layernorm")
+    assert sum(slot["trained_parameters"] for slot in layernorm["slots"]) == 153_600
+
+
+def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(["--space", "per_slot"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "vision frozen"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--space", "smoke", "--model", "mis"], "did you mean 'miss'?"),
+        (["--space", "smok"], "did you mean 'smoke'?"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert plan.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and said in printed.err and printed.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason="the papers' tables are not beside this repository")
+def test_the_percentages_of_mile(capsys: pytest.CaptureFixture[str]) -> None:
+    """All 23, to the three decimals that are printed there."""
+    facts = json.loads(FACTS.read_text(encoding="utf-8"))
+    found = rows(capsys, "--space", "mile", "--model", "miss")
+    assert len(facts["rows"]) == len(found) == 23
+    for values in facts["rows"]:
+        row = dict(zip(facts["columns"], values, strict=True))
+        rank = row["rank"] or ""
+        parts = (row["vision"], row["fusion"], row["decoder"])
+        arm = "_".join(p if p in LETTERS else f"{p}{rank}" for p in parts)
+        assert round(found[arm]["percent"], 3) == row["params_percent"], arm
+        for slot, part in zip(("vision", "fusion", "decoder"), parts, strict=True):
+            assert found[arm]["recipe"][slot].startswith(LETTERS.get(part, part)), arm
