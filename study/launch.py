@@ -13,6 +13,7 @@ from typing import Any
 from study import spaces
 from study.settings import ENGINES, PRECISIONS, Settings, free_name, read
 from study.ui import default_uri
+from trainables.data.splits import SPLITS
 from trainables.errors import BadInput
 
 FIELDS = tuple(Settings.__dataclass_fields__)
@@ -111,8 +112,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="'tiny', which is shipped, or a folder [tiny]",
     )
-    what.add_argument("--data", metavar="NAME", help="a dataset [phantom]")
-    what.add_argument("--data-root", metavar="DIR", help="where the dataset lies")
+    what.add_argument(
+        "--data", metavar="NAME[,NAME]", help="a dataset, or several as one [phantom]"
+    )
+    what.add_argument("--data-root", metavar="DIR", help="where it lies, or a folder for each")
+    what.add_argument("--split", metavar="|".join(SPLITS), help="[official]")
+    what.add_argument(
+        "--allow-leak",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="run although test questions are in the training split",
+    )
+    what.add_argument(
+        "--ood",
+        metavar="NAME[,NAME]",
+        help="datasets, in DIR/NAME, to score the winners on that they never trained on",
+    )
     spend = parser.add_argument_group("what to spend")
     spend.add_argument(
         "--trials",

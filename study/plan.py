@@ -23,6 +23,7 @@ from study.rungs import levels
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from trainables.data.audit import Audit
     from trainables.data.scores import Scores
     from trainables.models.contract import Structure
     from trainables.recipe import Applied
@@ -39,6 +40,8 @@ class Plan:
     budget: Budget
     seeds: int
     workload: Workload
+    audit: Audit
+    """Of the data."""
     arms: dict[str, Applied]
     """Arm -> its recipe at typical values, put into the model."""
     majority: Scores
@@ -65,6 +68,9 @@ class Plan:
             f"  chance   always the most frequent answer scores {self.majority.overall:.1f}% "
             f"(open {self.majority.open:.1f}, closed {self.majority.closed:.1f})"
         )
+        for finding in self.audit.findings:
+            if finding.severity != "note":
+                console.print(f"           [yellow]{finding.text}[/]")
         least = floor(self.budget, len(self.arms))
         console.print(
             f"  search   {self.budget.trials} trials, at least {least} an arm; rungs at "

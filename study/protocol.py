@@ -43,6 +43,7 @@ def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
             "name": dataset.name,
             "digest": dataset.digest,
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+            "findings": [f"{f.severity}: {f.text}" for f in plan.audit.findings],
         },
         "versions": {
             "python": platform.python_version(),

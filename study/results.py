@@ -12,6 +12,9 @@
                         answers hardly depend on the question; ``costs`` (means of the
                         confirmations): ``trained_parameters, trained_percent, seconds``
                         (device-seconds), ``peak_memory_gib``; ``search_seconds``: all its trials
+``ood``                 one object for each dataset of ``--ood``, which no trial trained on:
+                        ``data``; ``baselines`` (``majority`` of the training answers,
+                        ``untuned``); ``arms`` (``arm, test`` as above); ``comparisons``
 ``comparisons``         for each pair of arms ``first, second, difference`` in points, as ``test``
 ``trials``              every trial: ``trial, kind, arm, parameters, seed, outcome, error, rungs``
                         (``examples_seen, validation_loss, train_loss, seconds``), ``scores, costs``
@@ -27,7 +30,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,54 +41,95 @@ from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 
 if TYPE_CHECKING:
-    from trainables.data.dataset import Dataset
+    from trainables.data.dataset import Dataset, Example
 
 FILE = "results.json"
 PARTS = ("open", "closed", "overall")
+Array = np.ndarray[Any, Any]
 
 
 def collect(
-    name: str, folder: Path, conductor: Conductor, dataset: Dataset, protocol: Mapping[str, Any]
+    name: str,
+    folder: Path,
+    conductor: Conductor,
+    dataset: Dataset,
+    others: Mapping[str, Dataset],
+    protocol: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that ``results.json`` holds, from the ledger and the kept answers."""
-    from trainables.data.scores import majority_baseline
+    """Everything that ``results.json`` holds, from the ledger and the kept answers.
 
+    ``others`` are the datasets that confirmed trials were scored on too.
+    """
     ledger, space = conductor.ledger, conductor.rules.space
+    complete = [r for r in ledger.records.values() if r.outcome is Outcome.COMPLETE]
     confirmed = {
-        arm: [
-            r
-            for r in ledger.of_kind(Kind.CONFIRM)
-            if r.spec.arm == arm and r.outcome is Outcome.COMPLETE
-        ]
+        arm: [r for r in complete if r.spec.kind is Kind.CONFIRM and r.spec.arm == arm]
         for arm in space.arms
     }
-    correct = {
-        arm: np.stack([_correct(folder, r) for r in records])
-        for arm, records in confirmed.items()
-        if records
-    }
-    images = [example.image_id for example in dataset.test]
-    comparisons = [
-        verdict.compare(first, correct[first], second, correct[second], images)
-        for first, second in itertools.combinations(_ranked(correct), 2)
+    untuned = [r for r in complete if r.spec.kind is Kind.UNTUNED]
+    scored = _Scored(folder=folder, confirmed=confirmed, untuned=untuned, train=dataset.train)
+    test = scored.on("test", dataset.test)
+    arms = [
+        _arm(arm, conductor, confirmed[arm], folder, dataset) | {"test": test["test"].get(arm)}
+        for arm in space.arms
     ]
-    majority = majority_baseline(dataset.train, dataset.test)
-    untuned = [r for r in ledger.of_kind(Kind.UNTUNED) if r.outcome is Outcome.COMPLETE]
-    arms = [_arm(arm, conductor, confirmed[arm], folder, dataset) for arm in space.arms]
-    order = {arm: i for i, arm in enumerate(_ranked(correct))}
+    order = list(test["test"])
     return {
         "version": 1,
         "study": name,
         "question": space.question,
-        "verdict": _sentence(comparisons, correct) + _caveat(arms, majority.overall),
-        "baselines": {
-            "majority": {part: getattr(majority, part) for part in PARTS},
-            "untuned": _test_scores(untuned[0]) if untuned else None,
-        },
-        "arms": sorted(arms, key=lambda arm: order.get(arm["arm"], len(order))),
-        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "verdict": _sentence(order, test["comparisons"])
+        + _caveat(arms, test["baselines"]["majority"]["overall"]),
+        "baselines": test["baselines"],
+        "arms": sorted(arms, key=lambda a: order.index(a["arm"]) if a["test"] else len(order)),
+        "comparisons": [asdict(comparison) for comparison in test["comparisons"]],
+        "ood": [_ood(data, scored.on(f"ood.{data}", other.test)) for data, other in others.items()],
         "trials": [_trial(record) for record in ledger.records.values()],
         "protocol": dict(protocol),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """What is known of the trials that were scored at the end."""
+
+    folder: Path
+    confirmed: Mapping[str, Sequence[TrialRecord]]
+    untuned: Sequence[TrialRecord]
+    train: Sequence[Example]
+
+    def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
+        """``test``: arm -> its estimates, the best first; ``baselines``; ``comparisons``. Of the
+        answers that were kept under ``name``."""
+        from trainables.data.scores import majority_baseline
+
+        correct = {
+            arm: np.stack([_correct(self.folder, r, name) for r in records])
+            for arm, records in self.confirmed.items()
+            if records
+        }
+        ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
+        images = [example.image_id for example in examples]
+        majority = majority_baseline(self.train, examples)
+        return {
+            "test": {arm: _estimates(correct[arm], examples) for arm in ranked},
+            "baselines": {
+                "majority": {part: getattr(majority, part) for part in PARTS},
+                "untuned": _scores(self.untuned[0], name) if self.untuned else None,
+            },
+            "comparisons": [
+                verdict.compare(first, correct[first], second, correct[second], images)
+                for first, second in itertools.combinations(ranked, 2)
+            ],
+        }
+
+
+def _ood(data: str, scored: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "data": data,
+        "baselines": scored["baselines"],
+        "arms": [{"arm": arm, "test": test} for arm, test in scored["test"].items()],
+        "comparisons": [asdict(comparison) for comparison in scored["comparisons"]],
     }
 
 
@@ -110,6 +154,11 @@ def metrics(results: Mapping[str, Any]) -> dict[str, float]:
     for name, scores in results["baselines"].items():
         for part in PARTS if scores else ():
             found[f"{name}.test.{part}_accuracy_percent"] = scores[part]
+    for other in results["ood"]:
+        for arm in other["arms"]:
+            for part in PARTS:
+                name = f"{arm['arm']}.ood.{other['data']}.{part}_accuracy_percent"
+                found[name] = arm["test"][part]["mean"]
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
@@ -123,7 +172,6 @@ def _arm(
         "trials": {str(outcome): outcomes[outcome] for outcome in Outcome},
         "search_seconds": sum(r.costs.get("seconds", 0.0) for r in searched),
         "best": None,
-        "test": None,
         "seeds": [],
         "collapsed": False,
         "costs": {},
@@ -139,9 +187,8 @@ def _arm(
     if confirmed:
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         found |= {
-            "test": {part: asdict(_estimate(folder, confirmed, part)) for part in PARTS},
             "seeds": [
-                {"seed": r.spec.seed, "trial": r.spec.id, **_test_scores(r)} for r in confirmed
+                {"seed": r.spec.seed, "trial": r.spec.id, **_scores(r, "test")} for r in confirmed
             ],
             "collapsed": any(_collapsed(folder, r, dataset) for r in confirmed),
             "costs": costs,
@@ -149,18 +196,22 @@ def _arm(
     return found
 
 
-def _estimate(folder: Path, confirmed: Sequence[TrialRecord], part: str) -> verdict.Estimate:
-    tables = [answers.read(folder, r.spec.id, "test") for r in confirmed]
-    kinds = np.asarray(tables[0]["answer_type"])
-    chosen = np.ones(len(kinds), bool) if part == "overall" else kinds == part
-    if not chosen.any():
-        return verdict.Estimate(mean=math.nan, low=math.nan, high=math.nan)
-    correct_SQ = np.stack([np.asarray(t["correct"])[chosen] for t in tables]).astype(float)
-    return verdict.estimate(correct_SQ, np.asarray(tables[0]["image_id"])[chosen].tolist())
+def _estimates(correct_SQ: Array, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """Open, closed and overall accuracy of an arm, over its seeds."""
+    kinds = np.asarray([example.answer_type for example in examples])
+    images = np.asarray([example.image_id for example in examples])
+    found = {}
+    for part in PARTS:
+        chosen = np.ones(len(kinds), bool) if part == "overall" else kinds == part
+        estimate = verdict.Estimate(mean=math.nan, low=math.nan, high=math.nan)
+        if chosen.any():
+            estimate = verdict.estimate(correct_SQ[:, chosen], images[chosen].tolist())
+        found[part] = asdict(estimate)
+    return found
 
 
-def _correct(folder: Path, record: TrialRecord) -> np.ndarray[Any, Any]:
-    return np.asarray(answers.read(folder, record.spec.id, "test")["correct"]).astype(float)
+def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
+    return np.asarray(answers.read(folder, record.spec.id, name)["correct"]).astype(float)
 
 
 def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
@@ -170,15 +221,8 @@ def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
     return collapsed(dataset.test, given)
 
 
-def _ranked(correct: Mapping[str, np.ndarray[Any, Any]]) -> list[str]:
-    return sorted(correct, key=lambda arm: -float(correct[arm].mean()))
-
-
-def _sentence(
-    comparisons: Sequence[verdict.Comparison], correct: Mapping[str, np.ndarray[Any, Any]]
-) -> str:
+def _sentence(ranked: Sequence[str], comparisons: Sequence[verdict.Comparison]) -> str:
     """What is known of the best arm: by how much it leads, and whom it cannot be told from."""
-    ranked = _ranked(correct)
     if not ranked:
         return "No arm could be confirmed, so there is no answer."
     if len(ranked) == 1:
@@ -222,8 +266,8 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _test_scores(record: TrialRecord) -> dict[str, float]:
-    return {part: record.scores[f"test.{part}"] for part in PARTS}
+def _scores(record: TrialRecord, name: str) -> dict[str, float]:
+    return {part: record.scores[f"{name}.{part}"] for part in PARTS}
 
 
 def _mean(values: Sequence[float]) -> float:

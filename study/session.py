@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from study.plan import Plan
     from study.tracking import Tracking
     from study.tune import Devices
+    from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
     from trainables.workload import Workload
 
@@ -46,10 +47,10 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     """Print what a study would do; nothing is written."""
     from trainables.workload import Workload
 
-    workload = Workload.load(settings.workload)
-    _plan(settings, space, place.name, workload, place.concurrency or os.cpu_count() or 1).show(
-        console
-    )
+    dataset, _, audited = _read(settings)
+    workload = Workload.load(settings.workload, dataset)
+    concurrency = place.concurrency or os.cpu_count() or 1
+    _plan(settings, space, place.name, workload, audited, concurrency).show(console)
 
 
 def run(settings: Settings, space: Space, place: Place, console: Console) -> Path:
@@ -61,7 +62,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     agree(place.storage, place.name, settings, space)
     tracking.check(place.tracking_uri)
     _reach(place.address)
-    dataset = settings.workload.dataset()
+    dataset, others, audited = _read(settings)
     from study import tune
 
     # Ray, MLflow and the model start side by side: each mostly waits for processes or the disk.
@@ -71,12 +72,12 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
         tune.connect(place.address)
         workload, track = loading.result(), tracking_starts.result()
     devices = tune.devices(place.concurrency)
-    plan = _plan(settings, space, place.name, workload, devices.concurrency)
+    plan = _plan(settings, space, place.name, workload, audited, devices.concurrency)
     plan.show(console)
     folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
     try:
         with _only_one(folder):
-            _run(plan, settings, folder, devices, track, console)
+            _run(plan, settings, others, folder, devices, track, console)
     finally:
         track.close()
     return folder
@@ -85,6 +86,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
 def _run(
     plan: Plan,
     settings: Settings,
+    others: Mapping[str, Dataset],
     folder: Path,
     devices: Devices,
     track: Tracking,
@@ -107,6 +109,7 @@ def _run(
     )
     workers = WorkerConfig(
         workload=settings.workload,
+        others=settings.others,
         folder=folder.resolve(),
         deepspeed=plan.deepspeed,
         precision=plan.precision,
@@ -119,7 +122,7 @@ def _run(
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, workers, devices)
-    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, described)
+    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, others, described)
     files = [results.write(folder, found), report.write(folder, found)]
     track.finish(found["verdict"], results.metrics(found), files)
     show_results(console, found)
@@ -154,6 +157,33 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+def _read(settings: Settings) -> tuple[Dataset, dict[str, Dataset], Audit]:
+    """The data to train on, other data by name to score on, and what is wrong with the first.
+
+    Raises:
+        BadInput: so much of what is scored was trained on that no score would mean anything.
+    """
+    from trainables.data import audit
+
+    dataset = settings.workload.dataset()
+    others = {name: config.dataset() for name, config in settings.others.items()}
+    found = audit.examine(dataset)
+    leaks = [finding.text for finding in found.stops]
+    trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}
+    for name, other in others.items():
+        images = {other.contents[example.image_id] for example in other.test}
+        if shared := len(images & trained_on):
+            leaks.append(
+                f"{shared} of {len(images)} test images of --ood {name} are trained on "
+                "(not so with --split by_image)"
+            )
+    if leaks and not settings.allow_leak:
+        raise BadInput(
+            f"--data {settings.data}: {'; '.join(leaks)}; --allow-leak runs it all the same"
+        )
+    return dataset, others, found
+
+
 def _load(settings: Settings, dataset: Dataset) -> Workload:
     from trainables.workload import Workload
 
@@ -172,7 +202,12 @@ def _track(settings: Settings, place: Place) -> Tracking:
 
 
 def _plan(
-    settings: Settings, space: Space, name: str, workload: Workload, concurrency: int
+    settings: Settings,
+    space: Space,
+    name: str,
+    workload: Workload,
+    audited: Audit,
+    concurrency: int,
 ) -> Plan:
     from study import plan
     from trainables import engine
@@ -187,6 +222,7 @@ def _plan(
         budget=budget,
         seeds=settings.seeds,
         workload=workload,
+        audit=audited,
         arms=plan.arms(space, workload.model),
         majority=majority_baseline(workload.dataset.train, workload.dataset.test),
         deepspeed=engine.resolve(settings.deepspeed),

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,12 @@ class Settings:
     model: str = "tiny"
     data: str = "phantom"
     data_root: str | None = None
+    split: str = "official"
+    """``official``, or ``by_image``: anew, so that no image is in two splits."""
+    allow_leak: bool = False
+    """Run although test questions are in the training split."""
+    ood: str | None = None
+    """Datasets with commas between, never trained on, that confirmed winners are scored on too."""
     trials: int | None = None
     """Of the search; None: as many as the space suggests. The same for ``max_examples``."""
     max_examples: int | None = None
@@ -57,6 +63,10 @@ class Settings:
             raise unknown("value of --precision", self.precision, PRECISIONS)
         space = spaces.load(self.space)
         self.workload.check()
+        for other in self.others.values():
+            other.check()
+        if set(self.others) & set(self.data.split(",")):
+            raise BadInput(f"--ood {self.ood} names a dataset that --data {self.data} trains on")
         least = len(space.arms)
         if self.budget(space).trials < least:
             raise BadInput(
@@ -68,7 +78,19 @@ class Settings:
     @property
     def workload(self) -> WorkloadConfig:
         """Which model on which data."""
-        return WorkloadConfig(model=self.model, data=self.data, data_root=self.data_root)
+        return WorkloadConfig(
+            model=self.model, data=self.data, data_root=self.data_root, split=self.split
+        )
+
+    @property
+    def others(self) -> dict[str, WorkloadConfig]:
+        """Each dataset of ``ood`` by name; it lies in the folder of its name in ``data_root``."""
+        found = {}
+        for name in self.ood.split(",") if self.ood else ():
+            folder = Path(self.data_root or "") / name
+            root = str(folder) if self.data_root and folder.is_dir() else None
+            found[name] = replace(self.workload, data=name, data_root=root)
+        return found
 
     def budget(self, space: Space) -> Budget:
         """The space's budget with what the user set."""
@@ -151,7 +173,7 @@ def read(storage: Path, name: str) -> Settings:
 
 def free_name(storage: Path, settings: Settings) -> str:
     """``<space>-<data>-<number>``, the first number that is free."""
-    stem = f"{Path(settings.space).stem}-{settings.data}"
+    stem = f"{Path(settings.space).stem}-{settings.data.replace(',', '-')}"
     taken = {path.name for path in storage.glob(f"{stem}-*")} if storage.is_dir() else set()
     return next(n for n in (f"{stem}-{i:03d}" for i in range(1, 10**6)) if n not in taken)
 

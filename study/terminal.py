@@ -214,6 +214,12 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
             table.add_row(name, note[name], *values, style="dim")
     console.print(table)
     console.print()
+    for other in results["ood"]:
+        scored = [f"{arm['arm']} {_interval(arm['test']['overall'])}" for arm in other["arms"]] + [
+            f"{name} {s['overall']:.1f}" for name, s in other["baselines"].items() if s
+        ]
+        console.print(f"On {other['data']}, never trained on: {', '.join(scored)}")
+        console.print()
     console.print(f"[bold]{results['verdict']}[/]")
 
 

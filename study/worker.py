@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from study.records import Kind, Outcome, TrialSpec
 
 if TYPE_CHECKING:
     from trainables.trial import Trial
-    from trainables.workload import WorkloadConfig
+    from trainables.workload import Workload, WorkloadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class WorkerConfig:
     """What every trial of a study shares."""
 
     workload: WorkloadConfig
+    others: Mapping[str, WorkloadConfig]
+    """Data that confirmed trials are scored on too."""
     folder: Path
     """Of the study; the same for all workers."""
     deepspeed: str
@@ -45,6 +48,8 @@ class TrialActor(tune.Trainable):
 
         self.shared = shared
         self.workload = Workload.load(shared.workload)
+        self.others: dict[str, Workload] = {}
+        """Loaded when the first trial is confirmed."""
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -136,18 +141,25 @@ class TrialActor(tune.Trainable):
         return self.trial
 
     def _answer(self, trial: Trial) -> dict[str, float]:
-        """Accuracies on validation; on test too if this is not the search."""
+        """Accuracies on validation; if this is not the search, on test and on other data too."""
         from study.answers import write
         from trainables.data.scores import score
 
+        asked = {"validation": (self.workload, "validation")}
+        if self.spec.kind is not Kind.SEARCH:
+            asked["test"] = (self.workload, "test")
+            for name, config in self.shared.others.items():
+                if name not in self.others:
+                    self.others[name] = self.workload.on(config.dataset())
+                asked[f"ood.{name}"] = (self.others[name], "test")
         scores: dict[str, float] = {}
-        for split in ["validation"] + ["test"] * (self.spec.kind is not Kind.SEARCH):
-            examples = self.workload.dataset.splits()[split]
-            answers = trial.answers(split)
-            write(self.shared.folder, self.spec.id, split, examples, answers)
+        for name, (workload, split) in asked.items():
+            examples = workload.dataset.splits()[split]
+            answers = trial.answers(split, workload)
+            write(self.shared.folder, self.spec.id, name, examples, answers)
             accuracies = score(examples, answers)
             scores |= {
-                f"{split}.{part}": getattr(accuracies, part)
+                f"{name}.{part}": getattr(accuracies, part)
                 for part in ("open", "closed", "overall")
             }
         return scores

@@ -129,21 +129,25 @@ class Trial:
         rows = self.workload.rows["validation"]
         losses = [
             self.losses(self.workload.batch("validation", indices))
-            for indices in self._by_image("validation")
+            for indices in _by_image(self.workload, "validation")
         ]
         loss = float(torch.cat(losses).double().sum() / len(rows))
         if not math.isfinite(loss):
             raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")
         return loss
 
-    def answers(self, split: str) -> list[str]:
-        """A generated answer to every question of ``split``, in the dataset's order."""
+    def answers(self, split: str, workload: Workload | None = None) -> list[str]:
+        """A generated answer to every question of ``split``, in the dataset's order.
+
+        ``workload`` is another one on the same model, for data that were not trained on.
+        """
+        workload = workload or self.workload
         self.losses.eval()
-        model, network = self.workload.model, self.losses.network
-        found = [""] * len(self.workload.rows[split])
-        for indices in self._by_image(split):
-            batch = self.workload.batch(split, indices)
-            with self.losses.autocast(self.workload.device):
+        model, network = workload.model, self.losses.network
+        found = [""] * len(workload.rows[split])
+        for indices in _by_image(workload, split):
+            batch = workload.batch(split, indices)
+            with self.losses.autocast(workload.device):
                 answers = model.answers(network, batch)
             for i, answer in zip(indices, answers, strict=True):
                 found[i] = answer
@@ -195,13 +199,14 @@ class Trial:
             for i in range(start, start + size)
         ]
 
-    def _by_image(self, split: str) -> Iterator[list[int]]:
-        """Batches of the questions of ``split``, those about one image side by side: fewer images
-        to encode."""
-        rows = self.workload.rows[split]
-        order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
-        for start in range(0, len(order), EVALUATION_BATCH):
-            yield order[start : start + EVALUATION_BATCH]
+
+def _by_image(workload: Workload, split: str) -> Iterator[list[int]]:
+    """Batches of the questions of ``split``, those about one image side by side: fewer images to
+    encode."""
+    rows = workload.rows[split]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
+    for start in range(0, len(order), EVALUATION_BATCH):
+        yield order[start : start + EVALUATION_BATCH]
 
 
 @lru_cache(maxsize=8)

@@ -141,15 +141,24 @@ class Workload:
         """
         import torch
 
-        from trainables.data.cache import cached_images
-
         dataset = dataset or config.dataset()
         family, path = family_of(config.model)
         model = registry.find("model family", *registry.FAMILIES, family).load(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.network.to(device)
-        images = dataset.images()
-        index = {image_id: i for i, (image_id, _) in enumerate(images)}
+        return cls._of(model, dataset, device, progress)
+
+    def on(self, dataset: Dataset) -> Workload:
+        """The same resident model on other data."""
+        return self._of(self.model, dataset, self.device, None)
+
+    @classmethod
+    def _of(
+        cls, model: Model, dataset: Dataset, device: torch.device, progress: Progress | None
+    ) -> Workload:
+        from trainables.data.cache import cached_images
+
+        index = {image_id: i for i, (image_id, _) in enumerate(dataset.images())}
 
         def rows(examples: Sequence[Example]) -> tuple[Row, ...]:
             return tuple(

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study.ui import default_uri
+from tests.trainables.data.small import jsonl
 
 pytestmark = pytest.mark.long
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
@@ -191,6 +192,22 @@ def test_a_study_on_real_questions(tmp_path: Path) -> None:
     found = results(tmp_path, "real")
     assert found["protocol"]["data"]["questions"]["test"] == 451
     assert all(t["outcome"] == "complete" for t in found["trials"])
+
+
+def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "data" / "jsonl").mkdir(parents=True)
+    jsonl.write(tmp_path / "data" / "jsonl")
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "2")
+    data = ("--ood", "jsonl", "--data-root", str(tmp_path / "data"), "--split", "by_image")
+    shown = launch(tmp_path, "--space", "smoke", *data, *budget, "--name", "elsewhere")
+    assert "On jsonl, never trained on: " in shown
+    (elsewhere,) = results(tmp_path, "elsewhere")["ood"]
+    assert elsewhere["data"] == "jsonl"
+    assert {arm["arm"] for arm in elsewhere["arms"]} == {"layernorm", "lora"}
+    for arm in elsewhere["arms"]:
+        assert 0 <= arm["test"]["overall"]["low"] <= arm["test"]["overall"]["high"] <= 100
+    for trial in results(tmp_path, "elsewhere")["trials"]:
+        assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
 
 
 def test_a_study_on_a_cluster_that_was_there_before(

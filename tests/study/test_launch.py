@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainables.data.small import jsonl
+
 SPACE = """
 from search_spaces.declare import Arm, LogUniform, Space, method
 SPACE = Space(question="?", arms={"a": Arm(everywhere=method(%s), lr=LogUniform(1e-4, 1e-2))})
@@ -47,6 +49,9 @@ def free_port() -> int:
         (["--space", "smoke", "--data-root", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--space", "no_such.py"], "there is no file"),
         (["--space", "smoke", "--model", "/no/model"], "unknown model '/no/model'"),
+        (["--space", "smoke", "--split", "by_imag"], "did you mean 'by_image'?"),
+        (["--space", "smoke", "--ood", "phantom"], "names a dataset that --data phantom trains on"),
+        (["--space", "smoke", "--ood", "slake"], "dataset 'slake' was given no folder"),
         (["--space", "smoke", "--trials", "0"], "--trials must be at least 1"),
         (["--space", "smoke", "--trials", "1"], "each needs a trial"),
         (["--space", "smoke", "--max-examples", "-5"], "--max-examples must be at least 1"),
@@ -62,6 +67,21 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     assert said in refused(tmp_path / "studies", *arguments)
+
+
+def test_data_that_leak_are_refused_unless_allowed(tmp_path: Path) -> None:
+    lines = jsonl.rows()
+    leaking = [{**line, "split": split} for split in ("train", "test") for line in lines]
+    root = tmp_path / "data"
+    root.mkdir()
+    jsonl.write(root, [*leaking, {**lines[0], "split": "validation"}])
+    asked = ("--space", "smoke", "--data", "jsonl", "--data-root", str(root))
+    said = refused(tmp_path / "studies", *asked)
+    assert "60 of 60 test questions (100.0%)" in said and said.endswith(
+        "--allow-leak runs it all the same"
+    )
+    allowed = launch(*asked, "--allow-leak", "--dry-run")
+    assert allowed.returncode == 0 and "60 of 60 test questions" in " ".join(allowed.stdout.split())
 
 
 @pytest.mark.parametrize(
