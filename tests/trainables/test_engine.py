@@ -59,7 +59,7 @@ def whole(tensor_of: dict[str, Tensor], workload: Workload) -> dict[str, Tensor]
 @pytest.mark.parametrize(
     ("method", "stage"),
     # IA3 as well, since its vectors are parameters of no layer, which ZeRO-3 has to notice.
-    [*itertools.product(METHODS, STAGES), ("ia3", "3")],
+    [*itertools.product(METHODS, STAGES), ("ia3", "3"), ("prefix", "2"), ("prefix", "3")],
 )
 def test_it_trains_as_plain_pytorch_does(
     workload: Workload, tmp_path: Path, method: str, stage: str

@@ -92,8 +92,10 @@ class Blip:
     parts: Mapping[type[nn.Module], Mapping[str, str]] = MappingProxyType(
         {
             vision.BlipVisionEmbeddings: {"patch_embedding": "patch"},
+            vision.BlipEncoderLayer: {"self_attn": "self_attention"},
             vision.BlipAttention: {"qkv": "qkv", "projection": "attention_output"},
             vision.BlipMLP: {"fc1": "ffn_in", "fc2": "ffn_out"},
+            text.BlipTextLayer: {"attention.self": "self_attention"},
             text.BlipTextSelfAttention: {"query": "query", "key": "key", "value": "value"},
             text.BlipTextSelfOutput: {"dense": "attention_output"},
             text.BlipTextIntermediate: {"dense": "ffn_in"},

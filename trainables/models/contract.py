@@ -27,6 +27,7 @@ ROLES = (
     "attention_output",
     "ffn_in",
     "ffn_out",
+    "self_attention",  # the module around query, key and value; not cross-attention
     "patch",  # the convolution that turns image patches into tokens
 )
 

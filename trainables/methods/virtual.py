@@ -1,0 +1,178 @@
+"""Virtual tokens: trained keys and values that self-attention sees before those of real tokens.
+
+For ``prefix`` and ``ptv2``. Every query of a slot may look at them, whatever its causal or padding
+mask; they ask nothing themselves, stay out of cross-attention and take no position: they are added
+behind learned position embeddings and behind the rotation of RoPE, so that real tokens keep the
+positions they were pretrained with.
+
+An attention module that takes a key-value cache gets them through it: what the cache returns comes
+after them. The real cache never holds them, so that its length, and with it positions and masks,
+are as without, and generating token by token agrees with one pass over the whole text. An attention
+module without a cache (an image encoder's, where nothing is masked) gets them as rows ahead of its
+input, whose keys and values are replaced and whose outputs are dropped.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.methods import select
+
+if TYPE_CHECKING:
+    from trainables.models.contract import Slot
+
+CHANGES_AT_START = (
+    "a softmax gives every virtual token some mass, and the papers' method has nothing to gate it"
+)
+"""A gate that starts at zero (as in LLaMA-Adapter) would be another method, with other counts."""
+
+
+def add(slot: Slot, *, tokens: int, projected: bool) -> list[str]:
+    """Put ``tokens`` virtual tokens ahead of every self-attention of ``slot``.
+
+    ``projected``: they come out of an MLP of the width of a key, shared by all layers.
+
+    Raises:
+        BadInput: the slot has no self-attention.
+    """
+    attentions = select.modules(slot, ("self_attention",))
+    virtual = VirtualTokens(slot, attentions, tokens, projected)
+    slot.module.add_module("virtual_tokens", virtual)
+    slot.module.register_forward_pre_hook(virtual.renew)
+    for layer, name in enumerate(attentions):
+        attention = slot.module.get_submodule(name)
+        if "past_key_values" in inspect.signature(type(attention).forward).parameters:
+            attention.register_forward_pre_hook(
+                partial(_through_the_cache, virtual, layer), with_kwargs=True
+            )
+            continue
+        attention.register_forward_pre_hook(partial(_with_rows, virtual), with_kwargs=True)
+        attention.register_forward_hook(partial(_without_rows, virtual))
+        for projection, parts in _projections(slot, name):
+            projection.register_forward_hook(partial(_fill_rows, virtual, layer, parts))
+    return select.adapters(slot)
+
+
+class VirtualTokens(nn.Module):
+    """Keys and values of N virtual tokens for every layer of a slot, by peft's encoder."""
+
+    def __init__(self, slot: Slot, attentions: list[str], tokens: int, projected: bool) -> None:
+        from peft import PrefixEncoder, PrefixTuningConfig
+
+        super().__init__()
+        self.tokens, self.layers = tokens, len(attentions)
+        projection, parts = _projections(slot, attentions[0])[0]
+        self.width = projection.get_parameter("weight").shape[0] // len(parts)
+        config = PrefixTuningConfig(
+            num_virtual_tokens=tokens,
+            num_layers=self.layers,
+            token_dim=self.width,
+            encoder_hidden_size=self.width,
+            prefix_projection=projected,
+        )
+        encoder = PrefixEncoder(config)  # type: ignore[no-untyped-call]
+        # Drawn on the CPU, so that a seed gives the same values on every device.
+        self.encoder = encoder.to(projection.get_parameter("weight").device)
+        self.now_LKNW: Tensor | None = None
+        """As of the forward pass that is running. Layers, keys and values, tokens, width."""
+
+    def renew(self, *_: Any) -> None:
+        """Compute the keys and values of all layers, once for a forward pass of the slot."""
+        places_N = torch.arange(self.tokens, device=next(self.parameters()).device)
+        encoded_NLKW = self.encoder(places_N).view(self.tokens, self.layers, 2, self.width)
+        self.now_LKNW = encoded_NLKW.permute(1, 2, 0, 3)
+
+    def of(self, layer: int) -> Tensor:
+        """Shape (2, N, W): keys and values of ``layer``."""
+        assert self.now_LKNW is not None, "the slot's own forward was not called"
+        return self.now_LKNW[layer]
+
+
+class _Ahead:
+    """A cache as an attention module sees it: virtual keys and values come before all others."""
+
+    def __init__(self, virtual_KNW: Tensor, cache: Any) -> None:
+        self.virtual_KNW, self.cache = virtual_KNW, cache
+
+    def update(
+        self, keys_BHTd: Tensor, values_BHTd: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values so far: the virtual ones, those in the cache, these."""
+        if self.cache is not None:
+            keys_BHTd, values_BHTd = self.cache.update(keys_BHTd, values_BHTd, *args, **kwargs)
+        keys_NW, values_NW = self.virtual_KNW
+        return _ahead(keys_NW, keys_BHTd), _ahead(values_NW, values_BHTd)
+
+
+def _ahead(virtual_NW: Tensor, real_BHTd: Tensor) -> Tensor:
+    """Shape (B, H, N + T, d)."""
+    batch, heads, _, width = real_BHTd.shape
+    virtual_HNd = virtual_NW.view(-1, heads, width).transpose(0, 1).to(real_BHTd.dtype)
+    return torch.cat((virtual_HNd.expand(batch, -1, -1, -1), real_BHTd), dim=2)
+
+
+def _through_the_cache(
+    virtual: VirtualTokens,
+    layer: int,
+    attention: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+    cache = getattr(cache, "self_attention_cache", cache)  # of a pair, for self and for cross
+    queries = (args[0] if args else kwargs["hidden_states"]).shape[1]
+    if mask is None and queries > 1 and getattr(attention, "is_causal", False):
+        # It was left to the kernel, which would take the virtual tokens for the first real ones.
+        past = cache.get_seq_length(attention.layer_idx) if cache is not None else 0
+        device = next(attention.parameters()).device
+        mask = torch.ones(1, 1, queries, past + queries, dtype=torch.bool, device=device).tril(past)
+    if mask is not None:
+        seen = True if mask.dtype == torch.bool else 0.0
+        mask = nn.functional.pad(mask, (virtual.tokens, 0), value=seen)
+    ahead = _Ahead(virtual.of(layer), cache)
+    return args, {**kwargs, "past_key_values": ahead, "attention_mask": mask}
+
+
+def _with_rows(
+    virtual: VirtualTokens, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    hidden_BTD = args[0] if args else kwargs["hidden_states"]
+    rows_BTD = nn.functional.pad(hidden_BTD, (0, 0, virtual.tokens, 0))
+    return args[1:], {**kwargs, "hidden_states": rows_BTD}
+
+
+def _fill_rows(
+    virtual: VirtualTokens,
+    layer: int,
+    parts: tuple[int | None, ...],
+    _: nn.Module,
+    __: Any,
+    output_BTW: Tensor,
+) -> Tensor:
+    keys_values = virtual.of(layer)
+    nobody = torch.zeros_like(keys_values[0])
+    rows_NW = torch.cat([nobody if part is None else keys_values[part] for part in parts], dim=-1)
+    rows_BNW = rows_NW.to(output_BTW.dtype).expand(len(output_BTW), -1, -1)
+    return torch.cat((rows_BNW, output_BTW[:, virtual.tokens :]), dim=1)
+
+
+def _without_rows(
+    virtual: VirtualTokens, _: nn.Module, __: Any, output: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    return output[0][:, virtual.tokens :], *output[1:]
+
+
+def _projections(slot: Slot, attention: str) -> list[tuple[nn.Module, tuple[int | None, ...]]]:
+    """What computes the keys (0) and values (1) of ``attention``, with the parts of its output."""
+    kinds: dict[str, tuple[int | None, ...]] = {"qkv": (None, 0, 1), "key": (0,), "value": (1,)}
+    return [
+        (slot.module.get_submodule(name), parts)
+        for role, parts in kinds.items()
+        for name in slot.roles.get(role, ())
+        if name.startswith(f"{attention}.")
+    ]
