@@ -24,7 +24,6 @@ from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from trainables.data.audit import Audit
-    from trainables.data.scores import Scores
     from trainables.models.contract import Structure
     from trainables.recipe import Applied
     from trainables.workload import Workload
@@ -44,7 +43,8 @@ class Plan:
     """Of the data."""
     arms: dict[str, Applied]
     """Arm -> its recipe at typical values, put into the model."""
-    majority: Scores
+    majority: Mapping[str, float]
+    """Score of always giving the most frequent answer."""
     deepspeed: str
     precision: str
     concurrency: int
@@ -59,14 +59,15 @@ class Plan:
         images = len(self.workload.images_NSSC)
         parameters = sum(p.numel() for p in model.network.parameters())
         engine = "plain PyTorch" if self.deepspeed == "off" else f"DeepSpeed ZeRO {self.deepspeed}"
+        chance = self.majority
         expected, most = (_duration(s) for s in self.seconds)
         console.print(f"[bold]{self.question}[/]")
         console.print(f"  study    {self.name}")
         console.print(f"  model    {model.name}, {parameters:,} parameters, {model.image_size} px")
         console.print(f"  data     {data.name}: {splits} questions, {images:,} images")
         console.print(
-            f"  chance   always the most frequent answer scores {self.majority.overall:.1f}% "
-            f"(open {self.majority.open:.1f}, closed {self.majority.closed:.1f})"
+            f"  chance   always the most frequent answer scores {chance['overall']:.1f}% "
+            f"(open {chance['open']:.1f}, closed {chance['closed']:.1f})"
         )
         for finding in self.audit.findings:
             if finding.severity != "note":

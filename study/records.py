@@ -96,7 +96,7 @@ class TrialRecord:
     costs: dict[str, float] = field(default_factory=dict)
     """``trained_parameters``, ``trained_percent``, ``seconds``, ``peak_memory_gib``."""
     scores: dict[str, float] = field(default_factory=dict)
-    """``validation.overall``, ``test.open``, ...: accuracy in percent."""
+    """``validation.overall``, ``test.open``, ...: percent; see ``trainables.data.scores.score``."""
     error: str = ""
     """One line, for outcomes that are not ``complete`` or ``pruned``."""
 

@@ -3,12 +3,14 @@
 ======================  =====================================================================
 ``study, question``     its name; what it asked
 ``verdict``             one sentence
-``baselines``           ``majority`` and ``untuned``: open, closed, overall; percent on test
+``baselines``           ``majority`` and ``untuned``: scores on test, in percent, as ``score`` of
+                        ``trainables.data.scores`` gives them: accuracies ``overall, open, closed``
+                        and by answer ``yes_no, other``; ``token_recall, token_f1`` of open ones
 ``arms``                one object an arm, the best first: ``arm``; ``trials`` by outcome; ``best``
                         (``trial, parameters, validation_loss``; null if none reported); ``test``
-                        (null if none was confirmed) with ``open``,
-                        ``closed``, ``overall``, each ``mean, low, high`` (95% interval, percent);
-                        ``seeds`` (``seed, trial, open, closed, overall``); ``collapsed``: a seed's
+                        (null if none was confirmed): each
+                        accuracy with ``mean, low, high`` (95% interval, percent); ``seeds``
+                        (``seed, trial`` and all scores); ``collapsed``: a seed's
                         answers hardly depend on the question; ``costs`` (means of the
                         confirmations): ``trained_parameters, trained_percent, seconds``
                         (device-seconds), ``peak_memory_gib``; ``search_seconds``: all its trials
@@ -39,12 +41,12 @@ import numpy as np
 from study import answers, verdict
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
+from trainables.data.scores import PARTS, collapsed, majority_baseline, part_of
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset, Example
 
 FILE = "results.json"
-PARTS = ("open", "closed", "overall")
 Array = np.ndarray[Any, Any]
 
 
@@ -101,8 +103,6 @@ class _Scored:
     def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
         """``test``: arm -> its estimates, the best first; ``baselines``; ``comparisons``. Of the
         answers that were kept under ``name``."""
-        from trainables.data.scores import majority_baseline
-
         correct = {
             arm: np.stack([_correct(self.folder, r, name) for r in records])
             for arm, records in self.confirmed.items()
@@ -110,11 +110,10 @@ class _Scored:
         }
         ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
         images = [example.image_id for example in examples]
-        majority = majority_baseline(self.train, examples)
         return {
             "test": {arm: _estimates(correct[arm], examples) for arm in ranked},
             "baselines": {
-                "majority": {part: getattr(majority, part) for part in PARTS},
+                "majority": majority_baseline(self.train, examples),
                 "untuned": _scores(self.untuned[0], name) if self.untuned else None,
             },
             "comparisons": [
@@ -144,20 +143,19 @@ def write(folder: Path, results: Mapping[str, Any]) -> Path:
 
 
 def metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that stand beside a study in MLflow: ``lora.test.overall_accuracy_percent``."""
+    """The numbers that stand beside a study in MLflow: ``lora.test.overall_percent``."""
     found = {
-        f"{arm['arm']}.test.{part}_accuracy_percent": arm["test"][part]["mean"]
+        f"{arm['arm']}.test.{part}_percent": arm["test"][part]["mean"]
         for arm in results["arms"]
         if arm["test"]
         for part in PARTS
     }
     for name, scores in results["baselines"].items():
-        for part in PARTS if scores else ():
-            found[f"{name}.test.{part}_accuracy_percent"] = scores[part]
+        found |= {f"{name}.test.{part}_percent": v for part, v in (scores or {}).items()}
     for other in results["ood"]:
         for arm in other["arms"]:
             for part in PARTS:
-                name = f"{arm['arm']}.ood.{other['data']}.{part}_accuracy_percent"
+                name = f"{arm['arm']}.ood.{other['data']}.{part}_percent"
                 found[name] = arm["test"][part]["mean"]
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
@@ -197,12 +195,11 @@ def _arm(
 
 
 def _estimates(correct_SQ: Array, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """Open, closed and overall accuracy of an arm, over its seeds."""
-    kinds = np.asarray([example.answer_type for example in examples])
+    """Accuracy of an arm in each part, over its seeds."""
     images = np.asarray([example.image_id for example in examples])
     found = {}
     for part in PARTS:
-        chosen = np.ones(len(kinds), bool) if part == "overall" else kinds == part
+        chosen = part_of(part, examples)
         estimate = verdict.Estimate(mean=math.nan, low=math.nan, high=math.nan)
         if chosen.any():
             estimate = verdict.estimate(correct_SQ[:, chosen], images[chosen].tolist())
@@ -215,8 +212,6 @@ def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
 
 
 def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
-    from trainables.data.scores import collapsed
-
     given = answers.read(folder, record.spec.id, "test")["answer"].to_pylist()
     return collapsed(dataset.test, given)
 
@@ -267,7 +262,9 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
 
 
 def _scores(record: TrialRecord, name: str) -> dict[str, float]:
-    return {part: record.scores[f"{name}.{part}"] for part in PARTS}
+    """What a trial scored on a split, by measure."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
 
 
 def _mean(values: Sequence[float]) -> float:

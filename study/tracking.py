@@ -224,7 +224,7 @@ class Tracking:
 
         assert record.outcome is not None and record.ended_at is not None
         run_id, ended = self._run_of(record), int(record.ended_at * 1000)
-        scores = {f"{k}_accuracy_percent": v for k, v in record.scores.items() if v == v}
+        scores = {f"{k}_percent": v for k, v in record.scores.items() if v == v}
         values = {**record.costs, **scores, "examples_seen": record.examples_seen}
         metrics = [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
         tags = [RunTag("outcome", record.outcome), RunTag("error", record.error)]

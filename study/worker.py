@@ -157,11 +157,7 @@ class TrialActor(tune.Trainable):
             examples = workload.dataset.splits()[split]
             answers = trial.answers(split, workload)
             write(self.shared.folder, self.spec.id, name, examples, answers)
-            accuracies = score(examples, answers)
-            scores |= {
-                f"{name}.{part}": getattr(accuracies, part)
-                for part in ("open", "closed", "overall")
-            }
+            scores |= {f"{name}.{part}": v for part, v in score(examples, answers).items()}
         return scores
 
     def _seconds(self) -> float:

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 
 from study.ui import default_uri
 from tests.trainables.data.small import jsonl
+from trainables.data.scores import PARTS
 
 pytestmark = pytest.mark.long
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
@@ -94,7 +95,9 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         assert arm["costs"]["trained_parameters"] > 0
         assert arm["costs"]["seconds"] > 0 and arm["costs"]["peak_memory_gib"] > 0
     for name in ("majority", "untuned"):
-        assert set(found["baselines"][name]) == {"open", "closed", "overall"}
+        scored = found["baselines"][name]
+        assert set(scored) == {*PARTS, "token_recall", "token_f1"}
+        assert all(0 <= value <= 100 for value in scored.values())
     page = (storage / "one" / "report.html").read_text()
     assert found["verdict"] in page and "http" not in page.split("<body>")[0]
 
@@ -120,7 +123,7 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
             (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
         ]
         for part, value in expected["scores"].items():
-            assert run.data.metrics[f"{part}_accuracy_percent"] == value
+            assert run.data.metrics[f"{part}_percent"] == value
     assert {"results.json", "report.html"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }

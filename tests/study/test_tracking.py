@@ -49,7 +49,7 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     play_all(conductor)
     page = tmp_path / "report.html"
     page.write_text("a page")
-    second.finish("verdict", {"lora.test.overall_accuracy_percent": 50.0}, [page])
+    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page])
     assert first.error == second.error == ""
 
     runs = {run.data.tags.get("trial", "study"): run for run in recorded(tmp_path)}

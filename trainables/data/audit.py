@@ -106,5 +106,5 @@ def _facts(dataset: Dataset, examples: Sequence[Example]) -> Facts:
         yes_no=answers["yes"] + answers["no"],
         different_answers=len(answers),
         frequent_answers=tuple(answers.most_common(FREQUENT)),
-        majority=majority_baseline(dataset.train, examples).overall,
+        majority=majority_baseline(dataset.train, examples)["overall"],
     )

@@ -10,7 +10,10 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trainables.data.dataset import AnswerType, Example
 
@@ -46,50 +49,52 @@ def correct(predicted: str, answer: str) -> bool:
     return normalize(predicted) == normalize(answer)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """How many questions were answered correctly. Accuracies are percentages, nan for none."""
+def token_overlap(predicted: str, answer: str) -> tuple[float, float]:
+    """(recall, F1) in percent of an answer's different words, as LLaVA-Med counts open answers.
 
-    open_correct: int
-    open_total: int
-    closed_correct: int
-    closed_total: int
-
-    @property
-    def open(self) -> float:
-        """Accuracy of open questions in percent."""
-        return _percent(self.open_correct, self.open_total)
-
-    @property
-    def closed(self) -> float:
-        """Accuracy of closed questions in percent."""
-        return _percent(self.closed_correct, self.closed_total)
-
-    @property
-    def overall(self) -> float:
-        """Accuracy of all questions in percent."""
-        return _percent(
-            self.open_correct + self.closed_correct, self.open_total + self.closed_total
-        )
+    (Li et al. 2023, arXiv 2306.00890, section 5.2; ``llava/eval/run_eval.py`` of
+    github.com/microsoft/LLaVA-Med.) An answer that is empty once normalised is right if the
+    prediction is empty too.
+    """
+    given, true = set(normalize(predicted).split()), set(normalize(answer).split())
+    if not given or not true:
+        same = 100.0 * (given == true)
+        return same, same
+    both = len(given & true)
+    return 100 * both / len(true), 200 * both / (len(given) + len(true))
 
 
-def score(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """Score one prediction for each example.
+PARTS = ("overall", "open", "closed", "yes_no", "other")
+"""Of a split. Open and closed as the dataset says; MILE calls those closed whose answer is yes or
+no, and the others open."""
+
+
+def part_of(part: str, examples: Sequence[Example]) -> NDArray[np.bool_]:
+    """Which examples belong to a part; shape (Q,)."""
+    if part == "overall":
+        return np.ones(len(examples), bool)
+    if part in ("open", "closed"):
+        return np.array([example.answer_type == part for example in examples], bool)
+    yes_no = np.array([normalize(example.answer) in ("yes", "no") for example in examples], bool)
+    return yes_no if part == "yes_no" else ~yes_no
+
+
+def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
+    """Percentages by name, nan for parts without a question: the accuracy of each of ``PARTS``, and
+    ``token_recall`` and ``token_f1``, means over the open questions.
 
     Raises:
         ValueError: there are more or fewer predictions than examples.
     """
-    right: Counter[AnswerType] = Counter()
-    total: Counter[AnswerType] = Counter()
-    for example, predicted in zip(examples, predictions, strict=True):
-        total[example.answer_type] += 1
-        right[example.answer_type] += correct(predicted, example.answer)
-    return Scores(
-        open_correct=right["open"],
-        open_total=total["open"],
-        closed_correct=right["closed"],
-        closed_total=total["closed"],
-    )
+    pairs = [(p, e.answer) for p, e in zip(predictions, examples, strict=True)]
+    right = np.array([correct(*pair) for pair in pairs], bool)
+    overlap = np.array([token_overlap(*pair) for pair in pairs]).reshape(-1, 2)
+    opened = part_of("open", examples)
+    return {
+        **{part: 100 * _mean(right[part_of(part, examples)]) for part in PARTS},
+        "token_recall": _mean(overlap[opened, 0]),
+        "token_f1": _mean(overlap[opened, 1]),
+    }
 
 
 def majority_answers(train: Iterable[Example]) -> dict[AnswerType, str]:
@@ -98,7 +103,7 @@ def majority_answers(train: Iterable[Example]) -> dict[AnswerType, str]:
     return {kind: min(c, key=lambda answer: (-c[answer], answer)) for kind, c in counts.items()}
 
 
-def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> Scores:
+def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> dict[str, float]:
     """The score of who knows the answer type of a question and nothing else."""
     answers = majority_answers(train)
     return score(test, [answers.get(example.answer_type, "") for example in test])
@@ -129,5 +134,5 @@ def _nearly_constant(counts: Counter[str]) -> bool:
     return max(counts.values()) >= _NEARLY_CONSTANT * counts.total()
 
 
-def _percent(right: int, total: int) -> float:
-    return 100 * right / total if total else math.nan
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan

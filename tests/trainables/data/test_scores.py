@@ -15,6 +15,7 @@ from trainables.data.scores import (
     majority_baseline,
     normalize,
     score,
+    token_overlap,
 )
 
 
@@ -62,14 +63,35 @@ def test_correct_is_an_exact_match_of_what_is_normal() -> None:
 def test_open_and_closed_are_counted_apart() -> None:
     asked = examples(("open", "ct"), ("open", "mri"), ("closed", "yes"), ("closed", "no"))
     scores = score(asked, ["CT", "ct", "yes", "no"])
-    assert (scores.open, scores.closed, scores.overall) == (50, 100, 75)
-    assert (scores.open_total, scores.closed_correct) == (2, 2)
+    assert (scores["open"], scores["closed"], scores["overall"]) == (50, 100, 75)
+
+
+def test_yes_and_no_are_counted_apart_whatever_their_type() -> None:
+    asked = examples(("open", "yes"), ("closed", "left"), ("closed", "no"), ("closed", "right"))
+    scores = score(asked, ["yes", "left", "yes", "left"])
+    assert (scores["yes_no"], scores["other"]) == (50, 50)
+    assert scores["closed"] == pytest.approx(100 / 3)
 
 
 def test_no_questions_no_accuracy() -> None:
     scores = score(examples(("closed", "yes")), ["yes"])
-    assert math.isnan(scores.open)
-    assert scores.overall == 100
+    assert all(math.isnan(scores[name]) for name in ("open", "other", "token_f1"))
+    assert scores["overall"] == 100
+
+
+@pytest.mark.parametrize(
+    ("predicted", "answer", "recall", "f1"),
+    [
+        ("left lung", "the left lung", 100, 100),
+        ("the lung on the left of the image", "left lung", 100, 200 * 2 / 7),
+        ("lung", "left lung", 50, 200 / 3),
+        ("heart", "left lung", 0, 0),
+        ("", "left lung", 0, 0),
+        ("a", "the", 100, 100),
+    ],
+)
+def test_token_overlap(predicted: str, answer: str, recall: float, f1: float) -> None:
+    assert token_overlap(predicted, answer) == pytest.approx((recall, f1))
 
 
 def test_one_prediction_for_each_question() -> None:
@@ -81,7 +103,7 @@ def test_the_majority_is_taken_from_training() -> None:
     train = examples(("closed", "No"), ("closed", "no."), ("closed", "yes"), ("open", "ct"))
     test = examples(("closed", "yes"), ("closed", "no"), ("open", "ct"), ("open", "mri"))
     assert majority_answers(train) == {"closed": "no", "open": "ct"}
-    assert majority_baseline(train, test).overall == 50
+    assert majority_baseline(train, test)["overall"] == 50
 
 
 def test_equally_frequent_answers_are_settled_by_letter() -> None:
