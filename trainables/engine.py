@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import shutil
+import sys
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -199,6 +201,8 @@ def _deepspeed() -> Any:
     cuda = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even in a group of one
+    if shutil.which("ninja") is None:  # called by name; a dependency, so beside the interpreter
+        os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
     import deepspeed
     from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
 
