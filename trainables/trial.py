@@ -104,19 +104,29 @@ class Trial:
             Diverged: a loss was not finite.
             BadInput: the recipe trains nothing.
         """
+        self._running()
+        losses = []
+        while self.examples_seen < until:
+            losses.append(self.step())
+        return sum(losses) / max(len(losses), 1)
+
+    def step(self) -> float:
+        """One optimizer step; the mean loss of its examples before it.
+
+        Raises:
+            Diverged: the loss is not finite.
+            BadInput: the recipe trains nothing.
+        """
         running = self._running()
         self.losses.train()
-        total, steps = torch.zeros(()), 0
         size = self.config.batch_size
-        while self.examples_seen < until:
-            batch = self.workload.batch("train", self._order(self.examples_seen, size))
-            self.examples_seen += size
-            with seeded("dropout", self.config.seed, self.examples_seen):
-                loss = running.step(batch, self.config.lr_at(self.examples_seen))
-            total, steps = total + loss, steps + 1
-            if not math.isfinite(float(loss)):
-                raise Diverged(f"training loss is {float(loss)} at {self.examples_seen} examples")
-        return float(total) / max(steps, 1)
+        batch = self.workload.batch("train", self._order(self.examples_seen, size))
+        self.examples_seen += size
+        with seeded("dropout", self.config.seed, self.examples_seen):
+            loss = float(running.step(batch, self.config.lr_at(self.examples_seen)))
+        if not math.isfinite(loss):
+            raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
+        return loss
 
     @torch.no_grad()
     def validation_loss(self) -> float:

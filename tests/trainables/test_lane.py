@@ -1,0 +1,97 @@
+"""The shared lane: trials come, go and fail without any other noticing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.errors import BadInput
+from trainables.lane import Arrival, Lane
+from trainables.recipe import Recipe
+from trainables.trial import Diverged, Trial, TrialConfig
+from trainables.workload import Workload
+
+
+def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
+    return TrialConfig(
+        **{
+            "recipe": Recipe.of({slot: {"method": method} for slot in workload.model.slots}),
+            "lr": 3e-3,
+            "seed": 0,
+            "max_examples": 64,
+            "batch_size": 8,
+            **settings,
+        }
+    )
+
+
+def drive(lane: Lane, steps: int = 100) -> list[Arrival]:
+    """Step until somebody arrives."""
+    for _ in range(steps):
+        if arrivals := lane.step():
+            return arrivals
+    return []
+
+
+def test_trials_come_and_go_at_any_step(workload: Workload, tmp_path: Path) -> None:
+    """What each of them says is what it says alone."""
+    lane = Lane(workload, places=2)
+    one, other = config(workload, "layernorm"), config(workload, "lora", batch_size=4)
+    first = lane.enter("one", one)
+    lane.train_to("one", 16)
+    assert lane.step() == []
+    lane.enter("other", other)
+    lane.train_to("other", 12)
+    arrived = [a for _ in range(4) for a in lane.step()]
+    assert [a.key for a in arrived] == ["one", "other"]
+    alone = Trial(workload, one), Trial(workload, other)
+    expected = [alone[0].train(16), alone[1].train(12)]
+    assert [a.train_loss for a in arrived] == pytest.approx(expected, rel=1e-5)
+    assert first.validation_loss() == pytest.approx(alone[0].validation_loss(), rel=1e-5)
+    first.save(tmp_path)
+    lane.leave("one")
+    restored = lane.enter("one again", one, checkpoint=tmp_path)
+    assert restored.examples_seen == 16
+    lane.train_to("one again", 32)
+    (arrival,) = drive(lane)
+    assert arrival.train_loss == pytest.approx(alone[0].train(32), rel=1e-5)
+
+
+def test_who_is_there_arrives_at_once(workload: Workload) -> None:
+    lane = Lane(workload, places=1)
+    assert lane.step() == []
+    lane.enter("a", config(workload))
+    assert lane.step() == []
+    lane.train_to("a", 0)
+    assert lane.step() == [Arrival(key="a", train_loss=0.0)]
+    assert lane.step() == []
+
+
+def test_one_that_diverges_leaves_the_others_alone(workload: Workload) -> None:
+    lane = Lane(workload, places=2)
+    bad = lane.enter("bad", config(workload))
+    lane.enter("good", config(workload))
+    with torch.no_grad():
+        next(iter(bad.applied.parameters.values())).fill_(math.nan)
+    for key in ("bad", "good"):
+        lane.train_to(key, 16)
+    (arrival,) = lane.step()
+    assert (arrival.key, type(arrival.error)) == ("bad", Diverged)
+    lane.leave("bad")
+    (arrival,) = lane.step()
+    assert (arrival.key, arrival.error) == ("good", None)
+    alone = Trial(workload, config(workload))
+    assert arrival.train_loss == pytest.approx(alone.train(16), rel=1e-5)
+
+
+def test_what_trains_nothing_may_stay_but_not_train(workload: Workload, tmp_path: Path) -> None:
+    lane = Lane(workload, places=1)
+    trial = lane.enter("f", config(workload, "frozen"), checkpoint=tmp_path)
+    assert math.isfinite(trial.validation_loss())
+    lane.train_to("f", 8)
+    (arrival,) = lane.step()
+    assert isinstance(arrival.error, BadInput)
