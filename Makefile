@@ -8,6 +8,7 @@ ARGS   ?=
 BIN     = $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin
 RUN     = PATH="$(BIN):$$PATH" "$(BIN)/python"
 STAMP   = $(VENV)/.installed
+TESTS   = $(VENV)/.installed-for-tests
 
 .DEFAULT_GOAL := help
 .PHONY: help study test ui check constraints clean
@@ -15,7 +16,7 @@ STAMP   = $(VENV)/.installed
 study: $(STAMP) ## run the study: does tuning only LayerNorm match LoRA? (ARGS="--seed 1")
 	@$(RUN) -m study.launch --space layernorm_vs_lora $(ARGS)
 
-test: $(STAMP) ## run the tests (ARGS="-m 'not long'" for the quick ones)
+test: $(TESTS) ## run the tests (ARGS="-m 'not long'" for the quick ones)
 	@$(RUN) -m pytest $(ARGS)
 
 ui: $(STAMP) ## open MLflow on the studies
@@ -27,11 +28,11 @@ check: $(STAMP) ## style, types and import doors
 	$(RUN) -m mypy
 	$(RUN) -m pytest -q tests/test_doors.py
 
-constraints: $(STAMP) ## write the versions that are installed now to constraints.txt
+constraints: $(TESTS) ## write the versions that are installed now to constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(RUN) -m pip freeze --all --exclude-editable --exclude pip --exclude wheel \
 	   | sed 's/+[a-z0-9.]*$$//' | sort -f; } > constraints.new
-	@mv constraints.new constraints.txt && touch $(STAMP)
+	@mv constraints.new constraints.txt && touch $(STAMP) $(TESTS)
 
 clean: ## remove caches and builds; .venv and studies stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -52,4 +53,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) -m pip install -qq --disable-pip-version-check --no-compile \
 	  -c constraints.txt -e ".[dev]"
 	@$(RUN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	@touch $@
+
+# What only the tests of infra/ need.
+$(TESTS): $(STAMP)
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,infra]"
 	@touch $@

