@@ -17,8 +17,8 @@ from trainables.errors import BadInput, unknown
 if TYPE_CHECKING:
     import torch
 
-    from trainables.data.cache import Progress
     from trainables.data.dataset import Dataset, Example
+    from trainables.kept import Progress
     from trainables.models.contract import Batch, Model, Row, Skeleton
 
 TINY = Path(__file__).parent / "models" / "tiny"

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.data import findings
-from trainables.data.cache import Progress
 from trainables.data.dataset import Dataset, Example
 from trainables.data.findings import Finding
 from trainables.data.scores import majority_baseline, normalize
+from trainables.kept import Progress
 
 FREQUENT = 5  # answers that are told for a split
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainables.data import alike
-from trainables.data.cache import Progress, cached_images
+from trainables.data.cache import cached_images
 from trainables.data.dataset import Dataset, Example, answer_type_of
 from trainables.data.scores import normalize
+from trainables.kept import Progress
 
 Severity = Literal["stop", "warn", "note"]
 
