@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.features import Features
+from trainables.kept import Progress
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
@@ -40,9 +42,18 @@ class Lane:
     """Several trials on one resident base. One thread calls it."""
 
     def __init__(
-        self, workload: Workload, *, deepspeed: str = "off", precision: str = "fp32", places: int
+        self,
+        workload: Workload,
+        *,
+        deepspeed: str = "off",
+        precision: str = "fp32",
+        places: int,
+        progress: Progress | None = None,
     ) -> None:
+        """``progress`` is told about frozen features (``trainables.features``) when the first trial
+        that can use them enters, if they are not on disk yet."""
         self.workload, self.deepspeed, self.precision = workload, deepspeed, precision
+        self.features = Features(workload, precision=precision, progress=progress)
         self.places = places
         """How many trials it takes at once."""
         self._members: dict[str, _Member] = {}

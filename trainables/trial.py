@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from trainables import engine, recipe
 from trainables.errors import BadInput
+from trainables.features import Features
 from trainables.fork import fork
+from trainables.models.contract import Batch
 from trainables.recipe import Recipe
 from trainables.seeds import number, seeded
 from trainables.workload import Workload
@@ -82,13 +84,19 @@ class Trial:
         *,
         deepspeed: str = "off",
         precision: str = "fp32",
+        features: Features | None = None,
     ) -> None:
-        self.workload, self.config = workload, config
+        """``features``: of this workload in this precision, shared by its trials."""
+        self.workload, self.config, self.features = workload, config, features
         self.examples_seen = 0
         self.report: dict[str, Any] = {}
         """What was said at the point that was restored."""
         network = fork(workload.model.network)
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
+        self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
+        """How many of the model's first stages it leaves as they are."""
+        self.features_done = features.usable(self.frozen_stages) if features else 0
+        """How many of them are not computed again."""
         self.losses = engine.Losses(workload.model, network, precision)
         parameters = self.applied.parameters
         self.engine = (
@@ -120,7 +128,7 @@ class Trial:
         running = self._running()
         self.losses.train()
         size = self.config.batch_size
-        batch = self.workload.batch("train", self._order(self.examples_seen, size))
+        batch = self.batch("train", self._order(self.examples_seen, size))
         self.examples_seen += size
         with seeded("dropout", self.config.seed, self.examples_seen):
             loss = float(running.step(batch, self.config.lr_at(self.examples_seen)))
@@ -138,7 +146,7 @@ class Trial:
         self.losses.eval()
         rows = self.workload.rows["validation"]
         losses = [
-            self.losses(self.workload.batch("validation", indices))
+            self.losses(self.batch("validation", indices))
             for indices in _by_image(self.workload, "validation")
         ]
         loss = float(torch.cat(losses).double().sum() / len(rows))
@@ -156,12 +164,19 @@ class Trial:
         model, network = workload.model, self.losses.network
         found = [""] * len(workload.rows[split])
         for indices in _by_image(workload, split):
-            batch = workload.batch(split, indices)
+            own = workload is self.workload
+            batch = self.batch(split, indices) if own else workload.batch(split, indices)
             with self.losses.autocast(workload.device):
                 answers = model.answers(network, batch)
             for i, answer in zip(indices, answers, strict=True):
                 found[i] = answer
         return found
+
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """Questions as its network takes them: without what need not be computed again."""
+        if self.features is None:
+            return self.workload.batch(split, indices)
+        return self.features.batch(split, indices, self.features_done)
 
     def save(self, folder: Path, report: Mapping[str, Any] | None = None) -> None:
         """Write what is trained and the optimizer's state into ``folder``; whole or not at all.

@@ -16,6 +16,12 @@ from trainables.trial import Diverged, Trial, TrialConfig
 from trainables.workload import Workload
 
 
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen features are not kept among the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
     return TrialConfig(
         **{

@@ -25,7 +25,7 @@ from transformers.models.blip import modeling_blip_text as text
 from transformers.utils import logging as hf_logging
 
 from trainables.errors import BadInput
-from trainables.models.contract import Batch, Row, Skeleton
+from trainables.models.contract import Batch, Row, Skeleton, Stage, run_stages
 
 # Mean and deviation of CLIP's images, which BLIP's processors use.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -130,9 +130,19 @@ class Blip:
         words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: ANSWER_TOKENS - 2]
         return Row(image=image, question=tuple(asked), answer=(self.begin, *words, self.end))
 
-    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any]) -> Batch:
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The image is encoded, then the question looks at it."""
+        return (
+            Stage(slots=("vision",), per="image", run=self._encode),
+            Stage(slots=("fusion",), per="question", run=self._fuse),
+        )
+
+    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
         """Pads to the longest question and answer of the batch; repeated images are put in once."""
         used, image_B = np.unique([row.image for row in rows], return_inverse=True)
+        if images_NSSC is None:
+            images_NSSC, used = np.empty((0, 0, 0, 3), np.uint8), used[:0]
         pixels_UCSS = torch.from_numpy(images_NSSC[used]).permute(0, 3, 1, 2).float().div_(255)
         pixels_UCSS -= torch.tensor(MEAN).view(3, 1, 1)
         pixels_UCSS /= torch.tensor(DEVIATION).view(3, 1, 1)
@@ -149,7 +159,7 @@ class Blip:
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
-        fused_BQD = self._fuse(network, batch)
+        fused_BQD = run_stages(self, network, batch)
         logits_BAV = network.text_decoder(  # type: ignore[operator]  # a module, not a tensor
             input_ids=batch.answer_BA,
             attention_mask=batch.answer_mask_BA,
@@ -171,7 +181,7 @@ class Blip:
         ``BlipForQuestionAnswering.generate`` lets the decoder attend to padding, so that an answer
         would depend on the longest question of its batch; hence the parts are called here.
         """
-        fused_BQD = self._fuse(network, batch)
+        fused_BQD = run_stages(self, network, batch)
         begin_B1 = torch.full((len(fused_BQD), 1), self.begin, device=fused_BQD.device)
         tokens_BA = network.text_decoder.generate(  # type: ignore[operator, union-attr]
             input_ids=begin_B1,
@@ -184,9 +194,15 @@ class Blip:
         )
         return [str(s) for s in self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)]
 
-    def _fuse(self, network: nn.Module, batch: Batch) -> Tensor:
+    def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
+        """Shape (U, T, D): the tokens of each image."""
+        encoded = network.vision_model(batch.pixels_UCSS)  # type: ignore[operator]
+        image_UTD: Tensor = encoded.last_hidden_state
+        return image_UTD
+
+    def _fuse(self, network: nn.Module, batch: Batch, image_UTD: Tensor | None) -> Tensor:
         """Shape (B, Q, D): the question's tokens after they have looked at the image."""
-        image_UTD = network.vision_model(batch.pixels_UCSS).last_hidden_state  # type: ignore[operator]
+        assert image_UTD is not None
         fused = network.text_encoder(  # type: ignore[operator]
             input_ids=batch.question_BQ,
             attention_mask=batch.question_mask_BQ,

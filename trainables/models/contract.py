@@ -10,9 +10,9 @@ A family also defines ``PRESETS``, a dict literal of well-known models of its sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -65,10 +65,40 @@ class Batch:
     question_mask_BQ: Tensor
     answer_BA: Tensor
     answer_mask_BA: Tensor
+    done: int = 0
+    """How many of the family's stages are done already; then there need be no pixels."""
+    state: Tensor | None = None
+    """What the last of them gave."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        fields: dict[str, Any] = vars(self)
+        moved = {name: t.to(device) for name, t in fields.items() if isinstance(t, Tensor)}
+        return Batch(**{**fields, **moved})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A piece of the way from a batch to its losses, which some slots compute and no other.
+
+    A family lists its stages in order; what is left is its last slot's. What stages give may be
+    computed once and kept, as long as nothing that they run is trained (``trainables.features``).
+    """
+
+    slots: tuple[str, ...]
+    per: Literal["image", "question"]
+    """What a row of the result is about: (U, T, D), or (B, Q, D) as long as the questions are."""
+    run: Callable[[nn.Module, Batch, Tensor | None], Tensor]
+    """From network, batch and what the stage before gave. A row does not depend on the others."""
+
+
+def run_stages(model: Model, network: nn.Module, batch: Batch, upto: int | None = None) -> Tensor:
+    """What the last stage gives, or the last before ``upto``; those done already are left out."""
+    state = batch.state
+    for stage in model.stages[batch.done : upto]:
+        state = stage.run(network, batch, state)
+    assert state is not None, "a family has at least one stage"
+    return state
 
 
 class Structure(Protocol):
@@ -109,11 +139,19 @@ class Model(Structure, Protocol):
     image_size: int
     """Pixels a side of the square images it takes."""
 
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The way to the losses up to the last slot, in order."""
+
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
         """One question as tokens."""
 
-    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any]) -> Batch:
-        """Rows as one padded batch; ``images_NSSC`` is uint8 RGB."""
+    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
+        """Rows as one padded batch; ``images_NSSC`` is uint8 RGB.
+
+        Each image of the rows is in the batch once, in the order of their indices. Without
+        ``images_NSSC`` there are no pixels, for who has what they become.
+        """
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """Shape (B,): for each question the mean negative log-likelihood of its answer's tokens.
