@@ -143,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     spend.add_argument("--seed", type=int, metavar="N", help="of search and training [0]")
     spend.add_argument("--seeds", type=int, metavar="N", help="confirmations of each arm [3]")
+    spend.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="worse by less than that is not worse [1]",
+    )
     where = parser.add_argument_group("where and how")
     where.add_argument(
         "--concurrency",

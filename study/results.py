@@ -17,7 +17,13 @@
 ``ood``                 one object for each dataset of ``--ood``, which no trial trained on:
                         ``data``; ``baselines`` (``majority`` of the training answers,
                         ``untuned``); ``arms`` (``arm, test`` as above); ``comparisons``
-``comparisons``         for each pair of arms ``first, second, difference`` in points, as ``test``
+``comparisons``         for each pair of arms, the better first: ``first, second``; ``parts``: for
+                        each accuracy ``difference`` in points, as ``test``; ``p`` and ``p_holm``,
+                        corrected for all pairs; ``margin``; ``finding`` (``better``, ``as_good``,
+                        ``not_worse``, ``undecided``: see ``study.verdict``) and ``sentence``;
+                        ``seeds, questions`` it rests on, ``seeds_share`` of its uncertainty; what
+                        would tell ``points_to_tell``: ``seeds_needed``, ``questions_needed`` (null:
+                        no number of them alone)
 ``trials``              every trial: ``trial, kind, arm, parameters, seed, outcome, error, rungs``
                         (``examples_seen, validation_loss, train_loss, seconds``), ``scores, costs``
 ``protocol``            settings, budget, rungs, model and data with digests, versions, commit, time
@@ -26,28 +32,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from study import answers, verdict
+from study import answers
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
-from trainables.data.scores import PARTS, collapsed, majority_baseline, part_of
+from study.scored import Scored, answer, scores_of
+from trainables.data.scores import PARTS, collapsed
 
 if TYPE_CHECKING:
-    from trainables.data.dataset import Dataset, Example
+    from trainables.data.dataset import Dataset
 
 FILE = "results.json"
-Array = np.ndarray[Any, Any]
 
 
 def collect(
@@ -57,10 +60,12 @@ def collect(
     dataset: Dataset,
     others: Mapping[str, Dataset],
     protocol: Mapping[str, Any],
+    *,
+    margin: float,
 ) -> dict[str, Any]:
     """Everything that ``results.json`` holds, from the ledger and the kept answers.
 
-    ``others`` are the datasets that confirmed trials were scored on too.
+    ``others`` are the datasets that confirmed trials were scored on too; ``margin`` is in points.
     """
     ledger, space = conductor.ledger, conductor.rules.space
     complete = [r for r in ledger.records.values() if r.outcome is Outcome.COMPLETE]
@@ -69,67 +74,37 @@ def collect(
         for arm in space.arms
     }
     untuned = [r for r in complete if r.spec.kind is Kind.UNTUNED]
-    scored = _Scored(folder=folder, confirmed=confirmed, untuned=untuned, train=dataset.train)
+    scored = Scored(
+        folder=folder, confirmed=confirmed, untuned=untuned, train=dataset.train, margin=margin
+    )
     test = scored.on("test", dataset.test)
     arms = [
-        _arm(arm, conductor, confirmed[arm], folder, dataset) | {"test": test["test"].get(arm)}
+        _arm(arm, conductor, confirmed[arm], folder, dataset) | {"test": test["arms"].get(arm)}
         for arm in space.arms
     ]
-    order = list(test["test"])
+    order = list(test["arms"])
+    arms.sort(key=lambda a: order.index(a["arm"]) if a["test"] else len(order))
     return {
         "version": 1,
         "study": name,
         "question": space.question,
-        "verdict": _sentence(order, test["comparisons"])
-        + _caveat(arms, test["baselines"]["majority"]["overall"]),
+        "verdict": answer(arms, test["comparisons"], test["baselines"]["majority"]["overall"]),
         "baselines": test["baselines"],
-        "arms": sorted(arms, key=lambda a: order.index(a["arm"]) if a["test"] else len(order)),
-        "comparisons": [asdict(comparison) for comparison in test["comparisons"]],
-        "ood": [_ood(data, scored.on(f"ood.{data}", other.test)) for data, other in others.items()],
+        "arms": arms,
+        "comparisons": test["comparisons"],
+        "ood": [
+            {"data": data, **_listed(scored.on(f"ood.{data}", other.test))}
+            for data, other in others.items()
+        ],
         "trials": [_trial(record) for record in ledger.records.values()],
         "protocol": dict(protocol),
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """What is known of the trials that were scored at the end."""
-
-    folder: Path
-    confirmed: Mapping[str, Sequence[TrialRecord]]
-    untuned: Sequence[TrialRecord]
-    train: Sequence[Example]
-
-    def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
-        """``test``: arm -> its estimates, the best first; ``baselines``; ``comparisons``. Of the
-        answers that were kept under ``name``."""
-        correct = {
-            arm: np.stack([_correct(self.folder, r, name) for r in records])
-            for arm, records in self.confirmed.items()
-            if records
-        }
-        ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
-        images = [example.image_id for example in examples]
-        return {
-            "test": {arm: _estimates(correct[arm], examples) for arm in ranked},
-            "baselines": {
-                "majority": majority_baseline(self.train, examples),
-                "untuned": _scores(self.untuned[0], name) if self.untuned else None,
-            },
-            "comparisons": [
-                verdict.compare(first, correct[first], second, correct[second], images)
-                for first, second in itertools.combinations(ranked, 2)
-            ],
-        }
-
-
-def _ood(data: str, scored: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "data": data,
-        "baselines": scored["baselines"],
-        "arms": [{"arm": arm, "test": test} for arm, test in scored["test"].items()],
-        "comparisons": [asdict(comparison) for comparison in scored["comparisons"]],
-    }
+def _listed(scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Of another dataset: the arms as a list, like those of the study."""
+    arms = [{"arm": arm, "test": test} for arm, test in scored["arms"].items()]
+    return {**scored, "arms": arms}
 
 
 def write(folder: Path, results: Mapping[str, Any]) -> Path:
@@ -186,7 +161,7 @@ def _arm(
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         found |= {
             "seeds": [
-                {"seed": r.spec.seed, "trial": r.spec.id, **_scores(r, "test")} for r in confirmed
+                {"seed": r.spec.seed, "trial": r.spec.id, **scores_of(r, "test")} for r in confirmed
             ],
             "collapsed": any(_collapsed(folder, r, dataset) for r in confirmed),
             "costs": costs,
@@ -194,55 +169,9 @@ def _arm(
     return found
 
 
-def _estimates(correct_SQ: Array, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """Accuracy of an arm in each part, over its seeds."""
-    images = np.asarray([example.image_id for example in examples])
-    found = {}
-    for part in PARTS:
-        chosen = part_of(part, examples)
-        estimate = verdict.Estimate(mean=math.nan, low=math.nan, high=math.nan)
-        if chosen.any():
-            estimate = verdict.estimate(correct_SQ[:, chosen], images[chosen].tolist())
-        found[part] = asdict(estimate)
-    return found
-
-
-def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
-    return np.asarray(answers.read(folder, record.spec.id, name)["correct"]).astype(float)
-
-
 def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
     given = answers.read(folder, record.spec.id, "test")["answer"].to_pylist()
     return collapsed(dataset.test, given)
-
-
-def _sentence(ranked: Sequence[str], comparisons: Sequence[verdict.Comparison]) -> str:
-    """What is known of the best arm: by how much it leads, and whom it cannot be told from."""
-    if not ranked:
-        return "No arm could be confirmed, so there is no answer."
-    if len(ranked) == 1:
-        return f"Only {ranked[0]} could be confirmed, so there is nothing to compare it with."
-    of_best = [c for c in comparisons if c.first == ranked[0]]
-    tied = [c for c in of_best if not c.told_apart]
-    if len(of_best) == 1:
-        return of_best[0].sentence()
-    if not tied:
-        return f"{ranked[0]} is better than every other arm. " + of_best[0].sentence()
-    names = ", ".join(c.second for c in tied)
-    return f"{ranked[0]} scores highest, but cannot be told apart from {names}. " + " ".join(
-        c.sentence() for c in tied
-    )
-
-
-def _caveat(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
-    """Winning means little for an arm that chance reaches too."""
-    weak = [arm["arm"] for arm in arms if arm["test"] and arm["test"]["overall"]["low"] <= majority]
-    if not weak:
-        return ""
-    return (
-        f" But {', '.join(weak)}: not shown to beat always giving the most frequent answer "
-        f"({majority:.1f}%)."
-    )
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:
@@ -259,12 +188,6 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "scores": record.scores,
         "costs": record.costs,
     }
-
-
-def _scores(record: TrialRecord, name: str) -> dict[str, float]:
-    """What a trial scored on a split, by measure."""
-    start = f"{name}."
-    return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
 
 
 def _mean(values: Sequence[float]) -> float:

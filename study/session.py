@@ -122,7 +122,15 @@ def _run(
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, workers, devices)
-    found = results.collect(plan.name, folder, conductor, plan.workload.dataset, others, described)
+    found = results.collect(
+        plan.name,
+        folder,
+        conductor,
+        plan.workload.dataset,
+        others,
+        described,
+        margin=settings.margin,
+    )
     files = [results.write(folder, found), report.write(folder, found)]
     track.finish(found["verdict"], results.metrics(found), files)
     show_results(console, found)

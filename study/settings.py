@@ -44,6 +44,8 @@ class Settings:
     seed: int = 0
     seeds: int = 3
     """Confirmations of each arm's best."""
+    margin: float = 1.0
+    """Points by which an arm may be worse and still count as not worse; set before the study."""
     deepspeed: str = "auto"
     precision: str = "auto"
 
@@ -57,6 +59,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        if not 0 < self.margin < 100:
+            raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if self.deepspeed not in ENGINES:
             raise unknown("value of --deepspeed", self.deepspeed, ENGINES)
         if self.precision not in PRECISIONS:
@@ -119,9 +123,11 @@ def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
     if begun["arms"] != _arms(space):
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
     for key, value in asdict(settings).items():
-        if begun["settings"][key] != value:
+        # A study that is older than a setting ran as its default says.
+        was = begun["settings"].get(key, getattr(Settings, key, None))
+        if was != value:
             raise BadInput(
-                f"study {name!r} was begun with {key}={begun['settings'][key]!r}, not {value!r}; "
+                f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
                 f"go on with --resume {name}, or give another --name"
             )
 

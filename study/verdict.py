@@ -1,119 +1,200 @@
-"""How sure the answer is: intervals and differences by a hierarchical bootstrap.
+"""What may be said of two arms: better, as good to within the margin, or not to be told apart.
 
-Two things make a score uncertain: which questions were asked (those about one image go together)
-and which seeds were drawn. Both are resampled; two arms are compared on the same questions.
+The numbers come from ``study.uncertainty``; here they become findings and sentences. The margin is
+what the user said beforehand does not matter, in points. The p-values of all pairs of arms are
+corrected for one another (Holm); an arm is called better only if that p-value is below 0.05 and
+the interval excludes zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
+from study.uncertainty import (
+    LEVEL,
+    MOST_SEEDS,
+    MOST_TIMES,
+    Estimate,
+    Luck,
+    Scores,
+    holm,
+    images_needed,
+    seeds_needed,
+)
+
 Array = np.ndarray[Any, Any]
-REPLICATES = 10_000
-LEVEL = 95
-"""Percent of the intervals."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean with its 95% interval; percent or percentage points."""
+class Finding(StrEnum):
+    """What is known of a pair."""
 
-    mean: float
-    low: float
-    high: float
+    BETTER = "better"
+    """One is better than the other."""
+    AS_GOOD = "as_good"
+    """Neither is worse than the other by more than the margin."""
+    NOT_WORSE = "not_worse"
+    """The one that scores higher is not worse by more than the margin; it may be better."""
+    UNDECIDED = "undecided"
+    """They cannot be told apart, and either may be worse by more than the margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far arm ``first`` is above ``second`` on the test split."""
+    """How far arm ``first`` is above ``second`` on the same questions."""
 
     first: str
     second: str
     difference: Estimate
+    p: float
+    """Two-sided, of this pair alone."""
+    p_holm: float
+    """Corrected for the other pairs."""
+    margin: float
+    """Points; a difference below it does not matter."""
+    seeds: int
+    """Seeds an arm that it rests on."""
+    questions: int
+    seeds_share: float
+    """How much of the uncertainty more seeds could remove; 0 to 1."""
+    points_to_tell: float
+    """The difference that ``seeds_needed`` and ``questions_needed`` are for: the one that was
+    found, or the margin if that is larger."""
+    seeds_needed: int | None
+    """Seeds an arm that would tell it on these questions, in 8 of 10 studies; None: no number."""
+    questions_needed: int | None
+    """The same for questions, with these seeds."""
 
     @property
     def told_apart(self) -> bool:
-        """The interval excludes zero."""
-        return self.difference.low > 0 or self.difference.high < 0
+        """One is better than the other."""
+        excludes_zero = self.difference.low > 0 or self.difference.high < 0
+        return excludes_zero and self.p_holm < (100 - LEVEL) / 100
+
+    @property
+    def finding(self) -> Finding:
+        """What is known of the pair."""
+        low, high = sorted((self._higher.low, self._higher.high))
+        if self.told_apart:
+            return Finding.BETTER
+        if low > -self.margin:
+            return Finding.AS_GOOD if high < self.margin else Finding.NOT_WORSE
+        return Finding.UNDECIDED
 
     def sentence(self) -> str:
         """What may be said of the pair."""
-        d = self.difference
-        first, second = (self.first, self.second) if d.mean >= 0 else (self.second, self.first)
-        low, high = sorted((abs(d.low), abs(d.high)))
-        if self.told_apart:
+        d = self._higher
+        turned = self.difference.mean < 0
+        first, second = (self.second, self.first) if turned else (self.first, self.second)
+        by = f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {self._p})"
+        margin = margin_in_words(self.margin)
+        match self.finding:
+            case Finding.BETTER:
+                small = f", which is less than {margin}" if d.high < self.margin else ""
+                return f"{first} is better than {second} by {by}{small}."
+            case Finding.AS_GOOD:
+                return (
+                    f"{second} is not worse than {first} by more than {margin}, nor {first} than "
+                    f"{second}: {first} is higher by {by}."
+                )
+            case Finding.NOT_WORSE:
+                return (
+                    f"{first} is not worse than {second} by more than {margin}, and may be better: "
+                    f"it is higher by {by}."
+                )
+            case Finding.UNDECIDED:
+                return (
+                    f"{first} and {second} cannot be told apart: {first} is higher by {by}. "
+                    + self.needed()
+                )
+
+    def needed(self) -> str:
+        """How much more it would take to tell the pair apart."""
+        if self.seeds < 2:
+            return "One seed an arm says nothing about the luck of seeds: confirm with more."
+        told = f"To tell {self.points_to_tell:.1f} points,"
+        seeds, questions = self.seeds_needed, self.questions_needed
+        more = [
+            f"{seeds - self.seeds} more seeds an arm" if seeds else "",
+            f"{_round(questions - self.questions):,} more questions" if questions else "",
+        ]
+        if not any(more):
             return (
-                f"{first} is better than {second} by {abs(d.mean):.1f} points "
-                f"({LEVEL}% interval {low:.1f} to {high:.1f})."
+                f"{told} neither {MOST_SEEDS} seeds an arm nor {MOST_TIMES} times the questions "
+                "would do: it takes more of both."
             )
-        sign = 1 if d.mean >= 0 else -1
-        low, high = sorted((sign * d.low, sign * d.high))
-        return (
-            f"{first} and {second} cannot be told apart: {first} is {abs(d.mean):.1f} points "
-            f"higher, {LEVEL}% interval {low:+.1f} to {high:+.1f}."
-        )
+        never = {
+            (True, False): " (more questions alone would not do)",
+            (False, True): " (more seeds alone would not do)",
+        }.get((bool(seeds), bool(questions)), "")
+        return f"{told} about {' or '.join(filter(None, more))} would be needed{never}."
+
+    @property
+    def _higher(self) -> Estimate:
+        """The difference, the higher minus the lower."""
+        d = self.difference
+        return d if d.mean >= 0 else Estimate(mean=-d.mean, low=-d.high, high=-d.low)
+
+    @property
+    def _p(self) -> str:
+        return "p < 0.001" if self.p_holm < 0.001 else f"p = {self.p_holm:.3f}"
 
 
-def estimate(correct_SQ: Array, images_Q: Sequence[str]) -> Estimate:
-    """Accuracy in percent over S seeds and Q questions.
-
-    Args:
-        correct_SQ: 1 where a seed's model answered a question correctly.
-        images_Q: each question's image: questions about one image are resampled together.
-    """
-    bootstrapped_R = _replicates(correct_SQ, images_Q, np.random.default_rng(0))
-    return _estimate(float(correct_SQ.mean()), bootstrapped_R)
+def margin_in_words(points: float) -> str:
+    """As in: worse by more than ..."""
+    return f"the margin of {points:g} point{'' if points == 1 else 's'}"
 
 
 def compare(
-    first: str, first_SQ: Array, second: str, second_SQ: Array, images_Q: Sequence[str]
-) -> Comparison:
-    """Difference in accuracy, first minus second, in percentage points; see ``estimate``.
+    correct: Mapping[str, Array], images_Q: Sequence[str], *, margin: float
+) -> tuple[dict[str, Estimate], list[Comparison]]:
+    """Each arm's accuracy, and every pair of arms in the order of ``correct``.
 
-    The questions of both arms are resampled together (they are the same), their seeds apart.
+    Args:
+        correct: arm -> 1 where a seed's model answered a question correctly; shape (S, Q).
+        images_Q: each question's image.
+        margin: points.
     """
-    drawn = np.random.default_rng(0)
-    weights_RC, first_SC, sizes_C = _clusters(first_SQ, images_Q, drawn)
-    _, second_SC, _ = _clusters(second_SQ, images_Q, drawn, draw=False)
-    difference_R = _means(weights_RC, first_SC, sizes_C, drawn) - _means(
-        weights_RC, second_SC, sizes_C, drawn
-    )
-    mean = float(first_SQ.mean() - second_SQ.mean())
-    return Comparison(first=first, second=second, difference=_estimate(mean, difference_R))
+    scores = Scores(correct, images_Q)
+    pairs = list(itertools.combinations(correct, 2))
+    differences = [scores.difference(first, second) for first, second in pairs]
+    adjusted = holm([difference.p for difference in differences])
+    comparisons = [
+        Comparison(
+            first=first,
+            second=second,
+            difference=difference.estimate,
+            p=difference.p,
+            p_holm=p_holm,
+            margin=margin,
+            seeds=difference.luck.count_S,
+            questions=len(images_Q),
+            **_power(difference.luck, difference.estimate, len(images_Q), margin, len(pairs)),
+        )
+        for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
+    ]
+    return {arm: scores.score(arm) for arm in correct}, comparisons
 
 
-def _replicates(correct_SQ: Array, images_Q: Sequence[str], drawn: np.random.Generator) -> Array:
-    weights_RC, correct_SC, sizes_C = _clusters(correct_SQ, images_Q, drawn)
-    return _means(weights_RC, correct_SC, sizes_C, drawn)
+def _power(
+    luck: Luck, difference: Estimate, questions: int, margin: float, tests: int
+) -> dict[str, Any]:
+    points = max(abs(difference.mean), margin)
+    images = images_needed(luck, points, tests)
+    return {
+        "seeds_share": luck.seeds_share,
+        "points_to_tell": points,
+        "seeds_needed": seeds_needed(luck, points, tests),
+        "questions_needed": round(images * questions / luck.count_C) if images else None,
+    }
 
 
-def _clusters(
-    correct_SQ: Array, images_Q: Sequence[str], drawn: np.random.Generator, *, draw: bool = True
-) -> tuple[Array, Array, Array]:
-    """Questions summed by image (C clusters), and how often each is in each of R resamples."""
-    _, cluster_Q = np.unique(np.asarray(images_Q), return_inverse=True)
-    clusters = int(cluster_Q.max()) + 1
-    sizes_C = np.bincount(cluster_Q, minlength=clusters)
-    correct_SC = np.stack([np.bincount(cluster_Q, row, clusters) for row in correct_SQ])
-    share = np.full(clusters, 1 / clusters)
-    weights_RC = drawn.multinomial(clusters, share, size=REPLICATES) if draw else sizes_C
-    return weights_RC, correct_SC, sizes_C
-
-
-def _means(weights_RC: Array, correct_SC: Array, sizes_C: Array, drawn: Any) -> Array:
-    """Accuracy of each resample of images and seeds."""
-    seeds = len(correct_SC)
-    weights_RS = drawn.multinomial(seeds, np.full(seeds, 1 / seeds), size=REPLICATES) / seeds
-    accuracy_RS = (weights_RC @ correct_SC.T) / (weights_RC @ sizes_C)[:, None]
-    means_R: Array = (weights_RS * accuracy_RS).sum(1)
-    return means_R
-
-
-def _estimate(mean: float, replicates_R: Array) -> Estimate:
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(replicates_R, [tail, 100 - tail])
-    return Estimate(mean=100 * mean, low=100 * float(low), high=100 * float(high))
+def _round(count: int) -> int:
+    """To two digits: more would promise too much."""
+    size = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // size) * size

@@ -1,67 +1,173 @@
+"""What is said of arms: findings and sentences follow from the numbers."""
+
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 
-from study.verdict import Comparison, Estimate, compare, estimate
-
-QUESTIONS, IMAGES = 400, 100
-images = [f"image {q % IMAGES}" for q in range(QUESTIONS)]
-
-
-def answers(accuracy: float, seeds: int, seed: int) -> np.ndarray:
-    drawn = np.random.default_rng(seed)
-    return (drawn.random((seeds, QUESTIONS)) < accuracy).astype(float)
+from study.scored import answer
+from study.uncertainty import Estimate
+from study.verdict import Comparison, Finding, compare
 
 
-def test_the_interval_of_independent_questions_is_the_binomial_one() -> None:
-    correct = answers(0.7, 1, 0)
-    found = estimate(correct, [str(q) for q in range(QUESTIONS)])
-    half = 196 * (correct.mean() * (1 - correct.mean()) / QUESTIONS) ** 0.5
-    assert found.mean == pytest.approx(100 * correct.mean())
-    assert found.mean - found.low == pytest.approx(half, rel=0.1)
-    assert found.high - found.mean == pytest.approx(half, rel=0.1)
-
-
-def test_questions_that_stand_or_fall_with_their_image_widen_it() -> None:
-    per_image = np.random.default_rng(0).random(IMAGES) < 0.7
-    correct = np.array([[float(per_image[q % IMAGES]) for q in range(QUESTIONS)]])
-    clustered = estimate(correct, images)
-    naive = estimate(correct, [str(q) for q in range(QUESTIONS)])
-    assert (clustered.high - clustered.low) > 1.7 * (naive.high - naive.low)
-
-
-def test_a_difference_on_the_same_questions_is_surer_than_its_parts() -> None:
-    hard = np.random.default_rng(0).random(QUESTIONS)
-    worse = np.stack([(hard < 0.60).astype(float)] * 2)
-    better = np.stack([(hard < 0.65).astype(float)] * 2)
-    found = compare("better", better, "worse", worse, images)
-    assert found.difference.mean == pytest.approx(100 * (better - worse).mean())
-    assert found.told_apart
-    alone = estimate(better, images)
-    assert found.difference.high - found.difference.low < (alone.high - alone.low) / 2
-
-
-def test_an_arm_cannot_be_told_from_itself_and_order_only_turns_the_sign() -> None:
-    one, two = answers(0.6, 3, 1), answers(0.6, 3, 2)
-    there, back = compare("a", one, "b", two, images), compare("b", two, "a", one, images)
-    assert there.difference.mean == pytest.approx(-back.difference.mean)
-    assert not compare("a", one, "a", one, images).told_apart
+def comparison(mean: float, low: float, high: float, p: float = 0.2, **changed: Any) -> Comparison:
+    given: dict[str, Any] = {
+        "first": "a",
+        "second": "b",
+        "difference": Estimate(mean=mean, low=low, high=high),
+        "p": p,
+        "p_holm": p,
+        "margin": 1.0,
+        "seeds": 3,
+        "questions": 1000,
+        "seeds_share": 0.5,
+        "points_to_tell": 1.5,
+        "seeds_needed": 9,
+        "questions_needed": 4321,
+    }
+    return Comparison(**given | changed)
 
 
 @pytest.mark.parametrize(
-    ("mean", "low", "high", "said"),
+    ("found", "finding", "said"),
     [
-        (3.0, 1.0, 5.0, "a is better than b by 3.0 points (95% interval 1.0 to 5.0)."),
-        (-3.0, -5.0, -1.0, "b is better than a by 3.0 points (95% interval 1.0 to 5.0)."),
         (
-            -1.0,
-            -4.0,
-            2.0,
-            "b and a cannot be told apart: b is 1.0 points higher, 95% interval -2.0 to +4.0.",
+            comparison(3.0, 1.0, 5.0, 0.004),
+            Finding.BETTER,
+            "a is better than b by 3.0 points (95% interval +1.0 to +5.0, p = 0.004).",
+        ),
+        (
+            comparison(-3.0, -5.0, -1.0, 0.0001),
+            Finding.BETTER,
+            "b is better than a by 3.0 points (95% interval +1.0 to +5.0, p < 0.001).",
+        ),
+        (
+            comparison(0.5, 0.1, 0.9, 0.01),
+            Finding.BETTER,
+            (
+                "a is better than b by 0.5 points (95% interval +0.1 to +0.9, p = 0.010), "
+                "which is less than the margin of 1 point."
+            ),
+        ),
+        (
+            comparison(-0.2, -0.8, 0.4),
+            Finding.AS_GOOD,
+            (
+                "a is not worse than b by more than the margin of 1 point, nor b than a: "
+                "b is higher by 0.2 points (95% interval -0.4 to +0.8, p = 0.200)."
+            ),
+        ),
+        (
+            comparison(-2.0, -4.5, 0.5),
+            Finding.NOT_WORSE,
+            (
+                "b is not worse than a by more than the margin of 1 point, and may be better: "
+                "it is higher by 2.0 points (95% interval -0.5 to +4.5, p = 0.200)."
+            ),
+        ),
+        (
+            comparison(-1.0, -4.0, 2.0),
+            Finding.UNDECIDED,
+            (
+                "b and a cannot be told apart: b is higher by 1.0 points (95% interval -2.0 to "
+                "+4.0, p = 0.200). To tell 1.5 points, about 6 more seeds an arm or 3,400 more "
+                "questions would be needed."
+            ),
         ),
     ],
 )
-def test_the_sentence_says_what_the_interval_does(
-    mean: float, low: float, high: float, said: str
+def test_the_sentence_says_what_the_numbers_do(
+    found: Comparison, finding: Finding, said: str
 ) -> None:
-    difference = Estimate(mean=mean, low=low, high=high)
-    assert Comparison(first="a", second="b", difference=difference).sentence() == said
+    assert found.finding == finding
+    assert found.sentence() == said
+
+
+def test_an_interval_that_excludes_zero_is_not_enough_among_many_pairs() -> None:
+    assert comparison(3.0, 0.2, 5.8, 0.04).finding == Finding.BETTER
+    assert comparison(3.0, 0.2, 5.8, 0.04, p_holm=0.4).finding == Finding.NOT_WORSE
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"questions_needed": None}, "6 more seeds an arm would be needed (more questions alone"),
+        ({"seeds_needed": None}, "about 3,400 more questions would be needed (more seeds alone"),
+        ({"seeds_needed": None, "questions_needed": None}, "it takes more of both"),
+        ({"seeds": 1}, "One seed an arm says nothing about the luck of seeds"),
+    ],
+)
+def test_what_would_be_needed(changed: dict[str, Any], said: str) -> None:
+    assert said in comparison(-1.0, -4.0, 2.0, **changed).sentence()
+
+
+def test_pairs_are_corrected_for_one_another() -> None:
+    drawn = np.random.default_rng(0)
+    hard = drawn.random(600)
+    chances = {"a": 0.70, "b": 0.66, "c": 0.66, "d": 0.30}
+    correct = {
+        arm: (hard + 0.1 * drawn.standard_normal((3, 600)) < chance).astype(float)
+        for arm, chance in chances.items()
+    }
+    images = [str(q // 3) for q in range(600)]
+    estimates, found = compare(correct, images, margin=1.0)
+    assert [(c.first, c.second) for c in found] == [
+        *(("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")),
+    ]
+    by_pair = {(c.first, c.second): c for c in found}
+    assert by_pair["a", "d"].told_apart and not by_pair["b", "c"].told_apart
+    assert all(c.p <= c.p_holm <= 6 * c.p + 1e-12 for c in found)
+    assert list(estimates) == list(chances)
+
+
+def arm(name: str, mean: float, *, trained: float = 100.0, seeds: int = 3) -> dict[str, Any]:
+    return {
+        "arm": name,
+        "test": {"overall": {"mean": mean, "low": mean - 5, "high": mean + 5}},
+        "seeds": [{}] * seeds,
+        "costs": {"trained_parameters": trained},
+    }
+
+
+def pair(second: str, found: Comparison) -> dict[str, Any]:
+    overall = {
+        "finding": found.finding,
+        "sentence": found.sentence(),
+        "margin": found.margin,
+        "difference": {"high": found.difference.high},
+    }
+    return {"first": "a", "second": second, "parts": {"overall": overall}}
+
+
+def test_the_answer_ranks_many_arms() -> None:
+    arms = [arm("a", 60), arm("b", 59.8, trained=20), arm("c", 57), arm("d", 40)]
+    said = answer(
+        arms,
+        [
+            pair("b", comparison(0.2, -0.4, 0.8)),
+            pair("c", comparison(3.0, -2.0, 8.0)),
+            pair("d", comparison(20.0, 15.0, 25.0, 0.0001)),
+        ],
+        majority=30.0,
+    )
+    assert said.startswith(
+        "a scores highest (60.0%): it is better than d; b is as good to within the margin of "
+        "1 point; it cannot be told apart from c. a and b cannot be told apart"
+    )
+    assert said.endswith("b trains 5.0 times fewer parameters than a.")
+
+
+def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
+    found = comparison(3.0, 1.0, 5.0, 0.004)
+    said = answer([arm("a", 34, seeds=1), arm("b", 31)], [pair("b", found)], majority=28.0)
+    assert said == (
+        f"{found.sentence()} But b: not shown to beat always giving the most frequent answer "
+        "(28.0%). One seed an arm: the luck of seeds is not in the intervals."
+    )
+
+
+def test_without_confirmed_arms_there_is_no_answer() -> None:
+    nothing = arm("a", math.nan) | {"test": None}
+    assert answer([nothing], [], 0.0) == "No arm could be confirmed, so there is no answer."
+    assert answer([arm("b", 60), nothing], [], 0.0).startswith("Only b could be confirmed")

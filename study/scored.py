@@ -1,0 +1,171 @@
+"""The arms on one set of questions: scores, baselines, comparisons, and the answer in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study import answers, verdict
+from study.records import TrialRecord
+from study.verdict import Comparison, Finding
+from trainables.data.scores import PARTS, majority_baseline, part_of
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import Example
+
+Array = np.ndarray[Any, Any]
+NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
+"""The score of a part without questions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The trials that were scored at the end, and what their scores are held against."""
+
+    folder: Path
+    """Of the study."""
+    confirmed: Mapping[str, Sequence[TrialRecord]]
+    """Arm -> its seeds."""
+    untuned: Sequence[TrialRecord]
+    train: Sequence[Example]
+    margin: float
+    """Points."""
+
+    def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
+        """Of the answers that were kept under ``name``: ``arms`` (arm -> part -> estimate, the best
+        first), ``comparisons`` and ``baselines``, as ``study.results`` describes them."""
+        correct = {
+            arm: np.stack([_correct(self.folder, record, name) for record in records])
+            for arm, records in self.confirmed.items()
+            if records
+        }
+        ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
+        images_Q = np.asarray([example.image_id for example in examples])
+        arms: dict[str, dict[str, Any]] = {arm: {} for arm in ranked}
+        pairs: dict[tuple[str, str], dict[str, Any]] = {}
+        for part in PARTS:
+            asked_Q = part_of(part, examples)
+            if not asked_Q.any():
+                for arm in ranked:
+                    arms[arm][part] = NOTHING
+                continue
+            estimates, comparisons = verdict.compare(
+                {arm: correct[arm][:, asked_Q] for arm in ranked},
+                images_Q[asked_Q].tolist(),
+                margin=self.margin,
+            )
+            for arm, estimate in estimates.items():
+                arms[arm][part] = asdict(estimate)
+            for comparison in comparisons:
+                pair = pairs.setdefault((comparison.first, comparison.second), {})
+                pair[part] = _plain(comparison)
+        return {
+            "arms": arms,
+            "baselines": {
+                "majority": majority_baseline(self.train, examples),
+                "untuned": scores_of(self.untuned[0], name) if self.untuned else None,
+            },
+            "comparisons": [
+                {"first": first, "second": second, "parts": parts}
+                for (first, second), parts in pairs.items()
+            ],
+        }
+
+
+def answer(
+    arms: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]], majority: float
+) -> str:
+    """What is known of the best arm, and of whom else one might take; as ``results.json`` has them.
+
+    ``majority`` is the score of always giving the most frequent answer.
+    """
+    ranked = [arm["arm"] for arm in arms if arm["test"]]
+    if not ranked:
+        return "No arm could be confirmed, so there is no answer."
+    caveats = _caveats(arms, majority)
+    if len(ranked) == 1:
+        return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
+    of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
+    if len(of_best) == 1:
+        (only,) = of_best.values()
+        return f"{only['sentence']}{_cheaper(arms, of_best)}{caveats}"
+    return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
+
+
+def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
+    """What a trial scored on a split, by measure."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
+
+
+def _ranking(
+    best: str, arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Of more than two arms: whom the best one beats, and whom it does not."""
+    found = {
+        finding: [a for a, c in of_best.items() if c["finding"] == finding] for finding in Finding
+    }
+    better, undecided = found[Finding.BETTER], found[Finding.UNDECIDED]
+    margin = verdict.margin_in_words(next(iter(of_best.values()))["margin"])
+    said = []
+    if len(better) == len(of_best):
+        return f"{best} is better than every other arm. {of_best[better[0]]['sentence']}"
+    if better:
+        said.append(f"it is better than {_names(better)}")
+    if found[Finding.AS_GOOD]:
+        said.append(f"{_names(found[Finding.AS_GOOD])} is as good to within {margin}")
+    if found[Finding.NOT_WORSE]:
+        others = _names(found[Finding.NOT_WORSE])
+        said.append(f"it is not worse than {others} by more than {margin}, and may be better")
+    if undecided:
+        said.append(f"it cannot be told apart from {_names(undecided)}")
+    mean = arms[0]["test"]["overall"]["mean"]
+    closest = of_best[undecided[0]]["sentence"] if undecided else ""
+    return f"{best} scores highest ({mean:.1f}%): {'; '.join(said)}. {closest}".rstrip()
+
+
+def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]) -> str:
+    """The arm that trains least of those shown not to be worse than the best by the margin."""
+    trained = {a["arm"]: a["costs"]["trained_parameters"] for a in arms if a["test"]}
+    best = next(iter(trained))
+    as_good = [a for a, c in of_best.items() if c["difference"]["high"] < c["margin"]]
+    least = min(as_good, key=lambda arm: trained[arm], default=best)
+    if trained[least] >= trained[best]:
+        return ""
+    return (
+        f" {least} trains {trained[best] / trained[least]:.1f} times fewer parameters than {best}."
+    )
+
+
+def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
+    """Winning means little for an arm that chance reaches too."""
+    tested = [arm for arm in arms if arm["test"]]
+    weak = [arm["arm"] for arm in tested if arm["test"]["overall"]["low"] <= majority]
+    said = ""
+    if weak:
+        said += (
+            f" But {_names(weak)}: not shown to beat always giving the most frequent answer "
+            f"({majority:.1f}%)."
+        )
+    if any(len(arm["seeds"]) < 2 for arm in tested):
+        said += " One seed an arm: the luck of seeds is not in the intervals."
+    return said
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    plain = asdict(comparison)
+    del plain["first"], plain["second"]
+    return plain | {"finding": comparison.finding, "sentence": comparison.sentence()}
+
+
+def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
+    return np.asarray(answers.read(folder, record.spec.id, name)["correct"]).astype(float)
+
+
+def _names(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
