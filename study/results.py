@@ -13,7 +13,8 @@
                         (``seed, trial`` and all scores); ``collapsed``: a seed's
                         answers hardly depend on the question; ``costs`` (means of the
                         confirmations): ``trained_parameters, trained_percent, seconds``
-                        (device-seconds), ``peak_memory_gib``; ``search_seconds``: all its trials
+                        (device-seconds), ``peak_memory_gib``, ``adapter_mib`` (what is trained, in
+                        fp32); ``search_seconds``: all its trials
 ``ood``                 one object for each dataset of ``--ood``, which no trial trained on:
                         ``data``; ``baselines`` (``majority`` of the training answers,
                         ``untuned``); ``arms`` (``arm, test`` as above); ``comparisons``
@@ -24,8 +25,14 @@
                         ``seeds, questions`` it rests on, ``seeds_share`` of its uncertainty; what
                         would tell ``points_to_tell``: ``seeds_needed``, ``questions_needed`` (null:
                         no number of them alone)
-``trials``              every trial: ``trial, kind, arm, parameters, seed, outcome, error, rungs``
-                        (``examples_seen, validation_loss, train_loss, seconds``), ``scores, costs``
+``efficiency``          ``pareto``: cost -> arms that none beats for less; ``budget``: the score
+                        that a search is expected to end with (``arms``: ``seconds, mean, low,
+                        high``; ``leaders``: ``seconds, arm, chance, expected``; ``untuned``), null
+                        if there is none; ``learning_rates``: arm -> ``best, low, high, decades``,
+                        ``open_low, open_high``, at ``examples_seen``: see ``study.efficiency``
+``trials``              every trial: ``trial, kind, arm, parameters, lr, seed, outcome, error``;
+                        ``rungs`` (``examples_seen, validation_loss, train_loss, seconds``);
+                        ``scores, costs``
 ``protocol``            settings, budget, rungs, model and data with digests, versions, commit, time
 ======================  =====================================================================
 """
@@ -41,7 +48,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import answers
+from study import answers, efficiency
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 from study.scored import Scored, answer, scores_of
@@ -51,6 +58,8 @@ if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
 FILE = "results.json"
+BYTES = 4
+"""Of a trained parameter: they are kept in fp32, whatever the precision of the rest."""
 
 
 def collect(
@@ -63,7 +72,7 @@ def collect(
     *,
     margin: float,
 ) -> dict[str, Any]:
-    """Everything that ``results.json`` holds, from the ledger and the kept answers.
+    """What ``results.json`` holds, from the ledger and the kept answers; JSON and nothing else.
 
     ``others`` are the datasets that confirmed trials were scored on too; ``margin`` is in points.
     """
@@ -84,7 +93,7 @@ def collect(
     ]
     order = list(test["arms"])
     arms.sort(key=lambda a: order.index(a["arm"]) if a["test"] else len(order))
-    return {
+    found = {
         "version": 1,
         "study": name,
         "question": space.question,
@@ -96,9 +105,12 @@ def collect(
             {"data": data, **_listed(scored.on(f"ood.{data}", other.test))}
             for data, other in others.items()
         ],
+        "efficiency": _efficiency(arms, conductor, untuned),
         "trials": [_trial(record) for record in ledger.records.values()],
         "protocol": dict(protocol),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(_without_nan(found), allow_nan=False))
+    return plain
 
 
 def _listed(scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def write(folder: Path, results: Mapping[str, Any]) -> Path:
     """Write ``results.json``; whole or not at all."""
     path = folder / FILE
     partial = path.with_suffix(f".partial-{os.getpid()}")
-    text = json.dumps(_without_nan(results), indent=2, allow_nan=False)
+    text = json.dumps(results, indent=2, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return path
@@ -132,7 +144,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, float]:
             for part in PARTS:
                 name = f"{arm['arm']}.ood.{other['data']}.{part}_percent"
                 found[name] = arm["test"][part]["mean"]
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _arm(
@@ -159,6 +171,7 @@ def _arm(
         }
     if confirmed:
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
+        costs["adapter_mib"] = costs["trained_parameters"] * BYTES / 2**20
         found |= {
             "seeds": [
                 {"seed": r.spec.seed, "trial": r.spec.id, **scores_of(r, "test")} for r in confirmed
@@ -167,6 +180,20 @@ def _arm(
             "costs": costs,
         }
     return found
+
+
+def _efficiency(
+    arms: list[dict[str, Any]], conductor: Conductor, untuned: list[TrialRecord]
+) -> dict[str, Any]:
+    searched: dict[str, list[TrialRecord]] = {arm["arm"]: [] for arm in arms}
+    for record in conductor.ledger.of_kind(Kind.SEARCH):
+        searched[record.spec.arm].append(record)
+    start = untuned[0].scores.get("validation.overall", 0.0) if untuned else 0.0
+    return {
+        "pareto": efficiency.pareto(arms),
+        "budget": efficiency.budget_curves(searched, start),
+        "learning_rates": efficiency.learning_rates(searched),
+    }
 
 
 def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
@@ -181,6 +208,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "kind": spec.kind,
         "arm": spec.arm,
         "parameters": dict(spec.parameters),
+        "lr": spec.lr,
         "seed": spec.seed,
         "outcome": record.outcome,
         "error": record.error,

@@ -93,7 +93,8 @@ def answer(
     of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
     if len(of_best) == 1:
         (only,) = of_best.values()
-        return f"{only['sentence']}{_cheaper(arms, of_best)}{caveats}"
+        types = _by_type(comparisons[0]["parts"])
+        return f"{only['sentence']}{types}{_cheaper(arms, of_best)}{caveats}"
     return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
 
 
@@ -127,6 +128,18 @@ def _ranking(
     mean = arms[0]["test"]["overall"]["mean"]
     closest = of_best[undecided[0]]["sentence"] if undecided else ""
     return f"{best} scores highest ({mean:.1f}%): {'; '.join(said)}. {closest}".rstrip()
+
+
+def _by_type(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of two arms: on which type of question alone one is better, if that is not so of all."""
+    differing = [
+        f" On {part} questions alone {parts[part]['sentence']}"
+        for part in ("open", "closed")
+        if part in parts
+        and parts[part]["finding"] == Finding.BETTER
+        and parts["overall"]["finding"] != Finding.BETTER
+    ]
+    return "".join(differing)
 
 
 def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]) -> str:

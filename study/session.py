@@ -131,7 +131,7 @@ def _run(
         described,
         margin=settings.margin,
     )
-    files = [results.write(folder, found), report.write(folder, found)]
+    files = [results.write(folder, found), *report.write(folder, found)]
     track.finish(found["verdict"], results.metrics(found), files)
     show_results(console, found)
     if track.error:

@@ -210,7 +210,8 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
         scores = results["baselines"][name]
         if scores:
             note = {"untuned": "the base model as it is", "majority": "the most frequent answer"}
-            values = (f"{scores[part]:.1f}" for part in ("overall", "open", "closed"))
+            parts = (scores[part] for part in ("overall", "open", "closed"))
+            values = ("-" if value is None else f"{value:.1f}" for value in parts)
             table.add_row(name, note[name], *values, style="dim")
     console.print(table)
     console.print()
@@ -238,7 +239,7 @@ def _short(value: Any) -> str:
 
 
 def _interval(estimate: Mapping[str, float]) -> str:
-    if estimate["mean"] != estimate["mean"]:
+    if estimate["mean"] is None:
         return "-"
     return f"{estimate['mean']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f})"
 

@@ -18,7 +18,7 @@ often the test sees a difference where there is none, beside the plain ways to d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,31 +246,39 @@ def seeds_needed(luck: Luck, points: float, tests: int = 1) -> int | None:
 
     ``tests`` are corrected for by the smallest level of Holm's.
     """
-    tried = range(luck.count_S + 1, MOST_SEEDS + 1)
-    return next((s for s in tried if _tells(luck, s, luck.count_C, points, tests)), None)
+
+    def tells(seeds: int) -> bool:
+        return _tells(luck, seeds, luck.count_C, points, tests)
+
+    return _fewest(tells, luck.count_S + 1, MOST_SEEDS)
 
 
 def images_needed(luck: Luck, points: float, tests: int = 1) -> int | None:
     """The same for images, with the same seeds; None if ``MOST_TIMES`` as many are too few."""
-    low, high = luck.count_C + 1, luck.count_C * MOST_TIMES
-    if not _tells(luck, luck.count_S, high, points, tests):
+
+    def tells(images: int) -> bool:
+        return _tells(luck, luck.count_S, images, points, tests)
+
+    return _fewest(tells, luck.count_C + 1, luck.count_C * MOST_TIMES)
+
+
+def _fewest(tells: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number that tells: more tell whatever fewer do."""
+    if not tells(high):
         return None
     while low < high:
         middle = (low + high) // 2
-        if _tells(luck, luck.count_S, middle, points, tests):
-            high = middle
-        else:
-            low = middle + 1
+        low, high = (low, middle) if tells(middle) else (middle + 1, high)
     return low
 
 
 def _tells(luck: Luck, seeds: int, images: int, points: float, tests: int) -> bool:
-    from scipy.stats import norm, t
+    """Whether the difference is seen in ``POWER`` of all studies."""
+    from scipy.special import stdtrit
 
     level = 1 - (100 - LEVEL) / 200 / tests
-    free = luck.freedom(seeds, images)
-    distribution = t(free) if np.isfinite(free) else norm
-    far = float(distribution.ppf(level) + distribution.ppf(POWER))
+    free = min(luck.freedom(seeds, images), 1e9)
+    far = float(stdtrit(free, level) + stdtrit(free, POWER))
     return far * float(np.sqrt(luck.variance(seeds, images))) <= points / 100
 
 

@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from study.conductor import Conductor, Observer, Rules
 from study.ledger import Ledger
+from tests.study.finished import collected
 from tests.study.made_up import rules
 
 
@@ -17,3 +19,9 @@ def begin(tmp_path: Path) -> Callable[..., Conductor]:
         return Conductor(given or rules(), Ledger(tmp_path / folder), observers)
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of a made-up study of five arms. Not to be changed."""
+    return collected(tmp_path_factory.mktemp("finished"), ood=True)

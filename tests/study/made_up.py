@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.conductor import Conductor, Rules
@@ -42,9 +44,13 @@ def rung(spec: TrialSpec, examples_seen: int) -> Rung:
     )
 
 
-def play(conductor: Conductor, spec: TrialSpec) -> Outcome:
+def play(
+    conductor: Conductor,
+    spec: TrialSpec,
+    costs: Mapping[str, float] = MappingProxyType({"seconds": 1.0}),
+    scores: Mapping[str, float] = MappingProxyType({"validation.overall": 50.0}),
+) -> Outcome:
     """Run one trial to its end, from where it stood."""
-    costs, scores = {"seconds": 1.0}, {"validation.overall": 50.0}
     seen = conductor.ledger.records[spec.id].examples_seen
     for stop in (stop for stop in spec.stops if stop > seen):
         goes_on = conductor.reported(spec.id, rung(spec, stop))

@@ -1,67 +1,28 @@
-"""The page that a study leaves: everything in it, and nothing in it is taken for markup."""
+"""The page that a study leaves: everything in it, nothing taken for markup, and a browser draws it.
 
-import math
+The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
+"""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from study import report, results
+from tests.study.finished import SPACE
 
 SCRIPT = '<script>alert("&")</script>'
-ESTIMATE = {"mean": 50.0, "low": 40.0, "high": 60.0}
-SCORES = dict.fromkeys(
-    ("overall", "open", "closed", "yes_no", "other", "token_recall", "token_f1"), 50.0
-)
-OUTCOMES = {"complete": 1, "pruned": 2, "diverged": 0, "out_of_memory": 0, "failed": 1}
-
-
-def found(**changed: Any) -> dict[str, Any]:
-    """The results of a small study, as ``study.results`` describes them."""
-    test = dict.fromkeys(("overall", "open", "closed", "yes_no", "other"), ESTIMATE)
-    arm = {
-        "arm": "lora",
-        "trials": OUTCOMES,
-        "best": {"trial": "t", "parameters": {"lr": 0.001}, "validation_loss": 1.0},
-        "test": test,
-        "seeds": [{"seed": 1, "trial": "t", **SCORES}],
-        "collapsed": False,
-        "costs": {"trained_parameters": 9.0, "trained_percent": 1, "seconds": 2.0}
-        | {"peak_memory_gib": 1.0},
-        "search_seconds": 3.0,
-    }
-    unconfirmed = {"arm": "ia3", "best": None, "test": None, "seeds": [], "costs": {}}
-    trial = {
-        "trial": "t",
-        "kind": "search",
-        "arm": "lora",
-        "parameters": {"lr": 0.001},
-        "seed": 0,
-        "outcome": "failed",
-        "error": "RuntimeError: no",
-        "rungs": [],
-        "scores": {},
-        "costs": {},
-    }
-    return {
-        "version": 1,
-        "study": "one",
-        "question": "Which?",
-        "verdict": "Nobody knows.",
-        "baselines": {"majority": SCORES, "untuned": None},
-        "arms": [arm, arm | unconfirmed],
-        "comparisons": [{"first": "lora", "second": "ia3", "difference": ESTIMATE}],
-        "ood": [
-            {
-                "data": "slake",
-                "baselines": {"majority": SCORES, "untuned": SCORES},
-                "arms": [{"arm": "lora", "test": test}],
-                "comparisons": [],
-            }
-        ],
-        "trials": [trial],
-        "protocol": {"begun": "now", "command": "python", "data": {"findings": ["warn: two"]}},
-        **changed,
-    }
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FIGURES = 3 + 1 + 3 + 1 + 4 + 4 + 1
+"""Panels: scores, differences, Pareto, budget, learning curves and rates of four arms, parallel."""
 
 
 class Tags(HTMLParser):
@@ -69,36 +30,167 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.text = ""
+        self.outside: list[str] = []
+        """Addresses that the page would fetch something from."""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
+        values = [value or "" for name, value in attrs if name in ("src", "href")]
+        self.outside += [value for value in values if value != "data:,"]
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
-def test_it_shows_what_was_found(tmp_path: Path) -> None:
-    page = Tags(report.write(tmp_path, found()).read_text(encoding="utf-8"))
-    for part in ("Which?", "Nobody knows.", "not confirmed", "RuntimeError: no", "warn: two"):
-        assert part in page.text
-    assert "On slake, which no model trained on" in page.text
+def page_of(folder: Path, found: dict[str, Any]) -> Tags:
+    return Tags(report.write(folder, found)[0].read_text(encoding="utf-8"))
 
 
-def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
-    trial = found()["trials"][0] | {"error": SCRIPT, "parameters": {SCRIPT: 1}}
-    data = {"findings": [SCRIPT]}
-    protocol = {"begun": SCRIPT, "command": SCRIPT, "data": data, SCRIPT: SCRIPT}
-    mean = found(question=SCRIPT, verdict=SCRIPT, study=SCRIPT, trials=[trial], protocol=protocol)
-    page = Tags(report.write(tmp_path, mean).read_text(encoding="utf-8"))
-    assert "script" not in page.tags
-    assert page.text.count('alert("&")') >= 7
+def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
+    page = page_of(tmp_path, found)
+    told = [SPACE.question, found["verdict"], "not confirmed", "RuntimeError: <no> & never"]
+    told += ["warn: two lookalikes", "On other set, which no model trained on", "cannot be told"]
+    for part in told:
+        assert part in page.text, part
+    assert page.tags.count("svg") == FIGURES + len(SPACE.arms), "the legend has one an arm"
+    assert page.outside == []
 
 
-def test_results_are_json_even_where_there_is_no_number(tmp_path: Path) -> None:
-    nothing = {"mean": math.nan, "low": math.nan, "high": math.nan}
-    path = results.write(tmp_path, {"test": nothing, "bound": math.inf, "list": [1.5]})
-    text = path.read_text(encoding="utf-8")
-    assert '"mean": null' in text and '"bound": null' in text and "1.5" in text
+def test_text_of_users_is_never_markup(found: dict[str, Any], tmp_path: Path) -> None:
+    text = json.dumps(found)
+    text = text.replace('"lora', f'"{json.dumps(SCRIPT)[1:-1]}').replace("lora.rank", SCRIPT[:8])
+    hostile = json.loads(text)
+    hostile["protocol"] |= {"begun": SCRIPT, "command": SCRIPT, SCRIPT: SCRIPT}
+    hostile |= {"question": SCRIPT, "verdict": SCRIPT, "study": SCRIPT}
+    hostile["trials"][0]["error"] = SCRIPT
+    page = page_of(tmp_path, hostile)
+    assert page.tags.count("script") == 1, "only the page's own"
+    assert page.text.count('alert("&")') >= 20
+
+
+def test_a_study_in_which_nothing_worked_has_a_report_too(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    lost = {"test": None, "best": None, "seeds": [], "costs": {}}
+    nothing = found | {
+        "arms": [arm | lost for arm in found["arms"]],
+        "comparisons": [],
+        "ood": [],
+        "trials": [],
+        "baselines": {"majority": found["baselines"]["majority"], "untuned": None},
+        "efficiency": {
+            "pareto": {cost: [] for cost in found["efficiency"]["pareto"]},
+            "budget": None,
+            "learning_rates": dict.fromkeys(SPACE.arms),
+        },
+    }
+    page = page_of(tmp_path, nothing)
+    assert page.text.count("not confirmed") == 5
+    assert page.tags.count("svg") == 5, "the legend's"
+
+
+def test_tables_lie_beside_it(found: dict[str, Any], tmp_path: Path) -> None:
+    files = {path.name: path.read_text(encoding="utf-8") for path in report.write(tmp_path, found)}
+    rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
+    assert [row["arm"] for row in rows[:5]] == [arm["arm"] for arm in found["arms"]]
+    assert float(rows[0]["overall_mean"]) == found["arms"][0]["test"]["overall"]["mean"]
+    assert len(list(csv.DictReader(io.StringIO(files["comparisons.csv"])))) == 6 * 5
+    assert len(list(csv.DictReader(io.StringIO(files["trials.csv"])))) == len(found["trials"])
+    latex = files["results.tex"]
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    best = found["arms"][0]
+    assert f"{best['arm']} & {best['test']['overall']['mean']:.1f} {{" in latex
+
+
+def test_latex_is_escaped(found: dict[str, Any], tmp_path: Path) -> None:
+    text = json.dumps(found).replace('"layernorm"', '"50%_of_{it} & more"')
+    report.write(tmp_path, json.loads(text))
+    latex = (tmp_path / "results.tex").read_text(encoding="utf-8")
+    assert r"50\%\_of\_\{it\} \& more &" in latex
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    given = [sys.executable, "-m", "study.report", *arguments]
+    return subprocess.run(given, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_writes_it_anew(found: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    results.write(tmp_path / "one", found)
+    done = command("one", "--storage", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(tmp_path / "one" / "report.html")
+    assert found["verdict"] in Tags((tmp_path / "one" / "report.html").read_text()).text
+    said = command("oen", "--storage", str(tmp_path))
+    assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
+    results.write(tmp_path / "one", found | {"version": 99})
+    said = command("one", "--storage", str(tmp_path))
+    assert said.returncode == 2 and "is of version 99; this reads 1" in said.stderr
+
+
+PROBE = """
+<script>
+const errors = [];
+addEventListener("error", (event) => errors.push(event.message));
+addEventListener("load", () => {
+  const size = (svg) => { const box = svg.getBBox(); return box.width > 100 && box.height > 40; };
+  const mark = document.querySelector("main svg .mark");
+  const at = mark.getBoundingClientRect();
+  mark.dispatchEvent(new PointerEvent("pointermove",
+    { bubbles: true, clientX: at.x + 2, clientY: at.y + 2 }));
+  const told = document.getElementById("tip").textContent;
+  document.querySelector("nav button").click();
+  const dim = [...document.querySelectorAll("main svg .mark:not(.on)")];
+  const style = getComputedStyle(document.body);
+  document.body.dataset.probe = JSON.stringify({
+    errors,
+    figures: document.querySelectorAll("main svg").length,
+    drawn: [...document.querySelectorAll("main svg")].filter(size).length,
+    colours: new Set([...document.querySelectorAll("nav .mark")]
+      .map((m) => getComputedStyle(m).fill)).size,
+    told,
+    chosen: document.querySelectorAll("main svg .on").length,
+    dimmed: dim.length > 0,
+    wide: document.documentElement.scrollWidth > innerWidth,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    paper: style.backgroundColor,
+  });
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_draws_it(found: dict[str, Any], tmp_path: Path, dark: bool) -> None:
+    assert CHROMIUM is not None
+    page = report.write(tmp_path, found)[0]
+    probed = page.read_text(encoding="utf-8").replace("<head>", "<head>" + PROBE, 1)
+    page.write_text(probed, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1100,900"),
+            *(f"--blink-settings=preferredColorScheme={0 if dark else 1}",),
+            *("--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"),
+            page.as_uri(),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = re.search(r'data-probe="([^"]*)"', done.stdout)
+    assert said is not None, done.stderr[-2000:]
+    seen = json.loads(said[1].replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
+    assert seen["errors"] == [] and "CONSOLE" not in done.stderr
+    assert seen["figures"] == seen["drawn"] == FIGURES
+    assert seen["colours"] == len(SPACE.arms)
+    assert "overall: " in seen["told"], "a pointer over a mark shows what it stands for"
+    assert seen["chosen"] > 0 and seen["dimmed"]
+    assert not seen["wide"], "the page itself never scrolls sideways"
+    assert seen["dark"] is dark
+    assert seen["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")

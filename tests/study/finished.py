@@ -1,0 +1,119 @@
+"""A study that has come to its end without a model: made-up losses and answers, real records."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search_spaces.declare import Arm, Choice, LogUniform, Space, method
+from study import answers, results
+from study.conductor import Conductor
+from study.ledger import Ledger
+from study.records import Kind, Outcome, TrialSpec
+from tests.study.made_up import play, rules
+from trainables.data.dataset import Dataset, Example
+from trainables.data.scores import score
+
+LR = LogUniform(1e-5, 1e-1)
+SPACE = Space(
+    question="Which of <five> arms & why?",
+    arms={
+        "layernorm": Arm(everywhere=method("layernorm"), lr=LR),
+        "lora": Arm(everywhere=method("lora", rank=Choice(2, 8, 32)), lr=LR),
+        "full": Arm(everywhere=method("full"), lr=LR),
+        "ia3": Arm(everywhere=method("ia3"), lr=LR),
+        "bitfit": Arm(everywhere=method("bitfit"), lr=LR),
+    },
+)
+CHANCES = {"lora": 0.72, "layernorm": 0.71, "full": 0.66, "ia3": 0.4, "untuned": 0.35}
+TRAINED = {"lora": 90_000, "layernorm": 9_000, "full": 4_000_000, "ia3": 6_000, "untuned": 0}
+PROTOCOL: dict[str, Any] = {
+    "command": "python -m study.launch --space made_up",
+    "begun": "2026-01-01 00:00:00 +0000",
+    "settings": {"space": "made_up", "margin": 1.0, "ood": None},
+    "budget": {"trials": 40},
+    "data": {"name": "made up", "questions": {"test": 400}, "findings": ["warn: two lookalikes"]},
+    "versions": {"python": "3.11"},
+}
+
+
+def dataset(name: str = "made up") -> Dataset:
+    """100 test images, four questions each: two open ones, two of yes or no."""
+    examples = []
+    for image in range(100):
+        for number in range(4):
+            closed = number % 2 == 0
+            word = ("yes", "no")[(image + number // 2) % 2] if closed else f"w{image % 7}"
+            examples.append(
+                Example(
+                    question_id=f"{image}-{number}",
+                    image_id=f"i{image}",
+                    image=Path(f"/nowhere/{image}.png"),
+                    question="?",
+                    answer=word,
+                    answer_type="closed" if closed else "open",
+                )
+            )
+    test = tuple(examples)
+    return Dataset(
+        name=name,
+        description="made up",
+        train=test[:40],
+        validation=test[:40],
+        test=test,
+        contents={},
+        digest="0",
+    )
+
+
+def finish(conductor: Conductor, folder: Path, splits: Mapping[str, Dataset]) -> None:
+    """Run all trials; arm ``bitfit`` never comes far enough to be confirmed."""
+    while not conductor.done:
+        spec = conductor.next()
+        assert spec is not None
+        if spec.arm == "bitfit":
+            error = "RuntimeError: <no> & never"
+            conductor.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error=error)
+        elif spec.kind is Kind.SEARCH:
+            play(conductor, spec, _costs(spec), {"validation.overall": _validation(spec)})
+        else:
+            play(conductor, spec, _costs(spec), _scores(spec, folder, splits))
+
+
+def collected(
+    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False
+) -> dict[str, Any]:
+    """The results of a whole made-up study in ``folder``."""
+    others = {"other set": dataset("other set")} if ood else {}
+    splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}
+    conductor = Conductor(rules(space=space, trials=trials), Ledger(folder))
+    finish(conductor, folder, splits)
+    return results.collect("one", folder, conductor, dataset(), others, PROTOCOL, margin=1.0)
+
+
+def _costs(spec: TrialSpec) -> dict[str, float]:
+    trained = TRAINED[spec.arm]
+    return {
+        "seconds": 10.0 + trained / 1e6,
+        "peak_memory_gib": 1.0 + trained / 1e7,
+        "trained_parameters": trained,
+        "trained_percent": trained / 4e4,
+    }
+
+
+def _validation(spec: TrialSpec) -> float:
+    return 100 * CHANCES[spec.arm] - random.Random(spec.id).random()
+
+
+def _scores(spec: TrialSpec, folder: Path, splits: Mapping[str, Dataset]) -> dict[str, float]:
+    scores, trial = {"validation.overall": _validation(spec)}, spec.id
+    for name, data in splits.items():
+        given = []
+        for example in data.test:
+            # Hard questions are hard for all arms; the rest is luck of the seed.
+            hard = random.Random(f"{example.question_id} {name}").random()
+            luck = random.Random(f"{trial} {example.question_id}").gauss(0, 0.1)
+            given.append(example.answer if hard + luck < CHANCES[spec.arm] else "wrong")
+        answers.write(folder, spec.id, name, data.test, given)
+        scores |= {f"{name}.{part}": value for part, value in score(data.test, given).items()}
+    return scores

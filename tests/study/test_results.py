@@ -1,0 +1,68 @@
+"""``results.json`` of a made-up study: what was found, from records and kept answers alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import results
+
+
+def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: dict[str, Any]) -> None:
+    arms = found["arms"]
+    assert {arms[0]["arm"], arms[1]["arm"]} == {"lora", "layernorm"}
+    assert [arm["arm"] for arm in arms[2:]] == ["full", "ia3", "bitfit"]
+    assert arms[-1]["test"] is None and arms[-1]["best"] is None
+    means = [arm["test"]["overall"]["mean"] for arm in arms[:-1]]
+    assert means == sorted(means, reverse=True)
+    for arm in arms[:-1]:
+        seeds = [seed["overall"] for seed in arm["seeds"]]
+        assert arm["test"]["overall"]["mean"] == pytest.approx(sum(seeds) / len(seeds))
+
+
+def test_every_pair_is_compared_in_every_part(found: dict[str, Any]) -> None:
+    assert len(found["comparisons"]) == 6
+    for pair in found["comparisons"]:
+        assert set(pair["parts"]) == {"overall", "open", "closed", "yes_no", "other"}
+        assert pair["parts"]["overall"]["questions"] == 400
+        assert pair["parts"]["open"]["questions"] == 200
+    findings = {
+        frozenset((c["first"], c["second"])): c["parts"]["overall"] for c in found["comparisons"]
+    }
+    assert findings[frozenset(("lora", "ia3"))]["finding"] == "better"
+    assert findings[frozenset(("lora", "layernorm"))]["finding"] != "better"
+
+
+def test_the_verdict_names_the_best_and_says_less_of_the_second(found: dict[str, Any]) -> None:
+    assert found["verdict"].startswith(f"{found['arms'][0]['arm']} scores highest")
+    assert "better than full and ia3" in found["verdict"] or "better than ia3" in found["verdict"]
+
+
+def test_another_dataset_is_reported_like_the_test_split(found: dict[str, Any]) -> None:
+    (other,) = found["ood"]
+    assert other["data"] == "other set" and len(other["arms"]) == 4
+    assert len(other["comparisons"]) == 6 and other["baselines"]["untuned"]["overall"] > 0
+
+
+def test_efficiency_is_of_the_same_arms(found: dict[str, Any]) -> None:
+    efficiency = found["efficiency"]
+    best = found["arms"][0]["arm"]
+    assert all(best in front for front in efficiency["pareto"].values())
+    assert "full" not in efficiency["pareto"]["trained_parameters"]
+    assert set(efficiency["budget"]["arms"]) == {"lora", "layernorm", "full", "ia3"}
+    assert efficiency["learning_rates"]["bitfit"] is None
+    good = efficiency["learning_rates"]["lora"]
+    assert good["low"] <= good["best"] <= good["high"]
+
+
+def test_it_is_json_as_it_is(found: dict[str, Any], tmp_path: Path) -> None:
+    path = results.write(tmp_path, found)
+    assert json.loads(path.read_text(encoding="utf-8")) == found
+
+
+def test_the_numbers_for_mlflow_are_numbers(found: dict[str, Any]) -> None:
+    numbers = results.metrics(found)
+    assert numbers["lora.test.open_percent"] > 50
+    assert "majority.test.overall_percent" in numbers and "bitfit.test.open_percent" not in numbers
+    assert all(isinstance(value, int | float) for value in numbers.values())
