@@ -1,0 +1,190 @@
+"""Studies in an object store: a real S3 client against a server that speaks S3."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import storage
+from study.objects import Store, local
+from study.storage import LEASE, Mirror, Shelf
+from tests.study.object_store import serve
+from trainables.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with serve("medvlm") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "s3://medvlm"
+
+
+@pytest.fixture
+def url(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store of the test's own, and an empty machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(storage, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 1.0)
+    return f"{bucket}/{tmp_path.name}"
+
+
+def another_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+def save(folder: Path, name: str, content: str) -> None:
+    (folder / name / "deep").mkdir(parents=True)
+    (folder / name / "weights").write_text(content)
+    (folder / name / "deep" / "state").write_text(content * 2)
+
+
+def test_objects_are_there_whole_and_go(url: str, tmp_path: Path) -> None:
+    store = Store(url)
+    store.check()
+    assert store.listing() == [] and store.read("a") is None
+    store.write("a", b"1")
+    store.write("a", b"22")
+    store.write("deep/er", b"3")
+    assert store.read("a") == b"22" and sorted(store.listing()) == ["a", "deep/er"]
+    store.below("deep").get("er", tmp_path / "got" / "er")
+    assert (tmp_path / "got" / "er").read_bytes() == b"3"
+    big = os.urandom(12 * 2**20)
+    (tmp_path / "big").write_bytes(big)
+    store.put(tmp_path / "big", "big")
+    assert store.read("big") == big
+    store.drop("deep")
+    store.drop("a")
+    assert store.listing() == ["big"]
+
+
+@pytest.mark.parametrize("wrong", ["s3://no-such-bucket/x", "s3://"])
+def test_a_store_that_is_not_there_is_refused(bucket: str, wrong: str) -> None:
+    with pytest.raises(BadInput, match=f"cannot write to --storage {wrong}"):
+        Store(wrong).check()
+
+
+def test_a_checkpoint_goes_to_another_machine(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(shared=Path("/nowhere"), url=f"{url}/study")
+    assert list(shelf.fetch_checkpoint("t").glob("*")) == []
+    for name in ("000000000064", "000000000128"):
+        save(shelf.fetch_checkpoint("t"), name, name)
+        shelf.keep_checkpoint("t")
+        assert not (shelf.folder / "checkpoints" / "t").exists(), "it would fill the disk"
+    another_machine(monkeypatch, tmp_path / "other")
+    (found,) = shelf.fetch_checkpoint("t").iterdir()
+    assert found.name == "000000000128"
+    assert (found / "deep" / "state").read_text() == found.name * 2
+    kept = Store(url).listing("study/checkpoints")
+    assert not [key for key in kept if "000000000064" in key]
+
+
+def test_half_a_checkpoint_is_none(url: str) -> None:
+    """Killed while it was written: the one before counts."""
+    shelf = Shelf(shared=Path("/nowhere"), url=f"{url}/study")
+    save(shelf.fetch_checkpoint("t"), "000000000064", "old")
+    shelf.keep_checkpoint("t")
+    Store(url).write("study/checkpoints/t/000000000128/weights", b"half")
+    (found,) = shelf.fetch_checkpoint("t").iterdir()
+    assert found.name == "000000000064"
+
+
+def test_a_shared_folder_needs_nothing(tmp_path: Path) -> None:
+    shelf = Shelf(shared=tmp_path / "study")
+    save(shelf.fetch_checkpoint("t"), "000000000064", "x")
+    shelf.keep_checkpoint("t")
+    shelf.keep(Path("answers/x.parquet"))
+    assert (tmp_path / "study/checkpoints/t/000000000064/weights").exists()
+    assert shelf.folder == tmp_path / "study"
+
+
+def test_a_study_goes_on_elsewhere(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Mirror(url, "one") as mirror:
+        (mirror.folder / "study.json").parent.mkdir(parents=True, exist_ok=True)
+        (mirror.folder / "study.json").write_text("{}")
+        (mirror.folder / "optuna.journal").write_text("1\n")
+        mirror.shelf.folder.joinpath("answers").mkdir()
+        (mirror.folder / "answers" / "a").write_text("yes")
+        mirror.shelf.keep(Path("answers/a"))
+        with (mirror.folder / "optuna.journal").open("a") as journal:
+            journal.write("2\n")
+        (mirror.folder / "pages").mkdir()
+        (mirror.folder / "pages" / "report.html").write_text("<p>")
+    assert Store(url).listing("one/answers") == ["one/answers/a"]
+    assert LEASE not in Store(f"{url}/one").listing()
+    assert storage.names(url) == ["one"]
+
+    another_machine(monkeypatch, tmp_path / "other")
+    storage.fetch_settings(url, "one")
+    assert (local(url) / "one" / "study.json").read_text() == "{}"
+    with Mirror(url, "one") as mirror:
+        assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
+        assert (mirror.folder / "pages" / "report.html").read_text() == "<p>"
+        assert not (mirror.folder / "answers").exists()
+        mirror.fetch()
+        assert (mirror.folder / "answers" / "a").read_text() == "yes"
+
+
+def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
+    with Mirror(url, "one") as mirror:
+        mirror.folder.mkdir(parents=True, exist_ok=True)
+        (mirror.folder / "optuna.journal").write_text("1\n")
+    # Out of reach from here on: only this machine has the second line, and a third that another
+    # machine's study never had.
+    (mirror.folder / "optuna.journal").write_text("1\n2\n")
+    with Mirror(url, "one") as mirror:
+        assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
+    (mirror.folder / "optuna.journal").write_text("1\n3\n")
+    with Mirror(url, "one") as mirror:
+        assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n", "the store counts"
+
+
+def test_one_driver_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        Mirror(url, "one"),
+        pytest.raises(BadInput, match=f"running already, on {socket.gethostname()}"),
+        Mirror(url, "one"),
+    ):
+        pass
+    # A killed driver leaves its lease and renews it no more.
+    Store(url).write(f"one/{LEASE}", json.dumps({"driver": "node-7 x", "beat": 0}).encode())
+    with Mirror(url, "one"):
+        pass
+
+
+def test_a_driver_that_was_taken_for_dead_stops(url: str) -> None:
+    record: Any = None
+    with Mirror(url, "one") as mirror:
+        Store(url).write(f"one/{LEASE}", json.dumps({"driver": "node-7 x", "beat": 0}).encode())
+        give_up = time.monotonic() + 10
+        with pytest.raises(BadInput, match="was taken over, on node-7"):
+            while time.monotonic() < give_up:
+                mirror.started(record)
+                time.sleep(0.05)
+    assert Store(url).read(f"one/{LEASE}") is not None, "the lease is the other's"
+
+
+def test_a_cache_folder_that_cannot_be_written_is_passed_over(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert local(url).is_dir()
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = ["pyarrow", "ray", "optuna", "torch"]
+    probe = f"import sys, study.storage; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
