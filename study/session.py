@@ -61,7 +61,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     """
     agree(place.storage, place.name, settings, space)
     tracking.check(place.tracking_uri)
-    _reach(place.address)
+    reach(place.address)
     dataset, others, audited = _read(settings)
     from study import tune
 
@@ -138,7 +138,7 @@ def _run(
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
 
 
-def _reach(address: str | None) -> None:
+def reach(address: str | None) -> None:
     """See whether something answers at a cluster's address; Ray itself would try for minutes."""
     if address in (None, "auto"):
         return

@@ -9,8 +9,10 @@ resuming it writes what is missing.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +24,7 @@ from study.records import Kind, Outcome, Rung, TrialRecord
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
@@ -51,6 +54,38 @@ def check(uri: str) -> None:
             raise BadInput(f"no MLflow server answers at --tracking-uri {uri}: {error}") from None
 
 
+def probe(uri: str, artifacts: Path) -> float:
+    """Make a run with a metric and a file, read both back, and delete it: the seconds it took.
+
+    Raises:
+        BadInput: one of these fails.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = _experiment(client, uri, "doctor", artifacts)  # a new database is made here
+        began = time.monotonic()
+        run = client.create_run(experiment).info
+        client.log_metric(run.run_id, "probe", 1.0)
+        client.log_text(run.run_id, "probe", "probe.txt")
+        if client.get_run(run.run_id).data.metrics != {"probe": 1.0}:
+            raise BadInput(f"--tracking-uri {uri} keeps no metric")
+        with tempfile.TemporaryDirectory() as folder:
+            file = client.download_artifacts(run.run_id, "probe.txt", folder)
+            if Path(file).read_text(encoding="utf-8") != "probe":
+                raise BadInput(f"--tracking-uri {uri} keeps no file")
+        client.delete_run(run.run_id)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(f"--tracking-uri {uri} cannot be used: {line}") from None
+    return time.monotonic() - began
+
+
 class Tracking:
     """The study's pen for MLflow. An observer of the conductor."""
 
@@ -74,7 +109,7 @@ class Tracking:
         self.parent_id, self.runs = "", dict[str, str]()
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            self.experiment_id = self._experiment(experiment, artifacts)
+            self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             line = str(error).strip().splitlines()[0]
             raise BadInput(f"--tracking-uri {uri} cannot be used: {line}") from None
@@ -138,7 +173,7 @@ class Tracking:
         self._orders.put(None)
         self._thread.join()
 
-    # What follows runs in the writing thread, except _order, _experiment and _find.
+    # What follows runs in the writing thread, except _order and _find.
 
     def _order(self, work: Callable[[], object]) -> None:
         self._orders.put(work)
@@ -151,15 +186,6 @@ class Tracking:
                 work()
             except Exception as error:  # a lost server must not end a study that can be resumed
                 self.error = f"{type(error).__name__}: {error}".splitlines()[0]
-
-    def _experiment(self, name: str, artifacts: Path) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        local = None if self.uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
-        # Without this tag MLflow's page takes runs for those of a language model application.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
     def _find(self, study: str) -> tuple[str, dict[str, str]]:
         """The parent run, found or made, and the child runs by trial id."""
@@ -245,6 +271,17 @@ class Tracking:
             params=[Param(k, str(v)) for k, v in parameters.items()],
             tags=[RunTag(k, v) for k, v in tags.items()],
         )
+
+
+def _experiment(client: MlflowClient, uri: str, name: str, artifacts: Path) -> str:
+    """The id of an experiment, found or made."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = None if uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
+    # Without this tag MLflow's page takes runs for those of a language model application.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=local, tags=kind))
 
 
 def _losses(rung: Rung) -> list[Metric]:

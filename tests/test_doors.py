@@ -29,7 +29,7 @@ DOORS = {
     "transformers": ["trainables/*"],
     "peft": ["trainables/methods/*"],
     "deepspeed": ["trainables/engine.py"],
-    "ray": ["study/tune.py", "study/worker.py"],
+    "ray": ["study/tune.py", "study/worker.py", "study/nodes.py"],
     "optuna": ["study/ledger.py", "study/conductor.py", "study/spaces.py"],
     "mlflow": ["study/tracking.py"],
 }

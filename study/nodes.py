@@ -1,0 +1,258 @@
+"""What the nodes of a Ray cluster say of themselves: each is asked by a task that runs there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorClass
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.objects import Store, is_store
+from study.protocol import PACKAGES
+from trainables import caches
+
+GIVE_UP_SECONDS = 120
+COLLECTIVE_SECONDS = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node of the cluster, as Ray's head knows it."""
+
+    id: str
+    name: str
+    """Host name and address."""
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A node, as it knows itself."""
+
+    versions: Mapping[str, str]
+    """Of Python and of the packages that numbers depend on."""
+    devices: Sequence[str]
+    """CUDA devices with their memory."""
+    free_gib: Mapping[str, float]
+    """Folder -> free disk."""
+    clock: float
+    """Seconds since 1970."""
+    home: str
+    """Empty if the home folder can be written, otherwise why not."""
+    asked_at: float = field(default=0.0)
+    """Seconds since 1970, by the driver's clock, halfway between question and answer."""
+    doubt_seconds: float = field(default=0.0)
+    """Half the time between question and answer."""
+
+
+def nodes() -> list[Node]:
+    """All that live, the head first."""
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    living = [node for node in told if node["Alive"]]
+    living.sort(key=lambda n: ("node:__internal_head__" not in n["Resources"], n["NodeName"]))
+    return [
+        Node(
+            id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in living
+    ]
+
+
+def ask(node: Node, storage: str) -> Report | str:
+    """A node's report, or in one line why there is none."""
+    began = time.time()
+    answer = _on(node, _report, node.gpus > 0, storage)
+    ended = time.time()
+    if isinstance(answer, str):
+        return answer
+    took = ended - began
+    doubt = (took - answer.pop("seconds")) / 2
+    return Report(**answer, asked_at=ended - doubt, doubt_seconds=doubt)
+
+
+def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
+    """Let every node write to the storage, and every node read what all wrote; what went wrong."""
+    wrong, wrote = [], []
+    for node in nodes:
+        said = _on(node, _write, storage, token, node.id)
+        if said:
+            wrong.append(f"{node.name} cannot write: {said}")
+        else:
+            wrote.append(node)
+    for node in nodes:
+        lacks = _on(node, _read, storage, token, [other.id for other in wrote])
+        if isinstance(lacks, str):
+            wrong.append(f"{node.name} cannot read: {lacks}")
+        for other in wrote:
+            if other.id in (lacks if isinstance(lacks, list) else ()):
+                wrong.append(f"{node.name} does not see what {other.name} wrote")
+    _on(nodes[0], _clean, storage, token)
+    return wrong
+
+
+def add_up(nodes: Sequence[Node]) -> str:
+    """Let all devices add a number (NCCL; without CUDA one process a node, Gloo): empty, or why it
+    failed."""
+    cuda = any(node.gpus for node in nodes)
+    places = [node for node in nodes for _ in range(node.gpus if cuda else bool(node.cpus))]
+    if len(places) < 2 and not cuda:
+        return ""
+    rank: ActorClass[Any] = ray.remote(_Rank)
+    actors: list[Any] = [
+        rank.options(num_cpus=0, num_gpus=int(cuda), scheduling_strategy=_strategy(node)).remote()
+        for node in places
+    ]
+    try:
+        address = ray.get(actors[0].address.remote(), timeout=GIVE_UP_SECONDS)
+        sums = [a.add.remote(address, i, len(actors), cuda) for i, a in enumerate(actors)]
+        found = ray.get(sums, timeout=GIVE_UP_SECONDS)
+    except (RayError, TimeoutError) as error:
+        return _last_line(error)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+    wanted = len(actors) * (len(actors) + 1) / 2
+    return "" if found == [wanted] * len(actors) else f"they got {found} and not {wanted} each"
+
+
+def _on(node: Node, task: Callable[..., Any], *arguments: Any) -> Any:
+    remote = ray.remote(task).options(
+        num_cpus=0, scheduling_strategy=_strategy(node), max_retries=0
+    )
+    try:
+        return ray.get(remote.remote(*arguments), timeout=GIVE_UP_SECONDS)
+    except (RayError, TimeoutError, OSError) as error:
+        return _last_line(error)
+
+
+def _strategy(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][:300]
+
+
+# What follows runs on a node.
+
+
+def _report(cuda: bool, storage: str) -> dict[str, Any]:
+    began = time.time()
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "none"
+    devices = []
+    if cuda:
+        import torch
+
+        for number in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(number)
+            devices.append(f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
+    folders = [tempfile.gettempdir(), *map(str, caches.folders()[:1])]
+    folders += [] if is_store(storage) else [storage]
+    free = {folder: shutil.disk_usage(_existing(folder)).free / 2**30 for folder in folders}
+    home = ""
+    try:
+        tempfile.TemporaryFile(dir=os.path.expanduser("~")).close()
+    except OSError as error:
+        home = str(error.strerror)
+    return {
+        "versions": versions,
+        "devices": devices,
+        "free_gib": free,
+        "home": home,
+        "clock": time.time(),
+        "seconds": time.time() - began,
+    }
+
+
+def _existing(folder: str) -> Path:
+    path = Path(folder).resolve()
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _write(storage: str, token: str, name: str) -> str:
+    content = f"{token} {name}"
+    try:
+        if is_store(storage):
+            Store(storage).write(f".doctor-{token}/{name}", content.encode())
+        else:
+            folder = Path(storage) / f".doctor-{token}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        return _last_line(error)
+    return ""
+
+
+def _read(storage: str, token: str, names: list[str]) -> list[str]:
+    """The names of those whose writing is not there."""
+    lacking = []
+    for name in names:
+        if is_store(storage):
+            content = Store(storage).read(f".doctor-{token}/{name}") or b""
+        else:
+            file = Path(storage) / f".doctor-{token}" / name
+            content = file.read_bytes() if file.exists() else b""
+        if content.decode() != f"{token} {name}":
+            lacking.append(name)
+    return lacking
+
+
+def _clean(storage: str, token: str) -> str:
+    if is_store(storage):
+        Store(storage).drop(f".doctor-{token}")
+    else:
+        shutil.rmtree(Path(storage) / f".doctor-{token}", ignore_errors=True)
+    return ""
+
+
+class _Rank:
+    """One of several processes that add a number up."""
+
+    def address(self) -> str:
+        """Where rank 0 can be met."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            port = listener.getsockname()[1]
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return f"tcp://{address}:{port}"
+
+    def add(self, address: str, rank: int, ranks: int, cuda: bool) -> float:
+        """The sum of 1 to ``ranks``, if all goes well."""
+        from datetime import timedelta
+
+        import torch
+        from torch import distributed
+
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=ranks,
+            timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+        )
+        number = torch.tensor(float(rank + 1), device="cuda" if cuda else "cpu")
+        distributed.all_reduce(number)
+        distributed.destroy_process_group()
+        return float(number)
