@@ -68,7 +68,9 @@ def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, An
         }
         for slot, ranges in arm.slots.items()
     }
-    recipe = dict.fromkeys(slots, chosen["everywhere"]) if "everywhere" in chosen else chosen
+    recipe = chosen
+    if "everywhere" in chosen:
+        recipe = dict.fromkeys(slots, chosen["everywhere"] | {"everywhere": True})
     for slot in chosen:
         if slot != "everywhere" and slot not in slots:
             raise BadInput(f"the model has no slot {slot!r}; it has: {', '.join(slots)}")

@@ -10,6 +10,14 @@ class BadInput(ValueError):
     """Input that the user can mend. Commands print it as one line and leave with exit code 2."""
 
 
+class NothingThere(BadInput):
+    """A method finds none of its layers in a slot; ``lacks`` names them."""
+
+    def __init__(self, said: str, *, lacks: str) -> None:
+        super().__init__(said)
+        self.lacks = lacks
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with what exists and the closest match.
 

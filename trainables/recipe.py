@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput, NothingThere, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,9 +24,12 @@ class Tuning:
     method: str
     config: Any
     """An instance of the method's own ``Config``."""
+    everywhere: bool = False
+    """Asked for wherever the method has something to train, not for a slot by name: one without
+    such layers is left frozen."""
 
     @classmethod
-    def of(cls, method: str, settings: Mapping[str, Any]) -> Tuning:
+    def of(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
         """Look the method up and check its settings.
 
         Raises:
@@ -40,7 +43,7 @@ class Tuning:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         for name, value in given.items():
             _check_type(f"{method} {name}", value, defaults[name])
-        return cls(method=method, config=module.Config(**given))
+        return cls(method=method, config=module.Config(**given), everywhere=everywhere)
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, defaults included."""
@@ -74,8 +77,12 @@ class Recipe:
         """From values like ``{"decoder": {"method": "lora", "rank": 8}}``. Inverse of ``plain``."""
         return cls(
             slots={
-                slot: Tuning.of(t["method"], {k: v for k, v in t.items() if k != "method"})
-                for slot, t in slots.items()
+                slot: Tuning.of(
+                    tuning["method"],
+                    {k: v for k, v in tuning.items() if k not in ("method", "everywhere")},
+                    everywhere=tuning.get("everywhere", False),
+                )
+                for slot, tuning in slots.items()
             }
         )
 
@@ -83,6 +90,7 @@ class Recipe:
         """As JSON-ready values, defaults included, so that a trial's identity names all it used."""
         return {
             slot: {"method": tuning.method}
+            | ({"everywhere": True} if tuning.everywhere else {})
             | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
             for slot, tuning in self.slots.items()
         }
@@ -100,6 +108,7 @@ class SlotCount:
 
     slot: str
     tuning: str
+    """The method, or ``frozen`` with what the slot lacks for it."""
     trained_parameters: int
     total_parameters: int
     """The slot's parameters, adapters included."""
@@ -131,7 +140,8 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     ``seed`` decides the random values of adapters, in each slot whatever the others hold.
 
     Raises:
-        BadInput: the recipe names a slot that the family lacks, or a method finds nothing to train.
+        BadInput: the recipe names a slot that the family lacks, or a method finds nothing to train
+            in a slot that was named, or in none at all.
     """
     from trainables.fork import own
     from trainables.models.contract import slot as find_slot
@@ -141,14 +151,25 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         if name not in model.slots:
             raise unknown("slot", name, model.slots)
     trained: list[str] = []
+    tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
+    lacking: list[NothingThere] = []
     for name, tuning in recipe.slots.items():
         method = registry.find("method", *registry.METHODS, tuning.method)
-        with seeded("adapters", seed, name):
-            chosen = method.apply(find_slot(model, network, name), tuning.config)
+        try:
+            with seeded("adapters", seed, name):
+                chosen = method.apply(find_slot(model, network, name), tuning.config)
+        except NothingThere as nothing:
+            if not tuning.everywhere:
+                raise
+            tunings[name] = f"frozen (no {nothing.lacks})"
+            lacking.append(nothing)
+            continue
         trained += [f"{model.slots[name]}.{parameter}" for parameter in chosen]
+    if lacking and not trained:
+        raise lacking[0]
     parameters = own(network, trained)
     counts = tuple(
-        _count(network.get_submodule(path), name, str(recipe.slots.get(name, "frozen")))
+        _count(network.get_submodule(path), name, tunings[name])
         for name, path in model.slots.items()
     )
     total = sum(parameter.numel() for parameter in network.parameters())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from trainables.errors import BadInput, unknown
+from trainables.errors import NothingThere, unknown
 
 if TYPE_CHECKING:
     from trainables.models.contract import Slot
@@ -16,7 +16,8 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
     """Names of the modules of ``slot`` that play one of ``roles``.
 
     Raises:
-        BadInput: none does, or there is no such role; the message names the roles there are.
+        NothingThere: none does; the message names the roles there are.
+        BadInput: there is no such role.
     """
     from trainables.models.contract import ROLES
 
@@ -27,7 +28,10 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
     found = [name for role in roles for name in slot.roles.get(role, ())]
     if not found:
         there = ", ".join(sorted(slot.roles)) or "none"
-        raise BadInput(f"slot {slot.name!r} has no layer of {', '.join(roles)}; it has: {there}")
+        lacks = ", ".join(roles)
+        raise NothingThere(
+            f"slot {slot.name!r} has no layer of {lacks}; it has: {there}", lacks=lacks
+        )
     return found
 
 
@@ -37,11 +41,12 @@ def parameters(slot: Slot, roles: Iterable[str]) -> list[str]:
     return [n for n, _ in slot.module.named_parameters() if n.rpartition(".")[0] in wanted]
 
 
-def nothing(slot: Slot, what: str) -> BadInput:
+def nothing(slot: Slot, what: str) -> NothingThere:
     """The error of a slot that lacks ``what``, with the layers that it has."""
     layers = {type(m).__name__ for m in slot.module.modules() if not list(m.children())}
-    return BadInput(
-        f"slot {slot.name!r} has no {what}; its layers are: {', '.join(sorted(layers))}"
+    return NothingThere(
+        f"slot {slot.name!r} has no {what}; its layers are: {', '.join(sorted(layers))}",
+        lacks=what,
     )
 
 
