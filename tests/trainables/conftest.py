@@ -6,12 +6,14 @@ A new model family joins all contract suites by one entry in ``SMALL``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.trainables.made_llava import small_llava
 from trainables import registry
 from trainables.data.dataset import Dataset, Example
 from trainables.models.blip import Blip
@@ -61,7 +63,10 @@ def small_blip() -> Blip:
     return Blip(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)
 
 
-SMALL: dict[str, Callable[[], Model]] = {"blip": small_blip}
+SMALL: dict[str, Callable[[], Model]] = {
+    "blip": small_blip,
+    "llava": partial(small_llava, WORDS),
+}
 """Model family -> a small random model of it, the same at every call."""
 
 

@@ -44,7 +44,8 @@ def encodings(model: Model) -> Iterator[list[int]]:
 def config(model: Model, frozen: int, method: str = "lora", **settings: Any) -> TrialConfig:
     """Trains all slots but those of the first ``frozen`` stages."""
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
-    slots = {slot: {"method": method} for slot in model.slots if slot not in still}
+    tuning = {"method": method, "everywhere": True}
+    slots = {slot: tuning for slot in model.slots if slot not in still}
     return TrialConfig(
         **{
             "recipe": Recipe.of(slots | {slot: {"method": "frozen"} for slot in still}),

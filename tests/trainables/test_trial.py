@@ -27,7 +27,7 @@ QUESTIONS = 24  # of the made-up training split
 
 
 def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
-    tuning = {"method": method, **settings.pop("tuning", {})}
+    tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
     return TrialConfig(
         **{
             "recipe": Recipe.of(dict.fromkeys(workload.model.slots, tuning)),

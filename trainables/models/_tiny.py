@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
 from trainables.models import _sentences
+from trainables.models._clip import pixels
 from trainables.models._shapes import SIDE_PX
-from trainables.models.blip import DEVIATION, MEAN
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")
 PATCH_PX = 16
@@ -76,12 +76,6 @@ def make_network(tokenizer: BertTokenizer) -> BlipForQuestionAnswering:
         "initializer_range": 0.02,  # the default, 1e-10, is for loading weights only
     }
     return BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision))
-
-
-def pixels(images_USSC: NDArray[np.uint8]) -> Tensor:
-    """Shape (U, 3, 96, 96): images as the network takes them."""
-    pixels_UCSS = torch.from_numpy(images_USSC).permute(0, 3, 1, 2).float() / 255
-    return (pixels_UCSS - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trainables.models._clip import DEVIATION, MEAN
 from trainables.models._shapes import SIDE_PX
 from trainables.models._tiny import vocabulary
-from trainables.models.blip import DEVIATION, MEAN, Blip
+from trainables.models.blip import Blip
 
 CARD = """\
 ---

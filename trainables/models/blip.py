@@ -7,8 +7,6 @@ are a folder in the layout of ``transformers.BlipForQuestionAnswering``.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,21 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
-from transformers.utils import logging as hf_logging
 
-from trainables.errors import BadInput
-from trainables.models.contract import Batch, Row, Skeleton, Stage, run_stages
+from trainables.models import _checkpoint, _clip
+from trainables.models.contract import ANSWER_TOKENS, Batch, Row, Skeleton, Stage, run_stages
 
-# Mean and deviation of CLIP's images, which BLIP's processors use.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-QUESTION_TOKENS, ANSWER_TOKENS = 35, 10  # as MISS was trained
+QUESTION_TOKENS = 35  # as MISS was trained
 
 PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
 """Name -> what its image encoder has other than BLIP's usual configuration: MISS (the base model of
@@ -43,29 +36,12 @@ def load(path: Path) -> Blip:
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
     """
-    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        # transformers would make do with a vocabulary of five tokens.
-        raise BadInput(f"{path} has no tokenizer; it needs tokenizer.json or vocab.txt")
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for a load of milliseconds, in every worker
-    logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
-    try:
-        loaded: Any = BlipForQuestionAnswering.from_pretrained(
-            path,
-            dtype=torch.float32,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused below
-            output_loading_info=True,
-        )
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{path} can't be read as a BLIP model: {error}") from error
-    network, report = loaded
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
-    if wrong:
-        raise BadInput(f"{path} does not hold a whole BLIP model; {_listed(wrong)}")
+    _checkpoint.needs_tokenizer(path, "tokenizer.json", "vocab.txt")
+    network = _checkpoint.read(BlipForQuestionAnswering, path, called="BLIP", dtype=torch.float32)
     return Blip(
         name=path.name,
-        digest=_digest(path),
-        network=network.eval().requires_grad_(False),
+        digest=_checkpoint.digest(path),
+        network=network,
         tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
     )
 
@@ -118,6 +94,8 @@ class Blip:
         config: Any = network.config
         self.image_size: int = config.vision_config.image_size
         config = config.text_config
+        self.longest: int = config.max_position_embeddings
+        """Tokens of an answer that the decoder has positions for."""
         self.pad, self.begin, self.end = (
             config.pad_token_id,
             config.bos_token_id,
@@ -127,7 +105,7 @@ class Blip:
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
         """The question between [CLS] and [SEP], the answer between [DEC] and [SEP]."""
         asked = self.tokenizer(question, truncation=True, max_length=QUESTION_TOKENS)["input_ids"]
-        words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: ANSWER_TOKENS - 2]
+        words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: self.longest - 2]
         return Row(image=image, question=tuple(asked), answer=(self.begin, *words, self.end))
 
     @property
@@ -141,15 +119,10 @@ class Blip:
     def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
         """Pads to the longest question and answer of the batch; repeated images are put in once."""
         used, image_B = np.unique([row.image for row in rows], return_inverse=True)
-        if images_NSSC is None:
-            images_NSSC, used = np.empty((0, 0, 0, 3), np.uint8), used[:0]
-        pixels_UCSS = torch.from_numpy(images_NSSC[used]).permute(0, 3, 1, 2).float().div_(255)
-        pixels_UCSS -= torch.tensor(MEAN).view(3, 1, 1)
-        pixels_UCSS /= torch.tensor(DEVIATION).view(3, 1, 1)
         question_BQ = self._padded([row.question for row in rows])
         answer_BA = self._padded([row.answer for row in rows])
         return Batch(
-            pixels_UCSS=pixels_UCSS,
+            pixels_UCSS=_clip.pixels(None if images_NSSC is None else images_NSSC[used]),
             image_B=torch.from_numpy(image_B),
             question_BQ=question_BQ,
             question_mask_BQ=(question_BQ != self.pad).long(),
@@ -175,8 +148,10 @@ class Blip:
         return (nll_BA * weights_BA).sum(1) / weights_BA.sum(1)
 
     @torch.no_grad()
-    def answers(self, network: nn.Module, batch: Batch) -> list[str]:
-        """Greedy decoding with a key-value cache.
+    def answers(
+        self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
+    ) -> list[str]:
+        """Greedy or beam search, with a key-value cache.
 
         ``BlipForQuestionAnswering.generate`` lets the decoder attend to padding, so that an answer
         would depend on the longest question of its batch; hence the parts are called here.
@@ -189,7 +164,8 @@ class Blip:
             encoder_attention_mask=batch.question_mask_BQ,
             eos_token_id=self.end,
             pad_token_id=self.pad,
-            max_new_tokens=ANSWER_TOKENS,
+            max_new_tokens=tokens,
+            num_beams=beams,
             do_sample=False,
         )
         return [str(s) for s in self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)]
@@ -227,27 +203,3 @@ def _mask_padding(
     if kwargs.get("encoder_hidden_states") is not None:
         kwargs = {**kwargs, "encoder_attention_mask": kwargs.get("attention_mask")}
     return args, kwargs
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """transformers prints a table of wrong keys before we refuse them in a line of our own."""
-    said = record.getMessage()
-    return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
-
-
-def _listed(wrong: Mapping[str, Sequence[str]], most: int = 5) -> str:
-    """``2 missing keys: a, b; 40 unexpected keys: c, d, e, f, g, ...``"""
-    return "; ".join(
-        f"{len(keys)} {kind.replace('_', ' ')}: "
-        + ", ".join([*keys[:most], *["..."] * (len(keys) > most)])
-        for kind, keys in sorted(wrong.items())
-    )
-
-
-def _digest(path: Path) -> str:
-    """Of the configuration and the weights; files are read in pieces, since they may be large."""
-    hashed = hashlib.sha256()
-    for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
-        with file.open("rb") as opened:
-            hashed.update(hashlib.file_digest(opened, "sha256").digest())
-    return hashed.hexdigest()

@@ -29,7 +29,10 @@ ROLES = (
     "ffn_out",
     "self_attention",  # the module around query, key and value; not cross-attention
     "patch",  # the convolution that turns image patches into tokens
+    "projection",  # a layer between two parts of a model
 )
+ANSWER_TOKENS = 10
+"""Of a generated answer at most, its end included, unless told otherwise: as MISS was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,8 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One tokenised question. Tokens include the special ones that the family puts around."""
+    """One tokenised question. Tokens include the special ones that the family puts around; the last
+    of an answer is its end."""
 
     image: int
     """Index into the resident images."""
@@ -118,7 +122,8 @@ class Structure(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The base network, frozen and in evaluation mode."""
+        """The base network, frozen and in evaluation mode. What it holds beside the slots is never
+        run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +164,11 @@ class Model(Structure, Protocol):
         A question's loss does not depend on the batch it is in.
         """
 
-    def answers(self, network: nn.Module, batch: Batch) -> list[str]:
-        """B generated answers; like the losses they do not depend on the batch."""
+    def answers(
+        self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
+    ) -> list[str]:
+        """B generated answers of at most ``tokens``; like the losses they do not depend on the
+        batch. Greedy, or by a search with several ``beams``."""
 
 
 def slot(model: Structure, network: nn.Module, name: str) -> Slot:

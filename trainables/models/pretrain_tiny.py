@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from trainables.engine import resolve_precision
 from trainables.errors import BadInput
 from trainables.models import _sentences
+from trainables.models._clip import pixels
 from trainables.models._fact_heads import FactHeads
 from trainables.models._muon import Muon
 from trainables.models._picture_questions import ask
 from trainables.models._pictures import Picture, draw
-from trainables.models._tiny import make_network, make_tokenizer, pixels, whiten
+from trainables.models._tiny import make_network, make_tokenizer, whiten
 from trainables.models._tiny_folder import save
 from trainables.models.blip import Blip
 from trainables.models.contract import Batch

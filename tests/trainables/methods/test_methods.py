@@ -3,6 +3,7 @@ a family by its entry in ``SMALL`` (see ``conftest``)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainables import recipe, registry
-from trainables.errors import BadInput
+from trainables.errors import BadInput, NothingThere
 from trainables.fork import fork
 from trainables.methods import select
 from trainables.models.contract import Model, Slot, slot
@@ -31,10 +32,14 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 def places(model: Model, method: str) -> Iterator[Recipe]:
-    """The method in each slot alone, then in all of them."""
+    """The method in each slot alone that has its layers, then everywhere."""
     for name in model.slots:
-        yield Recipe.of({name: {"method": method}})
-    yield Recipe.of({name: {"method": method} for name in model.slots})
+        alone = Recipe.of({name: {"method": method}})
+        with contextlib.suppress(NothingThere):
+            recipe.apply(alone, model, fork(model.network), seed=0)
+            yield alone
+    everywhere = {"method": method, "everywhere": True}
+    yield Recipe.of(dict.fromkeys(model.slots, everywhere))
 
 
 def config(recipe: Recipe, **settings: Any) -> TrialConfig:
@@ -101,9 +106,9 @@ def test_counts_are_of_what_is_trained(workload: Workload, method: str) -> None:
         assert applied.trained_parameters == trained
         assert applied.total_parameters == sum(p.numel() for p in network.parameters())
         for count in applied.counts:
-            assert (count.trained_parameters > 0) == (
-                count.slot in placed.slots and bool(applied.parameters)
-            )
+            assert (count.trained_parameters > 0) == (not count.tuning.startswith("frozen"))
+        named = {count.slot for count in applied.counts if not count.tuning.startswith("frozen")}
+        assert named <= set(placed.slots) and bool(named) == bool(applied.parameters)
 
 
 def test_frozen_trains_nothing(model: Model) -> None:
@@ -235,7 +240,8 @@ def test_peft_adapts_the_layers_of_the_roles_and_no_other(model: Model, method: 
         network = fork(model.network)
         there = slot(model, network, name).roles
         expected = {layer for role in roles for layer in there.get(role, ())}
-        recipe.apply(Recipe(slots={name: tuning}), model, network, seed=0)
+        with contextlib.suppress(NothingThere):
+            recipe.apply(Recipe(slots={name: tuning}), model, network, seed=0)
         adapted = {
             layer
             for layer, module in network.get_submodule(model.slots[name]).named_modules()

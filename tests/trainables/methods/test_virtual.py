@@ -22,12 +22,14 @@ from trainables.recipe import Recipe, Tuning
 from trainables.workload import Workload
 
 METHODS = ["prefix", "ptv2"]
+BLIP = pytest.mark.parametrize("family", ["blip"], scope="session", indirect=True)
+"""For what is said of its own layers."""
 
 
 def tuned(model: Model, method: str, *slots: str) -> nn.Module:
     network = fork(model.network)
-    tunings = {slot: {"method": method, "tokens": 3} for slot in slots or model.slots}
-    recipe.apply(Recipe.of(tunings), model, network, seed=0)
+    tuning = {"method": method, "tokens": 3, "everywhere": not slots}
+    recipe.apply(Recipe.of(dict.fromkeys(slots or model.slots, tuning)), model, network, seed=0)
     return network.eval()
 
 
@@ -60,6 +62,7 @@ def test_neither_losses_nor_answers_depend_on_the_batch(workload: Workload, meth
     assert model.answers(network, together) == [model.answers(network, one)[0] for one in alone]
 
 
+@BLIP
 @pytest.mark.parametrize("method", METHODS)
 def test_token_by_token_is_as_all_at_once(workload: Workload, method: str) -> None:
     """What greedy decoding with a cache writes is what teacher forcing finds most likely."""
@@ -82,6 +85,7 @@ def test_token_by_token_is_as_all_at_once(workload: Workload, method: str) -> No
     torch.testing.assert_close(torch.cat(steps, dim=1), whole_BAV)
 
 
+@BLIP
 def test_no_answer_is_seen_before_it_is_said(workload: Workload) -> None:
     """The mask stays causal: a later token changes nothing before it."""
     model = workload.model
@@ -95,6 +99,7 @@ def test_no_answer_is_seen_before_it_is_said(workload: Workload) -> None:
     assert not torch.equal(logits_BAV[0, 3], logits_BAV[1, 3])
 
 
+@BLIP
 @pytest.mark.parametrize(
     ("slot", "kind"), [("vision", BlipAttention), ("fusion", BlipTextSelfAttention)]
 )
@@ -142,6 +147,7 @@ def _linear(attention: nn.Module, name: str, rows: Tensor) -> Tensor:
     return nn.functional.linear(rows, layer.get_parameter("weight"), layer.get_parameter("bias"))
 
 
+@BLIP
 def test_cross_attention_sees_none(workload: Workload) -> None:
     model = workload.model
     decoder = tuned(model, "ptv2").get_submodule(model.slots["decoder"])

@@ -76,38 +76,38 @@ def test_the_image_and_the_question_matter(workload: Workload) -> None:
     assert abs(plain - asked) > 1e-4
 
 
-def test_the_slots_hold_the_whole_network(model: Model) -> None:
-    inside = sum(
-        parameter.numel()
-        for path in model.slots.values()
-        for parameter in model.network.get_submodule(path).parameters()
-    )
-    assert inside == sum(parameter.numel() for parameter in model.network.parameters())
+def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
+    """Every parameter of a slot has a gradient; what is in none is never run."""
+    model = workload.model
+    network = fork(model.network).requires_grad_(True)
+    model.losses(network, workload.batch("train", range(5))).sum().backward()
+    for name, parameter in network.named_parameters():
+        in_slot = any(name.startswith(f"{path}.") for path in model.slots.values())
+        assert (parameter.grad is not None and bool(parameter.grad.any())) == in_slot, name
 
 
 def test_every_role_is_of_layers_that_exist(model: Model) -> None:
+    transformer = {"norm", "self_attention", "attention_output", "ffn_in", "ffn_out"}
     for name in model.slots:
         there = slot(model, model.network, name)
         assert set(there.roles) <= set(ROLES)
-        assert {"norm", "attention_output", "ffn_in", "ffn_out"} <= set(there.roles)
+        assert transformer <= set(there.roles) or set(there.roles) == {"projection"}
         layers = [layer for layers in there.roles.values() for layer in layers]
         assert len(layers) == len(set(layers)), "a layer has one role"
         for layer in layers:
             assert isinstance(there.module.get_submodule(layer), nn.Module)
 
 
-def test_every_norm_is_found(model: Model) -> None:
-    norms = {
-        name
-        for name, module in model.network.named_modules()
-        if "norm" in type(module).__name__.lower()
-    }
-    found = {
-        f"{path}.{layer}"
-        for name, path in model.slots.items()
-        for layer in slot(model, model.network, name).roles["norm"]
-    }
-    assert found == norms
+def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
+    """But for heads, which are no part of a stack."""
+    for name, path in model.slots.items():
+        module = model.network.get_submodule(path)
+        there = slot(model, model.network, name)
+        norms = {n for n, m in module.named_modules() if "norm" in type(m).__name__.lower()}
+        assert set(there.roles.get("norm", ())) == norms
+        linear = {n for n, m in module.named_modules() if type(m) is nn.Linear}
+        others = linear - {layer for layers in there.roles.values() for layer in layers}
+        assert all(n == "lm_head" or n.startswith("cls.") for n in others), others
 
 
 def test_an_unknown_slot_is_refused(model: Model) -> None:

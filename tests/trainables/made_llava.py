@@ -1,0 +1,86 @@
+"""Small random LLaVAs: in memory, as transformers has them, and as a folder in their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.models._tiny import vocabulary
+from trainables.models.llava import AsPublished, Llava, Parts
+
+
+def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> AsPublished:
+    """A random network, the same at every call; two queries share a key.
+
+    Its weights are large enough for all its parts to matter: with the usual 0.02 every answer would
+    be as likely as any other, whatever the image. ``settings`` are of its configuration.
+    """
+    from transformers import LlavaConfig
+
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    config = LlavaConfig.from_dict(
+        {
+            "text_config": {
+                **width,
+                "model_type": decoder,
+                "num_hidden_layers": 2,
+                "num_key_value_heads": 2,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": 256,
+                "initializer_range": 0.2,
+            },
+            "vision_config": {
+                **width,
+                "num_hidden_layers": 3,
+                "image_size": 32,
+                "patch_size": 16,
+                "projection_dim": 32,
+                "initializer_factor": 5.0,
+            },
+            "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+            **settings,
+        }
+    )
+    torch.manual_seed(0)
+    return AsPublished(config)
+
+
+def words_tokenizer(words: Sequence[str]) -> Any:
+    """WordPiece; no token but the end for padding, as LLaMA has it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = dict.fromkeys(["<unk>", "<s>", "</s>", *words, "user", ":", "assistant", "<image>"])
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens=["<image>"],
+    )
+
+
+def small_llava(words: Sequence[str], decoder: str = "llama", **settings: Any) -> Llava:
+    """A family's member."""
+    tokenizer = words_tokenizer(words)
+    network = Parts(published(tokenizer, decoder, **settings)).eval().requires_grad_(False)
+    return Llava(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)
+
+
+def write(folder: Path, decoder: str = "llama", **settings: Any) -> Path:
+    """A model folder; its words are those of ``tiny``, so that nothing is unknown."""
+    tokenizer = words_tokenizer(vocabulary())
+    published(tokenizer, decoder, **settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,267 @@
+"""The LLaVA family: transformers' own forward pass, prompts, checkpoints, published counts."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlavaForConditionalGeneration
+
+from study import plan
+from tests.trainables import made_llava
+from tests.trainables.conftest import SMALL, WORDS, made_up
+from trainables.errors import BadInput
+from trainables.models import llava
+from trainables.models.contract import slot
+from trainables.models.llava import Llava
+from trainables.workload import Workload
+
+LINEAR = {"mm_projector_type": "linear"}
+
+
+@pytest.fixture(params=["llama", "mistral"], scope="module")
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as transformers writes it."""
+    return made_llava.write(tmp_path_factory.mktemp("llava"), request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Workload:
+    """What is loaded from it, with questions."""
+    return made_up(llava.load(folder))
+
+
+# --- Losses and answers ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> Any:
+    """The same weights in transformers' hands, nothing cut off."""
+    return LlavaForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def test_the_loss_is_that_of_transformers(loaded: Workload, theirs: Any) -> None:
+    for i in range(5):
+        batch = loaded.batch("validation", [i])
+        ours = loaded.model.losses(loaded.model.network, batch)[0]
+        prompt = batch.question_BQ
+        with torch.no_grad():
+            reference = theirs(
+                input_ids=torch.cat((prompt, batch.answer_BA), dim=1),
+                pixel_values=batch.pixels_UCSS,
+                labels=torch.cat((torch.full_like(prompt, -100), batch.answer_BA), dim=1),
+            ).loss
+        torch.testing.assert_close(ours, reference, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_answer_is_that_of_transformers(loaded: Workload, theirs: Any, beams: int) -> None:
+    model = loaded.model
+    assert isinstance(model, Llava)
+    said = set()
+    for i in range(5):
+        batch = loaded.batch("validation", [i])
+        tokens = theirs.generate(
+            input_ids=batch.question_BQ,
+            pixel_values=batch.pixels_UCSS,
+            attention_mask=batch.question_mask_BQ,
+            max_new_tokens=8,
+            num_beams=beams,
+            do_sample=False,
+            eos_token_id=model.end,
+            pad_token_id=model.pad,
+        )[:, batch.question_BQ.shape[1] :]
+        (reference,) = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        assert model.answers(model.network, batch, tokens=8, beams=beams) == [reference.strip()]
+        said.add(reference)
+    assert len(said) > 1
+
+
+# --- Prompts --------------------------------------------------------------------------------------
+
+
+def words(model: Llava, tokens: Any) -> str:
+    return " ".join(model.tokenizer.convert_ids_to_tokens(tokens)).replace(" ##", "")
+
+
+def test_only_the_answer_and_its_end_are_learned(loaded: Workload) -> None:
+    model = loaded.model
+    assert isinstance(model, Llava)
+    row = model.tokenize(question="Is this a CT?", answer="Yes", image=0)
+    asked = {
+        "llama": "<s> user : <image> is this a ct ? assistant :",
+        "mistral": "<s> [ inst ] <image> is this a ct ? [ / inst ]",
+    }
+    assert words(model, row.question) == asked[model.network.config.text_config.model_type]
+    assert words(model, row.answer) == "yes </s>"
+
+
+def test_the_image_is_as_many_tokens_as_it_has_patches(loaded: Workload) -> None:
+    batch = loaded.batch("train", [0, 1, 2])
+    assert isinstance(loaded.model, Llava)
+    assert (batch.question_BQ == loaded.model.image).sum(1).tolist() == [4, 4, 4]
+
+
+def test_a_question_that_names_the_image_token_asks_for_no_second_image(loaded: Workload) -> None:
+    model = loaded.model
+    row = model.tokenize(question="where is the <image> ?", answer="", image=0)
+    losses = model.losses(model.network, model.collate([row], loaded.images_NSSC))
+    assert row.answer == (row.answer[-1],) and losses.isfinite().all()
+
+
+def test_long_questions_are_cut(loaded: Workload) -> None:
+    rows = [loaded.model.tokenize(question="ct " * n, answer="no", image=0) for n in (300, 999)]
+    assert rows[0] == rows[1]
+    assert llava.QUESTION_TOKENS < len(rows[0].question) < llava.QUESTION_TOKENS + 20
+
+
+IMAGE_APART = """{% for m in messages %}{{ bos_token }}[{{ m.role }}]{% for c in m.content %}
+{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}:"""
+ONE_TEXT = "{{ bos_token }}{% for m in messages %}({{ m.content | trim }}){% endfor %}"
+
+
+@pytest.mark.parametrize("template", [IMAGE_APART, ONE_TEXT])
+def test_a_folders_own_chat_template_is_followed(template: str) -> None:
+    tokenizer = made_llava.words_tokenizer(WORDS)
+    tokenizer.chat_template = template
+    network = SMALL["llava"]().network
+    assert isinstance(network, llava.Parts)
+    model = Llava(name="own", digest="", network=network, tokenizer=tokenizer)
+    row = model.tokenize(question="is this a ct ?", answer="yes", image=0)
+    assert model.prompt.startswith("<s>") and "{question}" in model.prompt
+    assert row.question.count(tokenizer.bos_token_id) == 1
+    assert words(model, row.answer) == "yes </s>"
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].role }}", "{{ raise_exception('no') }}"])
+def test_a_template_that_shows_no_image_is_refused(template: str) -> None:
+    tokenizer = made_llava.words_tokenizer(WORDS)
+    tokenizer.chat_template = template
+    network = SMALL["llava"]().network
+    assert isinstance(network, llava.Parts)
+    with pytest.raises(BadInput, match="chat template of own does not show <image>"):
+        Llava(name="own", digest="", network=network, tokenizer=tokenizer)
+
+
+# --- Checkpoints ----------------------------------------------------------------------------------
+
+
+def test_a_connector_of_one_layer(tmp_path: Path) -> None:
+    made_llava.write(tmp_path, **LINEAR)
+    keys = load_file(tmp_path / "model.safetensors").keys()
+    assert {key.split("projector.")[1] for key in keys if "projector" in key} == {
+        "linear_1.weight",
+        "linear_1.bias",
+    }
+    workload = made_up(llava.load(tmp_path))
+    model = workload.model
+    assert slot(model, model.network, "connector").roles == {"projection": ("linear_1",)}
+    assert model.losses(model.network, workload.batch("train", [0, 1])).isfinite().all()
+
+
+def test_wrong_keys_are_listed_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made_llava.write(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in weights if name.endswith("linear_2.bias"))
+    del weights[gone]
+    weights["more"] = torch.zeros(1)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    capfd.readouterr()
+    with pytest.raises(BadInput) as refused:
+        llava.load(tmp_path)
+    said = str(refused.value)
+    assert "\n" not in said and "does not hold a whole LLaVA model" in said
+    assert "1 missing keys: model.multi_modal_projector.linear_2.bias" in said
+    assert "1 unexpected keys: more" in said
+    assert "".join(capfd.readouterr()) == "", "nothing but our line is said"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"text_config": {"model_type": "gpt2"}}, "the text part of .* is a gpt2; known: llama"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "known: clip_vision_model"),
+        ({"vision_feature_layer": [-2, -3]}, "reads several layers"),
+    ],
+)
+def test_other_parts_are_refused(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    made_llava.write(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | wrong))
+    for read in (llava.load, llava.skeleton):
+        with pytest.raises(BadInput, match=said):
+            read(tmp_path)
+
+
+def test_a_tokenizer_without_the_image_is_refused(tmp_path: Path) -> None:
+    made_llava.write(tmp_path, image_token_index=99_999)
+    with pytest.raises(BadInput, match="has no token 99999, which stands for the image"):
+        llava.load(tmp_path)
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    made_llava.write(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match="can't be read as a LLaVA model"):
+        llava.load(tmp_path)
+
+
+# --- The published models -------------------------------------------------------------------------
+
+TOWERS = {224: 303_179_776, 336: 303_507_456}  # of openai/clip-vit-large-patch14
+UNREAD = 12 * 1024**2 + 13 * 1024 + 2 * 1024  # a layer, and the last LayerNorm
+LLAMA, MISTRAL = 6_738_415_616, 7_241_732_096  # as their cards say
+
+
+@pytest.mark.parametrize(
+    ("preset", "pixels", "decoder", "connector"),
+    [
+        ("llava-med-v1", 224, LLAMA, 1024 * 4096 + 4096),
+        ("llava-med-v1.5", 336, MISTRAL, 1024 * 4096 + 4096 + 4096**2 + 4096),
+    ],
+)
+def test_counts_are_those_that_are_published(
+    preset: str, pixels: int, decoder: int, connector: int
+) -> None:
+    started = time.perf_counter()
+    found = llava.skeleton(preset)
+    assert time.perf_counter() - started < 10
+    counts = {
+        name: sum(p.numel() for p in found.network.get_submodule(path).parameters())
+        for name, path in found.slots.items()
+    }
+    assert counts == {
+        "vision": TOWERS[pixels] - UNREAD,
+        "connector": connector,
+        "decoder": decoder,
+    }
+    whole = sum(p.numel() for p in found.network.parameters())
+    assert whole == TOWERS[pixels] + connector + decoder
+    assert all(p.is_meta for p in found.network.parameters())
+
+
+def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5", "--json"]) == 0
+    rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
+    layernorm = rows["layernorm"]
+    # 23 layers with two LayerNorms, one ahead of them; 32 layers with two RMSNorms, one behind.
+    vision, text = 2 * 1024 * (2 * 23 + 1), 4096 * (2 * 32 + 1)
+    assert layernorm["trained_parameters"] == vision + text
+    assert layernorm["recipe"] == {
+        "vision": "layernorm",
+        "connector": "frozen (no norm)",
+        "decoder": "layernorm",
+    }
+    assert rows["lora"]["recipe"]["connector"] == "frozen (no query, value, qkv)"
+    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
+    assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,83 @@
+"""Reading a model folder in the layout of Hugging Face: whole, or refused in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from trainables.errors import BadInput
+
+
+def read(kind: type[PreTrainedModel], path: Path, *, called: str, dtype: torch.dtype) -> Any:
+    """The network of ``path``, frozen and in evaluation mode. Nothing in the folder is executed:
+    weights are safetensors, and remote code stays off.
+
+    Args:
+        kind: its class in transformers.
+        path: the folder.
+        called: the family's name, for errors.
+        dtype: of the weights, whatever they are stored in.
+
+    Raises:
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
+    """
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for a load of milliseconds, in every worker
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
+    try:
+        loaded: Any = kind.from_pretrained(
+            path,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path} can't be read as a {called} model: {error}") from error
+    network, report = loaded
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
+    if wrong:
+        raise BadInput(f"{path} does not hold a whole {called} model; {_listed(wrong)}")
+    return network.eval().requires_grad_(False)
+
+
+def needs_tokenizer(path: Path, *files: str) -> None:
+    """See that one of ``files`` is there: transformers would make do with a tiny vocabulary.
+
+    Raises:
+        BadInput: none is.
+    """
+    if not any((path / name).is_file() for name in files):
+        raise BadInput(f"{path} has no tokenizer; it needs {' or '.join(files)}")
+
+
+def digest(path: Path) -> str:
+    """Of the configuration and the weights; files are read in pieces, since they may be large."""
+    hashed = hashlib.sha256()
+    for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
+        with file.open("rb") as opened:
+            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """transformers prints a table of wrong keys before we refuse them in a line of our own."""
+    said = record.getMessage()
+    return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
+
+
+def _listed(wrong: Mapping[str, Sequence[str]], most: int = 5) -> str:
+    """``2 missing keys: a, b; 40 unexpected keys: c, d, e, f, g, ...``"""
+    return "; ".join(
+        f"{len(keys)} {kind.replace('_', ' ')}: "
+        + ", ".join([*keys[:most], *["..."] * (len(keys) > most)])
+        for kind, keys in sorted(wrong.items())
+    )

@@ -1,0 +1,376 @@
+"""LLaVA (Liu et al. 2023, arXiv 2304.08485), the shape of LLaVA-Med (arXiv 2306.00890).
+
+A CLIP tower encodes the image (slot ``vision``), a linear layer or two turn its patches into tokens
+(``connector``), and a Llama, Vicuna or Mistral reads them among the question's tokens and goes on
+with the answer (``decoder``). Weights are a folder in the layout of
+``transformers.LlavaForConditionalGeneration``, as the hub's ``llava-hf`` models are. A connector of
+one layer, as in LLaVA-Med's first version, has no ``linear_2`` there, and its ``config.json`` says
+``"mm_projector_type": "linear"``, the word of LLaVA's authors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+)
+from transformers.models.clip import modeling_clip as clip
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.models.mistral import modeling_mistral as mistral
+
+from trainables.errors import BadInput
+from trainables.models import _checkpoint, _clip
+from trainables.models.contract import ANSWER_TOKENS, Batch, Row, Skeleton, Stage, run_stages
+
+QUESTION_TOKENS = 256
+PROMPTS = {
+    "llama": "USER: {image}\n{question} ASSISTANT:",
+    "mistral": "[INST] {image}\n{question} [/INST]",
+}
+"""Decoder -> how LLaVA asks it. Folders with a chat template of their own are asked by that."""
+
+_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+_VIT_L = {**_LARGE, "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768}
+
+PRESETS = {
+    "llava-med-v1": {
+        "text_config": {"model_type": "llama", "max_position_embeddings": 2048},
+        "vision_config": {**_VIT_L, "image_size": 224},
+        "mm_projector_type": "linear",
+    },
+    "llava-med-v1.5": {
+        "text_config": {
+            "model_type": "mistral",
+            "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+            "sliding_window": None,
+        },
+        "vision_config": {**_VIT_L, "image_size": 336},
+    },
+}
+"""Name -> what its configuration has other than transformers' defaults, which are a LLaMA-7B, a
+Mistral-7B and a connector of two layers."""
+
+
+# --- 1. Reading -----------------------------------------------------------------------------------
+
+
+def load(path: Path) -> Llava:
+    """Load a model folder, in fp32.
+
+    Raises:
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
+            or it is a LLaVA of other parts than CLIP and Llama or Mistral.
+    """
+    _checkpoint.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
+    _check(LlavaConfig.from_pretrained(path, local_files_only=True), path)
+    network = _checkpoint.read(AsPublished, path, called="LLaVA", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return Llava(
+        name=path.name,
+        digest=_checkpoint.digest(path),
+        network=Parts(network).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+    )
+
+
+def skeleton(source: str | Path) -> Skeleton:
+    """A preset by name, or the model of a folder, without weights."""
+    if isinstance(source, Path):
+        config = LlavaConfig.from_pretrained(source, local_files_only=True)
+    else:
+        config = LlavaConfig.from_dict(PRESETS[source])
+    name = source.name if isinstance(source, Path) else source
+    _check(config, name)
+    with torch.device("meta"):
+        network = Parts(AsPublished(config)).eval().requires_grad_(False)
+    return Skeleton(name=name, slots=Llava.slots, parts=Llava.parts, network=network)
+
+
+class OneLayer(nn.Module):
+    """A connector of one layer, under the name of the first of two."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, width_out)
+
+    def forward(self, image_UTD: Tensor) -> Tensor:
+        projected: Tensor = self.linear_1(image_UTD)
+        return projected
+
+
+class AsPublished(LlavaForConditionalGeneration):  # type: ignore[no-untyped-call]
+    """transformers' network, which knows no connector of one layer."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)
+        if getattr(config, "mm_projector_type", None) == "linear":
+            two: Any = self.model.multi_modal_projector
+            one = OneLayer(two.linear_1.in_features, two.linear_1.out_features)
+            self.model.multi_modal_projector = one
+
+
+def _check(config: Any, source: object) -> None:
+    """Refuse parts whose layers have no roles here."""
+    for part, known in (("vision", CLIPVisionConfig), ("text", LlamaConfig | MistralConfig)):
+        found = getattr(config, f"{part}_config")
+        if not isinstance(found, known):
+            allowed = {"vision": "clip_vision_model", "text": "llama, mistral"}[part]
+            raise BadInput(f"the {part} part of {source} is a {found.model_type}; known: {allowed}")
+    if not isinstance(config.vision_feature_layer, int):
+        raise BadInput(f"{source} reads several layers of its image encoder; known: one")
+
+
+# --- 2. The network -------------------------------------------------------------------------------
+
+
+class Parts(nn.Module):
+    """The parts of a LLaVA under the names of its published weights, so that each is a slot.
+
+    The tower is cut behind the layer that is read (the last but one, usually). What follows would
+    be computed for nothing and could not learn; it is kept in ``unread``, which is in no slot.
+    """
+
+    def __init__(self, published: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        config: Any = published.config
+        whole: Any = published.model
+        self.config = config
+        tower = whole.vision_tower
+        layers = tower.encoder.layers
+        # Of its states, where 0 is what goes into the first layer and -1 what the last one gives.
+        read = range(len(layers) + 1)[config.vision_feature_layer]
+        unread = {"layers": layers[read:], "post_layernorm": tower.post_layernorm}
+        tower.encoder.layers, tower.post_layernorm = layers[:read], nn.Identity()
+        self.vision_tower = tower
+        self.multi_modal_projector = whole.multi_modal_projector
+        with torch.device("meta"):
+            causal: Any = AutoModelForCausalLM
+            self.language_model = causal.from_config(config.text_config)
+        self.language_model.model = whole.language_model
+        self.language_model.lm_head = published.lm_head
+        # The folder's may ask for sampling.
+        self.language_model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self.unread = nn.ModuleDict(unread)
+
+
+_ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
+_GATED = {"gate_proj": "ffn_in", "up_proj": "ffn_in", "down_proj": "ffn_out"}
+
+
+class Llava:
+    """A LLaVA base with its tokenizer. See ``trainables.models.contract.Model``."""
+
+    slots: Mapping[str, str] = MappingProxyType(
+        {
+            "vision": "vision_tower",
+            "connector": "multi_modal_projector",
+            "decoder": "language_model",
+        }
+    )
+    parts: Mapping[type[nn.Module], Mapping[str, str]] = MappingProxyType(
+        {
+            clip.CLIPVisionEmbeddings: {"patch_embedding": "patch"},
+            clip.CLIPEncoderLayer: {"self_attn": "self_attention"},
+            clip.CLIPAttention: {**_ATTENTION, "out_proj": "attention_output"},
+            clip.CLIPMLP: {"fc1": "ffn_in", "fc2": "ffn_out"},
+            LlavaMultiModalProjector: {"linear_1": "projection", "linear_2": "projection"},
+            OneLayer: {"linear_1": "projection"},
+            llama.LlamaDecoderLayer: {"self_attn": "self_attention"},
+            llama.LlamaAttention: {**_ATTENTION, "o_proj": "attention_output"},
+            llama.LlamaMLP: _GATED,
+            mistral.MistralDecoderLayer: {"self_attn": "self_attention"},
+            mistral.MistralAttention: {**_ATTENTION, "o_proj": "attention_output"},
+            mistral.MistralMLP: _GATED,
+        }
+    )
+
+    def __init__(self, *, name: str, digest: str, network: Parts, tokenizer: Any) -> None:
+        self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
+        config = network.config
+        self.image_size: int = config.vision_config.image_size
+        self.image: int = config.image_token_id
+        """Stands in a prompt for the tokens of the image; no row of the embeddings is its own."""
+        patches = (self.image_size // config.vision_config.patch_size) ** 2
+        self.with_class = config.vision_feature_select_strategy == "full"
+        self.image_tokens: int = patches + self.with_class
+        self.image_word = tokenizer.convert_ids_to_tokens(self.image)
+        if self.image_word is None:
+            raise BadInput(
+                f"the tokenizer of {name} has no token {self.image}, which stands for the image "
+                "(image_token_index in config.json)"
+            )
+        if tokenizer.eos_token_id is None:
+            raise BadInput(f"the tokenizer of {name} has no eos_token, which ends an answer")
+        self.end: int = tokenizer.eos_token_id
+        self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.prompt = _template(name, tokenizer, self.image_word, config.text_config.model_type)
+        begun = self.prompt.startswith(tokenizer.bos_token or "\0")
+        self.specials = not begun  # a template may hold what the tokenizer would put ahead
+
+    # --- 3. Words to tokens -----------------------------------------------------------------------
+
+    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+        """The question in the prompt's words, then the answer as it goes on from there.
+
+        The image is one token here; ``collate`` makes it as many as there are.
+        """
+        words = self._tokens(question, specials=False)
+        if len(words) > QUESTION_TOKENS:
+            question = self.tokenizer.decode(words[:QUESTION_TOKENS])
+        question = question.replace(self.image_word, "")
+        prompt = self.prompt.replace("{question}", question)
+        asked = self._tokens(prompt, specials=self.specials)
+        between = "" if prompt[-1].isspace() else " "
+        whole = self._tokens(prompt + between + answer.strip(), specials=self.specials)
+        # Where the prompt's last token would grow into the answer, each is read by itself.
+        together = whole[: len(asked)] == asked
+        said = whole[len(asked) :] if together else self._tokens(answer.strip(), specials=False)
+        return Row(image=image, question=tuple(asked), answer=(*said, self.end))
+
+    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
+        """Prompts are padded on the left and answers on the right, so that the two can be joined;
+        repeated images are put in once."""
+        used, image_B = np.unique([row.image for row in rows], return_inverse=True)
+        questions = [self._expanded(row.question) for row in rows]
+        question_BQ, question_mask_BQ = self._padded(questions, left=True)
+        answer_BA, answer_mask_BA = self._padded([row.answer for row in rows], left=False)
+        return Batch(
+            pixels_UCSS=_clip.pixels(None if images_NSSC is None else images_NSSC[used]),
+            image_B=torch.from_numpy(image_B),
+            question_BQ=question_BQ,
+            question_mask_BQ=question_mask_BQ,
+            answer_BA=answer_BA,
+            answer_mask_BA=answer_mask_BA,
+        )
+
+    def _tokens(self, words: str, *, specials: bool) -> list[int]:
+        tokens: list[int] = self.tokenizer(words, add_special_tokens=specials)["input_ids"]
+        return tokens
+
+    def _expanded(self, question: Sequence[int]) -> list[int]:
+        """With as many tokens for the image as the tower gives."""
+        at = question.index(self.image)
+        return [*question[:at], *[self.image] * self.image_tokens, *question[at + 1 :]]
+
+    def _padded(self, tokens: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """Tokens and their mask; padding may be a token that is also a word."""
+        side = "left" if left else "right"
+        rows = [torch.tensor(row) for row in tokens]
+        ones = [torch.ones(len(row), dtype=torch.long) for row in tokens]
+        return (
+            pad_sequence(rows, batch_first=True, padding_value=self.pad, padding_side=side),
+            pad_sequence(ones, batch_first=True, padding_side=side),
+        )
+
+    # --- 4. Losses and answers --------------------------------------------------------------------
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
+        prompt_BQD = self._prompt(network, batch)
+        decoder: Any = network.language_model
+        answer_BAD = decoder.model.embed_tokens(batch.answer_BA)
+        mask_BT = torch.cat((batch.question_mask_BQ, batch.answer_mask_BA), dim=1)
+        answers = batch.answer_BA.shape[1]
+        logits_BAV = decoder(
+            inputs_embeds=torch.cat((prompt_BQD, answer_BAD), dim=1),
+            attention_mask=mask_BT,
+            position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=answers + 1,  # from the prompt's last token on
+        ).logits[:, :-1]
+        nll_BA = nn.functional.cross_entropy(
+            logits_BAV.transpose(1, 2).float(), batch.answer_BA, reduction="none"
+        )
+        return (nll_BA * batch.answer_mask_BA).sum(1) / batch.answer_mask_BA.sum(1)
+
+    @torch.no_grad()
+    def answers(
+        self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
+    ) -> list[str]:
+        """Greedy or beam search, with a key-value cache."""
+        prompt_BQD = self._prompt(network, batch)
+        decoder: Any = network.language_model
+        tokens_BA = decoder.generate(
+            inputs_embeds=prompt_BQD,
+            attention_mask=batch.question_mask_BQ,
+            eos_token_id=self.end,
+            pad_token_id=self.pad,
+            max_new_tokens=tokens,
+            num_beams=beams,
+            do_sample=False,
+        )
+        said = self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)
+        return [answer.strip() for answer in said]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The image is encoded, then made into tokens of a prompt."""
+        return (
+            Stage(slots=("vision",), per="image", run=self._encode),
+            Stage(slots=("connector",), per="image", run=self._connect),
+        )
+
+    def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
+        """Shape (U, T, D): the tokens of each image, as the tower gives them."""
+        parts: Any = network
+        image_UTD: Tensor = parts.vision_tower(batch.pixels_UCSS).last_hidden_state
+        return image_UTD if self.with_class else image_UTD[:, 1:]
+
+    def _connect(self, network: nn.Module, _: Batch, image_UTD: Tensor | None) -> Tensor:
+        """Shape (U, T, D): as the decoder takes them."""
+        parts: Any = network
+        connected_UTD: Tensor = parts.multi_modal_projector(image_UTD)
+        return connected_UTD
+
+    def _prompt(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Shape (B, Q, D): the embeddings of the question's tokens, the image's among them."""
+        parts: Any = network
+        connected_UTD = run_stages(self, network, batch)
+        is_image_BQ = batch.question_BQ == self.image
+        words_BQ = batch.question_BQ.masked_fill(is_image_BQ, 0)
+        words_BQD: Tensor = parts.language_model.model.embed_tokens(words_BQ)
+        image_BTD = connected_UTD[batch.image_B].to(words_BQD.dtype)
+        return words_BQD.masked_scatter(is_image_BQ[..., None], image_BTD)
+
+
+def _template(name: str, tokenizer: Any, image: str, decoder: str) -> str:
+    """What is read before an answer, with ``{question}`` where it stands.
+
+    Raises:
+        BadInput: the tokenizer's chat template does not show the image and the question, once each.
+    """
+    if tokenizer.chat_template is None:
+        return PROMPTS[decoder].replace("{image}", image)
+    # Templates of processors want the parts of a message apart, those of tokenizers one text.
+    apart = [{"type": "image"}, {"type": "text", "text": "{question}"}]
+    for content in (apart, f"{image}\n{{question}}"):
+        try:
+            said = tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        except (jinja2.TemplateError, TypeError):
+            continue
+        if said.count(image) == said.count("{question}") == 1:
+            return str(said)
+    raise BadInput(
+        f"the chat template of {name} does not show {image} and the question, once each; "
+        "mend or remove it"
+    )
