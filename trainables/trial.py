@@ -167,7 +167,7 @@ class Trial:
             own = workload is self.workload
             batch = self.batch(split, indices) if own else workload.batch(split, indices)
             with self.losses.autocast(workload.device):
-                answers = model.answers(network, batch)
+                answers = model.answers(network, batch, tokens=self.workload.answer_tokens)
             for i, answer in zip(indices, answers, strict=True):
                 found[i] = answer
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,8 @@ class Workload:
     rows: Mapping[str, tuple[Row, ...]]
     """Split -> its questions, tokenised, in the dataset's order."""
     device: torch.device
+    answer_tokens: int = 10
+    """Of an answer at most, its end included; the rest is cut off. See ``_answer_tokens``."""
 
     @classmethod
     def load(
@@ -149,12 +152,17 @@ class Workload:
         return cls._of(model, dataset, device, progress)
 
     def on(self, dataset: Dataset) -> Workload:
-        """The same resident model on other data."""
-        return self._of(self.model, dataset, self.device, None)
+        """The same resident model on other data; answers are as long as they were trained to be."""
+        return self._of(self.model, dataset, self.device, None, self.answer_tokens)
 
     @classmethod
     def _of(
-        cls, model: Model, dataset: Dataset, device: torch.device, progress: Progress | None
+        cls,
+        model: Model,
+        dataset: Dataset,
+        device: torch.device,
+        progress: Progress | None,
+        answer_tokens: int | None = None,
     ) -> Workload:
         from trainables.data.cache import cached_images
 
@@ -166,15 +174,33 @@ class Workload:
                 for e in examples
             )
 
+        splits = {split: rows(examples) for split, examples in dataset.splits().items()}
+        answer_tokens = answer_tokens or _answer_tokens(splits["train"])
         return cls(
             model=model,
             dataset=dataset,
             images_NSSC=cached_images(dataset, model.image_size, progress=progress),
-            rows={split: rows(examples) for split, examples in dataset.splits().items()},
+            rows={s: tuple(_cut(row, answer_tokens) for row in rows) for s, rows in splits.items()},
             device=device,
+            answer_tokens=answer_tokens,
         )
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """The questions of ``split`` at ``indices`` as one batch."""
         rows = self.rows[split]
         return self.model.collate([rows[i] for i in indices], self.images_NSSC).to(self.device)
+
+
+def _answer_tokens(rows: Sequence[Row]) -> int:
+    """How long an answer may be: as 99 of 100 training answers are, but at least as MISS was
+    trained. It follows from the data: a word for a question, some sentences for a report."""
+    from trainables.models.contract import ANSWER_TOKENS
+
+    lengths = sorted(len(row.answer) for row in rows)
+    return max(ANSWER_TOKENS, lengths[math.ceil(0.99 * len(lengths)) - 1])
+
+
+def _cut(row: Row, answer_tokens: int) -> Row:
+    """With the first tokens of its answer and the end."""
+    *words, end = row.answer
+    return replace(row, answer=(*words[: answer_tokens - 1], end))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,28 @@ def test_images_are_those_of_the_dataset_in_its_order(root: Path) -> None:
     examples, rows = workload.dataset.train, workload.rows["train"]
     assert [paths[row.image] for row in rows] == [example.image for example in examples]
     assert workload.batch("train", [0, 1]).question_BQ.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "tokens"),
+    [
+        (["yes"] * 90 + ["left lung"] * 10, 10),  # as MISS was trained
+        (["normal heart"] * 10 + ["the heart is normal and the lungs are clear of it"] * 90, 13),
+        (["no"] * 199 + ["the heart is normal and the lungs are clear of it"], 10),  # 1 in 200
+    ],
+)
+def test_answers_may_be_as_long_as_training_answers_are(
+    tmp_path: Path, answers: list[str], tokens: int
+) -> None:
+    lines = [
+        {**line, "split": split, "answer": answer}
+        for split in ("train", "validation", "test")
+        for line, answer in zip(itertools.cycle(jsonl.rows()), answers, strict=False)
+    ]
+    jsonl.write(tmp_path, lines)
+    workload = Workload.load(WorkloadConfig(data="jsonl", data_root=str(tmp_path)))
+    assert workload.answer_tokens == tokens
+    for rows in workload.rows.values():
+        assert max(len(row.answer) for row in rows) <= tokens
+        assert len({row.answer[-1] for row in rows}) == 1, "what is cut keeps its end"
+    assert workload.on(workload.dataset).answer_tokens == tokens
