@@ -30,7 +30,9 @@
                         high``; ``leaders``: ``seconds, arm, chance, expected``; ``untuned``), null
                         if there is none; ``learning_rates``: arm -> ``best, low, high, decades``,
                         ``open_low, open_high``, at ``examples_seen``: see ``study.efficiency``
-``trials``              every trial: ``trial, kind, arm, parameters, lr, seed, outcome, error``;
+``trials``              every trial: ``trial, kind, arm, parameters`` (what was
+                        searched), ``recipe`` (slot -> method, all its settings), ``lr, seed``,
+                        ``outcome, error``;
                         ``rungs`` (``examples_seen, validation_loss, train_loss, seconds``);
                         ``scores, costs``
 ``protocol``            settings, budget, rungs, model and data with digests, versions, commit, time
@@ -208,6 +210,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "kind": spec.kind,
         "arm": spec.arm,
         "parameters": dict(spec.parameters),
+        "recipe": {slot: dict(tuning) for slot, tuning in spec.recipe.items()},
         "lr": spec.lr,
         "seed": spec.seed,
         "outcome": record.outcome,

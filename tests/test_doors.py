@@ -27,7 +27,7 @@ ARROWS = {
 DOORS = {
     "torch": ["trainables/*", "study/*"],
     "transformers": ["trainables/*"],
-    "peft": ["trainables/methods/*"],
+    "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "deepspeed": ["trainables/engine.py"],
     "ray": ["study/tune.py", "study/worker.py", "study/nodes.py"],
     "optuna": ["study/ledger.py", "study/conductor.py", "study/spaces.py"],

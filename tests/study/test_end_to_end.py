@@ -17,8 +17,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from study import answers, export, predict
 from study.ui import default_uri
 from tests.trainables.data.small import jsonl
+from trainables.data import phantom
 from trainables.data.scores import PARTS
 
 pytestmark = pytest.mark.long
@@ -127,6 +129,24 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
     assert {"results.json", "report.html"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }
+
+
+def test_the_winner_answers_as_it_did_in_the_study(
+    smoke: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, _ = smoke
+    found = results(storage, "one")
+    trials = {t["trial"]: t for t in found["trials"]}
+    confirmed = [trials[s["trial"]] for s in found["arms"][0]["seeds"]]
+    best = min(confirmed, key=lambda trial: trial["rungs"][-1]["validation_loss"])
+    assert export.main(["one", "--storage", str(storage), "--out", str(tmp_path / "out")]) == 0
+    assert found["verdict"] in (tmp_path / "out" / "README.md").read_text()
+    kept = answers.read(storage / "one", best["trial"], "test").to_pylist()
+    for example, row in list(zip(phantom.load(None).test, kept, strict=True))[:5]:
+        capsys.readouterr()
+        asked = ["--image", str(example.image), "--question", example.question]
+        assert predict.main([str(tmp_path / "out"), *asked]) == 0
+        assert capsys.readouterr().out == row["answer"] + "\n"
 
 
 def test_only_confirmed_trials_keep_what_they_trained(smoke: tuple[Path, str]) -> None:

@@ -1,0 +1,165 @@
+"""``python -m study.export NAME``: a study's winner as a folder that others can use.
+
+It holds ``README.md``, a model card; ``trained.safetensors``, what was trained, by its names in the
+base model; ``tuned.json``, for ``study.predict``; and, where the methods are peft's, an adapter
+that ``peft.PeftModel.from_pretrained`` loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study import checkpoints
+from trainables.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from trainables.tuned import Tuned
+
+RESULTS = "results.json"
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        results = read_results(given.storage, given.study)
+        arm = given.arm or results["arms"][0]["arm"]
+        out = given.out or given.storage / given.study / "export" / arm
+        adapters = export(given.storage / given.study, results, arm, out)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{arm} of study {given.study} is in {out}")
+    for name, place in adapters.items():
+        print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
+    print(f"python -m study.predict {out} --image FILE --question TEXT")
+    return 0
+
+
+def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict[str, Path]:
+    """Write an arm's model into ``out``; whole or not at all. The adapters in peft's form, by name.
+
+    Of the arm's confirmations the one with the lowest validation loss is taken: the test split
+    chooses nothing.
+
+    Raises:
+        BadInput: no such arm, it was not confirmed, or ``out`` holds something else.
+    """
+    from trainables import adapter
+
+    found = _arm(results, arm)
+    trial = _best_confirmation(results, found)
+    tuned = rebuild(study, results, trial)
+    if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
+        raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tuned.save(partial)
+    adapters = adapter.write(tuned, partial)
+    names = {name: place.relative_to(partial) for name, place in adapters.items()}
+    (partial / "README.md").write_text(_card(results, found, trial, tuned, names), encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return {name: out / place for name, place in names.items()}
+
+
+def rebuild(study: Path, results: Mapping[str, Any], trial: Mapping[str, Any]) -> Tuned:
+    """The tuned model of a confirmed trial.
+
+    Raises:
+        BadInput: its checkpoint is gone, or its base is another one.
+    """
+    from safetensors.torch import load_file
+
+    from trainables import tuned
+
+    kept = sorted(checkpoints.path(study, trial["trial"]).glob(f"[0-9]*/{tuned.WEIGHTS}"))
+    if not kept:
+        raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
+    described = tuned.Description(
+        model=results["protocol"]["settings"]["model"],
+        digest=results["protocol"]["model"]["digest"],
+        recipe=trial["recipe"],
+        seed=trial["seed"],
+        precision=results["protocol"]["precision"],
+    )
+    return tuned.build(described, load_file(kept[-1]))
+
+
+def read_results(storage: Path, name: str) -> dict[str, Any]:
+    """What a finished study found.
+
+    Raises:
+        BadInput: there is no such study, or it has not ended.
+    """
+    path = storage / name / RESULTS
+    if not path.is_file():
+        if (path.parent / "study.json").is_file():
+            raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
+        raise unknown("study", name, [found.parent.name for found in storage.glob(f"*/{RESULTS}")])
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def _arm(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+    arms: dict[str, dict[str, Any]] = {arm["arm"]: arm for arm in results["arms"]}
+    if name not in arms:
+        raise unknown("arm", name, arms)
+    if not arms[name]["seeds"]:
+        raise BadInput(f"arm {name!r} was not confirmed, so there is no model of it")
+    return arms[name]
+
+
+def _best_confirmation(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
+    confirmed = [trials[seed["trial"]] for seed in arm["seeds"]]
+    return min(confirmed, key=lambda trial: float(trial["rungs"][-1]["validation_loss"]))
+
+
+def _card(
+    results: Mapping[str, Any],
+    arm: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    tuned: Tuned,
+    adapters: Mapping[str, Path],
+) -> str:
+    """The model card."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    base = {name for name, _ in tuned.model.network.named_parameters()}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        r=results,
+        arm=arm,
+        trial=trial,
+        recipe=str(tuned.recipe),
+        counts=tuned.applied.counts,
+        adapters={name: place.as_posix() for name, place in adapters.items()},
+        of_base=bool(base & set(tuned.applied.parameters)),
+        network=type(tuned.model.network).__name__,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.export",
+        description="Write a study's winner as a folder with a model card, for peft where it can.",
+    )
+    parser.add_argument("study", metavar="NAME", help="of the study")
+    parser.add_argument("--arm", metavar="NAME", help="[the one with the highest test score]")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="[in the study's folder]")
+    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""``python -m study.predict DIR --image FILE --question TEXT``: ask an exported model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainables.errors import BadInput
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        if not given.image.is_file():
+            raise BadInput(f"--image {given.image} is not a file")
+        if not (given.model / "tuned.json").is_file():
+            raise BadInput(
+                f"{given.model} holds no exported model; python -m study.export makes one"
+            )
+        from trainables import tuned
+
+        answers = tuned.load(given.model).answers(given.image, given.question)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(answers))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.predict",
+        description="Answer questions about an image with an exported model. Not for clinical use.",
+    )
+    parser.add_argument("model", type=Path, metavar="DIR", help="that study.export wrote")
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--question", action="append", required=True, metavar="TEXT", help="may be given again"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

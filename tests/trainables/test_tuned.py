@@ -1,0 +1,130 @@
+"""A tuned model leaves the house: in our form, and in peft's, which peft alone can load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import BlipForQuestionAnswering
+
+from trainables import adapter, recipe, tuned
+from trainables.data.images import load_images
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.models import blip
+from trainables.recipe import Recipe
+from trainables.tuned import Description, Tuned
+from trainables.workload import TINY
+
+QUESTIONS = ["what is the modality ?", "is there a lesion ?", "how many spots ?"]
+EVERYWHERE = ("vision", "fusion", "decoder")
+
+
+def moved(slots: dict[str, dict[str, Any]]) -> Tuned:
+    """The shipped model with a recipe, whose trained values are moved as training would."""
+    model = blip.load(TINY)
+    plain = Recipe.of(slots).plain()
+    applied = recipe.apply(Recipe.of(slots), model, fork(model.network), seed=3)
+    drawn = torch.Generator().manual_seed(0)
+    weights = {
+        name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn)
+        for name, p in applied.parameters.items()
+    }
+    return tuned.build(
+        Description(model="tiny", digest=model.digest, recipe=plain, seed=3, precision="fp32"),
+        weights,
+    )
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    drawn = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
+    Image.fromarray(drawn).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def everywhere(method: str, **settings: Any) -> dict[str, dict[str, Any]]:
+    return {slot: {"method": method, **settings} for slot in EVERYWHERE}
+
+
+LORA = {"method": "lora", "rank": 4}
+RECIPES = {
+    "lora": (everywhere("lora", rank=4), ["default"]),
+    "ia3": (everywhere("ia3"), ["default"]),
+    "layernorm": (everywhere("layernorm"), []),
+    "full fusion, lora decoder": ({"fusion": {"method": "full"}, "decoder": LORA}, ["default"]),
+    "two ranks": (
+        {"fusion": {"method": "lora", "rank": 2}, "decoder": LORA},
+        ["fusion", "decoder"],
+    ),
+    "two methods": ({"fusion": {"method": "ia3"}, "decoder": LORA}, ["fusion", "decoder"]),
+    "virtual tokens": (everywhere("ptv2"), []),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_comes_back_as_it_was(name: str, tmp_path: Path, image: Path) -> None:
+    before = moved(RECIPES[name][0])
+    before.save(tmp_path)
+    after = tuned.load(tmp_path)
+    assert after.answers(image, QUESTIONS) == before.answers(image, QUESTIONS)
+    assert all(torch.equal(after.weights()[n], w) for n, w in before.weights().items())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_peft_alone_gives_the_same_answers(name: str, tmp_path: Path, image: Path) -> None:
+    slots, adapters = RECIPES[name]
+    before = moved(slots)
+    before.save(tmp_path)
+    places = adapter.write(before, tmp_path)
+    assert list(places) == adapters
+    if name == "virtual tokens":
+        return  # they are no form of peft's: only ours
+    network = blip.load(TINY).network
+    weights = load_file(tmp_path / tuned.WEIGHTS)
+    if places:
+        network = adapter.load(network, weights, places.values())
+    else:
+        network.load_state_dict(weights, strict=False)
+    theirs = Tuned(**{**vars(before), "network": network})
+    base = Tuned(**{**vars(before), "network": blip.load(TINY).network})
+    asked = QUESTIONS * 4
+    assert theirs.answers(image, asked) == before.answers(image, asked)
+    rows = [before.model.tokenize(question=q, answer="yes", image=0) for q in QUESTIONS]
+    batch = before.model.collate(rows, np.zeros((1, 96, 96, 3), np.uint8))
+    with torch.no_grad():
+        losses = [t.model.losses(t.network, batch) for t in (theirs, before, base)]
+    assert torch.allclose(losses[0], losses[1], rtol=1e-5)
+    assert not torch.allclose(losses[0], losses[2], rtol=1e-3)
+
+
+def test_as_a_user_of_peft_and_transformers_would(tmp_path: Path, image: Path) -> None:
+    before = moved(everywhere("lora", rank=4))
+    adapter.write(before, tmp_path)
+    model = PeftModel.from_pretrained(BlipForQuestionAnswering.from_pretrained(TINY), tmp_path)
+    for question in QUESTIONS:
+        row = before.model.tokenize(question=question, answer="", image=0)
+        batch = before.model.collate([row], load_images([image], before.model.image_size))
+        tokens = model.generate(input_ids=batch.question_BQ, pixel_values=batch.pixels_UCSS)
+        answer = before.model.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        assert [answer] == before.answers(image, [question])
+
+
+def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
+    before = moved(everywhere("layernorm"))
+    before.save(tmp_path)
+    text = (tmp_path / tuned.FILE).read_text()
+    (tmp_path / tuned.FILE).write_text(text.replace(before.model.digest, "f" * 64))
+    with pytest.raises(BadInput, match="not the one that was tuned"):
+        tuned.load(tmp_path)
+    (tmp_path / tuned.FILE).write_text(text.replace('"layernorm"', '"bitfit"'))
+    with pytest.raises(BadInput, match="not those of bitfit"):
+        tuned.load(tmp_path)
+    with pytest.raises(BadInput, match="holds no exported model"):
+        tuned.load(tmp_path / "nowhere")

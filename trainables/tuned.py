@@ -1,0 +1,123 @@
+"""A base model with what a trial trained: enough to answer questions, without data or optimizer.
+
+Kept as two files: ``tuned.json`` (base model, recipe, seed) and ``trained.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trainables import recipe, registry, workload
+from trainables.data.images import load_images
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainables.models.contract import Model
+    from trainables.recipe import Applied
+
+FILE, WEIGHTS = "tuned.json", "trained.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What must be put together to have the tuned model again."""
+
+    version: int = 1
+    model: str
+    """``tiny``, or the folder of the base model."""
+    digest: str
+    """Of the base model's weights and configuration."""
+    recipe: Mapping[str, Mapping[str, Any]]
+    """As ``Recipe.plain`` gives it."""
+    seed: int
+    """Of the random values that some methods keep frozen."""
+    precision: str
+    """``fp32`` or ``bf16``, as it was trained and scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A tuned network on a resident base."""
+
+    model: Model
+    network: nn.Module
+    recipe: Recipe
+    applied: Applied
+    described: Description
+
+    def answers(self, image: Path, questions: Sequence[str]) -> list[str]:
+        """The answer to each question about an image file.
+
+        Raises:
+            BadInput: the image can't be read.
+        """
+        images_1SSC = load_images([image], self.model.image_size)
+        rows = [self.model.tokenize(question=q, answer="", image=0) for q in questions]
+        device = next(self.network.parameters()).device
+        batch = self.model.collate(rows, images_1SSC).to(device)
+        low = self.described.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            return self.model.answers(self.network, batch)
+
+    def save(self, folder: Path) -> None:
+        """Write both files into ``folder``, which is there."""
+        save_file(self.weights(), folder / WEIGHTS)
+        text = json.dumps(asdict(self.described), indent=2)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    def weights(self) -> dict[str, Tensor]:
+        """What was trained, by its name in the network."""
+        return {n: p.detach().cpu().contiguous() for n, p in self.applied.parameters.items()}
+
+
+def build(described: Description, weights: Mapping[str, Tensor]) -> Tuned:
+    """Load the base, put the recipe into it and the trained values into that.
+
+    Raises:
+        BadInput: the base is not there or is another one, or the values are not the recipe's.
+    """
+    family, path = workload.family_of(described.model)
+    model: Model = registry.find("model family", *registry.FAMILIES, family).load(path)
+    if model.digest != described.digest:
+        raise BadInput(
+            f"model {described.model} is not the one that was tuned (its digest is "
+            f"{model.digest[:12]}, not {described.digest[:12]}); give back its files"
+        )
+    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = Recipe.of(described.recipe)
+    network = fork(model.network)
+    applied = recipe.apply(found, model, network, seed=described.seed)
+    if set(weights) != set(applied.parameters):
+        wrong = sorted(set(weights) ^ set(applied.parameters))
+        raise BadInput(f"the trained weights are not those of {found}: {', '.join(wrong[:3])}, ...")
+    with torch.no_grad():
+        for name, parameter in applied.parameters.items():
+            parameter.copy_(weights[name])
+    network.eval().requires_grad_(False)
+    return Tuned(model=model, network=network, recipe=found, applied=applied, described=described)
+
+
+def load(folder: Path) -> Tuned:
+    """What ``Tuned.save`` wrote.
+
+    Raises:
+        BadInput: a file is missing or damaged; see also ``build``.
+    """
+    try:
+        described = Description(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise BadInput(f"{folder} holds no exported model ({error}); see study.export") from error
+    return build(described, weights)
