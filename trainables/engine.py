@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.contract import Batch, Model
+from trainables.recipe import Applied
 
 CLIP_NORM = 1.0
 
@@ -58,13 +59,11 @@ class Engine(Protocol):
         """Take back trained parameters and the optimizer's state as ``save`` left them."""
 
 
-def start(
-    kind: str, losses: Losses, parameters: Mapping[str, nn.Parameter], weight_decay: float
-) -> Engine:
+def start(kind: str, losses: Losses, applied: Applied, weight_decay: float) -> Engine:
     """An engine of ``kind``: ``off`` (plain PyTorch) or a ZeRO stage, ``0`` to ``3``."""
     if kind == "off":
-        return Plain(losses, parameters, weight_decay)
-    return DeepSpeed(int(kind), losses, parameters, weight_decay)
+        return Plain(losses, applied, weight_decay)
+    return DeepSpeed(int(kind), losses, applied, weight_decay)
 
 
 def resolve(kind: str) -> str:
@@ -82,28 +81,34 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def _adamw(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with weight decay for matrices, none for gains, biases and other vectors."""
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    vectors = [p for p in parameters.values() if p.ndim <= 1]
-    pairs = ((matrices, weight_decay), (vectors, 0.0))
-    groups = [{"params": some, "weight_decay": decay} for some, decay in pairs if some]
-    return torch.optim.AdamW(groups, fused=True)
+def _adamw(applied: Applied, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with weight decay for matrices, none for gains, biases and other vectors.
+
+    A group for each decay and each factor on the learning rate.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in applied.parameters.items():
+        groups.setdefault((parameter.ndim <= 1, applied.lr_factors[name]), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": some, "weight_decay": 0.0 if vectors else weight_decay, "lr_factor": factor}
+            for (vectors, factor), some in sorted(groups.items(), key=lambda group: group[0])
+        ],
+        fused=True,
+    )
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 class Plain:
     """PyTorch alone."""
 
-    def __init__(
-        self, losses: Losses, parameters: Mapping[str, nn.Parameter], weight_decay: float
-    ) -> None:
-        self.losses, self.parameters = losses, parameters
-        self.optimizer = _adamw(parameters, weight_decay)
+    def __init__(self, losses: Losses, applied: Applied, weight_decay: float) -> None:
+        self.losses, self.parameters = losses, applied.parameters
+        self.optimizer = _adamw(applied, weight_decay)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         loss: Tensor = self.losses(batch).mean()
@@ -130,20 +135,14 @@ class Plain:
 class DeepSpeed:
     """DeepSpeed with a ZeRO stage, in a process group of one where no launcher set another up."""
 
-    def __init__(
-        self,
-        stage: int,
-        losses: Losses,
-        parameters: Mapping[str, nn.Parameter],
-        weight_decay: float,
-    ) -> None:
+    def __init__(self, stage: int, losses: Losses, applied: Applied, weight_decay: float) -> None:
         deepspeed = _deepspeed()
-        self.parameters = parameters
+        self.parameters = applied.parameters
         self.gathered = deepspeed.zero.GatheredParameters
         usual = nn.functional.linear
         self.engine, *_ = deepspeed.initialize(
             model=losses,
-            optimizer=_adamw(parameters, weight_decay),
+            optimizer=_adamw(applied, weight_decay),
             config={
                 "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
                 "gradient_clipping": CLIP_NORM,

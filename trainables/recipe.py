@@ -120,6 +120,8 @@ class Applied:
 
     parameters: dict[str, nn.Parameter]
     """Name in the network -> what is trained, in fp32."""
+    lr_factors: dict[str, float]
+    """Name in the network -> its learning rate in units of the trial's: mostly 1."""
     counts: tuple[SlotCount, ...]
     total_parameters: int
 
@@ -150,7 +152,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     for name in recipe.slots:
         if name not in model.slots:
             raise unknown("slot", name, model.slots)
-    trained: list[str] = []
+    factors: dict[str, float] = {}
     tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
     lacking: list[NothingThere] = []
     for name, tuning in recipe.slots.items():
@@ -164,18 +166,24 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
             tunings[name] = f"frozen (no {nothing.lacks})"
             lacking.append(nothing)
             continue
-        trained += [f"{model.slots[name]}.{parameter}" for parameter in chosen]
-    if lacking and not trained:
+        factor_of = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
+        factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
+    if lacking and not factors:
         raise lacking[0]
-    parameters = own(network, trained)
+    parameters = own(network, factors)
     counts = tuple(
         _count(network.get_submodule(path), name, tunings[name])
         for name, path in model.slots.items()
     )
     total = sum(parameter.numel() for parameter in network.parameters())
-    if len(parameters) != len(set(trained)):
+    if len(parameters) != len(factors):
         raise BadInput(f"recipe {recipe} trains a parameter that two slots share")
-    return Applied(parameters=parameters, counts=counts, total_parameters=total)
+    return Applied(
+        parameters=parameters,
+        lr_factors={parameter: factors[parameter] for parameter in parameters},
+        counts=counts,
+        total_parameters=total,
+    )
 
 
 def _count(module: nn.Module, slot: str, tuning: str) -> SlotCount:

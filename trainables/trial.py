@@ -98,10 +98,9 @@ class Trial:
         self.features_done = features.usable(self.frozen_stages) if features else 0
         """How many of them are not computed again."""
         self.losses = engine.Losses(workload.model, network, precision)
-        parameters = self.applied.parameters
         self.engine = (
-            engine.start(deepspeed, self.losses, parameters, config.weight_decay)
-            if parameters
+            engine.start(deepspeed, self.losses, self.applied, config.weight_decay)
+            if self.applied.parameters
             else None
         )
 

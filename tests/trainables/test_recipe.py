@@ -30,6 +30,8 @@ def test_plain_values_come_back_with_the_defaults() -> None:
         "alpha_per_rank": 2.0,
         "dropout": 0.0,
         "targets": ["query"],
+        "rank_stabilized": False,
+        "lr_ratio": 1.0,
     }
     assert json.loads(json.dumps(plain)) == plain
     assert Recipe.of(plain) == Recipe.of(PER_SLOT)

@@ -1,12 +1,13 @@
 """LoRA: a trained product of two thin matrices beside each frozen one.
 
-(Hu et al. 2021, arXiv 2106.09685)
+(Hu et al. 2021, arXiv 2106.09685; rank-stabilized: Kalajdzievski 2023, arXiv 2312.03732; LoRA+:
+Hayou et al. 2024, arXiv 2402.12354)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables.errors import BadInput
 from trainables.methods import select
@@ -25,19 +26,35 @@ class Config:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "qkv")
     """Roles of the layers that get one; a fused ``qkv`` stands for query and value."""
+    rank_stabilized: bool = False
+    """rsLoRA: the factor is alpha / sqrt(rank), so that high ranks learn as fast as low ones."""
+    lr_ratio: float = 1.0
+    """LoRA+: the learning rate of B in units of that of A; its authors advise 2 to 16."""
 
     def __post_init__(self) -> None:
+        method = type(self).__module__.rpartition(".")[2]
         if self.rank < 1:
-            raise BadInput(f"lora rank must be at least 1 but got {self.rank}")
-        if self.alpha_per_rank <= 0:
-            raise BadInput(f"lora alpha_per_rank must be positive but got {self.alpha_per_rank}")
+            raise BadInput(f"{method} rank must be at least 1 but got {self.rank}")
+        for name in ("alpha_per_rank", "lr_ratio"):
+            if (value := getattr(self, name)) <= 0:
+                raise BadInput(f"{method} {name} must be positive but got {value}")
         if not 0 <= self.dropout < 1:
-            raise BadInput(f"lora dropout must be in [0, 1) but got {self.dropout}")
+            raise BadInput(f"{method} dropout must be in [0, 1) but got {self.dropout}")
 
 
-def apply(slot: Slot, config: Config) -> list[str]:
+def apply(slot: Slot, config: Config) -> dict[str, float]:
     """Put the adapters in; B is zero at first, so the output is unchanged."""
+    return add(slot, config, decomposed=False)
+
+
+def add(slot: Slot, config: Config, *, decomposed: bool) -> dict[str, float]:
+    """Put LoRA in, or DoRA if ``decomposed``.
+
+    Returns:
+        name of what is trained -> its learning rate in units of the trial's.
+    """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
 
     inject_adapter_in_model(
         LoraConfig(
@@ -45,7 +62,25 @@ def apply(slot: Slot, config: Config) -> list[str]:
             lora_alpha=config.alpha_per_rank * config.rank,  # type: ignore[arg-type]  # any number
             lora_dropout=config.dropout,
             target_modules=select.pattern(select.modules(slot, config.targets)),
+            use_rslora=config.rank_stabilized,
+            use_dora=decomposed,
         ),
         slot.module,
     )
-    return select.adapters(slot)
+    layers: list[Any] = [m for m in slot.module.modules() if isinstance(m, LoraLayer)]
+    for layer in layers if decomposed else ():
+        _magnitudes_in_fp32(layer)
+    faster = {id(parameter) for layer in layers for parameter in layer.lora_B.parameters()}
+    trained = {name: slot.module.get_parameter(name) for name in select.adapters(slot)}
+    return {n: config.lr_ratio if id(p) in faster else 1.0 for n, p in trained.items()}
+
+
+def _magnitudes_in_fp32(layer: Any) -> None:
+    """peft takes them in the base's precision, so that a bf16 base would change at the start."""
+    for adapter, magnitudes in layer.lora_magnitude_vector.items():
+        magnitudes.update_layer(
+            base_layer=layer.get_base_layer(),
+            lora_A=layer.lora_A[adapter].weight.float(),
+            lora_B=layer.lora_B[adapter].weight.float(),
+            scaling=layer.scaling[adapter],
+        )

@@ -1,0 +1,128 @@
+"""``lora`` with its options, and ``dora``: their formulas, written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables import recipe
+from trainables.errors import BadInput
+from trainables.fork import fork
+from trainables.models.contract import Model
+from trainables.recipe import Applied, Recipe, Tuning
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
+
+
+def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Applied]:
+    network = fork(model.network)
+    (*_, last) = model.slots
+    put = recipe.apply(Recipe.of({last: {"method": method, **settings}}), model, network, seed=0)
+    return network.eval(), put
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rank": 0}, "rank must be at least 1 but got 0"),
+        ({"rank": True}, "rank must be of type int"),
+        ({"rank": 4.5}, "rank must be of type int"),
+        ({"dropout": 1.5}, r"dropout must be in \[0, 1\) but got 1.5"),
+        ({"alpha_per_rank": -1}, "alpha_per_rank must be positive but got -1"),
+        ({"alpha_per_rank": float("nan")}, "alpha_per_rank must be finite but got nan"),
+        ({"lr_ratio": 0}, "lr_ratio must be positive but got 0"),
+        ({"rank_stabilized": 1}, "rank_stabilized must be of type bool"),
+        ({"targets": "query"}, "targets must be of type tuple"),
+        ({"rnak": 4}, "unknown setting of method 'lora' 'rnak'; did you mean 'rank'"),
+    ],
+)
+def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Tuning.of("lora", settings)
+
+
+def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    network, _ = applied(model, "lora", rank=3, alpha_per_rank=4, dropout=0.25)
+    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    for layer in layers:
+        assert (layer.r, layer.scaling) == ({"default": 3}, {"default": 4.0})
+        assert layer.lora_dropout["default"].p == 0.25
+
+
+def test_rank_stabilized_divides_by_the_root_of_the_rank(model: Model) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    network, _ = applied(model, "lora", rank=16, alpha_per_rank=2, rank_stabilized=True)
+    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert {layer.scaling["default"] for layer in layers} == {2 * 16 / 4}
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_the_ratio_is_that_of_the_steps_of_b(workload: Workload, method: str) -> None:
+    """After one step, which Adam makes as long as the learning rate."""
+    steps: dict[float, dict[str, Tensor]] = {}
+    for ratio in (1.0, 8.0):
+        (*_, last) = workload.model.slots
+        config = TrialConfig(
+            recipe=Recipe.of({last: {"method": method, "lr_ratio": ratio}}),
+            lr=1e-3,
+            seed=0,
+            max_examples=1000,
+            batch_size=4,
+            weight_decay=0,
+            warmup=0,
+        )
+        trial = Trial(workload, config)
+        before = {n: p.detach().clone() for n, p in trial.applied.parameters.items()}
+        trial.train(4)
+        steps[ratio] = {n: p.detach() - before[n] for n, p in trial.applied.parameters.items()}
+        factors = trial.applied.lr_factors
+        assert {factors[name] for name in before if ".lora_B." in name} == {ratio}
+        assert {factors[name] for name in before if ".lora_B." not in name} == {1.0}
+    for name, step in steps[1.0].items():
+        moved = ".lora_B." in name
+        torch.testing.assert_close(steps[8.0][name], step * (8 if moved else 1))
+        assert step.any() == (moved or ".lora_magnitude_vector." in name)
+
+
+def test_dora_is_what_the_paper_says(model: Model) -> None:
+    """m (W + factor B A) / |W + factor B A|, a norm for each output."""
+    from peft.tuners.lora import LoraLayer
+
+    network, _ = applied(model, "dora", rank=4, alpha_per_rank=2)
+    layer: Any = next(module for module in network.modules() if isinstance(module, LoraLayer))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        x_BD = torch.randn(5, layer.in_features)
+        update = 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        weight = layer.base_layer.weight + update
+        weight *= (layer.lora_magnitude_vector["default"].weight / weight.norm(dim=1))[:, None]
+        expected_BD = nn.functional.linear(x_BD, weight, layer.base_layer.bias)
+        torch.testing.assert_close(layer(x_BD), expected_BD, rtol=1e-4, atol=1e-4)
+
+
+def test_dora_is_unchanged_at_start_on_a_bf16_base(made: Any, family: str) -> None:
+    """The norms are taken in fp32: in bf16 they would be off by up to a part in 256."""
+    model = made(family, dtype=torch.bfloat16).model
+    plain, tuned = model.network, applied(model, "dora")[0]
+    from peft.tuners.lora import LoraLayer
+
+    layers = [(n, m) for n, m in tuned.named_modules() if isinstance(m, LoraLayer)]
+    assert layers
+    for name, layer in layers:
+        x_BD = torch.randn(5, layer.in_features, dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert torch.equal(layer(x_BD), plain.get_submodule(name)(x_BD))
+
+
+def test_dora_errors_are_of_dora() -> None:
+    with pytest.raises(BadInput, match="dora rank must be at least 1 but got 0"):
+        Tuning.of("dora", {"rank": 0})
