@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from trainables.errors import NothingThere, unknown
+from trainables.errors import BadInput, NothingThere, unknown
 
 if TYPE_CHECKING:
     from trainables.models.contract import Slot
@@ -32,6 +32,25 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
         raise NothingThere(
             f"slot {slot.name!r} has no layer of {lacks}; it has: {there}", lacks=lacks
         )
+    return found
+
+
+def linear(slot: Slot, method: str, roles: Iterable[str]) -> list[str]:
+    """Names of the modules that play one of ``roles``, for a method that only knows linear layers.
+
+    Raises:
+        BadInput: none plays it, or one that does is of another type.
+    """
+    from torch import nn
+
+    found = modules(slot, roles)
+    for name in found:
+        module = slot.module.get_submodule(name)
+        if not isinstance(module, nn.Linear):
+            raise BadInput(
+                f"{method} is for linear layers, but {name} of slot {slot.name!r} is a "
+                f"{type(module).__name__}; leave its role out of targets"
+            )
     return found
 
 

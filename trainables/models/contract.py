@@ -28,6 +28,7 @@ ROLES = (
     "ffn_in",
     "ffn_out",
     "self_attention",  # the module around query, key and value; not cross-attention
+    "block",  # the layer of a stack that holds a self_attention; tokens go from block to block
     "patch",  # the convolution that turns image patches into tokens
     "projection",  # a layer between two parts of a model
 )
@@ -179,6 +180,8 @@ def slot(model: Structure, network: nn.Module, name: str) -> Slot:
         prefix = f"{path}." if path else ""
         for attribute, role in model.parts.get(type(part), {}).items():
             found[role].append(prefix + attribute)
+            if role == "self_attention":
+                found["block"].append(path)
         if _is_norm(part):
             found["norm"].append(path)
     return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items() if p})
