@@ -17,21 +17,33 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainables.placed import everywhere
 from trainables import engine
 from trainables.models.contract import slot
-from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
 STEPS, STOP = 10, 6
 STAGES = ["0", "1", "2", "3"]
 METHODS = ["layernorm", "lora", "full"]
+SPECIAL = [
+    ("prefix", "2"),
+    ("lora+", "2"),
+    ("lora+", "3"),
+    ("dora", "3"),  # it reads the weights of other layers
+    ("vera", "3"),  # its layers share what is no parameter
+    ("oft", "3"),
+    ("prompt", "2"),
+    ("prompt", "3"),  # from block to block
+    ("adapter", "3"),
+]
+SETTINGS: dict[str, dict[str, Any]] = {"lora+": {"method": "lora", "lr_ratio": 8.0}}
 
 
 def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:
     config = TrialConfig(
         **{
-            "recipe": Recipe.of({slot: {"method": method} for slot in workload.model.slots}),
+            "recipe": everywhere(workload.model, **SETTINGS.get(method, {"method": method})),
             "lr": 1e-3,
             "seed": 0,
             "max_examples": 8 * STEPS,
@@ -59,7 +71,7 @@ def whole(tensor_of: dict[str, Tensor], workload: Workload) -> dict[str, Tensor]
 @pytest.mark.parametrize(
     ("method", "stage"),
     # IA3 as well, since its vectors are parameters of no layer, which ZeRO-3 has to notice.
-    [*itertools.product(METHODS, STAGES), ("ia3", "3"), ("prefix", "2"), ("prefix", "3")],
+    [*itertools.product(METHODS, STAGES), ("ia3", "3"), ("prefix", "3")],
 )
 def test_it_trains_as_plain_pytorch_does(
     workload: Workload, tmp_path: Path, method: str, stage: str
@@ -93,6 +105,20 @@ def test_it_trains_as_plain_pytorch_does(
 
     after = workload.model.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in base.items())
+
+
+@pytest.mark.parametrize(("method", "stage"), SPECIAL)
+def test_it_trains_special_modules_too(workload: Workload, method: str, stage: str) -> None:
+    """Those of methods whose modules do what ZeRO may not expect."""
+    plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
+    for step in range(1, 4):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+    assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+    assert plain.engine is not None and zero.engine is not None
+    expected, found = plain.engine.trained(), zero.engine.trained()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("stage", STAGES)

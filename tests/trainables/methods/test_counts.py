@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainables.placed import fitting
 from trainables import recipe
 from trainables.errors import BadInput
 from trainables.fork import fork
@@ -35,22 +36,21 @@ def low_rank(rank: int) -> Formula:
 )
 def test_adapters(model: Model, method: str, settings: dict[str, Any], formula: Formula) -> None:
     tuning = Tuning.of(method, settings)
-    for name in recipe.fitting(tuning, model):
+    for name, alone in fitting(model, method, **settings).items():
         there = slot(model, model.network, name)
         layers = [n for role in tuning.config.targets for n in there.roles.get(role, ())]
         weights = [there.module.get_submodule(layer).get_parameter("weight") for layer in layers]
         network = fork(model.network)
-        applied = recipe.apply(Recipe(slots={name: tuning}), model, network, seed=0)
+        applied = recipe.apply(alone, model, network, seed=0)
         expected = sum(formula(weight.shape[1], weight.shape[0]) for weight in weights)
         assert applied.trained_parameters == expected > 0, name
 
 
 def test_soft_tokens(model: Model) -> None:
-    tuning = Tuning.of("prompt", {"tokens": 3})
-    for name in recipe.fitting(tuning, model):
+    for name, alone in fitting(model, "prompt", tokens=3).items():
         there = slot(model, model.network, name)
         norm = there.module.get_submodule(there.roles["norm"][0])
-        applied = recipe.apply(Recipe(slots={name: tuning}), model, fork(model.network), seed=0)
+        applied = recipe.apply(alone, model, fork(model.network), seed=0)
         assert applied.trained_parameters == 3 * norm.get_parameter("weight").numel(), name
 
 

@@ -3,9 +3,9 @@ a family by its entry in ``SMALL`` (see ``conftest``)."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from search_spaces.declare import LogUniform, Uniform
+from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
 from trainables.errors import BadInput, NothingThere
 from trainables.fork import fork
@@ -24,6 +26,7 @@ from trainables.trial import WEIGHTS, Trial, TrialConfig
 from trainables.workload import Workload
 
 METHODS = registry.names(*registry.METHODS)
+SPACES = ("search_spaces", "SPACE")
 
 
 @pytest.fixture(params=METHODS)
@@ -33,13 +36,8 @@ def method(request: pytest.FixtureRequest) -> str:
 
 def places(model: Model, method: str) -> Iterator[Recipe]:
     """The method in each slot alone that has its layers, then everywhere."""
-    for name in model.slots:
-        alone = Recipe.of({name: {"method": method}})
-        with contextlib.suppress(NothingThere):
-            recipe.apply(alone, model, fork(model.network), seed=0)
-            yield alone
-    everywhere = {"method": method, "everywhere": True}
-    yield Recipe.of(dict.fromkeys(model.slots, everywhere))
+    yield from fitting(model, method).values()
+    yield everywhere(model, method)
 
 
 def config(recipe: Recipe, **settings: Any) -> TrialConfig:
@@ -111,6 +109,30 @@ def test_counts_are_of_what_is_trained(workload: Workload, method: str) -> None:
         assert named <= set(placed.slots) and bool(named) == bool(applied.parameters)
 
 
+def test_the_seed_decides_what_is_random(workload: Workload, method: str) -> None:
+    model, batch = workload.model, workload.batch("validation", range(4))
+    placed, found = everywhere(model, method), []
+    for seed, before in ((0, 1), (0, 2), (3, 2)):
+        torch.manual_seed(before)
+        network = fork(model.network)
+        trained = recipe.apply(placed, model, network, seed=seed).parameters
+        with torch.no_grad():
+            for parameter in trained.values():
+                parameter.add_(0.1)  # so that what starts at zero hides nothing
+            found.append((trained, model.losses(network.eval(), batch)))
+    (first, losses), (again, same_losses), _ = found
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(losses, same_losses)
+
+
+def test_a_slot_without_layers_for_it_is_refused(model: Model, method: str) -> None:
+    """With what it has."""
+    for name in set(model.slots) - set(fitting(model, method)):
+        with pytest.raises(NothingThere, match=f"slot '{name}' has no .*: "):
+            named = Recipe.of({name: {"method": method}})
+            recipe.apply(named, model, fork(model.network), seed=0)
+
+
 def test_frozen_trains_nothing(model: Model) -> None:
     applied = recipe.apply(
         Recipe.of({name: {"method": "frozen"} for name in model.slots}),
@@ -124,14 +146,15 @@ def test_frozen_trains_nothing(model: Model) -> None:
 # --- How it is trained ----------------------------------------------------------------------------
 
 
-def test_small_steps_move_a_bf16_base(
+def test_the_smallest_steps_move_a_bf16_base(
     family: str, made: Callable[..., Workload], method: str
 ) -> None:
-    """A bf16 weight near 1 would swallow hundreds of such steps. Here 20 suffice, in every slot."""
+    """All that is trained, within 100 steps at the smallest learning rate of any space: a bf16
+    weight near 1 would swallow each of them."""
     workload = made(family, dtype=torch.bfloat16)
-    *_, everywhere = places(workload.model, method)
-    tiny_steps = config(everywhere, lr=1e-5, warmup=0, weight_decay=0, batch_size=2)
-    trial = Trial(workload, tiny_steps, precision="bf16")
+    tiny_steps = {"lr": smallest_lr(), "warmup": 0, "weight_decay": 0, "batch_size": 1}
+    placed = config(everywhere(workload.model, method), **tiny_steps)
+    trial = Trial(workload, placed, precision="bf16")
     trained = trial.applied.parameters
     if not trained:
         return
@@ -141,9 +164,19 @@ def test_small_steps_move_a_bf16_base(
     for name, parameter in trained.items():
         note = noted(name, with_gradient)
         parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
-    trial.train(40)
+    still = set(trained)
+    while still and trial.examples_seen < 100:
+        trial.train(trial.examples_seen + 10)
+        still = {name for name in still if torch.equal(trained[name], start[name])}
+    assert still == set()
     assert with_gradient == set(trained)
-    assert [n for n, p in trained.items() if torch.equal(p, start[n])] == []
+
+
+def smallest_lr() -> float:
+    """Of all arms of all spaces that ship with the project."""
+    spaces = [import_module(f"search_spaces.{n}").SPACE for n in registry.names(*SPACES)]
+    ranges = [arm.lr for space in spaces for arm in space.arms.values()]
+    return min(r.low if isinstance(r, Uniform | LogUniform) else r for r in ranges)
 
 
 def noted(name: str, with_gradient: set[str]) -> Callable[[Tensor], None]:
@@ -209,58 +242,22 @@ def test_settings_are_checked(method: str) -> None:
                 Tuning.of(method, {name: wrong})
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"rank": 0}, "rank must be at least 1 but got 0"),
-        ({"rank": True}, "rank must be of type int"),
-        ({"rank": 4.5}, "rank must be of type int"),
-        ({"dropout": 1.5}, r"dropout must be in \[0, 1\) but got 1.5"),
-        ({"alpha_per_rank": -1}, "alpha_per_rank must be positive but got -1"),
-        ({"alpha_per_rank": float("nan")}, "alpha_per_rank must be finite but got nan"),
-        ({"targets": "query"}, "targets must be of type tuple"),
-        ({"rnak": 4}, "unknown setting of method 'lora' 'rnak'; did you mean 'rank'"),
-    ],
-)
-def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        Tuning.of("lora", settings)
-
-
-# --- Methods of peft ------------------------------------------------------------------------------
-
-
-def test_peft_adapts_the_layers_of_the_roles_and_no_other(model: Model, method: str) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str) -> None:
+    """By peft or by us: a layer that is adapted is the ``base_layer`` of another."""
     tuning = Tuning.of(method, {})
     settings = tuning.settings().values()
     roles = {role for value in settings if isinstance(value, tuple) for role in value}
-    for name in model.slots:
+    for name, alone in fitting(model, method).items():
         network = fork(model.network)
         there = slot(model, network, name).roles
         expected = {layer for role in roles for layer in there.get(role, ())}
-        with contextlib.suppress(NothingThere):
-            recipe.apply(Recipe(slots={name: tuning}), model, network, seed=0)
+        recipe.apply(alone, model, network, seed=0)
         adapted = {
             layer
             for layer, module in network.get_submodule(model.slots[name]).named_modules()
-            if isinstance(module, BaseTunerLayer)
+            if hasattr(module, "base_layer")
         }
         assert adapted == expected
-
-
-def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
-    from peft.tuners.lora import LoraLayer
-
-    network = fork(model.network)
-    tuning = Tuning.of("lora", {"rank": 3, "alpha_per_rank": 4, "dropout": 0.25})
-    recipe.apply(Recipe(slots={"decoder": tuning}), model, network, seed=0)
-    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
-    assert layers
-    for layer in layers:
-        assert (layer.r, layer.scaling) == ({"default": 3}, {"default": 4.0})
-        assert layer.lora_dropout["default"].p == 0.25
 
 
 def test_every_role_of_a_config_exists() -> None:

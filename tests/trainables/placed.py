@@ -1,0 +1,29 @@
+"""A method where a model has layers for it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from trainables import recipe
+from trainables.errors import NothingThere
+from trainables.fork import fork
+from trainables.models.contract import Model
+from trainables.recipe import Recipe
+
+
+def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
+    """Slot -> the method in it alone, of the slots that have its layers."""
+    found = {}
+    for name in model.slots:
+        alone = Recipe.of({name: {"method": method, **settings}})
+        with contextlib.suppress(NothingThere):
+            recipe.apply(alone, model, fork(model.network), seed=0)
+            found[name] = alone
+    return found
+
+
+def everywhere(model: Model, method: str, **settings: Any) -> Recipe:
+    """The method in all slots that have its layers."""
+    tuning = {"method": method, "everywhere": True, **settings}
+    return Recipe.of(dict.fromkeys(model.slots, tuning))
