@@ -1,17 +1,30 @@
-"""The comparison of *LayerNorm as a Catalyst*: a model's own parts against each other and LoRA."""
+"""The comparison of *LayerNorm as a Catalyst* (arXiv 2312.11420): a model's own parts, each trained
+alone, against all of it and against what PEFT methods add.
+
+Every learning rate has four decades, around where its method is usually run: from full tuning,
+which moves all weights at once, to a handful of vectors or tokens, which have far to go.
+"""
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 
-LR = LogUniform(1e-5, 3e-2)
+WEIGHTS, MATRICES, VECTORS = LogUniform(1e-6, 1e-2), LogUniform(1e-5, 1e-1), LogUniform(1e-4, 1.0)
+RANK, TOKENS = Choice(2, 4, 8, 16, 32), Choice(5, 10, 20, 50)
 
 SPACE = Space(
-    question="Which of a model's own parts is worth training?",
+    question="Which of a model's own parts is worth training, and is any adapter better?",
     arms={
-        "layernorm": Arm(everywhere=method("layernorm"), lr=LogUniform(1e-4, 1e-1)),
-        "attention": Arm(everywhere=method("attention"), lr=LR),
-        "ffn": Arm(everywhere=method("ffn"), lr=LR),
-        "full": Arm(everywhere=method("full"), lr=LR),
-        "lora": Arm(everywhere=method("lora", rank=Choice(2, 4, 8, 16, 32)), lr=LR),
+        "layernorm": Arm(everywhere=method("layernorm"), lr=MATRICES),
+        "bitfit": Arm(everywhere=method("bitfit"), lr=MATRICES),
+        "attention": Arm(everywhere=method("attention"), lr=WEIGHTS),
+        "ffn": Arm(everywhere=method("ffn"), lr=WEIGHTS),
+        "full": Arm(everywhere=method("full"), lr=WEIGHTS),
+        "lora": Arm(everywhere=method("lora", rank=RANK), lr=MATRICES),
+        "dora": Arm(everywhere=method("dora", rank=RANK), lr=MATRICES),
+        "adapter": Arm(everywhere=method("adapter", width=Choice(8, 16, 32, 64)), lr=MATRICES),
+        "ia3": Arm(everywhere=method("ia3"), lr=VECTORS),
+        "prefix": Arm(everywhere=method("prefix", tokens=TOKENS), lr=MATRICES),
+        "ptv2": Arm(everywhere=method("ptv2", tokens=TOKENS), lr=VECTORS),
+        "prompt": Arm(everywhere=method("prompt", tokens=TOKENS), lr=VECTORS),
     },
-    budget=Budget(trials=60, max_examples=6400),
+    budget=Budget(trials=144, max_examples=6400),
 )

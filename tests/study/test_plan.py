@@ -29,6 +29,24 @@ def test_every_arm_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(slot["trained_parameters"] for slot in layernorm["slots"]) == 153_600
 
 
+def test_adapters_are_counted_as_their_papers_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of MISS: 12 layers a stack, width 768, a fused qkv in the image encoder, and query and value
+    of self- and cross-attention in the text stacks."""
+    found = {
+        **rows(capsys, "--space", "intrinsic", "--model", "miss"),
+        **rows(capsys, "--space", "peft_methods", "--model", "miss"),
+    }
+    trained = {arm: row["trained_parameters"] for arm, row in found.items()}
+    width, layers = 768, 12
+    adapted = {"in": layers * (1 + 2 * 4) * width, "out": layers * (3 + 2 * 4) * width}
+    assert trained["lora"] == trained["rslora"] == 8 * (adapted["in"] + adapted["out"])
+    assert trained["dora"] == trained["lora"] + adapted["out"]
+    assert trained["oft"] == adapted["in"] // 16 * (16 * 15 // 2)
+    assert trained["vera"] == adapted["out"] + layers * (1 + 2 * 4) * 256
+    assert trained["adapter"] == layers * (2 + 2 * 3) * (2 * 32 * width + 32 + width)
+    assert trained["prompt"] == 3 * 20 * width
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out
