@@ -2,7 +2,7 @@
 
 The search is one joint TPE over all arms (Optuna, multivariate and grouped): the arm is a
 categorical, the rest is conditional on it. Each arm first gets its floor of trials; what is left of
-the budget goes where it pays.
+the budget goes where it pays, unless all of it is to be divided equally.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from study import spaces
 from study.ledger import Ledger
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.rungs import Rungs, levels
+from study.settings import ALLOCATE
 from trainables.recipe import Recipe
 
-FLOOR = 0.6
-"""Share of the trials that is divided equally among the arms."""
 STARTUP_PER_ARM = 4
 """Random trials an arm before TPE models it."""
 
 
-def floor(budget: Budget, arms: int) -> int:
-    """Trials that each of ``arms`` arms gets at least."""
-    return max(1, int(FLOOR * budget.trials) // arms)
+def floor(budget: Budget, arms: int, allocate: str) -> int:
+    """Trials that each of ``arms`` arms gets at least; see ``settings.ALLOCATE``."""
+    return max(1, int(ALLOCATE[allocate] * budget.trials) // arms)
 
 
 class Observer(Protocol):
@@ -57,6 +56,8 @@ class Rules:
     """Of the model."""
     seed: int
     confirm_seeds: int
+    allocate: str = "floor"
+    """See ``settings.ALLOCATE``."""
     base: str
     """See ``TrialSpec.base``."""
 
@@ -180,7 +181,6 @@ class Conductor:
         study that was stopped and started again draws what it would have drawn."""
         arms = list(self.rules.space.arms)
         tried = Counter(r.spec.arm for r in self.ledger.of_kind(Kind.SEARCH))
-        poorest = min(arms, key=lambda arm: tried[arm])
         with warnings.catch_warnings():
             # Grouping and fixing a parameter are "experimental" since 2020; versions are pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -191,8 +191,28 @@ class Conductor:
                 n_startup_trials=STARTUP_PER_ARM * len(arms),
                 seed=(self.rules.seed * 1_000_003 + drawn) % 2**32,
             )
-            below = tried[poorest] < floor(self.rules.budget, len(arms))
-            return PartialFixedSampler({"arm": poorest}, tpe) if below else tpe
+            given = self._given(arms, tried)
+            return PartialFixedSampler({"arm": given}, tpe) if given else tpe
+
+    def _given(self, arms: Sequence[str], tried: Mapping[str, int]) -> str | None:
+        """The arm of the next trial; None to let TPE choose, among all.
+
+        An arm of which nothing is known but failures is not left to TPE: to it that is the least
+        explored and so the most promising one, and it would spend on it all that is left.
+        """
+        rules = self.rules
+        poorest = min(arms, key=lambda arm: tried[arm])
+        if tried[poorest] < floor(rules.budget, len(arms), rules.allocate):
+            return poorest
+        works = {
+            r.spec.arm
+            for r in self.ledger.of_kind(Kind.SEARCH)
+            if r.outcome not in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)
+        }
+        left = [arm for arm in arms if arm in works] or list(arms)
+        if rules.allocate == "equal" or len(left) < len(arms):
+            return min(left, key=lambda arm: tried[arm])
+        return None
 
     def _spec(self, arm: str, draw: spaces.Draw) -> TrialSpec:
         """The point of ``arm`` that ``draw`` gives."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study import spaces
-from study.settings import ENGINES, PRECISIONS, Settings, free_name, read
+from study.settings import ALLOCATE, ENGINES, PRECISIONS, Settings, free_name, read
 from study.ui import default_uri
 from trainables.data.splits import SPLITS
 from trainables.errors import BadInput
@@ -140,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="training examples of a trial, repeated ones counted [the space's]",
+    )
+    spend.add_argument(
+        "--allocate",
+        metavar="|".join(ALLOCATE),
+        help="trials among arms: where they pay, 60%% equally, or all equally [floor]",
     )
     spend.add_argument("--seed", type=int, metavar="N", help="of search and training [0]")
     spend.add_argument("--seeds", type=int, metavar="N", help="confirmations of each arm [3]")

@@ -38,6 +38,8 @@ class Plan:
     space: Space
     budget: Budget
     seeds: int
+    allocate: str
+    """See ``settings.ALLOCATE``."""
     workload: Workload
     audit: Audit
     """Of the data."""
@@ -72,7 +74,7 @@ class Plan:
         for finding in self.audit.findings:
             if finding.severity != "note":
                 console.print(f"           [yellow]{finding.text}[/]")
-        least = floor(self.budget, len(self.arms))
+        least = floor(self.budget, len(self.arms), self.allocate)
         console.print(
             f"  search   {self.budget.trials} trials, at least {least} an arm; rungs at "
             f"{', '.join(f'{s:,}' for s in stops[:-1]) or 'none'} of {stops[-1]:,} examples, "

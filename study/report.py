@@ -75,6 +75,7 @@ def _page(results: Mapping[str, Any]) -> str:
             )
         },
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
+        margin=_margin(results),
         rungs_reached=_rungs_reached(results),
         number=_number,
         mean=_mean,
@@ -104,6 +105,12 @@ def _rungs_reached(results: Mapping[str, Any]) -> dict[str, int]:
         if trial["kind"] == "search":
             reached[trial["arm"]] += len(trial["rungs"])
     return {arm["arm"]: reached[arm["arm"]] for arm in results["arms"]}
+
+
+def _margin(results: Mapping[str, Any]) -> str:
+    for pair in results["comparisons"]:
+        return f"{pair['parts']['overall']['margin']:g} points"
+    return ""
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

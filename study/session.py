@@ -105,6 +105,7 @@ def _run(
         slots=tuple(plan.workload.model.slots),
         seed=settings.seed,
         confirm_seeds=settings.seeds,
+        allocate=settings.allocate,
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
     workers = WorkerConfig(
@@ -229,6 +230,7 @@ def _plan(
         space=space,
         budget=budget,
         seeds=settings.seeds,
+        allocate=settings.allocate,
         workload=workload,
         audit=audited,
         arms=plan.arms(space, workload.model),

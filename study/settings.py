@@ -22,6 +22,8 @@ from trainables.workload import WorkloadConfig
 ENGINES = ("auto", "off", "0", "1", "2", "3")
 PRECISIONS = ("auto", "fp32", "bf16")
 FILE = "study.json"
+ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
+"""Share of the trials that is divided equally among the arms; the rest goes where it pays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Settings:
     trials: int | None = None
     """Of the search; None: as many as the space suggests. The same for ``max_examples``."""
     max_examples: int | None = None
+    allocate: str = "floor"
+    """One of ``ALLOCATE``."""
     seed: int = 0
     seeds: int = 3
     """Confirmations of each arm's best."""
@@ -63,6 +67,8 @@ class Settings:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if self.deepspeed not in ENGINES:
             raise unknown("value of --deepspeed", self.deepspeed, ENGINES)
+        if self.allocate not in ALLOCATE:
+            raise unknown("value of --allocate", self.allocate, list(ALLOCATE))
         if self.precision not in PRECISIONS:
             raise unknown("value of --precision", self.precision, PRECISIONS)
         space = spaces.load(self.space)

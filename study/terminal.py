@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -215,13 +215,35 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
             table.add_row(name, note[name], *values, style="dim")
     console.print(table)
     console.print()
+    _show_pairs(console, results["comparisons"])
     for other in results["ood"]:
         scored = [f"{arm['arm']} {_interval(arm['test']['overall'])}" for arm in other["arms"]] + [
             f"{name} {s['overall']:.1f}" for name, s in other["baselines"].items() if s
         ]
         console.print(f"On {other['data']}, never trained on: {', '.join(scored)}")
         console.print()
-    console.print(f"[bold]{results['verdict']}[/]")
+    console.print(Text(results["verdict"], style="bold"))
+
+
+def _show_pairs(console: Console, comparisons: Sequence[Mapping[str, Any]]) -> None:
+    """Of more than two arms: how the best one stands to each other. Of two the verdict says it."""
+    if len(comparisons) < 2:
+        return
+    of_best = [c for c in comparisons if c["first"] == comparisons[0]["first"]]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("pair")
+    for column in ("points", "p (Holm)", "finding"):
+        table.add_column(column, justify="left" if column == "finding" else "right")
+    for pair in of_best:
+        found = pair["parts"]["overall"]
+        table.add_row(
+            f"{pair['first']} - {pair['second']}",
+            _interval(found["difference"]),
+            "< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}",
+            found["finding"].replace("_", " "),
+        )
+    console.print(table)
+    console.print()
 
 
 def _name(record: TrialRecord) -> str:

@@ -18,13 +18,16 @@ SPACE = Space(
 )
 
 
-def rules(*, space: Space = SPACE, trials: int = 12, seed: int = 0) -> Rules:
+def rules(
+    *, space: Space = SPACE, trials: int = 12, seed: int = 0, allocate: str = "floor"
+) -> Rules:
     return Rules(
         space=space,
         budget=Budget(trials=trials, max_examples=960, rungs=2),
         slots=("vision", "decoder"),
         seed=seed,
         confirm_seeds=2,
+        allocate=allocate,
         base="made up",
     )
 

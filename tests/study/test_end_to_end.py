@@ -1,5 +1,6 @@
 """Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
 
+import html
 import json
 import os
 import shutil
@@ -100,7 +101,7 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         scored = found["baselines"][name]
         assert set(scored) == {*PARTS, "token_recall", "token_f1"}
         assert all(0 <= value <= 100 for value in scored.values())
-    page = (storage / "one" / "report.html").read_text()
+    page = html.unescape((storage / "one" / "report.html").read_text())
     assert found["verdict"] in page and "http" not in page.split("<body>")[0]
 
 

@@ -52,7 +52,7 @@ def page_of(folder: Path, found: dict[str, Any]) -> Tags:
 def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
     page = page_of(tmp_path, found)
     told = [SPACE.question, found["verdict"], "not confirmed", "RuntimeError: <no> & never"]
-    told += ["warn: two lookalikes", "On other set, which no model trained on", "cannot be told"]
+    told += ["warn: two lookalikes", "On other set, which no model trained on", "not worse"]
     for part in told:
         assert part in page.text, part
     assert page.tags.count("svg") == FIGURES + len(SPACE.arms), "the legend has one an arm"
