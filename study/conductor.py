@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from search_spaces.declare import Budget, Range, Space
 from study import spaces
 from study.ledger import Ledger
+from study.limits import Limit
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.rungs import Rungs, levels
 from study.settings import ALLOCATE
@@ -58,6 +59,8 @@ class Rules:
     confirm_seeds: int
     allocate: str = "floor"
     """See ``settings.ALLOCATE``."""
+    under: tuple[Limit, ...] = ()
+    """What an arm's best may cost."""
     base: str
     """See ``TrialSpec.base``."""
 
@@ -121,11 +124,16 @@ class Conductor:
     def best(self) -> dict[str, TrialRecord]:
         """Arm -> the search trial with the lowest validation loss among those that got furthest.
 
-        An arm without any report is left out.
+        An arm without any report is left out, and so is one without any under the limits.
         """
         found: dict[str, TrialRecord] = {}
+        limits = self.rules.under
         for arm in self.rules.space.arms:
-            tried = [r for r in self.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm and r.rungs]
+            tried = [
+                r
+                for r in self.ledger.of_kind(Kind.SEARCH)
+                if r.spec.arm == arm and r.rungs and all(li.holds(r.costs) for li in limits)
+            ]
             if tried:
                 found[arm] = min(tried, key=lambda r: (-r.examples_seen, r.loss))
         return found

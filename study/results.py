@@ -29,7 +29,9 @@
                         that a search is expected to end with (``arms``: ``seconds, mean, low,
                         high``; ``leaders``: ``seconds, arm, chance, expected``; ``untuned``), null
                         if there is none; ``learning_rates``: arm -> ``best, low, high, decades``,
-                        ``open_low, open_high``, at ``examples_seen``: see ``study.efficiency``
+                        ``open_low, open_high``, at ``examples_seen``: see ``study.efficiency``;
+                        ``importance`` of settings (``of, shares, trials, warning``): see
+                        ``study.importance``
 ``trials``              every trial: ``trial, kind, arm, parameters`` (what was
                         searched), ``recipe`` (slot -> method, all its settings), ``lr, seed``,
                         ``outcome, error``;
@@ -50,7 +52,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import answers, efficiency
+from study import answers, efficiency, importance, spaces
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 from study.scored import Scored, answer, scores_of
@@ -195,6 +197,9 @@ def _efficiency(
         "pareto": efficiency.pareto(arms),
         "budget": efficiency.budget_curves(searched, start),
         "learning_rates": efficiency.learning_rates(searched),
+        "importance": importance.importances(
+            searched, {arm: spaces.ranges(a) for arm, a in conductor.rules.space.arms.items()}
+        ),
     }
 
 

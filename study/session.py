@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import protocol, tracking
+from study import limits, protocol, tracking
 from study.settings import Settings, agree, open_folder
 from trainables.errors import BadInput
 
@@ -106,6 +106,7 @@ def _run(
         seed=settings.seed,
         confirm_seeds=settings.seeds,
         allocate=settings.allocate,
+        under=limits.parse(settings.under),
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
     workers = WorkerConfig(

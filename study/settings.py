@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Budget, Space
-from study import spaces
+from study import limits, spaces
 from trainables.errors import BadInput, unknown
 from trainables.workload import WorkloadConfig
 
@@ -48,6 +48,8 @@ class Settings:
     seed: int = 0
     seeds: int = 3
     """Confirmations of each arm's best."""
+    under: str | None = None
+    """Costs that an arm's best must stay below; see ``limits.parse``."""
     margin: float = 1.0
     """Points by which an arm may be worse and still count as not worse; set before the study."""
     deepspeed: str = "auto"
@@ -63,6 +65,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        limits.parse(self.under)
         if not 0 < self.margin < 100:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if self.deepspeed not in ENGINES:

@@ -30,7 +30,7 @@ TRAINED = {"lora": 90_000, "layernorm": 9_000, "full": 4_000_000, "ia3": 6_000, 
 PROTOCOL: dict[str, Any] = {
     "command": "python -m study.launch --space made_up",
     "begun": "2026-01-01 00:00:00 +0000",
-    "settings": {"space": "made_up", "margin": 1.0, "ood": None},
+    "settings": {"space": "made_up", "margin": 1.0, "under": "memory<80GiB"},
     "budget": {"trials": 40},
     "data": {"name": "made up", "questions": {"test": 400}, "findings": ["warn: two lookalikes"]},
     "versions": {"python": "3.11"},

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.conductor import Conductor, Rules
+from study.limits import Limit
 from study.records import Outcome, Rung, TrialSpec
 
 SPACE = Space(
@@ -19,7 +20,12 @@ SPACE = Space(
 
 
 def rules(
-    *, space: Space = SPACE, trials: int = 12, seed: int = 0, allocate: str = "floor"
+    *,
+    space: Space = SPACE,
+    trials: int = 12,
+    seed: int = 0,
+    allocate: str = "floor",
+    under: tuple[Limit, ...] = (),
 ) -> Rules:
     return Rules(
         space=space,
@@ -28,6 +34,7 @@ def rules(
         seed=seed,
         confirm_seeds=2,
         allocate=allocate,
+        under=under,
         base="made up",
     )
 

@@ -57,6 +57,7 @@ def free_port() -> int:
         (["--space", "smoke", "--max-examples", "-5"], "--max-examples must be at least 1"),
         (["--space", "smoke", "--deepspeed", "4"], "unknown value of --deepspeed '4'"),
         (["--space", "smoke", "--allocate", "fair"], "unknown value of --allocate 'fair'"),
+        (["--space", "smoke", "--under", "memry<8GiB"], "did you mean 'memory'?"),
         (["--space", "smoke", "--margin", "0"], "--margin must be more than 0 and less than 100"),
         (["--space", "smoke", "--precision", "fp8"], "unknown value of --precision 'fp8'"),
         (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),

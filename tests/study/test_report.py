@@ -53,6 +53,7 @@ def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
     page = page_of(tmp_path, found)
     told = [SPACE.question, found["verdict"], "not confirmed", "RuntimeError: <no> & never"]
     told += ["warn: two lookalikes", "On other set, which no model trained on", "not worse"]
+    told += ["Only settings with memory<80GiB were eligible"]
     for part in told:
         assert part in page.text, part
     assert page.tags.count("svg") == FIGURES + len(SPACE.arms), "the legend has one an arm"
@@ -85,6 +86,7 @@ def test_a_study_in_which_nothing_worked_has_a_report_too(
             "pareto": {cost: [] for cost in found["efficiency"]["pareto"]},
             "budget": None,
             "learning_rates": dict.fromkeys(SPACE.arms),
+            "importance": [],
         },
     }
     page = page_of(tmp_path, nothing)

@@ -52,6 +52,7 @@ def test_efficiency_is_of_the_same_arms(found: dict[str, Any]) -> None:
     assert "full" not in efficiency["pareto"]["trained_parameters"]
     assert set(efficiency["budget"]["arms"]) == {"lora", "layernorm", "full", "ia3"}
     assert efficiency["learning_rates"]["bitfit"] is None
+    assert {entry["of"] for entry in efficiency["importance"]} <= {"all arms", "lora"}
     good = efficiency["learning_rates"]["lora"]
     assert good["low"] <= good["best"] <= good["high"]
 

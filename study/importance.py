@@ -1,0 +1,127 @@
+"""Which setting matters: the importance of method, learning rate, rank and whatever else varies.
+
+By PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255), as Optuna has it: how much the settings of
+the best trials differ from those of all, a setting at a time. Measured at the first rung, which
+every trial reaches, so that trials that were stopped early count as much as others.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+from search_spaces.declare import Choice, LogUniform, Range
+from study.records import TrialRecord
+
+BEST, FEWEST_BEST = 0.1, 5
+"""The best tenth of trials is held against all; five trials at least, as Optuna advises."""
+FEWEST = 10
+"""Trials a setting, below which the data hardly carry an importance."""
+ALL = "all arms"
+
+
+def importances(
+    searched: Mapping[str, Sequence[TrialRecord]], ranges: Mapping[str, Mapping[str, Range]]
+) -> list[dict[str, Any]]:
+    """The importance of settings among all arms, and within each that has several.
+
+    Args:
+        searched: arm -> its search trials.
+        ranges: arm -> what is searched in it, by name.
+
+    Returns:
+        ``of`` (``all arms``, or an arm), ``shares`` (setting -> share, together 1, the most
+        important first), ``trials``, and ``warning``: empty if the data carry it. What cannot be
+        said at all has no entry.
+    """
+    reached = {arm: [r for r in records if r.rungs] for arm, records in searched.items()}
+    spaces = {
+        arm: {name: _distribution(values) for name, values in ranges[arm].items()}
+        for arm in searched
+    }
+    found = []
+    if len(searched) > 1:
+        together = _together(spaces)
+        points = [
+            (r, {"method": arm} | dict(r.spec.parameters), {n: together[n] for n in spaces[arm]})
+            for arm, records in reached.items()
+            for r in records
+        ]
+        method = {"method": CategoricalDistribution(list(searched))}
+        found.append(_entry(ALL, [(r, p, method | d) for r, p, d in points]))
+    for arm, records in reached.items():
+        if len(spaces[arm]) > 1:
+            found.append(_entry(arm, [(r, r.spec.parameters, spaces[arm]) for r in records]))
+    return [entry for entry in found if entry is not None]
+
+
+def _entry(
+    of: str, points: Sequence[tuple[TrialRecord, Mapping[str, Any], Mapping[str, BaseDistribution]]]
+) -> dict[str, Any] | None:
+    settings = {name for _, _, space in points for name in space}
+    if len(points) <= FEWEST_BEST or len(settings) < 2:
+        return None
+    study = optuna.create_study(direction="minimize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={name: parameters[name] for name in space},
+                distributions=dict(space),
+                value=record.rungs[0].validation_loss,
+            )
+            for record, parameters, space in points
+        ]
+    )
+    share = max(BEST, FEWEST_BEST / len(points))
+    with warnings.catch_warnings():
+        # The interface is "experimental"; versions are pinned.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # So many trials are equally good that the best are all of them.
+        warnings.simplefilter("error", UserWarning)
+        try:
+            evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
+            shares = get_param_importances(study, evaluator=evaluator)
+        except UserWarning:
+            return None
+    if not all(math.isfinite(value) for value in shares.values()):
+        return None
+    needed = FEWEST * len(settings)
+    few = f"{len(points)} trials for {len(settings)} settings: {needed} would carry it"
+    return {
+        "of": of,
+        "shares": dict(sorted(shares.items(), key=lambda item: -item[1])),
+        "trials": len(points),
+        "warning": few if len(points) < needed else "",
+    }
+
+
+def _together(
+    spaces: Mapping[str, Mapping[str, BaseDistribution]],
+) -> dict[str, BaseDistribution]:
+    """One distribution for each setting, as wide as those of all arms that have it."""
+    found: dict[str, BaseDistribution] = {}
+    for space in spaces.values():
+        for name, new in space.items():
+            old = found.get(name, new)
+            if isinstance(old, FloatDistribution) and isinstance(new, FloatDistribution):
+                low, high = min(old.low, new.low), max(old.high, new.high)
+                found[name] = FloatDistribution(low, high, log=old.log and new.log)
+            elif isinstance(old, CategoricalDistribution) and isinstance(
+                new, CategoricalDistribution
+            ):
+                found[name] = CategoricalDistribution(
+                    list(dict.fromkeys(old.choices + new.choices))
+                )
+    return found
+
+
+def _distribution(values: Range) -> BaseDistribution:
+    if isinstance(values, Choice):
+        return CategoricalDistribution(values.values)
+    return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))

@@ -1,0 +1,71 @@
+"""``--under``: limits are read with their units, and the best under them is what is confirmed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from study.conductor import Conductor
+from study.limits import Limit, parse
+from study.records import Kind
+from tests.study.made_up import play, rules
+from trainables.errors import BadInput
+
+Begin = Callable[..., Conductor]
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        (None, ()),
+        ("memory<8GiB", (Limit(cost="peak_memory_gib", below=8),)),
+        ("memory < 512MiB", (Limit(cost="peak_memory_gib", below=0.5),)),
+        (
+            "parameters<1.5M,seconds<2h",
+            (Limit(cost="trained_parameters", below=1.5e6), Limit(cost="seconds", below=7200)),
+        ),
+        ("percent<0.5%", (Limit(cost="trained_percent", below=0.5),)),
+    ],
+)
+def test_limits_are_read_with_their_units(text: str | None, limits: tuple[Limit, ...]) -> None:
+    assert parse(text) == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("memory=8", "must be like memory<8GiB"),
+        ("memory<8", "the unit of memory must be one of: GiB, MiB"),
+        ("memry<8GiB", "did you mean 'memory'?"),
+        ("seconds<1.2.3", "'1.2.3' is no number"),
+        ("memory<8GiB,", "must be like memory<8GiB"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said.replace("?", r"\?")):
+        parse(text)
+
+
+def test_the_best_under_a_limit_is_confirmed_and_not_the_best_of_all(begin: Begin) -> None:
+    """Here lower learning rates than 1e-3 need less memory; the best one is 3e-3."""
+
+    def cost(lr: float) -> dict[str, float]:
+        return {"seconds": 1.0, "peak_memory_gib": 1000 * lr}
+
+    conductor = begin(given=rules(trials=40, under=(Limit(cost="peak_memory_gib", below=1.0),)))
+    while not conductor.done:
+        spec = conductor.next()
+        assert spec is not None
+        play(conductor, spec, cost(spec.lr))
+    rates = {r.spec.lr for r in conductor.ledger.of_kind(Kind.CONFIRM)}
+    assert rates and max(rates) < 1e-3
+    anyone = [r for r in conductor.ledger.of_kind(Kind.SEARCH) if r.rungs]
+    assert min(anyone, key=lambda r: (-r.examples_seen, r.loss)).spec.lr > 1e-3
+
+
+def test_an_arm_that_never_keeps_within_it_is_not_confirmed(begin: Begin) -> None:
+    conductor = begin(given=rules(under=(Limit(cost="peak_memory_gib", below=1.0),)))
+    while not conductor.done:
+        spec = conductor.next()
+        assert spec is not None
+        play(conductor, spec, {"peak_memory_gib": 2.0 if spec.arm == "lora" else 0.5})
+    assert set(conductor.best()) == {"layernorm"}
