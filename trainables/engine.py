@@ -1,7 +1,8 @@
 """One training step, by plain PyTorch or by DeepSpeed: the only place that knows which.
 
 Both take the same gradient of the same mean loss, clip it to the same norm and use the same AdamW,
-so a trial's losses agree within rounding whichever engine runs it.
+so a trial's losses agree within rounding whichever engine runs it, on however many ranks (the
+processes of a gang, ``trainables.ranks``) and in however many pieces a batch is computed.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ import shutil
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from trainables.models.contract import Batch, Model
+from trainables import ranks
+from trainables.models.contract import Batch, Model, Skeleton
 from trainables.recipe import Applied
 
 CLIP_NORM = 1.0
+DEEPSPEED_BUCKET = 500_000_000  # values that are exchanged at once at most; DeepSpeed's own size
 
 
 class Losses(nn.Module):
     """A network as a module whose forward is what is minimised, in the trial's precision."""
 
-    def __init__(self, model: Model, network: nn.Module, precision: str) -> None:
+    def __init__(self, model: Model | Skeleton, network: nn.Module, precision: str) -> None:
         super().__init__()
         self.model, self.network, self.precision = model, network, precision
 
@@ -44,10 +47,17 @@ class Losses(nn.Module):
 
 
 class Engine(Protocol):
-    """Trains one network's parameters."""
+    """Trains one network's parameters. All ranks call its methods together."""
 
-    def step(self, batch: Batch, lr: float) -> Tensor:
-        """One optimizer step on a batch; the mean loss before it, a scalar without gradient."""
+    together: bool
+    """A forward pass needs all ranks at once, as no one has all weights."""
+
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        """One optimizer step on a batch; the mean loss before it, a scalar without gradient.
+
+        The batch is all pieces of all ranks, each question of equal weight. All ranks must have
+        the same number of pieces and of questions.
+        """
 
     def trained(self) -> dict[str, Tensor]:
         """The trained parameters by name, whole, on the CPU."""
@@ -103,21 +113,32 @@ def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
+def _questions(pieces: Sequence[Batch]) -> int:
+    return sum(len(piece.image_B) for piece in pieces)
+
+
 class Plain:
-    """PyTorch alone."""
+    """PyTorch alone; among several ranks each keeps everything, and gradients are added up."""
+
+    together = False
 
     def __init__(self, losses: Losses, applied: Applied, weight_decay: float) -> None:
         self.losses, self.parameters = losses, applied.parameters
         self.optimizer = _adamw(applied, weight_decay)
 
-    def step(self, batch: Batch, lr: float) -> Tensor:
-        loss: Tensor = self.losses(batch).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        questions = _questions(pieces) * ranks.here().count
+        mean = torch.zeros((), device=pieces[0].image_B.device)
+        for piece in pieces:
+            loss: Tensor = self.losses(piece).sum() / questions
+            loss.backward()  # type: ignore[no-untyped-call]
+            mean += loss.detach()
+        ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
         nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
         _set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return ranks.total(mean)
 
     def trained(self) -> dict[str, Tensor]:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
@@ -138,31 +159,33 @@ class DeepSpeed:
     def __init__(self, stage: int, losses: Losses, applied: Applied, weight_decay: float) -> None:
         deepspeed = _deepspeed()
         self.parameters = applied.parameters
+        self.together = stage == 3 and ranks.here().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
         usual = nn.functional.linear
         self.engine, *_ = deepspeed.initialize(
             model=losses,
             optimizer=_adamw(applied, weight_decay),
-            config={
-                "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
-                "gradient_clipping": CLIP_NORM,
-                "zero_optimization": {"stage": stage},
-            },
+            config=configuration(stage, losses, applied.parameters),
         )
         # ZeRO-3 replaces it for the whole process and for good; other trials must not notice.
         self.linear, nn.functional.linear = nn.functional.linear, usual
         weakref.finalize(self, _release, self.engine).atexit = False
 
-    def step(self, batch: Batch, lr: float) -> Tensor:
-        usual, nn.functional.linear = nn.functional.linear, self.linear
-        try:
-            loss: Tensor = self.engine(batch).mean()
-        finally:
-            nn.functional.linear = usual
-        self.engine.backward(loss)
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        mean = torch.zeros((), device=pieces[0].image_B.device)
+        for piece in pieces:
+            self.engine.set_gradient_accumulation_boundary(piece is pieces[-1])
+            usual, nn.functional.linear = nn.functional.linear, self.linear
+            try:
+                # DeepSpeed takes the mean of the ranks' gradients.
+                loss: Tensor = self.engine(piece).sum() / _questions(pieces)
+            finally:
+                nn.functional.linear = usual
+            self.engine.backward(loss)
+            mean += loss.detach()
         _set_lr(self.engine.optimizer, lr)
         self.engine.step()
-        return loss.detach()
+        return ranks.total(mean) / ranks.here().count
 
     def trained(self) -> dict[str, Tensor]:
         with self.gathered(list(self.parameters.values())):
@@ -177,6 +200,34 @@ class DeepSpeed:
         if not (folder / "engine").is_dir():
             raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")
         self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
+
+
+def configuration(
+    stage: int, losses: nn.Module, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
+    """DeepSpeed's, as small as the trial allows.
+
+    Its own sizes are made for models of billions of trained parameters: it would take 2 GiB for the
+    gradients of an adapter on their way, and ZeRO-3 would never let go of a model below a billion
+    parameters, since all of it is used again soon.
+    """
+    trained = sum(parameter.numel() for parameter in parameters.values())
+    layer = max(
+        sum(p.numel() for p in module.parameters(recurse=False)) for module in losses.modules()
+    )
+    bucket = min(max(trained, 1), DEEPSPEED_BUCKET)
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
+        "gradient_clipping": CLIP_NORM,
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": layer,
+            "stage3_max_live_parameters": 2 * layer,
+            "stage3_max_reuse_distance": 2 * layer,
+        },
+    }
 
 
 def _release(engine: Any) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainables import engine, recipe
+from trainables import engine, ranks, recipe
 from trainables.errors import BadInput
 from trainables.features import Features
 from trainables.fork import fork
@@ -85,9 +85,22 @@ class Trial:
         deepspeed: str = "off",
         precision: str = "fp32",
         features: Features | None = None,
+        micro_batch: int | None = None,
     ) -> None:
-        """``features``: of this workload in this precision, shared by its trials."""
+        """``features``: of this workload in this precision, shared by its trials. ``micro_batch``:
+        how many questions are computed at once at most, where a whole batch would take too much
+        memory; it changes no loss.
+
+        Raises:
+            BadInput: the ranks of a gang cannot share a batch evenly.
+        """
         self.workload, self.config, self.features = workload, config, features
+        self.ranks = ranks.here()
+        self.micro_batch = micro_batch or config.batch_size
+        if config.batch_size % self.ranks.count:
+            raise BadInput(
+                f"batch_size {config.batch_size} is not a multiple of {self.ranks.count} workers"
+            )
         self.examples_seen = 0
         self.report: dict[str, Any] = {}
         """What was said at the point that was restored."""
@@ -127,10 +140,14 @@ class Trial:
         running = self._running()
         self.losses.train()
         size = self.config.batch_size
-        batch = self.batch("train", self._order(self.examples_seen, size))
+        share = self._order(self.examples_seen, size)[self.ranks.rank :: self.ranks.count]
+        count = math.ceil(len(share) / self.micro_batch)
+        pieces = [self.batch("train", share[i::count]) for i in range(count)]
         self.examples_seen += size
-        with seeded("dropout", self.config.seed, self.examples_seen):
-            loss = float(running.step(batch, self.config.lr_at(self.examples_seen)))
+        # Each rank has masks of its own; the first has those of a trial that is alone.
+        place = () if self.ranks.first else (self.ranks.rank,)
+        with seeded("dropout", self.config.seed, self.examples_seen, *place):
+            loss = float(running.step(pieces, self.config.lr_at(self.examples_seen)))
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
         return loss
@@ -144,11 +161,11 @@ class Trial:
         """
         self.losses.eval()
         rows = self.workload.rows["validation"]
-        losses = [
-            self.losses(self.batch("validation", indices))
-            for indices in _by_image(self.workload, "validation")
-        ]
-        loss = float(torch.cat(losses).double().sum() / len(rows))
+        total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
+        for indices, counts in self._shared(_by_image(self.workload, "validation")):
+            losses = self.losses(self.batch("validation", indices))
+            total += losses.double().sum() * counts
+        loss = float(ranks.total(total) / len(rows))
         if not math.isfinite(loss):
             raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")
         return loss
@@ -161,15 +178,20 @@ class Trial:
         workload = workload or self.workload
         self.losses.eval()
         model, network = workload.model, self.losses.network
-        found = [""] * len(workload.rows[split])
-        for indices in _by_image(workload, split):
+        found: dict[int, str] = {}
+        # Generating takes as many passes as an answer has tokens, so no two ranks' batches agree.
+        together = self.engine is not None and self.engine.together
+        batches = _by_image(workload, split)
+        for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
             own = workload is self.workload
             batch = self.batch(split, indices) if own else workload.batch(split, indices)
             with self.losses.autocast(workload.device):
                 answers = model.answers(network, batch, tokens=self.workload.answer_tokens)
-            for i, answer in zip(indices, answers, strict=True):
-                found[i] = answer
-        return found
+            if counts:
+                found |= zip(indices, answers, strict=True)
+        for others in ranks.gathered(found):
+            found |= others
+        return [found[i] for i in range(len(found))]
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Questions as its network takes them: without what need not be computed again."""
@@ -186,18 +208,24 @@ class Trial:
         """
         running = self._running()
         name = f"{self.examples_seen:012d}"
-        if (folder / name).is_dir():
+        if ranks.of_first((folder / name).is_dir()):
             return
-        partial = folder / f"partial-{name}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(running.trained(), partial / WEIGHTS)
+        partial = folder / f"partial-{name}-{ranks.of_first(os.getpid())}"
+        if self.ranks.first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        ranks.wait()
+        trained = running.trained()
         running.save(partial)
-        (partial / REPORT).write_text(json.dumps(report or {}), encoding="utf-8")
-        partial.rename(folder / name)
-        for older in folder.iterdir():
-            if older.name != name:
-                shutil.rmtree(older)
+        ranks.wait()
+        if self.ranks.first:
+            save_file(trained, partial / WEIGHTS)
+            (partial / REPORT).write_text(json.dumps(report or {}), encoding="utf-8")
+            partial.rename(folder / name)
+            for older in folder.iterdir():
+                if older.name != name:
+                    shutil.rmtree(older)
+        ranks.wait()
 
     def restore(self, folder: Path) -> bool:
         """Go on from the last whole ``save`` in ``folder``; False if there is none."""
@@ -214,6 +242,14 @@ class Trial:
         if self.engine is None:
             raise BadInput(f"recipe {self.config.recipe} trains nothing")
         return self.engine
+
+    def _shared(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], bool]]:
+        """This rank's share, and whether it counts. All ranks get as many, since a forward pass may
+        need all of them at once; those who have less repeat what others count."""
+        whole = list(batches)
+        for start in range(0, len(whole), self.ranks.count):
+            mine = start + self.ranks.rank
+            yield whole[min(mine, len(whole) - 1)], mine < len(whole)
 
     def _order(self, start: int, size: int) -> list[int]:
         """Training questions ``start`` to ``start + size`` of an endless run of shuffled epochs."""

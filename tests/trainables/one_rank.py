@@ -1,0 +1,78 @@
+"""One of several processes that train the same trials together; see ``test_ranks``.
+
+python -m tests.trainables.one_rank KINDS RANK COUNT FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.trainables.conftest import SMALL, made_up
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
+
+STEPS, STOP, BATCH = 6, 3, 8
+
+
+def main() -> None:
+    """Write what each family and engine gave."""
+    kinds, rank, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=count,
+        timeout=timedelta(minutes=5),
+    )
+    found = {}
+    for family, make in SMALL.items():
+        workload = made_up(make())
+        for kind in kinds.split(","):
+            for method in ("lora", "full"):
+                name = f"{family}-{kind}-{method}"
+                found[name] = train(workload, kind, method, folder / name)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+def config(workload: Workload, method: str) -> TrialConfig:
+    """One method everywhere."""
+    return TrialConfig(
+        recipe=Recipe.of(
+            {slot: {"method": method, "everywhere": True} for slot in workload.model.slots}
+        ),
+        lr=1e-3,
+        seed=0,
+        max_examples=BATCH * STEPS,
+        batch_size=BATCH,
+        weight_decay=0.1,
+    )
+
+
+def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[str, Any]:
+    """A trial, stopped and taken up again; two pieces of two questions on each of two ranks."""
+    settings = config(workload, method)
+    first = Trial(workload, settings, deepspeed=kind, micro_batch=2)
+    losses = [first.step() for _ in range(STOP)]
+    first.save(checkpoint)
+    del first
+    second = Trial(workload, settings, deepspeed=kind, micro_batch=2)
+    assert second.restore(checkpoint)
+    losses += [second.step() for _ in range(STOP, STEPS)]
+    return {
+        "losses": losses,
+        "validation": second.validation_loss(),
+        "answers": second.answers("test"),
+    }
+
+
+if __name__ == "__main__":
+    main()

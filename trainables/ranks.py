@@ -1,0 +1,81 @@
+"""The processes that train one trial together: how many, which this one is, and what they share.
+
+Without a process group there is one. Every function here but ``here`` is a collective: all ranks
+call it, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as group
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among those of its trial."""
+
+    rank: int
+    count: int
+
+    @property
+    def first(self) -> bool:
+        """It is the one that speaks for all."""
+        return self.rank == 0
+
+
+def here() -> Ranks:
+    """This process's own place."""
+    if not (group.is_available() and group.is_initialized()):
+        return Ranks(rank=0, count=1)
+    return Ranks(rank=group.get_rank(), count=group.get_world_size())
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over all ranks."""
+    if here().count > 1:
+        tensor = tensor.clone()
+        group.all_reduce(tensor)
+    return tensor
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by their sums over all ranks, those of a type in one go."""
+    if here().count == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for some in by_type.values():
+        flat = torch.cat([tensor.flatten() for tensor in some])
+        group.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in some])
+        for tensor, part in zip(some, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def gathered(value: Value) -> list[Value]:
+    """What each rank has, by rank."""
+    count = here().count
+    if count == 1:
+        return [value]
+    found: list[Value] = [value] * count
+    group.all_gather_object(found, value)
+    return found
+
+
+def of_first(value: Value) -> Value:
+    """What rank 0 has."""
+    return gathered(value)[0]
+
+
+def wait() -> None:
+    """Until all ranks are here."""
+    if here().count > 1:
+        group.barrier()
