@@ -56,7 +56,18 @@ def skeleton(source: str | Path) -> Skeleton:
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     name = source.name if isinstance(source, Path) else source
-    return Skeleton(name=name, slots=Blip.slots, parts=Blip.parts, network=network)
+    model = Blip(name=name, digest="", network=network, tokenizer=None)
+    return Skeleton(
+        name=name,
+        slots=Blip.slots,
+        parts=Blip.parts,
+        network=network,
+        stages=model.stages,
+        losses=model.losses,
+        image_size=model.image_size,
+        question_tokens=QUESTION_TOKENS,
+        answer_tokens=ANSWER_TOKENS,
+    )
 
 
 class Blip:
@@ -85,7 +96,7 @@ class Blip:
         name: str,
         digest: str,
         network: BlipForQuestionAnswering,
-        tokenizer: BertTokenizer,
+        tokenizer: Any,
     ) -> None:
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
         for module in network.modules():

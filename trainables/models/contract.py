@@ -97,7 +97,9 @@ class Stage:
     """From network, batch and what the stage before gave. A row does not depend on the others."""
 
 
-def run_stages(model: Model, network: nn.Module, batch: Batch, upto: int | None = None) -> Tensor:
+def run_stages(
+    model: Model | Skeleton, network: nn.Module, batch: Batch, upto: int | None = None
+) -> Tensor:
     """What the last stage gives, or the last before ``upto``; those done already are left out."""
     state = batch.state
     for stage in model.stages[batch.done : upto]:
@@ -129,12 +131,20 @@ class Structure(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Skeleton:
-    """A structure without weights, on the meta device: enough to count what a recipe trains."""
+    """A structure without weights, on the meta device: enough to count what a recipe trains and to
+    predict the memory that it takes."""
 
     name: str
     slots: Mapping[str, str]
     parts: Mapping[type[nn.Module], Mapping[str, str]]
     network: nn.Module
+    stages: Sequence[Stage]
+    losses: Callable[[nn.Module, Batch], Tensor]
+    """As ``Model.losses``."""
+    image_size: int
+    question_tokens: int
+    """Of a row at most; tokens that stand for its image included."""
+    answer_tokens: int
 
 
 class Model(Structure, Protocol):

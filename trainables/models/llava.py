@@ -40,6 +40,7 @@ from trainables.models import _checkpoint, _clip
 from trainables.models.contract import ANSWER_TOKENS, Batch, Row, Skeleton, Stage, run_stages
 
 QUESTION_TOKENS = 256
+PROMPT_TOKENS = 10  # what is around a question, about
 PROMPTS = {
     "llama": "USER: {image}\n{question} ASSISTANT:",
     "mistral": "[INST] {image}\n{question} [/INST]",
@@ -101,7 +102,18 @@ def skeleton(source: str | Path) -> Skeleton:
     _check(config, name)
     with torch.device("meta"):
         network = Parts(AsPublished(config)).eval().requires_grad_(False)
-    return Skeleton(name=name, slots=Llava.slots, parts=Llava.parts, network=network)
+    model = Llava(name=name, digest="", network=network, tokenizer=None)
+    return Skeleton(
+        name=name,
+        slots=Llava.slots,
+        parts=Llava.parts,
+        network=network,
+        stages=model.stages,
+        losses=model.losses,
+        image_size=model.image_size,
+        question_tokens=model.image_tokens + PROMPT_TOKENS + QUESTION_TOKENS,
+        answer_tokens=ANSWER_TOKENS,
+    )
 
 
 class OneLayer(nn.Module):
@@ -211,6 +223,8 @@ class Llava:
         patches = (self.image_size // config.vision_config.patch_size) ** 2
         self.with_class = config.vision_feature_select_strategy == "full"
         self.image_tokens: int = patches + self.with_class
+        if tokenizer is None:
+            return  # of a skeleton, which reads nothing
         self.image_word = tokenizer.convert_ids_to_tokens(self.image)
         if self.image_word is None:
             raise BadInput(

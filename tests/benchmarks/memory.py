@@ -1,0 +1,160 @@
+"""Predicted peak memory against the allocator's, for models, recipes, batches and precisions.
+
+    python -m tests.benchmarks.memory
+
+The measured side trains for real: two steps of a trial, on random weights and random images. What
+a model takes does not depend on their values.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BlipConfig, BlipForQuestionAnswering
+
+from trainables import footprint, memory, recipe
+from trainables.data.dataset import Dataset
+from trainables.fork import fork
+from trainables.models.blip import Blip
+from trainables.models.contract import Row
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
+
+MIB = 2**20
+QUESTION_TOKENS, ANSWER_TOKENS = 24, 8
+
+# Width, layers, pixels a side.
+MODELS = ((64, 2, 64), (192, 4, 96))
+RECIPES = (
+    ("lora", "lora", "lora"),
+    ("frozen", "lora", "lora"),
+    ("layernorm", "layernorm", "layernorm"),
+    ("full", "full", "full"),
+    ("frozen", "full", "lora"),
+    ("frozen", "frozen", "prefix"),
+)
+"""Of vision, fusion, decoder."""
+BATCHES = ((4, "fp32"), (24, "fp32"), (24, "bf16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One combination. Bytes."""
+
+    name: str
+    measured: int
+    predicted: int
+    seconds: float
+    """That predicting took."""
+
+    @property
+    def error_percent(self) -> float:
+        """Of the prediction; positive where it is too much."""
+        return 100 * (self.predicted / self.measured - 1)
+
+
+def main() -> None:
+    """Print a line for each combination, then how far off they are."""
+    print(f"{'model':14} {'recipe':30} {'batch':>5} {'':5} measured predicted MiB  error")
+    found = []
+    for compared in combinations():
+        found.append(compared)
+        measured, predicted = compared.measured / MIB, compared.predicted / MIB
+        print(
+            f"{compared.name} {measured:8.1f} {predicted:9.1f}     {compared.error_percent:+6.1f}%",
+            flush=True,
+        )
+    errors = sorted(abs(compared.error_percent) for compared in found)
+    print(
+        f"{len(found)} combinations: median {statistics.median(errors):.1f}% off, at most "
+        f"{errors[-1]:.1f}%, {sum(error <= 10 for error in errors)} within 10%; "
+        f"predicted in {statistics.median(c.seconds for c in found):.1f} s (median)"
+    )
+
+
+def combinations() -> Iterator[Compared]:
+    """All of them, one after another."""
+    for width, layers, image_px in MODELS:
+        model = blip(width, layers, image_px)
+        for methods, (questions, precision) in itertools.product(RECIPES, BATCHES):
+            tunings = {s: {"method": m} for s, m in zip(model.slots, methods, strict=True)}
+            chosen = Recipe.of(tunings)
+            peak = measure(model, chosen, questions, precision)
+            started = time.perf_counter()
+            footprint_ = predict(model, chosen, questions, precision)
+            yield Compared(
+                name=f"{model.name:14} {'/'.join(methods):30} {questions:5} {precision:5}",
+                measured=peak,
+                predicted=footprint_.peak,
+                seconds=time.perf_counter() - started,
+            )
+
+
+def blip(width: int, layers: int, image_px: int) -> Blip:
+    """A random BLIP."""
+    common: dict[str, Any] = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 32,
+    }
+    config = BlipConfig(
+        text_config={**common, "encoder_hidden_size": width, "vocab_size": 2000},
+        vision_config={**common, "image_size": image_px, "patch_size": 16},
+    )
+    network = BlipForQuestionAnswering(config)
+    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    name = f"{width}x{layers}, {image_px} px"
+    return Blip(name=name, digest="0" * 64, network=network, tokenizer=None)
+
+
+def measure(model: Blip, chosen: Recipe, questions: int, precision: str) -> int:
+    """Peak bytes of tensors of a real trial in its second step, the base included."""
+    row = {"question": (1,) * QUESTION_TOKENS, "answer": (1,) * ANSWER_TOKENS}
+    rows = tuple(Row(image=i, **row) for i in range(questions))
+    size = model.image_size
+    workload = Workload(
+        model=model,
+        dataset=Dataset(
+            name="noise", description="", contents={}, digest="", train=(), validation=(), test=()
+        ),
+        images_NSSC=np.zeros((questions, size, size, 3), dtype=np.uint8),
+        rows={"train": rows},
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    model.network.to(workload.device)
+    base = sum(footprint.storages(model.network).values())
+    config = TrialConfig(
+        recipe=chosen, lr=1e-4, seed=0, max_examples=8 * questions, batch_size=questions
+    )
+    gc.collect()
+    with memory.growing() as grown:
+        trial = Trial(workload, config, precision=precision)
+        trial.train(2 * questions)
+    return base + grown.size
+
+
+def predict(model: Blip, chosen: Recipe, questions: int, precision: str) -> footprint.Footprint:
+    """The same, without running it."""
+    network = fork(model.network)
+    applied = recipe.apply(chosen, model, network, seed=0)
+    shape = footprint.BatchShape(
+        questions=questions,
+        images=questions,
+        question_tokens=QUESTION_TOKENS,
+        answer_tokens=ANSWER_TOKENS,
+    )
+    return footprint.predict(model, network, applied, training=shape, precision=precision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""How much memory a trial will take at its peak, and for what: without weights, without running it.
+
+A step of training is followed on fake tensors: the network, recipe, loss, engine and AdamW of a
+trial, with shapes and lifetimes but without memory. So what counts is what autograd really keeps:
+activations follow what is back-propagated through, not the share of trained parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_iter
+
+from trainables.allocations import Allocation, Allocations
+from trainables.engine import Losses, Plain
+from trainables.memory import GIB
+from trainables.models.contract import Batch, Model, Skeleton, run_stages
+from trainables.recipe import Applied
+
+CPU = torch.device("cpu")
+BETWEEN = "between"
+"""Where activations belong that are of no slot: between slots, and the loss behind the last."""
+
+
+# --- 1. What goes in, what comes out --------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """How large a batch is, padding included."""
+
+    questions: int
+    images: int
+    """Different ones."""
+    question_tokens: int
+    """Of a row, tokens that stand for its image included."""
+    answer_tokens: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> BatchShape:
+        """That of a batch."""
+        return cls(
+            questions=len(batch.image_B),
+            images=len(torch.unique(batch.image_B)),
+            question_tokens=batch.question_BQ.shape[1],
+            answer_tokens=batch.answer_BA.shape[1],
+        )
+
+    def make(self, image_size: int) -> Batch:
+        """A batch of this shape, whose values mean nothing."""
+        ones = partial(torch.ones, dtype=torch.long)
+        return Batch(
+            pixels_UCSS=torch.zeros(self.images, 3, image_size, image_size),
+            image_B=torch.zeros(self.questions, dtype=torch.long),
+            question_BQ=ones(self.questions, self.question_tokens),
+            question_mask_BQ=ones(self.questions, self.question_tokens),
+            answer_BA=ones(self.questions, self.answer_tokens),
+            answer_mask_BA=ones(self.questions, self.answer_tokens),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes of a device at the moment when most are taken, by what they are for."""
+
+    weights: int
+    """The resident base: once on a device, however many trials share it."""
+    trained: int
+    """What the trial puts beside the base: adapters, fp32 copies of what it trains."""
+    gradients: int
+    optimizer: int
+    activations: Mapping[str, int]
+    """Slot -> what it keeps for the backward pass."""
+    features: Mapping[str, int]
+    """Slot -> what comes out of it, if nothing is back-propagated through it."""
+    batch: int
+    workspace: int
+    """Taken and given back on the way."""
+    layer: int
+    """The weights of the largest layer; counted in ``weights`` or ``trained``."""
+    evaluating: bool
+    """The peak is that of a validation batch, not of a training step."""
+
+    @property
+    def own(self) -> int:
+        """All but the resident base."""
+        state = self.trained + self.gradients + self.optimizer
+        kept = sum(self.activations.values()) + sum(self.features.values())
+        return state + kept + self.batch + self.workspace
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.weights + self.own
+
+    def gib(self) -> dict[str, Any]:
+        """As JSON-ready values, in GiB."""
+        found: dict[str, Any] = {"peak_gib": self.peak / GIB}
+        for name, value in vars(self).items():
+            if isinstance(value, bool):
+                found[name] = value
+            elif isinstance(value, Mapping):
+                found[f"{name}_gib"] = {slot: size / GIB for slot, size in value.items()}
+            else:
+                found[f"{name}_gib"] = value / GIB
+        return found
+
+
+# --- 2. Following a trial -------------------------------------------------------------------------
+
+
+def predict(
+    model: Model | Skeleton,
+    network: nn.Module,
+    applied: Applied,
+    *,
+    training: BatchShape,
+    evaluation: BatchShape | None = None,
+    precision: str = "fp32",
+    done: int = 0,
+    pieces: int = 1,
+) -> Footprint:
+    """The footprint of a trial with plain PyTorch on one device.
+
+    ``network`` is a fork of ``model.network`` that ``applied`` was put into; it can't be used for
+    anything else afterwards. A batch is computed in ``pieces``, each of shape ``training``. Without
+    ``evaluation`` only a training step counts: an evaluation can be cut into pieces of any size.
+    What the first ``done`` stages of the model give is read from disk (``trainables.features``).
+    """
+    with FakeTensorMode(), Allocations() as allocations:
+        kinds, parameters, elsewhere = _without_memory(model.network, network, allocations)
+        trained = {name: parameters[name] for name in applied.parameters}
+        losses = Losses(model, network, precision)
+        feed = _Feed(model, losses, allocations, kinds, done)
+        watch = _Watch(model, losses, allocations, done)
+        if trained:
+            plain = Plain(losses, replace(applied, parameters=trained), weight_decay=0.0)
+            _fill(plain.optimizer, trained)
+            states = [v for state in plain.optimizer.state.values() for v in state.values()]
+            kinds |= dict.fromkeys(map(allocations.of, states), "optimizer")
+            for parameter in trained.values():
+                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    lambda p: kinds.update({allocations.of(p.grad): "gradients"})
+                )
+            # The gradients of the first piece are there when the second is computed; then no more.
+            plain.step([feed(training) for _ in range(min(pieces, 2))], lr=1e-3)
+        trained_until = allocations.time
+        if evaluation is not None:
+            with torch.no_grad():
+                losses.eval()(feed(evaluation))
+        return watch.at_peak(kinds, elsewhere, trained_until)
+
+
+def _without_memory(
+    base: nn.Module, fork: nn.Module, allocations: Allocations
+) -> tuple[dict[Allocation, str], dict[str, nn.Parameter], int]:
+    """Give ``fork`` fake tensors for its own; those that shared memory still do.
+
+    Returns:
+        their allocations, of kind ``weights`` if they are the base's, else ``trained``; the fork's
+        parameters by name; and how many bytes of the base have no place in the fork.
+    """
+    kinds: dict[Allocation, str] = {}
+    fakes: dict[int, Tensor] = {}
+    of_base = storages(base)
+    seen: dict[int, tuple[object, nn.Parameter]] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        key = _storage(tensor)
+        if key not in fakes:
+            fakes[key] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+            kinds[allocations.of(fakes[key])] = "weights" if key in of_base else "trained"
+        return fakes[key]
+
+    for module in fork.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in seen:
+                made = nn.Parameter(fake(parameter), requires_grad=parameter.requires_grad)
+                seen[id(parameter)] = (parameter, made)  # kept, so that no other gets its id
+            module._parameters[name] = seen[id(parameter)][1]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = fake(buffer)
+    elsewhere = sum(size for key, size in of_base.items() if key not in fakes)
+    return kinds, dict(fork.named_parameters()), elsewhere
+
+
+class _Feed:
+    """Makes batches as a trial gets them: with what the first ``done`` stages give, if any."""
+
+    def __init__(
+        self,
+        model: Model | Skeleton,
+        losses: Losses,
+        allocations: Allocations,
+        kinds: dict[Allocation, str],
+        done: int,
+    ) -> None:
+        self.model, self.losses, self.allocations = model, losses, allocations
+        self.kinds, self.done = kinds, done
+
+    def __call__(self, shape: BatchShape) -> Batch:
+        batch = shape.make(self.model.image_size)
+        if self.done:
+            with self.allocations.paused(), torch.no_grad(), self.losses.autocast(CPU):
+                state = run_stages(self.model, self.losses.network, batch, self.done)
+            none = torch.empty(0, 3, 0, 0)
+            batch = replace(batch, done=self.done, state=state, pixels_UCSS=none)
+            kept = self.allocations.of(state)
+            kept.during = self.model.stages[self.done - 1].slots[-1]
+            self.kinds[kept] = "kept"
+        for tensor in vars(batch).values():
+            if isinstance(tensor, Tensor):
+                self.kinds.setdefault(self.allocations.of(tensor), "batch")
+        return batch
+
+
+def storages(network: nn.Module) -> dict[int, int]:
+    """The memory of a network: which, and how many bytes each."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+
+
+def _storage(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
+
+
+def _fill(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Make the optimizer's state, which is there from the second step on."""
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+class _Watch:
+    """Says to ``Allocations`` which slot is running, and knows when each forward pass was."""
+
+    def __init__(
+        self, model: Model | Skeleton, losses: Losses, allocations: Allocations, done: int
+    ) -> None:
+        self.allocations = allocations
+        self.at_first = model.stages[done - 1].slots[-1] if done else BETWEEN
+        """Whose results a forward pass begins with."""
+        self.passes: list[tuple[int, int]] = []
+        """Begin and end of each forward pass."""
+        self.differentiable: dict[str, bool] = dict.fromkeys(model.slots, False)
+        self.layer = max(
+            sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
+            for module in losses.modules()
+        )
+        losses.register_forward_pre_hook(self._begin)
+        losses.register_forward_hook(self._end)
+        for name, path in model.slots.items():
+            part = losses.network.get_submodule(path)
+            part.register_forward_pre_hook(partial(self._enter, name))
+            part.register_forward_hook(partial(self._leave, name))
+
+    def at_peak(
+        self, kinds: Mapping[Allocation, str], elsewhere: int, trained_until: int
+    ) -> Footprint:
+        """What is there when most is. ``elsewhere``: bytes of the base that were not followed."""
+        peak = self.allocations.peak()
+        sizes: dict[str, int] = {}
+        kept: dict[str, int] = dict.fromkeys([*self.differentiable, BETWEEN], 0)
+        for allocation in self.allocations.all:
+            if not allocation.lives(peak):
+                continue
+            kind = kinds.get(allocation) or self._kind(allocation)
+            if kind == "kept":
+                kept[str(allocation.during)] += allocation.size
+            else:
+                sizes[kind] = sizes.get(kind, 0) + allocation.size
+        features = {slot for slot, does in self.differentiable.items() if not does}
+        return Footprint(
+            weights=sizes.get("weights", 0) + elsewhere,
+            trained=sizes.get("trained", 0),
+            gradients=sizes.get("gradients", 0),
+            optimizer=sizes.get("optimizer", 0),
+            activations={slot: n for slot, n in kept.items() if n and slot not in features},
+            features={slot: n for slot, n in kept.items() if n and slot in features},
+            batch=sizes.get("batch", 0),
+            workspace=sizes.get("workspace", 0),
+            layer=self.layer,
+            evaluating=peak > trained_until,
+        )
+
+    def _kind(self, allocation: Allocation) -> str:
+        """``kept`` if it was made by a forward pass and outlives it."""
+        for begin, end in self.passes:
+            if begin < allocation.born <= end and allocation.lives(end):
+                return "kept"
+        return "workspace"
+
+    def _begin(self, *_: Any) -> None:
+        self.allocations.now = self.at_first
+        self.passes.append((self.allocations.time, self.allocations.time))
+
+    def _end(self, *_: Any) -> None:
+        self.passes[-1] = (self.passes[-1][0], self.allocations.time)
+
+    def _enter(self, slot: str, *_: Any) -> None:
+        self.allocations.now = slot
+
+    def _leave(self, slot: str, _: nn.Module, __: Any, output: Any) -> None:
+        if torch.is_grad_enabled():
+            self.differentiable[slot] = any(
+                isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_iter(output)
+            )
+        # What a frozen slot gives may be copied before it is used: one row for each question, say.
+        self.allocations.now = BETWEEN if self.differentiable[slot] else slot
