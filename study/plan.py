@@ -1,12 +1,14 @@
 """What a study will do, shown before it does it: arms, what each trains, rungs, trials, time.
 
-``python -m study.plan --space NAME --model NAME`` counts what each arm trains, without weights.
+``python -m study.plan --space NAME --model NAME`` counts what each arm trains, without weights;
+with ``--batch-size N`` it also predicts the memory that a training step takes, and for what.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -17,14 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces.declare import Budget, Choice, Range, Space
-from study import spaces
+from study import predicted, spaces
 from study.conductor import floor
+from study.placement import Devices
 from study.rungs import levels
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from study.predicted import Predicted
     from trainables.data.audit import Audit
-    from trainables.models.contract import Structure
+    from trainables.footprint import BatchShape
+    from trainables.models.contract import Skeleton, Structure
     from trainables.recipe import Applied
     from trainables.workload import Workload
 
@@ -162,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     try:
+        _check(given)
         space = spaces.load(given.space)
         from trainables.workload import skeleton_of
 
@@ -170,8 +176,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    memory = {}
+    if given.batch_size:
+        devices = Devices(count=given.devices, gib=given.device_gib) if given.devices else None
+        shape = _shape(given, model)
+        memory = predicted.arms(space, model, shape, precision=given.precision, devices=devices)
     if given.json:
-        print(json.dumps([_row(name, found) for name, found in applied.items()], indent=2))
+        rows = [_row(name, found, memory.get(name)) for name, found in applied.items()]
+        print(json.dumps(rows, indent=2))
         return 0
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     parameters = sum(p.numel() for p in model.network.parameters())
@@ -179,25 +191,82 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(f"  model    {model.name}, {parameters:,} parameters")
     console.print("  counted  at the middle of each range\n")
     console.print(_table(space, applied))
+    if memory:
+        console.print(
+            f"\nPeak memory of a training step in GiB, for what: {given.precision}, "
+            f"{shape.questions} questions about {shape.images} images of {model.image_size} px, "
+            f"{shape.question_tokens} + {shape.answer_tokens} tokens each\n"
+        )
+        console.print(predicted.memory_table(memory))
+    if given.devices:
+        console.print(f"\nOn {given.devices} devices of {given.device_gib:g} GiB\n")
+        console.print(predicted.placement_table(memory))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m study.plan",
-        description="What each arm of a space trains in a model; no weights are needed.",
+        description="What each arm of a space trains in a model, and the memory it takes; no "
+        "weights are needed.",
     )
     parser.add_argument("--space", required=True, metavar="NAME", help="or a file.py of your own")
     parser.add_argument(
         "--model", default="tiny", metavar="NAME", help="'tiny', a preset, or a folder [tiny]"
     )
     parser.add_argument("--json", action="store_true", help="a list of objects, one an arm")
+    memory = parser.add_argument_group("memory")
+    memory.add_argument(
+        "--batch-size", type=int, metavar="N", help="predict the memory of a step with N questions"
+    )
+    memory.add_argument(
+        "--images", type=int, metavar="N", help="different ones among them [as many as questions]"
+    )
+    memory.add_argument(
+        "--question-tokens", type=int, metavar="N", help="of the longest question [all it may have]"
+    )
+    memory.add_argument(
+        "--answer-tokens", type=int, metavar="N", help="of the longest answer [all it may have]"
+    )
+    memory.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="[fp32]")
+    memory.add_argument(
+        "--devices", type=int, metavar="N", help="say where each arm would run on N devices"
+    )
+    memory.add_argument("--device-gib", type=float, metavar="X", help="memory of each of them")
     return parser
 
 
-def _row(name: str, applied: Applied) -> dict[str, Any]:
+def _check(given: argparse.Namespace) -> None:
+    """Refuse sizes that cannot be."""
+    sizes = ("batch_size", "images", "question_tokens", "answer_tokens", "devices", "device_gib")
+    for name in sizes:
+        value = getattr(given, name)
+        if value is not None and not 1 <= value < math.inf:
+            raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if value is not None and given.batch_size is None:
+            raise BadInput(f"--{name.replace('_', '-')} is for --batch-size N, which is missing")
+    if given.images is not None and given.images > given.batch_size:
+        raise BadInput(
+            f"--images {given.images} is more than the {given.batch_size} questions of a batch"
+        )
+    if (given.devices is None) != (given.device_gib is None):
+        raise BadInput("--devices N and --device-gib X belong together; give both or neither")
+
+
+def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
+    from trainables.footprint import BatchShape
+
+    return BatchShape(
+        questions=given.batch_size,
+        images=given.images or given.batch_size,
+        question_tokens=given.question_tokens or model.question_tokens,
+        answer_tokens=given.answer_tokens or model.answer_tokens,
+    )
+
+
+def _row(name: str, applied: Applied, memory: Predicted | None) -> dict[str, Any]:
     """An arm as JSON. Percentages are of all parameters, adapters included."""
-    return {
+    row: dict[str, Any] = {
         "arm": name,
         "recipe": {count.slot: count.tuning for count in applied.counts},
         "trained_parameters": applied.trained_parameters,
@@ -205,6 +274,7 @@ def _row(name: str, applied: Applied) -> dict[str, Any]:
         "percent": applied.trained_percent,
         "slots": [asdict(count) for count in applied.counts],
     }
+    return row | (memory.plain() if memory else {})
 
 
 def _table(space: Space, applied: Mapping[str, Applied]) -> Table:

@@ -1,13 +1,14 @@
 """Predicted peak memory against the allocator's, for models, recipes, batches and precisions.
 
-    python -m tests.benchmarks.memory
+    python -m tests.benchmarks.memory [--deepspeed]
 
 The measured side trains for real: two steps of a trial, on random weights and random images. What
-a model takes does not depend on their values.
+a model takes does not depend on their values. ``--deepspeed``: ZeRO 0 to 3 instead, on one worker.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import itertools
 import statistics
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from transformers import BlipConfig, BlipForQuestionAnswering
 
+from study.placement import sharded
 from trainables import footprint, memory, recipe
 from trainables.data.dataset import Dataset
 from trainables.fork import fork
@@ -64,9 +66,12 @@ class Compared:
 
 def main() -> None:
     """Print a line for each combination, then how far off they are."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--deepspeed", action="store_true")
+    given = parser.parse_args()
     print(f"{'model':14} {'recipe':30} {'batch':>5} {'':5} measured predicted MiB  error")
     found = []
-    for compared in combinations():
+    for compared in stages() if given.deepspeed else combinations():
         found.append(compared)
         measured, predicted = compared.measured / MIB, compared.predicted / MIB
         print(
@@ -99,6 +104,24 @@ def combinations() -> Iterator[Compared]:
             )
 
 
+def stages() -> Iterator[Compared]:
+    """The second model with every stage of ZeRO."""
+    model = blip(*MODELS[1])
+    base = sum(footprint.storages(model.network).values())
+    for methods, stage in itertools.product((RECIPES[1], RECIPES[3]), range(4)):
+        chosen = Recipe.of({s: {"method": m} for s, m in zip(model.slots, methods, strict=True)})
+        peak = measure(model, chosen, 8, "fp32", deepspeed=str(stage))
+        started = time.perf_counter()
+        predicted = sharded(predict(model, chosen, 8, "fp32"), stage, workers=1)
+        yield Compared(
+            name=f"{model.name:14} {'/'.join(methods):30} {8:5} {f'zero{stage}':5}",
+            # The base would be in the host's memory; here all is in one.
+            measured=peak - (base if stage == 3 else 0),
+            predicted=predicted,
+            seconds=time.perf_counter() - started,
+        )
+
+
 def blip(width: int, layers: int, image_px: int) -> Blip:
     """A random BLIP."""
     common: dict[str, Any] = {
@@ -117,7 +140,9 @@ def blip(width: int, layers: int, image_px: int) -> Blip:
     return Blip(name=name, digest="0" * 64, network=network, tokenizer=None)
 
 
-def measure(model: Blip, chosen: Recipe, questions: int, precision: str) -> int:
+def measure(
+    model: Blip, chosen: Recipe, questions: int, precision: str, deepspeed: str = "off"
+) -> int:
     """Peak bytes of tensors of a real trial in its second step, the base included."""
     row = {"question": (1,) * QUESTION_TOKENS, "answer": (1,) * ANSWER_TOKENS}
     rows = tuple(Row(image=i, **row) for i in range(questions))
@@ -138,7 +163,7 @@ def measure(model: Blip, chosen: Recipe, questions: int, precision: str) -> int:
     )
     gc.collect()
     with memory.growing() as grown:
-        trial = Trial(workload, config, precision=precision)
+        trial = Trial(workload, config, precision=precision, deepspeed=deepspeed)
         trial.train(2 * questions)
     return base + grown.size
 

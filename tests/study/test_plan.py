@@ -59,6 +59,12 @@ def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--space", "smoke", "--model", "mis"], "did you mean 'miss'?"),
         (["--space", "smok"], "did you mean 'smoke'?"),
+        (["--space", "smoke", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--space", "smoke", "--images", "3"], "--images is for --batch-size N"),
+        (
+            ["--space", "smoke", "--batch-size", "2", "--images", "3"],
+            "--images 3 is more than the 2 questions",
+        ),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -83,3 +89,49 @@ def test_the_percentages_of_mile(capsys: pytest.CaptureFixture[str]) -> None:
         assert round(found[arm]["percent"], 3) == row["params_percent"], arm
         for slot, part in zip(("vision", "fusion", "decoder"), parts, strict=True):
             assert found[arm]["recipe"][slot].startswith(LETTERS.get(part, part)), arm
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+
+def test_memory_with_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ("--batch-size", "8", "--images", "4", "--question-tokens", "12", "--precision", "bf16")
+    assert plan.main(["--space", "smoke", *sizes]) == 0
+    shown = capsys.readouterr().out
+    for part in ("bf16, 8 questions about 4 images of 96 px, 12 + 10 tokens", "kept by fusion"):
+        assert part in shown
+    for row in rows(capsys, "--space", "smoke", *sizes).values():
+        memory = row["memory"]
+        kept = sum(memory["activations_gib"].values()) + sum(memory["features_gib"].values())
+        parts = ("weights", "trained", "gradients", "optimizer", "batch", "workspace")
+        assert kept > 0
+        assert kept + sum(memory[f"{part}_gib"] for part in parts) == pytest.approx(
+            memory["peak_gib"]
+        )
+
+
+@pytest.mark.long  # a model of 361 million parameters is followed, without weights
+@pytest.mark.skipif(not FACTS.is_file(), reason="the papers' tables are not beside this repository")
+def test_the_memory_of_mile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LoRA behind a frozen image encoder, and LoRA everywhere: 5.19 and 26.63 GB in the paper.
+
+    Its numbers are of a whole process, so that what CUDA itself takes is in them.
+    """
+    cuda_gib = 1.0
+    arms = {"F": "F_lora4_lora4", "lora": "lora4_lora4_lora4"}
+    file = tmp_path / "two.py"
+    file.write_text(
+        "import dataclasses\n"
+        "from search_spaces.mile import SPACE as whole\n"
+        f"arms = {{name: whole.arms[name] for name in {tuple(arms.values())}}}\n"
+        "SPACE = dataclasses.replace(whole, arms=arms)\n"
+    )
+    facts = json.loads(FACTS.read_text(encoding="utf-8"))
+    batch = str(facts["recipe_of_the_paper"]["batch"])
+    found = rows(capsys, "--space", str(file), "--model", "miss", "--batch-size", batch)
+    for values in facts["rows"]:
+        row = dict(zip(facts["columns"], values, strict=True))
+        if row["rank"] == 4 and row["fusion"] == row["decoder"] == "lora" and row["vision"] in arms:
+            predicted = found[arms.pop(row["vision"])]["memory"]["peak_gib"] + cuda_gib
+            assert predicted == pytest.approx(row["memory_gb"], rel=0.1)
+    assert not arms
