@@ -88,6 +88,12 @@ class Conductor:
         """Nothing runs and nothing is left to run."""
         return not (self._live or self._again or self._searching or self.confirmations())
 
+    @property
+    def more(self) -> bool:
+        """Trials may still begin."""
+        searching = self._searching or Kind.SEARCH in self._live.values()
+        return bool(self._again or searching or self.confirmations())
+
     def next(self) -> TrialSpec | None:
         """The next trial to run; None while it must wait for running ones, or when all is done."""
         if self._again:

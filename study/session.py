@@ -22,9 +22,9 @@ from study.settings import Settings, agree, open_folder
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from study.hosts import Devices
     from study.plan import Plan
     from study.tracking import Tracking
-    from study.tune import Devices
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
     from trainables.workload import Workload
@@ -63,7 +63,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     tracking.check(place.tracking_uri)
     reach(place.address)
     dataset, others, audited = _read(settings)
-    from study import tune
+    from study import hosts, tune
 
     # Ray, MLflow and the model start side by side: each mostly waits for processes or the disk.
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -71,7 +71,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
         tracking_starts = pool.submit(_track, settings, place)
         tune.connect(place.address)
         workload, track = loading.result(), tracking_starts.result()
-    devices = tune.devices(place.concurrency)
+    devices = hosts.devices(place.concurrency, shared=place.address is not None)
     plan = _plan(settings, space, place.name, workload, audited, devices.concurrency)
     plan.show(console)
     folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
@@ -95,9 +95,10 @@ def _run(
     from study import report, results, tune
     from study.checkpoints import Tidy
     from study.conductor import Conductor, Rules
+    from study.host import Host, HostConfig
+    from study.hosts import Hosts
     from study.ledger import Ledger
     from study.terminal import Progress, show_results
-    from study.worker import WorkerConfig
 
     rules = Rules(
         space=plan.space,
@@ -109,12 +110,13 @@ def _run(
         under=limits.parse(settings.under),
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
-    workers = WorkerConfig(
+    config = HostConfig(
         workload=settings.workload,
         others=settings.others,
         folder=folder.resolve(),
         deepspeed=plan.deepspeed,
         precision=plan.precision,
+        places=devices.places,
     )
     described = protocol.describe(settings, plan, folder)
     ledger = Ledger(folder)
@@ -123,7 +125,7 @@ def _run(
         conductor = Conductor(rules, ledger, [Tidy(folder), track, progress])
         progress.watch(conductor)
         if not conductor.done:
-            tune.run(conductor, workers, devices)
+            tune.run(conductor, Hosts(Host, config, devices))
     found = results.collect(
         plan.name,
         folder,

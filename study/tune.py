@@ -1,4 +1,4 @@
-"""Ray Tune as the study's hands: it starts the workers and carries trials and reports to and fro.
+"""Ray Tune as the study's hands: it carries trials to hosts and reports back.
 
 What to run and whom to stop is the conductor's; the searcher and the scheduler here only translate.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -17,44 +16,53 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor
+from study.hosts import Hosts
 from study.records import Outcome, Rung
-from study.worker import TrialActor, WorkerConfig
+from study.worker import TrialClient
 from trainables.errors import BadInput
 
 RETRIES = 3
-"""How often a trial whose worker died is taken up again, from its last rung."""
+"""How often a trial whose host died is taken up again, from its last rung."""
+CLIENT_BYTES = 128 * 2**20
+"""What a client takes: memory and no processor, which the hosts have."""
 
 
 class ConductedSearcher(Searcher):
     """Asks the conductor for trials and tells it how they ended."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, hosts: Hosts) -> None:
         super().__init__()
-        self.conductor = conductor
+        self.conductor, self.hosts = conductor, hosts
         self.ids: dict[str, str] = {}
         """Tune's trial id -> ours."""
         self.errors: dict[str, str] = {}
-        """Tune's trial id -> why its worker died, in one line."""
+        """Tune's trial id -> why its host died, in one line."""
 
     # Ray's own searchers return FINISHED too, which its annotation leaves out.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial; None to be asked again later."""
+        self.hosts.give_back(all_idle=not self.conductor.more)
+        if not self.hosts.room:
+            return None
         spec = self.conductor.next()
         if spec is None:
             return Searcher.FINISHED if self.conductor.done else None
         self.ids[trial_id] = spec.id
         heard = self.conductor.ledger.records[spec.id].examples_seen
-        return {"trial": spec.plain(), "heard": heard}
+        host = self.hosts.place(spec.id)
+        return {"trial": spec.plain(), "heard": heard, "host": host, "suspect": False}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial ended by itself, was stopped, or lost its worker once too often."""
+        """A trial ended by itself, was stopped, or lost its host once too often."""
         result = result or {}
         outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
-        lost = f"its worker died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
+        lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
+        ours = self.ids.pop(trial_id)
+        self.hosts.left(ours)
         self.conductor.ended(
-            self.ids.pop(trial_id),
+            ours,
             outcome,
             costs=_under("costs", result),
             scores=_under("scores", result),
@@ -88,10 +96,18 @@ class ConductedScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Keep what the worker last said; the searcher is told next, without it."""
+        """A trial's host died, or its client: it goes on where there is a host, from its last rung.
+
+        If that was once too often, the searcher is told next, without the reason: it is kept.
+        """
+        searcher = self.searcher
         said = str(trial.get_error() or "").strip().splitlines()
         if said:
-            self.searcher.errors[trial.trial_id] = said[-1][:500]
+            searcher.errors[trial.trial_id] = said[-1][:500]
+        ours = searcher.ids[trial.trial_id]
+        heard = searcher.conductor.ledger.records[ours].examples_seen
+        again = {"heard": heard, "host": searcher.hosts.lost(ours), "suspect": True}
+        trial.set_config(trial.config | again)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Take in the last report of a trial that ended by itself."""
@@ -103,18 +119,6 @@ class ConductedScheduler(FIFOScheduler):
         return not rung or self.searcher.conductor.reported(
             self.searcher.ids[tune_id], Rung(**rung)
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Devices:
-    """How the cluster is divided among trials."""
-
-    concurrency: int
-    """Trials at a time."""
-    cpus: int
-    """Processors for each."""
-    gpus: int
-    """CUDA devices for each."""
 
 
 def connect(address: str | None) -> None:
@@ -138,24 +142,8 @@ def connect(address: str | None) -> None:
         ) from None
 
 
-def devices(concurrency: int | None) -> Devices:
-    """Divide the cluster: a trial for each CUDA device, or for each processor where there is none.
-
-    Raises:
-        BadInput: more trials at a time than devices.
-    """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    most = gpus or cpus
-    if concurrency is not None and not 1 <= concurrency <= most:
-        kind = "CUDA devices" if gpus else "processors"
-        raise BadInput(f"--concurrency must be 1 to {most} ({kind}) but got {concurrency}")
-    trials = concurrency or most
-    return Devices(concurrency=trials, cpus=max(1, cpus // trials), gpus=1 if gpus else 0)
-
-
-def run(conductor: Conductor, workers: WorkerConfig, devices: Devices) -> None:
-    """Run the study to its end on the cluster that this process is connected to."""
+def run(conductor: Conductor, hosts: Hosts) -> None:
+    """Run the study to its end on these hosts."""
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -163,19 +151,15 @@ def run(conductor: Conductor, workers: WorkerConfig, devices: Devices) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    searcher = ConductedSearcher(conductor)
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, shared=workers),
-        {"cpu": devices.cpus, "gpu": devices.gpus},
-    )
+    searcher = ConductedSearcher(conductor, hosts)
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=ConductedScheduler(searcher),
                 num_samples=-1,
-                max_concurrent_trials=devices.concurrency,
+                max_concurrent_trials=hosts.devices.concurrency,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -183,7 +167,7 @@ def run(conductor: Conductor, workers: WorkerConfig, devices: Devices) -> None:
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                # A trial keeps its own checkpoints, in the study's folder: see study.worker.
+                # A trial keeps its own checkpoints, in the study's folder: see study.host.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )

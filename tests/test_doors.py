@@ -29,8 +29,8 @@ DOORS = {
     "transformers": ["trainables/*"],
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "deepspeed": ["trainables/engine.py"],
-    "ray": ["study/tune.py", "study/worker.py", "study/nodes.py"],
-    "optuna": [f"study/{room}.py" for room in ("ledger", "conductor", "spaces", "importance")],
+    "ray": ["study/tune.py", "study/worker.py", "study/hosts.py", "study/nodes.py"],
+    "optuna": ["study/ledger.py", "study/conductor.py", "study/spaces.py", "study/importance.py"],
     "mlflow": ["study/tracking.py"],
 }
 """Foreign package -> files that may import it."""

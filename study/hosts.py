@@ -1,0 +1,185 @@
+"""The study's hosts, seen from the driver: started where there is room, filled evenly, given back.
+
+The driver owns them: when it dies, they do. It knows at any moment which trial is on which host, so
+nothing has to be agreed between processes, and a host that is lost only means that its trials are
+given to another.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorClass
+from ray.exceptions import RayError
+
+from trainables.errors import BadInput
+
+PLACES_ON_CUDA = 8
+"""Trials that share a CUDA device unless told otherwise."""
+PLACES_ON_CPU = 1
+"""Trials that share a processor."""
+IDLE_SECONDS = 30.0
+"""After which a host without trials is given back to a cluster that others use too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """How the cluster is divided among hosts, and hosts among trials."""
+
+    hosts: int
+    cpus: int
+    """Processors of each host."""
+    gpus: int
+    """CUDA devices of each host."""
+    places: int
+    """Trials at a time on each host."""
+    concurrency: int
+    """Trials at a time."""
+    shared: bool
+    """Others use the cluster too."""
+
+
+def devices(concurrency: int | None, *, shared: bool) -> Devices:
+    """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
+
+    Raises:
+        BadInput: more trials at a time than there are places.
+    """
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    units = gpus or cpus
+    places = PLACES_ON_CUDA if gpus else PLACES_ON_CPU
+    most = units * places
+    if concurrency is not None and not 1 <= concurrency <= most:
+        kind = "CUDA devices" if gpus else "processors"
+        each = f", {places} trials each" if places > 1 else ""
+        raise BadInput(
+            f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
+        )
+    trials = concurrency or most
+    hosts = min(units, trials)
+    return Devices(
+        hosts=hosts,
+        cpus=max(1, cpus // hosts),
+        gpus=1 if gpus else 0,
+        places=-(-trials // hosts),
+        concurrency=trials,
+        shared=shared,
+    )
+
+
+class Hosts:
+    """Starts hosts, and knows which trial is where."""
+
+    def __init__(self, actor: type, config: Any, devices: Devices) -> None:
+        """``actor`` is ``study.host.Host``, made with ``config``."""
+        self.devices, self.config = devices, config
+        self.actor: ActorClass[Any] = ray.remote(actor)
+        self.handles: dict[str, Any] = {}
+        """Name -> host."""
+        self.trials: dict[str, str] = {}
+        """Trial id -> name of its host."""
+        self._most, self._started = devices.hosts, 0
+        self._awaited: dict[Any, str] = {}
+        """Answer to come -> name, of those that may not live: no trial is given to them."""
+        self._idle_since: dict[str, float] = {}
+        room: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        fits = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
+        for number in range(devices.hosts):
+            name = self._start()
+            if number >= max(fits, 1):
+                self._await(name)
+
+    @property
+    def room(self) -> bool:
+        """There is a place for one more trial.
+
+        Raises:
+            BadInput: no host could be started.
+        """
+        return bool(self._free()) or len(self.handles) < self._most
+
+    def place(self, trial_id: str) -> str:
+        """Give a trial to the host with most room; the host's name."""
+        self.trials[trial_id] = name = min(self._free() or [self._start()], key=self._load)
+        self._idle_since.pop(name, None)
+        return name
+
+    def lost(self, trial_id: str) -> str:
+        """A trial's host, or its client, has died; the name of the host on which it goes on.
+
+        That may be full; then its trials take turns. If none lives it is the old one: Ray starts
+        it again, where there is room.
+        """
+        old = self.trials[trial_id]
+        if old in self.handles:
+            ray.wait([self._await(old)], timeout=0.2)
+        self.trials[trial_id] = new = min(self._living() or [old], key=self._load)
+        if new != old:
+            self._leave(old, trial_id)
+        return new
+
+    def left(self, trial_id: str) -> None:
+        """A trial has ended, or was stopped."""
+        name = self.trials.pop(trial_id)
+        self._leave(name, trial_id)
+
+    def give_back(self, *, all_idle: bool) -> None:
+        """End hosts without trials: all of them, or those that had none for a while."""
+        now = time.monotonic()
+        for name, since in list(self._idle_since.items()):
+            if all_idle or (self.devices.shared and now - since > IDLE_SECONDS):
+                del self._idle_since[name]
+                ray.kill(self.handles.pop(name))
+
+    def _start(self) -> str:
+        name = f"host-{self._started}"
+        self._started += 1
+        self.handles[name] = self.actor.options(
+            name=name,
+            num_cpus=self.devices.cpus,
+            num_gpus=self.devices.gpus,
+            max_restarts=-1,
+            scheduling_strategy="SPREAD",
+        ).remote(self.config)
+        return name
+
+    def _await(self, name: str) -> Any:
+        """Give it no trial before it has answered; a restarted one answers when it is back."""
+        answer: Any = self.handles[name].alive.options(max_task_retries=-1).remote()
+        self._awaited[answer] = name
+        return answer
+
+    def _leave(self, name: str, trial_id: str) -> None:
+        if name in self.handles:
+            self.handles[name].leave.remote(trial_id)
+            if not self._load(name):
+                self._idle_since[name] = time.monotonic()
+
+    def _lay_off(self, name: str, error: RayError) -> None:
+        """Its start failed, not by the machine's fault: it would again."""
+        del self.handles[name]
+        self._most -= 1
+        if not self.handles:
+            raise BadInput(f"no host could be started: {str(error).strip().splitlines()[-1]}")
+
+    def _living(self) -> list[str]:
+        if self._awaited:
+            answered, _ = ray.wait(list(self._awaited), num_returns=len(self._awaited), timeout=0)
+            for answer in answered:
+                name = self._awaited.pop(answer)
+                try:
+                    ray.get(answer)
+                except RayError as error:
+                    self._lay_off(name, error)
+        awaited = set(self._awaited.values())
+        return [name for name in self.handles if name not in awaited]
+
+    def _free(self) -> list[str]:
+        return [name for name in self._living() if self._load(name) < self.devices.places]
+
+    def _load(self, name: str) -> int:
+        return sum(host == name for host in self.trials.values())
