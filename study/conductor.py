@@ -7,14 +7,10 @@ the budget goes where it pays, unless all of it is to be divided equally.
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
-
-import optuna
-from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 
 from search_spaces.declare import Budget, Range, Space
 from study import spaces
@@ -22,6 +18,7 @@ from study.ledger import Ledger
 from study.limits import Limit
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.rungs import Rungs, levels
+from study.sampler import Sampler, groups
 from study.settings import ALLOCATE
 from trainables.recipe import Recipe
 
@@ -72,14 +69,19 @@ class Conductor:
         self.rules, self.ledger, self.observers = rules, ledger, observers
         self.stops = levels(rules.budget)
         self.rungs = Rungs(rules.budget.reduction)
+        self._groups = groups(rules.space)
         self._live: dict[str, Kind] = {}
         """Trials that run now."""
+        self._best: dict[str, TrialRecord] = {}
+        self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
+        """The best trials, and what is to be confirmed then."""
         self._again: deque[TrialSpec] = deque()
         """Trials that ran when the study was last killed, to be gone on with first."""
         for record in ledger.records.values():
             for rung in record.rungs:
                 if rung.examples_seen < self.stops[-1]:
                     self._judge(record.spec, rung)
+            self._compare(record)
             if record.outcome is None:
                 self._again.append(record.spec)
 
@@ -110,6 +112,7 @@ class Conductor:
     def reported(self, trial_id: str, rung: Rung) -> bool:
         """Take a report in; True if the trial goes on."""
         record = self.ledger.rung(trial_id, rung)
+        self._compare(record)
         self._tell("reported", record)
         return self._judge(record.spec, rung)
 
@@ -125,6 +128,7 @@ class Conductor:
         """Take the end of a trial in."""
         del self._live[trial_id]
         record = self.ledger.ended(trial_id, outcome, costs=costs, scores=scores, error=error)
+        self._compare(record)
         self._tell("ended", record)
 
     def best(self) -> dict[str, TrialRecord]:
@@ -132,40 +136,11 @@ class Conductor:
 
         An arm without any report is left out, and so is one without any under the limits.
         """
-        found: dict[str, TrialRecord] = {}
-        limits = self.rules.under
-        for arm in self.rules.space.arms:
-            tried = [
-                r
-                for r in self.ledger.of_kind(Kind.SEARCH)
-                if r.spec.arm == arm and r.rungs and all(li.holds(r.costs) for li in limits)
-            ]
-            if tried:
-                found[arm] = min(tried, key=lambda r: (-r.examples_seen, r.loss))
-        return found
+        return {arm: self._best[arm] for arm in self.rules.space.arms if arm in self._best}
 
     def confirmations(self) -> list[TrialSpec]:
         """What is left to confirm: the untuned model, and each arm's best with new seeds."""
-        rules = self.rules
-        untuned = TrialSpec(
-            kind=Kind.UNTUNED,
-            arm="untuned",
-            parameters={},
-            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
-            lr=1.0,
-            seed=rules.seed,
-            max_examples=1,
-            batch_size=rules.budget.batch_size,
-            stops=(),
-            base=rules.base,
-        )
-        seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
-        confirmed = [
-            TrialSpec.of(best.spec.plain() | {"kind": Kind.CONFIRM, "seed": seed})
-            for best in self.best().values()
-            for seed in seeds
-        ]
-        return [s for s in (untuned, *confirmed) if s.id not in self.ledger.records]
+        return [s for s in self._to_confirm() if s.id not in self.ledger.records]
 
     @property
     def _searching(self) -> bool:
@@ -190,40 +165,57 @@ class Conductor:
         left = [] if Kind.SEARCH in self._live.values() else self.confirmations()
         return self.ledger.started(left[0], self.ledger.studies["confirm"].ask()) if left else None
 
-    def _sampler(self, drawn: int) -> BaseSampler:
+    def _to_confirm(self) -> list[TrialSpec]:
+        """All confirmations, those that are done included."""
+        best = {arm: record.spec.id for arm, record in self.best().items()}
+        if self._confirmed is not None and self._confirmed[0] == best:
+            return self._confirmed[1]
+        rules = self.rules
+        untuned = TrialSpec(
+            kind=Kind.UNTUNED,
+            arm="untuned",
+            parameters={},
+            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
+            lr=1.0,
+            seed=rules.seed,
+            max_examples=1,
+            batch_size=rules.budget.batch_size,
+            stops=(),
+            base=rules.base,
+        )
+        seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
+        confirmed = [
+            replace(self.ledger.records[trial_id].spec, kind=Kind.CONFIRM, seed=seed)
+            for trial_id in best.values()
+            for seed in seeds
+        ]
+        self._confirmed = best, [untuned, *confirmed]
+        return self._confirmed[1]
+
+    def _sampler(self, drawn: int) -> Sampler:
         """The sampler of the next draw. It depends on the seed and on the ledger alone, so that a
         study that was stopped and started again draws what it would have drawn."""
         arms = list(self.rules.space.arms)
-        tried = Counter(r.spec.arm for r in self.ledger.of_kind(Kind.SEARCH))
-        with warnings.catch_warnings():
-            # Grouping and fixing a parameter are "experimental" since 2020; versions are pinned.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            tpe = TPESampler(
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                n_startup_trials=STARTUP_PER_ARM * len(arms),
-                seed=(self.rules.seed * 1_000_003 + drawn) % 2**32,
-            )
-            given = self._given(arms, tried)
-            return PartialFixedSampler({"arm": given}, tpe) if given else tpe
+        return Sampler(
+            self.ledger.recall,
+            self.ledger.running(),
+            self._groups,
+            startup=STARTUP_PER_ARM * len(arms),
+            arm=self._given(arms),
+            seed=(self.rules.seed * 1_000_003 + drawn) % 2**32,
+        )
 
-    def _given(self, arms: Sequence[str], tried: Mapping[str, int]) -> str | None:
+    def _given(self, arms: Sequence[str]) -> str | None:
         """The arm of the next trial; None to let TPE choose, among all.
 
         An arm of which nothing is known but failures is not left to TPE: to it that is the least
         explored and so the most promising one, and it would spend on it all that is left.
         """
-        rules = self.rules
+        rules, tried, broken = self.rules, self.ledger.tried, self.ledger.broken
         poorest = min(arms, key=lambda arm: tried[arm])
         if tried[poorest] < floor(rules.budget, len(arms), rules.allocate):
             return poorest
-        works = {
-            r.spec.arm
-            for r in self.ledger.of_kind(Kind.SEARCH)
-            if r.outcome not in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)
-        }
-        left = [arm for arm in arms if arm in works] or list(arms)
+        left = [arm for arm in arms if tried[arm] > broken[arm]] or list(arms)
         if rules.allocate == "equal" or len(left) < len(arms):
             return min(left, key=lambda arm: tried[arm])
         return None
@@ -256,6 +248,23 @@ class Conductor:
             return True
         return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss)
 
+    def _compare(self, record: TrialRecord) -> None:
+        """Keep the best of an arm. A trial only gets better: getting further is."""
+        limits = self.rules.under
+        unknown = limits and record.outcome is None  # costs are told at the end
+        if record.spec.kind is not Kind.SEARCH or not record.rungs or unknown:
+            return
+        if not all(limit.holds(record.costs) for limit in limits):
+            return
+        best = self._best.setdefault(record.spec.arm, record)
+        if _merit(record) < _merit(best):
+            self._best[record.spec.arm] = record
+
     def _tell(self, what: str, record: TrialRecord) -> None:
         for observer in self.observers:
             getattr(observer, what)(record)
+
+
+def _merit(record: TrialRecord) -> tuple[int, float, int]:
+    """Lower is better: who got furthest, then the validation loss, then who began first."""
+    return -record.examples_seen, record.loss, record.number

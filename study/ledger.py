@@ -6,8 +6,10 @@ on; what TPE learns from and what the report shows is the same record.
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
+from study.sampler import Recall
 
 JOURNAL = "optuna.journal"
 # Optuna learns from what was pruned or diverged; from what failed for other reasons it must not.
@@ -31,6 +34,21 @@ STATES = {
 }
 
 
+class Journal(JournalFileBackend):
+    """Lines reach the file at once, so a killed process loses none; the disk once an event, so a
+    machine that fails loses the last at most. Only one process writes a study: no lock is taken."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines behind the others."""
+        with open(self._file_path, "ab") as file:
+            file.write(b"".join(json.dumps(log).encode() + b"\n" for log in logs))
+
+    def flush(self) -> None:
+        """Wait until the disk has it all."""
+        with open(self._file_path, "ab") as file:
+            os.fsync(file.fileno())
+
+
 class Ledger:
     """The record of one study, in ``folder``. Two Optuna studies share its journal: ``search``,
     which TPE learns from, and ``confirm``, which it must not see."""
@@ -40,7 +58,8 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = str(folder / JOURNAL)
         _mend(folder / JOURNAL)
-        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        self._journal = Journal(path)
+        storage = JournalStorage(self._journal)
         self.studies = {
             name: optuna.create_study(
                 study_name=name, storage=storage, load_if_exists=True, direction="minimize"
@@ -53,6 +72,12 @@ class Ledger:
         """Trial id -> Optuna's handle, of those that have not ended."""
         self.drawn = 0
         """Search trials drawn, repeats included."""
+        self.tried: Counter[str] = Counter()
+        """Arm -> search trials, without repeats."""
+        self.broken: Counter[str] = Counter()
+        """Arm -> those of them that failed or ran out of memory."""
+        self.recall = Recall()
+        """What the next draw learns from."""
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False):
                 self._remember(study, trial)
@@ -64,10 +89,10 @@ class Ledger:
     def started(self, spec: TrialSpec, trial: optuna.Trial) -> TrialRecord:
         """Note that ``spec`` was drawn as Optuna's ``trial``."""
         record = TrialRecord(spec=spec, number=trial.number, started_at=time.time())
-        self.drawn += spec.kind is Kind.SEARCH
         trial.set_user_attr("begin", {"spec": spec.plain(), "started_at": record.started_at})
-        self.records[spec.id] = record
+        self._journal.flush()
         self._trials[spec.id] = trial
+        self._enter(record)
         return record
 
     def repeated(self, trial: optuna.Trial) -> None:
@@ -75,6 +100,7 @@ class Ledger:
         that a small space is exhausted and not drawn from for ever."""
         trial.set_user_attr("repeated", True)
         self.studies["search"].tell(trial, state=TrialState.FAIL)
+        self._journal.flush()
         self.drawn += 1
 
     def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
@@ -84,6 +110,7 @@ class Ledger:
             trial = self._trials[trial_id]
             trial.report(rung.validation_loss, rung.examples_seen)
             trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
+            self._journal.flush()
             record.rungs.append(rung)
         return record
 
@@ -110,10 +137,21 @@ class Ledger:
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("end", end)
         state = STATES[outcome]
-        self.study_of(record.spec.kind).tell(
+        told = self.study_of(record.spec.kind).tell(
             trial, record.loss if state is TrialState.COMPLETE else None, state=state
         )
+        self._journal.flush()
+        if record.spec.kind is Kind.SEARCH:
+            self._learn(record, told)
         return record
+
+    def running(self) -> list[FrozenTrial]:
+        """Search trials that have begun and not ended."""
+        return [
+            trial.storage.get_trial(trial._trial_id)
+            for trial_id, trial in self._trials.items()
+            if self.records[trial_id].spec.kind is Kind.SEARCH
+        ]
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
         """The records of one kind, oldest first."""
@@ -139,10 +177,21 @@ class Ledger:
             record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
             record.costs, record.scores = end["costs"], end["scores"]
             record.error = end["error"]
+            if spec.kind is Kind.SEARCH:
+                self._learn(record, trial)
         else:
             self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
-        self.records[spec.id] = record
-        self.drawn += spec.kind is Kind.SEARCH
+        self._enter(record)
+
+    def _learn(self, record: TrialRecord, trial: FrozenTrial) -> None:
+        self.recall.add(trial)
+        self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
+
+    def _enter(self, record: TrialRecord) -> None:
+        self.records[record.spec.id] = record
+        if record.spec.kind is Kind.SEARCH:
+            self.drawn += 1
+            self.tried[record.spec.arm] += 1
 
 
 def _mend(journal: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 
@@ -50,7 +51,7 @@ class TrialSpec:
     base: str
     """Digest of model, data, precision and engine: what else its numbers depend on."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Derived from the content: the same trial has the same id, whenever it is drawn."""
         content = json.dumps(asdict(self), sort_keys=True)

@@ -7,8 +7,8 @@ that starts slowly is never stopped by another's fast start.
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 from search_spaces.declare import Budget
 
@@ -29,6 +29,9 @@ class Rungs:
     def __init__(self, reduction: int) -> None:
         self.reduction = reduction
         self.losses: dict[tuple[str, int], dict[str, float]] = {}
+        """(arm, examples seen) -> trial -> loss."""
+        self._sorted: dict[tuple[str, int], list[float]] = {}
+        """The same losses, ascending."""
 
     def record(self, arm: str, trial: str, examples_seen: int, loss: float) -> bool:
         """Note a trial's validation loss at a rung; True if the trial goes on.
@@ -38,6 +41,18 @@ class Rungs:
         that reports a rung again, after a restart, is judged against the same others.
         """
         rung = self.losses.setdefault((arm, examples_seen), {})
-        others = [other for name, other in rung.items() if name != trial]
+        others = self._sorted.setdefault((arm, examples_seen), [])
+        if trial in rung:
+            del others[bisect_left(others, rung[trial])]
+        goes_on = not others or loss <= quantile(others, 1 / self.reduction)
         rung[trial] = loss
-        return not others or loss <= float(np.percentile(others, 100 / self.reduction))
+        insort(others, loss)
+        return goes_on
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of them lie, interpolated as ``numpy.percentile`` does."""
+    place = share * (len(ascending) - 1)
+    below = int(place)
+    low, high = ascending[below], ascending[min(below + 1, len(ascending) - 1)]
+    return low + (high - low) * (place - below)

@@ -40,14 +40,21 @@ class Progress:
         self.seeds = seeds
         self.conductor: Conductor | None = None
         self.running: dict[str, TrialRecord] = {}
+        self.ended_in: Counter[tuple[Kind, str, Outcome]] = Counter()
+        """(kind, arm, outcome) -> trials."""
+        self.seen: Counter[Kind] = Counter()
+        """Kind -> examples that its ended trials saw."""
         self.begun = time.monotonic()
         self.trained = 0
         """Examples seen since then, by all trials."""
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=2)
 
     def watch(self, conductor: Conductor) -> None:
-        """Show this conductor's trials."""
+        """Show this conductor's trials, and what is known of them from before."""
         self.conductor = conductor
+        for record in conductor.ledger.records.values():
+            if record.outcome is not None:
+                self._tally(record)
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -83,7 +90,7 @@ class Progress:
     def ended(self, record: TrialRecord) -> None:
         """Count it."""
         self.running.pop(record.spec.id, None)
-        assert record.outcome is not None
+        self._tally(record)
         told = [f"validation loss {record.loss:.4f} at {record.examples_seen:,} examples"]
         if "test.overall" in record.scores:
             told.append(f"test {record.scores['test.overall']:.1f}%")
@@ -101,15 +108,10 @@ class Progress:
         conductor = self.conductor
         if conductor is None or not self.trained:
             return None
-        ended = [r for r in conductor.ledger.of_kind(Kind.SEARCH) if r.outcome is not None]
-        whole = conductor.stops[-1]
-        typical = sum(r.examples_seen for r in ended) / len(ended) if ended else whole / 2
-        budget = conductor.rules.budget.trials
-        confirmed = sum(
-            r.examples_seen for r in conductor.ledger.of_kind(Kind.CONFIRM) if r.outcome is not None
-        )
-        ahead = (budget - len(ended)) * typical
-        ahead += len(conductor.rules.space.arms) * self.seeds * whole - confirmed
+        ended, whole = self._ended(Kind.SEARCH), conductor.stops[-1]
+        typical = self.seen[Kind.SEARCH] / ended if ended else whole / 2
+        ahead = (conductor.rules.budget.trials - ended) * typical
+        ahead += len(conductor.rules.space.arms) * self.seeds * whole - self.seen[Kind.CONFIRM]
         ahead -= sum(r.examples_seen for r in self.running.values())
         return max(ahead, 0.0) * (time.monotonic() - self.begun) / self.trained
 
@@ -118,9 +120,8 @@ class Progress:
         conductor = self.conductor
         if conductor is None:
             return Text("starting")
-        rules, ledger = conductor.rules, conductor.ledger
-        searched = sum(r.outcome is not None for r in ledger.of_kind(Kind.SEARCH))
-        confirmed = sum(r.outcome is not None for r in ledger.of_kind(Kind.CONFIRM))
+        rules = conductor.rules
+        searched, confirmed = self._ended(Kind.SEARCH), self._ended(Kind.CONFIRM)
         total = rules.budget.trials + len(rules.space.arms) * self.seeds
         head = Table.grid(padding=(0, 2))
         elapsed = time.monotonic() - self.begun
@@ -142,9 +143,8 @@ class Progress:
         table.add_column("best loss", justify="right")
         table.add_column("with")
         for arm in self.conductor.rules.space.arms:
-            records = [r for r in self.conductor.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm]
-            outcomes = Counter(r.outcome for r in records)
-            done, pruned = outcomes[Outcome.COMPLETE], outcomes[Outcome.PRUNED]
+            outcomes = {o: self.ended_in[Kind.SEARCH, arm, o] for o in Outcome}
+            done, pruned = outcomes.pop(Outcome.COMPLETE), outcomes.pop(Outcome.PRUNED)
             running = sum(r.spec.arm == arm for r in self.running.values())
             record = best.get(arm)
             table.add_row(
@@ -152,7 +152,7 @@ class Progress:
                 str(running),
                 Text(str(done), style=STYLES[Outcome.COMPLETE]),
                 Text(str(pruned), style=STYLES[Outcome.PRUNED]),
-                str(len(records) - done - pruned - outcomes[None]),
+                str(sum(outcomes.values())),
                 f"{record.loss:.4f}" if record else "",
                 _settings(record) if record else "",
             )
@@ -172,10 +172,16 @@ class Progress:
 
     def _count(self) -> str:
         assert self.conductor is not None
-        records = self.conductor.ledger.records.values()
-        ended = sum(r.outcome is not None for r in records)
-        rules = self.conductor.rules
+        rules, ended = self.conductor.rules, self.ended_in.total()
         return f"{ended}/{rules.budget.trials + 1 + len(rules.space.arms) * self.seeds}"
+
+    def _tally(self, record: TrialRecord) -> None:
+        assert record.outcome is not None
+        self.ended_in[record.spec.kind, record.spec.arm, record.outcome] += 1
+        self.seen[record.spec.kind] += record.examples_seen
+
+    def _ended(self, kind: Kind) -> int:
+        return sum(count for (of, _, _), count in self.ended_in.items() if of is kind)
 
     def _line(self, text: str, *, quiet: bool = False) -> None:
         stamped = f"{time.strftime('%H:%M:%S')} {text}"

@@ -2,8 +2,8 @@
 
 Runs are found by tags before they are made, and metrics carry the time at which they were
 reported, so what was written already is not written twice when a study is resumed. A thread of its
-own writes, off the study's critical path; if the server fails in mid-study, the study goes on, and
-resuming it writes what is missing.
+own writes, off the study's critical path, what happened within a second in as few requests as there
+can be; if the server fails in mid-study, the study goes on, and resuming it writes what is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+GATHER_SECONDS = 1.0
+"""How long news is gathered before it is written."""
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 STATUS = {
     Outcome.COMPLETE: "FINISHED",
@@ -107,6 +110,10 @@ class Tracking:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self.uri, self.study = uri, study
         self.parent_id, self.runs = "", dict[str, str]()
+        self.whole: set[str] = set()
+        """Trials of which all was written before a restart."""
+        self.written: dict[str, int] = {}
+        """Trial -> rungs that were written."""
         try:
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
@@ -115,7 +122,7 @@ class Tracking:
             raise BadInput(f"--tracking-uri {uri} cannot be used: {line}") from None
         self.error = ""
         """Why writing stopped, if it did."""
-        self._orders: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._news: queue.Queue[_News | Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -126,7 +133,7 @@ class Tracking:
 
         ``protocol`` is what ``study.protocol`` describes.
         """
-        self.parent_id, self.runs = self._find(self.study)
+        self.parent_id, self.runs, self.whole = self._find(self.study)
         # MLflow's parameters can never change; what does when a study goes on elsewhere is a tag.
         changing = {name: protocol[name] for name in ("versions", "commit", "command", "begun")}
         fixed = {name: value for name, value in protocol.items() if name not in changing}
@@ -135,22 +142,23 @@ class Tracking:
             "mlflow.source.name": "study.launch",
             "mlflow.source.git.commit": protocol["commit"],
         }
-        self._order(lambda: self._describe(self.parent_id, _flat(fixed), tags | _flat(changing)))
+        changed = tags | _flat(changing)
+        self._news.put(lambda: self._log(self.parent_id, params=_flat(fixed), tags=changed))
         for record in records:
-            self._order(lambda record=record: self._catch_up(record))  # type: ignore[misc]
+            if record.spec.id not in self.whole:
+                self._news.put(_News(record=record, ended=record.outcome is not None))
 
     def started(self, record: TrialRecord) -> None:
         """A child run for the trial."""
-        self._order(lambda: self._run_of(record))
+        self._news.put(_News(record=record, ended=False))
 
     def reported(self, record: TrialRecord) -> None:
         """The losses of the last rung."""
-        rung = record.rungs[-1]
-        self._order(lambda: self._log(self._run_of(record), _losses(rung)))
+        self._news.put(_News(record=record, ended=False))
 
     def ended(self, record: TrialRecord) -> None:
         """Outcome, costs and scores."""
-        self._order(lambda: self._end(record))
+        self._news.put(_News(record=record, ended=True))
 
     def finish(self, verdict: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
         """Write the study's results, wait until all is written, and stop."""
@@ -159,36 +167,63 @@ class Tracking:
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            self._log(self.parent_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
+            self._log(self.parent_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items()])
             self.client.set_tag(self.parent_id, "mlflow.note.content", verdict)
             for file in files:
                 self.client.log_artifact(self.parent_id, str(file))
             self.client.set_terminated(self.parent_id, "FINISHED")
 
-        self._order(last)
+        self._news.put(last)
         self.close()
 
     def close(self) -> None:
         """Wait until all is written, and stop."""
-        self._orders.put(None)
+        self._news.put(None)
         self._thread.join()
 
-    # What follows runs in the writing thread, except _order and _find.
-
-    def _order(self, work: Callable[[], object]) -> None:
-        self._orders.put(work)
+    # What follows runs in the writing thread, except _find and _search.
 
     def _write(self) -> None:
-        while (work := self._orders.get()) is not None:
-            if self.error:
-                continue  # MLflow's client has tried for minutes: the rest is written on resume
-            try:
-                work()
-            except Exception as error:  # a lost server must not end a study that can be resumed
-                self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+        going_on = True
+        while going_on:
+            trials: dict[str, _News] = {}
+            for news in self._gathered():
+                if isinstance(news, _News):
+                    known = trials.get(news.record.spec.id)
+                    trials[news.record.spec.id] = news if known is None or news.ended else known
+                    continue
+                for trial in trials.values():
+                    self._try(lambda trial=trial: self._trial(trial))  # type: ignore[misc]
+                trials = {}
+                going_on = news is not None
+                if news is not None:
+                    self._try(news)
+            for trial in trials.values():
+                self._try(lambda trial=trial: self._trial(trial))  # type: ignore[misc]
 
-    def _find(self, study: str) -> tuple[str, dict[str, str]]:
-        """The parent run, found or made, and the child runs by trial id."""
+    def _gathered(self) -> Iterator[_News | Callable[[], object] | None]:
+        """What there is to write, in order, once a second; None is the last."""
+        news = self._news.get()
+        until = time.monotonic() + GATHER_SECONDS
+        while True:
+            yield news
+            if news is None:
+                return
+            try:
+                news = self._news.get(timeout=max(until - time.monotonic(), 0.0))
+            except queue.Empty:
+                return
+
+    def _try(self, work: Callable[[], object]) -> None:
+        if self.error:
+            return  # MLflow's client has tried for minutes: the rest is written on resume
+        try:
+            work()
+        except Exception as error:  # a lost server must not end a study that can be resumed
+            self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def _find(self, study: str) -> tuple[str, dict[str, str], set[str]]:
+        """The parent run, found or made; the child runs by trial id; trials that are whole."""
         parents = self._search(f"tags.study = '{study}' and tags.kind = 'study'")
         if parents:
             parent = parents[0].info.run_id
@@ -198,7 +233,9 @@ class Tracking:
             made = self.client.create_run(self.experiment_id, tags=tags, run_name=study)
             parent = made.info.run_id
         children = self._search(f"tags.`mlflow.parentRunId` = '{parent}'")
-        return parent, {run.data.tags["trial"]: run.info.run_id for run in children}
+        runs = {run.data.tags["trial"]: run.info.run_id for run in children}
+        ended = {r.data.tags["trial"] for r in children if r.info.status != "RUNNING"}
+        return parent, runs, ended
 
     def _search(self, condition: str) -> list[Any]:
         found: list[Any] = []
@@ -212,19 +249,15 @@ class Tracking:
             if not token:
                 return found
 
-    def _run_of(self, record: TrialRecord) -> str:
-        spec = record.spec
+    def _trial(self, news: _News) -> None:
+        """What is not written yet of a trial, in one request."""
+        from mlflow.entities import Metric
+
+        record, spec = news.record, news.record.spec
+        parameters, tags = dict[str, Any](), dict[str, str]()
         if spec.id not in self.runs:
-            tags = {
-                "mlflow.parentRunId": self.parent_id,
-                "trial": spec.id,
-                "kind": str(spec.kind),
-                "arm": spec.arm,
-                "lane": "solo",
-            }
-            name = f"{spec.arm}-{spec.id}" if spec.kind is Kind.SEARCH else _confirm_name(record)
-            start = int(record.started_at * 1000)
-            run = self.client.create_run(self.experiment_id, start, tags, run_name=name)
+            self.runs[spec.id] = self._begin(record)
+        if spec.id not in self.written:  # after a restart they may be there already: no harm
             parameters = {
                 "arm": spec.arm,
                 "lr": spec.lr,
@@ -234,43 +267,59 @@ class Tracking:
                 "max_examples": spec.max_examples,
                 "batch_size": spec.batch_size,
             }
-            self._describe(run.info.run_id, parameters, {})
-            self.runs[spec.id] = run.info.run_id
-        return self.runs[spec.id]
+        reported = record.rungs[self.written.get(spec.id, 0) :]
+        metrics = [metric for rung in reported for metric in _losses(rung)]
+        ended = int((record.ended_at or 0.0) * 1000)
+        if news.ended:
+            assert record.outcome is not None
+            scores = {f"{k}_percent": v for k, v in record.scores.items() if v == v}
+            values = {**record.costs, **scores, "examples_seen": record.examples_seen}
+            metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
+            tags = {"outcome": record.outcome, "error": record.error}
+        self._log(self.runs[spec.id], metrics=metrics, params=parameters, tags=tags)
+        self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
+        if news.ended and record.outcome is not None:
+            self.client.set_terminated(self.runs[spec.id], STATUS[record.outcome], ended)
 
-    def _catch_up(self, record: TrialRecord) -> None:
-        run_id = self._run_of(record)
-        if self.client.get_run(run_id).info.status == "RUNNING":
-            self._log(run_id, [m for rung in record.rungs for m in _losses(rung)])
-            if record.outcome is not None:
-                self._end(record)
+    def _begin(self, record: TrialRecord) -> str:
+        spec = record.spec
+        tags = {
+            "mlflow.parentRunId": self.parent_id,
+            "trial": spec.id,
+            "kind": str(spec.kind),
+            "arm": spec.arm,
+            "lane": "shared",
+        }
+        name = f"{spec.arm}-{spec.id}" if spec.kind is Kind.SEARCH else _confirm_name(record)
+        start = int(record.started_at * 1000)
+        made = self.client.create_run(self.experiment_id, start, tags, run_name=name)
+        return str(made.info.run_id)
 
-    def _end(self, record: TrialRecord) -> None:
-        from mlflow.entities import Metric, RunTag
-
-        assert record.outcome is not None and record.ended_at is not None
-        run_id, ended = self._run_of(record), int(record.ended_at * 1000)
-        scores = {f"{k}_percent": v for k, v in record.scores.items() if v == v}
-        values = {**record.costs, **scores, "examples_seen": record.examples_seen}
-        metrics = [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
-        tags = [RunTag("outcome", record.outcome), RunTag("error", record.error)]
-        self.client.log_batch(run_id, metrics=metrics, tags=tags)
-        self.client.set_terminated(run_id, STATUS[record.outcome], ended)
-
-    def _log(self, run_id: str, metrics: list[Metric]) -> None:
-        if metrics:
-            self.client.log_batch(run_id, metrics=metrics)
-
-    def _describe(
-        self, run_id: str, parameters: Mapping[str, Any], tags: Mapping[str, str]
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         from mlflow.entities import Param, RunTag
 
-        self.client.log_batch(
-            run_id,
-            params=[Param(k, str(v)) for k, v in parameters.items()],
-            tags=[RunTag(k, v) for k, v in tags.items()],
-        )
+        if metrics or params or tags:
+            self.client.log_batch(
+                run_id,
+                metrics=metrics,
+                params=[Param(k, str(v)) for k, v in (params or {}).items()],
+                tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """Something of a trial is to be written: that it began, its rungs, or its end with them."""
+
+    record: TrialRecord
+    ended: bool
 
 
 def _experiment(client: MlflowClient, uri: str, name: str, artifacts: Path) -> str:

@@ -30,7 +30,7 @@ DOORS = {
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "deepspeed": ["trainables/engine.py"],
     "ray": ["study/tune.py", "study/worker.py", "study/hosts.py", "study/nodes.py"],
-    "optuna": ["study/ledger.py", "study/conductor.py", "study/spaces.py", "study/importance.py"],
+    "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
     "mlflow": ["study/tracking.py"],
 }
 """Foreign package -> files that may import it."""

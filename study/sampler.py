@@ -1,0 +1,159 @@
+"""Draws the next point: one TPE over all arms, as fast after thousands of trials as after ten.
+
+The arm is a categorical of the joint space and the rest is conditional on it, so a point is drawn
+in two groups, each of them jointly: the arm, then that arm's parameters (what Optuna's
+``multivariate`` and ``group`` come to here, without drawing for the arms that were not chosen).
+Optuna's sampler reads every trial that ever ended, every time. Here it reads the best, which it
+models closely, and the latest, which it weighs most of the others: a number that does not grow.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Container, Mapping
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.declare import Choice, LogUniform, Range, Space
+from study import spaces
+
+BEST_PER_ARM = 25
+"""As many as TPE takes for good ones at most (``optuna.samplers._tpe.sampler.default_gamma``)."""
+LATEST = 200
+
+
+def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
+    """Arm -> its parameters, named and distributed as ``spaces.suggest`` asks for them."""
+    return {
+        name: {f"{name}/{k}": _distribution(values) for k, values in spaces.ranges(arm).items()}
+        for name, arm in space.arms.items()
+    }
+
+
+class Recall:
+    """The trials that the sampler learns from: complete or pruned, the best of each arm and the
+    latest of all. Which these are depends on what ended, not on the order in which it did."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+        """All that could be learnt from."""
+        self._best: dict[str, list[tuple[tuple[float, float], int]]] = {}
+        """Arm -> rank and number, the best first."""
+        self._latest: list[int] = []
+        """Numbers, ascending."""
+        self._trials: dict[int, FrozenTrial] = {}
+
+    def add(self, trial: FrozenTrial) -> None:
+        """A trial has ended."""
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        self.ended += 1
+        self._trials[trial.number] = trial
+        best = self._best.setdefault(trial.params["arm"], [])
+        insort(best, (_rank(trial), trial.number))
+        insort(self._latest, trial.number)
+        dropped = {number for _, number in best[BEST_PER_ARM:]} | set(self._latest[:-LATEST])
+        del best[BEST_PER_ARM:], self._latest[:-LATEST]
+        for number in dropped & self._trials.keys():
+            good = self._best[self._trials[number].params["arm"]]
+            if number not in self._latest and all(number != other for _, other in good):
+                del self._trials[number]
+
+    def trials(self) -> list[FrozenTrial]:
+        """By number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+
+class Sampler(BaseSampler):
+    """Of one trial. What it draws depends on its arguments alone."""
+
+    def __init__(
+        self,
+        recall: Recall,
+        running: list[FrozenTrial],
+        groups: Mapping[str, Mapping[str, BaseDistribution]],
+        *,
+        startup: int,
+        arm: str | None,
+        seed: int,
+    ) -> None:
+        """Args:
+        running: trials whose results are awaited; points like theirs are avoided.
+        groups: arm -> its parameters.
+        startup: trials before TPE models anything; until then points are random.
+        arm: if it is given already.
+        """
+        self.groups, self.arm = groups, arm
+        self.random = RandomSampler(seed=seed) if recall.ended < startup else None
+        self.tpe = TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        self.view = _View([*recall.trials(), *running])
+        self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Nothing: Optuna would ask before the arm is known."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing; see ``infer_relative_search_space``."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A value; when the first of a group is asked for, all of it is drawn."""
+        if param_name not in self._drawn:
+            if self.random is not None:
+                return self.random.sample_independent(study, trial, param_name, param_distribution)
+            group = {param_name: param_distribution}
+            if param_name != "arm":
+                group |= self.groups[trial.params["arm"]]
+            group = {name: group[name] for name in sorted(group) if not group[name].single()}
+            # The part of TPE that comes after the startup, on a study of our choice.
+            self._drawn |= self.tpe._sample(cast(optuna.Study, self.view), trial, group)
+        return self._drawn[param_name]
+
+
+class _View:
+    """What TPE asks of a study."""
+
+    direction = StudyDirection.MINIMIZE
+    directions = (StudyDirection.MINIMIZE,)
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        self.trials = trials
+
+    def _get_trials(
+        self, deepcopy: bool, states: Container[TrialState], use_cache: bool
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if trial.state in states]
+
+    def _is_multi_objective(self) -> bool:
+        return False
+
+
+def _distribution(values: Range) -> BaseDistribution:
+    if isinstance(values, Choice):
+        return CategoricalDistribution(values.values)
+    return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, float]:
+    """TPE's own order: complete ones by their value, then pruned ones that got furthest."""
+    if trial.state is TrialState.COMPLETE:
+        assert trial.value is not None
+        return float("-inf"), trial.value
+    step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
+    return -float(step), value

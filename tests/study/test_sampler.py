@@ -1,0 +1,112 @@
+"""What the search remembers, and what it draws from that."""
+
+import random
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from study import sampler
+from study.sampler import Recall, Sampler
+from tests.study.made_up import SPACE
+
+GROUPS = sampler.groups(SPACE)
+
+
+def ended(number: int, chance: random.Random) -> FrozenTrial:
+    """A trial whose loss is lowest at a learning rate of 3e-3."""
+    arm = chance.choice(list(GROUPS))
+    names = GROUPS[arm]
+    low, high = names[f"{arm}/lr"].low, names[f"{arm}/lr"].high  # type: ignore[attr-defined]
+    lr = low * (high / low) ** chance.random()
+    parameters = {"arm": arm, f"{arm}/lr": lr}
+    if arm == "lora":
+        parameters["lora/lora.rank"] = chance.choice((2, 8))
+    distributions = {"arm": optuna.distributions.CategoricalDistribution(list(GROUPS)), **names}
+    loss = abs(lr - 3e-3) + (1.0 if arm == "lora" else 0.0)
+    pruned = chance.random() < 0.5
+    trial = create_trial(
+        state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+        value=None if pruned else loss,
+        params=parameters,
+        distributions={name: distributions[name] for name in parameters},
+        intermediate_values={32: loss},
+    )
+    trial.number = number
+    return trial
+
+
+def trials(count: int) -> list[FrozenTrial]:
+    chance = random.Random(0)
+    return [ended(number, chance) for number in range(count)]
+
+
+def remembered(some: list[FrozenTrial]) -> list[int]:
+    recall = Recall()
+    for trial in some:
+        recall.add(trial)
+    return [trial.number for trial in recall.trials()]
+
+
+def test_a_small_study_is_remembered_whole() -> None:
+    assert remembered(trials(sampler.LATEST)) == list(range(sampler.LATEST))
+
+
+def test_of_a_large_study_the_best_of_each_arm_and_the_latest_are_remembered() -> None:
+    some = trials(1000)
+    kept = remembered(some)
+    assert len(kept) <= sampler.LATEST + sampler.BEST_PER_ARM * len(GROUPS)
+    assert set(range(1000 - sampler.LATEST, 1000)) <= set(kept)
+    for arm in GROUPS:
+        complete = [t for t in some if t.params["arm"] == arm and t.state is TrialState.COMPLETE]
+        best = sorted(complete, key=lambda t: t.value or 0.0)[: sampler.BEST_PER_ARM]
+        assert {trial.number for trial in best} <= set(kept)
+
+
+def test_what_is_remembered_does_not_depend_on_who_ended_first() -> None:
+    some = trials(600)
+    shuffled = random.Random(1).sample(some, len(some))
+    assert remembered(shuffled) == remembered(some)
+
+
+def draw(
+    recall: Recall, *, seed: int, arm: str | None = None, startup: int = 8
+) -> dict[str, float]:
+    study = optuna.create_study(sampler=Sampler(recall, [], GROUPS, startup=8, arm=arm, seed=seed))
+    trial = study.ask()
+    chosen = trial.suggest_categorical("arm", list(GROUPS))
+    for name, distribution in GROUPS[chosen].items():
+        trial._suggest(name, distribution)
+    return trial.params
+
+
+@pytest.fixture(scope="module")
+def recall() -> Recall:
+    recall = Recall()
+    for trial in trials(600):
+        recall.add(trial)
+    return recall
+
+
+def test_the_search_goes_where_losses_are_low(recall: Recall) -> None:
+    drawn = [draw(recall, seed=seed) for seed in range(30)]
+    assert sum(point["arm"] == "layernorm" for point in drawn) > 20
+    rates = [point["layernorm/lr"] for point in drawn if "layernorm/lr" in point]
+    near = sum(1e-3 < rate < 1e-2 for rate in rates)
+    assert near > 0.6 * len(rates)  # a third of the range, were it random
+
+
+def test_an_arm_that_is_given_is_taken_and_drawn_for(recall: Recall) -> None:
+    drawn = [draw(recall, seed=seed, arm="lora") for seed in range(10)]
+    assert all(set(point) == {"arm", "lora/lr", "lora/lora.rank"} for point in drawn)
+    assert len({point["lora/lr"] for point in drawn}) == 10
+
+
+def test_the_same_memory_and_seed_draw_the_same(recall: Recall) -> None:
+    assert draw(recall, seed=3) == draw(recall, seed=3)
+    assert draw(recall, seed=3) != draw(recall, seed=4)
+
+
+def test_before_there_is_enough_to_learn_from_points_are_random() -> None:
+    drawn = [draw(Recall(), seed=seed) for seed in range(20)]
+    assert {point["arm"] for point in drawn} == set(GROUPS)
