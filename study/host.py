@@ -2,6 +2,8 @@
 
 Trials come and go in milliseconds, several at a time on one resident base. Whoever asks for a
 trial's next report waits for it; the lane trains all of them meanwhile, in a thread of its own.
+
+Clients import this module to speak with a host, so what is heavy is imported where it is used.
 """
 
 from __future__ import annotations
@@ -18,19 +20,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
-from study.answers import write
 from study.records import Kind, Outcome, TrialSpec
-from trainables import memory
-from trainables.data.scores import score
-from trainables.lane import Arrival, Lane
-from trainables.recipe import Recipe
-from trainables.trial import Diverged, Trial, TrialConfig
-from trainables.workload import Workload, WorkloadConfig
+
+if TYPE_CHECKING:
+    from trainables.lane import Arrival
+    from trainables.trial import Trial
+    from trainables.workload import Workload, WorkloadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +74,9 @@ class Host:
 
     def __init__(self, config: HostConfig, workload: Workload | None = None) -> None:
         """``workload`` if it was loaded already."""
+        from trainables.lane import Lane
+        from trainables.workload import Workload
+
         self.config = config
         self.workload = workload or Workload.load(config.workload)
         self.others: dict[str, Workload] = {}
@@ -124,6 +125,8 @@ class Host:
 
     def _step(self) -> None:
         """One step of all that train."""
+        from trainables.lane import Arrival
+
         began = time.perf_counter()
         try:
             arrivals = self.lane.step()
@@ -185,6 +188,9 @@ class Host:
             self.training.add(guest.spec.id)
 
     def _enter(self, guest: Guest) -> None:
+        from trainables.recipe import Recipe
+        from trainables.trial import TrialConfig
+
         spec = guest.spec
         config = TrialConfig(
             recipe=Recipe.of(spec.recipe),
@@ -229,6 +235,9 @@ class Host:
 
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
         """Accuracies on validation; if this is not the search, on test and on other data too."""
+        from study.answers import write
+        from trainables.data.scores import score
+
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
             asked["test"] = (self.workload, "test")
@@ -247,6 +256,10 @@ class Host:
     @contextmanager
     def _outcomes(self, guest: Guest) -> Iterator[None]:
         """Whatever goes wrong inside is the trial's outcome."""
+        import torch
+
+        from trainables.trial import Diverged
+
         try:
             yield
         except Diverged as error:
@@ -298,6 +311,8 @@ class Host:
 
     def _note_peak(self) -> None:
         """Put the peak since the last time down to all that were there, and start anew."""
+        from trainables import memory
+
         peak = memory.peak_gib()
         for guest in self.guests.values():
             guest.peak_gib = max(guest.peak_gib, peak)

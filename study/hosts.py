@@ -86,9 +86,13 @@ class Hosts:
         self._awaited: dict[Any, str] = {}
         """Answer to come -> name, of those that may not live: no trial is given to them."""
         self._idle_since: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Start all of them now, and not one after the other when they are needed."""
+        devices = self.devices
         room: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         fits = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
-        for number in range(devices.hosts):
+        for number in range(devices.hosts - len(self.handles)):
             name = self._start()
             if number >= max(fits, 1):
                 self._await(name)

@@ -22,7 +22,7 @@ from study.settings import Settings, agree, open_folder
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
-    from study.hosts import Devices
+    from study.hosts import Hosts
     from study.plan import Plan
     from study.tracking import Tracking
     from trainables.data.audit import Audit
@@ -63,21 +63,19 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     tracking.check(place.tracking_uri)
     reach(place.address)
     dataset, others, audited = _read(settings)
-    from study import hosts, tune
-
-    # Ray, MLflow and the model start side by side: each mostly waits for processes or the disk.
+    # Ray, MLflow, the model here and the hosts with theirs start side by side.
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         loading = pool.submit(_load, settings, dataset)
+        hosts = _hosts(settings, place)
         tracking_starts = pool.submit(_track, settings, place)
-        tune.connect(place.address)
-        workload, track = loading.result(), tracking_starts.result()
-    devices = hosts.devices(place.concurrency, shared=place.address is not None)
-    plan = _plan(settings, space, place.name, workload, audited, devices.concurrency)
-    plan.show(console)
+        workload = loading.result()
+        plan = _plan(settings, space, place.name, workload, audited, hosts.devices.concurrency)
+        plan.show(console)
+        track = tracking_starts.result()
     folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
     try:
         with _only_one(folder):
-            _run(plan, settings, others, folder, devices, track, console)
+            _run(plan, settings, others, folder, hosts, track, console)
     finally:
         track.close()
     return folder
@@ -88,15 +86,13 @@ def _run(
     settings: Settings,
     others: Mapping[str, Dataset],
     folder: Path,
-    devices: Devices,
+    hosts: Hosts,
     track: Tracking,
     console: Console,
 ) -> None:
     from study import report, results, tune
     from study.checkpoints import Tidy
     from study.conductor import Conductor, Rules
-    from study.host import Host, HostConfig
-    from study.hosts import Hosts
     from study.ledger import Ledger
     from study.terminal import Progress, show_results
 
@@ -110,14 +106,6 @@ def _run(
         under=limits.parse(settings.under),
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
-    config = HostConfig(
-        workload=settings.workload,
-        others=settings.others,
-        folder=folder.resolve(),
-        deepspeed=plan.deepspeed,
-        precision=plan.precision,
-        places=devices.places,
-    )
     described = protocol.describe(settings, plan, folder)
     ledger = Ledger(folder)
     track.begin(plan.question, described, ledger.records.values())
@@ -125,7 +113,7 @@ def _run(
         conductor = Conductor(rules, ledger, [Tidy(folder), track, progress])
         progress.watch(conductor)
         if not conductor.done:
-            tune.run(conductor, Hosts(Host, config, devices))
+            tune.run(conductor, hosts)
     found = results.collect(
         plan.name,
         folder,
@@ -202,6 +190,29 @@ def _load(settings: Settings, dataset: Dataset) -> Workload:
     return Workload.load(settings.workload, dataset)
 
 
+def _hosts(settings: Settings, place: Place) -> Hosts:
+    """Hosts that begin to load at once: by the time that the plan is shown they are ready."""
+    from study import tune
+    from study.host import Host, HostConfig
+    from study.hosts import Hosts, devices
+    from trainables import engine
+
+    tune.connect(place.address)
+    divided = devices(place.concurrency, shared=place.address is not None)
+    config = HostConfig(
+        workload=settings.workload,
+        others=settings.others,
+        folder=(place.storage / place.name).resolve(),
+        deepspeed=engine.resolve(settings.deepspeed),
+        precision=engine.resolve_precision(settings.precision),
+        places=divided.places,
+    )
+    hosts = Hosts(Host, config, divided)
+    if not (place.storage / place.name / "results.json").exists():
+        hosts.start()  # otherwise the study is over, or nearly
+    return hosts
+
+
 def _track(settings: Settings, place: Place) -> Tracking:
     from study.tracking import Tracking
 
@@ -227,6 +238,7 @@ def _plan(
 
     precision = engine.resolve_precision(settings.precision)
     budget = settings.budget(space)
+    arms = plan.arms(space, workload.model)
     return plan.Plan(
         name=name,
         question=space.question,
@@ -236,7 +248,7 @@ def _plan(
         allocate=settings.allocate,
         workload=workload,
         audit=audited,
-        arms=plan.arms(space, workload.model),
+        arms=arms,
         majority=majority_baseline(workload.dataset.train, workload.dataset.test),
         deepspeed=engine.resolve(settings.deepspeed),
         precision=precision,
@@ -245,6 +257,7 @@ def _plan(
             space,
             budget,
             workload,
+            arms,
             seeds=settings.seeds,
             concurrency=concurrency,
             precision=precision,

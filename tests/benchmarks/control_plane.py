@@ -143,7 +143,9 @@ def main(arguments: list[str]) -> None:
             conductor = Conductor(rules, Ledger(folder), [Tidy(folder), track, progress, clock])
             progress.watch(conductor)
             began = time.perf_counter()
-            tune.run(conductor, Hosts(Instant, None, devices))
+            hosts = Hosts(Instant, None, devices)
+            hosts.start()
+            tune.run(conductor, hosts)
             searched = time.perf_counter()
         track.finish("made up", {}, [])
         flushed = time.perf_counter() - searched

@@ -1,0 +1,93 @@
+"""Learning curves of real trials that nothing stops, for ``early_stopping`` to replay.
+
+``python -m tests.benchmarks.record_curves [TRIALS]``: that many trials of each arm of the embedded
+model, learning rates drawn from the arm's range; validation loss at every rung that a reduction of
+2, 3 or 4 would have, validation accuracy at the end. What is recorded already is kept, so it can be
+stopped and started again. About 20 s a trial on one quiet core.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces.declare import Arm, Budget, Choice, LogUniform, Range, Space, method
+from study import spaces
+from study.rungs import levels
+from trainables.data.scores import score
+from trainables.recipe import Recipe
+from trainables.trial import Diverged, Trial, TrialConfig
+from trainables.workload import Workload, WorkloadConfig
+
+FILE = Path(__file__).with_name("learning_curves.jsonl")
+TRIALS_PER_ARM = 12
+BUDGET = Budget(max_examples=1920)
+REDUCTIONS = (2, 3, 4)
+SPACE = Space(
+    question="?",
+    arms={
+        "layernorm": Arm(everywhere=method("layernorm"), lr=LogUniform(1e-4, 1e-1)),
+        "lora": Arm(everywhere=method("lora", rank=Choice(2, 8, 32)), lr=LogUniform(1e-5, 3e-2)),
+        "full": Arm(everywhere=method("full"), lr=LogUniform(1e-6, 1e-2)),
+        "prefix": Arm(everywhere=method("prefix"), lr=LogUniform(1e-4, 3e-1)),
+    },
+    budget=BUDGET,
+)
+
+
+def stops(reduction: int) -> tuple[int, ...]:
+    """Examples seen at the rungs and the end."""
+    return levels(Budget(max_examples=BUDGET.max_examples, reduction=reduction, rungs=3))
+
+
+def record(workload: Workload, arm: str, number: int) -> dict[str, Any]:
+    """One trial to its end."""
+    chance = random.Random(f"{arm} {number}")
+    parameters: dict[str, Any] = {}
+
+    def value_of(name: str, values: Range) -> Any:
+        if isinstance(values, Choice):
+            parameters[name] = chance.choice(values.values)
+        else:
+            assert isinstance(values, LogUniform)
+            parameters[name] = values.low * (values.high / values.low) ** chance.random()
+        return parameters[name]
+
+    recipe, lr = spaces.draw(SPACE.arms[arm], workload.model.slots, value_of)
+    config = TrialConfig(recipe=Recipe.of(recipe), lr=lr, seed=0, max_examples=BUDGET.max_examples)
+    trial = Trial(workload, config)
+    losses: dict[int, float] = {}
+    found: dict[str, Any] = {"arm": arm, "number": number, "parameters": parameters}
+    try:
+        for stop in sorted({stop for reduction in REDUCTIONS for stop in stops(reduction)}):
+            trial.train(stop)
+            losses[stop] = round(trial.validation_loss(), 5)
+    except Diverged as error:
+        return found | {"losses": losses, "diverged": str(error)}
+    examples = workload.dataset.validation
+    accuracy = score(examples, trial.answers("validation"))["overall"]
+    return found | {"losses": losses, "validation_percent": round(accuracy, 2)}
+
+
+def main(arguments: list[str]) -> None:
+    """Record what is missing, one trial of each arm after another."""
+    torch.set_num_threads(1)
+    trials = int(arguments[0]) if arguments else TRIALS_PER_ARM
+    lines = FILE.read_text().splitlines() if FILE.exists() else []
+    known = {(curve["arm"], curve["number"]) for curve in map(json.loads, lines)}
+    workload = Workload.load(WorkloadConfig())
+    for number in range(trials):
+        for arm in SPACE.arms:
+            if (arm, number) in known:
+                continue
+            with FILE.open("a") as file:
+                print(json.dumps(record(workload, arm, number)), file=file, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
