@@ -108,9 +108,10 @@ def _rungs_reached(results: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _margin(results: Mapping[str, Any]) -> str:
-    for pair in results["comparisons"]:
-        return f"{pair['parts']['overall']['margin']:g} points"
-    return ""
+    from study.verdict import margin_in_words
+
+    found = [pair["parts"]["overall"]["margin"] for pair in results["comparisons"]]
+    return margin_in_words(found[0]) if found else ""
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -123,11 +123,15 @@ def _ranking(
     if found[Finding.NOT_WORSE]:
         others = _names(found[Finding.NOT_WORSE])
         said.append(f"it is not worse than {others} by more than {margin}, and may be better")
+    closest = ""
     if undecided:
+        closest = of_best[undecided[0]]["sentence"]
+    if len(undecided) > 1:
         said.append(f"it cannot be told apart from {_names(undecided)}")
-    mean = arms[0]["test"]["overall"]["mean"]
-    closest = of_best[undecided[0]]["sentence"] if undecided else ""
-    return f"{best} scores highest ({mean:.1f}%): {'; '.join(said)}. {closest}".rstrip()
+        closest = f"The closest: {closest}"
+    head = f"{best} scores highest ({arms[0]['test']['overall']['mean']:.1f}%)"
+    head += f": {'; '.join(said)}." if said else "."
+    return f"{head} {closest}".rstrip()
 
 
 def _by_type(parts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -153,9 +153,19 @@ def test_the_answer_ranks_many_arms() -> None:
     )
     assert said.startswith(
         "a scores highest (60.0%): it is better than d; b is as good to within the margin of "
-        "1 point; it cannot be told apart from c. a and b cannot be told apart"
+        "1 point. a and b cannot be told apart: a is higher by 3.0"
     )
     assert said.endswith("b trains 5.0 times fewer parameters than a.")
+
+
+def test_the_answer_names_all_whom_the_best_cannot_be_told_from() -> None:
+    close = comparison(1.0, -2.0, 4.0)
+    arms = [arm("a", 60), arm("b", 59), arm("c", 58)]
+    said = answer(arms, [pair("b", close), pair("c", close)], majority=30.0)
+    assert said.startswith(
+        "a scores highest (60.0%): it cannot be told apart from b and c. The closest: a and b "
+        "cannot be told apart"
+    )
 
 
 def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
