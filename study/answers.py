@@ -18,7 +18,7 @@ def write(
     folder: Path, trial_id: str, split: str, examples: Sequence[Example], answers: Sequence[str]
 ) -> None:
     """Write one row a question into the study's ``folder``; whole or not at all."""
-    from trainables.data.scores import correct
+    from trainables.data.scores import correct, credit
 
     table = pa.table(
         {
@@ -29,6 +29,7 @@ def write(
             "truth": [e.answer for e in examples],
             "answer": list(answers),
             "correct": [correct(a, e.answer) for a, e in zip(answers, examples, strict=True)],
+            "credit": [credit(a, e) for a, e in zip(answers, examples, strict=True)],
         }
     )
     path = _path(folder, trial_id, split)

@@ -41,8 +41,8 @@ def scores(results: Results) -> list[Markup]:
     """Test accuracy of each arm with its interval, seeds, and baselines; a panel a part."""
     arms = [(i, arm) for i, arm in enumerate(results["arms"]) if arm["test"]]
     drawn = []
-    for part in ("overall", "open", "closed"):
-        rows = [(i, arm) for i, arm in arms if arm["test"][part]["mean"] is not None]
+    for part, name_of_part in results["shown"].items():
+        rows = [(i, arm) for i, arm in arms if arm["test"][part]["low"] is not None]
         bases = {name: (s or {}).get(part) for name, s in results["baselines"].items()}
         seeds = [seed[part] for _, arm in rows for seed in arm["seeds"]]
         ends = [arm["test"][part][end] for _, arm in rows for end in ("low", "high")]
@@ -52,9 +52,9 @@ def scores(results: Results) -> list[Markup]:
         if x is None or not rows:
             continue
         y = Scale(low=len(rows) - 0.5, high=-0.5, start=height - BOTTOM, end=TOP + 14)
-        title = f"Test accuracy, {part}"
+        title = f"On test, {name_of_part}"
         figure = Figure(title=title, width=PANEL_WIDTH, height=height, x=x, y=y)
-        figure.axes("accuracy, %", "", y_ticks=False)
+        figure.axes(name_of_part, "", y_ticks=False)
         figure.text((0, 14), part, kind="head")
         lowest_first = sorted((value, name) for name, value in bases.items() if value is not None)
         for place, (value, name) in enumerate(lowest_first):

@@ -5,7 +5,10 @@
 ``verdict``             one sentence
 ``baselines``           ``majority`` and ``untuned``: scores on test, in percent, as ``score`` of
                         ``trainables.data.scores`` gives them: accuracies ``overall, open, closed``
-                        and by answer ``yes_no, other``; ``token_recall, token_f1`` of open ones
+                        and by answer ``yes_no, other``; ``token_recall, token_f1`` of open ones;
+                        of reports ``report`` (ROUGE-L) and ``trainables.data.reports.MEASURES``.
+                        Where there are reports, their ROUGE-L is in ``overall``
+``shown``               which of these a table shows: measure -> title
 ``arms``                one object an arm, the best first: ``arm``; ``trials`` by outcome; ``best``
                         (``trial, parameters, validation_loss``; null if none reported); ``test``
                         (null if none was confirmed): each
@@ -56,7 +59,7 @@ from study import answers, efficiency, importance, spaces
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 from study.scored import Scored, answer, scores_of
-from trainables.data.scores import PARTS, collapsed
+from trainables.data.scores import collapsed
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
@@ -102,6 +105,7 @@ def collect(
         "study": name,
         "question": space.question,
         "verdict": answer(arms, test["comparisons"], test["baselines"]["majority"]["overall"]),
+        "shown": test["shown"],
         "baselines": test["baselines"],
         "arms": arms,
         "comparisons": test["comparisons"],
@@ -136,18 +140,18 @@ def write(folder: Path, results: Mapping[str, Any]) -> Path:
 def metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that stand beside a study in MLflow: ``lora.test.overall_percent``."""
     found = {
-        f"{arm['arm']}.test.{part}_percent": arm["test"][part]["mean"]
+        f"{arm['arm']}.test.{measure}_percent": estimate["mean"]
         for arm in results["arms"]
         if arm["test"]
-        for part in PARTS
+        for measure, estimate in arm["test"].items()
     }
     for name, scores in results["baselines"].items():
         found |= {f"{name}.test.{part}_percent": v for part, v in (scores or {}).items()}
     for other in results["ood"]:
         for arm in other["arms"]:
-            for part in PARTS:
-                name = f"{arm['arm']}.ood.{other['data']}.{part}_percent"
-                found[name] = arm["test"][part]["mean"]
+            for measure, estimate in arm["test"].items():
+                name = f"{arm['arm']}.ood.{other['data']}.{measure}_percent"
+                found[name] = estimate["mean"]
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -13,14 +13,15 @@ import numpy as np
 from study import answers, verdict
 from study.records import TrialRecord
 from study.verdict import Comparison, Finding
-from trainables.data.scores import PARTS, majority_baseline, part_of
+from trainables.data.reports import MEASURES
+from trainables.data.scores import PARTS, majority_baseline, part_of, shown
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Example
 
 Array = np.ndarray[Any, Any]
 NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
-"""The score of a part without questions."""
+"""The score of a part without questions. Measures of a whole set of reports have but a mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Scored:
 
     def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
         """Of the answers that were kept under ``name``: ``arms`` (arm -> part -> estimate, the best
-        first), ``comparisons`` and ``baselines``, as ``study.results`` describes them."""
+        first), ``shown``, ``comparisons`` and ``baselines``, as ``study.results`` has them."""
         correct = {
             arm: np.stack([_correct(self.folder, record, name) for record in records])
             for arm, records in self.confirmed.items()
@@ -64,10 +65,17 @@ class Scored:
             for comparison in comparisons:
                 pair = pairs.setdefault((comparison.first, comparison.second), {})
                 pair[part] = _plain(comparison)
+        majority = majority_baseline(self.train, examples)
+        for measure in MEASURES:
+            if measure in majority:
+                for arm in ranked:
+                    values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
+                    arms[arm][measure] = {**NOTHING, "mean": float(np.mean(values))}
         return {
             "arms": arms,
+            "shown": shown(majority),
             "baselines": {
-                "majority": majority_baseline(self.train, examples),
+                "majority": majority,
                 "untuned": scores_of(self.untuned[0], name) if self.untuned else None,
             },
             "comparisons": [
@@ -181,7 +189,7 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
 
 
 def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
-    return np.asarray(answers.read(folder, record.spec.id, name)["correct"]).astype(float)
+    return np.asarray(answers.read(folder, record.spec.id, name)["credit"])
 
 
 def _names(names: Sequence[str]) -> str:

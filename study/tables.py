@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PARTS = ("overall", "open", "closed")
 COSTS = ("trained_parameters", "trained_percent", "adapter_mib", "peak_memory_gib", "seconds")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -31,7 +30,7 @@ def _arms(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for arm in results["arms"]:
         row: dict[str, Any] = {"arm": arm["arm"]}
-        for part in PARTS:
+        for part in results["shown"]:
             for end in ("mean", "low", "high"):
                 row[f"{part}_{end}"] = arm["test"][part][end] if arm["test"] else None
         row |= {cost: arm["costs"].get(cost) for cost in COSTS}
@@ -41,7 +40,7 @@ def _arms(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(row)
     for name, scores in results["baselines"].items():
         if scores:
-            rows.append({"arm": name} | {f"{part}_mean": scores[part] for part in PARTS})
+            rows.append({"arm": name} | {f"{part}_mean": scores[part] for part in results["shown"]})
     return rows
 
 
@@ -78,24 +77,26 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _latex(results: Mapping[str, Any]) -> str:
     """Two tables for the package ``booktabs``."""
+    titles = [_escaped(title) for title in results["shown"].values()]
     lines = [
         "% " + " ".join(results["question"].split()),
-        r"\begin{tabular}{lrrrrr}",
+        rf"\begin{{tabular}}{{lrr{'r' * len(results['shown'])}}}",
         r"\toprule",
-        r"arm & overall & open & closed & trained (\%) & device-seconds \\",
+        rf"arm & {' & '.join(titles)} & trained (\%) & device-seconds \\",
         r"\midrule",
     ]
     for arm in results["arms"]:
         if not arm["test"]:
-            lines.append(rf"{_escaped(arm['arm'])} & \multicolumn{{5}}{{l}}{{not confirmed}} \\")
+            across = rf"\multicolumn{{{2 + len(titles)}}}{{l}}{{not confirmed}}"
+            lines.append(rf"{_escaped(arm['arm'])} & {across} \\")
             continue
-        cells = [_escaped(arm["arm"]), *(_interval(arm["test"][part]) for part in PARTS)]
+        cells = [_escaped(arm["arm"]), *(_interval(arm["test"][part]) for part in results["shown"])]
         cells += [f"{arm['costs']['trained_percent']:.3f}", f"{arm['costs']['seconds']:,.1f}"]
         lines.append(" & ".join(cells) + r" \\")
     lines.append(r"\midrule")
     for name, scores in results["baselines"].items():
         if scores:
-            cells = [_escaped(name), *(_number(scores[part]) for part in PARTS), "", ""]
+            cells = [_escaped(name), *(_number(scores[part]) for part in results["shown"]), "", ""]
             lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     if results["comparisons"]:
@@ -118,6 +119,8 @@ def _latex(results: Mapping[str, Any]) -> str:
 def _interval(found: Mapping[str, float | None]) -> str:
     if found["mean"] is None:
         return "--"
+    if found["low"] is None:
+        return _number(found["mean"])
     low, high = _number(found["low"]), _number(found["high"])
     return rf"{_number(found['mean'])} {{\footnotesize [{low}, {high}]}}"
 

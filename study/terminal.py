@@ -195,7 +195,8 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
     table.add_column("best settings")
-    for column in ("overall %", "open %", "closed %", "trained", "seconds", "GiB"):
+    shown = results["shown"]
+    for column in (*shown.values(), "trained", "seconds", "GiB"):
         table.add_column(column, justify="right")
     for arm in results["arms"]:
         best = arm["best"] or {"parameters": {}}
@@ -207,7 +208,7 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
         table.add_row(
             arm["arm"] + (" (collapsed)" if arm["collapsed"] else ""),
             settings,
-            *(_interval(arm["test"][part]) for part in ("overall", "open", "closed")),
+            *(_interval(arm["test"][measure]) for measure in shown),
             f"{costs['trained_parameters']:,.0f}",
             f"{costs['seconds']:.1f}",
             f"{costs['peak_memory_gib']:.2f}",
@@ -216,7 +217,7 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
         scores = results["baselines"][name]
         if scores:
             note = {"untuned": "the base model as it is", "majority": "the most frequent answer"}
-            parts = (scores[part] for part in ("overall", "open", "closed"))
+            parts = (scores[measure] for measure in shown)
             values = ("-" if value is None else f"{value:.1f}" for value in parts)
             table.add_row(name, note[name], *values, style="dim")
     console.print(table)
@@ -269,6 +270,8 @@ def _short(value: Any) -> str:
 def _interval(estimate: Mapping[str, float]) -> str:
     if estimate["mean"] is None:
         return "-"
+    if estimate["low"] is None:
+        return f"{estimate['mean']:.1f}"
     return f"{estimate['mean']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f})"
 
 

@@ -17,7 +17,8 @@ from typing import Literal
 
 from trainables.errors import BadInput
 
-AnswerType = Literal["open", "closed"]
+AnswerType = Literal["open", "closed", "report"]
+"""A report is an answer of sentences, which is scored by the words it shares with the true one."""
 
 
 @dataclass(frozen=True, kw_only=True)

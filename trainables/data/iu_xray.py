@@ -9,7 +9,7 @@ Chen, Song, Chang, Wan: "Generating radiology reports via memory-driven transfor
 The folder given as ``--data-root`` holds ``annotation.json`` (under "train", "val" and "test" lists
 of rows with ``id``, ``report`` and ``image_path``, a list) and ``images/``, where the paths lead.
 
-A report is the open answer to one question that is always the same. An example has one image: here
+A report is the answer to one question that is always the same. An example has one image: here
 the first of an examination, which mostly is the frontal view. R2Gen reads both, so what needs the
 lateral view can't be known here, and scores are a little lower for it.
 """
@@ -24,7 +24,7 @@ from trainables.data.dataset import Dataset, Example
 from trainables.errors import BadInput
 
 DESCRIPTION = "IU X-ray: reports of 2,955 chest x-ray examinations (R2Gen's split), first image"
-QUESTION = "What are the findings in this chest x-ray?"
+QUESTION = "Describe the findings in this chest x-ray."
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -58,6 +58,5 @@ def _example(row: dict[str, Any], images: Path) -> Example:
         image=images / image,
         question=QUESTION,
         answer=str(row["report"]),
-        answer_type="open",
-        question_type="report",
+        answer_type="report",
     )

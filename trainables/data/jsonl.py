@@ -7,7 +7,7 @@ JSON object of
 image         required  path of an image file in the folder
 question      required
 answer        required  a text; a number is taken as text
-answer_type   optional  "open" or "closed"; without: closed if the answer is yes or no
+answer_type   optional  "open", "closed" or "report"; without: closed if the answer is yes or no
 question_id   optional  unique; without: the number of the line, from 1
 image_id      optional  the same for the same image; without: its path
 question_type optional  any text, e.g. "modality"
@@ -29,7 +29,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from trainables.data import dataset, published
 from trainables.data.dataset import AnswerType, Dataset, Example, answer_type_of, carve
@@ -38,7 +38,7 @@ from trainables.errors import BadInput, unknown
 MANIFEST = "questions.jsonl"
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = ("answer_type", "question_id", "image_id", "question_type", "split")
-ALLOWED = {"split": ("train", "validation", "test"), "answer_type": ("open", "closed")}
+ALLOWED = {"split": ("train", "validation", "test"), "answer_type": get_args(AnswerType)}
 TEST_SHARE = 0.2  # of the images, where lines have no split
 VALIDATION_SHARE = 0.125  # of the other images, where there is no validation split
 

@@ -1,4 +1,5 @@
 """Accuracy of answers, as it is counted for the medical sets: exact match of normalised answers.
+Reports are never matched; what they earn is their ROUGE-L, see ``trainables.data.reports``.
 
 Open and closed questions are always told apart: a model that only ever says "yes" looks good in
 one number. Every score is to be read beside ``majority_baseline``.
@@ -10,11 +11,12 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data import reports
 from trainables.data.dataset import AnswerType, Example
 
 _ARTICLES = {"a", "an", "the"}
@@ -49,6 +51,13 @@ def correct(predicted: str, answer: str) -> bool:
     return normalize(predicted) == normalize(answer)
 
 
+def credit(predicted: str, example: Example) -> float:
+    """What an answer earns, 0 to 1: all or nothing for a question, ROUGE-L for a report."""
+    if example.answer_type == "report":
+        return reports.rouge_l(predicted, example.answer)
+    return float(correct(predicted, example.answer))
+
+
 def token_overlap(predicted: str, answer: str) -> tuple[float, float]:
     """(recall, F1) in percent of an answer's different words, as LLaVA-Med counts open answers.
 
@@ -64,37 +73,51 @@ def token_overlap(predicted: str, answer: str) -> tuple[float, float]:
     return 100 * both / len(true), 200 * both / (len(given) + len(true))
 
 
-PARTS = ("overall", "open", "closed", "yes_no", "other")
+PARTS = ("overall", "open", "closed", "yes_no", "other", "report")
 """Of a split. Open and closed as the dataset says; MILE calls those closed whose answer is yes or
-no, and the others open."""
+no, and the others open. Reports are neither."""
 
 
 def part_of(part: str, examples: Sequence[Example]) -> NDArray[np.bool_]:
     """Which examples belong to a part; shape (Q,)."""
     if part == "overall":
         return np.ones(len(examples), bool)
-    if part in ("open", "closed"):
+    if part in get_args(AnswerType):
         return np.array([example.answer_type == part for example in examples], bool)
     yes_no = np.array([normalize(example.answer) in ("yes", "no") for example in examples], bool)
-    return yes_no if part == "yes_no" else ~yes_no
+    return yes_no if part == "yes_no" else ~(yes_no | part_of("report", examples))
 
 
 def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
-    """Percentages by name, nan for parts without a question: the accuracy of each of ``PARTS``, and
-    ``token_recall`` and ``token_f1``, means over the open questions.
+    """Percentages by name, nan for parts without a question: of each of ``PARTS`` what its answers
+    earn on average, which is the accuracy where there are no reports; ``token_recall`` and
+    ``token_f1``, means over the open questions. If there are reports, also their
+    ``reports.MEASURES``.
 
     Raises:
         ValueError: there are more or fewer predictions than examples.
     """
-    pairs = [(p, e.answer) for p, e in zip(predictions, examples, strict=True)]
-    right = np.array([correct(*pair) for pair in pairs], bool)
-    overlap = np.array([token_overlap(*pair) for pair in pairs]).reshape(-1, 2)
+    pairs = list(zip(predictions, examples, strict=True))
+    earned = np.array([credit(*pair) for pair in pairs])
+    overlap = np.array([token_overlap(p, e.answer) for p, e in pairs]).reshape(-1, 2)
     opened = part_of("open", examples)
-    return {
-        **{part: 100 * _mean(right[part_of(part, examples)]) for part in PARTS},
+    found = {
+        **{part: 100 * _mean(earned[part_of(part, examples)]) for part in PARTS},
         "token_recall": _mean(overlap[opened, 0]),
         "token_f1": _mean(overlap[opened, 1]),
     }
+    written = [(p, e.answer) for p, e in pairs if e.answer_type == "report"]
+    return found | (reports.score(*zip(*written, strict=True)) if written else {})
+
+
+def shown(scores: Mapping[str, float]) -> dict[str, str]:
+    """Which measures a table has room for, with their titles: it follows from what was asked."""
+    questions = {"overall": "overall %", "open": "open %", "closed": "closed %"}
+    written = {"report": "ROUGE-L %", "bleu_4": "BLEU-4 %", "cider": "CIDEr %"}
+    if "cider" not in scores:
+        return questions
+    only_reports = math.isnan(scores["other"]) and math.isnan(scores["yes_no"])
+    return written if only_reports else questions | written
 
 
 def majority_answers(train: Iterable[Example]) -> dict[AnswerType, str]:

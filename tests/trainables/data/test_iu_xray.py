@@ -19,11 +19,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_report_is_an_open_answer_about_the_first_image(root: Path) -> None:
+def test_a_report_is_asked_for_with_the_first_image(root: Path) -> None:
     first, _ = iu_xray.load(root).validation
     assert first.question_id == "CXR2_IM-02"
     assert first.image == root / "images" / "CXR2_IM-02" / "0.png"
-    assert (first.question, first.answer_type) == (iu_xray.QUESTION, "open")
+    assert (first.question, first.answer_type) == (iu_xray.QUESTION, "report")
     assert first.answer.startswith("The heart is normal")
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from trainables.data import reports
 from trainables.data.dataset import AnswerType, Example
 from trainables.data.scores import (
     collapsed,
     correct,
+    credit,
     majority_answers,
     majority_baseline,
     normalize,
     score,
+    shown,
     token_overlap,
 )
 
@@ -121,3 +124,65 @@ def test_nearly_constant_is_collapsed() -> None:
     asked = examples(*[("closed", a) for a in ["yes", "no"] * 50])
     assert collapsed(asked, ["yes"] * 95 + ["no"] * 5)
     assert not collapsed(asked, ["yes"] * 94 + ["no"] * 6)
+
+
+# --- Reports --------------------------------------------------------------------------------------
+
+REPORTS = (
+    "The heart is normal in size. The lungs are clear.",
+    "There is a small effusion on the left. No pneumothorax.",
+    "No acute disease.",
+)
+
+
+def test_a_report_is_cleaned_as_by_r2gen() -> None:
+    assert reports.clean("1. Heart size normal; no effusion. 2. XXXX lungs are clear.") == (
+        "heart size normal no effusion . xxxx lungs are clear ."
+    )
+    assert reports.clean("Follow-up... [T-spine] 3.5 cm, (l1/l2)") == (
+        "follow-up . t-spine 35 cm l1l2 ."
+    )
+    assert reports.clean("") == ""
+
+
+def test_a_report_earns_what_it_shares_and_is_no_accuracy() -> None:
+    asked = examples(*(("report", text) for text in REPORTS), ("open", "ct"))
+    told = [REPORTS[0].upper(), "There is an effusion on the right.", "", "ct"]
+    scores = score(asked, told)
+    earned = [100 * reports.rouge_l(t, r) for t, r in zip(told, REPORTS, strict=False)]
+    assert earned[0] == pytest.approx(100) and 0 < earned[1] < 100 and earned[2] == 0
+    assert scores["report"] == scores["rouge_l"] == pytest.approx(sum(earned) / 3)
+    assert scores["open"] == scores["other"] == 100
+    assert scores["overall"] == pytest.approx((sum(earned) + 100) / 4)
+    assert all(credit(t, e) in (0, 1) for t, e in zip(told[2:], asked[2:], strict=True))
+
+
+def test_scores_of_reports_follow_their_definitions() -> None:
+    """BLEU after Papineni et al. 2002 and CIDEr after Vedantam et al. 2015, by hand."""
+    asked = examples(("report", "a b c d e"), ("report", "f g h i j"))
+    scores = score(asked, ["a b c d e", "f g h x y"])
+    # With the point after each: 12 words, 10 right; pairs 10, 7 right; threes 8, 5; fours 6, 3.
+    precisions = (10 / 12, 7 / 10, 5 / 8, 3 / 6)
+    for n in range(1, 5):
+        expected = math.prod(precisions[:n]) ** (1 / n)
+        assert scores[f"bleu_{n}"] == pytest.approx(100 * expected, rel=1e-6)
+    assert scores["rouge_l"] == pytest.approx((100 + 100 * 4 / 6) / 2)
+    assert score(asked, ["a b c d e", "f g h i j"])["cider"] == pytest.approx(1000)
+    assert 500 < scores["cider"] < 1000
+
+
+def test_a_table_shows_what_was_asked_for() -> None:
+    report, question = ("report", REPORTS[0]), ("open", "ct")
+    for asked, expected in (
+        ([question], ["overall", "open", "closed"]),
+        ([report], ["report", "bleu_4", "cider"]),
+        ([report, question], ["overall", "open", "closed", "report", "bleu_4", "cider"]),
+    ):
+        kinds = examples(*asked)  # type: ignore[arg-type]  # pairs, as they are written above
+        assert list(shown(score(kinds, [""] * len(kinds)))) == expected
+
+
+def test_the_majority_report_is_the_most_frequent() -> None:
+    train = examples(*(("report", text) for text in (*REPORTS, REPORTS[2])))
+    test = examples(("report", REPORTS[2]), ("report", REPORTS[0]))
+    assert 50 < majority_baseline(train, test)["overall"] < 100
