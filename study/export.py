@@ -90,6 +90,9 @@ def rebuild(study: Path, results: Mapping[str, Any], trial: Mapping[str, Any]) -
         recipe=trial["recipe"],
         seed=trial["seed"],
         precision=results["protocol"]["precision"],
+        image_size=results["protocol"]["settings"]["image_size"],
+        answer_tokens=results["protocol"]["answer_tokens"],
+        beams=results["protocol"]["beams"],
     )
     return tuned.build(described, load_file(kept[-1]))
 
@@ -135,7 +138,9 @@ def _card(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    base = {name for name, _ in tuned.model.network.named_parameters()}
+    network = tuned.model.network
+    base = {name for name, _ in network.named_parameters()}
+    transformers_knows = hasattr(network, "save_pretrained")
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         r=results,
@@ -144,8 +149,8 @@ def _card(
         recipe=str(tuned.recipe),
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},
-        of_base=bool(base & set(tuned.applied.parameters)),
-        network=type(tuned.model.network).__name__,
+        of_base=transformers_knows and bool(base & set(tuned.applied.parameters)),
+        network=type(network).__name__,
     )
 
 

@@ -44,6 +44,8 @@ class HostConfig:
     """``off`` or a ZeRO stage."""
     precision: str
     """``fp32`` or ``bf16``."""
+    label_smoothing: float
+    """In training."""
     places: int
     """Trials at a time."""
 
@@ -198,6 +200,7 @@ class Host:
             seed=spec.seed,
             max_examples=spec.max_examples,
             batch_size=spec.batch_size,
+            label_smoothing=self.config.label_smoothing,
         )
         restored = None if spec.kind is Kind.UNTUNED else self._checkpoint(spec)
         guest.trial = self.lane.enter(spec.id, config, checkpoint=restored)

@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         help="'tiny', which is shipped, or a folder [tiny]",
     )
     what.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="pixels a side, with interpolated position embeddings [the model's]",
+    )
+    what.add_argument(
         "--data", metavar="NAME[,NAME]", help="a dataset, or several as one [phantom]"
     )
     what.add_argument("--data-root", metavar="DIR", help="where it lies, or a folder for each")
@@ -169,6 +175,15 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--address", help="a Ray cluster to join, or 'auto' [start one here]")
     where.add_argument("--deepspeed", metavar="|".join(ENGINES), help="ZeRO stage [auto]")
     where.add_argument("--precision", metavar="|".join(PRECISIONS), help="[auto]")
+    where.add_argument(
+        "--label-smoothing", type=float, metavar="X", help="in training, e.g. 0.1 as BLIP [0]"
+    )
+    where.add_argument(
+        "--beams",
+        type=int,
+        metavar="N",
+        help="of the search for answers, 1 is greedy [the model's: 3 for a BLIP, 1 for a LLaVA]",
+    )
     where.add_argument("--storage", type=Path, metavar="DIR", help="[studies]")
     where.add_argument("--name", help="of the study [<space>-<data>-<number>]")
     where.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")

@@ -54,12 +54,15 @@ class Plan:
     """Score of always giving the most frequent answer."""
     deepspeed: str
     precision: str
+    label_smoothing: float
     concurrency: int
     seconds: tuple[float, float]
     """Expected, and if no trial were stopped early."""
 
     def show(self, console: Console) -> None:
         """Print it."""
+        from trainables.data.scores import shown
+
         model, data = self.workload.model, self.workload.dataset
         stops = levels(self.budget)
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
@@ -72,9 +75,19 @@ class Plan:
         console.print(f"  study    {self.name}")
         console.print(f"  model    {model.name}, {parameters:,} parameters, {model.image_size} px")
         console.print(f"  data     {data.name}: {splits} questions, {images:,} images")
+        beams = "greedily" if self.workload.beams == 1 else f"with {self.workload.beams} beams"
         console.print(
-            f"  chance   always the most frequent answer scores {chance['overall']:.1f}% "
-            f"(open {chance['open']:.1f}, closed {chance['closed']:.1f})"
+            f"  answers  at most {self.workload.answer_tokens} tokens, as 99% of the training "
+            f"answers need (at least 10), written {beams}"
+        )
+        console.print(
+            f"  chance   always the most frequent answer scores {chance['overall']:.1f}% ("
+            + ", ".join(
+                f"{title.removesuffix(' %')} {chance[name]:.1f}"
+                for name, title in shown(chance).items()
+                if name != "overall"
+            )
+            + ")"
         )
         for finding in self.audit.findings:
             if finding.severity != "note":
@@ -175,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         space = spaces.load(given.space)
         from trainables.workload import skeleton_of
 
-        model = skeleton_of(given.model)
+        model = skeleton_of(given.model, given.image_size)
         applied = arms(space, model)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -218,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default="tiny", metavar="NAME", help="'tiny', a preset, or a folder [tiny]"
     )
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels a side [the model's]")
     parser.add_argument("--json", action="store_true", help="a list of objects, one an arm")
     memory = parser.add_argument_group("memory")
     memory.add_argument(

@@ -26,6 +26,8 @@ def base(plan: Plan) -> dict[str, str]:
         "data": plan.workload.dataset.digest,
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
+        "label_smoothing": str(plan.label_smoothing),
+        "beams": str(plan.workload.beams),
     }
 
 
@@ -38,7 +40,10 @@ def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
         "budget": asdict(plan.budget),
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
-        "model": {"name": model.name, "digest": model.digest},
+        "label_smoothing": plan.label_smoothing,
+        "beams": plan.workload.beams,
+        "answer_tokens": plan.workload.answer_tokens,
+        "model": {"name": model.name, "digest": model.digest, "image_size": model.image_size},
         "data": {
             "name": dataset.name,
             "digest": dataset.digest,

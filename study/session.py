@@ -205,6 +205,7 @@ def _hosts(settings: Settings, place: Place) -> Hosts:
         folder=(place.storage / place.name).resolve(),
         deepspeed=engine.resolve(settings.deepspeed),
         precision=engine.resolve_precision(settings.precision),
+        label_smoothing=settings.label_smoothing,
         places=divided.places,
     )
     hosts = Hosts(Host, config, divided)
@@ -252,6 +253,7 @@ def _plan(
         majority=majority_baseline(workload.dataset.train, workload.dataset.test),
         deepspeed=engine.resolve(settings.deepspeed),
         precision=precision,
+        label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
         seconds=plan.seconds(
             space,

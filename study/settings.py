@@ -38,6 +38,12 @@ class Settings:
     """``official``, or ``by_image``: anew, so that no image is in two splits."""
     allow_leak: bool = False
     """Run although test questions are in the training split."""
+    image_size: int | None = None
+    """Pixels a side; None: as the model has it."""
+    beams: int | None = None
+    """Of the search for an answer; None: as the model or its paper has it."""
+    label_smoothing: float = 0.0
+    """In training; what is compared is without."""
     ood: str | None = None
     """Datasets with commas between, never trained on, that confirmed winners are scored on too."""
     trials: int | None = None
@@ -61,13 +67,22 @@ class Settings:
         Raises:
             BadInput: one of them cannot be; see also ``spaces.load`` and ``WorkloadConfig.check``.
         """
-        for name, least in {"trials": 1, "max_examples": 1, "seed": 0, "seeds": 1}.items():
+        for name, least in {
+            "trials": 1,
+            "max_examples": 1,
+            "seed": 0,
+            "seeds": 1,
+            "image_size": 1,
+            "beams": 1,
+        }.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         limits.parse(self.under)
         if not 0 < self.margin < 100:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"--label-smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.deepspeed not in ENGINES:
             raise unknown("value of --deepspeed", self.deepspeed, ENGINES)
         if self.allocate not in ALLOCATE:
@@ -92,7 +107,12 @@ class Settings:
     def workload(self) -> WorkloadConfig:
         """Which model on which data."""
         return WorkloadConfig(
-            model=self.model, data=self.data, data_root=self.data_root, split=self.split
+            model=self.model,
+            data=self.data,
+            data_root=self.data_root,
+            split=self.split,
+            image_size=self.image_size,
+            beams=self.beams,
         )
 
     @property

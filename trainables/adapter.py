@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from trainables.fork import fork
 
@@ -38,7 +39,9 @@ def write(tuned: Tuned, folder: Path) -> dict[str, Path]:
     Empty if nothing is, or if peft cannot load it so that it answers as it did: then only this
     project's own form (``Tuned.save``) holds the model.
     """
-    written = {}
+    written: dict[str, Path] = {}
+    if not isinstance(tuned.model.network, PreTrainedModel):  # its names are not transformers'
+        return written
     for name, config in _merged(_configs(tuned)).items():
         written[name] = folder if name == WHOLE else folder / f"adapter-{name}"
         _save(tuned, config, written[name])

@@ -32,14 +32,24 @@ DEEPSPEED_BUCKET = 500_000_000  # values that are exchanged at once at most; Dee
 class Losses(nn.Module):
     """A network as a module whose forward is what is minimised, in the trial's precision."""
 
-    def __init__(self, model: Model | Skeleton, network: nn.Module, precision: str) -> None:
+    def __init__(
+        self,
+        model: Model | Skeleton,
+        network: nn.Module,
+        precision: str,
+        *,
+        smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model, self.network, self.precision = model, network, precision
+        self.smoothing = smoothing
+        """Label smoothing, in training mode only: what is compared is the plain likelihood."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Shape (B,): the loss of each question."""
         with self.autocast(batch.pixels_UCSS.device):
-            return self.model.losses(self.network, batch)
+            smoothing = self.smoothing if self.training else 0.0
+            return self.model.losses(self.network, batch, smoothing=smoothing)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """bf16 for matrix products if asked for; parameters stay as they are."""

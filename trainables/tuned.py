@@ -45,6 +45,12 @@ class Description:
     """Of the random values that some methods keep frozen."""
     precision: str
     """``fp32`` or ``bf16``, as it was trained and scored."""
+    image_size: int | None = None
+    """Pixels a side; None: as the base model has it."""
+    answer_tokens: int = 10
+    """Of an answer at most."""
+    beams: int = 1
+    """Of the search for an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,12 @@ class Tuned:
         batch = self.model.collate(rows, images_1SSC).to(device)
         low = self.described.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            return self.model.answers(self.network, batch)
+            return self.model.answers(
+                self.network,
+                batch,
+                tokens=self.described.answer_tokens,
+                beams=self.described.beams,
+            )
 
     def save(self, folder: Path) -> None:
         """Write both files into ``folder``, which is there."""
@@ -89,7 +100,8 @@ def build(described: Description, weights: Mapping[str, Tensor]) -> Tuned:
         BadInput: the base is not there or is another one, or the values are not the recipe's.
     """
     family, path = workload.family_of(described.model)
-    model: Model = registry.find("model family", *registry.FAMILIES, family).load(path)
+    module = registry.find("model family", *registry.FAMILIES, family)
+    model: Model = module.load(path, described.image_size)
     if model.digest != described.digest:
         raise BadInput(
             f"model {described.model} is not the one that was tuned (its digest is "

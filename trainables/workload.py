@@ -37,6 +37,10 @@ class WorkloadConfig:
     """Where they lie: a dataset in the folder of its name there, or, without one, there itself."""
     split: str = "official"
     """``official``, or ``by_image``: split anew, so that no image is in two splits."""
+    image_size: int | None = None
+    """Pixels a side; None: as the model has it."""
+    beams: int | None = None
+    """Of the search for an answer; None: as the model has it."""
 
     def check(self) -> None:
         """Look at names and folders, without loading anything.
@@ -96,8 +100,9 @@ def family_of(model: str) -> tuple[str, Path]:
     return family, path
 
 
-def skeleton_of(model: str) -> Skeleton:
-    """The structure of a preset, of ``tiny`` or of a folder's model, without weights.
+def skeleton_of(model: str, image_size: int | None = None) -> Skeleton:
+    """The structure of a preset, of ``tiny`` or of a folder's model, without weights; for images of
+    another size than its own, if one is given.
 
     Raises:
         BadInput: it is none of them.
@@ -110,7 +115,9 @@ def skeleton_of(model: str) -> Skeleton:
         family = presets[model]
     else:
         raise unknown("model", model, ("tiny", *presets, "a folder that has a config.json"))
-    found: Skeleton = registry.find("model family", *registry.FAMILIES, family).skeleton(source)
+    found: Skeleton = registry.find("model family", *registry.FAMILIES, family).skeleton(
+        source, image_size
+    )
     return found
 
 
@@ -127,6 +134,8 @@ class Workload:
     device: torch.device
     answer_tokens: int = 10
     """Of an answer at most, its end included; the rest is cut off. See ``_answer_tokens``."""
+    beams: int = 1
+    """Of the search for an answer; 1 is greedy."""
 
     @classmethod
     def load(
@@ -146,14 +155,17 @@ class Workload:
 
         dataset = dataset or config.dataset()
         family, path = family_of(config.model)
-        model = registry.find("model family", *registry.FAMILIES, family).load(path)
+        module = registry.find("model family", *registry.FAMILIES, family)
+        model: Model = module.load(path, config.image_size)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.network.to(device)
-        return cls._of(model, dataset, device, progress)
+        loaded = cls._of(model, dataset, device, progress)
+        return replace(loaded, beams=config.beams or model.beams)
 
     def on(self, dataset: Dataset) -> Workload:
         """The same resident model on other data; answers are as long as they were trained to be."""
-        return self._of(self.model, dataset, self.device, None, self.answer_tokens)
+        other = self._of(self.model, dataset, self.device, None, self.answer_tokens)
+        return replace(other, beams=self.beams)
 
     @classmethod
     def _of(

@@ -35,6 +35,7 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
             folder=tmp_path,
             deepspeed="off",
             precision="fp32",
+            label_smoothing=0.0,
             places=places,
         )
         return Host(config, workload)

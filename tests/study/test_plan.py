@@ -47,6 +47,12 @@ def test_adapters_are_counted_as_their_papers_do(capsys: pytest.CaptureFixture[s
     assert trained["prompt"] == 3 * 20 * width
 
 
+def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixture[str]) -> None:
+    small = rows(capsys, "--space", "smoke", "--model", "miss", "--image-size", "384")["lora"]
+    large = rows(capsys, "--space", "smoke", "--model", "miss")["lora"]
+    assert large["total_parameters"] - small["total_parameters"] == 768 * (30**2 - 24**2)
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out

@@ -144,6 +144,15 @@ def test_the_mean_loss_is_over_the_steps(workload: Workload) -> None:
     assert one.train(32) == pytest.approx(sum(losses(other, 4)) / 4, rel=1e-6)
 
 
+def test_label_smoothing_is_trained_with_and_not_validated_with(workload: Workload) -> None:
+    plain, smooth = (
+        Trial(workload, config(workload, label_smoothing=share)) for share in (0.0, 0.1)
+    )
+    assert plain.validation_loss() == smooth.validation_loss()
+    assert losses(plain, 1) != losses(smooth, 1)
+    assert plain.validation_loss() != smooth.validation_loss()
+
+
 # --- Looking at it --------------------------------------------------------------------------------
 
 
@@ -237,6 +246,8 @@ def test_a_validation_loss_that_is_no_number_diverges(workload: Workload) -> Non
         ("weight_decay", -0.1),
         ("warmup", 1.0),
         ("warmup", -0.1),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", -0.1),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(workload: Workload, name: str, value: Any) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import BlipForQuestionAnswering
 
+from tests.trainables import made_llava
 from trainables import adapter, recipe, tuned
 from trainables.data.images import load_images
 from trainables.errors import BadInput
 from trainables.fork import fork
-from trainables.models import blip
+from trainables.models import blip, llava
 from trainables.recipe import Recipe
 from trainables.tuned import Description, Tuned
 from trainables.workload import TINY
@@ -128,3 +129,30 @@ def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
         tuned.load(tmp_path)
     with pytest.raises(BadInput, match="holds no exported model"):
         tuned.load(tmp_path / "nowhere")
+
+
+def test_a_llava_comes_back_in_our_form_alone(tmp_path: Path, image: Path) -> None:
+    """Its parts have names of their own, so peft could not put an adapter into transformers'."""
+    base = made_llava.write(tmp_path / "base")
+    model = llava.load(base, 48)
+    plain = Recipe.of(
+        {slot: {"method": "lora", "everywhere": True} for slot in model.slots}
+    ).plain()
+    applied = recipe.apply(Recipe.of(plain), model, fork(model.network), seed=3)
+    described = Description(
+        model=str(base),
+        digest=model.digest,
+        recipe=plain,
+        seed=3,
+        precision="fp32",
+        image_size=48,
+        answer_tokens=4,
+        beams=2,
+    )
+    weights = {name: p.detach() + 0.5 for name, p in applied.parameters.items()}
+    before = tuned.build(described, weights)
+    before.save(tmp_path)
+    assert adapter.write(before, tmp_path) == {}
+    after = tuned.load(tmp_path)
+    assert after.described == described and after.model.image_size == 48
+    assert after.answers(image, QUESTIONS) == before.answers(image, QUESTIONS)

@@ -121,7 +121,8 @@ def shown(scores: Mapping[str, float]) -> dict[str, str]:
 
 
 def majority_answers(train: Iterable[Example]) -> dict[AnswerType, str]:
-    """The most frequent answer (normalised) of each answer type; of equals, the first by letter."""
+    """The most frequent answer (normalised, a report cleaned) of each answer type; of equals, the
+    first by letter."""
     counts = _counts((e.answer_type, e.answer) for e in train)
     return {kind: min(c, key=lambda answer: (-c[answer], answer)) for kind, c in counts.items()}
 
@@ -149,7 +150,7 @@ def collapsed(examples: Sequence[Example], predictions: Sequence[str]) -> bool:
 def _counts(answers: Iterable[tuple[AnswerType, str]]) -> Mapping[AnswerType, Counter[str]]:
     counts: defaultdict[AnswerType, Counter[str]] = defaultdict(Counter)
     for kind, answer in answers:
-        counts[kind][normalize(answer)] += 1
+        counts[kind][reports.clean(answer) if kind == "report" else normalize(answer)] += 1
     return counts
 
 

@@ -59,9 +59,10 @@ def needs_tokenizer(path: Path, *files: str) -> None:
         raise BadInput(f"{path} has no tokenizer; it needs {' or '.join(files)}")
 
 
-def digest(path: Path) -> str:
-    """Of the configuration and the weights; files are read in pieces, since they may be large."""
-    hashed = hashlib.sha256()
+def digest(path: Path, image_size: int | None) -> str:
+    """Of the configuration, the weights and the size of images if it is not the folder's; files are
+    read in pieces, since they may be large."""
+    hashed = hashlib.sha256(b"" if image_size is None else f"{image_size} px".encode())
     for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
         with file.open("rb") as opened:
             hashed.update(hashlib.file_digest(opened, "sha256").digest())

@@ -1,11 +1,15 @@
-"""Images as CLIP's towers take them, and BLIP's, whose processors use the same numbers."""
+"""Images as CLIP's towers take them, and BLIP's, which have the same numbers and embeddings."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainables.errors import BadInput
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -20,3 +24,32 @@ def pixels(images_USSC: NDArray[np.uint8] | None) -> Tensor:
     pixels_UCSS -= torch.tensor(MEAN).view(3, 1, 1)
     pixels_UCSS /= torch.tensor(DEVIATION).view(3, 1, 1)
     return pixels_UCSS
+
+
+def check_size(image_size: int, patch_size: int) -> None:
+    """See that patches fill an image.
+
+    Raises:
+        BadInput: they do not.
+    """
+    if image_size < patch_size or image_size % patch_size:
+        below = max(image_size // patch_size, 1) * patch_size
+        raise BadInput(
+            f"--image-size {image_size} is no multiple of the model's patches of {patch_size} "
+            f"pixels; {below} and {below + patch_size} are"
+        )
+
+
+@torch.no_grad()
+def positions(embeddings: Any, image_size: int) -> Tensor:
+    """Shape (1, 1 + patches, D): the position embeddings of a CLIP or BLIP tower for images of
+    another size, interpolated by its own method (bicubic).
+
+    Raises:
+        BadInput: patches do not fill an image of that size.
+    """
+    check_size(image_size, embeddings.patch_size)
+    patches = (image_size // embeddings.patch_size) ** 2
+    tokens_1TD = torch.empty(1, 1 + patches, embeddings.embed_dim)
+    found: Tensor = embeddings.interpolate_pos_encoding(tokens_1TD, image_size, image_size)
+    return found.reshape(1, 1 + patches, embeddings.embed_dim).contiguous()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,10 @@ def make_network(tokenizer: BertTokenizer) -> BlipForQuestionAnswering:
         "patch_size": PATCH_PX,
         "initializer_range": 0.02,  # the default, 1e-10, is for loading weights only
     }
-    return BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision))
+    network = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision))
+    generation: Any = network.generation_config
+    generation.num_beams = 1  # a study with it is to be fast
+    return network
 
 
 @torch.no_grad()

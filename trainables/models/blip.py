@@ -21,37 +21,57 @@ from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
 from trainables.models import _checkpoint, _clip
-from trainables.models.contract import ANSWER_TOKENS, Batch, Row, Skeleton, Stage, run_stages
+from trainables.models.contract import (
+    ANSWER_TOKENS,
+    Batch,
+    Row,
+    Skeleton,
+    Stage,
+    answer_losses,
+    run_stages,
+)
 
 QUESTION_TOKENS = 35  # as MISS was trained
+BEAMS = 3  # as MISS and BLIP answer; a folder's generation_config.json may say another number
 
 PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
 """Name -> what its image encoder has other than BLIP's usual configuration: MISS (the base model of
 MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
 
 
-def load(path: Path) -> Blip:
-    """Load a model folder, in fp32.
+def load(path: Path, image_size: int | None = None) -> Blip:
+    """Load a model folder, in fp32; for images of another size with interpolated positions.
 
     Raises:
-        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
+            or patches do not fill an image of that size.
     """
     _checkpoint.needs_tokenizer(path, "tokenizer.json", "vocab.txt")
     network = _checkpoint.read(BlipForQuestionAnswering, path, called="BLIP", dtype=torch.float32)
+    if image_size is not None:
+        embeddings = network.vision_model.embeddings
+        positions_1TD = _clip.positions(embeddings, image_size)
+        embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
+        embeddings.num_positions = positions_1TD.shape[1]
+        embeddings.image_size = network.config.vision_config.image_size = image_size
     return Blip(
         name=path.name,
-        digest=_checkpoint.digest(path),
+        digest=_checkpoint.digest(path, image_size),
         network=network,
         tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
     )
 
 
-def skeleton(source: str | Path) -> Skeleton:
+def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
     """A preset by name, or the model of a folder, without weights."""
     if isinstance(source, Path):
         config = BlipConfig.from_pretrained(source, local_files_only=True)
     else:
         config = BlipConfig(vision_config=PRESETS[source])
+    if image_size is not None:
+        vision_config: Any = config.vision_config
+        _clip.check_size(image_size, vision_config.patch_size)
+        vision_config.image_size = image_size
     with torch.device("meta"):
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
@@ -104,6 +124,7 @@ class Blip:
                 module.register_forward_pre_hook(_mask_padding, with_kwargs=True)
         config: Any = network.config
         self.image_size: int = config.vision_config.image_size
+        self.beams: int = network.generation_config.num_beams or BEAMS
         config = config.text_config
         self.longest: int = config.max_position_embeddings
         """Tokens of an answer that the decoder has positions for."""
@@ -141,7 +162,7 @@ class Blip:
             answer_mask_BA=(answer_BA != self.pad).long(),
         )
 
-    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
         fused_BQD = run_stages(self, network, batch)
         logits_BAV = network.text_decoder(  # type: ignore[operator]  # a module, not a tensor
@@ -151,12 +172,9 @@ class Blip:
             encoder_attention_mask=batch.question_mask_BQ,
             use_cache=False,
         ).logits
-        targets_BA = batch.answer_BA[:, 1:]
-        weights_BA = batch.answer_mask_BA[:, 1:]
-        nll_BA = nn.functional.cross_entropy(
-            logits_BAV[:, :-1].transpose(1, 2).float(), targets_BA, reduction="none"
+        return answer_losses(
+            logits_BAV[:, :-1], batch.answer_BA[:, 1:], batch.answer_mask_BA[:, 1:], smoothing
         )
-        return (nll_BA * weights_BA).sum(1) / weights_BA.sum(1)
 
     @torch.no_grad()
     def answers(

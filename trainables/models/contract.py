@@ -1,11 +1,13 @@
 """What a model family gives: slots, the roles of their layers, batches, a loss and answers.
 
-A family is one file in this folder that defines ``load(path) -> Model``. The loaded model is the
+A family is one file in this folder that defines ``load(path, image_size) -> Model``; without a size
+images are as large as the folder says. The loaded model is the
 *base*: its tensors are shared by all trials of a process and are never written to. A trial gets a
 fork of the network (``trainables.fork``) and passes it to the methods below.
 
 A family also defines ``PRESETS``, a dict literal of well-known models of its shape by name, and
-``skeleton(source) -> Skeleton`` for one of them or for a folder: the network without its weights.
+``skeleton(source, image_size) -> Skeleton`` for one of them or for a folder: the network without
+its weights.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class Skeleton:
     parts: Mapping[type[nn.Module], Mapping[str, str]]
     network: nn.Module
     stages: Sequence[Stage]
-    losses: Callable[[nn.Module, Batch], Tensor]
+    losses: Callable[..., Tensor]
     """As ``Model.losses``."""
     image_size: int
     question_tokens: int
@@ -154,6 +156,9 @@ class Model(Structure, Protocol):
     """sha256 of the weights and the configuration."""
     image_size: int
     """Pixels a side of the square images it takes."""
+    beams: int
+    """Of the search for an answer, unless told otherwise: as the folder or the family's paper has
+    it."""
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -169,10 +174,11 @@ class Model(Structure, Protocol):
         ``images_NSSC`` there are no pixels, for who has what they become.
         """
 
-    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): for each question the mean negative log-likelihood of its answer's tokens.
 
-        A question's loss does not depend on the batch it is in.
+        ``smoothing`` is the share of a token's probability that is spread over the vocabulary
+        (label smoothing). A question's loss does not depend on the batch it is in.
         """
 
     def answers(
@@ -201,3 +207,13 @@ def _is_norm(module: nn.Module) -> bool:
     """LayerNorm and RMSNorm; each family of transformers has an RMSNorm class of its own."""
     norms = nn.LayerNorm | nn.RMSNorm
     return isinstance(module, norms) or type(module).__name__.endswith("RMSNorm")
+
+
+def answer_losses(
+    logits_BAV: Tensor, answer_BA: Tensor, mask_BA: Tensor, smoothing: float
+) -> Tensor:
+    """Shape (B,): the mean over each answer's own tokens; see ``Model.losses``."""
+    nll_BA = nn.functional.cross_entropy(
+        logits_BAV.transpose(1, 2).float(), answer_BA, reduction="none", label_smoothing=smoothing
+    )
+    return (nll_BA * mask_BA).sum(1) / mask_BA.sum(1)

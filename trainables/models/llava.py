@@ -37,7 +37,15 @@ from transformers.models.mistral import modeling_mistral as mistral
 
 from trainables.errors import BadInput
 from trainables.models import _checkpoint, _clip
-from trainables.models.contract import ANSWER_TOKENS, Batch, Row, Skeleton, Stage, run_stages
+from trainables.models.contract import (
+    ANSWER_TOKENS,
+    Batch,
+    Row,
+    Skeleton,
+    Stage,
+    answer_losses,
+    run_stages,
+)
 
 QUESTION_TOKENS = 256
 PROMPT_TOKENS = 10  # what is around a question, about
@@ -73,26 +81,35 @@ Mistral-7B and a connector of two layers."""
 # --- 1. Reading -----------------------------------------------------------------------------------
 
 
-def load(path: Path) -> Llava:
-    """Load a model folder, in fp32.
+def load(path: Path, image_size: int | None = None) -> Llava:
+    """Load a model folder, in fp32; for images of another size with interpolated positions.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
-            or it is a LLaVA of other parts than CLIP and Llama or Mistral.
+            it is a LLaVA of other parts than CLIP and Llama or Mistral; or patches do not fill an
+            image of that size.
     """
     _checkpoint.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
     _check(LlavaConfig.from_pretrained(path, local_files_only=True), path)
     network = _checkpoint.read(AsPublished, path, called="LLaVA", dtype=torch.float32)
+    if image_size is not None:
+        embeddings = network.model.vision_tower.embeddings
+        positions_1TD = _clip.positions(embeddings, image_size)
+        embeddings.position_embedding = nn.Embedding(*positions_1TD[0].shape)
+        embeddings.position_embedding.weight = nn.Parameter(positions_1TD[0], requires_grad=False)
+        embeddings.num_positions = positions_1TD.shape[1]
+        embeddings.position_ids = torch.arange(positions_1TD.shape[1])[None]
+        embeddings.image_size = network.config.vision_config.image_size = image_size
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return Llava(
         name=path.name,
-        digest=_checkpoint.digest(path),
+        digest=_checkpoint.digest(path, image_size),
         network=Parts(network).eval().requires_grad_(False),
         tokenizer=tokenizer,
     )
 
 
-def skeleton(source: str | Path) -> Skeleton:
+def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
     """A preset by name, or the model of a folder, without weights."""
     if isinstance(source, Path):
         config = LlavaConfig.from_pretrained(source, local_files_only=True)
@@ -100,6 +117,10 @@ def skeleton(source: str | Path) -> Skeleton:
         config = LlavaConfig.from_dict(PRESETS[source])
     name = source.name if isinstance(source, Path) else source
     _check(config, name)
+    if image_size is not None:
+        vision: Any = config.vision_config
+        _clip.check_size(image_size, vision.patch_size)
+        vision.image_size = image_size
     with torch.device("meta"):
         network = Parts(AsPublished(config)).eval().requires_grad_(False)
     model = Llava(name=name, digest="", network=network, tokenizer=None)
@@ -217,6 +238,7 @@ class Llava:
     def __init__(self, *, name: str, digest: str, network: Parts, tokenizer: Any) -> None:
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
         config = network.config
+        self.beams = 1  # LLaVA and LLaVA-Med answer greedily
         self.image_size: int = config.vision_config.image_size
         self.image: int = config.image_token_id
         """Stands in a prompt for the tokens of the image; no row of the embeddings is its own."""
@@ -296,7 +318,7 @@ class Llava:
 
     # --- 4. Losses and answers --------------------------------------------------------------------
 
-    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
         prompt_BQD = self._prompt(network, batch)
         decoder: Any = network.language_model
@@ -310,10 +332,7 @@ class Llava:
             use_cache=False,
             logits_to_keep=answers + 1,  # from the prompt's last token on
         ).logits[:, :-1]
-        nll_BA = nn.functional.cross_entropy(
-            logits_BAV.transpose(1, 2).float(), batch.answer_BA, reduction="none"
-        )
-        return (nll_BA * batch.answer_mask_BA).sum(1) / batch.answer_mask_BA.sum(1)
+        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
 
     @torch.no_grad()
     def answers(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.trainables.conftest import made_up
 from trainables import recipe
 from trainables.errors import BadInput
 from trainables.fork import fork
@@ -42,7 +43,8 @@ def test_the_loss_is_that_of_transformers(workload: Workload) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
-def test_the_answer_is_that_of_transformers(workload: Workload) -> None:
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_answer_is_that_of_transformers(workload: Workload, beams: int) -> None:
     model, network = workload.model, workload.model.network
     assert isinstance(model, Blip)
     for i in range(5):
@@ -52,10 +54,11 @@ def test_the_answer_is_that_of_transformers(workload: Workload) -> None:
             pixel_values=batch.pixels_UCSS,
             attention_mask=batch.question_mask_BQ,
             max_new_tokens=ANSWER_TOKENS,
+            num_beams=beams,
             do_sample=False,
         )
         theirs = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        assert model.answers(network, batch) == theirs
+        assert model.answers(network, batch, beams=beams) == theirs
 
 
 def test_pixels_are_normalised_as_by_transformers(workload: Workload) -> None:
@@ -136,6 +139,31 @@ def test_wrong_keys_are_listed_in_one_line(folder: Path, capfd: pytest.CaptureFi
     assert "1 mismatched keys:" in said and other in said
     assert "40 unexpected keys: more.0, more.1, more.10, more.11, more.12, ..." in said
     assert "".join(capfd.readouterr()) == "", "nothing but our line is said"
+
+
+def test_positions_are_interpolated_for_images_of_another_size(folder: Path) -> None:
+    """As transformers would at every step; and the network is then of that size."""
+    whole, larger = blip.load(folder), blip.load(folder, image_size=48)
+    pixels_UCSS = torch.randn(2, 3, 48, 48)
+    theirs = whole.network.vision_model(pixels_UCSS, interpolate_pos_encoding=True)
+    ours = larger.network.vision_model(pixels_UCSS)
+    torch.testing.assert_close(ours.last_hidden_state, theirs.last_hidden_state)
+    assert larger.image_size == 48 and larger.digest != whole.digest
+    assert len(list(larger.network.parameters())) == len(list(whole.network.parameters()))
+    counted = blip.skeleton(folder, image_size=48).network
+    assert sum(p.numel() for p in counted.parameters()) == sum(
+        p.numel() for p in larger.network.parameters()
+    )
+    workload = made_up(larger)
+    assert larger.losses(larger.network, workload.batch("train", [0, 1])).isfinite().all()
+    for read in (blip.load, blip.skeleton):
+        with pytest.raises(BadInput, match=r"image-size 40 is no multiple of .* 16 .*; 32 and 48"):
+            read(folder, image_size=40)
+
+
+def test_beams_are_those_of_the_folder_or_of_the_papers(folder: Path) -> None:
+    assert blip.load(folder).beams == 3
+    assert blip.load(TINY).beams == 1
 
 
 @pytest.mark.parametrize("damage", ["cut off", "gone", "no tokenizer"])

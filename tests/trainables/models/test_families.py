@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -34,14 +36,32 @@ def test_losses_differ(workload: Workload) -> None:
     assert len({round(float(loss), 3) for loss in losses}) == 5
 
 
-def test_an_answer_does_not_depend_on_its_batch(workload: Workload) -> None:
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_does_not_depend_on_its_batch(workload: Workload, beams: int) -> None:
     model = workload.model
-    together = model.answers(model.network, workload.batch("validation", range(QUESTIONS)))
-    alone = [
-        model.answers(model.network, workload.batch("validation", [i]))[0] for i in range(QUESTIONS)
-    ]
-    assert together == alone
+
+    def answers(questions: Sequence[int], tokens: int = 12) -> list[str]:
+        batch = workload.batch("validation", questions)
+        return model.answers(model.network, batch, tokens=tokens, beams=beams)
+
+    together = answers(range(QUESTIONS))
+    assert together == [answers([i])[0] for i in range(QUESTIONS)]
+    assert together == answers(range(QUESTIONS)[::-1])[::-1]
     assert len(set(together)) > 1
+    assert answers(range(QUESTIONS), tokens=2) != together
+
+
+def test_label_smoothing_is_of_the_answers_own_tokens(workload: Workload) -> None:
+    model = workload.model
+    batch = workload.batch("validation", range(QUESTIONS))
+    plain = model.losses(model.network, batch)
+    assert torch.equal(model.losses(model.network, batch, smoothing=0.0), plain)
+    smoothed = model.losses(model.network, batch, smoothing=0.1)
+    assert (smoothed - plain).abs().min() > 1e-3
+    for i in range(QUESTIONS):
+        alone = workload.batch("validation", [i])
+        own = model.losses(model.network, alone, smoothing=0.1)[0]
+        torch.testing.assert_close(own, smoothed[i], atol=1e-5, rtol=0)
 
 
 def test_an_image_of_several_questions_is_encoded_once(workload: Workload) -> None:

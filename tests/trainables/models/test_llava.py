@@ -19,6 +19,8 @@ from trainables.errors import BadInput
 from trainables.models import llava
 from trainables.models.contract import slot
 from trainables.models.llava import Llava
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
 LINEAR = {"mm_projector_type": "linear"}
@@ -80,6 +82,19 @@ def test_the_answer_is_that_of_transformers(loaded: Workload, theirs: Any, beams
         assert model.answers(model.network, batch, tokens=8, beams=beams) == [reference.strip()]
         said.add(reference)
     assert len(said) > 1
+
+
+def test_it_learns_to_answer(loaded: Workload) -> None:
+    everything = Recipe.of({slot: {"method": "full"} for slot in loaded.model.slots})
+    trial = Trial(
+        loaded, TrialConfig(recipe=everything, lr=3e-3, seed=0, max_examples=960, batch_size=24)
+    )
+    before = trial.validation_loss()
+    trial.train(960)
+    assert trial.validation_loss() < before / 4
+    answers = [example.answer for example in loaded.dataset.test]
+    right = [a == b for a, b in zip(trial.answers("test"), answers, strict=True)]
+    assert sum(right) > len(right) / 2
 
 
 # --- Prompts --------------------------------------------------------------------------------------
@@ -181,6 +196,27 @@ def test_wrong_keys_are_listed_in_one_line(
     assert "1 missing keys: model.multi_modal_projector.linear_2.bias" in said
     assert "1 unexpected keys: more" in said
     assert "".join(capfd.readouterr()) == "", "nothing but our line is said"
+
+
+def test_positions_are_interpolated_for_images_of_another_size(folder: Path, theirs: Any) -> None:
+    model = llava.load(folder, image_size=48)
+    workload = made_up(model)
+    assert (model.image_size, model.image_tokens) == (48, 9)
+    tower = model.network.get_submodule("vision_tower")
+    pixels_UCSS = workload.batch("train", [0]).pixels_UCSS
+    with torch.no_grad():
+        whole = theirs.model.vision_tower(
+            pixels_UCSS, interpolate_pos_encoding=True, output_hidden_states=True
+        )
+        ours = tower(pixels_UCSS).last_hidden_state
+    torch.testing.assert_close(ours, whole.hidden_states[-2])
+    assert model.losses(model.network, workload.batch("train", [0, 1])).isfinite().all()
+    counted = llava.skeleton(folder, image_size=48).network
+    assert sum(p.numel() for p in counted.parameters()) == sum(
+        p.numel() for p in model.network.parameters()
+    )
+    with pytest.raises(BadInput, match="no multiple of"):
+        llava.load(folder, image_size=47)
 
 
 @pytest.mark.parametrize(
