@@ -57,6 +57,8 @@ def everywhere(method: str, **settings: Any) -> dict[str, dict[str, Any]]:
 LORA = {"method": "lora", "rank": 4}
 RECIPES = {
     "lora": (everywhere("lora", rank=4), ["default"]),
+    "dora": (everywhere("dora"), ["default"]),
+    "vera": (everywhere("vera", rank=64), list(EVERYWHERE)),  # of each slot its own random values
     "ia3": (everywhere("ia3"), ["default"]),
     "layernorm": (everywhere("layernorm"), []),
     "full fusion, lora decoder": ({"fusion": {"method": "full"}, "decoder": LORA}, ["default"]),
