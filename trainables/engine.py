@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import math
 import os
 import shutil
 import sys
@@ -225,7 +226,8 @@ def configuration(
     layer = max(
         sum(p.numel() for p in module.parameters(recurse=False)) for module in losses.modules()
     )
-    bucket = min(max(trained, 1), DEEPSPEED_BUCKET)
+    # Whole pieces of every worker, which DeepSpeed asks for.
+    bucket = min(math.ceil(max(trained, 1) / 1024) * 1024, DEEPSPEED_BUCKET)
     return {
         "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
         "gradient_clipping": CLIP_NORM,
