@@ -145,11 +145,15 @@ class Plain:
             loss.backward()  # type: ignore[no-untyped-call]
             mean += loss.detach()
         ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
+        self.update(lr)
+        return ranks.total(mean)
+
+    def update(self, lr: float) -> None:
+        """Clip the gradient that is there, take an optimizer step and forget it."""
         nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
         _set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return ranks.total(mean)
 
     def trained(self) -> dict[str, Tensor]:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}

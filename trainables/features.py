@@ -84,11 +84,10 @@ class Features:
         if not done:
             return workload.batch(split, indices)
         rows = [workload.rows[split][i] for i in indices]
-        table = self._table(done, split)
         if workload.model.stages[done - 1].per == "image":
-            used = sorted({row.image for row in rows})
-            state = _tensor(table.values[table.starts[used]])
+            state = self.of_images(split, sorted({row.image for row in rows}), done)
         else:
+            table = self._table(done, split)
             pieces = [
                 _tensor(table.values[table.starts[i] :][: len(row.question)].copy())
                 for i, row in zip(indices, rows, strict=True)
@@ -96,6 +95,11 @@ class Features:
             state = pad_sequence(pieces, batch_first=True)
         batch = workload.model.collate(rows, None)
         return replace(batch, done=done, state=state).to(workload.device)
+
+    def of_images(self, split: str, images: Sequence[int], done: int) -> Tensor:
+        """Shape (U, T, D), on the CPU: what ``done`` stages give for images of ``split``."""
+        table = self._table(done, split)
+        return _tensor(table.values[table.starts[images]])
 
     @torch.no_grad()
     def _is_steady(self, number: int) -> bool:

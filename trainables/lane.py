@@ -8,11 +8,16 @@ memory or fails.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from trainables import memory
 from trainables.features import Features
 from trainables.kept import Progress
+from trainables.pack import Guest, Pack, Unclear
+from trainables.parting import Unpackable
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
@@ -29,13 +34,25 @@ class Arrival:
     its place until it is told to leave."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Member:
+    key: str
     trial: Trial
+    guest: Guest | None = None
+    """What it is in a pack; without it the trial steps alone."""
     until: int | None = None
     """Where it is on its way to."""
     total: float = 0.0
     steps: int = 0
+    error: Exception | None = None
+
+    def advance(self, step: Callable[[], float]) -> None:
+        """Take a step; what goes wrong is the trial's own affair."""
+        try:
+            self.total += step()
+            self.steps += 1
+        except Exception as error:
+            self.error = error
 
 
 class Lane:
@@ -56,7 +73,12 @@ class Lane:
         self.features = Features(workload, precision=precision, progress=progress)
         self.places = places
         """How many trials it takes at once."""
+        self.alone: dict[str, str] = {}
+        """Trials here that step by themselves -> why."""
         self._members: dict[str, _Member] = {}
+        self._pack = Pack(workload, self.features, precision)
+        self._at_once = places
+        """How many trials a pass takes: fewer when memory was out."""
 
     def enter(self, key: str, config: TrialConfig, *, checkpoint: Path | None = None) -> Trial:
         """Make room for a trial, which goes on from ``checkpoint`` if something was saved there.
@@ -69,8 +91,16 @@ class Lane:
         trial = Trial(self.workload, config, deepspeed=self.deepspeed, precision=self.precision)
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)
-        self._members[key] = _Member(trial=trial)
+        self._members[key] = member = _Member(key=key, trial=trial)
+        try:
+            member.guest = self._pack.guest(trial)
+        except Unpackable as error:
+            self.alone[key] = str(error)
         return trial
+
+    def trial(self, key: str) -> Trial:
+        """One that is here."""
+        return self._members[key].trial
 
     def train_to(self, key: str, until: int) -> None:
         """Send a trial on, until it has seen at least that many examples."""
@@ -79,27 +109,66 @@ class Lane:
 
     def step(self) -> list[Arrival]:
         """One optimizer step of every trial that is on its way; which of them have arrived."""
+        moving = {key: m for key, m in self._members.items() if m.until is not None}
+        going = [m for m in moving.values() if m.until and m.trial.examples_seen < m.until]
+        for some in self._passes(going):
+            self._advance(some)
         arrivals = []
-        for key, member in self._members.items():
-            if member.until is None:
-                continue
-            error = self._advance(member)
-            if error is not None or member.trial.examples_seen >= member.until:
+        for key, member in moving.items():
+            assert member.until is not None
+            if member.error is not None or member.trial.examples_seen >= member.until:
                 mean = member.total / max(member.steps, 1)
-                arrivals.append(Arrival(key=key, train_loss=mean, error=error))
+                arrivals.append(Arrival(key=key, train_loss=mean, error=member.error))
                 member.until = None
         return arrivals
 
     def leave(self, key: str) -> None:
         """Free a trial's place at once, wherever it is."""
-        del self._members[key]
+        if self._members.pop(key).guest is not None:
+            self._pack.forget()
+        self.alone.pop(key, None)
 
-    def _advance(self, member: _Member) -> Exception | None:
-        assert member.until is not None
+    def _passes(self, going: Sequence[_Member]) -> Iterator[list[_Member]]:
+        """Who goes through the network together: trials that begin at the same stage. Those of like
+        recipes are neighbours, since layers that differ from the base's run once for such a run."""
+        together: dict[tuple[int, int], list[_Member]] = {}
+        for member in going:
+            if member.guest is None:
+                yield [member]
+                continue
+            begin = (member.trial.frozen_stages, member.trial.features_done)
+            together.setdefault(begin, []).append(member)
+        for some in together.values():
+            some.sort(key=lambda member: str(member.trial.config.recipe))
+            for start in range(0, len(some), self._at_once):
+                yield some[start : start + self._at_once]
+
+    def _advance(self, some: Sequence[_Member]) -> None:
+        """One step of each, in one pass if there is a way."""
+        guests = [member.guest for member in some if member.guest is not None]
+        if len(guests) < 2:
+            for member in some:
+                member.advance(member.trial.step)
+            return
         try:
-            if member.trial.examples_seen < member.until:
-                member.total += member.trial.step()
-                member.steps += 1
-        except Exception as error:  # the others go on
-            return error
-        return None
+            losses = self._pack.backward(guests)
+        except Unclear:
+            for member in some:
+                member.advance(member.trial.step)
+        except Exception as error:
+            for member in some:
+                for parameter in member.trial.applied.parameters.values():
+                    parameter.grad = None
+            self._pack.forget()
+            if memory.lacks(error):
+                self._at_once = (len(some) + 1) // 2
+                self._advance(some[: self._at_once])
+                self._advance(some[self._at_once :])
+                return
+            # Nobody's in particular: alone, who is to blame fails for itself.
+            for member in some:
+                member.guest, self.alone[member.key] = None, f"{type(error).__name__}: {error}"
+                member.advance(member.trial.step)
+        else:
+            for member, loss in zip(some, losses, strict=True):
+                member.advance(partial(member.trial.update, loss))

@@ -64,3 +64,9 @@ def growing() -> Iterator[Grown]:
         if event.name() == "[memory]":
             now += event.nbytes()
             grown.size = max(grown.size, now)
+
+
+def lacks(error: BaseException) -> bool:
+    """Whether it says that memory was out."""
+    said = "can't allocate memory" in str(error)  # what torch says on a CPU, as a RuntimeError
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -146,7 +146,7 @@ class Trial:
         running = self._running()
         self.losses.train()
         size = self.config.batch_size
-        share = self._order(self.examples_seen, size)[self.ranks.rank :: self.ranks.count]
+        share = self.upcoming()[self.ranks.rank :: self.ranks.count]
         count = math.ceil(len(share) / self.micro_batch)
         pieces = [self.batch("train", share[i::count]) for i in range(count)]
         self.examples_seen += size
@@ -154,6 +154,31 @@ class Trial:
         place = () if self.ranks.first else (self.ranks.rank,)
         with seeded("dropout", self.config.seed, self.examples_seen, *place):
             loss = float(running.step(pieces, self.config.lr_at(self.examples_seen)))
+        return self._finite(loss)
+
+    def upcoming(self) -> list[int]:
+        """The training questions of its next step."""
+        return self._order(self.examples_seen, self.config.batch_size)
+
+    def chance(self) -> torch.Generator:
+        """What its next step's dropout draws from."""
+        seen = self.examples_seen + self.config.batch_size
+        seed = number("dropout", self.config.seed, seen)
+        return torch.Generator(self.workload.device).manual_seed(seed)
+
+    def update(self, loss: float) -> float:
+        """A step whose gradient is there already, from a pass that trials share; its loss.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        running = self._running()
+        assert isinstance(running, engine.Plain)
+        self.examples_seen += self.config.batch_size
+        running.update(self.config.lr_at(self.examples_seen))
+        return self._finite(loss)
+
+    def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
         return loss

@@ -58,6 +58,11 @@ def add(slot: Slot, *, tokens: int, projected: bool) -> list[str]:
     return select.adapters(slot)
 
 
+def is_hook(hook: Any) -> bool:
+    """Whether it is one of those that ``add`` registers."""
+    return bool(getattr(hook, "func", hook).__module__ == __name__)
+
+
 class VirtualTokens(nn.Module):
     """Keys and values of N virtual tokens for every layer of a slot, by peft's encoder."""
 

@@ -198,12 +198,12 @@ def slot(model: Structure, network: nn.Module, name: str) -> Slot:
             found[role].append(prefix + attribute)
             if role == "self_attention":
                 found["block"].append(path)
-        if _is_norm(part):
+        if is_norm(part):
             found["norm"].append(path)
     return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items() if p})
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
     """LayerNorm and RMSNorm; each family of transformers has an RMSNorm class of its own."""
     norms = nn.LayerNorm | nn.RMSNorm
     return isinstance(module, norms) or type(module).__name__.endswith("RMSNorm")

@@ -1,0 +1,229 @@
+"""Exact: a trial's losses are the same alone, packed with others of other methods, with frozen
+features, or restored.
+
+How near: fp32 within 1e-5 of the loss (what is measured is 1e-7, the rounding of a product over
+other rows). bf16 within 1e-2: one of its roundings is 4e-3.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables import registry
+from trainables.lane import Arrival, Lane
+from trainables.models.contract import Model
+from trainables.pack import Pack
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
+
+RELATIVE = {"fp32": 1e-5, "bf16": 1e-2}
+METHODS = [name for name in registry.names(*registry.METHODS) if name != "frozen"]
+PACKED = {"attention", "bitfit", "ffn", "ia3", "layernorm", "lora", "prefix", "ptv2"}
+"""Must not step alone; a method that is not here may, and then is exact for that."""
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen features are not kept among the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def config(model: Model, method: str, *, frozen: int = 0, **settings: Any) -> TrialConfig:
+    """``method`` in every slot but those of the first ``frozen`` stages; or in those that take it:
+    a Llama-like decoder has no bias."""
+    tuning = {"method": method, **settings.pop("tuning", {})}
+    still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
+    return TrialConfig(
+        **{
+            "recipe": Recipe.of({slot: tuning for slot in model.slots if slot not in still}),
+            "lr": 3e-3,
+            "seed": 0,
+            "max_examples": 64,
+            "batch_size": 4,
+            **settings,
+        }
+    )
+
+
+def suits(workload: Workload, settings: TrialConfig) -> bool:
+    try:
+        Trial(workload, settings)
+    except Exception:
+        return False
+    return True
+
+
+def mixed(workload: Workload, frozen: int) -> dict[str, TrialConfig]:
+    """Trials of every method, with batches, ranks and seeds of their own."""
+    model = workload.model
+    configs = {
+        name: config(model, name, frozen=frozen, seed=n, batch_size=4 if n % 3 else 3)
+        for n, name in enumerate(METHODS)
+    }
+    configs["lora 3, dropping"] = config(
+        model, "lora", frozen=frozen, tuning={"rank": 3, "dropout": 0.3}, seed=40
+    )
+    configs["another lora 3"] = config(model, "lora", frozen=frozen, tuning={"rank": 3}, seed=41)
+    return {key: c for key, c in configs.items() if suits(workload, c)}
+
+
+def arrivals(lane: Lane, steps: int = 12) -> Iterator[Arrival]:
+    """Step until all have arrived."""
+    for _ in range(steps):
+        yield from lane.step()
+
+
+@pytest.mark.parametrize(
+    ("left", "precision"),
+    [
+        ("nothing", "fp32"),
+        ("the image", "fp32"),
+        ("all but the last slot", "fp32"),
+        ("the image", "bf16"),
+    ],
+)
+def test_packed_as_alone(workload: Workload, left: str, precision: str) -> None:
+    """Every method side by side with every other, whatever is frozen below."""
+    stages = workload.model.stages
+    frozen = {"nothing": 0, "the image": 1, "all but the last slot": len(stages)}[left]
+    configs = mixed(workload, frozen)
+    lane = Lane(workload, precision=precision, places=len(configs))
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
+    assert not PACKED & set(lane.alone), lane.alone
+    assert {"lora 3, dropping", "another lora 3"}.isdisjoint(lane.alone)
+    for key, settings in configs.items():
+        alone = Trial(workload, settings, precision=precision)
+        near = RELATIVE[precision]
+        assert losses[key] == pytest.approx(alone.train(8), rel=near), key
+        packed = lane.trial(key)
+        assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
+
+
+def test_coming_going_and_restored_in_the_midst_of_others(
+    workload: Workload, tmp_path: Path
+) -> None:
+    model = workload.model
+    watched = config(model, "lora", tuning={"dropout": 0.3}, max_examples=40)
+    alone = Trial(workload, watched)
+    expected = [alone.train(8), alone.train(20), alone.train(40)]
+    lane = Lane(workload, places=4)
+    for n, method in enumerate(("layernorm", "ia3", "ptv2")):
+        lane.enter(method, config(model, method, seed=n))
+        lane.train_to(method, (n + 2) * 4)
+    lane.enter("watched", watched)
+    found = []
+    for until in (8, 20, 40):
+        lane.train_to("watched", until)
+        steps = (until - lane.trial("watched").examples_seen) // 4
+        for arrival in arrivals(lane, steps):
+            if arrival.key == "watched":
+                found.append(arrival.train_loss)
+            else:  # back-filled at once
+                lane.leave(arrival.key)
+                lane.enter(arrival.key, config(model, "bitfit", seed=5))
+                lane.train_to(arrival.key, 16)
+        lane.trial("watched").save(tmp_path / "watched")
+        lane.leave("watched")
+        if until < 40:
+            trial = lane.enter("watched", watched, checkpoint=tmp_path / "watched")
+            assert trial.examples_seen == until
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert not lane.alone
+
+
+def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
+    """Not once for each: or packing would be for nothing."""
+    model = workload.model
+    lane = Lane(workload, places=4)
+    methods = ("layernorm", "lora", "ia3", "bitfit")
+    for method in methods:
+        lane.enter(method, config(model, method, frozen=len(model.stages)))
+        lane.train_to(method, 4)
+    calls, usual = [], torch.nn.functional.linear
+    frozen = {p.data_ptr() for p in model.network.parameters() if p.ndim == 2}
+
+    def counting(x: Any, weight: Any, bias: Any = None) -> Any:
+        calls.append(weight.data_ptr())
+        return usual(x, weight, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", counting)
+        lane.step()
+    products = [pointer for pointer in calls if pointer in frozen]
+    assert len(products) == len(set(products)) > 0
+
+
+def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
+    """Neither alone nor packed is anything kept for a backward pass that nobody needs."""
+    model = workload.model
+    first = model.network.get_submodule(model.slots[next(iter(model.slots))])
+    seen: list[bool] = []
+    # A fork's module keeps the hook.
+    handle = first.register_forward_hook(
+        lambda _, __, out: seen.append(any(t.requires_grad for t in out.values()))
+    )
+    try:
+        lane = Lane(workload, places=3)
+        for method in ("lora", "layernorm"):
+            lane.enter(method, config(model, method, frozen=1))
+            lane.features.refused[1] = lane.features.refused[2] = "no room, says this test"
+            lane.train_to(method, 4)
+        lane.step()
+        Trial(workload, config(model, "lora", frozen=1)).step()
+        assert seen and not any(seen)
+        Trial(workload, config(model, "lora")).step()
+        assert seen[-1]
+    finally:
+        handle.remove()
+
+
+def test_who_left_is_not_held(workload: Workload) -> None:
+    lane = Lane(workload, places=2)
+    for key in ("a", "b"):
+        lane.enter(key, config(workload.model, "lora"))
+        lane.train_to(key, 4)
+    lane.step()
+    gone = weakref.ref(next(iter(lane.trial("a").applied.parameters.values())))
+    lane.leave("a")
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("error", [MemoryError("too much"), RuntimeError("something else")])
+def test_a_pass_that_fails_is_made_smaller(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Out of memory: by halves, from then on. Anything else: each alone."""
+    usual, tried = Pack.backward, []
+
+    def failing(self: Pack, guests: Any) -> list[float]:
+        tried.append(len(guests))
+        if len(guests) > 2:
+            usual(self, guests)  # leaves gradients behind
+            raise error
+        return usual(self, guests)
+
+    monkeypatch.setattr(Pack, "backward", failing)
+    lane = Lane(workload, places=4)
+    configs = {str(n): config(workload.model, "lora", seed=n) for n in range(4)}
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    found = {arrival.key: arrival for arrival in arrivals(lane)}
+    for key, settings in configs.items():
+        assert found[key].error is None
+        expected = Trial(workload, settings).train(8)
+        assert found[key].train_loss == pytest.approx(expected, rel=1e-5)
+    assert tried == ([4, 2, 2, 2, 2] if isinstance(error, MemoryError) else [4])
+    assert set(lane.alone) == (set() if isinstance(error, MemoryError) else set(configs))

@@ -1,0 +1,134 @@
+"""Where trials differ, and a layer that lets their rows part there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.methods import virtual
+from trainables.models.contract import is_norm
+from trainables.rows import Rows
+
+# --- 1. What a trial has of its own ---------------------------------------------------------------
+
+
+class Unpackable(Exception):
+    """A trial differs from the base in a way that a pack does not know; says where."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """Where a trial's network is not the base's."""
+
+    modules: Mapping[str, nn.Module]
+    """Path -> the trial's own module there. All else is the base's."""
+    virtual_tokens: Mapping[str, virtual.VirtualTokens]
+    """Path of a slot's module -> virtual tokens to renew before it runs."""
+
+
+def differences(base: nn.Module, network: nn.Module) -> Differences:
+    """Where ``network``, a fork of ``base`` with a recipe in it, differs.
+
+    Raises:
+        Unpackable: in something else than layers whose rows do not depend on one another.
+    """
+    modules: dict[str, nn.Module] = {}
+    tokens: dict[str, virtual.VirtualTokens] = {}
+    aliases: list[tuple[str, nn.Parameter]] = []
+
+    def walk(path: str, theirs: nn.Module, own: nn.Module) -> None:
+        if isinstance(theirs, nn.Linear | nn.Conv2d) or is_norm(theirs):
+            if _differs(theirs, own):
+                modules[path] = own
+            return
+        if type(own) is not type(theirs) or "forward" in vars(own):
+            raise Unpackable(f"{path} is a {type(own).__name__}")
+        hooks = _added_hooks(theirs, own)
+        if hooks and not all(virtual.is_hook(hook) for hook in hooks):
+            raise Unpackable(f"{path} has a hook")
+        added = own._modules.get("virtual_tokens")
+        if isinstance(added, virtual.VirtualTokens):
+            tokens[path] = added
+        elif hooks:
+            modules[path] = own
+            return
+        for parameter in own.parameters(recurse=False):
+            if parameter.requires_grad:
+                aliases.append((path, parameter))
+        for name, child in own.named_children():
+            if name == "virtual_tokens" and path in tokens:
+                continue
+            if name not in theirs._modules:
+                raise Unpackable(f"{path} has a {type(child).__name__}")
+            walk(f"{path}.{name}" if path else name, theirs.get_submodule(name), child)
+
+    walk("", base, network)
+    for path, parameter in aliases:
+        # Tied to a parameter of a layer below, which is the one that uses it.
+        below = (m for p, m in modules.items() if p.startswith(f"{path}."))
+        if not any(parameter is other for module in below for other in module.parameters()):
+            raise Unpackable(f"{path} trains a parameter of its own")
+    return Differences(modules=modules, virtual_tokens=tokens)
+
+
+def _differs(theirs: nn.Module, own: nn.Module) -> bool:
+    trains = any(parameter.requires_grad for parameter in own.parameters())
+    return trains or type(own) is not type(theirs) or bool(_added_hooks(theirs, own))
+
+
+def _added_hooks(theirs: nn.Module, own: nn.Module) -> list[Any]:
+    """Those that the base's module does not have; a method's come after them."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks")
+    return [
+        hook
+        for kind in kinds
+        for hook in list(getattr(own, kind).values())[len(getattr(theirs, kind)) :]
+    ]
+
+
+# --- 2. Where rows part ---------------------------------------------------------------------------
+
+
+class Parting(nn.Module):
+    """A layer that some trials have modules of their own for: each gets its trial's rows."""
+
+    def __init__(self, base: nn.Module, own: Mapping[int, nn.Module], rows: Rows) -> None:
+        super().__init__()
+        self.base, self.own, self.rows = base, dict(own), rows
+
+    def __getattr__(self, name: str) -> Any:
+        """What is looked up on the layer beside calling it, as its weight's type."""
+        return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base's, of which tensors with all rows are given to each trial in part."""
+        members, total = self.rows.now, sum(count for _, count in self.rows.now)
+        given, start = [], 0
+        for own, run in groupby(members, key=lambda member: self.own.get(member[0])):
+            some = list(run)
+            end = start + sum(count for _, count in some)
+            part = slice(start, end)
+            with self.rows.only(some):
+                given.append(
+                    (own or self.base)(*_part(args, total, part), **_part(kwargs, total, part))
+                )
+            start = end
+        if isinstance(given[0], tuple):  # of an attention: what it gives, and its weights
+            return torch.cat([g[0] for g in given]), *[None] * (len(given[0]) - 1)
+        return torch.cat(given)
+
+
+def _part(value: Any, rows: int, part: slice) -> Any:
+    """A part of every tensor that has all rows, in whatever it lies."""
+    if isinstance(value, Tensor):
+        return value[part] if value.ndim and len(value) == rows else value
+    if isinstance(value, tuple | list):
+        return type(value)(_part(v, rows, part) for v in value)
+    if isinstance(value, dict):
+        return {name: _part(v, rows, part) for name, v in value.items()}
+    return value
