@@ -16,8 +16,9 @@ from pathlib import Path
 from trainables import memory
 from trainables.features import Features
 from trainables.kept import Progress
-from trainables.pack import Guest, Pack, Unclear
+from trainables.pack import Guest, Pack
 from trainables.parting import Unpackable
+from trainables.rows import Unclear
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
@@ -65,10 +66,12 @@ class Lane:
         deepspeed: str = "off",
         precision: str = "fp32",
         places: int,
+        at_once: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """``progress`` is told about frozen features (``trainables.features``) when the first trial
-        that can use them enters, if they are not on disk yet."""
+        """``at_once`` is the most trials that share a pass: all, if it is not said. ``progress`` is
+        told about frozen features (``trainables.features``) when the first trial that can use them
+        enters, if they are not on disk yet."""
         self.workload, self.deepspeed, self.precision = workload, deepspeed, precision
         self.features = Features(workload, precision=precision, progress=progress)
         self.places = places
@@ -77,7 +80,7 @@ class Lane:
         """Trials here that step by themselves -> why."""
         self._members: dict[str, _Member] = {}
         self._pack = Pack(workload, self.features, precision)
-        self._at_once = places
+        self._at_once = at_once or places
         """How many trials a pass takes: fewer when memory was out."""
 
     def enter(self, key: str, config: TrialConfig, *, checkpoint: Path | None = None) -> Trial:
@@ -88,7 +91,13 @@ class Lane:
         """
         assert key not in self._members, f"{key} is here already"
         assert len(self._members) < self.places, f"all {self.places} places are taken"
-        trial = Trial(self.workload, config, deepspeed=self.deepspeed, precision=self.precision)
+        trial = Trial(
+            self.workload,
+            config,
+            deepspeed=self.deepspeed,
+            precision=self.precision,
+            features=self.features,
+        )
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)
         self._members[key] = member = _Member(key=key, trial=trial)
@@ -154,7 +163,9 @@ class Lane:
             losses = self._pack.backward(guests)
         except Unclear:
             for member in some:
-                member.advance(member.trial.step)
+                if member.guest is not None and member.guest.drops:
+                    member.advance(member.trial.step)
+            self._advance([m for m in some if m.guest is not None and not m.guest.drops])
         except Exception as error:
             for member in some:
                 for parameter in member.trial.applied.parameters.values():

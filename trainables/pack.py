@@ -28,14 +28,10 @@ from trainables.fork import fork
 from trainables.methods import packed
 from trainables.models.contract import Batch, Row, run_stages
 from trainables.parting import Differences, Parting, Unpackable, differences
-from trainables.rows import Rows
+from trainables.rows import Rows, Unclear
 from trainables.seeds import seeded
 from trainables.trial import Trial
 from trainables.workload import Workload
-
-
-class Unclear(Exception):
-    """This step can't be packed; the next may."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +106,11 @@ class Pack:
         return Guest(trial=trial, own=own, linear=linear)
 
     def backward(self, guests: Sequence[Guest]) -> list[float]:
-        """The mean loss of each trial's next batch; its gradient is left in its parameters."""
+        """The mean loss of each trial's next batch; its gradient is left in its parameters.
+
+        Raises:
+            Unclear: trials with dropout can't be in this step.
+        """
         self._arrange(tuple(guests))
         indices = [guest.trial.upcoming() for guest in guests]
         self._set_chance(guests, indices)

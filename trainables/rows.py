@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 
+class Unclear(Exception):
+    """How many of its tokens are padding is unclear to a layer with dropout."""
+
+
 @dataclass(kw_only=True)
 class Rows:
     """Members have their rows side by side. Layers that treat them differently look here."""
@@ -32,8 +36,14 @@ class Rows:
 
     def dropped(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
         """Dropout of a member's rows as it falls when the member is alone: chance is drawn for the
-        tokens that it then has, not for the padding that others need."""
-        tokens = self.lengths[member][x_BTI.shape[1]]
+        tokens that it then has, not for the padding that others need.
+
+        Raises:
+            Unclear: a number of tokens that is not in ``lengths``.
+        """
+        tokens = self.lengths[member].get(x_BTI.shape[1])
+        if tokens is None:
+            raise Unclear
         kept_BTI = torch.empty_like(x_BTI[:, :tokens], memory_format=torch.contiguous_format)
         kept_BTI.bernoulli_(1 - share, generator=self.generators[member]).div_(1 - share)
         return x_BTI * nn.functional.pad(kept_BTI, (0, 0, 0, x_BTI.shape[1] - tokens))

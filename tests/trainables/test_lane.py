@@ -25,7 +25,9 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
     return TrialConfig(
         **{
-            "recipe": Recipe.of({slot: {"method": method} for slot in workload.model.slots}),
+            "recipe": Recipe.of(
+                {slot: {"method": method, "everywhere": True} for slot in workload.model.slots}
+            ),
             "lr": 3e-3,
             "seed": 0,
             "max_examples": 64,

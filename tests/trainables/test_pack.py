@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from trainables import registry
+from trainables.errors import BadInput
 from trainables.lane import Arrival, Lane
 from trainables.models.contract import Model
 from trainables.pack import Pack
@@ -37,9 +38,8 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(model: Model, method: str, *, frozen: int = 0, **settings: Any) -> TrialConfig:
-    """``method`` in every slot but those of the first ``frozen`` stages; or in those that take it:
-    a Llama-like decoder has no bias."""
-    tuning = {"method": method, **settings.pop("tuning", {})}
+    """``method`` in every slot that takes it, but those of the first ``frozen`` stages."""
+    tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
     return TrialConfig(
         **{
@@ -56,7 +56,7 @@ def config(model: Model, method: str, *, frozen: int = 0, **settings: Any) -> Tr
 def suits(workload: Workload, settings: TrialConfig) -> bool:
     try:
         Trial(workload, settings)
-    except Exception:
+    except BadInput:  # a Llama-like decoder has no bias
         return False
     return True
 
@@ -101,12 +101,16 @@ def test_packed_as_alone(workload: Workload, left: str, precision: str) -> None:
         lane.train_to(key, 8)
     losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
     assert not PACKED & set(lane.alone), lane.alone
-    assert {"lora 3, dropping", "another lora 3"}.isdisjoint(lane.alone)
+    assert "another lora 3" not in lane.alone
+    if workload.model.slots.keys() == {"vision", "fusion", "decoder"}:
+        # A decoder that reads image, question and answer in a row can't tell padding by its length.
+        assert "lora 3, dropping" not in lane.alone
     for key, settings in configs.items():
         alone = Trial(workload, settings, precision=precision)
         near = RELATIVE[precision]
         assert losses[key] == pytest.approx(alone.train(8), rel=near), key
         packed = lane.trial(key)
+        assert packed.features_done == frozen or key in lane.alone
         assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
 
 
@@ -131,7 +135,7 @@ def test_coming_going_and_restored_in_the_midst_of_others(
                 found.append(arrival.train_loss)
             else:  # back-filled at once
                 lane.leave(arrival.key)
-                lane.enter(arrival.key, config(model, "bitfit", seed=5))
+                lane.enter(arrival.key, config(model, "lora", seed=5))
                 lane.train_to(arrival.key, 16)
         lane.trial("watched").save(tmp_path / "watched")
         lane.leave("watched")
@@ -139,14 +143,14 @@ def test_coming_going_and_restored_in_the_midst_of_others(
             trial = lane.enter("watched", watched, checkpoint=tmp_path / "watched")
             assert trial.examples_seen == until
     assert found == pytest.approx(expected, rel=1e-5)
-    assert not lane.alone
+    assert {*lane.alone} <= {"watched"}
 
 
 def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
     """Not once for each: or packing would be for nothing."""
     model = workload.model
     lane = Lane(workload, places=4)
-    methods = ("layernorm", "lora", "ia3", "bitfit")
+    methods = ("layernorm", "lora", "ia3")
     for method in methods:
         lane.enter(method, config(model, method, frozen=len(model.stages)))
         lane.train_to(method, 4)
@@ -175,10 +179,11 @@ def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
     )
     try:
         lane = Lane(workload, places=3)
+        lane.features.refused[1] = "no room, says this test"
         for method in ("lora", "layernorm"):
             lane.enter(method, config(model, method, frozen=1))
-            lane.features.refused[1] = lane.features.refused[2] = "no room, says this test"
             lane.train_to(method, 4)
+        seen.clear()
         lane.step()
         Trial(workload, config(model, "lora", frozen=1)).step()
         assert seen and not any(seen)
