@@ -1,0 +1,81 @@
+"""What a training step takes with and without the features of the frozen image encoder on disk.
+
+    python -m tests.benchmarks.features            the model that ships, and MISS: 361M, 480 px
+    python -m tests.benchmarks.features --shape tiny
+
+Two trials of one configuration (LoRA on both text stacks) take a step in turn; medians, on a CPU of
+the processor time. What the one pass over the images takes is told, and after how many steps of one
+trial it has paid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+
+import torch
+
+from tests.benchmarks.shapes import miss
+from trainables import engine
+from trainables.features import Features
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload, WorkloadConfig
+
+
+def main() -> None:
+    """Print a line for each shape."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", choices=("tiny", "miss"), nargs="+", default=["tiny", "miss"])
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--images", type=int, default=24, help="of each split, for miss")
+    given = parser.parse_args()
+    precision = engine.resolve_precision(given.precision)
+    for shape in given.shape:
+        workload = Workload.load(WorkloadConfig()) if shape == "tiny" else miss(given.images)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder
+            measure(shape, workload, precision, given.batch_size, given.steps)
+            del os.environ["XDG_CACHE_HOME"]
+
+
+def measure(shape: str, workload: Workload, precision: str, batch_size: int, steps: int) -> None:
+    """One line."""
+    lora = {"method": "lora"}
+    recipe = {"vision": {"method": "frozen"}, "fusion": lora, "decoder": lora}
+    config = TrialConfig(
+        recipe=Recipe.of(recipe), lr=1e-4, seed=0, max_examples=10**6, batch_size=batch_size
+    )
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    features = Features(workload, precision=precision)
+    started = clock()
+    kept = Trial(workload, config, precision=precision, features=features)
+    making = clock() - started
+    assert kept.features_done == 1, features.refused
+    trials = {"with": kept, "without": Trial(workload, config, precision=precision)}
+    seconds: dict[str, list[float]] = {name: [] for name in trials}
+    losses: dict[str, list[float]] = {name: [] for name in trials}
+    for _ in range(steps + 1):
+        for name, trial in trials.items():
+            started = clock()
+            losses[name].append(trial.step())
+            seconds[name].append(clock() - started)
+    with_, without = (statistics.median(seconds[name][1:]) for name in ("with", "without"))
+    images = len({row.image for rows in workload.rows.values() for row in rows})
+    apart = max(abs(a / b - 1) for a, b in zip(losses["with"], losses["without"], strict=True))
+    print(
+        f"{shape}, {precision} on {workload.device}, {torch.get_num_threads()} threads, batches of "
+        f"{batch_size}: {1000 * with_:.0f} ms a step with features, {1000 * without:.0f} ms "
+        f"without: {without / with_:.1f} times.\nLosses differ by {apart:.0e} at most. One pass "
+        f"over {images} images took {making:.1f} s: {making / (without - with_):.0f} steps' gain.",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
