@@ -27,6 +27,7 @@ ARROWS = {
 DOORS = {
     "torch": ["trainables/*", "study/*"],
     "transformers": ["trainables/*"],
+    "huggingface_hub": ["trainables/hub.py"],
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "deepspeed": ["trainables/engine.py"],
     "ray": ["study/tune.py", "study/worker.py", "study/hosts.py", "study/nodes.py"],

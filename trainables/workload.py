@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables import registry
+from trainables import hub, registry
 from trainables.data import splits
 from trainables.errors import BadInput, unknown
 
@@ -30,11 +30,12 @@ class WorkloadConfig:
     """Which model on which data."""
 
     model: str = "tiny"
-    """``tiny``, which ships with the project, or a folder with a model."""
+    """``tiny``, which ships with the project, a folder with a model, or ``hub:NAME``."""
     data: str = "phantom"
     """A dataset, or several with commas between: then they are one."""
     data_root: str | None = None
-    """Where they lie: a dataset in the folder of its name there, or, without one, there itself."""
+    """Where they lie: a dataset in the folder of its name there, or, without one, there itself. A
+    folder, or ``hub:NAME``."""
     split: str = "official"
     """``official``, or ``by_image``: split anew, so that no image is in two splits."""
     image_size: int | None = None
@@ -55,7 +56,7 @@ class WorkloadConfig:
             raise BadInput(f"--data {self.data} names a dataset twice; name each once")
         if self.split not in splits.SPLITS:
             raise unknown("split", self.split, splits.SPLITS)
-        if self.data_root is not None and not Path(self.data_root).is_dir():
+        if self.data_root and not hub.folder(self.data_root, "dataset").is_dir():
             raise BadInput(f"--data-root {self.data_root} is not a folder")
         family_of(self.model)
 
@@ -71,7 +72,7 @@ class WorkloadConfig:
         return splits.joined(found)
 
     def _read(self, name: str) -> Dataset:
-        root = None if self.data_root is None else Path(self.data_root)
+        root = hub.folder(self.data_root, "dataset") if self.data_root else None
         if root is not None and (root / name).is_dir():
             root /= name
         dataset: Dataset = registry.find("dataset", *registry.DATASETS, name).load(root)
@@ -84,7 +85,7 @@ def family_of(model: str) -> tuple[str, Path]:
     Raises:
         BadInput: neither a shipped model nor a folder with a ``config.json`` of a known family.
     """
-    path = TINY if model == "tiny" else Path(model)
+    path = TINY if model == "tiny" else hub.folder(model, "model")
     config = path / "config.json"
     if model in registry.presets() and not config.is_file():
         raise BadInput(
@@ -92,7 +93,9 @@ def family_of(model: str) -> tuple[str, Path]:
             "give a folder that has some"
         )
     if not config.is_file():
-        raise BadInput(f"unknown model {model!r}: give 'tiny' or a folder that has a config.json")
+        raise BadInput(
+            f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
+        )
     family = str(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
     known = registry.names(*registry.FAMILIES)
     if family not in known:
@@ -109,7 +112,7 @@ def skeleton_of(model: str, image_size: int | None = None) -> Skeleton:
     """
     presets = registry.presets()
     source: str | Path = model
-    if model == "tiny" or Path(model, "config.json").is_file():
+    if model == "tiny" or model.startswith(hub.PREFIX) or Path(model, "config.json").is_file():
         family, source = family_of(model)
     elif model in presets:
         family = presets[model]
@@ -159,16 +162,16 @@ class Workload:
         model: Model = module.load(path, config.image_size)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.network.to(device)
-        loaded = cls._of(model, dataset, device, progress)
+        loaded = cls.of(model, dataset, device, progress)
         return replace(loaded, beams=config.beams or model.beams)
 
     def on(self, dataset: Dataset) -> Workload:
         """The same resident model on other data; answers are as long as they were trained to be."""
-        other = self._of(self.model, dataset, self.device, None, self.answer_tokens)
+        other = self.of(self.model, dataset, self.device, None, self.answer_tokens)
         return replace(other, beams=self.beams)
 
     @classmethod
-    def _of(
+    def of(
         cls,
         model: Model,
         dataset: Dataset,
@@ -176,6 +179,7 @@ class Workload:
         progress: Progress | None,
         answer_tokens: int | None = None,
     ) -> Workload:
+        """A model that is there, on data that were read."""
         from trainables.data.cache import cached_images
 
         index = {image_id: i for i, (image_id, _) in enumerate(dataset.images())}

@@ -16,7 +16,14 @@ from transformers.utils import logging as hf_logging
 from trainables.errors import BadInput
 
 
-def read(kind: type[PreTrainedModel], path: Path, *, called: str, dtype: torch.dtype) -> Any:
+def read(
+    kind: type[PreTrainedModel],
+    path: Path,
+    *,
+    called: str,
+    dtype: torch.dtype,
+    part: bool = False,
+) -> Any:
     """The network of ``path``, frozen and in evaluation mode. Nothing in the folder is executed:
     weights are safetensors, and remote code stays off.
 
@@ -25,6 +32,7 @@ def read(kind: type[PreTrainedModel], path: Path, *, called: str, dtype: torch.d
         path: the folder.
         called: the family's name, for errors.
         dtype: of the weights, whatever they are stored in.
+        part: the folder may hold more than is wanted, say a head.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
@@ -43,6 +51,8 @@ def read(kind: type[PreTrainedModel], path: Path, *, called: str, dtype: torch.d
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{path} can't be read as a {called} model: {error}") from error
     network, report = loaded
+    if part:
+        del report["unexpected_keys"]
     wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
     if wrong:
         raise BadInput(f"{path} does not hold a whole {called} model; {_listed(wrong)}")

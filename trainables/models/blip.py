@@ -20,6 +20,7 @@ from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
+from trainables import hub
 from trainables.models import _checkpoint, _clip
 from trainables.models.contract import (
     ANSWER_TOKENS,
@@ -55,7 +56,7 @@ def load(path: Path, image_size: int | None = None) -> Blip:
         embeddings.num_positions = positions_1TD.shape[1]
         embeddings.image_size = network.config.vision_config.image_size = image_size
     return Blip(
-        name=path.name,
+        name=hub.name_of(path),
         digest=_checkpoint.digest(path, image_size),
         network=network,
         tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
@@ -75,7 +76,7 @@ def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
     with torch.device("meta"):
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
-    name = source.name if isinstance(source, Path) else source
+    name = hub.name_of(source) if isinstance(source, Path) else source
     model = Blip(name=name, digest="", network=network, tokenizer=None)
     return Skeleton(
         name=name,

@@ -35,6 +35,7 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.mistral import modeling_mistral as mistral
 
+from trainables import hub
 from trainables.errors import BadInput
 from trainables.models import _checkpoint, _clip
 from trainables.models.contract import (
@@ -102,7 +103,7 @@ def load(path: Path, image_size: int | None = None) -> Llava:
         embeddings.image_size = network.config.vision_config.image_size = image_size
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return Llava(
-        name=path.name,
+        name=hub.name_of(path),
         digest=_checkpoint.digest(path, image_size),
         network=Parts(network).eval().requires_grad_(False),
         tokenizer=tokenizer,
@@ -115,7 +116,7 @@ def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
         config = LlavaConfig.from_pretrained(source, local_files_only=True)
     else:
         config = LlavaConfig.from_dict(PRESETS[source])
-    name = source.name if isinstance(source, Path) else source
+    name = hub.name_of(source) if isinstance(source, Path) else source
     _check(config, name)
     if image_size is not None:
         vision: Any = config.vision_config
