@@ -30,11 +30,12 @@ from trainables.errors import BadInput
 from trainables.models import _sentences
 from trainables.models._clip import pixels
 from trainables.models._fact_heads import FactHeads
+from trainables.models._folder import writable, write
 from trainables.models._muon import Muon
 from trainables.models._picture_questions import ask
 from trainables.models._pictures import Picture, draw
 from trainables.models._tiny import make_network, make_tokenizer, whiten
-from trainables.models._tiny_folder import save
+from trainables.models._tiny_card import card
 from trainables.models.blip import Blip
 from trainables.models.contract import Batch
 
@@ -219,11 +220,7 @@ def run(config: PretrainConfig) -> dict[str, float]:
     Raises:
         BadInput: the folder can't be written to.
     """
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "README.md").touch()
-    except OSError as error:
-        raise BadInput(f"--out {config.out} can't be written to ({error.strerror})") from error
+    writable("--out", config.out)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     tokenizer = make_tokenizer()
@@ -246,7 +243,7 @@ def run(config: PretrainConfig) -> dict[str, float]:
     }
     module.half()
     plan = {"look_steps": config.look_steps, "answer_steps": config.answer_steps}
-    save(config.out, model, plan, figures)
+    write(config.out, model, card(model, plan, figures))
     return scores
 
 

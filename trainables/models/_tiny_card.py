@@ -1,17 +1,7 @@
-"""The folder that the small model is shipped in: weights, tokenizer, image processing, model card.
-
-The layout is that of Hugging Face, so ``BlipForQuestionAnswering.from_pretrained(folder)`` and
-``BertTokenizerFast.from_pretrained(folder)`` read it.
-"""
+"""What the model card of the small model that is shipped says."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from trainables.models._clip import DEVIATION, MEAN
-from trainables.models._shapes import SIDE_PX
-from trainables.models._tiny import vocabulary
 from trainables.models.blip import Blip
 
 CARD = """\
@@ -66,25 +56,17 @@ Held out means: drawn from another seed, answer exactly right. There is no other
 """
 
 
-def save(folder: Path, model: Blip, plan: dict[str, int], figures: dict[str, str]) -> None:
-    """Write the folder; the network's weights are stored in the type that they have.
+def card(model: Blip, plan: dict[str, int], figures: dict[str, str]) -> str:
+    """The text of the card.
 
     Args:
-        folder: made if it is not there; files of the same names are replaced.
         model: what was trained.
-        plan: ``look_steps`` and ``answer_steps``, for the card.
-        figures: lines of the card's last table, name to text.
+        plan: ``look_steps`` and ``answer_steps``.
+        figures: lines of the last table, name to text.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model.network.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
-    model.tokenizer.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    processor = json.dumps(_image_processing(), indent=2) + "\n"
-    (folder / "preprocessor_config.json").write_text(processor, encoding="utf-8")
     sizes = model.network.config.to_dict()
     vision, text = sizes["vision_config"], sizes["text_config"]
-    card = CARD.format(
+    return CARD.format(
         parameters=sum(p.numel() for p in model.network.parameters()),
         side=vision["image_size"],
         patch=vision["patch_size"],
@@ -96,20 +78,3 @@ def save(folder: Path, model: Blip, plan: dict[str, int], figures: dict[str, str
         figures="\n".join(f"| {name} | {figure} |" for name, figure in figures.items()),
         **plan,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _image_processing() -> dict[str, object]:
-    """What ``BlipImageProcessor`` needs to know."""
-    return {
-        "image_processor_type": "BlipImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": SIDE_PX, "width": SIDE_PX},
-        "resample": 3,  # bicubic
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": MEAN,
-        "image_std": DEVIATION,
-    }
