@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from tests.trainables.data import made
 from tests.trainables.data.made import Asked
 from tests.trainables.data.pictures import picture
-from trainables.data import vqa_rad
+from trainables.data import jsonl, vqa_rad
 from trainables.data.audit import Audit, examine
 from trainables.data.findings import Finding
 from trainables.data.splits import by_image
@@ -138,3 +139,34 @@ def test_the_real_vqa_rad() -> None:
 
     anew = found(examine(by_image(vqa_rad.load(REAL))))
     assert set(anew) == {"closed_not_yes_no", "unseen_answers"}
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real VQA-RAD is not in {REAL}")
+def test_an_instruction_file_with_test_questions_stops(tmp_path: Path) -> None:
+    """As a public one: its training part holds 449 of the 451 official test questions, with images
+    under other names and questions with a prompt's casing."""
+    official = vqa_rad.load(REAL)
+    (tmp_path / "images").mkdir()
+    for image_id, file in official.images():
+        (tmp_path / "images" / f"renamed-{image_id}").symlink_to(file)
+    splits = {
+        "train": [*official.train, *official.test[:449]],
+        "validation": official.validation,
+        "test": official.test,
+    }
+    rows = [
+        {
+            "image": f"images/renamed-{example.image_id}",
+            "question": example.question.upper() if split == "train" else example.question,
+            "answer": example.answer,
+            "answer_type": example.answer_type,
+            "split": split,
+        }
+        for split, examples in splits.items()
+        for example in examples
+    ]
+    (tmp_path / jsonl.MANIFEST).write_text("\n".join(map(json.dumps, rows)))
+    (stop,) = examine(jsonl.load(tmp_path)).stops
+    assert stop.kind == "test_questions_shared"
+    assert stop.count >= 449
+    assert "451 test questions" in stop.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,19 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes | None) -> None:
     with pytest.raises(BadInput, match=r"image\.png can't be read") as error:
         load_images([path], 8)
     assert "\n" not in str(error.value)
+
+
+def test_a_huge_image_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    """A few bytes that say they are ten gigabytes."""
+    path = tmp_path / "image.png"
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT", b"IEND")
+    chunks = (struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(
+        BadInput, match=r"image\.png can't be read \(Image size \(3600000000 pix"
+    ) as e:
+        load_images([path], 8)
+    assert "\n" not in str(e.value)
 
 
 def test_dicom_is_refused_with_what_to_do(tmp_path: Path) -> None:
