@@ -15,7 +15,7 @@ RUN pip install -c constraints.txt "mlflow[auth]" boto3 psycopg2-binary
 COPY infra/docker/mlflow_schema.py /opt/mlflow/lib/python3.11/site-packages/
 
 FROM ${PYTHON_IMAGE} AS final
-RUN useradd --uid 1000 --create-home --shell /usr/sbin/nologin mlflow
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin mlflow
 COPY --from=build /opt/mlflow /opt/mlflow
 ENV PATH=/opt/mlflow/bin:$PATH \
     HOME=/tmp \
@@ -28,7 +28,7 @@ LABEL org.opencontainers.image.revision=${COMMIT} \
       org.opencontainers.image.title=medvlm-mlflow \
       org.opencontainers.image.licenses=Apache-2.0
 WORKDIR /tmp
-USER 1000:1000
+USER 10001:10001
 EXPOSE 5000
 ENTRYPOINT ["mlflow", "server"]
 CMD ["--host=0.0.0.0", "--port=5000"]

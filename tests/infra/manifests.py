@@ -65,7 +65,7 @@ class Pod:
     def manifest(self) -> Manifest:
         """As a Pod of its own, for checkers that do not look into custom resources."""
         name = self.owner.lower().replace("/", "-")
-        metadata = {"namespace": "default", **self.metadata, "name": name}
+        metadata = {"namespace": "medvlm", **self.metadata, "name": name}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self.spec}
 
 

@@ -60,7 +60,7 @@ def test_what_runs_is_small_and_not_root(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
     final = steps[max(i for i, (name, _) in enumerate(steps) if name == "FROM") :]
     assert final[0][1].endswith(" AS final")
-    assert [rest for name, rest in final if name == "USER"] == ["1000:1000"]
+    assert [rest for name, rest in final if name == "USER"] == ["10001:10001"]
     installed = " ".join(rest for name, rest in final if name == "RUN")
     assert "pip" not in installed and "g++" not in installed and "gcc" not in installed
     assert any(name == "ARG" and rest == "COMMIT" for name, rest in final)
