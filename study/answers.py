@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def write(
     folder: Path, trial_id: str, split: str, examples: Sequence[Example], answers: Sequence[str]
-) -> None:
-    """Write one row a question into the study's ``folder``; whole or not at all."""
+) -> Path:
+    """Write one row a question into the study's ``folder``, whole or not at all; the file's path
+    from there."""
     from trainables.data.scores import correct, credit
 
     table = pa.table(
@@ -37,6 +38,7 @@ def write(
     partial = path.with_suffix(f".partial-{os.getpid()}")
     pq.write_table(table, partial)
     partial.replace(path)
+    return path.relative_to(folder)
 
 
 def read(folder: Path, trial_id: str, split: str) -> pa.Table:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
 from study.records import Kind, Outcome, TrialSpec
+from study.storage import Shelf
 
 if TYPE_CHECKING:
     from trainables.lane import Arrival
@@ -38,8 +38,8 @@ class HostConfig:
     workload: WorkloadConfig
     others: Mapping[str, WorkloadConfig]
     """Data that confirmed trials are scored on too."""
-    folder: Path
-    """Of the study; the same for all hosts."""
+    shelf: Shelf
+    """The study's files."""
     deepspeed: str
     """``off`` or a ZeRO stage."""
     precision: str
@@ -202,7 +202,8 @@ class Host:
             batch_size=spec.batch_size,
             label_smoothing=self.config.label_smoothing,
         )
-        restored = None if spec.kind is Kind.UNTUNED else self._checkpoint(spec)
+        untuned = spec.kind is Kind.UNTUNED
+        restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
         guest.trial = self.lane.enter(spec.id, config, checkpoint=restored)
         guest.report = guest.trial.report
         guest.seconds += guest.report.get("seconds", 0.0)
@@ -222,7 +223,9 @@ class Host:
             "reported_at": time.time(),
         }
         with self._timed(guest):
-            guest.trial.save(self._checkpoint(guest.spec), guest.report)
+            shelf, trial_id = self.config.shelf, guest.spec.id
+            guest.trial.save(checkpoints.path(shelf.folder, trial_id), guest.report)
+            shelf.keep_checkpoint(trial_id)
         self._reached(guest, guest.report)
 
     def _reached(self, guest: Guest, report: Mapping[str, Any]) -> None:
@@ -252,7 +255,8 @@ class Host:
         for name, (workload, split) in asked.items():
             examples = workload.dataset.splits()[split]
             answers = trial.answers(split, workload)
-            write(self.config.folder, spec.id, name, examples, answers)
+            shelf = self.config.shelf
+            shelf.keep(write(shelf.folder, spec.id, name, examples, answers))
             scores |= {f"{name}.{part}": v for part, v in score(examples, answers).items()}
         return scores
 
@@ -320,9 +324,6 @@ class Host:
         for guest in self.guests.values():
             guest.peak_gib = max(guest.peak_gib, peak)
         memory.reset_peak()
-
-    def _checkpoint(self, spec: TrialSpec) -> Path:
-        return checkpoints.path(self.config.folder, spec.id)
 
 
 def _one_line(error: BaseException) -> str:

@@ -48,9 +48,25 @@ def devices(concurrency: int | None, *, shared: bool) -> Devices:
     Raises:
         BadInput: more trials at a time than there are places.
     """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in told if node["Alive"]]
+    cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
+    if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
+        # A cluster that scales itself and has no worker yet: hosts that wait make it start some.
+        return Devices(
+            hosts=-(-concurrency // PLACES_ON_CUDA),
+            cpus=1,
+            gpus=1,
+            places=min(concurrency, PLACES_ON_CUDA),
+            concurrency=concurrency,
+            shared=shared,
+        )
     units = gpus or cpus
+    if not units:
+        raise BadInput(
+            "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
+            "how many trials may want one: --concurrency N)"
+        )
     places = PLACES_ON_CUDA if gpus else PLACES_ON_CPU
     most = units * places
     if concurrency is not None and not 1 <= concurrency <= most:
@@ -61,9 +77,15 @@ def devices(concurrency: int | None, *, shared: bool) -> Devices:
         )
     trials = concurrency or most
     hosts = min(units, trials)
+    # A host is on one node, so it cannot have more than a node has for each device.
+    each_node = [
+        int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)))
+        for node in nodes
+        if node.get("GPU" if gpus else "CPU", 0) >= 1
+    ]
     return Devices(
         hosts=hosts,
-        cpus=max(1, cpus // hosts),
+        cpus=max(1, min(cpus // hosts, *each_node)),
         gpus=1 if gpus else 0,
         places=-(-trials // hosts),
         concurrency=trials,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study import spaces
+from study.objects import is_store
 from study.settings import ALLOCATE, ENGINES, PRECISIONS, Settings, free_name, read
 from study.ui import default_uri
 from trainables.data.splits import SPLITS
@@ -39,8 +40,9 @@ def _launch(given: argparse.Namespace) -> int:
             print(f"{name:{width}}  {question}")
         return 0
     chosen = _chosen(given)
+    storage = _storage(given)
     if given.resume:
-        settings = read(given.storage, given.resume)
+        settings = read(storage, given.resume)
         for name, value in chosen.items():
             if getattr(settings, name) != value:
                 raise BadInput(
@@ -58,9 +60,10 @@ def _launch(given: argparse.Namespace) -> int:
     from study.session import Place, run, show_plan
 
     place = Place(
-        storage=given.storage,
-        name=given.resume or given.name or free_name(given.storage, settings),
-        tracking_uri=given.tracking_uri or default_uri(given.storage),
+        storage=storage,
+        store=given.storage if is_store(given.storage) else None,
+        name=given.resume or given.name or free_name(storage, settings),
+        tracking_uri=given.tracking_uri or default_uri(storage),
         address=given.address,
         concurrency=given.concurrency,
     )
@@ -70,12 +73,28 @@ def _launch(given: argparse.Namespace) -> int:
         show_plan(settings, space, place, console)
         return 0
     folder = run(settings, space, place, console)
-    storage = "" if given.storage == Path("studies") else f" --storage {given.storage}"
+    shown = "" if given.storage == "studies" else f" --storage {given.storage}"
     uri = f" --tracking-uri {given.tracking_uri}" if given.tracking_uri else ""
     print(f"\nreport   {folder / 'report.html'}")
     print(f"results  {folder / 'results.json'}")
-    print(f"MLflow   python -m study.ui{storage}{uri}")
+    if place.store:
+        print(f"both in  {place.store.rstrip('/')}/{place.name}")
+    print(f"MLflow   {given.tracking_uri if place.store else f'python -m study.ui{shown}{uri}'}")
     return 0
+
+
+def _storage(given: argparse.Namespace) -> Path:
+    """The folder that studies are in; of those in an object store, this machine's copy."""
+    if not is_store(given.storage):
+        return Path(given.storage)
+    from study.storage import fetch_names
+
+    if given.tracking_uri is None and not given.dry_run:
+        raise BadInput(
+            f"--storage {given.storage} wants --tracking-uri too: MLflow's own database cannot "
+            "lie in an object store"
+        )
+    return fetch_names(given.storage)
 
 
 def _chosen(given: argparse.Namespace) -> dict[str, Any]:
@@ -100,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         # Settings that were not given are absent: their defaults stand in one place, Settings.
         argument_default=argparse.SUPPRESS,
     )
-    parser.set_defaults(list=False, dry_run=False, storage=Path("studies"))
+    parser.set_defaults(list=False, dry_run=False, storage="studies")
     parser.set_defaults(
         **dict.fromkeys(("concurrency", "address", "name", "tracking_uri", "resume"))
     )
@@ -184,7 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the search for answers, 1 is greedy [the model's: 3 for a BLIP, 1 for a LLaVA]",
     )
-    where.add_argument("--storage", type=Path, metavar="DIR", help="[studies]")
+    where.add_argument(
+        "--storage",
+        metavar="DIR|s3://BUCKET/NAME",
+        help="a folder that all nodes share, or an object store [studies]",
+    )
     where.add_argument("--name", help="of the study [<space>-<data>-<number>]")
     where.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
     where.add_argument("--dry-run", action="store_true", help="show the plan and stop")

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from rich.console import Console
 from search_spaces.declare import Space
 from study import limits, protocol, tracking
 from study.settings import Settings, agree, open_folder
+from study.storage import Mirror, Shelf
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,12 +36,20 @@ class Place:
     """Where a study runs and where it writes: nothing here changes a number."""
 
     storage: Path
+    store: str | None
+    """URL of the object store that ``storage`` is this machine's copy of."""
     name: str
     tracking_uri: str
     address: str | None
     """Of a Ray cluster; None: this machine."""
     concurrency: int | None
     """Trials at a time; None: one a device, or one a processor where there are none."""
+
+    @property
+    def shelf(self) -> Shelf:
+        """The study's files, as workers see them."""
+        url = f"{self.store.rstrip('/')}/{self.name}" if self.store else None
+        return Shelf(shared=(self.storage / self.name).resolve(), url=url)
 
 
 def show_plan(settings: Settings, space: Space, place: Place, console: Console) -> None:
@@ -60,6 +69,16 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
         BadInput: something that the user gave cannot be; no trial has been run then.
     """
     agree(place.storage, place.name, settings, space)
+    with ExitStack() as stack:
+        mirror = None
+        if place.store:
+            mirror = stack.enter_context(Mirror(place.store, place.name, say=console.print))
+        return _connected(settings, space, place, mirror, console)
+
+
+def _connected(
+    settings: Settings, space: Space, place: Place, mirror: Mirror | None, console: Console
+) -> Path:
     tracking.check(place.tracking_uri)
     reach(place.address)
     dataset, others, audited = _read(settings)
@@ -75,7 +94,7 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
     try:
         with _only_one(folder):
-            _run(plan, settings, others, folder, hosts, track, console)
+            _run(plan, settings, others, folder, mirror, hosts, track, console)
     finally:
         track.close()
     return folder
@@ -86,13 +105,14 @@ def _run(
     settings: Settings,
     others: Mapping[str, Dataset],
     folder: Path,
+    mirror: Mirror | None,
     hosts: Hosts,
     track: Tracking,
     console: Console,
 ) -> None:
     from study import report, results, tune
     from study.checkpoints import Tidy
-    from study.conductor import Conductor, Rules
+    from study.conductor import Conductor, Observer, Rules
     from study.ledger import Ledger
     from study.terminal import Progress, show_results
 
@@ -110,10 +130,15 @@ def _run(
     ledger = Ledger(folder)
     track.begin(plan.question, described, ledger.records.values())
     with Progress(console, folder, settings.seeds) as progress:
-        conductor = Conductor(rules, ledger, [Tidy(folder), track, progress])
+        observers: list[Observer] = [Tidy(folder), track, progress]
+        if mirror:  # last: what the others write is there by then
+            observers.append(mirror)
+        conductor = Conductor(rules, ledger, observers)
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, hosts)
+    if mirror:
+        mirror.fetch()
     found = results.collect(
         plan.name,
         folder,
@@ -202,7 +227,7 @@ def _hosts(settings: Settings, place: Place) -> Hosts:
     config = HostConfig(
         workload=settings.workload,
         others=settings.others,
-        folder=(place.storage / place.name).resolve(),
+        shelf=place.shelf,
         deepspeed=engine.resolve(settings.deepspeed),
         precision=engine.resolve_precision(settings.precision),
         label_smoothing=settings.label_smoothing,

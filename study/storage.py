@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +97,11 @@ class Mirror:
     writes; what it has not written when the driver is killed is done again by whoever resumes.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, say: Callable[[str], object] = print) -> None:
         self.shelf = Shelf(shared=local(url) / name, url=f"{url.rstrip('/')}/{name}")
         self.folder, self.store = self.shelf.folder, Store(f"{url.rstrip('/')}/{name}")
         self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        self._say = say
         self._lost = ""
         """Why the study is not ours any more."""
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -172,6 +173,10 @@ class Mirror:
         """A lease that is renewed is held; one that is not, its driver was killed."""
         before = self.store.read(LEASE)
         give_up = time.monotonic() + PATIENCE_SECONDS
+        if before is not None:
+            self._say(
+                f"waiting {PATIENCE_SECONDS:.0f} seconds: does {_holder(before)} still run it?"
+            )
         while before is not None and time.monotonic() < give_up:
             time.sleep(BEAT_SECONDS / 5)
             now = self.store.read(LEASE)
@@ -225,18 +230,21 @@ class Mirror:
                 self._seen[key] = version
 
 
-def fetch_settings(url: str, name: str) -> None:
-    """Make ``study.settings.read`` find a study that may only be in the store."""
-    for key in Store(url).below(name).listing():
-        if key == SETTINGS:
-            Store(url).below(name).get(key, local(url) / name / key)
+def fetch_names(url: str) -> Path:
+    """This machine's copy of a store, with the settings of every study that is there.
 
-
-def names(url: str) -> list[str]:
-    """The studies in a store."""
-    return sorted(
-        {key.split("/")[0] for key in Store(url).listing() if key.endswith(f"/{SETTINGS}")}
-    )
+    Raises:
+        BadInput: the store cannot be read.
+    """
+    store, folder = Store(url), local(url)
+    try:
+        begun = [key for key in store.listing() if key.endswith(f"/{SETTINGS}")]
+        for key in begun:
+            store.get(key, folder / key)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(f"cannot read --storage {url}: {line}") from None
+    return folder
 
 
 def _refresh(store: Store, folder: Path) -> None:
@@ -244,7 +252,7 @@ def _refresh(store: Store, folder: Path) -> None:
     the store was out of reach when this machine last wrote."""
     there = store.read(JOURNAL) or b""
     here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
-    if here and here.startswith(there):
+    if here and here.startswith(there) and store.read(SETTINGS) is not None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for key in store.listing():

@@ -10,6 +10,7 @@ import pytest
 from study import checkpoints
 from study.host import Host, HostConfig
 from study.records import Kind, Outcome, TrialSpec
+from study.storage import Shelf
 from tests.trainables.conftest import SMALL, made_up
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
@@ -32,7 +33,7 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
         config = HostConfig(
             workload=WorkloadConfig(),
             others={},
-            folder=tmp_path,
+            shelf=Shelf(shared=tmp_path),
             deepspeed="off",
             precision="fp32",
             label_smoothing=0.0,

@@ -123,11 +123,9 @@ def test_a_study_goes_on_elsewhere(
         (mirror.folder / "pages" / "report.html").write_text("<p>")
     assert Store(url).listing("one/answers") == ["one/answers/a"]
     assert LEASE not in Store(f"{url}/one").listing()
-    assert storage.names(url) == ["one"]
 
     another_machine(monkeypatch, tmp_path / "other")
-    storage.fetch_settings(url, "one")
-    assert (local(url) / "one" / "study.json").read_text() == "{}"
+    assert (storage.fetch_names(url) / "one" / "study.json").read_text() == "{}"
     with Mirror(url, "one") as mirror:
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
         assert (mirror.folder / "pages" / "report.html").read_text() == "<p>"
@@ -139,6 +137,7 @@ def test_a_study_goes_on_elsewhere(
 def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
     with Mirror(url, "one") as mirror:
         mirror.folder.mkdir(parents=True, exist_ok=True)
+        (mirror.folder / "study.json").write_text("{}")
         (mirror.folder / "optuna.journal").write_text("1\n")
     # Out of reach from here on: only this machine has the second line, and a third that another
     # machine's study never had.
