@@ -18,7 +18,8 @@ from ray.exceptions import RayError
 from trainables.errors import BadInput
 
 PLACES_ON_CUDA = 8
-"""Trials that share a CUDA device unless told otherwise."""
+"""Trials that may share a CUDA device, if told to by ``concurrency``: whether they fit into its
+memory is not looked at yet, so without being told each has a device of its own."""
 PLACES_ON_CPU = 1
 """Trials that share a processor."""
 IDLE_SECONDS = 30.0
@@ -75,7 +76,7 @@ def devices(concurrency: int | None, *, shared: bool) -> Devices:
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    trials = concurrency or most
+    trials = concurrency or units
     hosts = min(units, trials)
     # A host is on one node, so it cannot have more than a node has for each device.
     each_node = [
