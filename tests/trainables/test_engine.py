@@ -78,6 +78,8 @@ def test_it_trains_as_plain_pytorch_does(
 ) -> None:
     base = {name: tensor.clone() for name, tensor in workload.model.network.state_dict().items()}
     plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
+    assert plain.engine is not None and zero.engine is not None
+    begun = whole(plain.engine.trained(), workload)
     for step in range(1, STEPS + 1):
         assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
         if step == STOP:
@@ -85,14 +87,15 @@ def test_it_trains_as_plain_pytorch_does(
             assert zero.answers("test") == plain.answers("test")
             zero.save(tmp_path, {"rung": 1})
     assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
-    assert plain.engine is not None and zero.engine is not None
     expected, found = (
         whole(plain.engine.trained(), workload),
         whole(zero.engine.trained(), workload),
     )
     assert found.keys() == expected.keys()
+    # As a whole and by how far it moved: a single value whose gradient is all but zero may end a
+    # little elsewhere, since Adam makes its rounding as large as any other gradient.
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+        assert (found[name] - tensor).norm() <= 1e-3 * (tensor - begun[name]).norm(), name
 
     other = trial(workload, method, stage)
     assert other.restore(tmp_path)
@@ -131,7 +134,8 @@ def test_it_leaves_nothing_behind(workload: Workload, stage: str) -> None:
     parameter = next(iter(ended.applied.parameters.values()))
     remains: list[weakref.ref[Any]] = [weakref.ref(ended.losses), weakref.ref(parameter)]
     del ended, parameter
-    gc.collect()
+    gc.collect()  # finds the trial, whose end lets go of its engine,
+    gc.collect()  # and what that held
     assert [there() for there in remains] == [None, None]
 
 

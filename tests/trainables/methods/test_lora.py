@@ -100,7 +100,8 @@ def test_dora_is_what_the_paper_says(model: Model) -> None:
     layer: Any = next(module for module in network.modules() if isinstance(module, LoraLayer))
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.add_(torch.randn_like(parameter))
+            if parameter.requires_grad:  # the others are the shared model's
+                parameter.add_(torch.randn_like(parameter))
         x_BD = torch.randn(5, layer.in_features)
         update = 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         weight = layer.base_layer.weight + update
