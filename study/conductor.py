@@ -22,9 +22,6 @@ from study.sampler import Sampler, groups
 from study.settings import ALLOCATE
 from trainables.recipe import Recipe
 
-STARTUP_PER_ARM = 4
-"""Random trials an arm before TPE models it."""
-
 
 def floor(budget: Budget, arms: int, allocate: str) -> int:
     """Trials that each of ``arms`` arms gets at least; see ``settings.ALLOCATE``."""
@@ -145,13 +142,13 @@ class Conductor:
     @property
     def _searching(self) -> bool:
         """The search has trials left to draw."""
-        return self.ledger.drawn < self.rules.budget.trials
+        return self.ledger.draws.total() < self.rules.budget.trials
 
     def _draw(self) -> TrialRecord | None:
         """A new search trial; None if the budget is spent, repeats counted."""
         search = self.ledger.studies["search"]
         while self._searching:
-            search.sampler = self._sampler(self.ledger.drawn)
+            search.sampler = self._sampler()
             trial = search.ask()
             arm = trial.suggest_categorical("arm", list(self.rules.space.arms))
             spec = self._spec(arm, spaces.suggest(trial, arm))
@@ -192,17 +189,16 @@ class Conductor:
         self._confirmed = best, [untuned, *confirmed]
         return self._confirmed[1]
 
-    def _sampler(self, drawn: int) -> Sampler:
+    def _sampler(self) -> Sampler:
         """The sampler of the next draw. It depends on the seed and on the ledger alone, so that a
         study that was stopped and started again draws what it would have drawn."""
-        arms = list(self.rules.space.arms)
         return Sampler(
             self.ledger.recall,
             self.ledger.running(),
             self._groups,
-            startup=STARTUP_PER_ARM * len(arms),
-            arm=self._given(arms),
-            seed=(self.rules.seed * 1_000_003 + drawn) % 2**32,
+            draws=self.ledger.draws,
+            arm=self._given(list(self.rules.space.arms)),
+            seed=self.rules.seed,
         )
 
     def _given(self, arms: Sequence[str]) -> str | None:

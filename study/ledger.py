@@ -70,8 +70,8 @@ class Ledger:
         """Trial id -> record, in the order in which they were started."""
         self._trials: dict[str, optuna.Trial] = {}
         """Trial id -> Optuna's handle, of those that have not ended."""
-        self.drawn = 0
-        """Search trials drawn, repeats included."""
+        self.draws: Counter[str] = Counter()
+        """Arm -> search trials drawn, repeats included."""
         self.tried: Counter[str] = Counter()
         """Arm -> search trials, without repeats."""
         self.broken: Counter[str] = Counter()
@@ -101,7 +101,7 @@ class Ledger:
         trial.set_user_attr("repeated", True)
         self.studies["search"].tell(trial, state=TrialState.FAIL)
         self._journal.flush()
-        self.drawn += 1
+        self.draws[trial.params["arm"]] += 1
 
     def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
         """Note a report. A second report of the same rung, after a restart, is ignored."""
@@ -160,7 +160,8 @@ class Ledger:
     def _remember(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         attributes = trial.user_attrs
         if "begin" not in attributes:
-            self.drawn += "repeated" in attributes
+            if "repeated" in attributes:
+                self.draws[trial.params["arm"]] += 1
             if trial.state is TrialState.RUNNING:  # killed between drawing it and noting it
                 study.tell(trial.number, state=TrialState.FAIL)
             return
@@ -190,7 +191,7 @@ class Ledger:
     def _enter(self, record: TrialRecord) -> None:
         self.records[record.spec.id] = record
         if record.spec.kind is Kind.SEARCH:
-            self.drawn += 1
+            self.draws[record.spec.arm] += 1
             self.tried[record.spec.arm] += 1
 
 

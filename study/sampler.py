@@ -3,6 +3,9 @@
 The arm is a categorical of the joint space and the rest is conditional on it, so a point is drawn
 in two groups, each of them jointly: the arm, then that arm's parameters (what Optuna's
 ``multivariate`` and ``group`` come to here, without drawing for the arms that were not chosen).
+An arm's first points are a Latin hypercube (McKay et al. 1979): one lies in each quarter of the
+learning rates, where chance alone often leaves an arm without any that suits it, so that it loses
+for that and not for what it is.
 Optuna's sampler reads every trial that ever ended, every time. Here it reads the best, which it
 models closely, and the latest, which it weighs most of the others: a number that does not grow.
 """
@@ -13,6 +16,7 @@ from bisect import insort
 from collections.abc import Container, Mapping
 from typing import Any, cast
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -22,6 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.declare import Choice, LogUniform, Range, Space
 from study import spaces
 
+SPREAD_PER_ARM = 4
+"""Points of an arm before TPE models it."""
 BEST_PER_ARM = 25
 """As many as TPE takes for good ones at most (``optuna.samplers._tpe.sampler.default_gamma``)."""
 LATEST = 200
@@ -78,19 +84,22 @@ class Sampler(BaseSampler):
         running: list[FrozenTrial],
         groups: Mapping[str, Mapping[str, BaseDistribution]],
         *,
-        startup: int,
+        draws: Mapping[str, int],
         arm: str | None,
         seed: int,
     ) -> None:
         """Args:
         running: trials whose results are awaited; points like theirs are avoided.
         groups: arm -> its parameters.
-        startup: trials before TPE models anything; until then points are random.
-        arm: if it is given already.
+        draws: arm -> points drawn for it before.
+        arm: if it is given already; otherwise it is drawn by chance until there are as many points
+            as all arms' first ones, and then by TPE.
+        seed: of the study.
         """
-        self.groups, self.arm = groups, arm
-        self.random = RandomSampler(seed=seed) if recall.ended < startup else None
-        self.tpe = TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        self.groups, self.draws, self.seed = groups, draws, seed
+        own = (seed * 1_000_003 + sum(draws.values())) % 2**32
+        self.random = RandomSampler(seed=own)
+        self.tpe = TPESampler(multivariate=True, constant_liar=True, seed=own)
         self.view = _View([*recall.trials(), *running])
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
@@ -115,15 +124,42 @@ class Sampler(BaseSampler):
     ) -> Any:
         """A value; when the first of a group is asked for, all of it is drawn."""
         if param_name not in self._drawn:
-            if self.random is not None:
-                return self.random.sample_independent(study, trial, param_name, param_distribution)
-            group = {param_name: param_distribution}
-            if param_name != "arm":
-                group |= self.groups[trial.params["arm"]]
-            group = {name: group[name] for name in sorted(group) if not group[name].single()}
+            if param_name == "arm":
+                if sum(self.draws.values()) < SPREAD_PER_ARM * len(self.groups):
+                    return self.random.sample_independent(
+                        study, trial, param_name, param_distribution
+                    )
+                group = {param_name: param_distribution}
+            else:
+                arm = trial.params["arm"]
+                group = {n: d for n, d in sorted(self.groups[arm].items()) if not d.single()}
+                if self.draws.get(arm, 0) < SPREAD_PER_ARM:
+                    self._drawn |= spread(group, self.seed, arm)[self.draws.get(arm, 0)]
+                    return self._drawn[param_name]
             # The part of TPE that comes after the startup, on a study of our choice.
             self._drawn |= self.tpe._sample(cast(optuna.Study, self.view), trial, group)
         return self._drawn[param_name]
+
+
+def spread(group: Mapping[str, BaseDistribution], seed: int, arm: str) -> list[dict[str, Any]]:
+    """An arm's first points: a Latin hypercube over its ranges."""
+    chance = np.random.default_rng([seed, *arm.encode()])
+    cells = chance.permuted(np.tile(np.arange(SPREAD_PER_ARM), (len(group), 1)), axis=1)
+    shares = (cells + chance.random(cells.shape)) / SPREAD_PER_ARM
+    return [
+        {name: _at(share, d) for share, (name, d) in zip(point, group.items(), strict=True)}
+        for point in shares.T
+    ]
+
+
+def _at(share: float, distribution: BaseDistribution) -> Any:
+    """The value that ``share`` of a range lies below."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(share * len(distribution.choices))]
+    assert isinstance(distribution, FloatDistribution)
+    low, high = distribution.low, distribution.high
+    value = low * (high / low) ** share if distribution.log else low + (high - low) * share
+    return min(max(float(value), low), high)
 
 
 class _View:

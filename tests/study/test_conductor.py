@@ -109,7 +109,7 @@ def test_a_trial_that_is_drawn_again_is_not_run_again(begin: Begin) -> None:
     arm = Arm(everywhere=method("lora", rank=Choice(2, 8)), lr=1e-3)
     conductor = play_all(begin(given=rules(space=Space(question="?", arms={"lora": arm}))))
     assert len(conductor.ledger.of_kind(Kind.SEARCH)) == 2
-    assert conductor.ledger.drawn == 12
+    assert conductor.ledger.draws.total() == 12
     assert begin(given=rules(space=Space(question="?", arms={"lora": arm}))).done
 
 

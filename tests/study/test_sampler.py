@@ -1,6 +1,8 @@
 """What the search remembers, and what it draws from that."""
 
+import math
 import random
+from collections.abc import Mapping
 
 import optuna
 import pytest
@@ -69,11 +71,14 @@ def test_what_is_remembered_does_not_depend_on_who_ended_first() -> None:
     assert remembered(shuffled) == remembered(some)
 
 
+LATER = dict.fromkeys(GROUPS, 300)
+
+
 def draw(
-    recall: Recall, *, seed: int, arm: str | None = None, startup: int = 8
+    recall: Recall, *, seed: int, arm: str | None = None, draws: Mapping[str, int] = LATER
 ) -> dict[str, float]:
-    study = optuna.create_study(sampler=Sampler(recall, [], GROUPS, startup=8, arm=arm, seed=seed))
-    trial = study.ask()
+    own = Sampler(recall, [], GROUPS, draws=draws, arm=arm, seed=seed)
+    trial = optuna.create_study(sampler=own).ask()
     chosen = trial.suggest_categorical("arm", list(GROUPS))
     for name, distribution in GROUPS[chosen].items():
         trial._suggest(name, distribution)
@@ -107,6 +112,20 @@ def test_the_same_memory_and_seed_draw_the_same(recall: Recall) -> None:
     assert draw(recall, seed=3) != draw(recall, seed=4)
 
 
-def test_before_there_is_enough_to_learn_from_points_are_random() -> None:
-    drawn = [draw(Recall(), seed=seed) for seed in range(20)]
+def test_before_there_is_enough_to_learn_from_arms_are_drawn_by_chance() -> None:
+    drawn = [draw(Recall(), seed=seed, draws={}) for seed in range(20)]
     assert {point["arm"] for point in drawn} == set(GROUPS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_points_of_an_arm_lie_all_over_its_ranges(recall: Recall, seed: int) -> None:
+    """However good or bad what is known of it already."""
+    count = sampler.SPREAD_PER_ARM
+    drawn = [draw(recall, seed=seed, arm="lora", draws={"lora": n}) for n in range(count)]
+    distribution = GROUPS["lora"]["lora/lr"]
+    assert isinstance(distribution, optuna.distributions.FloatDistribution)
+    low, high = distribution.low, distribution.high
+    shares = [math.log(point["lora/lr"] / low) / math.log(high / low) for point in drawn]
+    assert sorted(int(share * count) for share in shares) == list(range(count))
+    assert sorted(point["lora/lora.rank"] for point in drawn) == [2, 2, 8, 8]
+    assert draw(recall, seed=seed + 1, arm="lora", draws={}) not in drawn
