@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from trainables.models._llava import AsPublished, Parts
 from trainables.models._tiny import vocabulary
-from trainables.models.llava import AsPublished, Llava, Parts
+from trainables.models.llava import Llava
 
 
 def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> AsPublished:

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
 from trainables import hub
 from trainables.models import _checkpoint, _clip
+from trainables.models._collate import collate
 from trainables.models.contract import (
     ANSWER_TOKENS,
     Batch,
@@ -78,17 +79,7 @@ def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
     network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     name = hub.name_of(source) if isinstance(source, Path) else source
     model = Blip(name=name, digest="", network=network, tokenizer=None)
-    return Skeleton(
-        name=name,
-        slots=Blip.slots,
-        parts=Blip.parts,
-        network=network,
-        stages=model.stages,
-        losses=model.losses,
-        image_size=model.image_size,
-        question_tokens=QUESTION_TOKENS,
-        answer_tokens=ANSWER_TOKENS,
-    )
+    return Skeleton.of(model, question_tokens=QUESTION_TOKENS)
 
 
 class Blip:
@@ -149,19 +140,9 @@ class Blip:
             Stage(slots=("fusion",), per="question", run=self._fuse),
         )
 
-    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
+    def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
         """Pads to the longest question and answer of the batch; repeated images are put in once."""
-        used, image_B = np.unique([row.image for row in rows], return_inverse=True)
-        question_BQ = self._padded([row.question for row in rows])
-        answer_BA = self._padded([row.answer for row in rows])
-        return Batch(
-            pixels_UCSS=_clip.pixels(None if images_NSSC is None else images_NSSC[used]),
-            image_B=torch.from_numpy(image_B),
-            question_BQ=question_BQ,
-            question_mask_BQ=(question_BQ != self.pad).long(),
-            answer_BA=answer_BA,
-            answer_mask_BA=(answer_BA != self.pad).long(),
-        )
+        return collate(rows, images_NSSC, pad=self.pad, question_padding="right")
 
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
@@ -216,10 +197,6 @@ class Blip:
         )
         fused_BQD: Tensor = fused.last_hidden_state
         return fused_BQD
-
-    def _padded(self, tokens: Sequence[tuple[int, ...]]) -> Tensor:
-        rows = [torch.tensor(row) for row in tokens]
-        return pad_sequence(rows, batch_first=True, padding_value=self.pad)
 
 
 def _mask_padding(

@@ -148,6 +148,23 @@ class Skeleton:
     """Of a row at most; tokens that stand for its image included."""
     answer_tokens: int
 
+    @classmethod
+    def of(
+        cls, model: Model, *, question_tokens: int, answer_tokens: int = ANSWER_TOKENS
+    ) -> Skeleton:
+        """That of a model whose network is on the meta device."""
+        return cls(
+            name=model.name,
+            slots=model.slots,
+            parts=model.parts,
+            network=model.network,
+            stages=model.stages,
+            losses=model.losses,
+            image_size=model.image_size,
+            question_tokens=question_tokens,
+            answer_tokens=ANSWER_TOKENS,
+        )
+
 
 class Model(Structure, Protocol):
     """A loaded base model."""

@@ -11,25 +11,16 @@ one layer, as in LLaVA-Med's first version, has no ``linear_2`` there, and its `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    CLIPVisionConfig,
-    GenerationConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    MistralConfig,
-)
+from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig
 from transformers.models.clip import modeling_clip as clip
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -37,7 +28,10 @@ from transformers.models.mistral import modeling_mistral as mistral
 
 from trainables import hub
 from trainables.errors import BadInput
-from trainables.models import _checkpoint, _clip
+from trainables.models import _checkpoint, _clip, _prompt
+from trainables.models._collate import collate
+from trainables.models._llava import AsPublished, OneLayer, Parts
+from trainables.models._prompt import Prompt
 from trainables.models.contract import (
     ANSWER_TOKENS,
     Batch,
@@ -47,14 +41,6 @@ from trainables.models.contract import (
     answer_losses,
     run_stages,
 )
-
-QUESTION_TOKENS = 256
-PROMPT_TOKENS = 10  # what is around a question, about
-PROMPTS = {
-    "llama": "USER: {image}\n{question} ASSISTANT:",
-    "mistral": "[INST] {image}\n{question} [/INST]",
-}
-"""Decoder -> how LLaVA asks it. Folders with a chat template of their own are asked by that."""
 
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
 _VIT_L = {**_LARGE, "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768}
@@ -77,9 +63,6 @@ PRESETS = {
 }
 """Name -> what its configuration has other than transformers' defaults, which are a LLaMA-7B, a
 Mistral-7B and a connector of two layers."""
-
-
-# --- 1. Reading -----------------------------------------------------------------------------------
 
 
 def load(path: Path, image_size: int | None = None) -> Llava:
@@ -125,40 +108,8 @@ def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
     with torch.device("meta"):
         network = Parts(AsPublished(config)).eval().requires_grad_(False)
     model = Llava(name=name, digest="", network=network, tokenizer=None)
-    return Skeleton(
-        name=name,
-        slots=Llava.slots,
-        parts=Llava.parts,
-        network=network,
-        stages=model.stages,
-        losses=model.losses,
-        image_size=model.image_size,
-        question_tokens=model.image_tokens + PROMPT_TOKENS + QUESTION_TOKENS,
-        answer_tokens=ANSWER_TOKENS,
-    )
-
-
-class OneLayer(nn.Module):
-    """A connector of one layer, under the name of the first of two."""
-
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(width_in, width_out)
-
-    def forward(self, image_UTD: Tensor) -> Tensor:
-        projected: Tensor = self.linear_1(image_UTD)
-        return projected
-
-
-class AsPublished(LlavaForConditionalGeneration):  # type: ignore[no-untyped-call]
-    """transformers' network, which knows no connector of one layer."""
-
-    def __init__(self, config: LlavaConfig) -> None:
-        super().__init__(config)
-        if getattr(config, "mm_projector_type", None) == "linear":
-            two: Any = self.model.multi_modal_projector
-            one = OneLayer(two.linear_1.in_features, two.linear_1.out_features)
-            self.model.multi_modal_projector = one
+    question_tokens = model.image_tokens + _prompt.AROUND_TOKENS + _prompt.QUESTION_TOKENS
+    return Skeleton.of(model, question_tokens=question_tokens)
 
 
 def _check(config: Any, source: object) -> None:
@@ -170,39 +121,6 @@ def _check(config: Any, source: object) -> None:
             raise BadInput(f"the {part} part of {source} is a {found.model_type}; known: {allowed}")
     if not isinstance(config.vision_feature_layer, int):
         raise BadInput(f"{source} reads several layers of its image encoder; known: one")
-
-
-# --- 2. The network -------------------------------------------------------------------------------
-
-
-class Parts(nn.Module):
-    """The parts of a LLaVA under the names of its published weights, so that each is a slot.
-
-    The tower is cut behind the layer that is read (the last but one, usually). What follows would
-    be computed for nothing and could not learn; it is kept in ``unread``, which is in no slot.
-    """
-
-    def __init__(self, published: LlavaForConditionalGeneration) -> None:
-        super().__init__()
-        config: Any = published.config
-        whole: Any = published.model
-        self.config = config
-        tower = whole.vision_tower
-        layers = tower.encoder.layers
-        # Of its states, where 0 is what goes into the first layer and -1 what the last one gives.
-        read = range(len(layers) + 1)[config.vision_feature_layer]
-        unread = {"layers": layers[read:], "post_layernorm": tower.post_layernorm}
-        tower.encoder.layers, tower.post_layernorm = layers[:read], nn.Identity()
-        self.vision_tower = tower
-        self.multi_modal_projector = whole.multi_modal_projector
-        with torch.device("meta"):
-            causal: Any = AutoModelForCausalLM
-            self.language_model = causal.from_config(config.text_config)
-        self.language_model.model = whole.language_model
-        self.language_model.lm_head = published.lm_head
-        # The folder's may ask for sampling.
-        self.language_model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        self.unread = nn.ModuleDict(unread)
 
 
 _ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
@@ -248,8 +166,8 @@ class Llava:
         self.image_tokens: int = patches + self.with_class
         if tokenizer is None:
             return  # of a skeleton, which reads nothing
-        self.image_word = tokenizer.convert_ids_to_tokens(self.image)
-        if self.image_word is None:
+        image_word = tokenizer.convert_ids_to_tokens(self.image)
+        if image_word is None:
             raise BadInput(
                 f"the tokenizer of {name} has no token {self.image}, which stands for the image "
                 "(image_token_index in config.json)"
@@ -258,66 +176,31 @@ class Llava:
             raise BadInput(f"the tokenizer of {name} has no eos_token, which ends an answer")
         self.end: int = tokenizer.eos_token_id
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.prompt = _template(name, tokenizer, self.image_word, config.text_config.model_type)
-        begun = self.prompt.startswith(tokenizer.bos_token or "\0")
-        self.specials = not begun  # a template may hold what the tokenizer would put ahead
-
-    # --- 3. Words to tokens -----------------------------------------------------------------------
+        self.prompt = Prompt(
+            name=name,
+            tokenizer=tokenizer,
+            image_word=image_word,
+            decoder=config.text_config.model_type,
+        )
 
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
         """The question in the prompt's words, then the answer as it goes on from there.
 
         The image is one token here; ``collate`` makes it as many as there are.
         """
-        words = self._tokens(question, specials=False)
-        if len(words) > QUESTION_TOKENS:
-            question = self.tokenizer.decode(words[:QUESTION_TOKENS])
-        question = question.replace(self.image_word, "")
-        prompt = self.prompt.replace("{question}", question)
-        asked = self._tokens(prompt, specials=self.specials)
-        between = "" if prompt[-1].isspace() else " "
-        whole = self._tokens(prompt + between + answer.strip(), specials=self.specials)
-        # Where the prompt's last token would grow into the answer, each is read by itself.
-        together = whole[: len(asked)] == asked
-        said = whole[len(asked) :] if together else self._tokens(answer.strip(), specials=False)
+        asked, said = self.prompt.around(question, answer)
         return Row(image=image, question=tuple(asked), answer=(*said, self.end))
 
-    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
+    def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
         """Prompts are padded on the left and answers on the right, so that the two can be joined;
         repeated images are put in once."""
-        used, image_B = np.unique([row.image for row in rows], return_inverse=True)
-        questions = [self._expanded(row.question) for row in rows]
-        question_BQ, question_mask_BQ = self._padded(questions, left=True)
-        answer_BA, answer_mask_BA = self._padded([row.answer for row in rows], left=False)
-        return Batch(
-            pixels_UCSS=_clip.pixels(None if images_NSSC is None else images_NSSC[used]),
-            image_B=torch.from_numpy(image_B),
-            question_BQ=question_BQ,
-            question_mask_BQ=question_mask_BQ,
-            answer_BA=answer_BA,
-            answer_mask_BA=answer_mask_BA,
-        )
+        expanded = [replace(row, question=self._expanded(row.question)) for row in rows]
+        return collate(expanded, images_NSSC, pad=self.pad, question_padding="left")
 
-    def _tokens(self, words: str, *, specials: bool) -> list[int]:
-        tokens: list[int] = self.tokenizer(words, add_special_tokens=specials)["input_ids"]
-        return tokens
-
-    def _expanded(self, question: Sequence[int]) -> list[int]:
+    def _expanded(self, question: Sequence[int]) -> tuple[int, ...]:
         """With as many tokens for the image as the tower gives."""
         at = question.index(self.image)
-        return [*question[:at], *[self.image] * self.image_tokens, *question[at + 1 :]]
-
-    def _padded(self, tokens: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
-        """Tokens and their mask; padding may be a token that is also a word."""
-        side = "left" if left else "right"
-        rows = [torch.tensor(row) for row in tokens]
-        ones = [torch.ones(len(row), dtype=torch.long) for row in tokens]
-        return (
-            pad_sequence(rows, batch_first=True, padding_value=self.pad, padding_side=side),
-            pad_sequence(ones, batch_first=True, padding_side=side),
-        )
-
-    # --- 4. Losses and answers --------------------------------------------------------------------
+        return (*question[:at], *[self.image] * self.image_tokens, *question[at + 1 :])
 
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
@@ -383,28 +266,3 @@ class Llava:
         words_BQD: Tensor = parts.language_model.model.embed_tokens(words_BQ)
         image_BTD = connected_UTD[batch.image_B].to(words_BQD.dtype)
         return words_BQD.masked_scatter(is_image_BQ[..., None], image_BTD)
-
-
-def _template(name: str, tokenizer: Any, image: str, decoder: str) -> str:
-    """What is read before an answer, with ``{question}`` where it stands.
-
-    Raises:
-        BadInput: the tokenizer's chat template does not show the image and the question, once each.
-    """
-    if tokenizer.chat_template is None:
-        return PROMPTS[decoder].replace("{image}", image)
-    # Templates of processors want the parts of a message apart, those of tokenizers one text.
-    apart = [{"type": "image"}, {"type": "text", "text": "{question}"}]
-    for content in (apart, f"{image}\n{{question}}"):
-        try:
-            said = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-        except (jinja2.TemplateError, TypeError):
-            continue
-        if said.count(image) == said.count("{question}") == 1:
-            return str(said)
-    raise BadInput(
-        f"the chat template of {name} does not show {image} and the question, once each; "
-        "mend or remove it"
-    )

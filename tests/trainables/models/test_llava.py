@@ -16,7 +16,8 @@ from study import plan
 from tests.trainables import made_llava
 from tests.trainables.conftest import SMALL, WORDS, made_up
 from trainables.errors import BadInput
-from trainables.models import llava
+from trainables.models import _prompt, llava
+from trainables.models._llava import Parts
 from trainables.models.contract import slot
 from trainables.models.llava import Llava
 from trainables.recipe import Recipe
@@ -132,7 +133,7 @@ def test_a_question_that_names_the_image_token_asks_for_no_second_image(loaded: 
 def test_long_questions_are_cut(loaded: Workload) -> None:
     rows = [loaded.model.tokenize(question="ct " * n, answer="no", image=0) for n in (300, 999)]
     assert rows[0] == rows[1]
-    assert llava.QUESTION_TOKENS < len(rows[0].question) < llava.QUESTION_TOKENS + 20
+    assert _prompt.QUESTION_TOKENS < len(rows[0].question) < _prompt.QUESTION_TOKENS + 20
 
 
 IMAGE_APART = """{% for m in messages %}{{ bos_token }}[{{ m.role }}]{% for c in m.content %}
@@ -145,10 +146,10 @@ def test_a_folders_own_chat_template_is_followed(template: str) -> None:
     tokenizer = made_llava.words_tokenizer(WORDS)
     tokenizer.chat_template = template
     network = SMALL["llava"]().network
-    assert isinstance(network, llava.Parts)
+    assert isinstance(network, Parts)
     model = Llava(name="own", digest="", network=network, tokenizer=tokenizer)
     row = model.tokenize(question="is this a ct ?", answer="yes", image=0)
-    assert model.prompt.startswith("<s>") and "{question}" in model.prompt
+    assert model.prompt.text.startswith("<s>") and "{question}" in model.prompt.text
     assert row.question.count(tokenizer.bos_token_id) == 1
     assert words(model, row.answer) == "yes </s>"
 
@@ -158,7 +159,7 @@ def test_a_template_that_shows_no_image_is_refused(template: str) -> None:
     tokenizer = made_llava.words_tokenizer(WORDS)
     tokenizer.chat_template = template
     network = SMALL["llava"]().network
-    assert isinstance(network, llava.Parts)
+    assert isinstance(network, Parts)
     with pytest.raises(BadInput, match="chat template of own does not show <image>"):
         Llava(name="own", digest="", network=network, tokenizer=tokenizer)
 

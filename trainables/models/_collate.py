@@ -1,0 +1,49 @@
+"""Rows to padded tensors, as all families collate them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from trainables.models import _clip
+from trainables.models.contract import Batch, Row
+
+
+def collate(
+    rows: Sequence[Row],
+    images_NSSC: NDArray[np.uint8] | None,
+    *,
+    pad: int,
+    question_padding: Literal["left", "right"],
+) -> Batch:
+    """See ``trainables.models.contract.Model.collate``; the images are normalised as CLIP's.
+
+    Answers are padded on the right. Masks follow from lengths: ``pad`` may also be a word.
+    """
+    used, image_B = np.unique([row.image for row in rows], return_inverse=True)
+    question_BQ, question_mask_BQ = _padded([row.question for row in rows], pad, question_padding)
+    answer_BA, answer_mask_BA = _padded([row.answer for row in rows], pad, "right")
+    return Batch(
+        pixels_UCSS=_clip.pixels(None if images_NSSC is None else images_NSSC[used]),
+        image_B=torch.from_numpy(image_B),
+        question_BQ=question_BQ,
+        question_mask_BQ=question_mask_BQ,
+        answer_BA=answer_BA,
+        answer_mask_BA=answer_mask_BA,
+    )
+
+
+def _padded(tokens: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    """As long as the longest, and their mask."""
+    rows = [torch.tensor(row) for row in tokens]
+    ones = [torch.ones(len(row), dtype=torch.long) for row in tokens]
+    return (
+        pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side),
+        pad_sequence(ones, batch_first=True, padding_side=side),
+    )

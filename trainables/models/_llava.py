@@ -1,0 +1,67 @@
+"""The network of a LLaVA: as transformers has it, and in the parts that are slots here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+
+class OneLayer(nn.Module):
+    """A connector of one layer, under the name of the first of two."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, width_out)
+
+    def forward(self, image_UTD: Tensor) -> Tensor:
+        projected: Tensor = self.linear_1(image_UTD)
+        return projected
+
+
+class AsPublished(LlavaForConditionalGeneration):  # type: ignore[no-untyped-call]
+    """transformers' network, which knows no connector of one layer."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)
+        if getattr(config, "mm_projector_type", None) == "linear":
+            two: Any = self.model.multi_modal_projector
+            one = OneLayer(two.linear_1.in_features, two.linear_1.out_features)
+            self.model.multi_modal_projector = one
+
+
+class Parts(nn.Module):
+    """The parts of a LLaVA under the names of its published weights, so that each is a slot.
+
+    The tower is cut behind the layer that is read (the last but one, usually). What follows would
+    be computed for nothing and could not learn; it is kept in ``unread``, which is in no slot.
+    """
+
+    def __init__(self, published: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        config: Any = published.config
+        whole: Any = published.model
+        self.config = config
+        tower = whole.vision_tower
+        layers = tower.encoder.layers
+        # Of its states, where 0 is what goes into the first layer and -1 what the last one gives.
+        read = range(len(layers) + 1)[config.vision_feature_layer]
+        unread = {"layers": layers[read:], "post_layernorm": tower.post_layernorm}
+        tower.encoder.layers, tower.post_layernorm = layers[:read], nn.Identity()
+        self.vision_tower = tower
+        self.multi_modal_projector = whole.multi_modal_projector
+        with torch.device("meta"):
+            causal: Any = AutoModelForCausalLM
+            self.language_model = causal.from_config(config.text_config)
+        self.language_model.model = whole.language_model
+        self.language_model.lm_head = published.lm_head
+        # The folder's may ask for sampling.
+        self.language_model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self.unread = nn.ModuleDict(unread)
