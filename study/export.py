@@ -1,8 +1,9 @@
 """``python -m study.export NAME``: a study's winner as a folder that others can use.
 
-It holds ``README.md``, a model card; ``trained.safetensors``, what was trained, by its names in the
-base model; ``tuned.json``, for ``study.predict``; and, where the methods are peft's, an adapter
-that ``peft.PeftModel.from_pretrained`` loads.
+It holds ``README.md``, a model card; ``trained.safetensors``, what was trained, by its names here;
+``tuned.json``, for ``study.predict``; where the methods are peft's, an adapter that
+``peft.PeftModel.from_pretrained`` loads; and, where weights of the base were trained that
+transformers has other names for, ``base.safetensors``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from study import checkpoints
 from trainables.errors import BadInput, unknown
 
 if TYPE_CHECKING:
+    from trainables.adapter import Written
     from trainables.tuned import Tuned
 
 RESULTS = "results.json"
@@ -63,9 +65,10 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tuned.save(partial)
-    adapters = adapter.write(tuned, partial)
-    names = {name: place.relative_to(partial) for name, place in adapters.items()}
-    (partial / "README.md").write_text(_card(results, found, trial, tuned, names), encoding="utf-8")
+    written = adapter.write(tuned, partial)
+    names = {name: place.relative_to(partial) for name, place in written.adapters.items()}
+    card = _card(results, found, trial, tuned, written, names)
+    (partial / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return {name: out / place for name, place in names.items()}
@@ -132,15 +135,13 @@ def _card(
     arm: Mapping[str, Any],
     trial: Mapping[str, Any],
     tuned: Tuned,
+    written: Written,
     adapters: Mapping[str, Path],
 ) -> str:
     """The model card."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    network = tuned.model.network
-    base = {name for name, _ in network.named_parameters()}
-    transformers_knows = hasattr(network, "save_pretrained")
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         r=results,
@@ -149,8 +150,8 @@ def _card(
         recipe=str(tuned.recipe),
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},
-        of_base=transformers_knows and bool(base & set(tuned.applied.parameters)),
-        network=type(network).__name__,
+        weights=written.weights.name if written.weights else "",
+        network=written.network,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import BlipForQuestionAnswering
+from transformers import BlipForQuestionAnswering, LlavaForConditionalGeneration
 
 from tests.trainables import made_llava
 from trainables import adapter, recipe, tuned
@@ -19,6 +19,7 @@ from trainables.data.images import load_images
 from trainables.errors import BadInput
 from trainables.fork import fork
 from trainables.models import blip, llava
+from trainables.models.llava import Llava
 from trainables.recipe import Recipe
 from trainables.tuned import Description, Tuned
 from trainables.workload import TINY
@@ -85,8 +86,10 @@ def test_peft_alone_gives_the_same_answers(name: str, tmp_path: Path, image: Pat
     slots, adapters = RECIPES[name]
     before = moved(slots)
     before.save(tmp_path)
-    places = adapter.write(before, tmp_path)
+    written = adapter.write(before, tmp_path)
+    places = written.adapters
     assert list(places) == adapters
+    assert written.network == ("" if name == "virtual tokens" else "BlipForQuestionAnswering")
     if name == "virtual tokens":
         return  # they are no form of peft's: only ours
     network = blip.load(TINY).network
@@ -133,13 +136,10 @@ def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
         tuned.load(tmp_path / "nowhere")
 
 
-def test_a_llava_comes_back_in_our_form_alone(tmp_path: Path, image: Path) -> None:
-    """Its parts have names of their own, so peft could not put an adapter into transformers'."""
-    base = made_llava.write(tmp_path / "base")
-    model = llava.load(base, 48)
-    plain = Recipe.of(
-        {slot: {"method": "lora", "everywhere": True} for slot in model.slots}
-    ).plain()
+def moved_llava(base: Path, slots: dict[str, dict[str, Any]], image_size: int | None) -> Tuned:
+    """The model of a folder with a recipe, its trained values moved."""
+    model = llava.load(base, image_size)
+    plain = Recipe.of(slots).plain()
     applied = recipe.apply(Recipe.of(plain), model, fork(model.network), seed=3)
     described = Description(
         model=str(base),
@@ -147,14 +147,75 @@ def test_a_llava_comes_back_in_our_form_alone(tmp_path: Path, image: Path) -> No
         recipe=plain,
         seed=3,
         precision="fp32",
-        image_size=48,
+        image_size=image_size,
         answer_tokens=4,
         beams=2,
     )
     weights = {name: p.detach() + 0.5 for name, p in applied.parameters.items()}
-    before = tuned.build(described, weights)
+    return tuned.build(described, weights)
+
+
+def test_a_llava_comes_back_as_it_was(tmp_path: Path, image: Path) -> None:
+    base = made_llava.write(tmp_path / "base")
+    everywhere = {slot: {"method": "lora", "everywhere": True} for slot in Llava.slots}
+    before = moved_llava(base, everywhere, 48)
     before.save(tmp_path)
-    assert adapter.write(before, tmp_path) == {}
     after = tuned.load(tmp_path)
-    assert after.described == described and after.model.image_size == 48
+    assert after.described == before.described and after.model.image_size == 48
     assert after.answers(image, QUESTIONS) == before.answers(image, QUESTIONS)
+
+
+LLAVA_RECIPES = {
+    "lora": ({"vision": LORA, "decoder": LORA}, ["default"], None),
+    "ia3": ({"decoder": {"method": "ia3"}}, ["default"], None),
+    "full connector, lora decoder": (
+        {"connector": {"method": "full"}, "decoder": LORA},
+        ["default"],
+        adapter.BASE,
+    ),
+    "layernorm": ({"decoder": {"method": "layernorm"}}, [], adapter.BASE),
+}
+
+
+@pytest.mark.parametrize("name", LLAVA_RECIPES)
+def test_transformers_and_peft_alone_have_the_llava(name: str, tmp_path: Path, image: Path) -> None:
+    """Though its parts have names of their own here."""
+    slots, adapters, weights = LLAVA_RECIPES[name]
+    folder = made_llava.write(tmp_path / "base", "mistral")
+    before = moved_llava(folder, slots, None)
+    before.save(tmp_path)
+    written = adapter.write(before, tmp_path)
+    assert written.network == "LlavaForConditionalGeneration"
+    assert list(written.adapters) == adapters
+    assert (written.weights.name if written.weights else None) == weights
+    base: Any = LlavaForConditionalGeneration.from_pretrained(folder)
+    if weights:
+        left = base.load_state_dict(load_file(tmp_path / weights), strict=False)
+        assert not left.unexpected_keys
+    whole = PeftModel.from_pretrained(base, tmp_path) if adapters else base
+    said = set()
+    for question in QUESTIONS:
+        row = before.model.tokenize(question=question, answer="", image=0)
+        batch = before.model.collate([row], load_images([image], before.model.image_size))
+        tokens = whole.generate(
+            input_ids=batch.question_BQ,
+            attention_mask=batch.question_mask_BQ,
+            pixel_values=batch.pixels_UCSS,
+            max_new_tokens=4,
+            num_beams=2,
+            do_sample=False,
+        )[0, batch.question_BQ.shape[1] :]
+        answer = before.model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert [answer] == before.answers(image, [question])
+        said.add(answer)
+    untouched = tuned.Tuned(**{**vars(before), "network": before.model.network})
+    assert [untouched.answers(image, [q]) for q in QUESTIONS] != [
+        before.answers(image, [q]) for q in QUESTIONS
+    ]
+
+
+def test_a_connector_that_transformers_lacks_stays_in_our_form(tmp_path: Path) -> None:
+    base = made_llava.write(tmp_path / "base", mm_projector_type="linear")
+    before = moved_llava(base, {"decoder": LORA}, None)
+    assert adapter.write(before, tmp_path) == adapter.NOTHING
+    assert not (tmp_path / "adapter_config.json").exists()

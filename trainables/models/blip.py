@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
+from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering, PreTrainedModel
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
@@ -180,6 +180,15 @@ class Blip:
             do_sample=False,
         )
         return [str(s) for s in self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)]
+
+    def to_transformers(self, network: nn.Module) -> PreTrainedModel:
+        """Its network is transformers'."""
+        assert isinstance(network, PreTrainedModel)
+        return network
+
+    def from_transformers(self, network: PreTrainedModel) -> nn.Module:
+        """As it is."""
+        return network
 
     def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
         """Shape (U, T, D): the tokens of each image."""

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 ROLES = (
     "norm",  # LayerNorm, RMSNorm
@@ -203,6 +204,13 @@ class Model(Structure, Protocol):
     ) -> list[str]:
         """B generated answers of at most ``tokens``; like the losses they do not depend on the
         batch. Greedy, or by a search with several ``beams``."""
+
+    def to_transformers(self, network: nn.Module) -> PreTrainedModel | None:
+        """A fork of the base as transformers has it, of the same modules; None if it has no such
+        network. The fork is of no other use afterwards."""
+
+    def from_transformers(self, network: PreTrainedModel) -> nn.Module:
+        """Inverse of ``to_transformers``."""
 
 
 def slot(model: Structure, network: nn.Module, name: str) -> Slot:

@@ -20,7 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+    PreTrainedModel,
+)
 from transformers.models.clip import modeling_clip as clip
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -236,6 +244,17 @@ class Llava:
         )
         said = self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)
         return [answer.strip() for answer in said]
+
+    def to_transformers(self, network: nn.Module) -> PreTrainedModel | None:
+        """The parts put together again, unless its connector is one that transformers lacks."""
+        assert isinstance(network, Parts)
+        one_layer = isinstance(network.multi_modal_projector, OneLayer)
+        return None if one_layer else network.whole()
+
+    def from_transformers(self, network: PreTrainedModel) -> nn.Module:
+        """Its parts."""
+        assert isinstance(network, LlavaForConditionalGeneration)
+        return Parts(network).eval()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
