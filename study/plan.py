@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         space = spaces.load(given.space)
         from trainables.workload import skeleton_of
 
-        model = skeleton_of(given.model, given.image_size)
+        model = skeleton_of(given.model, given.image_size, given.precision)
         applied = arms(space, model)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from study.tracking import Tracking
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
-    from trainables.workload import Workload
+    from trainables.workload import Workload, WorkloadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     from trainables.workload import Workload
 
     dataset, _, audited = _read(settings)
-    workload = Workload.load(settings.workload, dataset)
+    workload = Workload.load(_workload(settings), dataset)
     concurrency = place.concurrency or os.cpu_count() or 1
     _plan(settings, space, place.name, workload, audited, concurrency).show(console)
 
@@ -212,7 +212,14 @@ def _read(settings: Settings) -> tuple[Dataset, dict[str, Dataset], Audit]:
 def _load(settings: Settings, dataset: Dataset) -> Workload:
     from trainables.workload import Workload
 
-    return Workload.load(settings.workload, dataset)
+    return Workload.load(_workload(settings), dataset)
+
+
+def _workload(settings: Settings) -> WorkloadConfig:
+    """For trials in the precision that this machine finds right, on whatever machine they run."""
+    from trainables import engine
+
+    return replace(settings.workload, precision=engine.resolve_precision(settings.precision))
 
 
 def _hosts(settings: Settings, place: Place) -> Hosts:
@@ -222,14 +229,15 @@ def _hosts(settings: Settings, place: Place) -> Hosts:
     from study.hosts import Hosts, devices
     from trainables import engine
 
+    workload = _workload(settings)
     tune.connect(place.address)
     divided = devices(place.concurrency, shared=place.address is not None)
     config = HostConfig(
-        workload=settings.workload,
+        workload=workload,
         others=settings.others,
         shelf=place.shelf,
         deepspeed=engine.resolve(settings.deepspeed),
-        precision=engine.resolve_precision(settings.precision),
+        precision=workload.precision,
         label_smoothing=settings.label_smoothing,
         places=divided.places,
     )

@@ -101,7 +101,7 @@ def build(described: Description, weights: Mapping[str, Tensor]) -> Tuned:
     """
     family, path = workload.family_of(described.model)
     module = registry.find("model family", *registry.FAMILIES, family)
-    model: Model = module.load(path, described.image_size)
+    model: Model = module.load(path, described.image_size, described.precision)
     if model.digest != described.digest:
         raise BadInput(
             f"model {described.model} is not the one that was tuned (its digest is "

@@ -42,6 +42,8 @@ class WorkloadConfig:
     """Pixels a side; None: as the model has it."""
     beams: int | None = None
     """Of the search for an answer; None: as the model has it."""
+    precision: str = "fp32"
+    """That trials compute in, ``fp32`` or ``bf16``; it decides how a family holds its weights."""
 
     def check(self) -> None:
         """Look at names and folders, without loading anything.
@@ -96,16 +98,22 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(
             f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
         )
-    family = str(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
+    said = json.loads(config.read_text(encoding="utf-8"))
+    if "mm_vision_tower" in said:
+        raise BadInput(
+            f"{path} is in the layout of LLaVA's authors; convert it: "
+            f"python -m trainables.models.convert_llava {model} --out DIR"
+        )
+    family = str(said.get("model_type"))
     known = registry.names(*registry.FAMILIES)
     if family not in known:
         raise BadInput(f"{config} is of family {family!r}; there are: {', '.join(known)}")
     return family, path
 
 
-def skeleton_of(model: str, image_size: int | None = None) -> Skeleton:
+def skeleton_of(model: str, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
     """The structure of a preset, of ``tiny`` or of a folder's model, without weights; for images of
-    another size than its own, if one is given.
+    another size than its own, if one is given, and held as for trials in ``precision``.
 
     Raises:
         BadInput: it is none of them.
@@ -119,7 +127,7 @@ def skeleton_of(model: str, image_size: int | None = None) -> Skeleton:
     else:
         raise unknown("model", model, ("tiny", *presets, "a folder that has a config.json"))
     found: Skeleton = registry.find("model family", *registry.FAMILIES, family).skeleton(
-        source, image_size
+        source, image_size, precision
     )
     return found
 
@@ -159,7 +167,7 @@ class Workload:
         dataset = dataset or config.dataset()
         family, path = family_of(config.model)
         module = registry.find("model family", *registry.FAMILIES, family)
-        model: Model = module.load(path, config.image_size)
+        model: Model = module.load(path, config.image_size, config.precision)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.network.to(device)
         loaded = cls.of(model, dataset, device, progress)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -239,8 +240,10 @@ def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> Non
 
 
 def test_a_whole_study_with_a_llava(tmp_path: Path) -> None:
-    model = made_llava.write(tmp_path / "model", "mistral", mm_projector_type="linear")
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
+    """As the large ones are run: its base in the bf16 of its checkpoint."""
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "mm_projector_type": "linear"}
+    model = made_llava.write(tmp_path / "model", "mistral", **settings)
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1", "--precision", "bf16")
     shown = launch(tmp_path, "--space", "smoke", "--model", str(model), *budget, "--name", "llava")
     assert "connector frozen (no norm)" in " ".join(shown.split())
     found = results(tmp_path, "llava")

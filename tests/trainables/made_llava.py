@@ -49,12 +49,13 @@ def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> AsPubl
     return AsPublished(config)
 
 
-def words_tokenizer(words: Sequence[str]) -> Any:
-    """WordPiece; no token but the end for padding, as LLaMA has it."""
+def words_tokenizer(words: Sequence[str], *, image: bool = True) -> Any:
+    """WordPiece; no token but the end for padding, as LLaMA has it; the image's is the last."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    pieces = dict.fromkeys(["<unk>", "<s>", "</s>", *words, "user", ":", "assistant", "<image>"])
+    special = ["<image>"] if image else []
+    pieces = dict.fromkeys(["<unk>", "<s>", "</s>", *words, "user", ":", "assistant", *special])
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -68,7 +69,7 @@ def words_tokenizer(words: Sequence[str]) -> Any:
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
-        extra_special_tokens=["<image>"],
+        extra_special_tokens=special,
     )
 
 
@@ -79,9 +80,12 @@ def small_llava(words: Sequence[str], decoder: str = "llama", **settings: Any) -
     return Llava(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)
 
 
-def write(folder: Path, decoder: str = "llama", **settings: Any) -> Path:
-    """A model folder; its words are those of ``tiny``, so that nothing is unknown."""
+def write(
+    folder: Path, decoder: str = "llama", dtype: torch.dtype = torch.float32, **settings: Any
+) -> Path:
+    """A model folder, its weights in ``dtype``; its words are those of ``tiny``, so that nothing is
+    unknown."""
     tokenizer = words_tokenizer(vocabulary())
-    published(tokenizer, decoder, **settings).save_pretrained(folder)
+    published(tokenizer, decoder, **settings).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -69,13 +69,14 @@ class Parts(nn.Module):
     def whole(self) -> LlavaForConditionalGeneration:
         """What was published, of the same modules; the parts are of no use afterwards."""
         with torch.device("meta"):
-            published = LlavaForConditionalGeneration(self.config)  # type: ignore[no-untyped-call]
+            published: Any = LlavaForConditionalGeneration(self.config)
         tower: Any = self.vision_tower
         unread: Any = self.unread
         tower.encoder.layers = nn.ModuleList([*tower.encoder.layers, *unread["layers"]])
         tower.post_layernorm = unread["post_layernorm"]
-        model: Any = published.model
+        model = published.model
         model.vision_tower, model.multi_modal_projector = tower, self.multi_modal_projector
         decoder: Any = self.language_model
         model.language_model, published.lm_head = decoder.model, decoder.lm_head
-        return published.eval()
+        whole: LlavaForConditionalGeneration = published.eval()
+        return whole

@@ -41,8 +41,10 @@ PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
 MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
 
 
-def load(path: Path, image_size: int | None = None) -> Blip:
-    """Load a model folder, in fp32; for images of another size with interpolated positions.
+def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Blip:
+    """Load a model folder; for images of another size with interpolated positions.
+
+    It is held in fp32 in any ``precision``: a BLIP is small.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
@@ -64,7 +66,9 @@ def load(path: Path, image_size: int | None = None) -> Blip:
     )
 
 
-def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
+def skeleton(
+    source: str | Path, image_size: int | None = None, precision: str = "fp32"
+) -> Skeleton:
     """A preset by name, or the model of a folder, without weights."""
     if isinstance(source, Path):
         config = BlipConfig.from_pretrained(source, local_files_only=True)

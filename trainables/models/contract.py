@@ -1,13 +1,14 @@
 """What a model family gives: slots, the roles of their layers, batches, a loss and answers.
 
-A family is one file in this folder that defines ``load(path, image_size) -> Model``; without a size
-images are as large as the folder says. The loaded model is the
-*base*: its tensors are shared by all trials of a process and are never written to. A trial gets a
-fork of the network (``trainables.fork``) and passes it to the methods below.
+A family is one file in this folder that defines ``load(path, image_size, precision) -> Model``;
+without a size images are as large as the folder says. Trials will compute in ``precision``: under
+``bf16`` a family may hold its weights in bf16, under ``fp32`` it holds them in fp32. The loaded
+model is the *base*: its tensors are shared by all trials of a process and are never written to. A
+trial gets a fork of the network (``trainables.fork``) and passes it to the methods below.
 
 A family also defines ``PRESETS``, a dict literal of well-known models of its shape by name, and
-``skeleton(source, image_size) -> Skeleton`` for one of them or for a folder: the network without
-its weights.
+``skeleton(source, image_size, precision) -> Skeleton`` for one of them or for a folder: the network
+without its weights.
 """
 
 from __future__ import annotations

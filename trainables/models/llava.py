@@ -58,6 +58,7 @@ PRESETS = {
         "text_config": {"model_type": "llama", "max_position_embeddings": 2048},
         "vision_config": {**_VIT_L, "image_size": 224},
         "mm_projector_type": "linear",
+        "dtype": "bfloat16",
     },
     "llava-med-v1.5": {
         "text_config": {
@@ -67,14 +68,17 @@ PRESETS = {
             "sliding_window": None,
         },
         "vision_config": {**_VIT_L, "image_size": 336},
+        "dtype": "bfloat16",
     },
 }
 """Name -> what its configuration has other than transformers' defaults, which are a LLaMA-7B, a
 Mistral-7B and a connector of two layers."""
 
 
-def load(path: Path, image_size: int | None = None) -> Llava:
-    """Load a model folder, in fp32; for images of another size with interpolated positions.
+def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Llava:
+    """Load a model folder; for images of another size with interpolated positions.
+
+    See ``_held`` for how it is held.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
@@ -82,8 +86,10 @@ def load(path: Path, image_size: int | None = None) -> Llava:
             image of that size.
     """
     _checkpoint.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
-    _check(LlavaConfig.from_pretrained(path, local_files_only=True), path)
-    network = _checkpoint.read(AsPublished, path, called="LLaVA", dtype=torch.float32)
+    config = LlavaConfig.from_pretrained(path, local_files_only=True)
+    _check(config, path)
+    dtype = _held(config, precision)
+    network = _checkpoint.read(AsPublished, path, called="LLaVA", dtype=dtype)
     if image_size is not None:
         embeddings = network.model.vision_tower.embeddings
         positions_1TD = _clip.positions(embeddings, image_size)
@@ -101,7 +107,9 @@ def load(path: Path, image_size: int | None = None) -> Llava:
     )
 
 
-def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
+def skeleton(
+    source: str | Path, image_size: int | None = None, precision: str = "fp32"
+) -> Skeleton:
     """A preset by name, or the model of a folder, without weights."""
     if isinstance(source, Path):
         config = LlavaConfig.from_pretrained(source, local_files_only=True)
@@ -115,9 +123,17 @@ def skeleton(source: str | Path, image_size: int | None = None) -> Skeleton:
         vision.image_size = image_size
     with torch.device("meta"):
         network = Parts(AsPublished(config)).eval().requires_grad_(False)
+    network.to(_held(config, precision))
     model = Llava(name=name, digest="", network=network, tokenizer=None)
     question_tokens = model.image_tokens + _prompt.AROUND_TOKENS + _prompt.QUESTION_TOKENS
     return Skeleton.of(model, question_tokens=question_tokens)
+
+
+def _held(config: Any, precision: str) -> torch.dtype:
+    """In which type weights lie in memory: bf16 if trials compute in it and they were published in
+    16 bits, since matrix products would round them all the same and 7B in fp32 take 27 GiB."""
+    halves = config.dtype in (torch.bfloat16, torch.float16)
+    return torch.bfloat16 if precision == "bf16" and halves else torch.float32
 
 
 def _check(config: Any, source: object) -> None:

@@ -243,6 +243,29 @@ def test_a_tokenizer_without_the_image_is_refused(tmp_path: Path) -> None:
         llava.load(tmp_path)
 
 
+@pytest.mark.parametrize("published", [torch.bfloat16, torch.float16, torch.float32])
+def test_under_bf16_what_was_published_in_16_bits_stays_so(
+    tmp_path: Path, published: torch.dtype
+) -> None:
+    made_llava.write(tmp_path, dtype=published)
+    expected = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if published == torch.float32:
+        expected["bf16"] = torch.float32
+    losses = {}
+    for precision, dtype in expected.items():
+        model = llava.load(tmp_path, None, precision)
+        assert {p.dtype for p in model.network.parameters()} == {dtype}
+        counted = llava.skeleton(tmp_path, None, precision).network
+        assert {p.dtype for p in counted.parameters()} == {dtype}
+        recipe = Recipe.of({"connector": {"method": "full"}, "decoder": {"method": "layernorm"}})
+        config = TrialConfig(recipe=recipe, lr=1e-3, seed=0, max_examples=96, batch_size=24)
+        trial = Trial(made_up(model), config, precision=precision)
+        assert {p.dtype for p in trial.applied.parameters.values()} == {torch.float32}
+        losses[precision] = [trial.validation_loss(), trial.train(96), trial.validation_loss()]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03)
+    assert losses["fp32"][0] - losses["fp32"][2] > 0.1
+
+
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     made_llava.write(tmp_path)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
