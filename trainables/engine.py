@@ -174,7 +174,7 @@ class DeepSpeed:
     def __init__(self, stage: int, losses: Losses, applied: Applied, weight_decay: float) -> None:
         deepspeed = _deepspeed()
         self.parameters = applied.parameters
-        self.together = stage == 3 and ranks.here().count > 1
+        self.stage, self.together = stage, stage == 3 and ranks.here().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
         usual = nn.functional.linear
         self.engine, *_ = deepspeed.initialize(
@@ -182,6 +182,8 @@ class DeepSpeed:
             optimizer=_adamw(applied, weight_decay),
             config=configuration(stage, losses, applied.parameters),
         )
+        self.borrowed = 0
+        """Weights that layers read which belong to others; see ``_retrace``."""
         # ZeRO-3 replaces it for the whole process and for good; other trials must not notice.
         self.linear, nn.functional.linear = nn.functional.linear, usual
         weakref.finalize(self, _release, self.engine).atexit = False
@@ -196,11 +198,28 @@ class DeepSpeed:
                 loss: Tensor = self.engine(piece).sum() / _questions(pieces)
             finally:
                 nn.functional.linear = usual
+            if self.stage == 3:
+                self._retrace()
             self.engine.backward(loss)
             mean += loss.detach()
         _set_lr(self.engine.optimizer, lr)
         self.engine.step()
         return ranks.total(mean) / ranks.here().count
+
+    def _retrace(self) -> None:
+        """Let ZeRO-3 note anew in which order layers run, if what they fetch has changed.
+
+        A layer that looks at another's weight, as LoRA's do to learn its type, is put down for it
+        when it first finds it released: in any pass, the second after a restore, say. The order
+        that was noted before lacks it, and DeepSpeed would stop with a tracing error.
+        """
+        modules = self.engine.module.modules()
+        borrowed = sum(len(getattr(module, "_external_params", ())) for module in modules)
+        if borrowed != self.borrowed:
+            self.borrowed = borrowed
+            coordinator = self.engine.optimizer.parameter_offload.get_param_coordinator()
+            if not coordinator.is_invalid_trace():
+                coordinator._invalidate_trace()
 
     def trained(self) -> dict[str, Tensor]:
         with self.gathered(list(self.parameters.values())):

@@ -73,9 +73,7 @@ def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.deepspeed
 def test_deepspeed_on_two_workers(tmp_path: Path) -> None:
-    """ZeRO-3 is not among them yet: with adapters, in pieces and on two workers, its backward pass
-    meets layers in another order than it noted in the first step, and it refuses to go on."""
-    compare("0,1,2", tmp_path)
+    compare("0,1,2,3", tmp_path)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])
