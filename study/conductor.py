@@ -106,6 +106,10 @@ class Conductor:
         self._tell("started", record)
         return record.spec
 
+    def placed(self, trial_id: str, ran: Mapping[str, str]) -> None:
+        """Take in how a trial is computed."""
+        self.ledger.placed(trial_id, ran)
+
     def reported(self, trial_id: str, rung: Rung) -> bool:
         """Take a report in; True if the trial goes on."""
         record = self.ledger.rung(trial_id, rung)

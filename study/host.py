@@ -1,7 +1,7 @@
 """What holds a device: a long-lived actor with the base model and the data, for trial after trial.
 
 Trials come and go in milliseconds, several at a time on one resident base. Whoever asks for a
-trial's next report waits for it; the lane trains all of them meanwhile, in a thread of its own.
+trial's next report waits for it; the trials train meanwhile, in a thread of their own.
 
 Clients import this module to speak with a host, so what is heavy is imported where it is used.
 """
@@ -9,66 +9,20 @@ Clients import this module to speak with a host, so what is heavy is imported wh
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import queue
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study import checkpoints
-from study.records import Kind, Outcome, TrialSpec
-from study.storage import Shelf
+from study.guests import Guests, HostConfig
+from study.placement import Placement
+from study.records import TrialSpec
 
 if TYPE_CHECKING:
-    from trainables.lane import Arrival
-    from trainables.trial import Trial
-    from trainables.workload import Workload, WorkloadConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostConfig:
-    """What every trial of a study shares."""
-
-    workload: WorkloadConfig
-    others: Mapping[str, WorkloadConfig]
-    """Data that confirmed trials are scored on too."""
-    shelf: Shelf
-    """The study's files."""
-    deepspeed: str
-    """``off`` or a ZeRO stage."""
-    precision: str
-    """``fp32`` or ``bf16``."""
-    label_smoothing: float
-    """In training."""
-    places: int
-    """Trials at a time."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Guest:
-    """A trial on the host."""
-
-    spec: TrialSpec
-    suspect: bool
-    """Its host died, so it trains alone up to its next report: if that kills the host again, it
-    was this trial and none of those beside it."""
-    heard: int = 0
-    """Examples seen at the last report that the study knows of: a kill may lie between."""
-    trial: Trial | None = None
-    reply: Future[dict[str, Any]] | None = None
-    """Whom its next report goes to; None while nobody asks."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """The last one."""
-    seconds: float = 0.0
-    """Device-seconds it took; those of a step that several trials share are divided among them."""
-    peak_gib: float = 0.0
-    """Of the device while it was there: what its neighbours took is in it."""
+    from trainables.workload import Workload
 
 
 class Host:
@@ -76,255 +30,32 @@ class Host:
 
     def __init__(self, config: HostConfig, workload: Workload | None = None) -> None:
         """``workload`` if it was loaded already."""
-        from trainables.lane import Lane
-        from trainables.workload import Workload
-
-        self.config = config
-        self.workload = workload or Workload.load(config.workload)
-        self.others: dict[str, Workload] = {}
-        """Loaded when the first trial is confirmed."""
-        self.lane = Lane(
-            self.workload,
-            deepspeed=config.deepspeed,
-            precision=config.precision,
-            places=config.places,
-        )
-        self.guests: dict[str, Guest] = {}
-        self.training: set[str] = set()
-        """Who is on the way to a rung."""
-        self.waiting: list[Guest] = []
-        """Who would be, but for a suspect, or for want of a place."""
+        self.guests = Guests(config, workload)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="lane", daemon=True).start()
 
     async def advance(
-        self, spec: Mapping[str, Any], *, heard: int, suspect: bool
+        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
     ) -> dict[str, Any]:
         """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
         ``costs``. A trial that is new here goes on from its checkpoint."""
-        reply: Future[dict[str, Any]] = Future()
-        self._orders.put(lambda: self._take(TrialSpec.of(spec), heard, suspect, reply))
+        trial, reply = TrialSpec.of(spec), Future[dict[str, Any]]()
+        self._orders.put(lambda: self.guests.take(trial, placement, heard, suspect, reply))
         return await asyncio.wrap_future(reply)
 
     async def leave(self, trial_id: str) -> None:
         """Forget a trial: it was stopped, or given up."""
-        self._orders.put(lambda: self._forget(trial_id))
+        self._orders.put(lambda: self.guests.forget(trial_id))
 
     async def alive(self) -> None:
         """Answers as soon as the host can take trials."""
 
-    # All that follows runs in the lane's thread.
-
     def _work(self) -> None:
         try:
             while True:
-                while not (self.training and self._orders.empty()):
+                while not (self.guests.training and self._orders.empty()):
                     self._orders.get()()
-                self._step()
+                self.guests.step()
         except BaseException:  # a host that can no longer work must not look as if it did
             traceback.print_exc()
             os._exit(1)
-
-    def _step(self) -> None:
-        """One step of all that train."""
-        from trainables.lane import Arrival
-
-        began = time.perf_counter()
-        try:
-            arrivals = self.lane.step()
-        except Exception as error:  # what the lane does not lay at one trial's door, all bear
-            arrivals = [Arrival(key=k, train_loss=math.nan, error=error) for k in self.training]
-        share = (time.perf_counter() - began) / len(self.training)
-        for trial_id in self.training:
-            self.guests[trial_id].seconds += share
-        for arrival in arrivals:
-            self.training.discard(arrival.key)
-            guest = self.guests[arrival.key]
-            with self._outcomes(guest):
-                self._arrived(guest, arrival)
-        self._admit()
-
-    def _take(
-        self, spec: TrialSpec, heard: int, suspect: bool, reply: Future[dict[str, Any]]
-    ) -> None:
-        """Someone asks for a trial's next report."""
-        if spec.id not in self.guests:
-            self._note_peak()
-            self.guests[spec.id] = Guest(spec=spec, suspect=suspect)
-        guest = self.guests[spec.id]
-        if guest.reply is not None:  # whoever asked before has died
-            guest.reply.cancel()
-        guest.reply, guest.heard = reply, heard
-        if spec.id not in self.training and guest not in self.waiting:
-            self.waiting.append(guest)
-            self._admit()
-
-    def _admit(self) -> None:
-        """Let those who wait go on: all together, a suspect alone."""
-        while (guest := self._next()) is not None:
-            self.waiting.remove(guest)
-            with self._outcomes(guest):
-                self._go_on(guest)
-
-    def _next(self) -> Guest | None:
-        entered = sum(guest.trial is not None for guest in self.guests.values())
-        for guest in self.waiting:
-            if guest.trial is None and entered >= self.config.places:
-                continue  # until one of those that have a place ends
-            alone = guest.suspect or any(self.guests[key].suspect for key in self.training)
-            return None if alone and self.training else guest
-        return None
-
-    def _go_on(self, guest: Guest) -> None:
-        """Tell of a rung that nobody heard of, train to the next, or answer."""
-        if guest.trial is None:
-            with self._timed(guest):
-                self._enter(guest)
-        assert guest.trial is not None
-        seen = guest.trial.examples_seen
-        ahead = [stop for stop in guest.spec.stops if stop > seen]
-        if seen > guest.heard or not ahead:
-            self._reached(guest, guest.report if seen > guest.heard else {})
-        else:
-            self.lane.train_to(guest.spec.id, ahead[0])
-            self.training.add(guest.spec.id)
-
-    def _enter(self, guest: Guest) -> None:
-        from trainables.recipe import Recipe
-        from trainables.trial import TrialConfig
-
-        spec = guest.spec
-        config = TrialConfig(
-            recipe=Recipe.of(spec.recipe),
-            lr=spec.lr,
-            seed=spec.seed,
-            max_examples=spec.max_examples,
-            batch_size=spec.batch_size,
-            label_smoothing=self.config.label_smoothing,
-        )
-        untuned = spec.kind is Kind.UNTUNED
-        restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
-        guest.trial = self.lane.enter(spec.id, config, checkpoint=restored)
-        guest.report = guest.trial.report
-        guest.seconds += guest.report.get("seconds", 0.0)
-
-    def _arrived(self, guest: Guest, arrival: Arrival) -> None:
-        """A trial has trained to its next rung, or failed to."""
-        if arrival.error is not None:
-            raise arrival.error
-        assert guest.trial is not None
-        with self._timed(guest):
-            loss = guest.trial.validation_loss()
-        guest.report = {
-            "train_loss": arrival.train_loss,
-            "validation_loss": loss,
-            "examples_seen": guest.trial.examples_seen,
-            "seconds": guest.seconds,
-            "reported_at": time.time(),
-        }
-        with self._timed(guest):
-            shelf, trial_id = self.config.shelf, guest.spec.id
-            guest.trial.save(checkpoints.path(shelf.folder, trial_id), guest.report)
-            shelf.keep_checkpoint(trial_id)
-        self._reached(guest, guest.report)
-
-    def _reached(self, guest: Guest, report: Mapping[str, Any]) -> None:
-        """Tell of a rung; at the end, answer too."""
-        assert guest.trial is not None
-        guest.suspect = False
-        result: dict[str, Any] = {"rung": dict(report)} if report else {}
-        if all(stop <= guest.trial.examples_seen for stop in guest.spec.stops):
-            with self._timed(guest):
-                scores = self._answer(guest.spec, guest.trial)
-            result |= {"outcome": Outcome.COMPLETE, "scores": scores}
-        self._tell(guest, result)
-
-    def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
-        """Accuracies on validation; if this is not the search, on test and on other data too."""
-        from study.answers import write
-        from trainables.data.scores import score
-
-        asked = {"validation": (self.workload, "validation")}
-        if spec.kind is not Kind.SEARCH:
-            asked["test"] = (self.workload, "test")
-            for name, config in self.config.others.items():
-                if name not in self.others:
-                    self.others[name] = self.workload.on(config.dataset())
-                asked[f"ood.{name}"] = (self.others[name], "test")
-        scores: dict[str, float] = {}
-        for name, (workload, split) in asked.items():
-            examples = workload.dataset.splits()[split]
-            answers = trial.answers(split, workload)
-            shelf = self.config.shelf
-            shelf.keep(write(shelf.folder, spec.id, name, examples, answers))
-            scores |= {f"{name}.{part}": v for part, v in score(examples, answers).items()}
-        return scores
-
-    @contextmanager
-    def _outcomes(self, guest: Guest) -> Iterator[None]:
-        """Whatever goes wrong inside is the trial's outcome."""
-        import torch
-
-        from trainables.trial import Diverged
-
-        try:
-            yield
-        except Diverged as error:
-            self._fail(guest, Outcome.DIVERGED, str(error))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            self._fail(guest, Outcome.OUT_OF_MEMORY, _one_line(error))
-        except Exception as error:  # whatever else a trial does, the study goes on and records it
-            traceback.print_exception(error)
-            memory_lacks = "can't allocate memory" in str(error)  # what torch says on a CPU
-            outcome = Outcome.OUT_OF_MEMORY if memory_lacks else Outcome.FAILED
-            self._fail(guest, outcome, _one_line(error))
-
-    def _fail(self, guest: Guest, outcome: Outcome, error: str) -> None:
-        self._tell(guest, {"outcome": outcome, "error": error})
-
-    def _tell(self, guest: Guest, result: Mapping[str, Any]) -> None:
-        """Send a report to whoever waits for it."""
-        self._note_peak()
-        costs: dict[str, float] = {"seconds": guest.seconds, "peak_memory_gib": guest.peak_gib}
-        if guest.trial is not None:
-            costs["trained_parameters"] = guest.trial.applied.trained_parameters
-            costs["trained_percent"] = guest.trial.applied.trained_percent
-        if "outcome" in result:
-            self._forget(guest.spec.id)
-        reply, guest.reply = guest.reply, None
-        if reply is not None and not reply.cancelled():
-            reply.set_result({"costs": costs, "done": "outcome" in result, **result})
-
-    def _forget(self, trial_id: str) -> None:
-        self._note_peak()
-        guest = self.guests.pop(trial_id, None)
-        if guest is None:
-            return
-        self.training.discard(trial_id)
-        if guest in self.waiting:
-            self.waiting.remove(guest)
-        if guest.trial is not None:
-            self.lane.leave(trial_id)
-        self._admit()
-
-    @contextmanager
-    def _timed(self, guest: Guest) -> Iterator[None]:
-        """What happens inside is on the trial's account alone."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            guest.seconds += time.perf_counter() - began
-
-    def _note_peak(self) -> None:
-        """Put the peak since the last time down to all that were there, and start anew."""
-        from trainables import memory
-
-        peak = memory.peak_gib()
-        for guest in self.guests.values():
-            guest.peak_gib = max(guest.peak_gib, peak)
-        memory.reset_peak()
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]

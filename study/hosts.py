@@ -43,11 +43,14 @@ class Devices:
     """Others use the cluster too."""
 
 
-def devices(concurrency: int | None, *, shared: bool) -> Devices:
+def devices(concurrency: int | None, *, shared: bool, per_trial: int = 1) -> Devices:
     """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
 
+    ``per_trial``: how many of them a trial takes.
+
     Raises:
-        BadInput: more trials at a time than there are places.
+        BadInput: more trials at a time than there are places, or more devices for a trial than
+            there are.
     """
     told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = [node["Resources"] for node in told if node["Alive"]]
@@ -68,16 +71,21 @@ def devices(concurrency: int | None, *, shared: bool) -> Devices:
             "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
             "how many trials may want one: --concurrency N)"
         )
+    kind = "CUDA devices" if gpus else "processors"
+    if not 1 <= per_trial <= units:
+        raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
     places = PLACES_ON_CUDA if gpus else PLACES_ON_CPU
-    most = units * places
+    if per_trial > 1:
+        places = 1
+    most = units // per_trial * places
     if concurrency is not None and not 1 <= concurrency <= most:
-        kind = "CUDA devices" if gpus else "processors"
         each = f", {places} trials each" if places > 1 else ""
+        each += f", {per_trial} for each trial" if per_trial > 1 else ""
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    trials = concurrency or units
-    hosts = min(units, trials)
+    trials = concurrency or units // per_trial
+    hosts = min(units, trials * per_trial)
     # A host is on one node, so it cannot have more than a node has for each device.
     each_node = [
         int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)))
@@ -105,7 +113,10 @@ class Hosts:
         """Name -> host."""
         self.trials: dict[str, str] = {}
         """Trial id -> name of its host."""
-        self._most, self._started = devices.hosts, 0
+        self.most, self._started = devices.hosts, 0
+        """How many there may be; see also ``study.lanes``."""
+        self._broken = 0
+        """Those that could not be started."""
         self._awaited: dict[Any, str] = {}
         """Answer to come -> name, of those that may not live: no trial is given to them."""
         self._idle_since: dict[str, float] = {}
@@ -127,7 +138,7 @@ class Hosts:
         Raises:
             BadInput: no host could be started.
         """
-        return bool(self._free()) or len(self.handles) < self._most
+        return bool(self._free()) or len(self.handles) < self.most - self._broken
 
     def place(self, trial_id: str) -> str:
         """Give a trial to the host with most room; the host's name."""
@@ -159,8 +170,16 @@ class Hosts:
         now = time.monotonic()
         for name, since in list(self._idle_since.items()):
             if all_idle or (self.devices.shared and now - since > IDLE_SECONDS):
-                del self._idle_since[name]
-                ray.kill(self.handles.pop(name))
+                self.end(name)
+
+    def idle(self) -> list[str]:
+        """Names of those that have no trial."""
+        return [name for name in self.handles if not self._load(name)]
+
+    def end(self, name: str) -> None:
+        """End one that has no trial."""
+        self._idle_since.pop(name, None)
+        ray.kill(self.handles.pop(name))
 
     def _start(self) -> str:
         name = f"host-{self._started}"
@@ -189,7 +208,7 @@ class Hosts:
     def _lay_off(self, name: str, error: RayError) -> None:
         """Its start failed, not by the machine's fault: it would again."""
         del self.handles[name]
-        self._most -= 1
+        self._broken += 1
         if not self.handles:
             raise BadInput(f"no host could be started: {str(error).strip().splitlines()[-1]}")
 

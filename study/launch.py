@@ -66,6 +66,7 @@ def _launch(given: argparse.Namespace) -> int:
         tracking_uri=given.tracking_uri or default_uri(storage),
         address=given.address,
         concurrency=given.concurrency,
+        devices_per_trial=given.devices_per_trial,
     )
     # Piped into a file there is no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -121,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(list=False, dry_run=False, storage="studies")
     parser.set_defaults(
-        **dict.fromkeys(("concurrency", "address", "name", "tracking_uri", "resume"))
+        **dict.fromkeys(
+            ("concurrency", "devices_per_trial", "address", "name", "tracking_uri", "resume")
+        )
     )
     what = parser.add_argument_group("what to ask")
     what.add_argument("--list", action="store_true", help="show the spaces and their questions")
@@ -190,6 +193,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="trials at a time [one a device or processor]",
+    )
+    where.add_argument(
+        "--devices-per-trial",
+        type=int,
+        metavar="N",
+        help="train each trial on N devices or processors together, by Ray Train [1]",
     )
     where.add_argument("--address", help="a Ray cluster to join, or 'auto' [start one here]")
     where.add_argument("--deepspeed", metavar="|".join(ENGINES), help="ZeRO stage [auto]")

@@ -103,6 +103,15 @@ class Ledger:
         self._journal.flush()
         self.draws[trial.params["arm"]] += 1
 
+    def placed(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
+        """Note how a trial is computed, or add to what was noted."""
+        record = self.records[trial_id]
+        known, record.ran = record.ran, {**record.ran, **ran}
+        if record.ran != known:
+            self._trials[trial_id].set_user_attr("ran", record.ran)
+            self._journal.flush()
+        return record
+
     def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
         """Note a report. A second report of the same rung, after a restart, is ignored."""
         record = self.records[trial_id]
@@ -172,6 +181,7 @@ class Ledger:
             number=trial.number,
             started_at=attributes["begin"]["started_at"],
             rungs=sorted(rungs, key=lambda rung: rung.examples_seen),
+            ran=attributes.get("ran", {}),
         )
         if "end" in attributes:
             end: dict[str, Any] = attributes["end"]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trainables.errors import BadInput
+
 if TYPE_CHECKING:
     from trainables.footprint import Footprint
 
@@ -62,6 +64,31 @@ class Placement:
     """Predicted bytes of a device, for one trial."""
     reason: str
 
+    @property
+    def engine(self) -> str:
+        """In words."""
+        return "plain" if self.deepspeed == "off" else f"ZeRO-{self.deepspeed}"
+
+    @property
+    def shown(self) -> str:
+        """In a line."""
+        pieces = f" in {self.pieces} pieces" if self.pieces > 1 else ""
+        devices = f"{self.devices} devices" if self.devices > 1 else "1 device"
+        sharing = f", which {self.sharing} trials share" if self.sharing > 1 else ""
+        return (
+            f"{self.lane}, {devices}{sharing}, {self.engine}, {self.micro_batch} questions at once"
+            f"{pieces} ({self.reason})"
+        )
+
+    def plain(self) -> dict[str, str]:
+        """For a trial's record."""
+        return {
+            "lane": self.lane,
+            "devices": str(self.devices),
+            "engine": self.engine,
+            "micro_batch": str(self.micro_batch),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Infeasible:
@@ -86,6 +113,32 @@ def place(predict: Predict, batch_size: int, devices: Devices) -> Placement | In
     """The cheapest way that fits."""
     alone = _on_one(predict, batch_size, devices)
     return alone or _on_several(predict, batch_size, devices)
+
+
+def as_told(
+    *, devices: int, deepspeed: str, batch_size: int, sharing: int, reason: str
+) -> Placement:
+    """Where trials run if nothing is known of memory: on so many devices, in whole batches.
+
+    Raises:
+        BadInput: they cannot share a batch evenly.
+    """
+    if batch_size % devices:
+        even = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        raise BadInput(
+            f"--devices-per-trial {devices} cannot share batches of {batch_size} questions "
+            f"evenly; give one of {', '.join(map(str, even))}"
+        )
+    return Placement(
+        lane="gang" if devices > 1 else "shared" if sharing > 1 else "solo",
+        devices=devices,
+        deepspeed=deepspeed,
+        micro_batch=batch_size // devices,
+        pieces=1,
+        sharing=sharing,
+        peak=0,
+        reason=reason,
+    )
 
 
 # --- 1. One device --------------------------------------------------------------------------------

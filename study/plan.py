@@ -21,7 +21,7 @@ from rich.table import Table
 from search_spaces.declare import Budget, Choice, Range, Space
 from study import predicted, spaces
 from study.conductor import floor
-from study.placement import Devices
+from study.placement import Devices, Placement
 from study.rungs import levels
 from trainables.errors import BadInput
 
@@ -56,6 +56,8 @@ class Plan:
     precision: str
     label_smoothing: float
     concurrency: int
+    placements: Mapping[str, Placement]
+    """Of each arm's trials."""
     seconds: tuple[float, float]
     """Expected, and if no trial were stopped early."""
 
@@ -68,7 +70,6 @@ class Plan:
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
         images = len(self.workload.images_NSSC)
         parameters = sum(p.numel() for p in model.network.parameters())
-        engine = "plain PyTorch" if self.deepspeed == "off" else f"DeepSpeed ZeRO {self.deepspeed}"
         chance = self.majority
         expected, most = (_duration(s) for s in self.seconds)
         console.print(f"[bold]{self.question}[/]")
@@ -104,11 +105,21 @@ class Plan:
         )
         console.print(
             f"  compute  {self.concurrency} at a time on {self.workload.device.type}, "
-            f"{self.precision}, {engine}; about {expected}, at most {most}"
+            f"{self.precision}; about {expected}, at most {most}"
         )
+        for placement, placed in self._placed().items():
+            whose = "all arms" if len(placed) == len(self.arms) else ", ".join(placed)
+            console.print(f"  devices  {whose}: {placement.shown}")
         console.print()
         console.print(_table(self.space, self.arms))
         console.print()
+
+    def _placed(self) -> dict[Placement, list[str]]:
+        """Placement -> the arms that have it."""
+        found: dict[Placement, list[str]] = {}
+        for arm, placement in self.placements.items():
+            found.setdefault(placement, []).append(arm)
+        return found
 
 
 def arms(space: Space, model: Structure) -> dict[str, Applied]:

@@ -118,14 +118,13 @@ def placement_table(arms: Mapping[str, Predicted]) -> Table:
             table.add_row(arm, "[red]none[/]", "", "", "", "", found.reason)
         if not isinstance(found, Placement):
             continue
-        engine = "plain" if found.deepspeed == "off" else f"ZeRO-{found.deepspeed}"
         pieces = f" x {found.pieces}" if found.pieces > 1 else ""
         at_once = f"{found.sharing} a device" if found.sharing > 1 else "1"
         table.add_row(
             arm,
             found.lane,
             str(found.devices),
-            engine,
+            found.engine,
             f"{found.micro_batch}{pieces}",
             at_once,
             found.reason,

@@ -91,6 +91,9 @@ class TrialRecord:
     started_at: float
     """Seconds since 1970."""
     rungs: list[Rung] = field(default_factory=list)
+    ran: dict[str, str] = field(default_factory=dict)
+    """How it is computed, which decides none of its numbers: ``lane``, ``devices``, ``engine``,
+    ``micro_batch``, ..."""
     outcome: Outcome | None = None
     """None while it runs or waits to be run again."""
     ended_at: float | None = None

@@ -23,12 +23,17 @@ from study.storage import Mirror, Shelf
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
-    from study.hosts import Hosts
+    from study.lanes import Lanes
+    from study.placements import Placements
     from study.plan import Plan
     from study.tracking import Tracking
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
     from trainables.workload import Workload, WorkloadConfig
+
+
+GANG_ENGINE = "2"
+"""Of a trial on several devices: the lowest ZeRO stage that saves memory on each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,8 @@ class Place:
     """Of a Ray cluster; None: this machine."""
     concurrency: int | None
     """Trials at a time; None: one a device, or one a processor where there are none."""
+    devices_per_trial: int | None = None
+    """None: as many as a trial needs."""
 
     @property
     def shelf(self) -> Shelf:
@@ -59,7 +66,9 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     dataset, _, audited = _read(settings)
     workload = Workload.load(_workload(settings), dataset)
     concurrency = place.concurrency or os.cpu_count() or 1
-    _plan(settings, space, place.name, workload, audited, concurrency).show(console)
+    placements = _placements(settings, space, place, places=1)
+    plan = _plan(settings, space, place.name, workload, audited, concurrency, placements)
+    plan.show(console)
 
 
 def run(settings: Settings, space: Space, place: Place, console: Console) -> Path:
@@ -85,16 +94,18 @@ def _connected(
     # Ray, MLflow, the model here and the hosts with theirs start side by side.
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         loading = pool.submit(_load, settings, dataset)
-        hosts = _hosts(settings, place)
+        lanes = _lanes(settings, space, place)
         tracking_starts = pool.submit(_track, settings, place)
         workload = loading.result()
-        plan = _plan(settings, space, place.name, workload, audited, hosts.devices.concurrency)
+        plan = _plan(
+            settings, space, place.name, workload, audited, lanes.concurrency, lanes.placements
+        )
         plan.show(console)
         track = tracking_starts.result()
     folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
     try:
         with _only_one(folder):
-            _run(plan, settings, others, folder, mirror, hosts, track, console)
+            _run(plan, settings, others, folder, mirror, lanes, track, console)
     finally:
         track.close()
     return folder
@@ -106,7 +117,7 @@ def _run(
     others: Mapping[str, Dataset],
     folder: Path,
     mirror: Mirror | None,
-    hosts: Hosts,
+    lanes: Lanes,
     track: Tracking,
     console: Console,
 ) -> None:
@@ -136,7 +147,7 @@ def _run(
         conductor = Conductor(rules, ledger, observers)
         progress.watch(conductor)
         if not conductor.done:
-            tune.run(conductor, hosts)
+            tune.run(conductor, lanes)
     if mirror:
         mirror.fetch()
     found = results.collect(
@@ -222,29 +233,63 @@ def _workload(settings: Settings) -> WorkloadConfig:
     return replace(settings.workload, precision=engine.resolve_precision(settings.precision))
 
 
-def _hosts(settings: Settings, place: Place) -> Hosts:
-    """Hosts that begin to load at once: by the time that the plan is shown they are ready."""
+def _lanes(settings: Settings, space: Space, place: Place) -> Lanes:
+    """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
+    ready."""
     from study import tune
-    from study.host import Host, HostConfig
+    from study.gangs import Gangs
+    from study.guests import HostConfig
+    from study.host import Host
     from study.hosts import Hosts, devices
-    from trainables import engine
+    from study.lanes import Lanes
 
     workload = _workload(settings)
     tune.connect(place.address)
-    divided = devices(place.concurrency, shared=place.address is not None)
+    divided = devices(
+        place.concurrency,
+        shared=place.address is not None,
+        per_trial=place.devices_per_trial or 1,
+    )
     config = HostConfig(
         workload=workload,
         others=settings.others,
         shelf=place.shelf,
-        deepspeed=engine.resolve(settings.deepspeed),
         precision=workload.precision,
         label_smoothing=settings.label_smoothing,
         places=divided.places,
     )
-    hosts = Hosts(Host, config, divided)
+    lanes = Lanes(
+        Hosts(Host, config, divided),
+        Gangs(replace(config, places=1), divided),
+        _placements(settings, space, place, places=divided.places),
+    )
     if not (place.storage / place.name / "results.json").exists():
-        hosts.start()  # otherwise the study is over, or nearly
-    return hosts
+        lanes.start()  # otherwise the study is over, or nearly
+    return lanes
+
+
+def _placements(settings: Settings, space: Space, place: Place, *, places: int) -> Placements:
+    """Where the trials of each arm run.
+
+    Raises:
+        BadInput: the devices of a trial cannot share a batch evenly.
+    """
+    from study.placement import as_told
+    from study.placements import Placements
+    from trainables import engine
+
+    devices = place.devices_per_trial or 1
+    kind = engine.resolve(settings.deepspeed)
+    if devices > 1 and settings.deepspeed == "auto":
+        kind = GANG_ENGINE
+    told = as_told(
+        devices=devices,
+        deepspeed=kind,
+        batch_size=settings.budget(space).batch_size,
+        sharing=places,
+        reason="as told" if place.devices_per_trial else "memory is not looked at",
+    )
+    return Placements(dict.fromkeys(space.arms, told), told)
 
 
 def _track(settings: Settings, place: Place) -> Tracking:
@@ -265,6 +310,7 @@ def _plan(
     workload: Workload,
     audited: Audit,
     concurrency: int,
+    placements: Placements,
 ) -> Plan:
     from study import plan
     from trainables import engine
@@ -288,6 +334,7 @@ def _plan(
         precision=precision,
         label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
+        placements=placements.by_arm,
         seconds=plan.seconds(
             space,
             budget,

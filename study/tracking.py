@@ -275,7 +275,7 @@ class Tracking:
             scores = {f"{k}_percent": v for k, v in record.scores.items() if v == v}
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
             metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
-            tags = {"outcome": record.outcome, "error": record.error}
+            tags = {"outcome": record.outcome, "error": record.error, **record.ran}
         self._log(self.runs[spec.id], metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
         if news.ended and record.outcome is not None:
@@ -288,7 +288,7 @@ class Tracking:
             "trial": spec.id,
             "kind": str(spec.kind),
             "arm": spec.arm,
-            "lane": "shared",
+            **record.ran,
         }
         name = f"{spec.arm}-{spec.id}" if spec.kind is Kind.SEARCH else _confirm_name(record)
         start = int(record.started_at * 1000)

@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor
-from study.hosts import Hosts
+from study.lanes import Lanes
 from study.records import Outcome, Rung
 from study.worker import TrialClient
 from trainables.errors import BadInput
@@ -30,9 +30,9 @@ CLIENT_BYTES = 128 * 2**20
 class ConductedSearcher(Searcher):
     """Asks the conductor for trials and tells it how they ended."""
 
-    def __init__(self, conductor: Conductor, hosts: Hosts) -> None:
+    def __init__(self, conductor: Conductor, lanes: Lanes) -> None:
         super().__init__()
-        self.conductor, self.hosts = conductor, hosts
+        self.conductor, self.lanes = conductor, lanes
         self.ids: dict[str, str] = {}
         """Tune's trial id -> ours."""
         self.errors: dict[str, str] = {}
@@ -41,16 +41,20 @@ class ConductedSearcher(Searcher):
     # Ray's own searchers return FINISHED too, which its annotation leaves out.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial; None to be asked again later."""
-        self.hosts.give_back(all_idle=not self.conductor.more)
-        if not self.hosts.room:
-            return None
-        spec = self.conductor.next()
-        if spec is None:
+        self.lanes.give_back(all_idle=not (self.conductor.more or self.lanes.waits))
+        start = self.lanes.next(self.conductor.next)
+        if start is None:
             return Searcher.FINISHED if self.conductor.done else None
+        spec = start.spec
         self.ids[trial_id] = spec.id
-        heard = self.conductor.ledger.records[spec.id].examples_seen
-        host = self.hosts.place(spec.id)
-        return {"trial": spec.plain(), "heard": heard, "host": host, "suspect": False}
+        self.conductor.placed(spec.id, start.placement.plain())
+        return {
+            "trial": spec.plain(),
+            "placement": start.placement,
+            "heard": self.conductor.ledger.records[spec.id].examples_seen,
+            "host": start.host,
+            "suspect": False,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -60,7 +64,7 @@ class ConductedSearcher(Searcher):
         outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
         lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
         ours = self.ids.pop(trial_id)
-        self.hosts.left(ours)
+        self.lanes.left(ours)
         self.conductor.ended(
             ours,
             outcome,
@@ -106,7 +110,7 @@ class ConductedScheduler(FIFOScheduler):
             searcher.errors[trial.trial_id] = said[-1][:500]
         ours = searcher.ids[trial.trial_id]
         heard = searcher.conductor.ledger.records[ours].examples_seen
-        again = {"heard": heard, "host": searcher.hosts.lost(ours), "suspect": True}
+        again = {"heard": heard, "host": searcher.lanes.lost(ours), "suspect": True}
         trial.set_config(trial.config | again)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -142,8 +146,8 @@ def connect(address: str | None) -> None:
         ) from None
 
 
-def run(conductor: Conductor, hosts: Hosts) -> None:
-    """Run the study to its end on these hosts."""
+def run(conductor: Conductor, lanes: Lanes) -> None:
+    """Run the study to its end."""
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -151,7 +155,7 @@ def run(conductor: Conductor, hosts: Hosts) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    searcher = ConductedSearcher(conductor, hosts)
+    searcher = ConductedSearcher(conductor, lanes)
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
@@ -159,7 +163,7 @@ def run(conductor: Conductor, hosts: Hosts) -> None:
                 search_alg=searcher,
                 scheduler=ConductedScheduler(searcher),
                 num_samples=-1,
-                max_concurrent_trials=hosts.devices.concurrency,
+                max_concurrent_trials=lanes.concurrency,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -167,7 +171,7 @@ def run(conductor: Conductor, hosts: Hosts) -> None:
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                # A trial keeps its own checkpoints, in the study's folder: see study.host.
+                # A trial keeps its own checkpoints, in the study's folder: see study.guests.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )

@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.placement import Placement
+
 
 class TrialClient(tune.Trainable):
     """Speaks for one trial after another."""
@@ -22,8 +24,9 @@ class TrialClient(tune.Trainable):
         """Take the next trial; nothing of the one before is kept."""
         self.trial: dict[str, Any] = new_config["trial"]
         self.heard: int = new_config["heard"]
-        """Examples seen at the last report; see ``study.host.Guest``."""
+        """Examples seen at the last report; see ``study.guests.Guest``."""
         self.suspect: bool = new_config["suspect"]
+        self.placement: Placement = new_config["placement"]
         self.host = ray.get_actor(new_config["host"])
         return True
 
@@ -33,7 +36,9 @@ class TrialClient(tune.Trainable):
         Raises:
             RayActorError: the host died; Tune takes the trial up again, on a host that lives.
         """
-        report: Any = self.host.advance.remote(self.trial, heard=self.heard, suspect=self.suspect)
+        report: Any = self.host.advance.remote(
+            self.trial, placement=self.placement, heard=self.heard, suspect=self.suspect
+        )
         result: dict[str, Any] = ray.get(report)
         self.suspect = False
         self.heard = result.get("rung", {}).get("examples_seen", self.heard)

@@ -30,7 +30,7 @@ DOORS = {
     "huggingface_hub": ["trainables/hub.py"],
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "deepspeed": ["trainables/engine.py"],
-    "ray": ["study/tune.py", "study/worker.py", "study/hosts.py", "study/nodes.py"],
+    "ray": [f"study/{room}.py" for room in ("tune", "worker", "hosts", "gang", "gangs", "nodes")],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
     "mlflow": ["study/tracking.py"],
 }

@@ -63,7 +63,6 @@ class Lane:
         self,
         workload: Workload,
         *,
-        deepspeed: str = "off",
         precision: str = "fp32",
         places: int,
         at_once: int | None = None,
@@ -72,7 +71,7 @@ class Lane:
         """``at_once`` is the most trials that share a pass: all, if it is not said. ``progress`` is
         told about frozen features (``trainables.features``) when the first trial that can use them
         enters, if they are not on disk yet."""
-        self.workload, self.deepspeed, self.precision = workload, deepspeed, precision
+        self.workload, self.precision = workload, precision
         self.features = Features(workload, precision=precision, progress=progress)
         self.places = places
         """How many trials it takes at once."""
@@ -83,8 +82,17 @@ class Lane:
         self._at_once = at_once or places
         """How many trials a pass takes: fewer when memory was out."""
 
-    def enter(self, key: str, config: TrialConfig, *, checkpoint: Path | None = None) -> Trial:
-        """Make room for a trial, which goes on from ``checkpoint`` if something was saved there.
+    def enter(
+        self,
+        key: str,
+        config: TrialConfig,
+        *,
+        deepspeed: str = "off",
+        micro_batch: int | None = None,
+        checkpoint: Path | None = None,
+    ) -> Trial:
+        """Make room for a trial, which goes on from ``checkpoint`` if something was saved there;
+        for ``deepspeed`` and ``micro_batch`` see ``Trial``.
 
         Raises:
             BadInput: the recipe does not suit the model.
@@ -94,9 +102,10 @@ class Lane:
         trial = Trial(
             self.workload,
             config,
-            deepspeed=self.deepspeed,
+            deepspeed=deepspeed,
             precision=self.precision,
             features=self.features,
+            micro_batch=micro_batch,
         )
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)

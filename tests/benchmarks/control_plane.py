@@ -27,13 +27,15 @@ from search_spaces.layernorm_vs_lora import SPACE
 from study import tune
 from study.checkpoints import Tidy
 from study.conductor import Conductor, Rules
-from study.hosts import Devices, Hosts
+from study.hosts import Devices
+from study.lanes import Lanes
 from study.ledger import Ledger
+from study.placement import Placement
 from study.records import Outcome, TrialRecord, TrialSpec
 from study.terminal import Progress
 from study.tracking import Tracking
 from study.ui import default_uri
-from tests.study.made_up import loss_of
+from tests.study.made_up import hosts_alone, loss_of
 
 TRIALS = 2000
 SHOWN = (100, 500, 1000, 2000)
@@ -47,7 +49,7 @@ class Instant:
         pass
 
     async def advance(
-        self, plain: Mapping[str, Any], *, heard: int, suspect: bool
+        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
     ) -> dict[str, Any]:
         """The next rung at once."""
         spec = TrialSpec.of(plain)
@@ -117,8 +119,8 @@ def main(arguments: list[str]) -> None:
     clock.time(Conductor, "next", "draw")
     clock.time(Conductor, "reported", "report")
     clock.time(Conductor, "ended", "end")
-    clock.time(Hosts, "place", "hosts")
-    clock.time(Hosts, "left", "hosts")
+    clock.time(Lanes, "next", "hosts")
+    clock.time(Lanes, "left", "hosts")
     tune.connect(None)
     devices = Devices(hosts=2, cpus=1, gpus=0, places=2, concurrency=4, shared=False)
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:
@@ -143,9 +145,9 @@ def main(arguments: list[str]) -> None:
             conductor = Conductor(rules, Ledger(folder), [Tidy(folder), track, progress, clock])
             progress.watch(conductor)
             began = time.perf_counter()
-            hosts = Hosts(Instant, None, devices)
-            hosts.start()
-            tune.run(conductor, hosts)
+            lanes = hosts_alone(Instant, None, devices)
+            lanes.start()
+            tune.run(conductor, lanes)
             searched = time.perf_counter()
         track.finish("made up", {}, [])
         flushed = time.perf_counter() - searched

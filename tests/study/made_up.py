@@ -1,14 +1,22 @@
 """A made-up study: losses from a formula, no model and no Ray."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.conductor import Conductor, Rules
 from study.limits import Limit
+from study.placement import as_told
 from study.records import Outcome, Rung, TrialSpec
+
+if TYPE_CHECKING:
+    from study.hosts import Devices
+    from study.lanes import Lanes
 
 SPACE = Space(
     question="?",
@@ -37,6 +45,17 @@ def rules(
         under=under,
         base="made up",
     )
+
+
+def hosts_alone(actor: type, config: Any, devices: Devices) -> Lanes:
+    """Hosts of made-up trials, which need one device each."""
+    from study.gangs import Gangs
+    from study.hosts import Hosts
+    from study.lanes import Lanes
+    from study.placements import Placements
+
+    told = as_told(devices=1, deepspeed="off", batch_size=32, sharing=devices.places, reason="")
+    return Lanes(Hosts(actor, config, devices), Gangs(config, devices), Placements({}, told))
 
 
 def loss_of(spec: TrialSpec, examples_seen: int) -> float:

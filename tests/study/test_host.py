@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from study import checkpoints
-from study.host import Host, HostConfig
+from study.guests import HostConfig
+from study.host import Host
+from study.placement import as_told
 from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf
 from tests.trainables.conftest import SMALL, made_up
@@ -17,6 +19,7 @@ from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
 STOPS = (8, 16, 24)
+ALONE = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
 Begin = Callable[..., Host]
 
 
@@ -34,7 +37,6 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
             workload=WorkloadConfig(),
             others={},
             shelf=Shelf(shared=tmp_path),
-            deepspeed="off",
             precision="fp32",
             label_smoothing=0.0,
             places=places,
@@ -60,7 +62,7 @@ def spec(method: str = "layernorm", *, lr: float = 1e-2, seed: int = 0) -> Trial
 
 
 async def ask(host: Host, trial: TrialSpec, heard: int = 0, suspect: bool = False) -> Any:
-    return await host.advance(trial.plain(), heard=heard, suspect=suspect)
+    return await host.advance(trial.plain(), placement=ALONE, heard=heard, suspect=suspect)
 
 
 async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict[str, Any]]:
@@ -156,14 +158,14 @@ def test_a_suspect_trains_alone_up_to_its_next_report(
 ) -> None:
     seen: list[tuple[set[str], bool]] = []
     host, suspect, others = begin(places=3), spec(seed=9), [spec(seed=1), spec(seed=2)]
-    step = host._step
+    step = host.guests.step
 
     def watched() -> None:
-        suspects = any(host.guests[key].suspect for key in host.training)
-        seen.append((set(host.training), suspects))
+        suspects = any(host.guests.here[key].suspect for key in host.guests.training)
+        seen.append((set(host.guests.training), suspects))
         step()
 
-    monkeypatch.setattr(host, "_step", watched)
+    monkeypatch.setattr(host.guests, "step", watched)
 
     async def beside() -> None:
         await asyncio.gather(
@@ -179,15 +181,15 @@ def test_trials_beyond_the_places_wait_for_one(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, most = begin(places=2), 0
-    enter = host.lane.enter
+    enter = host.guests.lane.enter
 
     def counted(*arguments: Any, **named: Any) -> Trial:
         nonlocal most
         trial = enter(*arguments, **named)
-        most = max(most, sum(guest.trial is not None for guest in host.guests.values()) + 1)
+        most = max(most, sum(guest.trial is not None for guest in host.guests.here.values()) + 1)
         return trial
 
-    monkeypatch.setattr(host.lane, "enter", counted)
+    monkeypatch.setattr(host.guests.lane, "enter", counted)
 
     async def crowd() -> list[Any]:
         trials = [spec(seed=seed) for seed in range(4)]
@@ -195,7 +197,7 @@ def test_trials_beyond_the_places_wait_for_one(
 
     assert all(r[-1]["outcome"] == Outcome.COMPLETE for r in asyncio.run(crowd()))
     assert most == 2
-    assert not host.guests
+    assert not host.guests.here
 
 
 def test_a_trial_that_was_stopped_gives_its_place_to_the_next(begin: Begin) -> None:

@@ -11,9 +11,10 @@ import ray
 
 from study import tune
 from study.conductor import Conductor
-from study.hosts import Devices, Hosts
+from study.hosts import Devices
+from study.placement import Placement
 from study.records import Outcome, TrialSpec
-from tests.study.made_up import loss_of, rules
+from tests.study.made_up import hosts_alone, loss_of, rules
 
 pytestmark = pytest.mark.long
 
@@ -25,7 +26,7 @@ class MadeUp:
         self.folder = folder
 
     async def advance(
-        self, plain: Mapping[str, Any], *, heard: int, suspect: bool
+        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
     ) -> dict[str, Any]:
         spec = TrialSpec.of(plain)
         with (self.folder / "visits").open("a") as visits:
@@ -65,13 +66,12 @@ def cluster() -> Iterator[None]:
 def play(begin: Callable[..., Conductor], folder: Path) -> Conductor:
     conductor = begin(given=rules(trials=6))
     devices = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
-    hosts = Hosts(MadeUp, folder, devices)
-    hosts.start()
+    lanes = hosts_alone(MadeUp, folder, devices)
+    lanes.start()
     try:
-        tune.run(conductor, hosts)
+        tune.run(conductor, lanes)
     finally:
-        for name in list(hosts.handles):
-            ray.kill(hosts.handles.pop(name))
+        lanes.give_back(all_idle=True)
     return conductor
 
 
