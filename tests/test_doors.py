@@ -29,6 +29,8 @@ DOORS = {
     "transformers": ["trainables/*"],
     "huggingface_hub": ["trainables/hub.py"],
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
+    "spacy": ["trainables/data/observations.py"],
+    "negspacy": ["trainables/data/observations.py"],
     "deepspeed": ["trainables/engine.py"],
     "ray": [f"study/{room}.py" for room in ("tune", "worker", "hosts", "gang", "gangs", "nodes")],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
@@ -36,7 +38,7 @@ DOORS = {
 }
 """Foreign package -> files that may import it."""
 
-HEAVY = ["torch", "transformers", "peft", "deepspeed", "ray", "optuna", "mlflow"]
+HEAVY = ["torch", "transformers", "peft", "spacy", "deepspeed", "ray", "optuna", "mlflow"]
 """Seconds to import: never before it is known that there is something to run."""
 
 

@@ -1,9 +1,10 @@
-"""How reports are scored: by the words they share with what a radiologist wrote.
+"""How reports are scored: by the words they share with what a radiologist wrote, and by the
+observations that both assert.
 
 BLEU, ROUGE-L and CIDEr of ``pycocoevalcap``, with which the literature on report generation counts
 them, after R2Gen's cleaning, so that numbers can be held against published ones. They measure
-wording. Whether a finding is there or denied they do not know: what measures that (CheXbert,
-RadGraph) needs weights of its own, and is not here.
+wording, and do not know whether a finding is asserted or denied: ``trainables.data.observations``
+does, for chest reports, by rules. (CheXbert and RadGraph need weights of their own.)
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MEASURES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+from trainables.data import observations
+
+WORDING = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+MEASURES = (*WORDING, *observations.MEASURES)
 
 
 def clean(report: str) -> str:
@@ -47,7 +51,7 @@ def score(predicted: Sequence[str], reports: Sequence[str]) -> dict[str, float]:
     """``MEASURES`` over all reports, in percent; of CIDEr, whose usual scale ends at 10, too.
 
     BLEU is of the corpus, and CIDEr weighs words by how rare they are in ``reports``: neither is a
-    mean over scores of single reports.
+    mean over scores of single reports. Observations may be nan: no report asserts one.
     """
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -58,4 +62,5 @@ def score(predicted: Sequence[str], reports: Sequence[str]) -> dict[str, float]:
     cider, _ = Cider().compute_score(true, given)
     rouge = np.mean([rouge_l(*pair) for pair in zip(predicted, reports, strict=True)])
     values = (*bleu, rouge, cider)
-    return {name: 100 * float(value) for name, value in zip(MEASURES, values, strict=True)}
+    wording = {name: 100 * float(value) for name, value in zip(WORDING, values, strict=True)}
+    return wording | observations.score(predicted, reports)

@@ -114,6 +114,8 @@ def shown(scores: Mapping[str, float]) -> dict[str, str]:
     """Which measures a table has room for, with their titles: it follows from what was asked."""
     questions = {"overall": "overall %", "open": "open %", "closed": "closed %"}
     written = {"report": "ROUGE-L %", "bleu_4": "BLEU-4 %", "cider": "CIDEr %"}
+    if not math.isnan(scores.get("observations_f1", math.nan)):
+        written["observations_f1"] = "observations F1 %"
     if "cider" not in scores:
         return questions
     only_reports = math.isnan(scores["other"]) and math.isnan(scores["yes_no"])
