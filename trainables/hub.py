@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -64,32 +63,13 @@ def _unpacked(snapshot: Path) -> Path:
         return snapshot
     # A snapshot is named after its content; the folder above it after its dataset.
     name = f"{snapshot.parents[1].name}-{snapshot.name}"
-    places = [folder / "unpacked" for folder in caches.folders()]
-    for place in places:
-        if (place / name).is_dir():
-            return place / name
-    refused = []
-    for place in places:
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as beside:
-                whole = Path(beside) / name
-                _unpack(snapshot, archives, whole)
-                if not (place / name).is_dir():  # another process may have been faster
-                    whole.rename(place / name)
-            return place / name
-        except OSError as error:
-            refused.append(f"{place} ({error.strerror})")
-        except zipfile.BadZipFile as error:
-            raise BadInput(f"an archive in {snapshot} can't be unpacked ({error})") from error
-    raise BadInput(
-        f"the archives in {snapshot} can't be unpacked into {' or '.join(refused)}; make room, or "
-        "set XDG_CACHE_HOME to a folder that has some"
-    )
+    try:
+        return caches.made(Path("unpacked", name), lambda into: _unpack(snapshot, archives, into))
+    except zipfile.BadZipFile as error:
+        raise BadInput(f"an archive in {snapshot} can't be unpacked ({error})") from error
 
 
 def _unpack(snapshot: Path, archives: list[Path], into: Path) -> None:
-    into.mkdir()
     for archive in archives:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(into)  # paths that lead out of it are made to stay inside

@@ -9,6 +9,8 @@ pickle is a list of rows with ``image`` (a file name without ".jpg"), ``question
 Counts: 4,998 images, about 32,800 questions; half of the answers are yes or no, and those are the
 closed ones. Some images occur several times under different names: see the audit.
 
+A copy on the hub in parquet will do too, as flaviagiammarino/path-vqa.
+
 A pickle can run any program when it is read. These come from strangers, so they are read without
 the part that finds classes and functions: only lists, dicts, texts and numbers get in.
 """
@@ -19,7 +21,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from trainables.data import dataset, published
+from trainables.data import dataset, hub_copy, published
 from trainables.data.dataset import Dataset, Example, answer_type_of
 from trainables.errors import BadInput
 
@@ -37,6 +39,10 @@ def load(root: Path | None) -> Dataset:
     if root is None:
         raise dataset.needs_root("path_vqa")
     root = root.absolute()
+    if hub_copy.files(root):
+        root, found = hub_copy.read("path_vqa", root)
+        splits = {split: found.get(split, []) for split in FILES}
+        return dataset.build(name="path_vqa", description=DESCRIPTION, root=root, **splits)
     folder = published.first("path_vqa", root, [f"{folder}qas" for folder in FOLDERS]).parent
     splits = {split: _questions(folder, published_as) for split, published_as in FILES.items()}
     return dataset.build(name="path_vqa", description=DESCRIPTION, root=root, **splits)

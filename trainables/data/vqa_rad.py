@@ -11,6 +11,10 @@ The official split is kept: rows whose ``phrase_type`` starts with "test" are th
 2,248). Be warned that it is by question: nearly all test images are also asked about in training.
 The official release has no validation split; about an eighth of the official training *images*
 become one, so that training and validation share none.
+
+A copy on the hub in parquet will do too (``trainables.data.hub_copy``): that of
+flaviagiammarino/vqa-rad lacks four training questions that were there twice, and its types of
+answers are by yes and no.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainables.data import dataset, published
+from trainables.data import dataset, hub_copy, published
 from trainables.data.dataset import Dataset, Example
 
 DESCRIPTION = "VQA-RAD: 2,248 clinicians' questions about 314 radiology images (official split)"
@@ -36,6 +40,9 @@ def load(root: Path | None) -> Dataset:
     if root is None:
         raise dataset.needs_root("vqa_rad")
     root = root.absolute()
+    if hub_copy.files(root):
+        root, splits = hub_copy.read("vqa_rad", root)
+        return _built(root, splits.get("train", []), splits.get("test", []))
     questions = published.first("vqa_rad", root, QUESTIONS)
     images = published.first("vqa_rad", root, IMAGES)
     rows = published.rows("vqa_rad", questions, published.read_json("vqa_rad", questions))
@@ -44,14 +51,18 @@ def load(root: Path | None) -> Dataset:
         with published.reading("vqa_rad", questions, number):
             is_test = row["phrase_type"].startswith("test")
             official[is_test].append(_example(row, images))
-    train, validation = dataset.carve(official[False], share=VALIDATION_SHARE, salt="vqa_rad")
+    return _built(root, official[False], official[True])
+
+
+def _built(root: Path, official: list[Example], test: list[Example]) -> Dataset:
+    train, validation = dataset.carve(official, share=VALIDATION_SHARE, salt="vqa_rad")
     return dataset.build(
         name="vqa_rad",
         description=DESCRIPTION,
         root=root,
         train=train,
         validation=validation,
-        test=official[True],
+        test=test,
     )
 
 

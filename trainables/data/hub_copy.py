@@ -1,0 +1,99 @@
+"""Datasets as others copied them to Hugging Face's hub: parquet files with the images in them.
+
+Such a folder (flaviagiammarino/vqa-rad and flaviagiammarino/path-vqa are two) holds, itself or in
+``data/``, files like ``train-00000-of-00001-eb8844602202be60.parquet`` with the columns ``image``
+(bytes), ``question`` and ``answer``. They know neither ids nor types of answers: equal bytes are
+one image, questions are numbered, and yes and no are closed. Images are unpacked once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables import caches
+from trainables.data.dataset import Example, answer_type_of
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import AnswerType
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "test": "test"}
+"""How a file's name begins -> the split that it is of."""
+COLUMNS = ("image", "question", "answer")
+ROWS = 64  # read at once: bounds the memory
+
+
+def files(root: Path) -> list[Path]:
+    """The parquet files of a dataset's folder; none, if it is in another layout."""
+    return sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
+
+
+def read(name: str, root: Path) -> tuple[Path, dict[str, list[Example]]]:
+    """A folder with the images, and the examples of each split that there is.
+
+    Raises:
+        BadInput: a file is damaged, of no split, or has other columns; or there is no room for the
+            images.
+    """
+    found = files(root)
+    hashed = hashlib.sha256()
+    for file in found:
+        with file.open("rb") as opened:
+            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+
+    def unpack(folder: Path) -> None:
+        for _, row in _rows(name, found):
+            place = folder / _image_id(row)
+            if not place.exists():
+                place.write_bytes(row["image"]["bytes"])
+
+    images = caches.made(Path("unpacked", f"{name}-{hashed.hexdigest()[:16]}"), unpack)
+    splits: dict[str, list[Example]] = {}
+    for split, row in _rows(name, found):
+        examples = splits.setdefault(split, [])
+        answer_type: AnswerType = answer_type_of(row["answer"])
+        examples.append(
+            Example(
+                question_id=f"{split}-{len(examples) + 1}",
+                image_id=_image_id(row),
+                image=images / _image_id(row),
+                question=row["question"],
+                answer=row["answer"],
+                answer_type=answer_type,
+            )
+        )
+    return images, splits
+
+
+def _rows(name: str, found: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(split, row) of all files."""
+    import pyarrow
+    from pyarrow import parquet
+
+    for file in found:
+        split = SPLITS.get(file.name.split("-")[0])
+        if split is None:
+            raise BadInput(
+                f"{name}: {file} is of no split; a file's name begins with {', '.join(SPLITS)}"
+            )
+        try:
+            opened = parquet.ParquetFile(file)
+            lacking = [column for column in COLUMNS if column not in opened.schema_arrow.names]
+            if lacking:
+                raise BadInput(f"{name}: {file} has no column {', '.join(lacking)}")
+            for batch in opened.iter_batches(batch_size=ROWS, columns=list(COLUMNS)):
+                for row in batch.to_pylist():
+                    if not (row["image"] or {}).get("bytes"):
+                        raise BadInput(f"{name}: {file} has a row without an image's bytes")
+                    yield split, row
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"{name}: {file} can't be read ({reason}); load it anew") from error
+
+
+def _image_id(row: dict[str, Any]) -> str:
+    """Equal images are one."""
+    return hashlib.sha256(row["image"]["bytes"]).hexdigest()[:32]
