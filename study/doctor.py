@@ -27,6 +27,8 @@ FREE_GIB = (2.0, 20.0)
 """Less is a problem; less is a warning."""
 SKEW_SECONDS = (30.0, 2.0)
 """More is a problem; more is a warning."""
+SLOW_SECONDS = 10.0
+"""More for a run in MLflow is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +78,7 @@ def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iter
         yield Finding(what="Ray", said=str(error), todo="start it, or give another --address")
         return
     found = nodes.nodes()
-    cpus, gpus = sum(n.cpus for n in found), sum(n.gpus for n in found)
-    yield Finding(
-        what="Ray",
-        said=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
-        f"{_count(gpus, 'CUDA device')}",
-        todo=""
-        if cpus or gpus
-        else "no trial can run: start workers (a cluster that scales itself starts them when asked:"
-        " give studies --concurrency)",
-        stops=False,
-    )
+    yield _room(found)
     reports = {node: nodes.ask(node, storage) for node in found}
     for node, report in reports.items():
         yield from _node(node, report)
@@ -134,7 +126,23 @@ def _mlflow(storage: str, uri: str | None) -> Finding:
     return Finding(
         what="MLflow",
         said=f"{shown}: a run with a metric and a file came back, {took:.1f} seconds",
-        todo="" if took < 10 else "studies write in the background; still, look at its database",
+        todo=""
+        if took < SLOW_SECONDS
+        else "studies write in the background; still, look at its database",
+        stops=False,
+    )
+
+
+def _room(found: list[Node]) -> Finding:
+    cpus, gpus = sum(n.cpus for n in found), sum(n.gpus for n in found)
+    return Finding(
+        what="Ray",
+        said=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
+        f"{_count(gpus, 'CUDA device')}",
+        todo=""
+        if cpus or gpus
+        else "no trial can run: start workers (a cluster that scales itself starts them when asked:"
+        " give studies --concurrency)",
         stops=False,
     )
 
@@ -180,20 +188,17 @@ def _node(node: Node, report: Report | str) -> Iterator[Finding]:
 def _versions(reports: dict[Node, Report]) -> Iterator[Finding]:
     if not reports:
         return
-    import platform
-    from importlib.metadata import version
+    from study import nodes
 
-    first = next(iter(reports.values())).versions
-    here = {
-        name: platform.python_version() if name == "python" else version(name) for name in first
-    }
+    here = nodes.versions()
     differ = [
         f"{name} is {report.versions[name]} on {node.name} and {here[name]} here"
         for node, report in reports.items()
-        for name in first
+        for name in here
         if report.versions[name] != here[name]
     ]
-    todo = "install constraints.txt everywhere: the same trial gives other numbers otherwise"
+    todo = "the same image or checkout everywhere, and constraints.txt installed: the same trial "
+    todo += "gives other numbers otherwise"
     same = ", ".join(f"{name} {here[name]}" for name in ("python", "torch", "ray"))
     if differ:
         yield from (Finding(what="versions", said=line, todo=todo) for line in differ)
@@ -242,8 +247,8 @@ def _adding(told: list[Node]) -> Iterator[Finding]:
     yield Finding(
         what=kind,
         said=error or "all add up to the same sum",
-        todo=f"set {kind}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that "
-        "no firewall is between them; without it no trial can use several devices"
+        todo=f"set {kind.upper()}_SOCKET_IFNAME to the network between the nodes (ip addr), and "
+        "see that no firewall is between them; without it no trial can use several devices"
         if error
         else "",
         stops=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -43,7 +44,7 @@ class Report:
     """A node, as it knows itself."""
 
     versions: Mapping[str, str]
-    """Of Python and of the packages that numbers depend on."""
+    """See ``versions``."""
     devices: Sequence[str]
     """CUDA devices with their memory."""
     free_gib: Mapping[str, float]
@@ -56,6 +57,21 @@ class Report:
     """Seconds since 1970, by the driver's clock, halfway between question and answer."""
     doubt_seconds: float = field(default=0.0)
     """Half the time between question and answer."""
+
+
+def versions() -> dict[str, str]:
+    """Here, of all that numbers depend on: Python, packages, and this project as it lies here."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
+    root, code = Path(__file__).parents[1], hashlib.sha256()
+    for package in ("search_spaces", "study", "trainables"):
+        for file in sorted((root / package).rglob("*.py")):
+            code.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
+    return found | {"this project's code": code.hexdigest()[:12]}
 
 
 def nodes() -> list[Node]:
@@ -155,12 +171,6 @@ def _last_line(error: BaseException) -> str:
 
 def _report(cuda: bool, storage: str) -> dict[str, Any]:
     began = time.time()
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "none"
     devices = []
     if cuda:
         import torch
@@ -177,7 +187,7 @@ def _report(cuda: bool, storage: str) -> dict[str, Any]:
     except OSError as error:
         home = str(error.strerror)
     return {
-        "versions": versions,
+        "versions": versions(),
         "devices": devices,
         "free_gib": free,
         "home": home,

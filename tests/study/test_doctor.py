@@ -3,12 +3,14 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
-from study import doctor, nodes
+from study import doctor, nodes, tune
 from study.doctor import Finding
 from study.nodes import Node, Report
 
@@ -60,13 +62,39 @@ def test_an_object_store_wants_a_server_for_mlflow() -> None:
     assert found.mark == "problem" and "--tracking-uri" in found.todo
 
 
-def test_other_versions_are_found() -> None:
+def test_a_store_that_cannot_be_written_is_found() -> None:
+    found = doctor._storage("s3://")
+    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.todo
+
+
+def test_a_slow_server_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._mlflow(str(tmp_path), None).mark == "ok"
+    monkeypatch.setattr(doctor, "SLOW_SECONDS", 0.0)
+    found = doctor._mlflow(str(tmp_path), None)
+    assert found.mark == "warning" and "database" in found.todo
+
+
+def test_a_cluster_without_workers_is_told_of() -> None:
+    assert doctor._room([HEAD, WORKER]).mark == "ok"
+    found = doctor._room([HEAD])
+    assert found.mark == "warning" and "start workers" in found.todo
+
+
+def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fine = report()
     assert marks(doctor._versions({HEAD: fine, WORKER: fine})) == [("ok", "versions")]
     other = replace(fine, versions={**fine.versions, "torch": "1.0", "python": "3.9.1"})
     found = list(doctor._versions({HEAD: fine, WORKER: other}))
     assert marks(found) == [("problem", "versions")] * 2
     assert any(f.said.startswith("torch is 1.0 on worker") for f in found)
+    # A node with another checkout.
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "nodes.py").write_text("# of yesterday")
+    monkeypatch.setattr(nodes, "__file__", str(tmp_path / "study" / "nodes.py"))
+    stale = report()
+    monkeypatch.undo()
+    (found,) = doctor._versions({HEAD: fine, WORKER: stale})
+    assert found.mark == "problem" and found.said.startswith("this project's code is ")
 
 
 @pytest.mark.parametrize(
@@ -98,3 +126,28 @@ def test_a_folder_that_is_not_shared_is_found(tmp_path: Path) -> None:
     assert nodes._read(str(tmp_path / "elsewhere"), "t", ["a"]) == ["a"]
     (tmp_path / "file").touch()
     assert "Not a directory" in nodes._write(str(tmp_path / "file"), "t", "a")
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
+    """This machine, twice, in a Ray cluster whose processes are to meet on a network that is not
+    there."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")
+    tune.connect(None)
+    try:
+        yield nodes.nodes() * 2
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.long
+def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
+    (together,) = doctor._adding(pair)
+    assert together.mark == "warning", together.said
+    assert "none0" in together.said and "set GLOO_SOCKET_IFNAME" in together.todo
+    assert doctor._passing(pair, str(tmp_path)).mark == "ok"
+    assert list(tmp_path.iterdir()) == [], "it cleans up"
+    (tmp_path / "file").touch()
+    apart = doctor._passing(pair, str(tmp_path / "file"))
+    assert apart.mark == "problem" and "cannot write" in apart.said
+    assert "mount the same folder" in apart.todo
