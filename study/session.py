@@ -125,6 +125,7 @@ def _run(
     from study.checkpoints import Tidy
     from study.conductor import Conductor, Observer, Rules
     from study.ledger import Ledger
+    from study.records import Kind
     from study.terminal import Progress, show_results
 
     rules = Rules(
@@ -149,7 +150,7 @@ def _run(
         if not conductor.done:
             tune.run(conductor, lanes)
     if mirror:
-        mirror.fetch()
+        mirror.fetch({record.spec.id for record in ledger.of_kind(Kind.CONFIRM)})
     found = results.collect(
         plan.name,
         folder,

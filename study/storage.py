@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,10 +158,14 @@ class Mirror:
             self._dropped.append(record.spec.id)
         self._tell()
 
-    def fetch(self) -> None:
-        """Get what workers have put into the store."""
+    def fetch(self, confirmed: Collection[str]) -> None:
+        """Get what workers have put into the store, once all trials have ended. Checkpoints of
+        others than the confirmed trials are left from drivers that were killed: they go."""
         for key in self.store.listing("answers") + self.store.listing("checkpoints"):
-            if Path(key).name != WHOLE and not (self.folder / key).exists():
+            folder, trial_id = key.split("/")[:2]
+            if folder == "checkpoints" and trial_id not in confirmed:
+                self.store.drop(key)
+            elif Path(key).name != WHOLE and not (self.folder / key).exists():
                 self.store.get(key, self.folder / key)
 
     def _tell(self) -> None:

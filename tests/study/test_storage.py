@@ -130,8 +130,14 @@ def test_a_study_goes_on_elsewhere(
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
         assert (mirror.folder / "pages" / "report.html").read_text() == "<p>"
         assert not (mirror.folder / "answers").exists()
-        mirror.fetch()
+        save(mirror.shelf.fetch_checkpoint("c"), "000000000064", "confirmed")
+        mirror.shelf.keep_checkpoint("c")
+        save(mirror.shelf.fetch_checkpoint("s"), "000000000064", "its driver was killed")
+        mirror.shelf.keep_checkpoint("s")
+        mirror.fetch({"c"})
         assert (mirror.folder / "answers" / "a").read_text() == "yes"
+        assert [f.name for f in (mirror.folder / "checkpoints").iterdir()] == ["c"]
+        assert not mirror.store.listing("checkpoints/s")
 
 
 def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
