@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
@@ -41,6 +42,8 @@ class HostConfig:
     """In training."""
     places: int
     """Trials at a time."""
+    template: Path | None = None
+    """See ``study.template``; None: each host loads for itself."""
 
 
 @dataclass(kw_only=True, eq=False)

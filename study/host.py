@@ -1,14 +1,14 @@
-"""What holds a device: a long-lived actor with the base model and the data, for trial after trial.
+"""What holds a device: long-lived, with the base model and the data, for trial after trial.
 
 Trials come and go in milliseconds, several at a time on one resident base. Whoever asks for a
 trial's next report waits for it; the trials train meanwhile, in a thread of their own.
 
-Clients import this module to speak with a host, so what is heavy is imported where it is used.
+The driver and the actors that speak for hosts import this module, so what is heavy is imported
+where it is used.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import threading
@@ -34,21 +34,18 @@ class Host:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="lane", daemon=True).start()
 
-    async def advance(
+    def ask(
         self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
+    ) -> Future[dict[str, Any]]:
         """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
         ``costs``. A trial that is new here goes on from its checkpoint."""
         trial, reply = TrialSpec.of(spec), Future[dict[str, Any]]()
         self._orders.put(lambda: self.guests.take(trial, placement, heard, suspect, reply))
-        return await asyncio.wrap_future(reply)
+        return reply
 
-    async def leave(self, trial_id: str) -> None:
+    def leave(self, trial_id: str) -> None:
         """Forget a trial: it was stopped, or given up."""
         self._orders.put(lambda: self.guests.forget(trial_id))
-
-    async def alive(self) -> None:
-        """Answers as soon as the host can take trials."""
 
     def _work(self) -> None:
         try:

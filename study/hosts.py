@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -41,6 +42,27 @@ class Devices:
     """Trials at a time."""
     shared: bool
     """Others use the cluster too."""
+
+
+def connect(address: str | None) -> None:
+    """Join the Ray cluster at ``address``, or start one on this machine.
+
+    Raises:
+        BadInput: there is no cluster at that address.
+    """
+    # Ray's own lines are for its developers; what a trial's process has to say is in its outcome.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
+            "(a cluster with token authentication wants RAY_AUTH_MODE=token here too)"
+        ) from None
 
 
 def devices(concurrency: int | None, *, shared: bool, per_trial: int = 1) -> Devices:
@@ -106,7 +128,7 @@ class Hosts:
     """Starts hosts, and knows which trial is where."""
 
     def __init__(self, actor: type, config: Any, devices: Devices) -> None:
-        """``actor`` is ``study.host.Host``, made with ``config``."""
+        """``actor`` is ``study.actor.HostActor``, made with ``config``."""
         self.devices, self.config = devices, config
         self.actor: ActorClass[Any] = ray.remote(actor)
         self.handles: dict[str, Any] = {}
@@ -120,6 +142,8 @@ class Hosts:
         self._awaited: dict[Any, str] = {}
         """Answer to come -> name, of those that may not live: no trial is given to them."""
         self._idle_since: dict[str, float] = {}
+        self._clients: list[Any] = []
+        """Tasks that end when there is a process ready for each client."""
 
     def start(self) -> None:
         """Start all of them now, and not one after the other when they are needed."""
@@ -130,6 +154,15 @@ class Hosts:
             name = self._start()
             if number >= max(fits, 1):
                 self._await(name)
+        if not devices.shared:
+            # What a client imports takes a second or two: before anything else has to wait for it.
+            task = ray.remote(num_cpus=0)(import_module)
+            self._clients = [task.remote("study.worker") for _ in range(devices.concurrency)]
+
+    def wait_for_clients(self) -> None:
+        """Until there are processes for them. Tune asks for new ones as often as trials end, so it
+        must not find that none has come yet."""
+        ray.get(self._clients)
 
     @property
     def room(self) -> bool:

@@ -28,10 +28,35 @@ from trainables.errors import BadInput
 if TYPE_CHECKING:
     from study.predicted import Predicted
     from trainables.data.audit import Audit
+    from trainables.data.dataset import Dataset
     from trainables.footprint import BatchShape
     from trainables.models.contract import Skeleton, Structure
-    from trainables.recipe import Applied
+    from trainables.recipe import Applied, Counted
     from trainables.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What was learnt from the loaded model and data: all that a plan needs of them, and small."""
+
+    model: str
+    """Its name."""
+    digest: str
+    """See ``Model.digest``."""
+    parameters: int
+    image_size: int
+    """Pixels a side."""
+    slots: tuple[str, ...]
+    images: int
+    answer_tokens: int
+    beams: int
+    """See ``Workload``."""
+    device: str
+    """Type of the device."""
+    arms: Mapping[str, Counted]
+    """Arm -> its recipe at typical values, put into the model."""
+    seconds_an_example: float
+    """Of training, on one device or processor; a mean of arms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +70,10 @@ class Plan:
     seeds: int
     allocate: str
     """See ``settings.ALLOCATE``."""
-    workload: Workload
+    survey: Survey
+    dataset: Dataset
     audit: Audit
     """Of the data."""
-    arms: dict[str, Applied]
-    """Arm -> its recipe at typical values, put into the model."""
     majority: Mapping[str, float]
     """Score of always giving the most frequent answer."""
     deepspeed: str
@@ -58,27 +82,38 @@ class Plan:
     concurrency: int
     placements: Mapping[str, Placement]
     """Of each arm's trials."""
-    seconds: tuple[float, float]
-    """Expected, and if no trial were stopped early."""
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """How long the study takes: as expected, and if no trial were stopped early. Expected is
+        that ``1 / reduction`` of the trials pass each rung."""
+        stops = levels(self.budget)
+        passing = [self.budget.reduction**-i for i in range(len(stops))]
+        legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
+        each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
+        confirmed = len(self.space.arms) * self.seeds * stops[-1]
+        rate = self.survey.seconds_an_example / self.concurrency
+        trials = self.budget.trials
+        return rate * (trials * each + confirmed), rate * (trials * stops[-1] + confirmed)
 
     def show(self, console: Console) -> None:
         """Print it."""
         from trainables.data.scores import shown
 
-        model, data = self.workload.model, self.workload.dataset
+        survey, data = self.survey, self.dataset
         stops = levels(self.budget)
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
-        images = len(self.workload.images_NSSC)
-        parameters = sum(p.numel() for p in model.network.parameters())
         chance = self.majority
         expected, most = (_duration(s) for s in self.seconds)
         console.print(f"[bold]{self.question}[/]")
         console.print(f"  study    {self.name}")
-        console.print(f"  model    {model.name}, {parameters:,} parameters, {model.image_size} px")
-        console.print(f"  data     {data.name}: {splits} questions, {images:,} images")
-        beams = "greedily" if self.workload.beams == 1 else f"with {self.workload.beams} beams"
         console.print(
-            f"  answers  at most {self.workload.answer_tokens} tokens, as 99% of the training "
+            f"  model    {survey.model}, {survey.parameters:,} parameters, {survey.image_size} px"
+        )
+        console.print(f"  data     {data.name}: {splits} questions, {survey.images:,} images")
+        beams = "greedily" if survey.beams == 1 else f"with {survey.beams} beams"
+        console.print(
+            f"  answers  at most {survey.answer_tokens} tokens, as 99% of the training "
             f"answers need (at least 10), written {beams}"
         )
         console.print(
@@ -93,25 +128,25 @@ class Plan:
         for finding in self.audit.findings:
             if finding.severity != "note":
                 console.print(f"           [yellow]{finding.text}[/]")
-        least = floor(self.budget, len(self.arms), self.allocate)
+        least = floor(self.budget, len(survey.arms), self.allocate)
         console.print(
             f"  search   {self.budget.trials} trials, at least {least} an arm; rungs at "
             f"{', '.join(f'{s:,}' for s in stops[:-1]) or 'none'} of {stops[-1]:,} examples, "
             f"1 in {self.budget.reduction} goes on"
         )
         console.print(
-            f"  confirm  {len(self.arms)} arms x {self.seeds} seeds = "
-            f"{len(self.arms) * self.seeds} trainings, scored on test once"
+            f"  confirm  {len(survey.arms)} arms x {self.seeds} seeds = "
+            f"{len(survey.arms) * self.seeds} trainings, scored on test once"
         )
         console.print(
-            f"  compute  {self.concurrency} at a time on {self.workload.device.type}, "
+            f"  compute  {self.concurrency} at a time on {survey.device}, "
             f"{self.precision}; about {expected}, at most {most}"
         )
         for placement, placed in self._placed().items():
-            whose = "all arms" if len(placed) == len(self.arms) else ", ".join(placed)
+            whose = "all arms" if len(placed) == len(survey.arms) else ", ".join(placed)
             console.print(f"  devices  {whose}: {placement.shown}")
         console.print()
-        console.print(_table(self.space, self.arms))
+        console.print(_table(self.space, survey.arms))
         console.print()
 
     def _placed(self) -> dict[Placement, list[str]]:
@@ -140,21 +175,45 @@ def arms(space: Space, model: Structure) -> dict[str, Applied]:
     return found
 
 
-def seconds(
+def survey(workload: Workload, space: Space, budget: Budget, *, precision: str) -> Survey:
+    """Look at what was loaded.
+
+    Raises:
+        BadInput: see ``arms``.
+    """
+    from trainables.recipe import Counted
+
+    model, found = workload.model, arms(space, workload.model)
+    counted = {
+        arm: Counted(counts=applied.counts, total_parameters=applied.total_parameters)
+        for arm, applied in found.items()
+    }
+    return Survey(
+        model=model.name,
+        digest=model.digest,
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        image_size=model.image_size,
+        slots=tuple(model.slots),
+        images=len(workload.images_NSSC),
+        answer_tokens=workload.answer_tokens,
+        beams=workload.beams,
+        device=workload.device.type,
+        arms=counted,
+        seconds_an_example=_pace(workload, space, budget, counted, precision),
+    )
+
+
+def _pace(
+    workload: Workload,
     space: Space,
     budget: Budget,
-    workload: Workload,
-    arms: Mapping[str, Applied],
-    *,
-    seeds: int,
-    concurrency: int,
+    arms: Mapping[str, Counted],
     precision: str,
-) -> tuple[float, float]:
-    """How long a study takes on this machine: as expected, and if no trial were stopped.
+) -> float:
+    """Seconds of training an example on this machine.
 
-    Measured: three training steps of the arms that train least, most and in the middle, on one
-    thread; on a CPU in its own time, since hosts start meanwhile. Expected is that
-    ``1 / reduction`` of the trials pass each rung.
+    Measured: a training step of the arms that train least, most and in the middle, on one thread;
+    on a CPU in its own time, since hosts start meanwhile.
     """
     import torch
 
@@ -163,32 +222,22 @@ def seconds(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    stops = levels(budget)
-    passing = [budget.reduction**-i for i in range(len(stops))]
-    legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
-    searched = budget.trials * sum(leg * share for leg, share in zip(legs, passing, strict=True))
-    confirmed = len(space.arms) * seeds * stops[-1]
-    most = budget.trials * stops[-1] + confirmed
     rates = []
     clock = time.thread_time if workload.device.type == "cpu" else time.perf_counter
     order = sorted(arms, key=lambda name: arms[name].trained_parameters)
     for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         plain, _ = spaces.draw(space.arms[name], workload.model.slots, spaces.middle)
-        config = TrialConfig(
-            recipe=Recipe.of(plain),
-            lr=1e-6,
-            seed=0,
-            max_examples=stops[-1],
-            batch_size=budget.batch_size,
-        )
-        trial = Trial(workload, config, precision=precision)
-        trial.train(budget.batch_size)
-        started = clock()
-        trial.train(4 * budget.batch_size)
-        rates.append((clock() - started) / (3 * budget.batch_size))
+        for size in (2, budget.batch_size):  # the first step of a process sets things up
+            config = TrialConfig(
+                recipe=Recipe.of(plain), lr=1e-6, seed=0, max_examples=10**6, batch_size=size
+            )
+            trial = Trial(workload, config, precision=precision)
+            started = clock()
+            trial.step()
+            rate = (clock() - started) / size
+        rates.append(rate)
     torch.set_num_threads(threads)
-    rate = sum(rates) / len(rates) / concurrency
-    return rate * (searched + confirmed), rate * most
+    return sum(rates) / len(rates)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -293,7 +342,7 @@ def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
     )
 
 
-def _row(name: str, applied: Applied, memory: Predicted | None) -> dict[str, Any]:
+def _row(name: str, applied: Counted, memory: Predicted | None) -> dict[str, Any]:
     """An arm as JSON. Percentages are of all parameters, adapters included."""
     row: dict[str, Any] = {
         "arm": name,
@@ -306,7 +355,7 @@ def _row(name: str, applied: Applied, memory: Predicted | None) -> dict[str, Any
     return row | (memory.plain() if memory else {})
 
 
-def _table(space: Space, applied: Mapping[str, Applied]) -> Table:
+def _table(space: Space, applied: Mapping[str, Counted]) -> Table:
     table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in ("arm", "searched", "trains", "parameters", "percent"):
         right = column in ("parameters", "percent")
@@ -323,7 +372,7 @@ def _table(space: Space, applied: Mapping[str, Applied]) -> Table:
     return table
 
 
-def _trains(applied: Applied) -> str:
+def _trains(applied: Counted) -> str:
     """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
     if len({count.tuning for count in applied.counts}) == 1:
         slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)

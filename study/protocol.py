@@ -22,28 +22,32 @@ PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspe
 def base(plan: Plan) -> dict[str, str]:
     """What else than its settings a trial's numbers depend on."""
     return {
-        "model": plan.workload.model.digest,
-        "data": plan.workload.dataset.digest,
+        "model": plan.survey.digest,
+        "data": plan.dataset.digest,
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
         "label_smoothing": str(plan.label_smoothing),
-        "beams": str(plan.workload.beams),
+        "beams": str(plan.survey.beams),
     }
 
 
 def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
     """Settings, budget, model, data, versions, commit and command; see ``results.json``."""
     begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    model, dataset = plan.workload.model, plan.workload.dataset
+    survey, dataset = plan.survey, plan.dataset
     return {
         "settings": asdict(settings),
         "budget": asdict(plan.budget),
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
         "label_smoothing": plan.label_smoothing,
-        "beams": plan.workload.beams,
-        "answer_tokens": plan.workload.answer_tokens,
-        "model": {"name": model.name, "digest": model.digest, "image_size": model.image_size},
+        "beams": survey.beams,
+        "answer_tokens": survey.answer_tokens,
+        "model": {
+            "name": survey.model,
+            "digest": survey.digest,
+            "image_size": survey.image_size,
+        },
         "data": {
             "name": dataset.name,
             "digest": dataset.digest,

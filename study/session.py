@@ -5,11 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from study.lanes import Lanes
     from study.placements import Placements
     from study.plan import Plan
+    from study.template import Template
     from study.tracking import Tracking
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
-    from trainables.workload import Workload, WorkloadConfig
 
 
 GANG_ENGINE = "2"
@@ -61,13 +62,20 @@ class Place:
 
 def show_plan(settings: Settings, space: Space, place: Place, console: Console) -> None:
     """Print what a study would do; nothing is written."""
-    from trainables.workload import Workload
+    from study.template import Template
 
-    dataset, _, audited = _read(settings)
-    workload = Workload.load(_workload(settings), dataset)
-    concurrency = place.concurrency or os.cpu_count() or 1
-    placements = _placements(settings, space, place, places=1)
-    plan = _plan(settings, space, place.name, workload, audited, concurrency, placements)
+    with closing(Template(settings)) as template:
+        data = _read(settings)
+        template.take(data.dataset)
+        plan = _plan(
+            settings,
+            space,
+            place.name,
+            data,
+            template,
+            _placements(settings, space, place, places=1, cuda=template.arithmetic.cuda),
+            concurrency=place.concurrency or os.cpu_count() or 1,
+        )
     plan.show(console)
 
 
@@ -88,26 +96,28 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
 def _connected(
     settings: Settings, space: Space, place: Place, mirror: Mirror | None, console: Console
 ) -> Path:
+    from study.template import Template
+
     tracking.check(place.tracking_uri)
     reach(place.address)
-    dataset, others, audited = _read(settings)
-    # Ray, MLflow, the model here and the hosts with theirs start side by side.
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        loading = pool.submit(_load, settings, dataset)
-        lanes = _lanes(settings, space, place)
+    # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
+    with closing(Template(settings)) as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        data = _read(settings)
+        template.take(data.dataset)
+        pool.submit(importlib.import_module, "study.tune")  # while Ray starts
+        lanes = _lanes(settings, space, place, template)
         tracking_starts = pool.submit(_track, settings, place)
-        workload = loading.result()
         plan = _plan(
-            settings, space, place.name, workload, audited, lanes.concurrency, lanes.placements
+            settings, space, place.name, data, template, lanes.placements, lanes.concurrency
         )
         plan.show(console)
+        folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
         track = tracking_starts.result()
-    folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
-    try:
-        with _only_one(folder):
-            _run(plan, settings, others, folder, mirror, lanes, track, console)
-    finally:
-        track.close()
+        try:
+            with _only_one(folder):
+                _run(plan, settings, data.others, folder, mirror, lanes, track, console)
+        finally:
+            track.close()
     return folder
 
 
@@ -131,7 +141,7 @@ def _run(
     rules = Rules(
         space=plan.space,
         budget=plan.budget,
-        slots=tuple(plan.workload.model.slots),
+        slots=plan.survey.slots,
         seed=settings.seed,
         confirm_seeds=settings.seeds,
         allocate=settings.allocate,
@@ -155,7 +165,7 @@ def _run(
         plan.name,
         folder,
         conductor,
-        plan.workload.dataset,
+        plan.dataset,
         others,
         described,
         margin=settings.margin,
@@ -194,8 +204,20 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read(settings: Settings) -> tuple[Dataset, dict[str, Dataset], Audit]:
-    """The data to train on, other data by name to score on, and what is wrong with the first.
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """What was read from the disk."""
+
+    dataset: Dataset
+    """To train on."""
+    others: Mapping[str, Dataset]
+    """By name: to score on."""
+    audit: Audit
+    """What is wrong with the first."""
+
+
+def _read(settings: Settings) -> _Data:
+    """Read the data.
 
     Raises:
         BadInput: so much of what is scored was trained on that no score would mean anything.
@@ -218,58 +240,48 @@ def _read(settings: Settings) -> tuple[Dataset, dict[str, Dataset], Audit]:
         raise BadInput(
             f"--data {settings.data}: {'; '.join(leaks)}; --allow-leak runs it all the same"
         )
-    return dataset, others, found
+    return _Data(dataset=dataset, others=others, audit=found)
 
 
-def _load(settings: Settings, dataset: Dataset) -> Workload:
-    from trainables.workload import Workload
-
-    return Workload.load(_workload(settings), dataset)
-
-
-def _workload(settings: Settings) -> WorkloadConfig:
-    """For trials in the precision that this machine finds right, on whatever machine they run."""
-    from trainables import engine
-
-    return replace(settings.workload, precision=engine.resolve_precision(settings.precision))
-
-
-def _lanes(settings: Settings, space: Space, place: Place) -> Lanes:
+def _lanes(settings: Settings, space: Space, place: Place, template: Template) -> Lanes:
     """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
     ready."""
-    from study import tune
+    from study.actor import HostActor
     from study.gangs import Gangs
     from study.guests import HostConfig
-    from study.host import Host
-    from study.hosts import Hosts, devices
+    from study.hosts import Hosts, connect, devices
     from study.lanes import Lanes
 
-    workload = _workload(settings)
-    tune.connect(place.address)
+    connect(place.address)
     divided = devices(
         place.concurrency,
         shared=place.address is not None,
         per_trial=place.devices_per_trial or 1,
     )
     config = HostConfig(
-        workload=workload,
+        # In the precision that this machine finds right, on whatever machine a trial runs.
+        workload=replace(settings.workload, precision=template.arithmetic.precision),
         others=settings.others,
         shelf=place.shelf,
-        precision=workload.precision,
+        precision=template.arithmetic.precision,
         label_smoothing=settings.label_smoothing,
         places=divided.places,
+        template=None if divided.gpus else template.socket,
     )
+    cuda = divided.gpus > 0
     lanes = Lanes(
-        Hosts(Host, config, divided),
+        Hosts(HostActor, config, divided),
         Gangs(replace(config, places=1), divided),
-        _placements(settings, space, place, places=divided.places),
+        _placements(settings, space, place, places=divided.places, cuda=cuda),
     )
     if not (place.storage / place.name / "results.json").exists():
         lanes.start()  # otherwise the study is over, or nearly
     return lanes
 
 
-def _placements(settings: Settings, space: Space, place: Place, *, places: int) -> Placements:
+def _placements(
+    settings: Settings, space: Space, place: Place, *, places: int, cuda: bool
+) -> Placements:
     """Where the trials of each arm run.
 
     Raises:
@@ -277,10 +289,9 @@ def _placements(settings: Settings, space: Space, place: Place, *, places: int) 
     """
     from study.placement import as_told
     from study.placements import Placements
-    from trainables import engine
 
     devices = place.devices_per_trial or 1
-    kind = engine.resolve(settings.deepspeed)
+    kind = settings.engine(cuda=cuda, sharing=places > 1)
     if devices > 1 and settings.deepspeed == "auto":
         kind = GANG_ENGINE
     told = as_told(
@@ -308,41 +319,28 @@ def _plan(
     settings: Settings,
     space: Space,
     name: str,
-    workload: Workload,
-    audited: Audit,
-    concurrency: int,
+    data: _Data,
+    template: Template,
     placements: Placements,
+    concurrency: int,
 ) -> Plan:
-    from study import plan
-    from trainables import engine
+    from study.plan import Plan
     from trainables.data.scores import majority_baseline
 
-    precision = engine.resolve_precision(settings.precision)
-    budget = settings.budget(space)
-    arms = plan.arms(space, workload.model)
-    return plan.Plan(
+    return Plan(
         name=name,
         question=space.question,
         space=space,
-        budget=budget,
+        budget=settings.budget(space),
         seeds=settings.seeds,
         allocate=settings.allocate,
-        workload=workload,
-        audit=audited,
-        arms=arms,
-        majority=majority_baseline(workload.dataset.train, workload.dataset.test),
-        deepspeed=engine.resolve(settings.deepspeed),
-        precision=precision,
+        survey=template.survey(),
+        dataset=data.dataset,
+        audit=data.audit,
+        majority=majority_baseline(data.dataset.train, data.dataset.test),
+        deepspeed=placements.untuned.deepspeed,
+        precision=template.arithmetic.precision,
         label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
         placements=placements.by_arm,
-        seconds=plan.seconds(
-            space,
-            budget,
-            workload,
-            arms,
-            seeds=settings.seeds,
-            concurrency=concurrency,
-            precision=precision,
-        ),
     )

@@ -125,6 +125,13 @@ class Settings:
             found[name] = replace(self.workload, data=name, data_root=root)
         return found
 
+    def engine(self, *, cuda: bool, sharing: bool) -> str:
+        """``off`` (plain PyTorch) or a ZeRO stage. ``auto`` is ZeRO 0 for a trial that has a
+        CUDA device to itself; trials that share one share passes too, which DeepSpeed cannot."""
+        if self.deepspeed != "auto":
+            return self.deepspeed
+        return "0" if cuda and not sharing else "off"
+
     def budget(self, space: Space) -> Budget:
         """The space's budget with what the user set."""
         given = {"trials": self.trials, "max_examples": self.max_examples}

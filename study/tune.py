@@ -10,7 +10,6 @@ import os
 import tempfile
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -19,7 +18,6 @@ from study.conductor import Conductor
 from study.lanes import Lanes
 from study.records import Outcome, Rung
 from study.worker import TrialClient
-from trainables.errors import BadInput
 
 RETRIES = 3
 """How often a trial whose host died is taken up again, from its last rung."""
@@ -90,10 +88,21 @@ class ConductedScheduler(FIFOScheduler):
     def __init__(self, searcher: ConductedSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.searcher = searcher
+        self.keeping = False
+        """Clients, see ``on_trial_add``."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing; see ``ConductedSearcher``."""
         return {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Before the first: have Tune keep every client for the trials to come. Left to itself it
+        keeps one of those that nobody waits for at the moment, and starts new ones a moment later.
+        """
+        if not self.keeping:
+            cache, clients = tune_controller._actor_cache, self.searcher.lanes.concurrency
+            cache.increase_max(trial.placement_group_factory, by=clients)
+            self.keeping = True
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a report that is not a trial's last."""
@@ -125,27 +134,6 @@ class ConductedScheduler(FIFOScheduler):
         )
 
 
-def connect(address: str | None) -> None:
-    """Join the Ray cluster at ``address``, or start one on this machine.
-
-    Raises:
-        BadInput: there is no cluster at that address.
-    """
-    # Ray's own lines are for its developers; what a trial's process has to say is in its outcome.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise BadInput(
-            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
-            "(a cluster with token authentication wants RAY_AUTH_MODE=token here too)"
-        ) from None
-
-
 def run(conductor: Conductor, lanes: Lanes) -> None:
     """Run the study to its end."""
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
@@ -156,6 +144,7 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     searcher = ConductedSearcher(conductor, lanes)
+    lanes.hosts.wait_for_clients()
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),

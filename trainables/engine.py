@@ -87,11 +87,6 @@ def start(kind: str, losses: Losses, applied: Applied, weight_decay: float) -> E
     return DeepSpeed(int(kind), losses, applied, weight_decay)
 
 
-def resolve(kind: str) -> str:
-    """``auto`` is ZeRO 0 where there is a CUDA device, plain PyTorch on a CPU."""
-    return ("0" if torch.cuda.is_available() else "off") if kind == "auto" else kind
-
-
 def resolve_precision(precision: str) -> str:
     """``auto`` is bf16 where the device multiplies it fast, fp32 elsewhere."""
     if precision != "auto":

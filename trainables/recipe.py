@@ -115,13 +115,9 @@ class SlotCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied:
-    """A recipe put into a network."""
+class Counted:
+    """What a recipe trains in a model."""
 
-    parameters: dict[str, nn.Parameter]
-    """Name in the network -> what is trained, in fp32."""
-    lr_factors: dict[str, float]
-    """Name in the network -> its learning rate in units of the trial's: mostly 1."""
     counts: tuple[SlotCount, ...]
     total_parameters: int
 
@@ -134,6 +130,16 @@ class Applied:
     def trained_percent(self) -> float:
         """Trained values in percent of all, adapters included (MILE's definition)."""
         return 100 * self.trained_parameters / self.total_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied(Counted):
+    """A recipe put into a network."""
+
+    parameters: dict[str, nn.Parameter]
+    """Name in the network -> what is trained, in fp32."""
+    lr_factors: dict[str, float]
+    """Name in the network -> its learning rate in units of the trial's: mostly 1."""
 
 
 def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> Applied:

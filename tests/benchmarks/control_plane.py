@@ -1,14 +1,16 @@
 """What a study costs besides its trials: real Ray Tune, Optuna, MLflow and files, instant trials.
 
 ``python -m tests.benchmarks.control_plane [TRIALS]``: a search of that many (2,000) trials of
-``layernorm_vs_lora`` on two hosts that answer at once from a formula, four trials at a time.
+``layernorm_vs_lora`` on a host that answers at once from a formula, four trials at a time.
 Milliseconds a trial are those between one trial's end and the next one's, as a mean over a hundred
-trials; the parts are what of it the driver spent where. What runs beside it in other processes and
-threads (clients, MLflow's writer) takes processors, so it is in the whole.
+trials; the parts are what of it the driver's main thread spent where. What runs beside it in other
+processes and threads (clients, MLflow's writer) takes processors, so it is in the whole. The last
+column is the driver's processor time, MLflow's writer included, which neighbours leave alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from search_spaces.layernorm_vs_lora import SPACE
 from study import tune
 from study.checkpoints import Tidy
 from study.conductor import Conductor, Rules
-from study.hosts import Devices
+from study.hosts import Devices, connect
 from study.lanes import Lanes
 from study.ledger import Ledger
 from study.placement import Placement
@@ -43,15 +45,20 @@ PROTOCOL = {"versions": {}, "commit": "", "command": "", "begun": ""}
 
 
 class Instant:
-    """A host whose trials take no time."""
+    """A host whose trials take no time, but the first: as with real ones, none ends before all
+    clients are there."""
 
-    def __init__(self, config: None) -> None:
-        pass
+    def __init__(self, places: int) -> None:
+        self.all_here = asyncio.Barrier(places)
+        self.waiting = places
 
     async def advance(
         self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
     ) -> dict[str, Any]:
         """The next rung at once."""
+        if self.waiting:
+            self.waiting -= 1
+            await self.all_here.wait()
         spec = TrialSpec.of(plain)
         costs = {"seconds": 0.0, "peak_memory_gib": 0.0}
         ahead = [stop for stop in spec.stops if stop > heard]
@@ -80,6 +87,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.worked: list[float] = []
+        """At each end: processor seconds of the driver so far, all its threads."""
         self.parts: list[Counter[str]] = []
         """After each end: seconds so far by part."""
         self.spent: Counter[str] = Counter()
@@ -93,6 +102,7 @@ class Clock:
     def ended(self, record: TrialRecord) -> None:
         """The time."""
         self.ends.append(time.perf_counter())
+        self.worked.append(time.process_time())
         self.parts.append(self.spent.copy())
 
     def time(self, owner: type, method: str, part: str) -> None:
@@ -121,8 +131,8 @@ def main(arguments: list[str]) -> None:
     clock.time(Conductor, "ended", "end")
     clock.time(Lanes, "next", "hosts")
     clock.time(Lanes, "left", "hosts")
-    tune.connect(None)
-    devices = Devices(hosts=2, cpus=1, gpus=0, places=2, concurrency=4, shared=False)
+    connect(None)
+    devices = Devices(hosts=1, cpus=1, gpus=0, places=4, concurrency=4, shared=False)
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:
         folder = Path(storage, "instant")
         folder.mkdir()
@@ -145,7 +155,7 @@ def main(arguments: list[str]) -> None:
             conductor = Conductor(rules, Ledger(folder), [Tidy(folder), track, progress, clock])
             progress.watch(conductor)
             began = time.perf_counter()
-            lanes = hosts_alone(Instant, None, devices)
+            lanes = hosts_alone(Instant, devices.places, devices)
             lanes.start()
             tune.run(conductor, lanes)
             searched = time.perf_counter()
@@ -156,14 +166,16 @@ def main(arguments: list[str]) -> None:
     print(f"{len(clock.ends)} trials with {rungs} reports in {searched - began:.0f} s;", end=" ")
     print(f"MLflow had the rest {flushed:.1f} s later {track.error}")
     names = ("draw", "report", "end", "hosts")
-    print(f"{'after':>8} {'ms a trial':>12}  of it {'  '.join(f'{n:>7}' for n in names)}     Tune")
+    named = "  ".join(f"{name:>7}" for name in (*names, "Tune"))
+    print(f"{'after':>8} {'ms a trial':>12}  of it {named}  processor")
     for shown in (n for n in SHOWN if n <= trials):
         whole = (clock.ends[shown - 1] - clock.ends[shown - 100]) / 99 * 1000
+        worked = (clock.worked[shown - 1] - clock.worked[shown - 100]) / 99 * 1000
         spent = clock.parts[shown - 1] - clock.parts[shown - 100]
         parts = [spent[name] / 99 * 1000 for name in names]
         print(
             f"{shown:8} {whole:12.1f}        {'  '.join(f'{part:7.1f}' for part in parts)}"
-            f"  {whole - sum(parts):7.1f}"
+            f"  {whole - sum(parts):7.1f}  {worked:9.1f}"
         )
 
 

@@ -25,14 +25,19 @@ PACKAGES = ("torch", "transformers", "peft", "ray", "ray.tune", "optuna", "mlflo
 FUNCTIONS = (
     "study.launch:_launch",
     "study.session:_read",
-    "study.session:_load",
     "study.session:_track",
     "study.session:_plan",
-    "study.plan:seconds",
-    "study.tune:connect",
+    "study.template:_load",
+    "study.template:_serve",
+    "study.template:Template.__init__",
+    "study.template:Template.survey",
+    "study.plan:arms",
+    "study.plan:_pace",
+    "study.hosts:connect",
     "study.tune:run",
     "study.ledger:Ledger.__init__",
     "study.hosts:Hosts.__init__",
+    "study.actor:HostActor.__init__",
     "study.host:Host.__init__",
     "study.worker:TrialClient.setup",
     "trainables.workload:Workload.load",
@@ -40,6 +45,14 @@ FUNCTIONS = (
     "trainables.lane:Lane.step",
 )
 STEP = "trainables.lane:Lane.step"
+ROLES = {
+    "study.template:_load": "template",
+    "study.plan:arms": "survey",
+    "study.host:Host": "host",
+    "study.actor:": "actor",
+    "study.worker:": "client",
+}
+"""Beginning of what a process does -> which one it is."""
 TRACER = f"""
 import functools, importlib.machinery, inspect, json, os, sys, time
 
@@ -144,9 +157,9 @@ def main(arguments: list[str]) -> None:
     step = next(event for event in found if event["what"] == STEP)
     roles = {study.pid: "driver"}
     for event in found:
-        role = {"study.host": "host", "study.worker": "client"}.get(event["what"].split(":")[0])
-        if role is not None:
-            roles[event["pid"]] = role
+        for beginning, role in ROLES.items():
+            if event["what"].startswith(beginning):
+                roles[event["pid"]] = role
     print(f"{'began':>7} {'took':>6}  process")
     for event in found:
         role = roles.get(event["pid"])

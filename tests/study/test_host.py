@@ -62,7 +62,8 @@ def spec(method: str = "layernorm", *, lr: float = 1e-2, seed: int = 0) -> Trial
 
 
 async def ask(host: Host, trial: TrialSpec, heard: int = 0, suspect: bool = False) -> Any:
-    return await host.advance(trial.plain(), placement=ALONE, heard=heard, suspect=suspect)
+    reply = host.ask(trial.plain(), placement=ALONE, heard=heard, suspect=suspect)
+    return await asyncio.wrap_future(reply)
 
 
 async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict[str, Any]]:
@@ -207,7 +208,7 @@ def test_a_trial_that_was_stopped_gives_its_place_to_the_next(begin: Begin) -> N
         waits = asyncio.create_task(play(host, spec(seed=1)))
         await asyncio.sleep(0.1)
         assert not waits.done()
-        await host.leave(spec().id)
+        host.leave(spec().id)
         return await waits
 
     assert asyncio.run(stopped())[-1]["outcome"] == Outcome.COMPLETE

@@ -11,7 +11,7 @@ import ray
 
 from study import tune
 from study.conductor import Conductor
-from study.hosts import Devices
+from study.hosts import Devices, connect
 from study.placement import Placement
 from study.records import Outcome, TrialSpec
 from tests.study.made_up import hosts_alone, loss_of, rules
@@ -58,7 +58,7 @@ class MadeUp:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    tune.connect(None)
+    connect(None)
     yield
     ray.shutdown()
 

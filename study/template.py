@@ -1,0 +1,293 @@
+"""One process that loads model and data, for the driver and for the hosts on its machine.
+
+To import torch, transformers and peft and to load a model takes six seconds of a processor, and a
+study has as many hosts as there are processors. So one process does it once, while Ray starts. The
+driver has it look at the model (``study.plan.Survey``) and imports none of that; hosts are forked
+from it: they are there in milliseconds, share the memory of weights and data, and are back as fast
+when one dies. On other machines, and where there is CUDA, which does not outlive a fork, hosts load
+for themselves.
+
+What a fork inherits of threads and locks is of no use to it, so this process has one thread and
+computes nothing. It ends when the driver does, and the hosts that were forked from it end then too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import cached_property
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study import spaces
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from study.guests import HostConfig
+    from study.placement import Placement
+    from study.plan import Survey
+    from study.settings import Settings
+    from trainables.data.dataset import Dataset
+    from trainables.workload import Workload
+
+BACKLOG = 128
+"""Hosts that may ask before the model is loaded."""
+PROCESS = "import sys; from study import template; template.main(sys.argv[1:])"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How this machine computes."""
+
+    precision: str
+    """What the settings' ``precision`` comes to here: ``fp32`` or ``bf16``."""
+    cuda: bool
+    """There is a CUDA device."""
+
+
+# --- 1. The driver's end --------------------------------------------------------------------------
+
+
+class Template:
+    """Starts the process, and asks it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = tempfile.mkdtemp(prefix="template-")  # which nobody else may enter
+        self.socket = Path(self._folder, "socket")
+        """Where hosts ask to be forked."""
+        self._connection, theirs = Pipe()
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.socket))
+            listener.listen(BACKLOG)
+            ends = theirs.fileno(), listener.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROCESS, *map(str, ends)],
+                pass_fds=ends,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # an interruption is the driver's to handle
+            )
+        self._connection.send(settings)
+
+    def take(self, dataset: Dataset) -> None:
+        """Give it the data, which the driver has read."""
+        self._connection.send(dataset)
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """How it computes; to be asked for before the survey."""
+        found: Arithmetic = self._receive()
+        return found
+
+    def survey(self) -> Survey:
+        """What it says of the model and the data.
+
+        Raises:
+            BadInput: they cannot be loaded, or a recipe does not suit the model.
+        """
+        assert self.arithmetic
+        found: Survey = self._receive()
+        return found
+
+    def close(self) -> None:
+        """End it, and the hosts that were forked from it."""
+        self._connection.close()
+        self._process.kill()  # it may be in the middle of an import
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _receive(self) -> Any:
+        try:
+            found = self._connection.recv()
+        except EOFError:
+            raise RuntimeError("the process that loads the model has died") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+# --- 2. The process -------------------------------------------------------------------------------
+
+
+def main(ends: list[str]) -> None:
+    """Load, tell, and fork until the driver has ended."""
+    driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+    try:
+        settings = driver.recv()
+        arithmetic = _arithmetic(settings)
+        driver.send(arithmetic)
+        workload = _load(settings, arithmetic, driver.recv())
+        if arithmetic.cuda:
+            listener.close()
+            driver.send(_survey(settings, workload, arithmetic))
+            return
+    except EOFError:
+        return
+    except Exception as error:
+        driver.send(_sendable(error))
+        return
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy the memory that it looks at
+    if _forked():
+        try:
+            driver.send(_survey(settings, workload, arithmetic))
+        except Exception as error:
+            driver.send(_sendable(error))
+        os._exit(0)
+    while True:
+        ready, _, _ = select.select([driver.fileno(), listener.fileno()], [], [])
+        if driver.fileno() in ready:
+            return
+        end, _ = listener.accept()
+        if _forked():
+            listener.close()
+            driver.close()
+            _serve(end, workload)
+        end.close()
+
+
+def _arithmetic(settings: Settings) -> Arithmetic:
+    import torch
+
+    from trainables import engine
+
+    torch.set_num_threads(1)
+    precision = engine.resolve_precision(settings.precision)
+    return Arithmetic(precision=precision, cuda=torch.cuda.is_available())
+
+
+def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workload:
+    from trainables import lane  # noqa: F401  # what hosts import, so that they have it
+    from trainables.workload import Workload
+
+    config = replace(settings.workload, precision=arithmetic.precision)
+    return Workload.load(config, dataset)
+
+
+def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> Survey:
+    from study import plan
+
+    space = spaces.load(settings.space)
+    budget = settings.budget(space)
+    return plan.survey(workload, space, budget, precision=arithmetic.precision)
+
+
+def _sendable(error: Exception) -> Exception:
+    """What a user can mend as it is; of anything else the traceback."""
+    if isinstance(error, BadInput):
+        return error
+    return RuntimeError("".join(traceback.format_exception(error)))
+
+
+def _forked() -> bool:
+    """Fork; whether this is the new process."""
+    if os.fork():
+        return False
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.platform == "linux":  # elsewhere it ends when nobody is left to talk to
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the template
+    return True
+
+
+def _serve(end: socket.socket, workload: Workload) -> None:
+    """Be a host for whoever asked, until they have ended."""
+    import torch
+
+    from study.host import Host
+
+    _, outputs, _, _ = socket.recv_fds(end, 1, 2)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+        os.close(output)
+    asking = Connection(end.detach())
+    try:
+        config, environment = asking.recv()
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
+        host = Host(config, workload)
+        asking.send(None)
+        while True:
+            number, order = asking.recv()
+            if isinstance(order, str):
+                host.leave(order)
+                continue
+
+            def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
+                # In the host's one thread, so nobody else is sending.
+                asking.send((number, None if reply.cancelled() else reply.result()))
+
+            host.ask(**order).add_done_callback(answer)
+    except (EOFError, OSError):
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+# --- 3. The hosts' end ----------------------------------------------------------------------------
+
+
+class Forked:
+    """A host in a process that was forked from this machine's template; asked like ``Host``."""
+
+    def __init__(self, template: Path, config: HostConfig) -> None:
+        """Wait until it is there.
+
+        Raises:
+            OSError, EOFError: there is no template here, or it does not fork.
+        """
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(template))
+            socket.send_fds(end, [b"."], [1, 2])  # what it prints belongs to this process
+            self._process = Connection(end.detach())
+        self._process.send((config, dict(os.environ)))
+        self._process.recv()
+        self._sending = threading.Lock()
+        self._replies: dict[int, Future[dict[str, Any]]] = {}
+        self._asked = 0
+        threading.Thread(target=self._listen, name="host", daemon=True).start()
+
+    def ask(
+        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> Future[dict[str, Any]]:
+        """See ``Host.ask``."""
+        reply: Future[dict[str, Any]] = Future()
+        with self._sending:
+            self._asked += 1
+            self._replies[self._asked] = reply
+            order = {"spec": spec, "placement": placement, "heard": heard, "suspect": suspect}
+            self._process.send((self._asked, order))
+        return reply
+
+    def leave(self, trial_id: str) -> None:
+        """See ``Host.leave``."""
+        with self._sending:
+            self._process.send((0, trial_id))
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                number, report = self._process.recv()
+                reply = self._replies.pop(number)
+                if report is None:
+                    reply.cancel()
+                else:
+                    reply.set_result(report)
+        finally:  # it has died, and whoever speaks for it must not look as if it lived
+            os._exit(1)

@@ -1,0 +1,163 @@
+"""What a study costs besides its arithmetic: the usual ways against ours, on the same trials.
+
+``python -m tests.benchmarks.study_cost [TRIALS [MAX_EXAMPLES [RAY_TRIALS]]]``: ours runs a study of
+``layernorm_vs_lora``; then the very trials that it drew, each trained as far as it was, are run
+
+* *plain*: one after another in one process that loads the model once (an Optuna loop; what is drawn
+  and stopped is given, which favours it), on all processors;
+* *ray*: by the pattern of Ray's documentation, a Tune function that starts a ``TorchTrainer`` for
+  each trial, whose worker loads model and data. It takes long, so only the first RAY_TRIALS of the
+  search are run; what the table says of it is projected from them by trial.
+
+Efficiency is time in training, validation and answers over wall time and processors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.main_job import children, pss_gib
+from tests.benchmarks.start_up import processor_seconds
+
+SAMPLE_SECONDS = 0.25
+PRECISION = "fp32"
+
+
+def run_trial(workload: Any, trial: dict[str, Any]) -> float:
+    """Train a trial of ``results.json`` as far as it got there; seconds of arithmetic."""
+    from trainables.recipe import Recipe
+    from trainables.trial import Trial, TrialConfig
+
+    config = TrialConfig(
+        recipe=Recipe.of(trial["recipe"]),
+        lr=trial["lr"],
+        seed=trial["seed"],
+        max_examples=trial["max_examples"],
+        batch_size=trial["batch_size"],
+    )
+    running = Trial(workload, config, precision=PRECISION)
+    began = time.perf_counter()
+    for stop in trial["stops"]:
+        running.train(stop)
+        running.validation_loss()
+    if trial["outcome"] == "complete":
+        for split in ("validation", "test") if trial["kind"] != "search" else ("validation",):
+            running.answers(split)
+    return time.perf_counter() - began
+
+
+def plain(trials: list[dict[str, Any]]) -> float:
+    """One after another, the model loaded once."""
+    import torch
+
+    from trainables.workload import Workload, WorkloadConfig
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    workload = Workload.load(WorkloadConfig())
+    return sum(run_trial(workload, trial) for trial in trials)
+
+
+def by_ray(trials: list[dict[str, Any]]) -> float:
+    """A trainer a trial."""
+    import ray
+    from ray import train, tune
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    def loop(trial: dict[str, Any]) -> None:
+        from trainables.workload import Workload, WorkloadConfig
+
+        train.report({"arithmetic": run_trial(Workload.load(WorkloadConfig()), trial)})
+
+    def driver(config: dict[str, Any]) -> None:
+        TorchTrainer(
+            loop,
+            train_loop_config=config["trial"],
+            scaling_config=train.ScalingConfig(num_workers=1),
+            run_config=train.RunConfig(
+                name=config["trial"]["trial"], callbacks=[TuneReportCallback()]
+            ),
+        ).fit()
+
+    ray.init(address="local", log_to_driver=False, logging_level="ERROR")
+    tuner = tune.Tuner(
+        tune.with_resources(driver, {"cpu": 0.01}),
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=max(1, (os.cpu_count() or 1) - 1)),
+        run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp(prefix="ray-")),
+    )
+    return float(sum(result.metrics["arithmetic"] for result in tuner.fit() if result.metrics))
+
+
+def measure(command: list[str]) -> dict[str, float]:
+    """Run a command: wall and processor seconds, and peak memory, of it and all that it starts."""
+    began, peak, spent = time.perf_counter(), 0.0, 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
+        while job.poll() is None:
+            pids = children(job.pid)
+            peak = max(peak, sum(map(pss_gib, pids)))
+            spent = max(spent, processor_seconds(pids))
+            time.sleep(SAMPLE_SECONDS)
+    assert job.returncode == 0, command
+    return {"wall": time.perf_counter() - began, "cpu": spent, "gib": peak}
+
+
+def trials_of(studies: Path) -> list[dict[str, Any]]:
+    """What the study ran, with what it takes to run it again."""
+    from study.ledger import Ledger
+
+    found = []
+    for record in Ledger(studies / "ours").records.values():
+        stops = [rung.examples_seen for rung in record.rungs]
+        trial = record.spec.plain() | {"trial": record.spec.id, "stops": stops}
+        seconds = record.costs.get("seconds", 0.0)
+        found.append(trial | {"outcome": str(record.outcome), "seconds": seconds})
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Run all three and print the table."""
+    trials, examples, few = (int(a) for a in [*arguments, *("8", "640", "2")[len(arguments) :]])
+    here = [sys.executable, "-m", "tests.benchmarks.study_cost"]
+    sides: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
+        budget = ["--trials", str(trials), "--max-examples", str(examples), "--seeds", "1"]
+        ours = [sys.executable, "-m", "study.launch", "--space", "layernorm_vs_lora", *budget]
+        place = ["--storage", folder, "--name", "ours", "--precision", PRECISION]
+        sides["ours"] = measure([*ours, *place])
+        ran = trials_of(Path(folder))
+        sides["ours"]["arithmetic"] = sum(trial["seconds"] for trial in ran)
+        for side, some in {"plain": ran, "ray": [t for t in ran if t["stops"]][:few]}.items():
+            given, told = Path(folder, "trials.json"), Path(folder, "arithmetic")
+            given.write_text(json.dumps(some))
+            sides[side] = measure([*here, side, str(given), str(told)])
+            sides[side]["arithmetic"] = float(told.read_text())
+            for name in ("wall", "cpu", "arithmetic"):
+                sides[side][name] *= len(ran) / len(some)
+    print(f"{len(ran)} trials, {sum(max(t['stops'], default=0) for t in ran):,} examples")
+    print(f"{'':6} {'wall s':>8} {'cpu s':>8} {'GiB':>6} {'trials/h':>9} {'efficiency':>10}")
+    for side, cost in sides.items():
+        busy = cost["arithmetic"] / cost["wall"] / (1 if side == "plain" else os.cpu_count() or 1)
+        print(
+            f"{side:6} {cost['wall']:8.0f} {cost['cpu']:8.0f} {cost['gib']:6.2f} "
+            f"{3600 * len(ran) / cost['wall']:9.0f} {busy:10.2f}"
+        )
+    for side in ("plain", "ray"):
+        for name in ("wall", "cpu"):
+            print(f"{side} / ours, {name}: {sides[side][name] / sides['ours'][name]:.1f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["plain"], ["ray"]):
+        side, given, told = sys.argv[1:]
+        do = {"plain": plain, "ray": by_ray}[side]
+        Path(told).write_text(str(do(json.loads(Path(given).read_text()))))
+    else:
+        main(sys.argv[1:])
