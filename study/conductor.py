@@ -125,10 +125,13 @@ class Conductor:
         costs: Mapping[str, float],
         scores: Mapping[str, float],
         error: str = "",
+        remark: str = "",
     ) -> None:
         """Take the end of a trial in."""
         del self._live[trial_id]
-        record = self.ledger.ended(trial_id, outcome, costs=costs, scores=scores, error=error)
+        record = self.ledger.ended(
+            trial_id, outcome, costs=costs, scores=scores, error=error, remark=remark
+        )
         self._compare(record)
         self._tell("ended", record)
 

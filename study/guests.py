@@ -277,11 +277,23 @@ class Guests:
         if guest.trial is not None:
             costs["trained_parameters"] = guest.trial.applied.trained_parameters
             costs["trained_percent"] = guest.trial.applied.trained_percent
+        remark = self._remark(guest)
         if "outcome" in result:
             self.forget(guest.spec.id)
         reply, guest.reply = guest.reply, None
         if reply is not None and not reply.cancelled():
-            reply.set_result({"costs": costs, "done": "outcome" in result, **result})
+            said = {"costs": costs, "remark": remark, "done": "outcome" in result}
+            reply.set_result({**said, **result})
+
+    def _remark(self, guest: Guest) -> str:
+        """What is not as it should be, though it changes no number."""
+        said = []
+        alone = self.lane.alone.get(guest.spec.id)
+        if alone and self.config.places > 1:
+            said.append(f"steps alone: {alone}")
+        if guest.trial is not None and guest.trial.features_done < guest.trial.frozen_stages:
+            said.append(self.lane.features.refused[guest.trial.frozen_stages])
+        return "; ".join(said).replace("\n", " ")[:500]
 
     def forget(self, trial_id: str) -> None:
         self._note_peak()

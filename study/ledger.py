@@ -131,17 +131,20 @@ class Ledger:
         costs: Mapping[str, float],
         scores: Mapping[str, float],
         error: str = "",
+        remark: str = "",
     ) -> TrialRecord:
         """Note how a trial ended, and tell Optuna."""
         record = self.records[trial_id]
         record.outcome, record.ended_at = outcome, time.time()
-        record.costs, record.scores, record.error = dict(costs), dict(scores), error
+        record.costs, record.scores = dict(costs), dict(scores)
+        record.error, record.remark = error, remark
         end = {
             "outcome": outcome,
             "ended_at": record.ended_at,
             "costs": record.costs,
             "scores": record.scores,
             "error": error,
+            "remark": remark,
         }
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("end", end)
@@ -187,7 +190,7 @@ class Ledger:
             end: dict[str, Any] = attributes["end"]
             record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
             record.costs, record.scores = end["costs"], end["scores"]
-            record.error = end["error"]
+            record.error, record.remark = end["error"], end.get("remark", "")
             if spec.kind is Kind.SEARCH:
                 self._learn(record, trial)
         else:

@@ -103,6 +103,8 @@ class TrialRecord:
     """``validation.overall``, ``test.open``, ...: percent; see ``trainables.data.scores.score``."""
     error: str = ""
     """One line, for outcomes that are not ``complete`` or ``pruned``."""
+    remark: str = ""
+    """One line, if it did not run as it should, though that changes no number."""
 
     @property
     def loss(self) -> float:

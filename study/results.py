@@ -37,7 +37,8 @@
                         ``study.importance``
 ``trials``              every trial: ``trial, kind, arm, parameters`` (what was
                         searched), ``recipe`` (slot -> method, all its settings), ``lr, seed``,
-                        ``outcome, error``;
+                        ``outcome, error, remark`` (what was not as it should be, though it
+                        changes no number);
                         ``rungs`` (``examples_seen, validation_loss, train_loss, seconds``);
                         ``scores, costs``
 ``protocol``            settings, budget, rungs, model and data with digests, versions, commit, time
@@ -224,6 +225,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "seed": spec.seed,
         "outcome": record.outcome,
         "error": record.error,
+        "remark": record.remark,
         "rungs": [asdict(rung) for rung in record.rungs],
         "scores": record.scores,
         "costs": record.costs,

@@ -56,7 +56,7 @@ def _comparisons(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _trials(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    kept = ("trial", "kind", "arm", "lr", "seed", "outcome", "error")
+    kept = ("trial", "kind", "arm", "lr", "seed", "outcome", "error", "remark")
     rows = []
     for trial in results["trials"]:
         row = {name: trial[name] for name in kept}

@@ -96,6 +96,8 @@ class Progress:
             told.append(f"test {record.scores['test.overall']:.1f}%")
         if record.error:
             told.append(record.error)
+        if record.remark:
+            told.append(record.remark)
         if record.spec.kind is Kind.UNTUNED:
             del told[0]
         self._line(

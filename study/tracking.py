@@ -275,7 +275,8 @@ class Tracking:
             scores = {f"{k}_percent": v for k, v in record.scores.items() if v == v}
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
             metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
-            tags = {"outcome": record.outcome, "error": record.error, **record.ran}
+            said = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
+            tags = said | record.ran
         self._log(self.runs[spec.id], metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
         if news.ended and record.outcome is not None:

@@ -69,6 +69,7 @@ class ConductedSearcher(Searcher):
             costs=_under("costs", result),
             scores=_under("scores", result),
             error=result.get("error", lost if error else ""),
+            remark=result.get("remark", ""),
         )
 
     def __getstate__(self) -> dict[str, Any]:

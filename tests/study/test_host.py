@@ -1,7 +1,9 @@
 """A host without Ray: real trials of a small model, asked for as clients ask."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,36 @@ def test_a_trial_that_diverges_or_fails_leaves_its_neighbour_alone(
     assert diverged[-1]["outcome"] == Outcome.DIVERGED
     assert failed[-1]["outcome"] == Outcome.FAILED and "no such method" in failed[-1]["error"]
     assert losses(neighbour) == pytest.approx(alone(workload, spec()), rel=1e-4)
+
+
+def test_an_error_of_a_shared_pass_is_told_and_changes_no_number(
+    begin: Begin, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, trials = begin(places=2), [spec(seed=seed) for seed in (1, 2)]
+
+    def broken(guests: Any) -> list[float]:
+        raise RuntimeError("the pass is broken")
+
+    monkeypatch.setattr(host.guests.lane._pack, "backward", broken)
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(play(host, trial) for trial in trials))
+
+    for trial, reports in zip(trials, asyncio.run(both()), strict=True):
+        assert losses(reports) == pytest.approx(alone(workload, trial), rel=1e-4)
+        assert reports[-1]["outcome"] == Outcome.COMPLETE
+        assert reports[-1]["remark"] == "steps alone: RuntimeError: the pass is broken"
+
+
+def test_features_for_which_there_is_no_room_are_told_of(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage("/")._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    half = replace(spec(), recipe=spec().recipe | {"vision": {"method": "frozen"}})
+    reports = asyncio.run(play(begin(), half))
+    assert reports[-1]["outcome"] == Outcome.COMPLETE
+    assert "GiB) can't be kept in" in reports[-1]["remark"]
 
 
 def test_a_report_that_nobody_heard_is_told_again(begin: Begin) -> None:

@@ -1,0 +1,140 @@
+"""The process that loads for all: hosts that are forked from it compute what others do."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.actor import _host
+from study.guests import HostConfig
+from study.host import Host
+from study.placement import as_told
+from study.records import Kind, TrialSpec
+from study.settings import Settings
+from study.storage import Shelf
+from study.template import Forked, Template
+from trainables.errors import BadInput
+
+pytestmark = pytest.mark.long
+SETTINGS = Settings(space="layernorm_vs_lora", precision="fp32")
+ALONE = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
+SPEAKER = """
+import sys, pickle
+from pathlib import Path
+from study.template import Forked
+config = pickle.load(sys.stdin.buffer)
+Forked(config.template, config)
+print("there", flush=True)
+import time
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Template]:
+    with closing(Template(SETTINGS)) as template:
+        template.take(SETTINGS.workload.dataset())
+        yield template
+
+
+def config(folder: Path, template: Template | None = None) -> HostConfig:
+    return HostConfig(
+        workload=SETTINGS.workload,
+        others={},
+        shelf=Shelf(shared=folder),
+        precision="fp32",
+        label_smoothing=0.0,
+        places=1,
+        template=template and template.socket,
+    )
+
+
+def first_report(host: Host | Forked, method: str) -> dict[str, Any]:
+    """Of a trial of one step."""
+    spec = TrialSpec(
+        kind=Kind.SEARCH,
+        arm=method,
+        parameters={},
+        recipe={slot: {"method": method} for slot in ("vision", "fusion", "decoder")},
+        lr=1e-3,
+        seed=0,
+        max_examples=8,
+        batch_size=4,
+        stops=(4, 8),
+        base="made up",
+    )
+    asked = host.ask(spec.plain(), placement=ALONE, heard=0, suspect=False)
+    report: dict[str, Any] = asked.result(timeout=300)["rung"]
+    host.leave(spec.id)
+    return report
+
+
+def forked_from(template: Template) -> set[int]:
+    """Processes that live."""
+    children = Path(f"/proc/{template._process.pid}/task/{template._process.pid}/children")
+    return set(map(int, children.read_text().split()))
+
+
+def until(condition: Any) -> None:
+    give_up = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def test_a_forked_host_computes_what_one_that_loads_does(
+    template: Template, tmp_path: Path
+) -> None:
+    survey = template.survey()
+    assert survey.slots == ("vision", "fusion", "decoder")
+    assert survey.arms["lora"].trained_parameters > survey.arms["layernorm"].trained_parameters
+    forked = Forked(template.socket, config(tmp_path / "forked", template))
+    loaded = Host(config(tmp_path / "loaded"))
+    for method in ("layernorm", "lora"):
+        found, expected = (first_report(host, method) for host in (forked, loaded))
+        for loss in ("validation_loss", "train_loss"):
+            assert found[loss] == pytest.approx(expected[loss], rel=1e-6)
+
+
+def test_who_speaks_for_a_host_ends_with_it_and_the_next_is_there_at_once(
+    template: Template, tmp_path: Path
+) -> None:
+    before = forked_from(template)
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", SPEAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as speaker:
+            assert speaker.stdin and speaker.stdout
+            pickle.dump(config(tmp_path, template), speaker.stdin)
+            speaker.stdin.close()
+            assert speaker.stdout.readline() == b"there\n"
+            (host,) = forked_from(template) - before
+            os.kill(host, signal.SIGKILL)
+            assert speaker.wait(60) == 1
+        until(lambda: forked_from(template) <= before)
+
+
+def test_hosts_end_with_the_driver_and_load_for_themselves_where_there_is_no_template(
+    tmp_path: Path,
+) -> None:
+    with closing(Template(SETTINGS)) as template:
+        pass
+    assert not template.socket.exists()
+    assert isinstance(_host(config(tmp_path, template)), Host)
+
+
+def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "blip"}')
+    settings = Settings(space="layernorm_vs_lora", model=str(tmp_path))
+    with closing(Template(settings)) as template:
+        template.take(SETTINGS.workload.dataset())
+        with pytest.raises(BadInput, match=str(tmp_path)):
+            template.survey()
