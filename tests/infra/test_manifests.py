@@ -37,7 +37,7 @@ needs_schemas = pytest.mark.skipif(
 
 
 def test_the_overlays_are_found() -> None:
-    assert len(STUDIES) == 4 and len(OVERLAYS) == 6
+    assert len(STUDIES) == 5 and len(OVERLAYS) == 7
 
 
 # What a cluster would refuse.
@@ -371,6 +371,25 @@ def test_gpus_come_and_go_where_they_should() -> None:
     assert cheap["priority"] > demand["priority"]
     assert cheap["template"]["spec"]["nodeSelector"] == {"medvlm-study/capacity": "spot"}
     assert "nodeSelector" not in demand["template"]["spec"]
+
+
+def test_a_second_study_leaves_the_first_as_it_is() -> None:
+    """In the same namespace it brings objects of its own, and changes none of the first."""
+
+    def objects(overlay: str) -> dict[tuple[str, str], Manifest]:
+        return {(m["kind"], m["metadata"]["name"]): m for m in render(overlay)}
+
+    first, second = objects("kuberay/overlays/small"), objects("kuberay/overlays/second")
+    assert {kind for kind, _ in second.keys() - first.keys()} == {"RayJob", "PodDisruptionBudget"}
+    shared = first.keys() & second.keys()
+    assert {key: first[key] for key in shared} == {key: second[key] for key in shared}
+    labels = {
+        pod.metadata["labels"]["medvlm-study/study"]
+        for overlay in (first, second)
+        for pod in pods(list(overlay.values()))
+        if "submitter" not in pod.owner
+    }
+    assert len(labels) == 2, "a budget would count the other's pods"
 
 
 def test_kueue_admits_what_the_queue_covers() -> None:

@@ -1,0 +1,73 @@
+"""``python -m tests.benchmarks.mlflow_server``: reports of many studies at once to one server.
+
+The server is the one of infra/mlflow: passwords, PostgreSQL, files in an object store. A client is
+a study's driver, a process of its own, and a report is one ``log_batch`` of ten metrics, as
+study.tracking writes a rung's. Studies write in a thread, off their critical path.
+"""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.study.object_store import serve
+from tests.study.stack import mlflow_server, postgres
+
+CLIENTS = (1, 4, 16)
+REPORTS = 15
+METRICS = 10
+
+
+def client(environment: dict[str, str], number: int) -> list[float]:
+    """The seconds that each report took."""
+    os.environ.update(environment)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    mlflow = MlflowClient()
+    run = mlflow.create_run("0", run_name=f"client {number}").info.run_id
+    took = []
+    for step in range(REPORTS):
+        now = int(time.time() * 1000)
+        metrics = [Metric(f"m{i}", float(step), now, step) for i in range(METRICS)]
+        began = time.perf_counter()
+        mlflow.log_batch(run, metrics=metrics)
+        took.append(time.perf_counter() - began)
+    return took
+
+
+def main() -> None:
+    table = Table("server processes", "studies", "reports/s", "median s", "95% s", "worst s")
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with serve("mlflow") as store, postgres(folder / "postgres.log") as database:
+            for workers in (1, 4):
+                database.call("createdb", f"w{workers}")
+                uri, home = database.uri(f"w{workers}"), folder / f"w{workers}"
+                with mlflow_server(home, uri, store, workers=workers) as server:
+                    for clients in CLIENTS:
+                        with spawn.Pool(clients) as pool:
+                            work = [(server.client, i) for i in range(clients)]
+                            pool.starmap(client, work)  # imports, and the server's first requests
+                            began = time.perf_counter()
+                            took = sorted(s for c in pool.starmap(client, work) for s in c)
+                            seconds = time.perf_counter() - began
+                        table.add_row(
+                            str(workers),
+                            str(clients),
+                            f"{len(took) / seconds:.0f}",
+                            f"{statistics.median(took):.3f}",
+                            f"{took[int(len(took) * 0.95)]:.3f}",
+                            f"{took[-1]:.3f}",
+                        )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
