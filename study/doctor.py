@@ -111,15 +111,15 @@ def _storage(storage: str) -> Finding:
 
 
 def _mlflow(storage: str, uri: str | None) -> Finding:
-    from study import tracking
+    from study import runs
 
     if uri is None and is_store(storage):
         todo = "give --tracking-uri: MLflow's database cannot lie in an object store"
         return Finding(what="MLflow", said="no server is named", todo=todo)
     shown = uri or default_uri(Path(storage))
     try:
-        tracking.check(shown)
-        took = tracking.probe(shown, Path(storage) / "mlflow-artifacts")
+        runs.check(shown)
+        took = runs.probe(shown, Path(storage) / "mlflow-artifacts")
     except BadInput as error:
         todo = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
         return Finding(what="MLflow", said=str(error), todo=todo)

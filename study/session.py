@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import limits, protocol, tracking
+from study import limits, protocol, runs
 from study.settings import Settings, agree, open_folder
 from study.storage import Mirror, Shelf
 from trainables.errors import BadInput
@@ -98,7 +98,7 @@ def _connected(
 ) -> Path:
     from study.template import Template
 
-    tracking.check(place.tracking_uri)
+    runs.check(place.tracking_uri)
     reach(place.address)
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
     with closing(Template(settings)) as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -305,14 +305,12 @@ def _placements(
 
 
 def _track(settings: Settings, place: Place) -> Tracking:
+    from study.runs import Runs
     from study.tracking import Tracking
 
-    return Tracking(
-        place.tracking_uri,
-        experiment=Path(settings.space).stem,
-        study=place.name,
-        artifacts=place.storage / "mlflow-artifacts",
-    )
+    experiment, artifacts = Path(settings.space).stem, place.storage / "mlflow-artifacts"
+    found = Runs(place.tracking_uri, experiment=experiment, artifacts=artifacts)
+    return Tracking(found, place.name)
 
 
 def _plan(

@@ -34,6 +34,7 @@ from study.lanes import Lanes
 from study.ledger import Ledger
 from study.placement import Placement
 from study.records import Outcome, TrialRecord, TrialSpec
+from study.runs import Runs
 from study.terminal import Progress
 from study.tracking import Tracking
 from study.ui import default_uri
@@ -144,12 +145,8 @@ def main(arguments: list[str]) -> None:
             confirm_seeds=1,
             base="made up",
         )
-        track = Tracking(
-            default_uri(Path(storage)),
-            experiment="instant",
-            study="instant",
-            artifacts=Path(storage, "artifacts"),
-        )
+        uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")
+        track = Tracking(Runs(uri, experiment="instant", artifacts=artifacts), "instant")
         track.begin("?", PROTOCOL, [])
         with Progress(Console(file=Path(storage, "out").open("w")), folder, 1) as progress:
             conductor = Conductor(rules, Ledger(folder), [Tidy(folder), track, progress, clock])

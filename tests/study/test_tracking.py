@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study.conductor import Conductor
+from study.runs import Runs
 from study.tracking import Tracking
 from study.ui import default_uri
 from tests.study.made_up import play_all
@@ -25,7 +26,7 @@ PROTOCOL = {
 
 def track(folder: Path, study: str = "one") -> Tracking:
     artifacts = folder / "artifacts"
-    return Tracking(default_uri(folder), experiment="made up", study=study, artifacts=artifacts)
+    return Tracking(Runs(default_uri(folder), experiment="made up", artifacts=artifacts), study)
 
 
 def recorded(folder: Path) -> list[Run]:
@@ -73,7 +74,7 @@ def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the client would try for minutes
     lost = track(tmp_path)
     lost.begin("?", PROTOCOL, [])
-    lost.client = MlflowClient("http://127.0.0.1:9")  # nothing listens there
+    lost.runs.client = MlflowClient("http://127.0.0.1:9")  # nothing listens there
     assert play_all(begin(lost)).done
     lost.close()
     assert "127.0.0.1" in lost.error

@@ -1,0 +1,185 @@
+"""The runs of studies in MLflow: where they are kept, which is whose, and what one may hold.
+
+An experiment a space, a parent run a study, a child run a trial. They are found by their tags, so
+that a study that goes on, on whatever machine, goes on in the runs that it began.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from study.records import Kind, TrialRecord
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+
+
+def check(uri: str) -> None:
+    """See that a store of this kind exists and that a server answers, before anything is started.
+
+    Raises:
+        BadInput: neither.
+    """
+    parts = urlsplit(uri)
+    if not parts.scheme.startswith(SCHEMES):
+        raise BadInput(f"--tracking-uri {uri} must begin with one of: {', '.join(SCHEMES)}")
+    if parts.scheme in ("http", "https"):
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=5).close()
+        except OSError as error:
+            raise BadInput(f"no MLflow server answers at --tracking-uri {uri}: {error}") from None
+
+
+def probe(uri: str, artifacts: Path) -> float:
+    """Make a run with a metric and a file, read both back, and delete it: the seconds it took.
+
+    Raises:
+        BadInput: one of these fails.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    runs = Runs(uri, experiment="doctor", artifacts=artifacts)  # a new database is made here
+    client = runs.client
+    try:
+        began = time.monotonic()
+        run = client.create_run(runs.experiment_id).info
+        client.log_metric(run.run_id, "probe", 1.0)
+        client.log_text(run.run_id, "probe", "probe.txt")
+        if client.get_run(run.run_id).data.metrics != {"probe": 1.0}:
+            raise BadInput(f"--tracking-uri {uri} keeps no metric")
+        with tempfile.TemporaryDirectory() as folder:
+            file = client.download_artifacts(run.run_id, "probe.txt", folder)
+            if Path(file).read_text(encoding="utf-8") != "probe":
+                raise BadInput(f"--tracking-uri {uri} keeps no file")
+        client.delete_run(run.run_id)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise _unusable(uri, error) from None
+    return time.monotonic() - began
+
+
+class Runs:
+    """The runs of one experiment."""
+
+    def __init__(self, uri: str, *, experiment: str, artifacts: Path) -> None:
+        """Connect, and find or make the experiment.
+
+        Args:
+            uri: of an MLflow server or database.
+            artifacts: folder for a local store's files; a server has its own.
+
+        Raises:
+            BadInput: the store cannot be reached or written.
+        """
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        # On a new database MLflow tells of each migration, which says nothing to a user; its bars
+        # for files would run through the view of the study.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise _unusable(uri, error) from None
+
+    def study(self, name: str) -> Run | None:
+        """The parent run of a study, if it has one."""
+        return next(iter(self._search(f"tags.study = '{name}' and tags.kind = 'study'")), None)
+
+    def trials(self, parent_id: str) -> dict[str, Run]:
+        """The child runs by trial id."""
+        children = self._search(f"tags.`mlflow.parentRunId` = '{parent_id}'")
+        return {run.data.tags["trial"]: run for run in children}
+
+    def begin_study(self, name: str) -> str:
+        """A parent run for a study, or the one that it has, running again; its id."""
+        if (found := self.study(name)) is not None:
+            self.client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
+        tags = {"study": name, "kind": "study"}
+        made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        return str(made.info.run_id)
+
+    def begin_trial(self, record: TrialRecord, parent_id: str) -> str:
+        """A child run for a trial that has none; its id."""
+        spec = record.spec
+        tags = {
+            "mlflow.parentRunId": parent_id,
+            "trial": spec.id,
+            "kind": str(spec.kind),
+            "arm": spec.arm,
+            **record.ran,
+        }
+        start = int(record.started_at * 1000)
+        made = self.client.create_run(self.experiment_id, start, tags, run_name=_name(record))
+        return str(made.info.run_id)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write to a run, in one request; none if there is nothing to write."""
+        from mlflow.entities import Param, RunTag
+
+        if metrics or params or tags:
+            self.client.log_batch(
+                run_id,
+                metrics=metrics,
+                params=[Param(k, str(v)) for k, v in (params or {}).items()],
+                tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+            )
+
+    def _search(self, condition: str) -> list[Run]:
+        found: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def _experiment(client: MlflowClient, uri: str, name: str, artifacts: Path) -> str:
+    """The id of an experiment, found or made."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = None if uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
+    # Without this tag MLflow's page takes runs for those of a language model application.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=local, tags=kind))
+
+
+def _name(record: TrialRecord) -> str:
+    spec = record.spec
+    if spec.kind is Kind.SEARCH:
+        return f"{spec.arm}-{spec.id}"
+    return "untuned" if spec.kind is Kind.UNTUNED else f"{spec.arm}-confirm-seed{spec.seed}"
+
+
+def _unusable(uri: str, error: Exception) -> BadInput:
+    line = str(error).strip().splitlines()[0]
+    return BadInput(f"--tracking-uri {uri} cannot be used: {line}")
