@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Container, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.study import StudyDirection
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.declare import Choice, LogUniform, Range, Space
@@ -99,8 +99,9 @@ class Sampler(BaseSampler):
         self.groups, self.draws, self.seed = groups, draws, seed
         own = (seed * 1_000_003 + sum(draws.values())) % 2**32
         self.random = RandomSampler(seed=own)
-        self.tpe = TPESampler(multivariate=True, constant_liar=True, seed=own)
-        self.view = _View([*recall.trials(), *running])
+        self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
+        recalled = _Recalled([*recall.trials(), *running])
+        self.view = optuna.create_study(storage=recalled, direction="minimize")
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
     def infer_relative_search_space(
@@ -136,8 +137,7 @@ class Sampler(BaseSampler):
                 if self.draws.get(arm, 0) < SPREAD_PER_ARM:
                     self._drawn |= spread(group, self.seed, arm)[self.draws.get(arm, 0)]
                     return self._drawn[param_name]
-            # The part of TPE that comes after the startup, on a study of our choice.
-            self._drawn |= self.tpe._sample(cast(optuna.Study, self.view), trial, group)
+            self._drawn |= self.tpe.sample_relative(self.view, trial, group)
         return self._drawn[param_name]
 
 
@@ -162,22 +162,21 @@ def _at(share: float, distribution: BaseDistribution) -> Any:
     return min(max(float(value), low), high)
 
 
-class _View:
-    """What TPE asks of a study."""
-
-    direction = StudyDirection.MINIMIZE
-    directions = (StudyDirection.MINIMIZE,)
+class _Recalled(InMemoryStorage):
+    """The storage of a study that has the recalled trials and no others: what TPE reads."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
         self.trials = trials
 
-    def _get_trials(
-        self, deepcopy: bool, states: Container[TrialState], use_cache: bool
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return [trial for trial in self.trials if trial.state in states]
+        """Those in one of ``states``. They are never changed, so never copied."""
+        return [trial for trial in self.trials if states is None or trial.state in states]
 
-    def _is_multi_objective(self) -> bool:
-        return False
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Nothing: TPE leaves notes there for other processes that draw, and there are none."""
 
 
 def _distribution(values: Range) -> BaseDistribution:
