@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.objects import Store, is_store
-from study.ui import default_uri
+from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _mlflow(storage: str, uri: str | None) -> Finding:
     shown = uri or default_uri(Path(storage))
     try:
         runs.check(shown)
-        took = runs.probe(shown, Path(storage) / "mlflow-artifacts")
+        took = runs.probe(shown, Path(storage) / ARTIFACTS)
     except BadInput as error:
         todo = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
         return Finding(what="MLflow", said=str(error), todo=todo)

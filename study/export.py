@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,13 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
+from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from trainables.adapter import Written
+    from trainables.models.contract import Model
     from trainables.tuned import Tuned
 
 RESULTS = "results.json"
+SMALL_MIB = 256.0
+"""A model of which more was trained than this is no adapter: MLflow gets it only on request."""
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -35,12 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
         arm = given.arm or results["arms"][0]["arm"]
         out = given.out or given.storage / given.study / "export" / arm
         adapters = export(given.storage / given.study, results, arm, out)
+        registered = _register(given, results, arm, out) if given.register else ""
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
+    if registered:
+        print(f"registered model: {registered}")
     print(f"python -m study.predict {out} --image FILE --question TEXT")
     return 0
 
@@ -54,28 +62,80 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
     Raises:
         BadInput: no such arm, it was not confirmed, or ``out`` holds something else.
     """
-    from trainables import adapter
-
-    found = _arm(results, arm)
-    trial = _best_confirmation(results, found)
-    tuned = rebuild(study, results, trial)
+    trial = best_confirmation(results, _arm(results, arm))
     if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tuned.save(partial)
-    written = adapter.write(tuned, partial)
-    names = {name: place.relative_to(partial) for name, place in written.adapters.items()}
-    card = _card(results, found, trial, tuned, written, names)
-    (partial / "README.md").write_text(card, encoding="utf-8")
+    places = write(study, results, trial, partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
-    return {name: out / place for name, place in names.items()}
+    return {name: out / place.relative_to(partial) for name, place in places.items()}
 
 
-def rebuild(study: Path, results: Mapping[str, Any], trial: Mapping[str, Any]) -> Tuned:
-    """The tuned model of a confirmed trial.
+def write(
+    study: Path,
+    results: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    folder: Path,
+    base: Model | None = None,
+) -> Mapping[str, Path]:
+    """Write the model of a confirmed trial into an empty folder; as ``export``, and ``rebuild``."""
+    from trainables import adapter
+
+    tuned = rebuild(study, results, trial, base)
+    tuned.save(folder)
+    written = adapter.write(tuned, folder)
+    names = {name: place.relative_to(folder) for name, place in written.adapters.items()}
+    card = _card(results, trial, tuned, written, names)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return written.adapters
+
+
+def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, out: Path) -> str:
+    """Make an arm's export in ``out`` a version of a registered model, with the run of its
+    confirmation as source; the version's address. What is one already stays it.
+
+    Raises:
+        BadInput: a bad name, or MLflow does not have the study.
+    """
+    from study.runs import Runs, check
+
+    name, uri = given.register, given.tracking_uri or default_uri(given.storage)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise BadInput(
+            f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
+        )
+    check(uri)
+    experiment = Path(results["protocol"]["settings"]["space"]).stem
+    runs = Runs(uri, experiment=experiment, artifacts=given.storage / ARTIFACTS)
+    trial = best_confirmation(results, _arm(results, arm))
+    parent = runs.study(results["study"])
+    run = runs.trials(parent.info.run_id).get(trial["trial"]) if parent else None
+    if run is None:
+        raise BadInput(f"MLflow at {uri} has no run of study {results['study']!r}; --tracking-uri?")
+    if not runs.holds_model(run.info.run_id):
+        runs.log_model(run.info.run_id, out)
+    tags = {"study": results["study"], "arm": arm, "trial": trial["trial"]}
+    return runs.register(run.info.run_id, name, tags, results["verdict"])
+
+
+def confirmed(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The confirmed trials whose models are small enough to be kept beside their runs."""
+    trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
+    return [
+        trials[seed["trial"]]
+        for arm in results["arms"]
+        for seed in arm["seeds"]
+        if arm["costs"]["adapter_mib"] <= SMALL_MIB
+    ]
+
+
+def rebuild(
+    study: Path, results: Mapping[str, Any], trial: Mapping[str, Any], base: Model | None = None
+) -> Tuned:
+    """The tuned model of a confirmed trial, on ``base`` if that is loaded already.
 
     Raises:
         BadInput: its checkpoint is gone, or its base is another one.
@@ -97,7 +157,7 @@ def rebuild(study: Path, results: Mapping[str, Any], trial: Mapping[str, Any]) -
         answer_tokens=results["protocol"]["answer_tokens"],
         beams=results["protocol"]["beams"],
     )
-    return tuned.build(described, load_file(kept[-1]))
+    return tuned.build(described, load_file(kept[-1]), base)
 
 
 def read_results(storage: Path, name: str) -> dict[str, Any]:
@@ -124,15 +184,15 @@ def _arm(results: Mapping[str, Any], name: str) -> dict[str, Any]:
     return arms[name]
 
 
-def _best_confirmation(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+def best_confirmation(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an arm's confirmed trials the one with the lowest validation loss."""
     trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
-    confirmed = [trials[seed["trial"]] for seed in arm["seeds"]]
-    return min(confirmed, key=lambda trial: float(trial["rungs"][-1]["validation_loss"]))
+    seeds = [trials[seed["trial"]] for seed in arm["seeds"]]
+    return min(seeds, key=lambda trial: float(trial["rungs"][-1]["validation_loss"]))
 
 
 def _card(
     results: Mapping[str, Any],
-    arm: Mapping[str, Any],
     trial: Mapping[str, Any],
     tuned: Tuned,
     written: Written,
@@ -141,12 +201,14 @@ def _card(
     """The model card."""
     from jinja2 import Environment, StrictUndefined
 
+    arm = _arm(results, trial["arm"])
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         r=results,
         arm=arm,
         trial=trial,
+        best=best_confirmation(results, arm)["trial"] == trial["trial"],
         recipe=str(tuned.recipe),
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},
@@ -163,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("study", metavar="NAME", help="of the study")
     parser.add_argument("--arm", metavar="NAME", help="[the one with the highest test score]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="[in the study's folder]")
+    parser.add_argument("--register", metavar="NAME", help="make it a registered model of MLflow")
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
     return parser
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from study.settings import FILE, Settings
 
 if TYPE_CHECKING:
     from study.plan import Plan
+    from trainables.data.dataset import Dataset
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 
@@ -31,8 +33,13 @@ def base(plan: Plan) -> dict[str, str]:
     }
 
 
-def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Settings, budget, model, data, versions, commit and command; see ``results.json``."""
+def describe(
+    settings: Settings, plan: Plan, others: Mapping[str, Dataset], folder: Path
+) -> dict[str, Any]:
+    """Settings, budget, model, data, versions, commit and command; see ``results.json``.
+
+    ``others`` are the datasets that confirmed trials are scored on too.
+    """
     begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
     survey, dataset = plan.survey, plan.dataset
     return {
@@ -52,6 +59,7 @@ def describe(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
             "name": dataset.name,
             "digest": dataset.digest,
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+            "ood": {name: other.digest for name, other in others.items()},
             "findings": [f"{f.severity}: {f.text}" for f in plan.audit.findings],
         },
         "versions": {

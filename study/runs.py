@@ -6,6 +6,7 @@ that a study that goes on, on whatever machine, goes on in the runs that it bega
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -14,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from study.records import Kind, TrialRecord
 from trainables.errors import BadInput
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+MODEL = "model"
+"""Folder of a confirmed trial's model among the files of its run."""
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 
@@ -92,6 +95,7 @@ class Runs:
         # for files would run through the view of the study.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        self.uri = uri
         try:
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
@@ -148,6 +152,41 @@ class Runs:
                 params=[Param(k, str(v)) for k, v in (params or {}).items()],
                 tags=[RunTag(k, v) for k, v in (tags or {}).items()],
             )
+
+    def holds_model(self, run_id: str) -> bool:
+        """Whether the files of a run have a whole model among them."""
+        return MODEL in self.client.get_run(run_id).data.tags
+
+    def log_model(self, run_id: str, folder: Path) -> None:
+        """Put a model that ``study.export`` wrote among the files of a run."""
+        self.client.log_artifacts(run_id, str(folder), MODEL)
+        # Last: files that a kill left unfinished are written again.
+        self.client.set_tag(run_id, MODEL, MODEL)
+
+    def register(self, run_id: str, name: str, tags: Mapping[str, str], description: str) -> str:
+        """Make a run's model a version of the registered model ``name``; that version's address.
+
+        A run that is one already stays it.
+        """
+        there = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        if there:
+            return f"models:/{name}/{there[0].version}"
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        made = self.client.create_model_version(
+            name, f"runs:/{run_id}/{MODEL}", run_id, dict(tags), description=description
+        )
+        return f"models:/{name}/{made.version}"
+
+    def comparison(self, parent_id: str) -> str:
+        """The address, on a server, of MLflow's page that compares a study's confirmed runs."""
+        confirmed = [
+            run.info.run_id
+            for run in self.trials(parent_id).values()
+            if run.data.tags["kind"] == Kind.CONFIRM
+        ]
+        asked = {"runs": json.dumps(confirmed), "experiments": json.dumps([self.experiment_id])}
+        return f"/#/compare-runs?{urlencode(asked)}"
 
     def _search(self, condition: str) -> list[Run]:
         found: list[Run] = []

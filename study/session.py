@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from search_spaces.declare import Space
 from study import limits, protocol, runs
 from study.settings import Settings, agree, open_folder
 from study.storage import Mirror, Shelf
+from study.ui import ARTIFACTS
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def _run(
     track: Tracking,
     console: Console,
 ) -> None:
-    from study import report, results, tune
+    from study import export, report, results, tune
     from study.checkpoints import Tidy
     from study.conductor import Conductor, Observer, Rules
     from study.ledger import Ledger
@@ -148,7 +150,7 @@ def _run(
         under=limits.parse(settings.under),
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
-    described = protocol.describe(settings, plan, folder)
+    described = protocol.describe(settings, plan, others, folder)
     ledger = Ledger(folder)
     track.begin(plan.question, described, ledger.records.values())
     with Progress(console, folder, settings.seeds) as progress:
@@ -171,7 +173,12 @@ def _run(
         margin=settings.margin,
     )
     files = [results.write(folder, found), *report.write(folder, found)]
-    track.finish(found["verdict"], results.metrics(found), files)
+    base = plan.workload.model
+    models = {
+        trial["trial"]: partial(export.write, folder, found, trial, base=base)
+        for trial in export.confirmed(found)
+    }
+    track.finish(found["verdict"], results.metrics(found), files, models)
     show_results(console, found)
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
@@ -308,7 +315,7 @@ def _track(settings: Settings, place: Place) -> Tracking:
     from study.runs import Runs
     from study.tracking import Tracking
 
-    experiment, artifacts = Path(settings.space).stem, place.storage / "mlflow-artifacts"
+    experiment, artifacts = Path(settings.space).stem, place.storage / ARTIFACTS
     found = Runs(place.tracking_uri, experiment=experiment, artifacts=artifacts)
     return Tracking(found, place.name)
 

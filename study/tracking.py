@@ -4,11 +4,14 @@ Runs are found before they are made (``study.runs``), and metrics carry the time
 reported, so what was written already is not written twice when a study is resumed. A thread of its
 own writes, off the study's critical path, what happened within a second in as few requests as there
 can be; if the server fails in mid-study, the study goes on, and resuming it writes what is missing.
+Beside it MLflow's own monitor writes what the driver's machine does.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.records import Outcome, Rung, TrialRecord
+from study import inputs
+from study.records import Kind, Outcome, Rung, TrialRecord
 from study.runs import Runs
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import DatasetInput, Metric
 
 GATHER_SECONDS = 1.0
 """How long news is gathered before it is written."""
@@ -45,8 +49,13 @@ class Tracking:
         """Trials of which all was written before a restart."""
         self.written: dict[str, int] = {}
         """Trial -> rungs that were written."""
+        self.last = 0.0
+        """When the last trial ended, in seconds since 1970: the time of the study's results, so
+        that they are the same however often they are written."""
         self.error = ""
         """Why writing stopped, if it did."""
+        self._inputs: Mapping[Kind, list[DatasetInput]] = {}
+        self._monitor: Any = None
         self._news: queue.Queue[_News | Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
@@ -72,8 +81,17 @@ class Tracking:
             "mlflow.source.git.commit": protocol["commit"],
         }
         changed = tags | _flat(changing)
-        self._news.put(lambda: self.runs.log(self.parent_id, params=_flat(fixed), tags=changed))
+        self._inputs = inputs.of_study(protocol)
+
+        def first() -> None:
+            self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
+            self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
+            self._monitor = _monitor(self.runs, self.parent_id)
+            self._monitor.start()
+
+        self._news.put(first)
         for record in records:
+            self.last = max(self.last, record.ended_at or 0.0)
             if record.spec.id not in self.whole:
                 self._news.put(_News(record=record, ended=record.outcome is not None))
 
@@ -87,30 +105,44 @@ class Tracking:
 
     def ended(self, record: TrialRecord) -> None:
         """Outcome, costs and scores."""
+        self.last = max(self.last, record.ended_at or 0.0)
         self._news.put(_News(record=record, ended=True))
 
-    def finish(self, verdict: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
-        """Write the study's results, wait until all is written, and stop."""
+    def finish(
+        self,
+        verdict: str,
+        metrics: Mapping[str, float],
+        files: Iterable[Path],
+        models: Mapping[str, Callable[[Path], object]],
+    ) -> None:
+        """Write the study's results, wait until all is written, and stop.
 
-        def last() -> None:
+        ``models`` writes a confirmed trial's model into a folder; those that its run holds already
+        are not asked for.
+        """
+
+        def results() -> None:
             from mlflow.entities import Metric
 
-            now = int(time.time() * 1000)
-            self.runs.log(
-                self.parent_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items()]
-            )
+            at = int(self.last * 1000)
+            self.runs.log(self.parent_id, metrics=[Metric(k, v, at, 0) for k, v in metrics.items()])
             self.runs.client.set_tag(self.parent_id, "mlflow.note.content", verdict)
             for file in files:
                 self.runs.client.log_artifact(self.parent_id, str(file))
-            self.runs.client.set_terminated(self.parent_id, "FINISHED")
 
-        self._news.put(last)
+        self._news.put(results)
+        for trial_id, write in models.items():
+            self._news.put(lambda t=trial_id, w=write: self._model(t, w))  # type: ignore[misc]
+        self._news.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
         self.close()
 
     def close(self) -> None:
         """Wait until all is written, and stop."""
         self._news.put(None)
         self._thread.join()
+        # Without a server the monitor tries for minutes; its thread ends with the process.
+        if self._monitor is not None and not self.error:
+            self._monitor.finish()
 
     # What follows runs in the writing thread.
 
@@ -163,6 +195,7 @@ class Tracking:
             self.children[spec.id] = self.runs.begin_trial(record, self.parent_id)
         run_id = self.children[spec.id]
         if spec.id not in self.written:  # after a restart they may be there already: no harm
+            self.runs.client.log_inputs(run_id, self._inputs[spec.kind])
             parameters = {
                 "arm": spec.arm,
                 "lr": spec.lr,
@@ -181,11 +214,19 @@ class Tracking:
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
             metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
             said = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
-            tags = said | record.ran
+            tags = {name: str(text) for name, text in said.items() if text} | record.ran
         self.runs.log(run_id, metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
         if news.ended and record.outcome is not None:
             self.runs.client.set_terminated(run_id, STATUS[record.outcome], ended)
+
+    def _model(self, trial_id: str, write: Callable[[Path], object]) -> None:
+        """The model of a confirmed trial, as files of its run."""
+        run_id = self.children[trial_id]
+        if not self.runs.holds_model(run_id):
+            with tempfile.TemporaryDirectory(prefix="model-") as folder:
+                write(Path(folder))
+                self.runs.log_model(run_id, Path(folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +235,17 @@ class _News:
 
     record: TrialRecord
     ended: bool
+
+
+def _monitor(runs: Runs, run_id: str) -> Any:
+    """MLflow's own, which writes every ten seconds; a study that goes on goes on with its steps."""
+    from mlflow.system_metrics import system_metrics_monitor
+
+    # It tells that it starts and ends, and that there is no GPU. What goes wrong, Tracking says.
+    logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
+    return system_metrics_monitor.SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+        run_id, resume_logging=True, tracking_uri=runs.uri
+    )
 
 
 def _losses(rung: Rung) -> list[Metric]:

@@ -7,7 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+from trainables.errors import BadInput
+
 STORE = "mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+"""Folder of a store's files, beside it."""
 
 
 def default_uri(storage: Path) -> str:
@@ -15,21 +19,59 @@ def default_uri(storage: Path) -> str:
     return f"sqlite:///{(storage / STORE).resolve()}"
 
 
-def main() -> int:
-    """Serve until interrupted."""
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until interrupted; the exit code is 2 for bad input."""
+    given = _parser().parse_args(arguments)
+    uri = given.tracking_uri or default_uri(given.storage)
+    served = uri.startswith(("http:", "https:"))
+    page = uri.rstrip("/") if served else f"http://127.0.0.1:{given.port}"
+    try:
+        if given.tracking_uri is None and not (given.storage / STORE).is_file():
+            raise BadInput(f"no studies in {given.storage}; python -m study.launch makes one")
+        if given.study:
+            link = page + _comparison(given.storage, given.study, uri)
+            print(f"the arms of {given.study} side by side: {link}", flush=True)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if served:  # it has its page already
+        print(page)
+        return 0
+    # The job runner and its consumers serve MLflow's GenAI features only, at 240 MB a process.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    serve = ["--backend-store-uri", uri, "--port", str(given.port), "--workers", "1"]
+    # Where those that write through this server leave their files; not in a new folder here.
+    files = ["--artifacts-destination", str((given.storage / ARTIFACTS).resolve())]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
+
+
+def _comparison(storage: Path, study: str, uri: str) -> str:
+    """Where on the server a study's confirmed runs are compared.
+
+    Raises:
+        BadInput: MLflow does not have the study.
+    """
+    from study.runs import Runs, check
+    from study.settings import read
+
+    experiment = Path(read(storage, study).space).stem
+    check(uri)
+    runs = Runs(uri, experiment=experiment, artifacts=storage / ARTIFACTS)
+    parent = runs.study(study)
+    if parent is None:
+        raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
+    return runs.comparison(parent.info.run_id)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
+    parser.add_argument(
+        "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
+    )
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: the store in --storage")
     parser.add_argument("--port", type=int, default=5000)
-    given = parser.parse_args()
-    if given.tracking_uri is None and not (given.storage / STORE).is_file():
-        print(f"no studies in {given.storage}; python -m study.launch makes one", file=sys.stderr)
-        return 2
-    uri = given.tracking_uri or default_uri(given.storage)
-    # The job runner and its consumers serve MLflow's GenAI features only, at 240 MB a process.
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    os.execv(sys.executable, [*command, "--port", str(given.port)])
+    return parser
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ DOORS = {
     "deepspeed": ["trainables/engine.py"],
     "ray": [f"study/{room}.py" for room in ("tune", "worker", "hosts", "gang", "gangs", "nodes")],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
-    "mlflow": ["study/runs.py", "study/tracking.py"],
+    "mlflow": [f"study/{room}.py" for room in ("runs", "inputs", "tracking")],
 }
 """Foreign package -> files that may import it."""
 

@@ -93,21 +93,23 @@ class Tuned:
         return {n: p.detach().cpu().contiguous() for n, p in self.applied.parameters.items()}
 
 
-def build(described: Description, weights: Mapping[str, Tensor]) -> Tuned:
+def build(
+    described: Description, weights: Mapping[str, Tensor], model: Model | None = None
+) -> Tuned:
     """Load the base, put the recipe into it and the trained values into that.
+
+    ``model`` is the base if it is loaded already; it stays as it is.
 
     Raises:
         BadInput: the base is not there or is another one, or the values are not the recipe's.
     """
-    family, path = workload.family_of(described.model)
-    module = registry.find("model family", *registry.FAMILIES, family)
-    model: Model = module.load(path, described.image_size, described.precision)
+    if model is None:
+        model = _load(described)
     if model.digest != described.digest:
         raise BadInput(
             f"model {described.model} is not the one that was tuned (its digest is "
             f"{model.digest[:12]}, not {described.digest[:12]}); give back its files"
         )
-    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
     found = Recipe.of(described.recipe)
     network = fork(model.network)
     applied = recipe.apply(found, model, network, seed=described.seed)
@@ -119,6 +121,14 @@ def build(described: Description, weights: Mapping[str, Tensor]) -> Tuned:
             parameter.copy_(weights[name])
     network.eval().requires_grad_(False)
     return Tuned(model=model, network=network, recipe=found, applied=applied, described=described)
+
+
+def _load(described: Description) -> Model:
+    family, path = workload.family_of(described.model)
+    module = registry.find("model family", *registry.FAMILIES, family)
+    model: Model = module.load(path, described.image_size, described.precision)
+    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model
 
 
 def load(folder: Path) -> Tuned:

@@ -38,11 +38,10 @@ from study.runs import Runs
 from study.terminal import Progress
 from study.tracking import Tracking
 from study.ui import default_uri
-from tests.study.made_up import hosts_alone, loss_of
+from tests.study.made_up import PROTOCOL, hosts_alone, loss_of
 
 TRIALS = 2000
 SHOWN = (100, 500, 1000, 2000)
-PROTOCOL = {"versions": {}, "commit": "", "command": "", "begun": ""}
 
 
 class Instant:

@@ -25,6 +25,15 @@ SPACE = Space(
         "lora": Arm(everywhere=method("lora", rank=Choice(2, 8)), lr=LogUniform(1e-5, 1e-2)),
     },
 )
+PROTOCOL: dict[str, Any] = {
+    "settings": {"space": "smoke", "seed": 0, "data": "phantom", "data_root": None},
+    "data": {"name": "phantom", "digest": "ab" * 32, "questions": {"train": 9, "test": 3}},
+    "versions": {"torch": "2"},
+    "commit": "abc",
+    "command": "python -m study.launch",
+    "begun": "today",
+}
+"""As far as MLflow asks for it."""
 
 
 def rules(

@@ -1,5 +1,6 @@
 """MLflow for real: a database, its client, and a study that is killed and goes on."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,20 +9,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study.conductor import Conductor
+from study.records import Kind
 from study.runs import Runs
 from study.tracking import Tracking
 from study.ui import default_uri
-from tests.study.made_up import play_all
+from tests.study.made_up import PROTOCOL, play_all
 from trainables.errors import BadInput
 
 Begin = Callable[..., Conductor]
-PROTOCOL = {
-    "settings": {"space": "smoke", "seed": 0},
-    "versions": {"torch": "2"},
-    "commit": "abc",
-    "command": "python -m study.launch",
-    "begun": "today",
-}
 
 
 def track(folder: Path, study: str = "one") -> Tracking:
@@ -50,7 +45,13 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     play_all(conductor)
     page = tmp_path / "report.html"
     page.write_text("a page")
-    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page])
+    models = {r.spec.id: model for r in conductor.ledger.of_kind(Kind.CONFIRM)}
+    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models)
+    third = track(tmp_path)  # a finished study that is asked for again
+    third.begin("?", PROTOCOL | {"commit": "def"}, conductor.ledger.records.values())
+    again = dict.fromkeys(models, never)
+    third.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], again)
+    assert third.error == ""
     assert first.error == second.error == ""
 
     runs = {run.data.tags.get("trial", "study"): run for run in recorded(tmp_path)}
@@ -66,6 +67,59 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     assert runs["study"].data.tags["commit"] == "def"
     assert runs["study"].data.tags["mlflow.note.content"] == "verdict"
     assert runs["study"].info.status == "FINISHED"
+    history = client.get_metric_history(runs["study"].info.run_id, "lora.test.overall_percent")
+    assert [metric.value for metric in history] == [50.0]
+    for trial in models:
+        (file,) = client.list_artifacts(runs[trial].info.run_id, "model")
+        assert file.path == "model/README.md"
+
+
+def model(folder: Path) -> None:
+    (folder / "README.md").write_text("a card")
+
+
+def never(folder: Path) -> None:
+    raise AssertionError("a model that MLflow has is written again")
+
+
+def test_every_run_names_the_data_that_it_used(begin: Begin, tmp_path: Path) -> None:
+    tracking = track(tmp_path)
+    data = PROTOCOL["data"] | {"ood": {"slake": "cd" * 32}}
+    tracking.begin("?", PROTOCOL | {"data": data}, [])
+    play_all(begin(tracking))
+    tracking.close()
+    assert not tracking.error
+    told = {
+        run.data.tags["kind"]: {
+            (i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs
+        }
+        for run in recorded(tmp_path)
+    }
+    train = ("phantom.train", "ab" * 18, "training")
+    test, other = ("phantom.test", "ab" * 18, "testing"), ("slake.test", "cd" * 18, "testing")
+    assert told["search"] == {train}
+    assert told["untuned"] == {test, other}
+    assert told["confirm"] == told["study"] == {train, test, other}
+
+
+def test_the_machines_use_is_in_the_studys_run(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    client = MlflowClient(default_uri(tmp_path))
+    cpu = "system/cpu_utilization_percentage"
+    steps: list[int] = []
+    for _ in range(2):  # begun, and gone on with
+        tracking = track(tmp_path)
+        tracking.begin("?", PROTOCOL, [])
+        give_up, before = time.monotonic() + 30, len(steps)
+        while len(steps) < before + 2:
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+            steps = [m.step for m in client.get_metric_history(tracking.parent_id, cpu)]
+        tracking.close()
+        steps = [m.step for m in client.get_metric_history(tracking.parent_id, cpu)]
+    assert steps == sorted(set(steps)), "the second goes on where the first ended"
 
 
 def test_a_server_that_is_lost_in_mid_study_does_not_end_it(

@@ -1,0 +1,171 @@
+"""MLflow as its users have it: a server, its client over HTTP, and its page in a browser.
+
+The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from study import ui
+from study.conductor import Conductor
+from study.ledger import Ledger
+from study.records import Kind
+from study.runs import Runs
+from study.settings import Settings, open_folder
+from study.tracking import Tracking
+from tests.study.made_up import PROTOCOL, SPACE, play_all, rules
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage folder with an MLflow store, for ``study.ui`` to serve."""
+    folder = tmp_path_factory.mktemp("studies")
+    Runs(ui.default_uri(folder), experiment="first", artifacts=folder / ui.ARTIFACTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(storage: Path) -> Iterator[str]:
+    """Its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "study.ui", "--storage", str(storage), "--port", str(port)]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as serving:
+        try:
+            uri, give_up = f"http://127.0.0.1:{port}", time.monotonic() + 240
+            while not _healthy(uri):
+                assert serving.poll() is None and time.monotonic() < give_up
+                time.sleep(0.3)
+            yield uri
+        finally:
+            os.killpg(serving.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def recorded(storage: Path, server: str) -> tuple[Runs, Conductor]:
+    """A made-up study that was recorded over HTTP, asked for twice."""
+    open_folder(storage, "one", Settings(space="smoke"), SPACE, {})
+    runs = Runs(server, experiment="smoke", artifacts=storage / ui.ARTIFACTS)
+    ledger = Ledger(storage / "one")
+    for _ in range(2):
+        tracking = Tracking(runs, "one")
+        tracking.begin("?", PROTOCOL, ledger.records.values())
+        conductor = play_all(Conductor(rules(), ledger, [tracking]))
+        models = {r.spec.id: _model for r in ledger.of_kind(Kind.CONFIRM)}
+        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models)
+        assert tracking.error == ""
+    return runs, conductor
+
+
+def test_a_client_finds_all_of_a_study(server: str, recorded: tuple[Runs, Conductor]) -> None:
+    _, conductor = recorded
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'study'")
+    under = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = client.search_runs([experiment.experiment_id], under)
+    assert {r.data.tags["trial"] for r in children} == set(conductor.ledger.records)
+    assert len(children) == len(conductor.ledger.records)
+    for run in children:
+        record = conductor.ledger.records[run.data.tags["trial"]]
+        history = client.get_metric_history(run.info.run_id, "validation_loss")
+        assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
+        assert float(run.data.params["lr"]) == record.spec.lr
+        names = {i.dataset.name for i in run.inputs.dataset_inputs}
+        assert ("phantom.test" in names) == (record.spec.kind is not Kind.SEARCH)
+    where = "tags.kind = 'confirm' and params.arm = 'lora'"
+    first = client.search_runs([experiment.experiment_id], where)[0]
+    assert first.data.params["lora.rank"] in ("2", "8")
+    card = client.download_artifacts(first.info.run_id, "model/README.md")
+    assert Path(card).read_text() == "a card"
+
+
+def test_a_confirmed_model_is_registered_once(
+    server: str, recorded: tuple[Runs, Conductor]
+) -> None:
+    runs, conductor = recorded
+    parent = runs.study("one")
+    assert parent is not None
+    trial = conductor.ledger.of_kind(Kind.CONFIRM)[0].spec.id
+    run = runs.trials(parent.info.run_id)[trial].info.run_id
+    for _ in range(2):
+        assert runs.register(run, "winner", {"arm": "lora"}, "better") == "models:/winner/1"
+    (version,) = MlflowClient(server).search_model_versions("name = 'winner'")
+    assert version.run_id == run and version.source == f"runs:/{run}/model"
+    assert version.status == "READY" and version.tags == {"arm": "lora"}
+
+
+def test_the_link_to_the_arms_side_by_side(
+    storage: Path,
+    server: str,
+    recorded: tuple[Runs, Conductor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ["--storage", str(storage), "--tracking-uri", server]
+    assert ui.main(["one", *where]) == 0
+    link = capsys.readouterr().out.splitlines()[0].removeprefix("the arms of one side by side: ")
+    assert link.startswith(f"{server}/#/compare-runs?runs=")
+    assert ui.main(["oen", *where]) == 2
+    assert "did you mean 'one'?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_a_browser_compares_the_arms(
+    server: str, recorded: tuple[Runs, Conductor], tmp_path: Path
+) -> None:
+    assert CHROMIUM is not None
+    runs, _ = recorded
+    parent = runs.study("one")
+    assert parent is not None
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000"),
+            *("--dump-dom", server + runs.comparison(parent.info.run_id)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    page = done.stdout
+    assert "Comparing 4 Runs from 1 Experiment" in page, done.stderr[-2000:]
+    for shown in ("layernorm-confirm-seed1", "lora-confirm-seed2", "lora.rank", "validation_loss"):
+        assert shown in page, shown
+    assert page.count("parcoords") > 0, "the plot of parallel coordinates is drawn"
+
+
+def test_a_store_that_is_not_there_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ui.main(["--storage", str(tmp_path)]) == 2
+    assert "no studies in" in capsys.readouterr().err
+
+
+def _model(folder: Path) -> None:
+    (folder / "README.md").write_text("a card")
+
+
+def _healthy(uri: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
