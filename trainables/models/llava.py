@@ -131,7 +131,8 @@ def skeleton(
 
 def _held(config: Any, precision: str) -> torch.dtype:
     """In which type weights lie in memory: bf16 if trials compute in it and they were published in
-    16 bits, since matrix products would round them all the same and LLaVA-Med v1.5 takes 28 GiB in fp32."""
+    16 bits, since matrix products would round them all the same and LLaVA-Med v1.5 takes 28 GiB in
+    fp32."""
     halves = config.dtype in (torch.bfloat16, torch.float16)
     return torch.bfloat16 if precision == "bf16" and halves else torch.float32
 
