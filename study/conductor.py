@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from search_spaces.declare import Budget, Range, Space
 from study import spaces
+from study.allowance import Purse
 from study.ledger import Ledger
 from study.limits import Limit
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
@@ -23,9 +24,10 @@ from study.settings import ALLOCATE
 from trainables.recipe import Recipe
 
 
-def floor(budget: Budget, arms: int, allocate: str) -> int:
-    """Trials that each of ``arms`` arms gets at least; see ``settings.ALLOCATE``."""
-    return max(1, int(ALLOCATE[allocate] * budget.trials) // arms)
+def floor(trials: int, arms: int, allocate: str) -> int:
+    """Of so many trials, those that each of ``arms`` arms gets at least; see
+    ``settings.ALLOCATE``."""
+    return max(1, int(ALLOCATE[allocate] * trials) // arms)
 
 
 class Observer(Protocol):
@@ -62,8 +64,16 @@ class Rules:
 class Conductor:
     """Draws trials, judges their reports, and knows when the study is over."""
 
-    def __init__(self, rules: Rules, ledger: Ledger, observers: Sequence[Observer] = ()) -> None:
-        self.rules, self.ledger, self.observers = rules, ledger, observers
+    def __init__(
+        self,
+        rules: Rules,
+        ledger: Ledger,
+        observers: Sequence[Observer] = (),
+        purse: Purse | None = None,
+    ) -> None:
+        """``purse`` if time is limited too, and not only trials."""
+        self.rules, self.ledger, self.purse = rules, ledger, purse
+        self.observers = observers if purse is None else (purse, *observers)
         self.stops = levels(rules.budget)
         self.rungs = Rungs(rules.budget.reduction)
         self._groups = groups(rules.space)
@@ -74,6 +84,8 @@ class Conductor:
         """The best trials, and what is to be confirmed then."""
         self._again: deque[TrialSpec] = deque()
         """Trials that ran when the study was last killed, to be gone on with first."""
+        if purse is not None:
+            purse.resume(ledger.seconds, ledger.records.values())
         for record in ledger.records.values():
             for rung in record.rungs:
                 if rung.examples_seen < self.stops[-1]:
@@ -95,6 +107,7 @@ class Conductor:
 
     def next(self) -> TrialSpec | None:
         """The next trial to run; None while it must wait for running ones, or when all is done."""
+        self._look_into_purse()
         if self._again:
             record = self.ledger.records[self._again.popleft().id]
         else:
@@ -115,7 +128,9 @@ class Conductor:
         record = self.ledger.rung(trial_id, rung)
         self._compare(record)
         self._tell("reported", record)
-        return self._judge(record.spec, rung)
+        self._look_into_purse()
+        goes_on = self._judge(record.spec, rung)
+        return goes_on and not (record.spec.kind is Kind.SEARCH and self.ledger.cut_short)
 
     def ended(
         self,
@@ -134,6 +149,8 @@ class Conductor:
         )
         self._compare(record)
         self._tell("ended", record)
+        if self.purse is not None:
+            self.ledger.spent(self.purse.seconds)
 
     def best(self) -> dict[str, TrialRecord]:
         """Arm -> the search trial with the lowest validation loss among those that got furthest.
@@ -149,7 +166,14 @@ class Conductor:
     @property
     def _searching(self) -> bool:
         """The search has trials left to draw."""
-        return self.ledger.draws.total() < self.rules.budget.trials
+        drawn = self.ledger.draws.total()
+        return drawn < self.rules.budget.trials and not self.ledger.cut_short
+
+    def _look_into_purse(self) -> None:
+        """End the search if the rest is needed for the confirmation; each arm has its trial."""
+        tried = all(self.ledger.tried[arm] for arm in self.rules.space.arms)
+        if self.purse and tried and self._searching and self.purse.empty(self):
+            self.ledger.cut()
 
     def _draw(self) -> TrialRecord | None:
         """A new search trial; None if the budget is spent, repeats counted."""
@@ -216,7 +240,10 @@ class Conductor:
         """
         rules, tried, broken = self.rules, self.ledger.tried, self.ledger.broken
         poorest = min(arms, key=lambda arm: tried[arm])
-        if tried[poorest] < floor(rules.budget, len(arms), rules.allocate):
+        # Where time is the limit, of the trials so far: how many there will be nobody knows.
+        timed = self.purse is not None and self.purse.allowance.timed
+        trials = self.ledger.draws.total() if timed else rules.budget.trials
+        if tried[poorest] < floor(trials, len(arms), rules.allocate):
             return poorest
         left = [arm for arm in arms if tried[arm] > broken[arm]] or list(arms)
         if rules.allocate == "equal" or len(left) < len(arms):

@@ -13,7 +13,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from trainables.errors import BadInput, unknown
 if TYPE_CHECKING:
     from trainables.adapter import Written
     from trainables.models.contract import Model
-    from trainables.tuned import Tuned
+    from trainables.tuned import Description, Tuned
 
 RESULTS = "results.json"
 SMALL_MIB = 256.0
@@ -121,15 +122,27 @@ def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, o
     return runs.register(run.info.run_id, name, tags, results["verdict"])
 
 
-def confirmed(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The confirmed trials whose models are small enough to be kept beside their runs."""
+def writers(study: Path, results: Mapping[str, Any]) -> dict[str, Callable[[Path], object]]:
+    """Confirmed trial -> what writes its model into an empty folder, if that is small enough to be
+    kept beside its run. The base is loaded once, when the first of them writes."""
     trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
-    return [
-        trials[seed["trial"]]
+
+    @cache
+    def base() -> Model:
+        from trainables import tuned
+
+        return tuned.base(_described(results, next(iter(found.values()))))
+
+    def writer(trial: Mapping[str, Any]) -> Callable[[Path], object]:
+        return lambda folder: write(study, results, trial, folder, base())
+
+    found = {
+        seed["trial"]: trials[seed["trial"]]
         for arm in results["arms"]
         for seed in arm["seeds"]
         if arm["costs"]["adapter_mib"] <= SMALL_MIB
-    ]
+    }
+    return {trial_id: writer(trial) for trial_id, trial in found.items()}
 
 
 def rebuild(
@@ -147,7 +160,13 @@ def rebuild(
     kept = sorted(checkpoints.path(study, trial["trial"]).glob(f"[0-9]*/{tuned.WEIGHTS}"))
     if not kept:
         raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
-    described = tuned.Description(
+    return tuned.build(_described(results, trial), load_file(kept[-1]), base)
+
+
+def _described(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Description:
+    from trainables import tuned
+
+    return tuned.Description(
         model=results["protocol"]["settings"]["model"],
         digest=results["protocol"]["model"]["digest"],
         recipe=trial["recipe"],
@@ -157,7 +176,6 @@ def rebuild(
         answer_tokens=results["protocol"]["answer_tokens"],
         beams=results["protocol"]["beams"],
     )
-    return tuned.build(described, load_file(kept[-1]), base)
 
 
 def read_results(storage: Path, name: str) -> dict[str, Any]:

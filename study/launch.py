@@ -170,6 +170,13 @@ def _parser() -> argparse.ArgumentParser:
         help="training examples of a trial, repeated ones counted [the space's]",
     )
     spend.add_argument(
+        "--budget",
+        dest="allowance",
+        metavar="2h|20gpu-h|500trials",
+        help="end the search in time for the confirmation: hours from now to the answer, hours of "
+        "devices that trials use, or trials",
+    )
+    spend.add_argument(
         "--allocate",
         metavar="|".join(ALLOCATE),
         help="trials among arms: where they pay, 60%% equally, or all equally [floor]",

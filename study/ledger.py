@@ -78,6 +78,11 @@ class Ledger:
         """Arm -> those of them that failed or ran out of memory."""
         self.recall = Recall()
         """What the next draw learns from."""
+        noted = self.studies["search"].user_attrs
+        self.cut_short: bool = noted.get("cut_short", False)
+        """The search was ended before all its trials were drawn."""
+        self.seconds: float = noted.get("seconds", 0.0)
+        """That the study ran, as far as it was told."""
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False):
                 self._remember(study, trial)
@@ -156,6 +161,17 @@ class Ledger:
         if record.spec.kind is Kind.SEARCH:
             self._learn(record, told)
         return record
+
+    def spent(self, seconds: float) -> None:
+        """Note how long the study has run, all its sessions together."""
+        self.seconds = seconds
+        self.studies["search"].set_user_attr("seconds", seconds)
+
+    def cut(self) -> None:
+        """Note that the search ends now, for good."""
+        self.cut_short = True
+        self.studies["search"].set_user_attr("cut_short", True)
+        self._journal.flush()
 
     def running(self) -> list[FrozenTrial]:
         """Search trials that have begun and not ended."""

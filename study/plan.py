@@ -70,6 +70,8 @@ class Plan:
     seeds: int
     allocate: str
     """See ``settings.ALLOCATE``."""
+    allowance: str
+    """``--budget`` if it limits time; empty: the trials are the limit."""
     survey: Survey
     dataset: Dataset
     audit: Audit
@@ -128,9 +130,13 @@ class Plan:
         for finding in self.audit.findings:
             if finding.severity != "note":
                 console.print(f"           [yellow]{finding.text}[/]")
-        least = floor(self.budget, len(survey.arms), self.allocate)
+        if self.allowance:
+            trials = f"until the confirmation needs what is left of --budget {self.allowance}"
+        else:
+            least = floor(self.budget.trials, len(survey.arms), self.allocate)
+            trials = f"{self.budget.trials} trials, at least {least} an arm"
         console.print(
-            f"  search   {self.budget.trials} trials, at least {least} an arm; rungs at "
+            f"  search   {trials}; rungs at "
             f"{', '.join(f'{s:,}' for s in stops[:-1]) or 'none'} of {stops[-1]:,} examples, "
             f"1 in {self.budget.reduction} goes on"
         )
@@ -140,7 +146,7 @@ class Plan:
         )
         console.print(
             f"  compute  {self.concurrency} at a time on {survey.device}, "
-            f"{self.precision}; about {expected}, at most {most}"
+            f"{self.precision}" + ("" if self.allowance else f"; about {expected}, at most {most}")
         )
         for placement, placed in self._placed().items():
             whose = "all arms" if len(placed) == len(survey.arms) else ", ".join(placed)

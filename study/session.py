@@ -9,17 +9,18 @@ import importlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import limits, protocol, runs
+from study import allowance, limits, protocol, runs
+from study.allowance import Purse
 from study.settings import Settings, agree, open_folder
 from study.storage import Mirror, Shelf
 from study.ui import ARTIFACTS
@@ -87,16 +88,22 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     Raises:
         BadInput: something that the user gave cannot be; no trial has been run then.
     """
+    began = time.monotonic()
     agree(place.storage, place.name, settings, space)
     with ExitStack() as stack:
         mirror = None
         if place.store:
             mirror = stack.enter_context(Mirror(place.store, place.name, say=console.print))
-        return _connected(settings, space, place, mirror, console)
+        return _connected(settings, space, place, mirror, console, began)
 
 
 def _connected(
-    settings: Settings, space: Space, place: Place, mirror: Mirror | None, console: Console
+    settings: Settings,
+    space: Space,
+    place: Place,
+    mirror: Mirror | None,
+    console: Console,
+    began: float,
 ) -> Path:
     from study.template import Template
 
@@ -117,7 +124,7 @@ def _connected(
         track = tracking_starts.result()
         try:
             with _only_one(folder):
-                _run(plan, settings, data.others, folder, mirror, lanes, track, console)
+                _run(plan, settings, data.others, folder, mirror, lanes, track, console, began)
         finally:
             track.close()
     return folder
@@ -132,6 +139,7 @@ def _run(
     lanes: Lanes,
     track: Tracking,
     console: Console,
+    began: float,
 ) -> None:
     from study import export, report, results, tune
     from study.checkpoints import Tidy
@@ -153,32 +161,41 @@ def _run(
     described = protocol.describe(settings, plan, others, folder)
     ledger = Ledger(folder)
     track.begin(plan.question, described, ledger.records.values())
-    with Progress(console, folder, settings.seeds) as progress:
+    questions = {split: len(asked) for split, asked in plan.dataset.splits().items()}
+    tested = questions["test"] + sum(len(other.test) for other in others.values())
+    purse = Purse(
+        allowance.parse(settings.allowance),
+        devices=lanes.devices,
+        concurrency=lanes.concurrency,
+        scored=1 + tested / questions["validation"],
+        began=began,
+    )
+    with Progress(
+        console, folder, settings.seeds, purse=purse, questions=questions["validation"]
+    ) as progress:
         observers: list[Observer] = [Tidy(folder), track, progress]
         if mirror:  # last: what the others write is there by then
             observers.append(mirror)
-        conductor = Conductor(rules, ledger, observers)
+        conductor = Conductor(rules, ledger, observers, purse)
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, lanes)
     if mirror:
         mirror.fetch({record.spec.id for record in ledger.of_kind(Kind.CONFIRM)})
+    searched = f"{len(ledger.of_kind(Kind.SEARCH))} trials"
+    if ledger.cut_short:
+        searched += f", ended in time for --budget {settings.timed}"
     found = results.collect(
         plan.name,
         folder,
         conductor,
         plan.dataset,
         others,
-        described,
+        described | {"search": searched},
         margin=settings.margin,
     )
     files = [results.write(folder, found), *report.write(folder, found)]
-    base = plan.workload.model
-    models = {
-        trial["trial"]: partial(export.write, folder, found, trial, base=base)
-        for trial in export.confirmed(found)
-    }
-    track.finish(found["verdict"], results.metrics(found), files, models)
+    track.finish(found["verdict"], results.metrics(found), files, export.writers(folder, found))
     show_results(console, found)
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
@@ -339,6 +356,7 @@ def _plan(
         budget=settings.budget(space),
         seeds=settings.seeds,
         allocate=settings.allocate,
+        allowance=settings.timed,
         survey=template.survey(),
         dataset=data.dataset,
         audit=data.audit,

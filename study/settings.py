@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Budget, Space
-from study import limits, spaces
+from study import allowance, limits, spaces
 from trainables.errors import BadInput, unknown
 from trainables.workload import WorkloadConfig
 
@@ -49,6 +49,8 @@ class Settings:
     trials: int | None = None
     """Of the search; None: as many as the space suggests. The same for ``max_examples``."""
     max_examples: int | None = None
+    allowance: str | None = None
+    """What may be spent, as ``--budget`` has it; see ``allowance.parse``."""
     allocate: str = "floor"
     """One of ``ALLOCATE``."""
     seed: int = 0
@@ -79,6 +81,8 @@ class Settings:
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         limits.parse(self.under)
+        if allowance.parse(self.allowance).trials is not None and self.trials is not None:
+            raise BadInput(f"--budget {self.allowance} and --trials {self.trials}: give one")
         if not 0 < self.margin < 100:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if not 0 <= self.label_smoothing < 1:
@@ -98,10 +102,15 @@ class Settings:
         least = len(space.arms)
         if self.budget(space).trials < least:
             raise BadInput(
-                f"--trials {self.trials} is too few: space {self.space!r} has {least} arms "
-                f"({', '.join(space.arms)}), and each needs a trial"
+                f"{self.budget(space).trials} trials are too few: space {self.space!r} has {least} "
+                f"arms ({', '.join(space.arms)}), and each needs a trial"
             )
         return space
+
+    @property
+    def timed(self) -> str:
+        """``--budget`` if it limits time; empty if the trials are the limit."""
+        return (self.allowance or "") if allowance.parse(self.allowance).timed else ""
 
     @property
     def workload(self) -> WorkloadConfig:
@@ -134,7 +143,10 @@ class Settings:
 
     def budget(self, space: Space) -> Budget:
         """The space's budget with what the user set."""
-        given = {"trials": self.trials, "max_examples": self.max_examples}
+        allowed = allowance.parse(self.allowance)
+        most = allowance.MOST_TRIALS if allowed.timed else None
+        trials = self.trials or allowed.trials or most
+        given = {"trials": trials, "max_examples": self.max_examples}
         changed = {name: value for name, value in given.items() if value is not None}
         return Budget(**asdict(space.budget) | changed)
 

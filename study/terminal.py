@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.allowance import Purse
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 
@@ -34,8 +36,15 @@ class Progress:
     An observer of the conductor, and a context: the view is there while inside.
     """
 
-    def __init__(self, console: Console, folder: Path, seeds: int) -> None:
-        self.console = console
+    def __init__(
+        self, console: Console, folder: Path, seeds: int, *, purse: Purse, questions: int
+    ) -> None:
+        """Args:
+        seeds: confirmations of each arm.
+        purse: knows what was spent.
+        questions: of the validation split.
+        """
+        self.console, self.purse, self.questions = console, purse, questions
         self.log = (folder / LOG).open("a", encoding="utf-8")
         self.seeds = seeds
         self.conductor: Conductor | None = None
@@ -100,19 +109,24 @@ class Progress:
             told.append(record.remark)
         if record.spec.kind is Kind.UNTUNED:
             del told[0]
+        if self.conductor and self.conductor.best().get(record.spec.arm) is record:
+            told.append(f"the best {record.spec.arm} so far")
         self._line(
             f"{record.outcome:8} {_name(record)} {_settings(record)}: {', '.join(told)} "
-            f"[{self._count()}, {_clock(self.left())} left]"
+            f"[{self._count()}, {_clock(self.left())} left, devices {self.purse.use:.0%} used]"
         )
 
     def left(self) -> float | None:
-        """Seconds to the end, from the pace so far; None before there is one."""
+        """Seconds to the end, as ``--budget`` or the pace so far says; None before there is one."""
         conductor = self.conductor
+        if self.purse.allowance.timed and conductor and not conductor.ledger.cut_short:
+            return self.purse.left()
         if conductor is None or not self.trained:
             return None
         ended, whole = self._ended(Kind.SEARCH), conductor.stops[-1]
         typical = self.seen[Kind.SEARCH] / ended if ended else whole / 2
-        ahead = (conductor.rules.budget.trials - ended) * typical
+        searched = ended if conductor.ledger.cut_short else conductor.rules.budget.trials
+        ahead = (searched - ended) * typical
         ahead += len(conductor.rules.space.arms) * self.seeds * whole - self.seen[Kind.CONFIRM]
         ahead -= sum(r.examples_seen for r in self.running.values())
         return max(ahead, 0.0) * (time.monotonic() - self.begun) / self.trained
@@ -122,19 +136,30 @@ class Progress:
         conductor = self.conductor
         if conductor is None:
             return Text("starting")
-        rules = conductor.rules
+        rules, left = conductor.rules, self.left()
         searched, confirmed = self._ended(Kind.SEARCH), self._ended(Kind.CONFIRM)
-        total = rules.budget.trials + len(rules.space.arms) * self.seeds
-        head = Table.grid(padding=(0, 2))
+        to_confirm = len(rules.space.arms) * self.seeds
         elapsed = time.monotonic() - self.begun
+        if self.purse.allowance.timed:  # how many trials there will be nobody knows
+            done, total, of_all = elapsed, elapsed + (left or 0.0), ""
+        else:
+            done, total = searched + confirmed, rules.budget.trials + to_confirm
+            of_all = f"/{rules.budget.trials}"
+        head = Table.grid(padding=(0, 2))
         head.add_row(
-            ProgressBar(total=total, completed=searched + confirmed, width=30),
-            f"search {searched}/{rules.budget.trials}",
-            f"confirm {confirmed}/{len(rules.space.arms) * self.seeds}",
+            ProgressBar(total=total, completed=done, width=30),
+            f"search {searched}{of_all}",
+            f"confirm {confirmed}/{to_confirm}",
             f"{_clock(elapsed)} gone",
-            f"{_clock(self.left())} left",
+            f"{_clock(left)} left",
         )
-        return Group(head, self._arms(), self._running())
+        rate = self.trained / max(elapsed, 1.0)
+        devices = self.purse.devices
+        pace = Text(
+            f"{rate:,.0f} examples/s, {len(self.running)} running, "
+            f"{devices} device{'s' if devices > 1 else ''} {self.purse.use:.0%} used"
+        )
+        return Group(head, pace, self._arms(), self._running())
 
     def _arms(self) -> Table:
         assert self.conductor is not None
@@ -143,6 +168,7 @@ class Progress:
         for column in ("arm", "running", "done", "pruned", "other"):
             table.add_column(column, justify="left" if column == "arm" else "right")
         table.add_column("best loss", justify="right")
+        table.add_column("validation %", justify="right")
         table.add_column("with")
         for arm in self.conductor.rules.space.arms:
             outcomes = {o: self.ended_in[Kind.SEARCH, arm, o] for o in Outcome}
@@ -156,9 +182,19 @@ class Progress:
                 Text(str(pruned), style=STYLES[Outcome.PRUNED]),
                 str(sum(outcomes.values())),
                 f"{record.loss:.4f}" if record else "",
+                self._score(record) if record else "",
                 _settings(record) if record else "",
             )
         return table
+
+    def _score(self, record: TrialRecord) -> str:
+        """Accuracy with half its 95% interval, by the number of questions alone: seeds and images
+        with several questions make it wider, which only the confirmation can tell."""
+        score = record.scores.get("validation.overall")
+        if score is None:
+            return ""
+        half = 1.96 * math.sqrt(max(score * (100 - score), 0.0) / self.questions)
+        return f"{score:.1f} \u00b1 {half:.1f}"
 
     def _running(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -175,6 +211,8 @@ class Progress:
     def _count(self) -> str:
         assert self.conductor is not None
         rules, ended = self.conductor.rules, self.ended_in.total()
+        if self.purse.allowance.timed:
+            return str(ended)
         return f"{ended}/{rules.budget.trials + 1 + len(rules.space.arms) * self.seeds}"
 
     def _tally(self, record: TrialRecord) -> None:

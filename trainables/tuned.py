@@ -104,7 +104,7 @@ def build(
         BadInput: the base is not there or is another one, or the values are not the recipe's.
     """
     if model is None:
-        model = _load(described)
+        model = base(described)
     if model.digest != described.digest:
         raise BadInput(
             f"model {described.model} is not the one that was tuned (its digest is "
@@ -123,7 +123,8 @@ def build(
     return Tuned(model=model, network=network, recipe=found, applied=applied, described=described)
 
 
-def _load(described: Description) -> Model:
+def base(described: Description) -> Model:
+    """The base model, on the device to be used."""
     family, path = workload.family_of(described.model)
     module = registry.find("model family", *registry.FAMILIES, family)
     model: Model = module.load(path, described.image_size, described.precision)

@@ -27,6 +27,7 @@ from rich.console import Console
 from search_spaces.declare import Budget
 from search_spaces.layernorm_vs_lora import SPACE
 from study import tune
+from study.allowance import Allowance, Purse
 from study.checkpoints import Tidy
 from study.conductor import Conductor, Rules
 from study.hosts import Devices, connect
@@ -147,15 +148,20 @@ def main(arguments: list[str]) -> None:
         uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")
         track = Tracking(Runs(uri, experiment="instant", artifacts=artifacts), "instant")
         track.begin("?", PROTOCOL, [])
-        with Progress(Console(file=Path(storage, "out").open("w")), folder, 1) as progress:
-            conductor = Conductor(rules, Ledger(folder), [Tidy(folder), track, progress, clock])
+        purse = Purse(Allowance(), devices=2, concurrency=4, scored=2.0, began=time.monotonic())
+        with (
+            Path(storage, "out").open("w") as out,
+            Progress(Console(file=out), folder, 1, purse=purse, questions=254) as progress,
+        ):
+            observers = [Tidy(folder), track, progress, clock]
+            conductor = Conductor(rules, Ledger(folder), observers, purse)
             progress.watch(conductor)
             began = time.perf_counter()
             lanes = hosts_alone(Instant, devices.places, devices)
             lanes.start()
             tune.run(conductor, lanes)
             searched = time.perf_counter()
-        track.finish("made up", {}, [])
+        track.finish("made up", {}, [], {})
         flushed = time.perf_counter() - searched
         rungs = sum(len(record.rungs) for record in conductor.ledger.records.values())
     ray.shutdown()

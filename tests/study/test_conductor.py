@@ -39,14 +39,14 @@ def test_every_arm_gets_its_floor_even_if_another_looks_better(begin: Begin) -> 
     conductor = play_all(begin(given=rules(trials=30)))
     counts = Counter(r.spec.arm for r in conductor.ledger.of_kind(Kind.SEARCH))
     assert counts.total() == 30
-    assert min(counts.values()) >= floor(rules(trials=30).budget, 2, "floor") == 9
+    assert min(counts.values()) >= floor(30, 2, "floor") == 9
 
 
 def test_trials_can_be_divided_equally_or_go_where_they_pay(begin: Begin) -> None:
     equal = play_all(begin(folder="equal", given=rules(trials=25, allocate="equal")))
     counts = Counter(r.spec.arm for r in equal.ledger.of_kind(Kind.SEARCH))
     assert sorted(counts.values()) == [12, 13]
-    assert floor(rules(trials=25).budget, 2, "joint") == 1
+    assert floor(25, 2, "joint") == 1
     joint = play_all(begin(folder="joint", given=rules(trials=25, allocate="joint")))
     counts = Counter(r.spec.arm for r in joint.ledger.of_kind(Kind.SEARCH))
     assert counts.total() == 25 and set(counts) == set(SPACE.arms)

@@ -3,14 +3,7 @@
 The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
 """
 
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +17,8 @@ from study.records import Kind
 from study.runs import Runs
 from study.settings import Settings, open_folder
 from study.tracking import Tracking
+from tests.study.browser import CHROMIUM, serving
 from tests.study.made_up import PROTOCOL, SPACE, play_all, rules
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +32,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(storage: Path) -> Iterator[str]:
     """Its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "study.ui", "--storage", str(storage), "--port", str(port)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as serving:
-        try:
-            uri, give_up = f"http://127.0.0.1:{port}", time.monotonic() + 240
-            while not _healthy(uri):
-                assert serving.poll() is None and time.monotonic() < give_up
-                time.sleep(0.3)
-            yield uri
-        finally:
-            os.killpg(serving.pid, signal.SIGKILL)
+    with serving(storage) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +140,3 @@ def test_a_store_that_is_not_there_is_bad_input(
 
 def _model(folder: Path) -> None:
     (folder / "README.md").write_text("a card")
-
-
-def _healthy(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,10 +16,10 @@ from typing import Any
 import pytest
 
 from study import report, results
+from tests.study.browser import CHROMIUM
 from tests.study.finished import SPACE
 
 SCRIPT = '<script>alert("&")</script>'
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FIGURES = 3 + 1 + 3 + 1 + 4 + 4 + 1
 """Panels: scores, differences, Pareto, budget, learning curves and rates of four arms, parallel."""
 

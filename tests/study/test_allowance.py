@@ -1,0 +1,156 @@
+"""A study that may spend so much time: it ends with an answer, and in time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search_spaces.layernorm_vs_lora import SPACE
+from study.allowance import Allowance, Purse, parse
+from study.conductor import Conductor, Rules
+from study.ledger import Ledger
+from study.records import Kind, Outcome, TrialSpec
+from study.settings import Settings
+from tests.study.made_up import play, rules, rung
+from trainables.errors import BadInput
+
+ANSWERS = 2.4
+"""Seconds of a made-up search trial, beside 9.6 of training."""
+
+
+class Clock:
+    """Goes on when a trial has run: one device, nothing but trials."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def purse(allowance: Allowance, clock: Callable[[], float]) -> Purse:
+    return Purse(allowance, devices=1, concurrency=1, scored=2.0, began=clock(), clock=clock)
+
+
+def run(
+    folder: Path, allowance: Allowance, clock: Clock, *, given: Rules | None = None, most: int = 999
+) -> Conductor:
+    """Run a study of at most 999 trials, each of which takes its time, to its end."""
+    folder.mkdir(exist_ok=True)
+    rule = given or rules(trials=999)
+    conductor = Conductor(rule, Ledger(folder), [], purse(allowance, clock))
+    for _ in range(most):
+        if conductor.done:
+            break
+        spec = conductor.next()
+        assert spec is not None
+        live(conductor, spec, clock)
+    return conductor
+
+
+def live(conductor: Conductor, spec: TrialSpec, clock: Clock) -> None:
+    """Run one trial to its end; a confirmed one answers twice as many questions."""
+    for before, stop in zip((0, *spec.stops), spec.stops, strict=False):
+        clock.now += (stop - before) / 100
+        goes_on = conductor.reported(spec.id, rung(spec, stop))
+        if not goes_on and stop < spec.stops[-1]:
+            costs = {"seconds": stop / 100}
+            conductor.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            return
+    answers = ANSWERS if spec.kind is Kind.SEARCH else 2 * ANSWERS
+    clock.now += answers
+    costs = {"seconds": max((0, *spec.stops)) / 100 + answers}
+    conductor.ended(spec.id, Outcome.COMPLETE, costs=costs, scores={})
+
+
+def spent(conductor: Conductor) -> float:
+    return sum(r.costs["seconds"] for r in conductor.ledger.records.values())
+
+
+@pytest.mark.parametrize("minutes", [4, 20])
+def test_a_study_ends_in_time_with_every_arm_confirmed(tmp_path: Path, minutes: int) -> None:
+    clock = Clock()
+    conductor = run(tmp_path / "one", Allowance(seconds=60.0 * minutes), clock)
+    assert 0.75 * 60 * minutes <= clock.now <= 60 * minutes
+    assert conductor.ledger.cut_short
+    assert len(conductor.ledger.of_kind(Kind.CONFIRM)) == 4
+    assert all(r.outcome is not None for r in conductor.ledger.records.values())
+
+
+def test_device_hours_are_those_of_trials(tmp_path: Path) -> None:
+    conductor = run(tmp_path / "one", Allowance(device_seconds=600.0), Clock())
+    assert 450 <= spent(conductor) <= 600
+    assert len(conductor.ledger.of_kind(Kind.CONFIRM)) == 4
+
+
+def test_arms_share_the_trials_as_they_come(tmp_path: Path) -> None:
+    conductor = run(tmp_path / "one", Allowance(seconds=1200.0), Clock())
+    tried = conductor.ledger.tried
+    assert min(tried.values()) >= 0.3 * tried.total() - 2, "60% are divided equally"
+
+
+def test_every_arm_has_its_trial_however_little_there_is(tmp_path: Path) -> None:
+    conductor = run(tmp_path / "one", Allowance(seconds=1.0), Clock())
+    assert set(conductor.ledger.tried) == set(conductor.rules.space.arms)
+    assert conductor.ledger.tried.total() == 2
+    assert {r.spec.arm for r in conductor.ledger.of_kind(Kind.CONFIRM)} == set(conductor.best())
+
+
+def test_what_was_spent_and_decided_is_remembered(tmp_path: Path) -> None:
+    clock, allowance = Clock(), Allowance(seconds=600.0)
+    run(tmp_path / "one", allowance, clock, most=20)
+    before = clock.now
+    clock.now += 1e6  # interrupted for days, which are not counted
+    began = clock.now
+    run(tmp_path / "one", allowance, clock)
+    assert 450 <= before + clock.now - began <= 600
+    again = Conductor(rules(trials=999), Ledger(tmp_path / "one"), [], purse(allowance, clock))
+    assert again.done and again.ledger.cut_short
+
+
+def test_a_running_trial_is_stopped_at_its_next_rung(tmp_path: Path) -> None:
+    clock = Clock()
+    folder = tmp_path / "one"
+    folder.mkdir()
+    conductor = Conductor(
+        rules(trials=999), Ledger(folder), [], purse(Allowance(seconds=600.0), clock)
+    )
+    specs = [conductor.next() for _ in range(3)]
+    clock.now = 600.0
+    assert conductor.next() is None, "the search has ended"
+    for spec in specs:
+        assert spec is not None
+        assert play(conductor, spec) is Outcome.PRUNED
+        assert len(conductor.ledger.records[spec.id].rungs) == 1
+    first = conductor.next()
+    assert first is not None and first.kind is Kind.UNTUNED
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        (None, Allowance()),
+        ("500trials", Allowance(trials=500)),
+        ("2h", Allowance(seconds=7200.0)),
+        ("90 min", Allowance(seconds=5400.0)),
+        ("20gpu-h", Allowance(device_seconds=72_000.0)),
+        ("0.5gpu-h", Allowance(device_seconds=1800.0)),
+    ],
+)
+def test_what_it_says(text: str | None, allowed: Allowance) -> None:
+    assert parse(text) == allowed
+
+
+@pytest.mark.parametrize("text", ["2", "h", "-2h", "0h", "2 weeks", "1.5trials", "gpu-h"])
+def test_what_cannot_be_read(text: str) -> None:
+    with pytest.raises(BadInput, match="--budget"):
+        parse(text)
+
+
+def test_what_it_means_for_the_number_of_trials() -> None:
+    assert Settings(space="layernorm_vs_lora", allowance="40trials").budget(SPACE).trials == 40
+    assert Settings(space="layernorm_vs_lora", allowance="2h").budget(SPACE).trials > 1000
+    both = Settings(space="layernorm_vs_lora", allowance="2h", trials=30)
+    assert both.budget(SPACE).trials == 30 and both.check() == SPACE
+    with pytest.raises(BadInput, match="give one"):
+        Settings(space="layernorm_vs_lora", allowance="40trials", trials=30).check()
