@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 from ray import tune
+from ray.tune import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -18,6 +19,7 @@ from study.conductor import Conductor
 from study.lanes import Lanes
 from study.records import Outcome, Rung
 from study.worker import TrialClient
+from trainables.errors import BadInput
 
 RETRIES = 3
 """How often a trial whose host died is taken up again, from its last rung."""
@@ -136,7 +138,11 @@ class ConductedScheduler(FIFOScheduler):
 
 
 def run(conductor: Conductor, lanes: Lanes) -> None:
-    """Run the study to its end."""
+    """Run the study to its end.
+
+    Raises:
+        BadInput: no host could be started.
+    """
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -165,7 +171,17 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _bad_input(error) or error from None
+
+
+def _bad_input(error: BaseException | None) -> BadInput | None:
+    """What the user can mend, if that is what Tune met: it wraps whatever stops its loop."""
+    while error is not None and not isinstance(error, BadInput):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:

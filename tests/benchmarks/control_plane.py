@@ -30,8 +30,7 @@ from study import tune
 from study.allowance import Allowance, Purse
 from study.checkpoints import Tidy
 from study.conductor import Conductor, Rules
-from study.hosts import Devices, connect
-from study.lanes import Lanes
+from study.hosts import Devices, Hosts, connect
 from study.ledger import Ledger
 from study.placement import Placement
 from study.records import Outcome, TrialRecord, TrialSpec
@@ -130,8 +129,8 @@ def main(arguments: list[str]) -> None:
     clock.time(Conductor, "next", "draw")
     clock.time(Conductor, "reported", "report")
     clock.time(Conductor, "ended", "end")
-    clock.time(Lanes, "next", "hosts")
-    clock.time(Lanes, "left", "hosts")
+    clock.time(Hosts, "place", "hosts")
+    clock.time(Hosts, "left", "hosts")
     connect(None)
     devices = Devices(hosts=1, cpus=1, gpus=0, places=4, concurrency=4, shared=False)
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:

@@ -7,7 +7,7 @@
   and stopped is given, which favours it), on all processors;
 * *ray*: by the pattern of Ray's documentation, a Tune function that starts a ``TorchTrainer`` for
   each trial, whose worker loads model and data. It takes long, so only the first RAY_TRIALS of the
-  search are run; what the table says of it is projected from them by trial.
+  search are run; the table adds for each other trial what these took on average.
 
 Efficiency is time in training, validation and answers over wall time and processors.
 """
@@ -28,6 +28,7 @@ from tests.benchmarks.start_up import processor_seconds
 
 SAMPLE_SECONDS = 0.25
 PRECISION = "fp32"
+CORES = os.cpu_count() or 1
 
 
 def run_trial(workload: Any, trial: dict[str, Any]) -> float:
@@ -53,18 +54,18 @@ def run_trial(workload: Any, trial: dict[str, Any]) -> float:
     return time.perf_counter() - began
 
 
-def plain(trials: list[dict[str, Any]]) -> float:
+def plain(trials: list[dict[str, Any]]) -> dict[str, float]:
     """One after another, the model loaded once."""
     import torch
 
     from trainables.workload import Workload, WorkloadConfig
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(CORES)
     workload = Workload.load(WorkloadConfig())
-    return sum(run_trial(workload, trial) for trial in trials)
+    return {"arithmetic": sum(run_trial(workload, trial) for trial in trials)}
 
 
-def by_ray(trials: list[dict[str, Any]]) -> float:
+def by_ray(trials: list[dict[str, Any]]) -> dict[str, float]:
     """A trainer a trial."""
     import ray
     from ray import train, tune
@@ -90,10 +91,14 @@ def by_ray(trials: list[dict[str, Any]]) -> float:
     tuner = tune.Tuner(
         tune.with_resources(driver, {"cpu": 0.01}),
         param_space={"trial": tune.grid_search(trials)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=max(1, (os.cpu_count() or 1) - 1)),
+        tune_config=tune.TuneConfig(max_concurrent_trials=max(1, CORES - 1)),
         run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp(prefix="ray-")),
     )
-    return float(sum(result.metrics["arithmetic"] for result in tuner.fit() if result.metrics))
+    found = [result.metrics for result in tuner.fit() if result.metrics]
+    return {
+        "arithmetic": sum(float(metrics["arithmetic"]) for metrics in found),
+        "trials": sum(float(metrics["time_total_s"]) for metrics in found),
+    }
 
 
 def measure(command: list[str]) -> dict[str, float]:
@@ -109,17 +114,20 @@ def measure(command: list[str]) -> dict[str, float]:
     return {"wall": time.perf_counter() - began, "cpu": spent, "gib": peak}
 
 
-def trials_of(studies: Path) -> list[dict[str, Any]]:
-    """What the study ran, with what it takes to run it again."""
+def trials_of(studies: Path) -> tuple[list[dict[str, Any]], float]:
+    """What the study ran, with what it takes to run it again; seconds from the first trial's begin
+    to the last one's end."""
     from study.ledger import Ledger
 
     found = []
-    for record in Ledger(studies / "ours").records.values():
+    records = Ledger(studies / "ours").records.values()
+    for record in records:
         stops = [rung.examples_seen for rung in record.rungs]
         trial = record.spec.plain() | {"trial": record.spec.id, "stops": stops}
         seconds = record.costs.get("seconds", 0.0)
         found.append(trial | {"outcome": str(record.outcome), "seconds": seconds})
-    return found
+    ended = max(record.ended_at or 0.0 for record in records)
+    return found, ended - min(record.started_at for record in records)
 
 
 def main(arguments: list[str]) -> None:
@@ -132,32 +140,51 @@ def main(arguments: list[str]) -> None:
         ours = [sys.executable, "-m", "study.launch", "--space", "layernorm_vs_lora", *budget]
         place = ["--storage", folder, "--name", "ours", "--precision", PRECISION]
         sides["ours"] = measure([*ours, *place])
-        ran = trials_of(Path(folder))
+        ran, training = trials_of(Path(folder))
         sides["ours"]["arithmetic"] = sum(trial["seconds"] for trial in ran)
+        print(f"{len(ran)} trials, {sum(max(t['stops'], default=0) for t in ran):,} examples")
+        print(f"{'':6} {'wall s':>8} {'cpu s':>8} {'GiB':>6} {'trials/h':>9} {'efficiency':>10}")
+        show("ours", sides["ours"], len(ran), CORES)
         for side, some in {"plain": ran, "ray": [t for t in ran if t["stops"]][:few]}.items():
             given, told = Path(folder, "trials.json"), Path(folder, "arithmetic")
             given.write_text(json.dumps(some))
             sides[side] = measure([*here, side, str(given), str(told)])
-            sides[side]["arithmetic"] = float(told.read_text())
-            for name in ("wall", "cpu", "arithmetic"):
-                sides[side][name] *= len(ran) / len(some)
-    print(f"{len(ran)} trials, {sum(max(t['stops'], default=0) for t in ran):,} examples")
-    print(f"{'':6} {'wall s':>8} {'cpu s':>8} {'GiB':>6} {'trials/h':>9} {'efficiency':>10}")
-    for side, cost in sides.items():
-        busy = cost["arithmetic"] / cost["wall"] / (1 if side == "plain" else os.cpu_count() or 1)
-        print(
-            f"{side:6} {cost['wall']:8.0f} {cost['cpu']:8.0f} {cost['gib']:6.2f} "
-            f"{3600 * len(ran) / cost['wall']:9.0f} {busy:10.2f}"
-        )
+            sides[side] |= json.loads(told.read_text())
+            if side == "ray":
+                project(sides[side], len(some), len(ran))
+            # One trial at a time has all processors.
+            show(side, sides[side], len(ran), 1 if side == "plain" else CORES)
+    print(f"ray: projected by trial from {few} of {len(ran)}")
+    after = sides["ours"]["arithmetic"] / training / CORES
+    print(f"ours from the first trial's begin to the last one's end: efficiency {after:.2f}")
     for side in ("plain", "ray"):
         for name in ("wall", "cpu"):
             print(f"{side} / ours, {name}: {sides[side][name] / sides['ours'][name]:.1f}")
+
+
+def project(cost: dict[str, float], ran: int, trials: int) -> None:
+    """From the trials that were run to all: what they took again, and not the start of Ray."""
+    share = cost["trials"] / cost["wall"]
+    more = trials / ran - 1
+    cost["cpu"] += cost["cpu"] * share * more
+    cost["wall"] += cost["trials"] * more
+    cost["arithmetic"] *= trials / ran
+
+
+def show(side: str, cost: dict[str, float], trials: int, used: int) -> None:
+    """A row."""
+    efficiency = cost["arithmetic"] / cost["wall"] / used
+    print(
+        f"{side:6} {cost['wall']:8.0f} {cost['cpu']:8.0f} {cost['gib']:6.2f} "
+        f"{3600 * trials / cost['wall']:9.0f} {efficiency:10.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["plain"], ["ray"]):
         side, given, told = sys.argv[1:]
         do = {"plain": plain, "ray": by_ray}[side]
-        Path(told).write_text(str(do(json.loads(Path(given).read_text()))))
+        Path(told).write_text(json.dumps(do(json.loads(Path(given).read_text()))))
     else:
         main(sys.argv[1:])

@@ -1,8 +1,10 @@
 """Hosts on real Ray, with Tune, and trials whose losses follow from a formula."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from study import tune
 from study.conductor import Conductor
 from study.hosts import Devices, connect
 from study.placement import Placement
-from study.records import Outcome, TrialSpec
+from study.records import Kind, Outcome, TrialSpec
 from tests.study.made_up import hosts_alone, loss_of, rules
+from trainables.errors import BadInput
 
 pytestmark = pytest.mark.long
 
@@ -56,6 +59,24 @@ class MadeUp:
         """It is."""
 
 
+class Killed(MadeUp):
+    """A host that every trial of one arm kills."""
+
+    async def advance(
+        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> dict[str, Any]:
+        if plain["arm"] == "layernorm" and plain["kind"] == "search":
+            os._exit(1)
+        return await super().advance(plain, placement=placement, heard=heard, suspect=suspect)
+
+
+class Unstartable(MadeUp):
+    """A host that finds no way to start."""
+
+    def __init__(self, folder: Path) -> None:
+        raise RuntimeError("there is no such model here")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     connect(None)
@@ -63,10 +84,14 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def play(begin: Callable[..., Conductor], folder: Path) -> Conductor:
-    conductor = begin(given=rules(trials=6))
-    devices = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
-    lanes = hosts_alone(MadeUp, folder, devices)
+DEVICES = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
+
+
+def play(
+    begin: Callable[..., Conductor], folder: Path, actor: type = MadeUp, trials: int = 6
+) -> Conductor:
+    conductor = begin(given=rules(trials=trials))
+    lanes = hosts_alone(actor, folder, DEVICES)
     lanes.start()
     try:
         tune.run(conductor, lanes)
@@ -86,3 +111,52 @@ def test_a_trial_whose_host_died_goes_on_on_another(
     visits = [line.split() for line in (tmp_path / "visits").read_text().splitlines()]
     assert len({process for _, process, _ in visits}) >= 2
     assert sum(suspect == "True" for _, _, suspect in visits) == 1
+
+
+def test_a_trial_that_kills_every_host_fails_and_the_others_go_on(
+    begin: Callable[..., Conductor], tmp_path: Path
+) -> None:
+    conductor = play(begin, tmp_path, Killed, trials=2)
+    records = [r for r in conductor.ledger.records.values() if r.spec.kind is Kind.SEARCH]
+    outcomes = {record.spec.arm: record.outcome for record in records}
+    assert outcomes["layernorm"] is Outcome.FAILED
+    assert set(outcomes.values()) <= {Outcome.FAILED, Outcome.COMPLETE, Outcome.PRUNED}
+    assert len(set(outcomes.values())) > 1 and conductor.done
+    (failed,) = [record for record in records if record.spec.arm == "layernorm"]
+    assert failed.error.startswith(f"its host died {tune.RETRIES + 1} times: ")
+
+
+def test_a_study_whose_hosts_cannot_start_ends_and_says_why(
+    begin: Callable[..., Conductor], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"no host could be started: .*there is no such model here"):
+        play(begin, tmp_path, Unstartable)
+
+
+def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
+    def free() -> float:
+        found: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        return found.get("CPU", 0.0)
+
+    until(lambda: free() == DEVICES.hosts)
+    hosts = hosts_alone(MadeUp, tmp_path, replace(DEVICES, shared=True)).hosts
+    hosts.start()
+    names = [hosts.place("one"), hosts.place("other")]
+    assert len(set(names)) == 2
+    until(lambda: free() == 0)
+    hosts.left("one")
+    hosts.give_back(all_idle=False)
+    assert len(hosts.handles) == 2  # it was idle for less than half a minute
+    hosts.give_back(all_idle=True)
+    assert list(hosts.handles) == [names[1]]
+    until(lambda: free() == 1)
+    hosts.left("other")
+    hosts.give_back(all_idle=True)
+    until(lambda: free() == DEVICES.hosts)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
