@@ -55,6 +55,8 @@ class Rules:
     confirm_seeds: int
     allocate: str = "floor"
     """See ``settings.ALLOCATE``."""
+    objectives: tuple[str, ...] = ()
+    """Costs that are to be low beside the loss; see ``study.objectives``."""
     under: tuple[Limit, ...] = ()
     """What an arm's best may cost."""
     base: str
@@ -276,7 +278,8 @@ class Conductor:
     def _judge(self, spec: TrialSpec, rung: Rung) -> bool:
         if spec.kind is not Kind.SEARCH:
             return True
-        return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss)
+        costs = tuple(rung.costs[name] for name in self.rules.objectives)
+        return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:
         """Keep the best of an arm. A trial only gets better: getting further is."""

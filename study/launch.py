@@ -184,6 +184,11 @@ def _parser() -> argparse.ArgumentParser:
     spend.add_argument("--seed", type=int, metavar="N", help="of search and training [0]")
     spend.add_argument("--seeds", type=int, metavar="N", help="confirmations of each arm [3]")
     spend.add_argument(
+        "--objective",
+        metavar="score[,COST]",
+        help="search for a trade-off: score,memory (also parameters, seconds) [score]",
+    )
+    spend.add_argument(
         "--under",
         metavar="COST<N[,COST<N]",
         help='confirm only what costs less: "memory<8GiB,parameters<1M" (also seconds, percent)',

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from study.objectives import point
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.sampler import Recall
 
@@ -53,7 +54,8 @@ class Ledger:
     """The record of one study, in ``folder``. Two Optuna studies share its journal: ``search``,
     which TPE learns from, and ``confirm``, which it must not see."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, objectives: tuple[str, ...] = ()) -> None:
+        """``objectives`` are costs that are to be low beside the loss; see ``study.objectives``."""
         # Every trial that Optuna starts is announced in its log; ours says it better.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = str(folder / JOURNAL)
@@ -62,10 +64,14 @@ class Ledger:
         storage = JournalStorage(self._journal)
         self.studies = {
             name: optuna.create_study(
-                study_name=name, storage=storage, load_if_exists=True, direction="minimize"
+                study_name=name,
+                storage=storage,
+                load_if_exists=True,
+                directions=["minimize"] * (1 + len(costs)),
             )
-            for name in ("search", "confirm")
+            for name, costs in {"search": objectives, "confirm": ()}.items()
         }
+        self.objectives = objectives
         self.records: dict[str, TrialRecord] = {}
         """Trial id -> record, in the order in which they were started."""
         self._trials: dict[str, optuna.Trial] = {}
@@ -76,7 +82,7 @@ class Ledger:
         """Arm -> search trials, without repeats."""
         self.broken: Counter[str] = Counter()
         """Arm -> those of them that failed or ran out of memory."""
-        self.recall = Recall()
+        self.recall = Recall(1 + len(objectives))
         """What the next draw learns from."""
         noted = self.studies["search"].user_attrs
         self.cut_short: bool = noted.get("cut_short", False)
@@ -122,7 +128,8 @@ class Ledger:
         record = self.records[trial_id]
         if rung.examples_seen > record.examples_seen:
             trial = self._trials[trial_id]
-            trial.report(rung.validation_loss, rung.examples_seen)
+            if not (self.objectives and record.spec.kind is Kind.SEARCH):  # Optuna has no curves
+                trial.report(rung.validation_loss, rung.examples_seen)  # of several objectives
             trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
             self._journal.flush()
             record.rungs.append(rung)
@@ -154,9 +161,9 @@ class Ledger:
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("end", end)
         state = STATES[outcome]
-        told = self.study_of(record.spec.kind).tell(
-            trial, record.loss if state is TrialState.COMPLETE else None, state=state
-        )
+        names = self.objectives if record.spec.kind is Kind.SEARCH else ()
+        values = list(point(record.loss, costs, names)) if state is TrialState.COMPLETE else None
+        told = self.study_of(record.spec.kind).tell(trial, values, state=state)
         self._journal.flush()
         if record.spec.kind is Kind.SEARCH:
             self._learn(record, told)
@@ -175,11 +182,7 @@ class Ledger:
 
     def running(self) -> list[FrozenTrial]:
         """Search trials that have begun and not ended."""
-        return [
-            trial.storage.get_trial(trial._trial_id)
-            for trial_id, trial in self._trials.items()
-            if self.records[trial_id].spec.kind is Kind.SEARCH
-        ]
+        return self.studies["search"].get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
         """The records of one kind, oldest first."""
@@ -210,6 +213,7 @@ class Ledger:
             if spec.kind is Kind.SEARCH:
                 self._learn(record, trial)
         else:
+            # Optuna gives no other handle of a trial that another process began.
             self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
         self._enter(record)
 

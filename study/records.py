@@ -79,6 +79,8 @@ class Rung:
     """Device-seconds that the trial took so far, validation included."""
     reported_at: float
     """Seconds since 1970."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """So far, as ``TrialRecord.costs``, as far as they are known."""
 
 
 @dataclass(kw_only=True)

@@ -33,6 +33,8 @@
                         high``; ``leaders``: ``seconds, arm, chance, expected``; ``untuned``), null
                         if there is none; ``learning_rates``: arm -> ``best, low, high, decades``,
                         ``open_low, open_high``, at ``examples_seen``: see ``study.efficiency``;
+                        ``front``: of a search for several objectives, the trials that none
+                        beats (see ``study.objectives.front``); empty otherwise;
                         ``importance`` of settings (``of, shares, trials, warning``): see
                         ``study.importance``
 ``trials``              every trial: ``trial, kind, arm, parameters`` (what was
@@ -52,11 +54,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import answers, efficiency, importance, spaces
+from study import answers, efficiency, importance, objectives, spaces
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
 from study.scored import Scored, answer, scores_of
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
 FILE = "results.json"
+RUNG = ("examples_seen", "validation_loss", "train_loss", "seconds", "reported_at")
 BYTES = 4
 """Of a trained parameter: they are kept in fp32, whatever the precision of the rest."""
 
@@ -197,10 +199,12 @@ def _efficiency(
     searched: dict[str, list[TrialRecord]] = {arm["arm"]: [] for arm in arms}
     for record in conductor.ledger.of_kind(Kind.SEARCH):
         searched[record.spec.arm].append(record)
+    costs = conductor.rules.objectives
     start = untuned[0].scores.get("validation.overall", 0.0) if untuned else 0.0
     return {
         "pareto": efficiency.pareto(arms),
         "budget": efficiency.budget_curves(searched, start),
+        "front": objectives.front(conductor.ledger.records.values(), costs) if costs else [],
         "learning_rates": efficiency.learning_rates(searched),
         "importance": importance.importances(
             searched, {arm: spaces.ranges(a) for arm, a in conductor.rules.space.arms.items()}
@@ -226,7 +230,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "outcome": record.outcome,
         "error": record.error,
         "remark": record.remark,
-        "rungs": [asdict(rung) for rung in record.rungs],
+        "rungs": [{name: getattr(rung, name) for name in RUNG} for rung in record.rungs],
         "scores": record.scores,
         "costs": record.costs,
     }

@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from search_spaces.declare import Budget
+from study import objectives
 
 
 def levels(budget: Budget) -> tuple[int, ...]:
@@ -30,21 +31,31 @@ class Rungs:
         self.reduction = reduction
         self.losses: dict[tuple[str, int], dict[str, float]] = {}
         """(arm, examples seen) -> trial -> loss."""
+        self._points: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {}
+        """The same with costs, where there are several objectives."""
         self._sorted: dict[tuple[str, int], list[float]] = {}
         """The same losses, ascending."""
 
-    def record(self, arm: str, trial: str, examples_seen: int, loss: float) -> bool:
+    def record(
+        self, arm: str, trial: str, examples_seen: int, loss: float, costs: tuple[float, ...] = ()
+    ) -> bool:
         """Note a trial's validation loss at a rung; True if the trial goes on.
 
         It does if it is among the best ``1 / reduction`` of its arm's earlier arrivals at the rung,
         or the first. (The stopping variant of ASHA, as in Ray Tune: nothing ever waits.) A trial
-        that reports a rung again, after a restart, is judged against the same others.
+        that reports a rung again, after a restart, is judged against the same others. Where
+        ``costs`` count too, it also goes on if none of them beats it in all.
         """
         rung = self.losses.setdefault((arm, examples_seen), {})
         others = self._sorted.setdefault((arm, examples_seen), [])
         if trial in rung:
             del others[bisect_left(others, rung[trial])]
         goes_on = not others or loss <= quantile(others, 1 / self.reduction)
+        if costs:
+            points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
+            rivals = [other for name, other in points.items() if name != trial]
+            goes_on = goes_on or not any(objectives.beats(other, point) for other in rivals)
+            points[trial] = point
         rung[trial] = loss
         insort(others, loss)
         return goes_on

@@ -21,6 +21,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.declare import Choice, LogUniform, Range, Space
@@ -45,11 +46,13 @@ class Recall:
     """The trials that the sampler learns from: complete or pruned, the best of each arm and the
     latest of all. Which these are depends on what ended, not on the order in which it did."""
 
-    def __init__(self) -> None:
+    def __init__(self, objectives: int = 1) -> None:
+        """With several ``objectives``, an arm's best are its best by each of them."""
+        self.objectives = objectives
         self.ended = 0
         """All that could be learnt from."""
-        self._best: dict[str, list[tuple[tuple[float, float], int]]] = {}
-        """Arm -> rank and number, the best first."""
+        self._best: dict[tuple[str, int], list[tuple[tuple[float, float], int]]] = {}
+        """Arm and objective -> rank and number, the best first."""
         self._latest: list[int] = []
         """Numbers, ascending."""
         self._trials: dict[int, FrozenTrial] = {}
@@ -60,15 +63,22 @@ class Recall:
             return
         self.ended += 1
         self._trials[trial.number] = trial
-        best = self._best.setdefault(trial.params["arm"], [])
-        insort(best, (_rank(trial), trial.number))
         insort(self._latest, trial.number)
-        dropped = {number for _, number in best[BEST_PER_ARM:]} | set(self._latest[:-LATEST])
-        del best[BEST_PER_ARM:], self._latest[:-LATEST]
+        dropped = set(self._latest[:-LATEST])
+        del self._latest[:-LATEST]
+        for objective in range(self.objectives):
+            best = self._best.setdefault((trial.params["arm"], objective), [])
+            insort(best, (_rank(trial, objective), trial.number))
+            dropped |= {number for _, number in best[BEST_PER_ARM:]}
+            del best[BEST_PER_ARM:]
         for number in dropped & self._trials.keys():
-            good = self._best[self._trials[number].params["arm"]]
-            if number not in self._latest and all(number != other for _, other in good):
+            if number not in self._latest and not self._is_good(number):
                 del self._trials[number]
+
+    def _is_good(self, number: int) -> bool:
+        arm = self._trials[number].params["arm"]
+        of_arm = [self._best[arm, objective] for objective in range(self.objectives)]
+        return any(number == other for best in of_arm for _, other in best)
 
     def trials(self) -> list[FrozenTrial]:
         """By number."""
@@ -101,7 +111,8 @@ class Sampler(BaseSampler):
         self.random = RandomSampler(seed=own)
         self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
         recalled = _Recalled([*recall.trials(), *running])
-        self.view = optuna.create_study(storage=recalled, direction="minimize")
+        directions = [StudyDirection.MINIMIZE] * recall.objectives
+        self.view = optuna.create_study(storage=recalled, directions=directions)
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
     def infer_relative_search_space(
@@ -185,10 +196,9 @@ def _distribution(values: Range) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, float]:
+def _rank(trial: FrozenTrial, objective: int) -> tuple[float, float]:
     """TPE's own order: complete ones by their value, then pruned ones that got furthest."""
     if trial.state is TrialState.COMPLETE:
-        assert trial.value is not None
-        return float("-inf"), trial.value
+        return float("-inf"), trial.values[objective]
     step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
     return -float(step), value

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import allowance, limits, protocol, runs
+from study import allowance, limits, objectives, protocol, runs
 from study.allowance import Purse
 from study.settings import Settings, agree, open_folder
 from study.storage import Mirror, Shelf
@@ -155,11 +155,12 @@ def _run(
         seed=settings.seed,
         confirm_seeds=settings.seeds,
         allocate=settings.allocate,
+        objectives=objectives.parse(settings.objective),
         under=limits.parse(settings.under),
         base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
     )
     described = protocol.describe(settings, plan, others, folder)
-    ledger = Ledger(folder)
+    ledger = Ledger(folder, rules.objectives)
     track.begin(plan.question, described, ledger.records.values())
     questions = {split: len(asked) for split, asked in plan.dataset.splits().items()}
     tested = questions["test"] + sum(len(other.test) for other in others.values())

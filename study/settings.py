@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Budget, Space
-from study import allowance, limits, spaces
+from study import allowance, limits, objectives, spaces
 from trainables.errors import BadInput, unknown
 from trainables.workload import WorkloadConfig
 
@@ -56,6 +56,8 @@ class Settings:
     seed: int = 0
     seeds: int = 3
     """Confirmations of each arm's best."""
+    objective: str = "score"
+    """What the search looks for; see ``objectives.parse``."""
     under: str | None = None
     """Costs that an arm's best must stay below; see ``limits.parse``."""
     margin: float = 1.0
@@ -81,6 +83,7 @@ class Settings:
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         limits.parse(self.under)
+        objectives.parse(self.objective)
         if allowance.parse(self.allowance).trials is not None and self.trials is not None:
             raise BadInput(f"--budget {self.allowance} and --trials {self.trials}: give one")
         if not 0 < self.margin < 100:

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study import objectives
 from study.allowance import Purse
 from study.conductor import Conductor
 from study.records import Kind, Outcome, TrialRecord
@@ -263,6 +264,7 @@ def show_results(console: Console, results: Mapping[str, Any]) -> None:
     console.print(table)
     console.print()
     _show_pairs(console, results["comparisons"])
+    _show_front(console, results["efficiency"]["front"])
     for other in results["ood"]:
         scored = [f"{arm['arm']} {_interval(arm['test']['overall'])}" for arm in other["arms"]] + [
             f"{name} {s['overall']:.1f}" for name, s in other["baselines"].items() if s
@@ -289,6 +291,24 @@ def _show_pairs(console: Console, comparisons: Sequence[Mapping[str, Any]]) -> N
             "< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}",
             found["finding"].replace("_", " "),
         )
+    console.print(table)
+    console.print()
+
+
+def _show_front(console: Console, front: Sequence[Mapping[str, Any]]) -> None:
+    """The trade-off that a search for several objectives found."""
+    if not front:
+        return
+    costs = [name for name in front[0] if name in objectives.COSTS.values()]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trade-off (search)")
+    table.add_column("settings")
+    for column in ("validation loss", *costs):
+        table.add_column(column.replace("_", " "), justify="right")
+    for trial in front:
+        values = (f"{trial[name]:,.4g}" for name in ("validation_loss", *costs))
+        settings = " ".join(f"{k}={_short(v)}" for k, v in trial["parameters"].items())
+        table.add_row(trial["arm"], settings, *values)
     console.print(table)
     console.print()
 

@@ -133,7 +133,7 @@ class ConductedScheduler(FIFOScheduler):
     def _report(self, tune_id: str, result: dict[str, Any]) -> bool:
         rung = _under("rung", result)
         return not rung or self.searcher.conductor.reported(
-            self.searcher.ids[tune_id], Rung(**rung)
+            self.searcher.ids[tune_id], Rung(**rung, costs=_under("costs", result))
         )
 
 

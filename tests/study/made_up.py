@@ -43,6 +43,7 @@ def rules(
     seed: int = 0,
     allocate: str = "floor",
     under: tuple[Limit, ...] = (),
+    objectives: tuple[str, ...] = (),
 ) -> Rules:
     return Rules(
         space=space,
@@ -52,6 +53,7 @@ def rules(
         confirm_seeds=2,
         allocate=allocate,
         under=under,
+        objectives=objectives,
         base="made up",
     )
 

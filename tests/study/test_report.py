@@ -71,6 +71,15 @@ def test_text_of_users_is_never_markup(found: dict[str, Any], tmp_path: Path) ->
     assert page.text.count('alert("&")') >= 20
 
 
+def test_a_trade_off_is_told(found: dict[str, Any], tmp_path: Path) -> None:
+    trial = {"trial": "abc", "arm": SCRIPT, "parameters": {"lora.rank": 2}}
+    trial |= {"validation_loss": 1.25, "validation_percent": None, "peak_memory_gib": 0.5}
+    page = page_of(tmp_path, found | {"efficiency": found["efficiency"] | {"front": [trial]}})
+    for part in ("The trade-off that was searched for", "peak memory gib", "1.2500", SCRIPT):
+        assert part in page.text, part
+    assert "trade-off" not in page_of(tmp_path, found).text
+
+
 def test_a_study_in_which_nothing_worked_has_a_report_too(
     found: dict[str, Any], tmp_path: Path
 ) -> None:
