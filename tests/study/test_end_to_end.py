@@ -1,8 +1,6 @@
 """Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
 
 import html
-import json
-import math
 import os
 import shutil
 import signal
@@ -13,69 +11,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study import answers, export, predict
 from study.ui import default_uri
-from tests.trainables import made_llava
-from tests.trainables.data.small import iu_xray, jsonl
+from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
 from trainables.data import phantom
 from trainables.data.scores import PARTS
 
 pytestmark = pytest.mark.long
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
-REPOSITORY = Path(__file__).parents[2]
-VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
-
-
-def command(storage: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "study.launch", "--storage", str(storage), *arguments]
-
-
-def launch(storage: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        command(storage, *arguments),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=420,
-        cwd=REPOSITORY,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    return done.stdout
-
-
-def results(storage: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((storage / name / "results.json").read_text())
-    return found
-
-
-def numbers(found: dict[str, Any]) -> list[Any]:
-    """What two runs of one study must have in common: all but times and memory."""
-    return [
-        (
-            t["trial"],
-            t["arm"],
-            t["parameters"],
-            t["outcome"],
-            [(r["examples_seen"], r["validation_loss"], r["train_loss"]) for r in t["rungs"]],
-            t["scores"],
-        )
-        for t in found["trials"]
-    ]
-
-
-def runs(storage: Path, experiment: str) -> list[Run]:
-    client = MlflowClient(default_uri(storage))
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    return list(client.search_runs([found.experiment_id], max_results=1000))
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +110,6 @@ def test_only_confirmed_trials_keep_what_they_trained(smoke: tuple[Path, str]) -
     assert kept == {t["trial"] for t in found["trials"] if t["kind"] == "confirm"}
 
 
-def test_the_same_seed_gives_the_same_trials_and_numbers(smoke: tuple[Path, str]) -> None:
-    storage, _ = smoke
-    launch(storage, "--space", "smoke", "--name", "two", "--concurrency", "1")
-    assert numbers(results(storage, "two")) == numbers(results(storage, "one"))
-
-
 def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> None:
     storage, _ = smoke
     before = results(storage, "one")
@@ -177,7 +119,8 @@ def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> N
     assert len(runs(storage, "smoke")) == recorded
 
 
-def test_a_killed_driver_goes_on_where_it_was(smoke: tuple[Path, str]) -> None:
+def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Path, str]) -> None:
+    """So two studies with one seed agree, whether one of them was killed or not."""
     storage, _ = smoke
     arguments = ("--space", "smoke", "--name", "killed", "--concurrency", "1")
     with subprocess.Popen(
@@ -202,7 +145,8 @@ def test_a_killed_driver_goes_on_where_it_was(smoke: tuple[Path, str]) -> None:
 
 def test_a_study_with_zero_2_gives_the_plain_studys_losses(smoke: tuple[Path, str]) -> None:
     storage, _ = smoke
-    common = ("--space", "smoke", "--trials", "2", "--seeds", "1", "--precision", "fp32")
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
+    common = ("--space", "smoke", *budget, "--precision", "fp32")
     launch(storage, *common, "--name", "plain", "--concurrency", "1")
     launch(storage, *common, "--name", "zero", "--concurrency", "1", "--deepspeed", "2")
     plain, zero = results(storage, "plain")["trials"], results(storage, "zero")["trials"]
@@ -211,72 +155,6 @@ def test_a_study_with_zero_2_gives_the_plain_studys_losses(smoke: tuple[Path, st
         assert other["outcome"] == "complete"
         losses = [r["validation_loss"] for r in one["rungs"]]
         assert [r["validation_loss"] for r in other["rungs"]] == pytest.approx(losses, rel=1e-3)
-
-
-@pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside this repository")
-def test_a_study_on_real_questions(tmp_path: Path) -> None:
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
-    data = ("--data", "vqa_rad", "--data-root", str(VQA_RAD))
-    launch(tmp_path, "--space", "layernorm_vs_lora", *data, *budget, "--name", "real")
-    found = results(tmp_path, "real")
-    assert found["protocol"]["data"]["questions"]["test"] == 451
-    assert all(t["outcome"] == "complete" for t in found["trials"])
-
-
-def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> None:
-    (tmp_path / "data" / "jsonl").mkdir(parents=True)
-    jsonl.write(tmp_path / "data" / "jsonl")
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "2")
-    data = ("--ood", "jsonl", "--data-root", str(tmp_path / "data"), "--split", "by_image")
-    shown = launch(tmp_path, "--space", "smoke", *data, *budget, "--name", "elsewhere")
-    assert "On jsonl, never trained on: " in shown
-    (elsewhere,) = results(tmp_path, "elsewhere")["ood"]
-    assert elsewhere["data"] == "jsonl"
-    assert {arm["arm"] for arm in elsewhere["arms"]} == {"layernorm", "lora"}
-    for arm in elsewhere["arms"]:
-        assert 0 <= arm["test"]["overall"]["low"] <= arm["test"]["overall"]["high"] <= 100
-    for trial in results(tmp_path, "elsewhere")["trials"]:
-        assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
-
-
-def test_a_whole_study_with_a_llava(tmp_path: Path) -> None:
-    """As the large ones are run: its base in the bf16 of its checkpoint."""
-    settings: dict[str, Any] = {"dtype": torch.bfloat16, "mm_projector_type": "linear"}
-    model = made_llava.write(tmp_path / "model", "mistral", **settings)
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1", "--precision", "bf16")
-    shown = launch(tmp_path, "--space", "smoke", "--model", str(model), *budget, "--name", "llava")
-    assert "connector frozen (no norm)" in " ".join(shown.split())
-    found = results(tmp_path, "llava")
-    assert [t["outcome"] for t in found["trials"]] == ["complete"] * 5
-    last = [t["rungs"][-1]["validation_loss"] for t in found["trials"] if t["rungs"]]
-    assert len(set(last)) == 4 and all(map(math.isfinite, last))
-
-
-@pytest.mark.parametrize("family", ["blip", "llava"])
-def test_a_study_of_reports(family: str, tmp_path: Path) -> None:
-    """Tables show what reports are scored by; BLIP's writes them with two beams."""
-    (tmp_path / "data").mkdir()
-    iu_xray.write(tmp_path / "data")
-    model = {"blip": "tiny", "llava": str(tmp_path / "model")}[family]
-    if family == "llava":
-        made_llava.write(tmp_path / "model")
-    data = ("--data", "iu_xray", "--data-root", str(tmp_path / "data"), "--allow-leak")
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
-    beams = ("--beams", "2", "--label-smoothing", "0.1") if family == "blip" else ()
-    asked = ("--space", "smoke", "--model", model, *data, *budget, *beams)
-    shown = launch(tmp_path, *asked, "--name", "r")
-    found = results(tmp_path, "r")
-    assert "ROUGE-L %" in shown and "BLEU-4 %" in shown and "closed %" not in shown
-    assert all(t["outcome"] == "complete" for t in found["trials"])
-    assert found["protocol"]["answer_tokens"] > 10
-    assert found["baselines"]["majority"]["report"] == pytest.approx(100)  # all are the same here
-    for arm in found["arms"]:
-        assert arm["test"]["overall"] == arm["test"]["report"]
-        assert arm["test"]["open"]["mean"] is None and arm["test"]["cider"]["mean"] >= 0
-        assert arm["test"]["report"]["mean"] == pytest.approx(arm["seeds"][0]["rouge_l"])
-        if family == "blip":
-            assert arm["test"]["report"]["mean"] > 5
-    assert "CIDEr %" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_a_study_on_a_cluster_that_was_there_before(

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 
 from study.objects import Store
 from tests.infra.manifests import one, render
+from tests.study.command_line import numbers, results
 from tests.study.object_store import serve
 from tests.study.stack import (
     REPOSITORY,
@@ -37,7 +38,6 @@ from tests.study.stack import (
     ray_cluster,
     start,
 )
-from tests.study.test_end_to_end import numbers, results
 
 pytestmark = pytest.mark.long
 STORAGE = "s3://studies/all"

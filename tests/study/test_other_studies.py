@@ -1,0 +1,81 @@
+"""Whole studies through the command line, of other models and data than those that ship."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.study.command_line import REPOSITORY, launch, results
+from tests.trainables import made_llava
+from tests.trainables.data.small import iu_xray, jsonl
+
+pytestmark = pytest.mark.long
+VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
+
+
+@pytest.mark.skipif(not VQA_RAD.is_dir(), reason="VQA-RAD is not beside this repository")
+def test_a_study_on_real_questions(tmp_path: Path) -> None:
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
+    data = ("--data", "vqa_rad", "--data-root", str(VQA_RAD))
+    launch(tmp_path, "--space", "layernorm_vs_lora", *data, *budget, "--name", "real")
+    found = results(tmp_path, "real")
+    assert found["protocol"]["data"]["questions"]["test"] == 451
+    assert all(t["outcome"] == "complete" for t in found["trials"])
+
+
+def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "data" / "jsonl").mkdir(parents=True)
+    jsonl.write(tmp_path / "data" / "jsonl")
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "2")
+    data = ("--ood", "jsonl", "--data-root", str(tmp_path / "data"), "--split", "by_image")
+    shown = launch(tmp_path, "--space", "smoke", *data, *budget, "--name", "elsewhere")
+    assert "On jsonl, never trained on: " in shown
+    (elsewhere,) = results(tmp_path, "elsewhere")["ood"]
+    assert elsewhere["data"] == "jsonl"
+    assert {arm["arm"] for arm in elsewhere["arms"]} == {"layernorm", "lora"}
+    for arm in elsewhere["arms"]:
+        assert 0 <= arm["test"]["overall"]["low"] <= arm["test"]["overall"]["high"] <= 100
+    for trial in results(tmp_path, "elsewhere")["trials"]:
+        assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
+
+
+def test_a_whole_study_with_a_llava(tmp_path: Path) -> None:
+    """As the large ones are run: its base in the bf16 of its checkpoint."""
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "mm_projector_type": "linear"}
+    model = made_llava.write(tmp_path / "model", "mistral", **settings)
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1", "--precision", "bf16")
+    shown = launch(tmp_path, "--space", "smoke", "--model", str(model), *budget, "--name", "llava")
+    assert "connector frozen (no norm)" in " ".join(shown.split())
+    found = results(tmp_path, "llava")
+    assert [t["outcome"] for t in found["trials"]] == ["complete"] * 5
+    last = [t["rungs"][-1]["validation_loss"] for t in found["trials"] if t["rungs"]]
+    assert len(set(last)) == 4 and all(map(math.isfinite, last))
+
+
+@pytest.mark.parametrize("family", ["blip", "llava"])
+def test_a_study_of_reports(family: str, tmp_path: Path) -> None:
+    """Tables show what reports are scored by; BLIP's writes them with two beams."""
+    (tmp_path / "data").mkdir()
+    iu_xray.write(tmp_path / "data")
+    model = {"blip": "tiny", "llava": str(tmp_path / "model")}[family]
+    if family == "llava":
+        made_llava.write(tmp_path / "model")
+    data = ("--data", "iu_xray", "--data-root", str(tmp_path / "data"), "--allow-leak")
+    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
+    beams = ("--beams", "2", "--label-smoothing", "0.1") if family == "blip" else ()
+    asked = ("--space", "smoke", "--model", model, *data, *budget, *beams)
+    shown = launch(tmp_path, *asked, "--name", "r")
+    found = results(tmp_path, "r")
+    assert "ROUGE-L %" in shown and "BLEU-4 %" in shown and "closed %" not in shown
+    assert all(t["outcome"] == "complete" for t in found["trials"])
+    assert found["protocol"]["answer_tokens"] > 10
+    assert found["baselines"]["majority"]["report"] == pytest.approx(100)  # all are the same here
+    for arm in found["arms"]:
+        assert arm["test"]["overall"] == arm["test"]["report"]
+        assert arm["test"]["open"]["mean"] is None and arm["test"]["cider"]["mean"] >= 0
+        assert arm["test"]["report"]["mean"] == pytest.approx(arm["seeds"][0]["rouge_l"])
+        if family == "blip":
+            assert arm["test"]["report"]["mean"] > 5
+    assert "CIDEr %" in (tmp_path / "r" / "report.html").read_text()
