@@ -13,5 +13,5 @@ SPACE = Space(
             lr=LogUniform(1e-5, 3e-2),
         ),
     },
-    budget=Budget(trials=24, max_examples=6400),
+    budget=Budget(trials=24, max_examples=3200, rungs=2, batch_size=16),
 )
