@@ -13,8 +13,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,27 +123,38 @@ def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, o
     return runs.register(run.info.run_id, name, tags, results["verdict"])
 
 
-def writers(study: Path, results: Mapping[str, Any]) -> dict[str, Callable[[Path], object]]:
-    """Confirmed trial -> what writes its model into an empty folder, if that is small enough to be
-    kept beside its run. The base is loaded once, when the first of them writes."""
-    trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
-
-    @cache
-    def base() -> Model:
-        from trainables import tuned
-
-        return tuned.base(_described(results, next(iter(found.values()))))
-
-    def writer(trial: Mapping[str, Any]) -> Callable[[Path], object]:
-        return lambda folder: write(study, results, trial, folder, base())
-
-    found = {
-        seed["trial"]: trials[seed["trial"]]
+def small(results: Mapping[str, Any]) -> list[str]:
+    """The confirmed trials whose models are small enough to be kept beside their runs."""
+    return [
+        seed["trial"]
         for arm in results["arms"]
         for seed in arm["seeds"]
         if arm["costs"]["adapter_mib"] <= SMALL_MIB
-    }
-    return {trial_id: writer(trial) for trial_id, trial in found.items()}
+    ]
+
+
+def write_all(study: Path, trials: Sequence[str], out: Path) -> None:
+    """Write the models of confirmed trials of a finished study into folders of their names.
+
+    In a process of its own, which loads the base once and gives its memory back: a driver may be on
+    a machine that has little, and does without torch otherwise.
+
+    Raises:
+        BrokenProcessPool: that process was killed, for want of memory mostly.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_write_all, study, trials, out).result()
+
+
+def _write_all(study: Path, trials: Sequence[str], out: Path) -> None:
+    from trainables import tuned
+
+    results = read_results(study.parent, study.name)
+    by_id = {trial["trial"]: trial for trial in results["trials"]}
+    base = tuned.base(_described(results, by_id[trials[0]]))
+    for trial in trials:
+        (out / trial).mkdir()
+        write(study, results, by_id[trial], out / trial, base)
 
 
 def rebuild(

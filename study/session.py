@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,7 +197,13 @@ def _run(
         margin=settings.margin,
     )
     files = [results.write(folder, found), *report.write(folder, found)]
-    track.finish(found["verdict"], results.metrics(found), files, export.writers(folder, found))
+    track.finish(
+        found["verdict"],
+        results.metrics(found),
+        files,
+        export.small(found),
+        partial(export.write_all, folder),
+    )
     show_results(console, found)
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")

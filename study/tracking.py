@@ -14,7 +14,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,12 +113,13 @@ class Tracking:
         verdict: str,
         metrics: Mapping[str, float],
         files: Iterable[Path],
-        models: Mapping[str, Callable[[Path], object]],
+        models: Sequence[str],
+        write: Callable[[Sequence[str], Path], object],
     ) -> None:
         """Write the study's results, wait until all is written, and stop.
 
-        ``models`` writes a confirmed trial's model into a folder; those that its run holds already
-        are not asked for.
+        ``models`` are confirmed trials whose runs are to hold their models; of those that don't,
+        ``write`` writes each into a folder of its name.
         """
 
         def results() -> None:
@@ -131,9 +132,8 @@ class Tracking:
                 self.runs.client.log_artifact(self.parent_id, str(file))
 
         self._news.put(results)
-        for trial_id, write in models.items():
-            self._news.put(lambda t=trial_id, w=write: self._model(t, w))  # type: ignore[misc]
         self._news.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
+        self._news.put(lambda: self._models(models, write))
         self.close()
 
     def close(self) -> None:
@@ -220,13 +220,16 @@ class Tracking:
         if news.ended and record.outcome is not None:
             self.runs.client.set_terminated(run_id, STATUS[record.outcome], ended)
 
-    def _model(self, trial_id: str, write: Callable[[Path], object]) -> None:
-        """The model of a confirmed trial, as files of its run."""
-        run_id = self.children[trial_id]
-        if not self.runs.holds_model(run_id):
-            with tempfile.TemporaryDirectory(prefix="model-") as folder:
-                write(Path(folder))
-                self.runs.log_model(run_id, Path(folder))
+    def _models(
+        self, trials: Sequence[str], write: Callable[[Sequence[str], Path], object]
+    ) -> None:
+        """The models of confirmed trials, as files of their runs."""
+        lacking = [t for t in trials if not self.runs.holds_model(self.children[t])]
+        if lacking:
+            with tempfile.TemporaryDirectory(prefix="models-") as folder:
+                write(lacking, Path(folder))
+                for trial in lacking:
+                    self.runs.log_model(self.children[trial], Path(folder, trial))
 
 
 @dataclass(frozen=True, kw_only=True)

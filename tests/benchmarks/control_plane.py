@@ -38,7 +38,7 @@ from study.runs import Runs
 from study.terminal import Progress
 from study.tracking import Tracking
 from study.ui import default_uri
-from tests.study.made_up import PROTOCOL, hosts_alone, loss_of
+from tests.study.made_up import PROTOCOL, cards, hosts_alone, loss_of
 
 TRIALS = 2000
 SHOWN = (100, 500, 1000, 2000)
@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> None:
             lanes.start()
             tune.run(conductor, lanes)
             searched = time.perf_counter()
-        track.finish("made up", {}, [], {})
+        track.finish("made up", {}, [], [], cards)
         flushed = time.perf_counter() - searched
         rungs = sum(len(record.rungs) for record in conductor.ledger.records.values())
     ray.shutdown()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -110,3 +111,10 @@ def play_all(conductor: Conductor, *, most: int = 10**6) -> Conductor:
         assert spec is not None
         play(conductor, spec)
     return conductor
+
+
+def cards(trials: Sequence[str], folder: Path) -> None:
+    """What stands for models that are written."""
+    for trial in trials:
+        (folder / trial).mkdir()
+        (folder / trial / "README.md").write_text("a card")

@@ -80,6 +80,11 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
         scores = {part: v for part, v in expected["scores"].items() if v is not None}
         assert {part: run.data.metrics[f"{part}_percent"] for part in scores} == scores
         assert all(part.endswith(".report") for part in set(expected["scores"]) - set(scores))
+    for trial, run in children.items():
+        held = {file.path for file in client.list_artifacts(run.info.run_id, "model")}
+        assert ("model/README.md" in held) == (found[trial]["kind"] == "confirm")
+        if found[trial]["kind"] == "confirm" and found[trial]["arm"] == "lora":
+            assert "model/adapter_model.safetensors" in held
     assert {"results.json", "report.html"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }
@@ -93,7 +98,14 @@ def test_the_winner_answers_as_it_did_in_the_study(
     trials = {t["trial"]: t for t in found["trials"]}
     confirmed = [trials[s["trial"]] for s in found["arms"][0]["seeds"]]
     best = min(confirmed, key=lambda trial: trial["rungs"][-1]["validation_loss"])
-    assert export.main(["one", "--storage", str(storage), "--out", str(tmp_path / "out")]) == 0
+    where = ["--storage", str(storage), "--out", str(tmp_path / "out")]
+    assert export.main(["one", *where, "--register", "winner"]) == 0
+    client = MlflowClient(default_uri(storage))
+    (version,) = client.search_model_versions("name = 'winner'")
+    assert version.tags == {"study": "one", "arm": best["arm"], "trial": best["trial"]}
+    registered = client.download_artifacts(version.run_id, "model/trained.safetensors")
+    weights = Path(registered).read_bytes()
+    assert weights == (tmp_path / "out" / "trained.safetensors").read_bytes()
     assert found["verdict"] in (tmp_path / "out" / "README.md").read_text()
     kept = answers.read(storage / "one", best["trial"], "test").to_pylist()
     for example, row in list(zip(phantom.load(None).test, kept, strict=True))[:5]:

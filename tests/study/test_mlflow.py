@@ -18,7 +18,7 @@ from study.runs import Runs
 from study.settings import Settings, open_folder
 from study.tracking import Tracking
 from tests.study.browser import CHROMIUM, serving
-from tests.study.made_up import PROTOCOL, SPACE, play_all, rules
+from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def recorded(storage: Path, server: str) -> tuple[Runs, Conductor]:
         tracking = Tracking(runs, "one")
         tracking.begin("?", PROTOCOL, ledger.records.values())
         conductor = play_all(Conductor(rules(), ledger, [tracking]))
-        models = {r.spec.id: _model for r in ledger.of_kind(Kind.CONFIRM)}
-        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models)
+        models = [r.spec.id for r in ledger.of_kind(Kind.CONFIRM)]
+        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models, cards)
         assert tracking.error == ""
     return runs, conductor
 
@@ -136,7 +136,3 @@ def test_a_store_that_is_not_there_is_bad_input(
 ) -> None:
     assert ui.main(["--storage", str(tmp_path)]) == 2
     assert "no studies in" in capsys.readouterr().err
-
-
-def _model(folder: Path) -> None:
-    (folder / "README.md").write_text("a card")

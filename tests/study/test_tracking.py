@@ -1,7 +1,7 @@
 """MLflow for real: a database, its client, and a study that is killed and goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from study.records import Kind
 from study.runs import Runs
 from study.tracking import Tracking
 from study.ui import default_uri
-from tests.study.made_up import PROTOCOL, play_all
+from tests.study.made_up import PROTOCOL, cards, play_all
 from trainables.errors import BadInput
 
 Begin = Callable[..., Conductor]
@@ -45,12 +45,11 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     play_all(conductor)
     page = tmp_path / "report.html"
     page.write_text("a page")
-    models = {r.spec.id: model for r in conductor.ledger.of_kind(Kind.CONFIRM)}
-    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models)
+    models = [r.spec.id for r in conductor.ledger.of_kind(Kind.CONFIRM)]
+    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models, cards)
     third = track(tmp_path)  # a finished study that is asked for again
     third.begin("?", PROTOCOL | {"commit": "def"}, conductor.ledger.records.values())
-    again = dict.fromkeys(models, never)
-    third.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], again)
+    third.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models, never)
     assert third.error == ""
     assert first.error == second.error == ""
 
@@ -74,11 +73,7 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
         assert file.path == "model/README.md"
 
 
-def model(folder: Path) -> None:
-    (folder / "README.md").write_text("a card")
-
-
-def never(folder: Path) -> None:
+def never(trials: Sequence[str], folder: Path) -> None:
     raise AssertionError("a model that MLflow has is written again")
 
 
