@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from trainables.fork import fork
 from trainables.methods import select
+from trainables.tuned import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +81,7 @@ def write(tuned: Tuned, folder: Path) -> Written:
         return Written(
             network=type(base).__name__,
             adapters=adapters,
-            weights=(folder / ("trained.safetensors" if own else BASE)) if weights else None,
+            weights=(folder / (WEIGHTS if own else BASE)) if weights else None,
         )
     for place in adapters.values():
         for file in place.glob("adapter_*"):
