@@ -5,6 +5,7 @@ A host has them in a thread (``study.host``), each rank of a gang in its own pro
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import traceback
@@ -183,6 +184,7 @@ class Guests:
             config,
             deepspeed=guest.placement.deepspeed,
             micro_batch=guest.placement.micro_batch,
+            checkpointing=guest.placement.checkpointing,
             checkpoint=restored,
         )
         guest.report = guest.trial.report
@@ -280,9 +282,12 @@ class Guests:
         remark = self._remark(guest)
         if "outcome" in result:
             self.forget(guest.spec.id)
+        ran = {}
+        if guest.trial is not None and guest.trial.engine and guest.trial.engine.settings:
+            ran = {"deepspeed": json.dumps(dict(guest.trial.engine.settings))}
         reply, guest.reply = guest.reply, None
         if reply is not None and not reply.cancelled():
-            said = {"costs": costs, "remark": remark, "done": "outcome" in result}
+            said = {"costs": costs, "ran": ran, "remark": remark, "done": "outcome" in result}
             reply.set_result({**said, **result})
 
     def _remark(self, guest: Guest) -> str:

@@ -53,7 +53,9 @@ class Placement:
     devices: int
     """Of one trial."""
     deepspeed: str
-    """``off`` or a ZeRO stage."""
+    """``off``, a ZeRO stage, or what else ``trainables.engine.start`` knows."""
+    checkpointing: bool = False
+    """Layers are computed twice, to keep less of them."""
     micro_batch: int
     """Questions at once on a device."""
     pieces: int
@@ -67,6 +69,8 @@ class Placement:
     @property
     def engine(self) -> str:
         """In words."""
+        if self.deepspeed.startswith("{"):
+            return "DeepSpeed as configured"
         return "plain" if self.deepspeed == "off" else f"ZeRO-{self.deepspeed}"
 
     @property
@@ -74,10 +78,11 @@ class Placement:
         """In a line."""
         pieces = f" in {self.pieces} pieces" if self.pieces > 1 else ""
         devices = f"{self.devices} devices" if self.devices > 1 else "1 device"
+        twice = ", layers computed twice" if self.checkpointing else ""
         sharing = f", which {self.sharing} trials share" if self.sharing > 1 else ""
         return (
             f"{self.lane}, {devices}{sharing}, {self.engine}, {self.micro_batch} questions at once"
-            f"{pieces} ({self.reason})"
+            f"{pieces}{twice} ({self.reason})"
         )
 
     def plain(self) -> dict[str, str]:
@@ -87,6 +92,7 @@ class Placement:
             "devices": str(self.devices),
             "engine": self.engine,
             "micro_batch": str(self.micro_batch),
+            "checkpointing": str(self.checkpointing),
         }
 
 

@@ -65,6 +65,7 @@ class ConductedSearcher(Searcher):
         lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
         ours = self.ids.pop(trial_id)
         self.lanes.left(ours)
+        self.conductor.placed(ours, _under("ran", result))
         self.conductor.ended(
             ours,
             outcome,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import json
 import math
 import os
 import shutil
@@ -17,12 +18,14 @@ import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainables import ranks
+from trainables.errors import BadInput
 from trainables.models.contract import Batch, Model, Skeleton
 from trainables.recipe import Applied
 
@@ -60,6 +63,8 @@ class Losses(nn.Module):
 class Engine(Protocol):
     """Trains one network's parameters. All ranks call its methods together."""
 
+    settings: Mapping[str, Any]
+    """DeepSpeed's configuration; empty if it is not DeepSpeed's."""
     together: bool
     """A forward pass needs all ranks at once, as no one has all weights."""
 
@@ -81,10 +86,11 @@ class Engine(Protocol):
 
 
 def start(kind: str, losses: Losses, applied: Applied, weight_decay: float) -> Engine:
-    """An engine of ``kind``: ``off`` (plain PyTorch) or a ZeRO stage, ``0`` to ``3``."""
+    """An engine of ``kind``: ``off`` is plain PyTorch, all others are ``configuration``'s."""
     if kind == "off":
         return Plain(losses, applied, weight_decay)
-    return DeepSpeed(int(kind), losses, applied, weight_decay)
+    settings = configuration(kind, losses, applied.parameters)
+    return DeepSpeed(settings, losses, applied, weight_decay)
 
 
 def resolve_precision(precision: str) -> str:
@@ -127,6 +133,7 @@ class Plain:
     """PyTorch alone; among several ranks each keeps everything, and gradients are added up."""
 
     together = False
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, losses: Losses, applied: Applied, weight_decay: float) -> None:
         self.losses, self.parameters = losses, applied.parameters
@@ -166,16 +173,23 @@ class Plain:
 class DeepSpeed:
     """DeepSpeed with a ZeRO stage, in a process group of one where no launcher set another up."""
 
-    def __init__(self, stage: int, losses: Losses, applied: Applied, weight_decay: float) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        losses: Losses,
+        applied: Applied,
+        weight_decay: float,
+    ) -> None:
         deepspeed = _deepspeed()
-        self.parameters = applied.parameters
-        self.stage, self.together = stage, stage == 3 and ranks.here().count > 1
+        self.parameters, self.settings = applied.parameters, settings
+        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
+        self.together = self.stage == 3 and ranks.here().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
         usual = nn.functional.linear
         self.engine, *_ = deepspeed.initialize(
             model=losses,
             optimizer=_adamw(applied, weight_decay),
-            config=configuration(stage, losses, applied.parameters),
+            config=dict(settings),
         )
         self.borrowed = 0
         """Weights that layers read which belong to others; see ``_retrace``."""
@@ -231,33 +245,72 @@ class DeepSpeed:
         self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
 
 
+OFFLOAD = "-offload"
+"""What a kind ends with whose optimizer, and under ZeRO-3 whose weights, are in host memory."""
+OURS = ("train_batch_size", "gradient_accumulation_steps", "optimizer", "scheduler")
+"""What a user's configuration must not have: the study decides it, alike for all trials."""
+
+
 def configuration(
-    stage: int, losses: nn.Module, parameters: Mapping[str, nn.Parameter]
+    kind: str, losses: nn.Module, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Any]:
-    """DeepSpeed's, as small as the trial allows.
+    """DeepSpeed's, as small as the trial allows; ``kind`` is a ZeRO stage, ``0`` to ``3``, the same
+    with ``OFFLOAD`` behind it, or a configuration of the user's as JSON, which is taken as it is.
 
     Its own sizes are made for models of billions of trained parameters: it would take 2 GiB for the
     gradients of an adapter on their way, and ZeRO-3 would never let go of a model below a billion
     parameters, since all of it is used again soon.
     """
+    micro_batch = {"train_micro_batch_size_per_gpu": 1}  # it must be said; batches are ours
+    if kind.startswith("{"):
+        return {**json.loads(kind), **micro_batch}
+    stage, offload = int(kind.removesuffix(OFFLOAD)), kind.endswith(OFFLOAD)
     trained = sum(parameter.numel() for parameter in parameters.values())
     layer = max(
         sum(p.numel() for p in module.parameters(recurse=False)) for module in losses.modules()
     )
     # Whole pieces of every worker, which DeepSpeed asks for.
     bucket = min(math.ceil(max(trained, 1) / 1024) * 1024, DEEPSPEED_BUCKET)
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # it must be said; batches are ours
-        "gradient_clipping": CLIP_NORM,
-        "zero_optimization": {
-            "stage": stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-            "stage3_prefetch_bucket_size": layer,
-            "stage3_max_live_parameters": 2 * layer,
-            "stage3_max_reuse_distance": 2 * layer,
-        },
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "stage3_prefetch_bucket_size": layer,
+        "stage3_max_live_parameters": 2 * layer,
+        "stage3_max_reuse_distance": 2 * layer,
     }
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if offload:
+        zero["offload_optimizer"] = host
+    if offload and stage == 3:
+        zero["offload_param"] = host
+    return {
+        **micro_batch,
+        "gradient_clipping": CLIP_NORM,
+        "zero_optimization": zero,
+        # Offloaded, it is PyTorch's AdamW all the same: DeepSpeed's own for CPUs rounds otherwise.
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def check_configuration(content: str) -> None:
+    """See that a user's configuration, as JSON, is one of DeepSpeed's, by its own schema.
+
+    Raises:
+        BadInput: it is not, or it sets what the study decides.
+    """
+    given = json.loads(content)
+    for name in OURS:
+        if name in given:
+            raise BadInput(f"it must not have {name!r}, which the study decides: leave it away")
+    _deepspeed()
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    try:
+        DeepSpeedConfig({**given, "train_micro_batch_size_per_gpu": 1})
+    except Exception as error:  # of several types, pydantic's among them
+        said = " ".join(str(error).split())
+        raise BadInput(f"DeepSpeed does not take it: {said[:300]}") from None
 
 
 def _release(engine: Any) -> None:

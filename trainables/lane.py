@@ -89,10 +89,11 @@ class Lane:
         *,
         deepspeed: str = "off",
         micro_batch: int | None = None,
+        checkpointing: bool = False,
         checkpoint: Path | None = None,
     ) -> Trial:
         """Make room for a trial, which goes on from ``checkpoint`` if something was saved there;
-        for ``deepspeed`` and ``micro_batch`` see ``Trial``.
+        for ``deepspeed``, ``micro_batch`` and ``checkpointing`` see ``Trial``.
 
         Raises:
             BadInput: the recipe does not suit the model.
@@ -106,6 +107,7 @@ class Lane:
             precision=self.precision,
             features=self.features,
             micro_batch=micro_batch,
+            checkpointing=checkpointing,
         )
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)

@@ -93,6 +93,8 @@ class Pack:
             raise Unpackable("its engine steps by itself")
         if trial.micro_batch < trial.config.batch_size or trial.ranks.count > 1:
             raise Unpackable("its batch is computed in pieces")
+        if trial.checkpointing:
+            raise Unpackable("its layers are computed twice")
         if self.why_not:
             raise Unpackable(self.why_not)
         own = differences(self.workload.model.network, trial.losses.network)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables import engine, ranks, recipe
+from trainables.checkpointing import checkpoint_layers
 from trainables.errors import BadInput
 from trainables.features import Features
 from trainables.fork import fork
@@ -30,7 +31,7 @@ from trainables.seeds import number, seeded
 from trainables.workload import Workload
 
 EVALUATION_BATCH = 128
-WEIGHTS, REPORT = "trained.safetensors", "report.json"
+WEIGHTS, REPORT, ENGINE = "trained.safetensors", "report.json", "engine"
 
 
 class Diverged(RuntimeError):
@@ -90,10 +91,12 @@ class Trial:
         precision: str = "fp32",
         features: Features | None = None,
         micro_batch: int | None = None,
+        checkpointing: bool = False,
     ) -> None:
-        """``features``: of this workload in this precision, shared by its trials. ``micro_batch``:
-        how many questions are computed at once at most, where a whole batch would take too much
-        memory; it changes no loss.
+        """``features``: of this workload in this precision, shared by its trials. ``deepspeed``:
+        see ``engine.start``. Where a whole batch would take too much memory, ``micro_batch`` is how
+        many questions are computed at once at most, and ``checkpointing`` keeps less of each layer
+        (``trainables.checkpointing``). None of these changes a loss.
 
         Raises:
             BadInput: the ranks of a gang cannot share a batch evenly.
@@ -101,6 +104,8 @@ class Trial:
         self.workload, self.config, self.features = workload, config, features
         self.ranks = ranks.here()
         self.micro_batch = micro_batch or config.batch_size
+        self.checkpointing = checkpointing
+        self.deepspeed = deepspeed
         if config.batch_size % self.ranks.count:
             raise BadInput(
                 f"batch_size {config.batch_size} is not a multiple of {self.ranks.count} workers"
@@ -110,6 +115,8 @@ class Trial:
         """What was said at the point that was restored."""
         network = fork(workload.model.network)
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
+        if checkpointing:
+            checkpoint_layers(network)
         self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
         """How many of the model's first stages it leaves as they are."""
         self.features_done = features.usable(self.frozen_stages) if features else 0
@@ -254,6 +261,7 @@ class Trial:
         if self.ranks.first:
             save_file(trained, partial / WEIGHTS)
             (partial / REPORT).write_text(json.dumps(report or {}), encoding="utf-8")
+            (partial / ENGINE).write_text(self._engine, encoding="utf-8")
             partial.rename(folder / name)
             for older in folder.iterdir():
                 if older.name != name:
@@ -261,15 +269,21 @@ class Trial:
         ranks.wait()
 
     def restore(self, folder: Path) -> bool:
-        """Go on from the last whole ``save`` in ``folder``; False if there is none."""
+        """Go on from the last whole ``save`` in ``folder``; False if there is none, or one of an
+        engine that keeps its state otherwise: then the trial begins anew, with the same losses."""
         running = self._running()
         saved = sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
-        if not saved:
+        if not saved or (saved[-1] / ENGINE).read_text(encoding="utf-8") != self._engine:
             return False
         running.restore(saved[-1], load_file(saved[-1] / WEIGHTS))
         self.examples_seen = int(saved[-1].name)
         self.report = json.loads((saved[-1] / REPORT).read_text(encoding="utf-8"))
         return True
+
+    @property
+    def _engine(self) -> str:
+        """Whose state is saved: DeepSpeed's is in as many parts as there are workers."""
+        return "plain" if self.deepspeed == "off" else f"{self.deepspeed} on {self.ranks.count}"
 
     def _running(self) -> engine.Engine:
         if self.engine is None:

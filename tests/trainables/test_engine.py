@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import subprocess
 import sys
 import weakref
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tests.trainables.placed import everywhere
 from trainables import engine
+from trainables.errors import BadInput
 from trainables.models.contract import slot
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
@@ -36,6 +38,8 @@ SPECIAL = [
     ("prompt", "2"),
     ("prompt", "3"),  # from block to block
     ("adapter", "3"),
+    ("lora", "2-offload"),
+    ("lora", "3-offload"),
 ]
 SETTINGS: dict[str, dict[str, Any]] = {"lora+": {"method": "lora", "lr_ratio": 8.0}}
 
@@ -168,6 +172,38 @@ def test_a_checkpoint_that_is_not_there_is_an_error(workload: Workload, tmp_path
     assert started is not None
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         started.restore(tmp_path, {})
+
+
+def test_what_another_engine_saved_is_left_alone(workload: Workload, tmp_path: Path) -> None:
+    plain = trial(workload, "layernorm", "off")
+    plain.step()
+    plain.save(tmp_path)
+    other = trial(workload, "layernorm", "2")
+    assert not other.restore(tmp_path) and other.examples_seen == 0
+    assert trial(workload, "layernorm", "off").restore(tmp_path)
+
+
+def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
+    content = json.dumps({"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5})
+    engine.check_configuration(content)
+    started = trial(workload, "layernorm", content).engine
+    assert started is not None
+    assert started.settings == {**json.loads(content), "train_micro_batch_size_per_gpu": 1}
+    assert started.settings != trial(workload, "layernorm", "1").engine.settings  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"zero_optimization": {"stage": 7}}, "does not take it"),
+        ({"zero_optimization": {"stagge": 2}}, "stagge"),
+        ({"optimizer": {"type": "SGD"}}, "must not have 'optimizer'"),
+        ({"train_batch_size": 8}, "must not have 'train_batch_size'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        engine.check_configuration(json.dumps(given))
 
 
 def test_what_is_trained_is_a_copy(workload: Workload) -> None:
