@@ -94,6 +94,8 @@ class Guests:
         """Who is on the way to a rung."""
         self.waiting: list[Guest] = []
         """Who would be, but for a suspect, or for want of a place."""
+        self._short = False
+        """Memory has run out since the last trial entered."""
 
     def step(self) -> None:
         """One step of all that train."""
@@ -165,9 +167,13 @@ class Guests:
             self.training.add(guest.spec.id)
 
     def _enter(self, guest: Guest) -> None:
+        from trainables import memory
         from trainables.recipe import Recipe
         from trainables.trial import TrialConfig
 
+        if self._short:  # what the trial held that ran out of it is held by its error until now
+            memory.give_back()
+            self._short = False
         spec = guest.spec
         config = TrialConfig(
             recipe=Recipe.of(spec.recipe),
@@ -267,6 +273,7 @@ class Guests:
             self._fail(guest, outcome_of(error), one_line(error))
 
     def _fail(self, guest: Guest, outcome: Outcome, error: str) -> None:
+        self._short = self._short or outcome is Outcome.OUT_OF_MEMORY
         self._tell(guest, {"outcome": outcome, "error": error})
 
     def _tell(self, guest: Guest, result: Mapping[str, Any]) -> None:

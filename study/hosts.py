@@ -135,6 +135,8 @@ class Hosts:
         """Name -> host."""
         self.trials: dict[str, str] = {}
         """Trial id -> name of its host."""
+        self.shares: dict[str, float] = {}
+        """Trial id -> what it takes of its host."""
         self.most, self._started = devices.hosts, 0
         """How many there may be; see also ``study.lanes``."""
         self._broken = 0
@@ -164,18 +166,18 @@ class Hosts:
         must not find that none has come yet."""
         ray.get(self._clients)
 
-    @property
-    def room(self) -> bool:
-        """There is a place for one more trial.
+    def room(self, share: float) -> bool:
+        """There is a place for one more trial that takes so much of a host.
 
         Raises:
             BadInput: no host could be started.
         """
-        return bool(self._free()) or len(self.handles) < self.most - self._broken
+        return bool(self._free(share)) or len(self.handles) < self.most - self._broken
 
-    def place(self, trial_id: str) -> str:
+    def place(self, trial_id: str, share: float) -> str:
         """Give a trial to the host with most room; the host's name."""
-        self.trials[trial_id] = name = min(self._free() or [self._start()], key=self._load)
+        name = min(self._free(share) or [self._start()], key=self._load)
+        self.trials[trial_id], self.shares[trial_id] = name, share
         self._idle_since.pop(name, None)
         return name
 
@@ -257,8 +259,9 @@ class Hosts:
         awaited = set(self._awaited.values())
         return [name for name in self.handles if name not in awaited]
 
-    def _free(self) -> list[str]:
-        return [name for name in self._living() if self._load(name) < self.devices.places]
+    def _free(self, share: float) -> list[str]:
+        # Shares are fractions that need not add up to a whole exactly.
+        return [name for name in self._living() if self._load(name) + share < 1.001]
 
-    def _load(self, name: str) -> int:
-        return sum(host == name for host in self.trials.values())
+    def _load(self, name: str) -> float:
+        return sum(self.shares[trial] for trial, host in self.trials.items() if host == name)

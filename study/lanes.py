@@ -47,6 +47,8 @@ class Lanes:
         self.devices = hosts.devices.hosts
         """Of the study."""
         self._waiting: list[_Waiting] = []
+        self._begun: dict[str, Placement] = {}
+        """Trial id -> where it runs."""
 
     @property
     def concurrency(self) -> int:
@@ -85,9 +87,13 @@ class Lanes:
             self._waiting.append(_Waiting(spec=spec, placement=placement))
         return None
 
-    def wait(self, spec: TrialSpec) -> None:
-        """Let a trial begin again when there is room, at its present placement."""
-        self._waiting.append(_Waiting(spec=spec, placement=self.placements.of(spec)))
+    def again(self, spec: TrialSpec) -> str:
+        """A trial has left because it ran out of memory: let it begin again, once, if it would run
+        in less; what to note of it then, otherwise empty."""
+        note = self.placements.out_of_memory(spec, self._begun[spec.id])
+        if note:
+            self._waiting.append(_Waiting(spec=spec, placement=self.placements.of(spec)))
+        return note
 
     @property
     def waits(self) -> bool:
@@ -120,7 +126,7 @@ class Lanes:
         """Whether a trial that is placed so could begin now."""
         if placement.devices == 1:
             self.hosts.most = self.devices - self.gangs.taken
-            if self.hosts.room:
+            if self.hosts.room(1 / placement.sharing):
                 return True
             return bool(self.gangs.idle())
         if self.gangs.idle(placement.devices):
@@ -130,11 +136,12 @@ class Lanes:
     def _begin(self, spec: TrialSpec, placement: Placement) -> Start:
         for other in self._waiting:
             other.passed += 1
+        self._begun[spec.id] = placement
         if placement.devices == 1:
-            if not self.hosts.room:
+            if not self.hosts.room(1 / placement.sharing):
                 self.gangs.end(self.gangs.idle()[0])
                 self.hosts.most = self.devices - self.gangs.taken
-            name = self.hosts.place(spec.id)
+            name = self.hosts.place(spec.id, 1 / placement.sharing)
         else:
             if not self.gangs.idle(placement.devices):
                 self._clear(placement.devices)

@@ -5,8 +5,9 @@ first of these that fits is taken, since each costs more time than the one befor
 
 1. one device, whole batches; as many trials on it as fit beside the one resident base,
 2. one device, each batch in pieces whose gradients are added up,
-3. several devices, which share a batch and, by DeepSpeed's ZeRO-2, the optimizer's state,
-4. the same by ZeRO-3, which shares the weights as well.
+3. one device, pieces, and layers that are computed twice to keep less of them,
+4. several devices, which share a batch and, by DeepSpeed's ZeRO-2, the optimizer's state,
+5. the same by ZeRO-3, which shares the weights as well.
 
 The batch of an optimizer step is the same in all of them, and so is what comes out.
 """
@@ -14,8 +15,7 @@ The batch of an optimizer step is the same in all of them, and so is what comes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
@@ -110,15 +110,13 @@ DEEPSPEED_BUCKET = 500_000_000
 """Values that DeepSpeed exchanges at once at most (``trainables.engine.DEEPSPEED_BUCKET``)."""
 GATHERED_LAYERS = 4
 """Under ZeRO-3, of the largest: the one that runs, the next, and what was asked for ahead."""
+MOST_SHARING = 8
+"""Trials on one device: more gain nothing."""
 
-Predict = Callable[[int, int], "Footprint"]
-"""From the questions of a piece and the number of pieces to a footprint on one device."""
-
-
-def place(predict: Predict, batch_size: int, devices: Devices) -> Placement | Infeasible:
-    """The cheapest way that fits."""
-    alone = _on_one(predict, batch_size, devices)
-    return alone or _on_several(predict, batch_size, devices)
+Predict = Callable[[int, int, bool], "Footprint"]
+"""From the questions of a piece, the number of pieces and whether layers are computed twice to a
+footprint on one device."""
+Peak = Callable[["Footprint"], int]
 
 
 def as_told(
@@ -147,13 +145,37 @@ def as_told(
     )
 
 
+def smaller(placement: Placement) -> Placement | None:
+    """The same with half as many questions at once; at one, with layers computed twice; or None."""
+    if placement.micro_batch > 1:
+        share = placement.micro_batch * placement.pieces
+        micro_batch = -(-placement.micro_batch // 2)
+        pieces = -(-share // micro_batch)
+        return replace(placement, micro_batch=micro_batch, pieces=pieces, sharing=1, peak=0)
+    return None if placement.checkpointing else replace(placement, checkpointing=True, peak=0)
+
+
+def place(
+    predict: Predict, batch_size: int, devices: Devices, correction: float = 1.0
+) -> Placement | Infeasible:
+    """The cheapest way that fits. ``correction``: what was measured to what was predicted."""
+    alone = _on_one(predict, batch_size, devices, correction)
+    return alone or _on_several(predict, batch_size, devices, correction)
+
+
 # --- 1. One device --------------------------------------------------------------------------------
 
 
-def _on_one(predict: Predict, batch_size: int, devices: Devices) -> Placement | None:
-    whole = predict(batch_size, 1)
-    if whole.peak <= devices.usable:
-        sharing = 1 + (devices.usable - whole.peak) // max(whole.own, 1)
+def _on_one(
+    predict: Predict, batch_size: int, devices: Devices, correction: float
+) -> Placement | None:
+    def peak(footprint: Footprint) -> int:
+        return int(footprint.peak * correction)
+
+    whole = predict(batch_size, 1, False)
+    if peak(whole) <= devices.usable:
+        own = max(int(whole.own * correction), 1)
+        sharing = min(1 + (devices.usable - peak(whole)) // own, MOST_SHARING)
         return Placement(
             lane="shared" if sharing > 1 else "solo",
             devices=1,
@@ -161,45 +183,50 @@ def _on_one(predict: Predict, batch_size: int, devices: Devices) -> Placement | 
             micro_batch=batch_size,
             pieces=1,
             sharing=sharing,
-            peak=whole.peak,
+            peak=peak(whole),
             reason=(
-                f"{_gib(whole.weights)} of weights once and {_gib(whole.own)} for each of {sharing}"
+                f"{_gib(whole.weights)} of weights once and {_gib(own)} for each of {sharing}"
                 if sharing > 1
-                else f"{_gib(whole.peak)} of {_gib(devices.usable)}"
+                else f"{_gib(peak(whole))} of {_gib(devices.usable)}"
             ),
         )
-    found = _in_pieces(predict, batch_size, devices.usable)
-    if found is None:
-        return None
-    micro_batch, pieces, footprint = found
-    return Placement(
-        lane="solo",
-        devices=1,
-        deepspeed="off",
-        micro_batch=micro_batch,
-        pieces=pieces,
-        sharing=1,
-        peak=footprint.peak,
-        reason=(
-            f"a whole batch would take {_gib(whole.peak)} of {_gib(devices.usable)}; "
-            f"{pieces} pieces of {micro_batch} take {_gib(footprint.peak)}"
-        ),
-    )
+    for twice in (False, True):
+        found = _in_pieces(predict, batch_size, devices.usable, peak, twice)
+        if found is None:
+            continue
+        micro_batch, pieces, footprint = found
+        how = f"{pieces} pieces of {micro_batch}" if pieces > 1 else "a whole batch"
+        return Placement(
+            lane="solo",
+            devices=1,
+            deepspeed="off",
+            checkpointing=twice,
+            micro_batch=micro_batch,
+            pieces=pieces,
+            sharing=1,
+            peak=peak(footprint),
+            reason=(
+                f"a whole batch would take {_gib(peak(whole))} of {_gib(devices.usable)}; {how} "
+                + ("with layers computed twice " if twice else "")
+                + f"take {_gib(peak(footprint))}"
+            ),
+        )
+    return None
 
 
 def _in_pieces(
-    predict: Predict, share: int, usable: int, peak: Callable[[Footprint], int] | None = None
+    predict: Predict, share: int, usable: int, peak: Peak, twice: bool
 ) -> tuple[int, int, Footprint] | None:
     """The largest piece of a share that fits: questions, pieces, footprint."""
-    peak = peak or (lambda footprint: footprint.peak)
     pieces = 1
-    while pieces < share:
-        pieces = min(2 * pieces, share)
+    while True:
         micro_batch = -(-share // pieces)
-        found = predict(micro_batch, pieces)
+        found = predict(micro_batch, pieces, twice)
         if peak(found) <= usable:
             return micro_batch, pieces, found
-    return None
+        if pieces >= share:
+            return None
+        pieces = min(2 * pieces, share)
 
 
 # --- 2. Several devices ---------------------------------------------------------------------------
@@ -229,39 +256,46 @@ def sharded(footprint: Footprint, stage: int, workers: int) -> int:
     return int(state + max(backward, update))
 
 
-def _on_several(predict: Predict, batch_size: int, devices: Devices) -> Placement | Infeasible:
+def _on_several(
+    predict: Predict, batch_size: int, devices: Devices, correction: float
+) -> Placement | Infeasible:
     """The fewest workers that do it, by the lowest stage."""
-    needs = predict(1, min(batch_size, 2))
-    least, workers = needs.peak, 1
+    needs = predict(1, min(batch_size, 2), False)
+    twice = predict(1, min(batch_size, 2), True)
+    least, workers = int(min(needs.peak, twice.peak) * correction), 1
     for stage in (2, 3):
         for count in _worker_counts(batch_size, devices.count):
-            peak = partial(sharded, stage=stage, workers=count)
-            smallest = peak(needs)
+
+            def peak(footprint: Footprint, stage: int = stage, count: int = count) -> int:
+                return int(sharded(footprint, stage, count) * correction)
+
+            smallest = min(peak(needs), peak(twice))
             if smallest < least:
                 least, workers = smallest, count
             if smallest > devices.usable:
                 continue
-            share = batch_size // count
-            whole = predict(share, 1)
-            fits = (share, 1, whole) if peak(whole) <= devices.usable else None
-            found = fits or _in_pieces(predict, share, devices.usable, peak)
-            if found is None:
-                continue
-            micro_batch, pieces, footprint = found
-            return Placement(
-                lane="gang",
-                devices=count,
-                deepspeed=str(stage),
-                micro_batch=micro_batch,
-                pieces=pieces,
-                sharing=1,
-                peak=peak(footprint),
-                reason=(
-                    f"alone it would take {_gib(needs.peak)} of {_gib(devices.usable)} even one "
-                    f"question at a time; on each of {count} devices {_gib(peak(footprint))}"
-                ),
-            )
-    return Infeasible(least=least, reason=_what_would_do(needs, least, workers, devices))
+            for checkpointing in (False, True):
+                share = batch_size // count
+                found = _in_pieces(predict, share, devices.usable, peak, checkpointing)
+                if found is None:
+                    continue
+                micro_batch, pieces, footprint = found
+                return Placement(
+                    lane="gang",
+                    devices=count,
+                    deepspeed=str(stage),
+                    checkpointing=checkpointing,
+                    micro_batch=micro_batch,
+                    pieces=pieces,
+                    sharing=1,
+                    peak=peak(footprint),
+                    reason=(
+                        f"alone it would take {_gib(twice.peak * correction)} of "
+                        f"{_gib(devices.usable)} even one question at a time; on each of "
+                        f"{count} devices {_gib(peak(footprint))}"
+                    ),
+                )
+    return Infeasible(least=least, reason=_what_would_do(twice, least, workers, devices))
 
 
 def _worker_counts(batch_size: int, devices: int) -> list[int]:

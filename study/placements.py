@@ -1,19 +1,45 @@
-"""Which placement each trial of a study has: its arm's, unless that took too much memory."""
+"""Which placement the trials of each arm have, and what an out-of-memory changes about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from study.placement import Placement
-from study.records import TrialSpec
+from study.placement import GIB, Devices, Infeasible, Placement, smaller
+from study.records import TrialRecord, TrialSpec
+
+BEYOND = 1.05
+"""What did not fit took at least so much of what there is."""
+NOTE = "out_of_memory"
+"""Under which it is noted with the trial, in ``TrialRecord.ran``."""
+
+Place = Callable[[str, float], Placement | Infeasible]
+"""From an arm, and what was measured to what was predicted, to the cheapest way that fits."""
 
 
 class Placements:
-    """Where the trials of a study run."""
+    """Where the trials of a study run.
 
-    def __init__(self, by_arm: Mapping[str, Placement], untuned: Placement) -> None:
-        """``untuned`` is that of a trial which trains nothing."""
-        self.by_arm, self.untuned = by_arm, untuned
+    A trial that runs out of memory is tried once more, in less. If memory was predicted, the
+    prediction is corrected by it, for all arms and for the rest of the study; if it was not, the
+    trials of this arm take half as many questions at once from then on.
+    """
+
+    def __init__(
+        self,
+        by_arm: Mapping[str, Placement],
+        untuned: Placement,
+        *,
+        place: Place | None = None,
+        devices: Devices | None = None,
+    ) -> None:
+        """``untuned`` is that of a trial which trains nothing. ``place`` and ``devices`` are what
+        the placements come from, if they come from a prediction."""
+        self.by_arm, self.untuned = dict(by_arm), untuned
+        self.correction = 1.0
+        """What was measured to what was predicted."""
+        self._place, self._devices = place, devices
+        self._again: set[str] = set()
+        """Trials that have had their second chance."""
 
     @property
     def every(self) -> set[Placement]:
@@ -28,3 +54,35 @@ class Placements:
     def of(self, spec: TrialSpec) -> Placement:
         """That of a trial."""
         return self.by_arm.get(spec.arm, self.untuned)
+
+    def recall(self, records: Iterable[TrialRecord]) -> None:
+        """Learn anew what was learnt before the study was interrupted."""
+        for record in records:
+            learnt = self.of(record.spec).plain().items() <= record.ran.items()
+            if NOTE in record.ran and not learnt:
+                self.out_of_memory(record.spec, self.of(record.spec))
+
+    def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:
+        """Learn that a trial did not fit where it ran; what to note if it is to be tried again,
+        empty if it is not."""
+        if spec.id in self._again or spec.arm not in self.by_arm:
+            return ""
+        self._again.add(spec.id)
+        if self.of(spec) == had:  # otherwise another trial has taught it already
+            self._learn(spec.arm, had)
+        now = self.of(spec)
+        if now == had:
+            return ""
+        of = f" of {self._devices.usable / GIB:.1f} GiB" if self._devices else ""
+        predicted = f", predicted {had.peak / GIB:.1f} GiB" if had.peak else ""
+        return f"did not fit{of} as: {had.shown}{predicted}; tried again as: {now.shown}"
+
+    def _learn(self, arm: str, had: Placement) -> None:
+        if self._place is not None and self._devices is not None and had.peak:
+            self.correction *= BEYOND * self._devices.usable / had.peak
+            for name in self.by_arm:
+                found = self._place(name, self.correction)
+                if isinstance(found, Placement):
+                    self.by_arm[name] = found
+        if self.by_arm[arm] == had:
+            self.by_arm[arm] = smaller(had) or had

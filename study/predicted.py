@@ -12,7 +12,8 @@ from rich.table import Table
 
 from search_spaces.declare import Arm, Space
 from study import spaces
-from study.placement import GIB, Devices, Infeasible, Placement, place
+from study.placement import GIB, Devices, Infeasible, Placement, as_told, place
+from study.placements import Placements
 
 if TYPE_CHECKING:
     from trainables.footprint import BatchShape, Footprint
@@ -57,28 +58,66 @@ def arms(
     return found
 
 
+def placements(
+    space: Space,
+    model: Skeleton,
+    batch: BatchShape,
+    *,
+    precision: str,
+    devices: Devices,
+    sharing: int,
+) -> tuple[Placements, dict[str, Infeasible]]:
+    """Where the trials of each arm run, at most ``sharing`` on a device; and the arms that run
+    nowhere."""
+    predictors = {name: Predictor(arm, model, batch, precision) for name, arm in space.arms.items()}
+
+    def placed(arm: str, correction: float) -> Placement | Infeasible:
+        found = place(predictors[arm], batch.questions, devices, correction)
+        if isinstance(found, Infeasible) or found.devices > 1:
+            return found
+        together = min(found.sharing, sharing)
+        return replace(found, sharing=together, lane="shared" if together > 1 else "solo")
+
+    by_arm = {name: placed(name, 1.0) for name in space.arms}
+    feasible = {name: found for name, found in by_arm.items() if isinstance(found, Placement)}
+    untuned = as_told(
+        devices=1,
+        deepspeed="off",
+        batch_size=batch.questions,
+        sharing=min((found.sharing for found in feasible.values()), default=1),
+        reason="it only answers",
+    )
+    return (
+        Placements(feasible, untuned, place=placed, devices=devices),
+        {name: found for name, found in by_arm.items() if isinstance(found, Infeasible)},
+    )
+
+
 class Predictor:
     """The memory of one arm at typical values, for any part of a batch; it keeps what it found."""
 
     def __init__(self, arm: Arm, model: Skeleton, batch: BatchShape, precision: str) -> None:
         self.arm, self.model, self.batch, self.precision = arm, model, batch, precision
-        self._found: dict[tuple[int, int], Footprint] = {}
+        self._found: dict[tuple[int, int, bool], Footprint] = {}
 
-    def __call__(self, questions: int, pieces: int) -> Footprint:
-        """Of a training step in ``pieces`` of so many ``questions``."""
-        key = (questions, min(pieces, 2))
+    def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
+        """Of a training step in ``pieces`` of so many ``questions``, layers computed ``twice``."""
+        key = (questions, min(pieces, 2), twice)
         if key not in self._found:
             self._found[key] = self._predict(*key)
         return self._found[key]
 
-    def _predict(self, questions: int, pieces: int) -> Footprint:
+    def _predict(self, questions: int, pieces: int, twice: bool) -> Footprint:
         from trainables import footprint, recipe
+        from trainables.checkpointing import checkpoint_layers
         from trainables.fork import fork
         from trainables.recipe import Recipe
 
         plain, _ = spaces.draw(self.arm, self.model.slots, spaces.middle)
         network = fork(self.model.network)
         applied = recipe.apply(Recipe.of(plain), self.model, network, seed=0)
+        if twice:
+            checkpoint_layers(network)
         images = min(self.batch.images, questions)
         return footprint.predict(
             self.model,
@@ -119,6 +158,7 @@ def placement_table(arms: Mapping[str, Predicted]) -> Table:
         if not isinstance(found, Placement):
             continue
         pieces = f" x {found.pieces}" if found.pieces > 1 else ""
+        pieces += ", layers twice" if found.checkpointing else ""
         at_once = f"{found.sharing} a device" if found.sharing > 1 else "1"
         table.add_row(
             arm,

@@ -162,6 +162,7 @@ def _run(
     )
     described = protocol.describe(settings, plan, others, folder)
     ledger = Ledger(folder, rules.objectives)
+    lanes.placements.recall(ledger.records.values())
     track.begin(plan.question, described, ledger.records.values())
     questions = {split: len(asked) for split, asked in plan.dataset.splits().items()}
     tested = questions["test"] + sum(len(other.test) for other in others.values())

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from study.conductor import Conductor
 from study.lanes import Lanes
+from study.placements import NOTE
 from study.records import Outcome, Rung
 from study.worker import TrialClient
 from trainables.errors import BadInput
@@ -66,6 +67,11 @@ class ConductedSearcher(Searcher):
         ours = self.ids.pop(trial_id)
         self.lanes.left(ours)
         self.conductor.placed(ours, _under("ran", result))
+        spec = self.conductor.ledger.records[ours].spec
+        if outcome is Outcome.OUT_OF_MEMORY and (note := self.lanes.again(spec)):
+            said = f"{result.get('error', '')} {note}".strip()
+            self.conductor.placed(ours, {NOTE: said})
+            return
         self.conductor.ended(
             ours,
             outcome,

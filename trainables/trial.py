@@ -105,6 +105,9 @@ class Trial:
         self.ranks = ranks.here()
         self.micro_batch = micro_batch or config.batch_size
         self.checkpointing = checkpointing
+        # Where not even a batch fits whole, as much as is learnt from must do for what is not.
+        whole = self.micro_batch * self.ranks.count >= config.batch_size
+        self.evaluation_batch = EVALUATION_BATCH if whole else self.micro_batch
         self.deepspeed = deepspeed
         if config.batch_size % self.ranks.count:
             raise BadInput(
@@ -200,7 +203,9 @@ class Trial:
         self.losses.eval()
         rows = self.workload.rows["validation"]
         total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
-        for indices, counts in self._shared(_by_image(self.workload, "validation")):
+        for indices, counts in self._shared(
+            _by_image(self.workload, "validation", self.evaluation_batch)
+        ):
             losses = self.losses(self.batch("validation", indices))
             total += losses.double().sum() * counts
         loss = float(ranks.total(total) / len(rows))
@@ -219,7 +224,7 @@ class Trial:
         found: dict[int, str] = {}
         # Generating takes as many passes as an answer has tokens, so no two ranks' batches agree.
         together = self.engine is not None and self.engine.together
-        batches = _by_image(workload, split)
+        batches = _by_image(workload, split, self.evaluation_batch)
         for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
             own = workload is self.workload
             batch = self.batch(split, indices) if own else workload.batch(split, indices)
@@ -307,13 +312,13 @@ class Trial:
         ]
 
 
-def _by_image(workload: Workload, split: str) -> Iterator[list[int]]:
-    """Batches of the questions of ``split``, those about one image side by side: fewer images to
-    encode."""
+def _by_image(workload: Workload, split: str, size: int) -> Iterator[list[int]]:
+    """Batches of ``size`` of the questions of ``split``, those about one image side by side: fewer
+    images to encode."""
     rows = workload.rows[split]
     order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
-    for start in range(0, len(order), EVALUATION_BATCH):
-        yield order[start : start + EVALUATION_BATCH]
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
 @lru_cache(maxsize=8)

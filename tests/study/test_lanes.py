@@ -25,14 +25,13 @@ class Hosts:
     most: int = 0
     started: int = 0
 
-    @property
-    def room(self) -> bool:
+    def room(self, share: float) -> bool:
         return bool(self.idle()) or len(self.handles) < self.most
 
     def idle(self) -> list[str]:
         return [name for name, trial in self.handles.items() if trial is None]
 
-    def place(self, trial_id: str) -> str:
+    def place(self, trial_id: str, share: float) -> str:
         name = next(iter(self.idle()), f"host-{self.started}")
         self.started += name not in self.handles
         self.handles[name] = trial_id

@@ -6,22 +6,36 @@ from collections.abc import Callable
 
 import pytest
 
-from study.placement import CUDA_BYTES, GIB, USABLE, Devices, Infeasible, Placement, place, sharded
+from study.placement import (
+    CUDA_BYTES,
+    GIB,
+    MOST_SHARING,
+    USABLE,
+    Devices,
+    Infeasible,
+    Placement,
+    as_told,
+    place,
+    sharded,
+    smaller,
+)
 from trainables.footprint import Footprint
 
 BATCH = 32
 
 
-def needs(*, weights: float, trained: float, activations: float) -> Callable[[int, int], Footprint]:
-    """GiB of a trial; activations are of one question."""
+def needs(
+    *, weights: float, trained: float, activations: float
+) -> Callable[[int, int, bool], Footprint]:
+    """GiB of a trial; activations are of one question, a quarter if layers are computed twice."""
 
-    def predict(questions: int, pieces: int) -> Footprint:
+    def predict(questions: int, pieces: int, twice: bool = False) -> Footprint:
         return Footprint(
             weights=int(weights * GIB),
             trained=int(trained * GIB),
             gradients=int(trained * GIB) if pieces > 1 else 0,
             optimizer=int(2 * trained * GIB),
-            activations={"decoder": int(activations * questions * GIB)},
+            activations={"decoder": int(activations * questions / (4 if twice else 1) * GIB)},
             features={},
             batch=0,
             workspace=0,
@@ -32,8 +46,8 @@ def needs(*, weights: float, trained: float, activations: float) -> Callable[[in
     return predict
 
 
-def placed(devices: Devices, **gib: float) -> Placement:
-    found = place(needs(**gib), BATCH, devices)
+def placed(devices: Devices, correction: float = 1.0, **gib: float) -> Placement:
+    found = place(needs(**gib), BATCH, devices, correction)
     assert isinstance(found, Placement)
     assert found.micro_batch * found.pieces * found.devices == BATCH, "the batch is the same"
     assert found.peak <= devices.usable
@@ -44,7 +58,7 @@ def test_small_trials_share_a_device() -> None:
     found = placed(Devices(count=1, gib=24), weights=1.5, trained=0.01, activations=0.05)
     own = 0.03 + 32 * 0.05
     assert found.lane == "shared" and found.deepspeed == "off"
-    assert found.sharing == int(((24 - 1) * USABLE - 1.5) // own)
+    assert found.sharing == min(int(((24 - 1) * USABLE - 1.5) // own), MOST_SHARING) > 1
     assert found.reason == f"1.5 GiB of weights once and 1.6 GiB for each of {found.sharing}"
 
 
@@ -61,11 +75,35 @@ def test_a_batch_that_is_too_large_is_cut_into_pieces() -> None:
     )
 
 
+def test_layers_are_computed_twice_before_other_devices_are_taken() -> None:
+    found = placed(Devices(count=4, gib=24), weights=1.5, trained=0.01, activations=30)
+    assert (found.lane, found.checkpointing, found.micro_batch) == ("solo", True, 2)
+    assert "with layers computed twice" in found.reason
+
+
+def test_what_was_measured_corrects_what_is_predicted() -> None:
+    devices = Devices(count=4, gib=24)
+    gib = {"weights": 1.5, "trained": 0.01, "activations": 0.5}
+    assert placed(devices, **gib).pieces == 1
+    corrected = placed(devices, 1.3, **gib)
+    assert corrected.pieces == 2 and corrected.peak > placed(devices, **gib).peak * 0.6
+
+
+def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() -> None:
+    told, seen = as_told(devices=2, deepspeed="2", batch_size=12, sharing=1, reason=""), []
+    found: Placement | None = told
+    while found is not None:
+        seen.append((found.micro_batch, found.pieces, found.checkpointing))
+        assert (found.micro_batch - 1) * found.pieces < 6 <= found.micro_batch * found.pieces
+        found = smaller(found)
+    assert seen == [(6, 1, False), (3, 2, False), (2, 3, False), (1, 6, False), (1, 6, True)]
+
+
 def test_what_is_trained_is_shared_among_devices_before_weights_are() -> None:
-    found = placed(Devices(count=8, gib=24), weights=2, trained=6, activations=0.1)
+    found = placed(Devices(count=8, gib=24), weights=2, trained=7, activations=0.1)
     assert (found.lane, found.deepspeed) == ("gang", "2")
     assert found.devices == 4, "no more than it takes"
-    alone = sharded(needs(weights=2, trained=6, activations=0.1)(1, 1), 2, 1)
+    alone = sharded(needs(weights=2, trained=7, activations=0.1)(1, 1), 2, 1)
     assert found.peak < alone
 
 
