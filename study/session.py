@@ -370,7 +370,8 @@ def _plan(
         dataset=data.dataset,
         audit=data.audit,
         majority=majority_baseline(data.dataset.train, data.dataset.test),
-        deepspeed=placements.untuned.deepspeed,
+        # What --deepspeed auto comes to follows from the devices, and must not change any trial.
+        deepspeed="off" if settings.deepspeed == "auto" else settings.deepspeed,
         precision=template.arithmetic.precision,
         label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
