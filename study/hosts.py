@@ -15,12 +15,13 @@ from typing import Any
 import ray
 from ray.actor import ActorClass
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.errors import BadInput
 
 PLACES_ON_CUDA = 8
-"""Trials that may share a CUDA device, if told to by ``concurrency``: whether they fit into its
-memory is not looked at yet, so without being told each has a device of its own."""
+"""Trials that may share a CUDA device: as many as fit into its memory by prediction, or as
+``concurrency`` says."""
 PLACES_ON_CPU = 1
 """Trials that share a processor."""
 IDLE_SECONDS = 30.0
@@ -42,6 +43,8 @@ class Devices:
     """Trials at a time."""
     shared: bool
     """Others use the cluster too."""
+    predicting: bool = False
+    """What a trial takes of a device follows from its predicted memory: see ``study.lanes``."""
 
 
 def connect(address: str | None) -> None:
@@ -65,10 +68,12 @@ def connect(address: str | None) -> None:
         ) from None
 
 
-def devices(concurrency: int | None, *, shared: bool, per_trial: int = 1) -> Devices:
+def devices(
+    concurrency: int | None, *, shared: bool, per_trial: int = 1, predicting: bool = False
+) -> Devices:
     """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
 
-    ``per_trial``: how many of them a trial takes.
+    ``per_trial``: how many of them a trial takes. ``predicting``: see ``Devices``.
 
     Raises:
         BadInput: more trials at a time than there are places, or more devices for a trial than
@@ -106,8 +111,8 @@ def devices(concurrency: int | None, *, shared: bool, per_trial: int = 1) -> Dev
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    trials = concurrency or units // per_trial
-    hosts = min(units, trials * per_trial)
+    trials = concurrency or units // per_trial * (places if predicting else 1)
+    hosts = units if predicting else min(units, trials * per_trial)
     # A host is on one node, so it cannot have more than a node has for each device.
     each_node = [
         int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)))
@@ -121,7 +126,29 @@ def devices(concurrency: int | None, *, shared: bool, per_trial: int = 1) -> Dev
         places=-(-trials // hosts),
         concurrency=trials,
         shared=shared,
+        predicting=predicting,
     )
+
+
+def device_gib() -> float:
+    """Memory of the smallest CUDA device of the cluster."""
+
+    def ask() -> float:
+        import torch
+
+        return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
+
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    task: Any = ray.remote(num_gpus=1, num_cpus=0)(ask)
+    answers = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in told
+        if node["Alive"] and node["Resources"].get("GPU", 0) >= 1
+    ]
+    found: list[float] = ray.get(answers)
+    return min(found)
 
 
 class Hosts:

@@ -53,7 +53,8 @@ class Lanes:
     @property
     def concurrency(self) -> int:
         """Trials at a time at most."""
-        return self.hosts.devices.concurrency
+        most = max(placement.sharing for placement in self.placements.every)
+        return min(self.hosts.devices.concurrency, self.devices * most)
 
     def start(self) -> None:
         """Start now what will be needed, where all trials need the same."""

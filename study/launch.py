@@ -67,6 +67,7 @@ def _launch(given: argparse.Namespace) -> int:
         address=given.address,
         concurrency=given.concurrency,
         devices_per_trial=given.devices_per_trial,
+        device_gib=given.device_gib,
     )
     # Piped into a file there is no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -107,6 +108,7 @@ def _chosen(given: argparse.Namespace) -> dict[str, Any]:
             "space": str(value).endswith(".py"),
             "model": value != Settings.model,
             "data_root": True,
+            "deepspeed": value not in ENGINES,
         }
         if names_a_path.get(name, False):
             chosen[name] = str(Path(value).resolve())
@@ -123,7 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(list=False, dry_run=False, storage="studies")
     parser.set_defaults(
         **dict.fromkeys(
-            ("concurrency", "devices_per_trial", "address", "name", "tracking_uri", "resume")
+            (
+                "concurrency",
+                "devices_per_trial",
+                "device_gib",
+                "address",
+                "name",
+                "tracking_uri",
+                "resume",
+            )
         )
     )
     what = parser.add_argument_group("what to ask")
@@ -210,10 +220,20 @@ def _parser() -> argparse.ArgumentParser:
         "--devices-per-trial",
         type=int,
         metavar="N",
-        help="train each trial on N devices or processors together, by Ray Train [1]",
+        help="train each trial on N devices or processors together, by Ray Train [as memory asks]",
+    )
+    where.add_argument(
+        "--device-gib",
+        type=float,
+        metavar="X",
+        help="memory of each device or processor, to place trials by [as CUDA says; else ignored]",
     )
     where.add_argument("--address", help="a Ray cluster to join, or 'auto' [start one here]")
-    where.add_argument("--deepspeed", metavar="|".join(ENGINES), help="ZeRO stage [auto]")
+    where.add_argument(
+        "--deepspeed",
+        metavar="|".join((*ENGINES, "FILE")),
+        help="ZeRO stage, or DeepSpeed's configuration as JSON, taken as it is [auto]",
+    )
     where.add_argument("--precision", metavar="|".join(PRECISIONS), help="[auto]")
     where.add_argument(
         "--label-smoothing", type=float, metavar="X", help="in training, e.g. 0.1 as BLIP [0]"

@@ -127,7 +127,7 @@ def as_told(
     Raises:
         BadInput: they cannot share a batch evenly.
     """
-    if batch_size % devices:
+    if devices < 1 or batch_size % devices:
         even = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise BadInput(
             f"--devices-per-trial {devices} cannot share batches of {batch_size} questions "

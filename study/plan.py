@@ -21,7 +21,7 @@ from rich.table import Table
 from search_spaces.declare import Budget, Choice, Range, Space
 from study import predicted, spaces
 from study.conductor import floor
-from study.placement import Devices, Placement
+from study.placement import Devices, Infeasible, Placement
 from study.rungs import levels
 from trainables.errors import BadInput
 
@@ -48,6 +48,8 @@ class Survey:
     """Pixels a side."""
     slots: tuple[str, ...]
     images: int
+    question_tokens: int
+    """Of the longest question, tokens that stand for its image included."""
     answer_tokens: int
     beams: int
     """See ``Workload``."""
@@ -84,6 +86,8 @@ class Plan:
     concurrency: int
     placements: Mapping[str, Placement]
     """Of each arm's trials."""
+    nowhere: Mapping[str, Infeasible]
+    """Arms that fit into no devices there are, and are not run."""
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -151,6 +155,8 @@ class Plan:
         for placement, placed in self._placed().items():
             whose = "all arms" if len(placed) == len(survey.arms) else ", ".join(placed)
             console.print(f"  devices  {whose}: {placement.shown}")
+        for arm, found in self.nowhere.items():
+            console.print(f"  [red]not run[/]  {arm}: {found.reason}")
         console.print()
         console.print(_table(self.space, survey.arms))
         console.print()
@@ -201,12 +207,20 @@ def survey(workload: Workload, space: Space, budget: Budget, *, precision: str) 
         image_size=model.image_size,
         slots=tuple(model.slots),
         images=len(workload.images_NSSC),
+        question_tokens=question_tokens(workload),
         answer_tokens=workload.answer_tokens,
         beams=workload.beams,
         device=workload.device.type,
         arms=counted,
         seconds_an_example=_pace(workload, space, budget, counted, precision),
     )
+
+
+def question_tokens(workload: Workload) -> int:
+    """Of the longest question to train on, tokens that stand for its image included."""
+    rows = workload.rows["train"]
+    longest = max(range(len(rows)), key=lambda i: len(rows[i].question))
+    return workload.batch("train", [longest]).question_BQ.shape[1]
 
 
 def _pace(

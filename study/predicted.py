@@ -75,8 +75,11 @@ def placements(
         found = place(predictors[arm], batch.questions, devices, correction)
         if isinstance(found, Infeasible) or found.devices > 1:
             return found
-        together = min(found.sharing, sharing)
-        return replace(found, sharing=together, lane="shared" if together > 1 else "solo")
+        if found.sharing <= sharing:
+            return found
+        reason = f"{found.reason}, of whom there are to be {sharing}"
+        lane = "shared" if sharing > 1 else "solo"
+        return replace(found, sharing=sharing, lane=lane, reason=reason)
 
     by_arm = {name: placed(name, 1.0) for name in space.arms}
     feasible = {name: found for name, found in by_arm.items() if isinstance(found, Placement)}

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import importlib
 import json
+import math
 import os
 import socket
 import time
@@ -29,8 +30,9 @@ from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.lanes import Lanes
+    from study.placement import Infeasible
     from study.placements import Placements
-    from study.plan import Plan
+    from study.plan import Plan, Survey
     from study.template import Template
     from study.tracking import Tracking
     from trainables.data.audit import Audit
@@ -56,6 +58,8 @@ class Place:
     """Trials at a time; None: one a device, or one a processor where there are none."""
     devices_per_trial: int | None = None
     """None: as many as a trial needs."""
+    device_gib: float | None = None
+    """Memory of each; None: as CUDA says, or not looked at where there is none."""
 
     @property
     def shelf(self) -> Shelf:
@@ -71,13 +75,16 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     with closing(Template(settings)) as template:
         data = _read(settings)
         template.take(data.dataset)
+        cuda = template.arithmetic.cuda
         plan = _plan(
             settings,
             space,
             place.name,
             data,
-            template,
-            _placements(settings, space, place, places=1, cuda=template.arithmetic.cuda),
+            template.survey(),
+            _placements(settings, space, place, places=1, cuda=cuda),
+            {},
+            precision=template.arithmetic.precision,
             concurrency=place.concurrency or os.cpu_count() or 1,
         )
     plan.show(console)
@@ -110,6 +117,8 @@ def _connected(
 
     runs.check(place.tracking_uri)
     reach(place.address)
+    _check_engine(settings)
+    _placements(settings, space, place, places=1, cuda=False)  # refuses what cannot be, at once
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
     with closing(Template(settings)) as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
         data = _read(settings)
@@ -117,8 +126,18 @@ def _connected(
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
         lanes = _lanes(settings, space, place, template)
         tracking_starts = pool.submit(_track, settings, place)
+        survey = template.survey()
+        nowhere = _predict(settings, space, place, lanes, survey, template.arithmetic.precision)
         plan = _plan(
-            settings, space, place.name, data, template, lanes.placements, lanes.concurrency
+            settings,
+            replace(space, arms={name: space.arms[name] for name in lanes.placements.by_arm}),
+            place.name,
+            data,
+            survey,
+            lanes.placements,
+            nowhere,
+            precision=template.arithmetic.precision,
+            concurrency=lanes.concurrency,
         )
         plan.show(console)
         folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
@@ -210,6 +229,22 @@ def _run(
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
 
 
+def _check_engine(settings: Settings) -> None:
+    """Have DeepSpeed look at a configuration of the user's. It takes seconds to import.
+
+    Raises:
+        BadInput: it does not take it.
+    """
+    given = settings.configuration()
+    if given:
+        from trainables.engine import check_configuration
+
+        try:
+            check_configuration(given)
+        except BadInput as error:
+            raise BadInput(f"--deepspeed {settings.deepspeed}: {error}") from None
+
+
 def reach(address: str | None) -> None:
     """See whether something answers at a cluster's address; Ray itself would try for minutes."""
     if address in (None, "auto"):
@@ -286,11 +321,14 @@ def _lanes(settings: Settings, space: Space, place: Place, template: Template) -
     from study.lanes import Lanes
 
     connect(place.address)
+    predicting = place.devices_per_trial is None and settings.deepspeed == "auto"
     divided = devices(
         place.concurrency,
         shared=place.address is not None,
         per_trial=place.devices_per_trial or 1,
+        predicting=predicting and (place.device_gib is not None or template.arithmetic.cuda),
     )
+    predicting = divided.predicting
     config = HostConfig(
         # In the precision that this machine finds right, on whatever machine a trial runs.
         workload=replace(settings.workload, precision=template.arithmetic.precision),
@@ -307,9 +345,58 @@ def _lanes(settings: Settings, space: Space, place: Place, template: Template) -
         Gangs(replace(config, places=1), divided),
         _placements(settings, space, place, places=divided.places, cuda=cuda),
     )
-    if not (place.storage / place.name / "results.json").exists():
-        lanes.start()  # otherwise the study is over, or nearly
+    if not predicting:
+        _start(place, lanes)
     return lanes
+
+
+def _start(place: Place, lanes: Lanes) -> None:
+    """Start hosts and gangs, unless the study is over, or nearly."""
+    if not (place.storage / place.name / "results.json").exists():
+        lanes.start()
+
+
+def _predict(
+    settings: Settings,
+    space: Space,
+    place: Place,
+    lanes: Lanes,
+    survey: Survey,
+    precision: str,
+) -> dict[str, Infeasible]:
+    """Put each arm where it fits, by predicted memory, if that was left open; those that fit
+    nowhere, which are not run.
+
+    Raises:
+        BadInput: none of them fits.
+    """
+    if not lanes.hosts.devices.predicting:
+        return {}
+    from study import predicted
+    from study.hosts import device_gib
+    from study.placement import Devices
+    from trainables.footprint import BatchShape
+    from trainables.workload import skeleton_of
+
+    size = settings.budget(space).batch_size
+    lanes.placements, nowhere = predicted.placements(
+        space,
+        skeleton_of(settings.model, settings.image_size, precision),
+        BatchShape(
+            questions=size,
+            images=size,
+            question_tokens=survey.question_tokens,
+            answer_tokens=survey.answer_tokens,
+        ),
+        precision=precision,
+        devices=Devices(count=lanes.devices, gib=place.device_gib or device_gib()),
+        sharing=lanes.hosts.devices.places,
+    )
+    if not lanes.placements.by_arm:
+        arm, found = next(iter(nowhere.items()))
+        raise BadInput(f"no arm fits into the devices' memory; {arm}: {found.reason}")
+    _start(place, lanes)
+    return nowhere
 
 
 def _placements(
@@ -318,12 +405,14 @@ def _placements(
     """Where the trials of each arm run.
 
     Raises:
-        BadInput: the devices of a trial cannot share a batch evenly.
+        BadInput: the devices of a trial cannot share a batch evenly, or have no memory.
     """
     from study.placement import as_told
     from study.placements import Placements
 
-    devices = place.devices_per_trial or 1
+    if place.device_gib is not None and not 0 < place.device_gib < math.inf:
+        raise BadInput(f"--device-gib must be more than 0, not {place.device_gib:g}")
+    devices = 1 if place.devices_per_trial is None else place.devices_per_trial
     kind = settings.engine(cuda=cuda, sharing=places > 1)
     if devices > 1 and settings.deepspeed == "auto":
         kind = GANG_ENGINE
@@ -351,8 +440,11 @@ def _plan(
     space: Space,
     name: str,
     data: _Data,
-    template: Template,
+    survey: Survey,
     placements: Placements,
+    nowhere: Mapping[str, Infeasible],
+    *,
+    precision: str,
     concurrency: int,
 ) -> Plan:
     from study.plan import Plan
@@ -366,14 +458,14 @@ def _plan(
         seeds=settings.seeds,
         allocate=settings.allocate,
         allowance=settings.timed,
-        survey=template.survey(),
+        survey=survey,
         dataset=data.dataset,
         audit=data.audit,
         majority=majority_baseline(data.dataset.train, data.dataset.test),
-        # What --deepspeed auto comes to follows from the devices, and must not change any trial.
-        deepspeed="off" if settings.deepspeed == "auto" else settings.deepspeed,
-        precision=template.arithmetic.precision,
+        deepspeed=settings.engine_name,
+        precision=precision,
         label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
         placements=placements.by_arm,
+        nowhere=nowhere,
     )

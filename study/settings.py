@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from study import allowance, limits, objectives, spaces
 from trainables.errors import BadInput, unknown
 from trainables.workload import WorkloadConfig
 
-ENGINES = ("auto", "off", "0", "1", "2", "3")
+ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
 PRECISIONS = ("auto", "fp32", "bf16")
 FILE = "study.json"
 ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
@@ -90,8 +91,7 @@ class Settings:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if not 0 <= self.label_smoothing < 1:
             raise BadInput(f"--label-smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.deepspeed not in ENGINES:
-            raise unknown("value of --deepspeed", self.deepspeed, ENGINES)
+        self.configuration()
         if self.allocate not in ALLOCATE:
             raise unknown("value of --allocate", self.allocate, list(ALLOCATE))
         if self.precision not in PRECISIONS:
@@ -137,12 +137,38 @@ class Settings:
             found[name] = replace(self.workload, data=name, data_root=root)
         return found
 
+    def configuration(self) -> str:
+        """DeepSpeed's, as JSON, if ``deepspeed`` names a file that holds one; else empty.
+
+        Raises:
+            BadInput: it names neither a file nor a kind of engine, or there is no JSON in it.
+        """
+        if self.deepspeed in ENGINES:
+            return ""
+        if not Path(self.deepspeed).is_file():
+            raise unknown("value of --deepspeed", self.deepspeed, (*ENGINES, "a file of your own"))
+        try:
+            found = json.loads(Path(self.deepspeed).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(f"--deepspeed {self.deepspeed} is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise BadInput(f"--deepspeed {self.deepspeed} must hold an object, as DeepSpeed's do")
+        return json.dumps(found, sort_keys=True)
+
     def engine(self, *, cuda: bool, sharing: bool) -> str:
-        """``off`` (plain PyTorch) or a ZeRO stage. ``auto`` is ZeRO 0 for a trial that has a
+        """What ``trainables.engine.start`` takes. ``auto`` is ZeRO 0 for a trial that has a
         CUDA device to itself; trials that share one share passes too, which DeepSpeed cannot."""
         if self.deepspeed != "auto":
-            return self.deepspeed
+            return self.configuration() or self.deepspeed
         return "0" if cuda and not sharing else "off"
+
+    @property
+    def engine_name(self) -> str:
+        """What trials' numbers depend on of it. What ``auto`` comes to follows from the devices,
+        and must not change any trial."""
+        given = self.configuration()
+        digest = hashlib.sha256(given.encode()).hexdigest()[:12]
+        return f"file {digest}" if given else "off" if self.deepspeed == "auto" else self.deepspeed
 
     def budget(self, space: Space) -> Budget:
         """The space's budget with what the user set."""

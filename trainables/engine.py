@@ -303,7 +303,7 @@ def check_configuration(content: str) -> None:
     for name in OURS:
         if name in given:
             raise BadInput(f"it must not have {name!r}, which the study decides: leave it away")
-    _deepspeed()
+    _imported()
     from deepspeed.runtime.config import DeepSpeedConfig
 
     try:
@@ -329,21 +329,28 @@ def _release(engine: Any) -> None:
     inspect.getclosurevars(method).nonlocals["func"].cache_clear()
 
 
-def _deepspeed() -> Any:
-    """DeepSpeed, ready to be used in this process."""
-    cuda = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+def _imported() -> Any:
+    """DeepSpeed, for the devices that there are."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even in a group of one
     if shutil.which("ninja") is None:  # called by name; a dependency, so beside the interpreter
         os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
     import deepspeed
-    from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
 
     # A kernel for processes that share memory: gloo does without, and it would be compiled first.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # torch 2.13 renamed collectives that DeepSpeed 0.19 still calls by their old names.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    return deepspeed
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, ready to be used in this process."""
+    deepspeed = _imported()
+    from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
+
     if not torch.distributed.is_initialized():
+        cuda = torch.cuda.is_available()
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1
         )

@@ -80,5 +80,6 @@ def give_back() -> None:
 
 def lacks(error: BaseException) -> bool:
     """Whether it says that memory was out."""
-    said = "can't allocate memory" in str(error)  # what torch says on a CPU, as a RuntimeError
+    # What torch says on a CPU, as a RuntimeError, and what oneDNN says where it gets none.
+    said = any(words in str(error) for words in ("can't allocate memory", "create a primitive"))
     return said or isinstance(error, torch.OutOfMemoryError | MemoryError)

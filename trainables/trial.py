@@ -31,7 +31,7 @@ from trainables.seeds import number, seeded
 from trainables.workload import Workload
 
 EVALUATION_BATCH = 128
-WEIGHTS, REPORT, ENGINE = "trained.safetensors", "report.json", "engine"
+WEIGHTS, REPORT, ENGINE = "trained.safetensors", "report.json", "engine.txt"
 
 
 class Diverged(RuntimeError):
@@ -278,7 +278,9 @@ class Trial:
         engine that keeps its state otherwise: then the trial begins anew, with the same losses."""
         running = self._running()
         saved = sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
-        if not saved or (saved[-1] / ENGINE).read_text(encoding="utf-8") != self._engine:
+        if not saved or not (saved[-1] / ENGINE).is_file():
+            return False
+        if (saved[-1] / ENGINE).read_text(encoding="utf-8") != self._engine:
             return False
         running.restore(saved[-1], load_file(saved[-1] / WEIGHTS))
         self.examples_seen = int(saved[-1].name)
