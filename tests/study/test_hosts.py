@@ -141,7 +141,7 @@ def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
     until(lambda: free() == DEVICES.hosts)
     hosts = hosts_alone(MadeUp, tmp_path, replace(DEVICES, shared=True)).hosts
     hosts.start()
-    names = [hosts.place("one"), hosts.place("other")]
+    names = [hosts.place("one", 1.0), hosts.place("other", 1.0)]
     assert len(set(names)) == 2
     until(lambda: free() == 0)
     hosts.left("one")

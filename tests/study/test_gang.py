@@ -1,0 +1,168 @@
+"""Gangs for real: Ray Train workers, a small model, trials that are stopped."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+
+from study.gangs import Gangs
+from study.guests import Guests, HostConfig
+from study.hosts import connect, devices
+from study.placement import Placement, as_told
+from study.records import Kind, Outcome, TrialSpec
+from study.storage import Shelf
+from tests.trainables import made_llava
+from tests.trainables.data.small import jsonl
+from trainables.workload import WorkloadConfig
+
+pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
+STOPS = (8, 16, 24)
+TWO = as_told(devices=2, deepspeed="2", batch_size=4, sharing=1, reason="")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
+    folder = tmp_path_factory.mktemp("gang")
+    (folder / "data").mkdir()
+    jsonl.write(folder / "data")
+    return HostConfig(
+        workload=WorkloadConfig(
+            model=str(made_llava.write(folder / "model", initializer_range=0.2)),
+            data="jsonl",
+            data_root=str(folder / "data"),
+            split="by_image",
+        ),
+        others={},
+        shelf=Shelf(shared=folder / "study"),
+        precision="fp32",
+        label_smoothing=0.0,
+        places=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def gangs(config: HostConfig) -> Iterator[Gangs]:
+    """Two processors, and a gang on both."""
+    connect(None)
+    found = Gangs(config, devices(1, shared=False, per_trial=2))
+    found.start(2)
+    yield found
+    found.give_back(all_idle=True)
+    ray.shutdown()
+
+
+def spec(method: str = "lora", *, lr: float = 1e-2, seed: int = 0, batch_size: int = 4) -> Any:
+    return TrialSpec(
+        kind=Kind.SEARCH,
+        arm=method,
+        parameters={},
+        recipe={s: {"method": method, "everywhere": True} for s in ("vision", "decoder")}
+        | {"connector": {"method": "frozen"}},
+        lr=lr,
+        seed=seed,
+        max_examples=STOPS[-1],
+        batch_size=batch_size,
+        stops=STOPS,
+        base="made up",
+    )
+
+
+def ask(gangs: Gangs, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
+    """Begin to wait for a trial's next report."""
+    gang = gangs.there[gangs.place(trial.id, 2)]
+    return gang.door.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
+
+
+def play(gangs: Gangs, trial: TrialSpec, placement: Placement = TWO) -> list[dict[str, Any]]:
+    """All its reports."""
+    heard, reports = 0, []
+    while not (reports and reports[-1]["done"]):
+        gang = gangs.of(trial.id)
+        door = gang.door if gang else gangs.there[gangs.place(trial.id, 2)].door
+        asked = door.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
+        reports.append(ray.get(asked, timeout=180))
+        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+    gang = gangs.of(trial.id)
+    assert gang is not None
+    gangs.left(gang)
+    return reports
+
+
+def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
+    """Its reports without Ray, on one device."""
+    from concurrent.futures import Future
+
+    one = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
+    guests = Guests(replace(config, shelf=Shelf(shared=config.shelf.shared / "alone")))
+    heard, reports = 0, []
+    while not (reports and reports[-1]["done"]):
+        reply = Future[dict[str, Any]]()
+        guests.take(trial, one, heard, False, reply)
+        while not reply.done():
+            guests.step()
+        reports.append(reply.result())
+        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+    return reports
+
+
+def losses(reports: list[dict[str, Any]]) -> list[float]:
+    return [report["rung"]["validation_loss"] for report in reports if "rung" in report]
+
+
+@pytest.mark.parametrize("stage", ["off", "2", "3"])
+def test_a_gangs_losses_are_those_of_one_device(
+    gangs: Gangs, config: HostConfig, stage: str
+) -> None:
+    trial = spec(seed=int(stage, 36))
+    found = play(gangs, trial, replace(TWO, deepspeed=stage, micro_batch=1))
+    expected = alone(config, trial)
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
+    assert found[-1]["outcome"] == Outcome.COMPLETE
+    assert found[-1]["scores"] == pytest.approx(expected[-1]["scores"], nan_ok=True)
+    costs = found[-1]["costs"]
+    assert costs["trained_parameters"] == expected[-1]["costs"]["trained_parameters"]
+    assert costs["seconds"] > 0 and costs["peak_memory_gib"] > 0
+
+
+def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: Gangs) -> None:
+    chance = random.Random(0)
+    for seed in range(20):
+        trial, heard = spec("layernorm", seed=seed), 0
+        for _ in range(chance.randrange(3)):
+            heard = ray.get(ask_again(gangs, trial, heard), timeout=180)["rung"]["examples_seen"]
+        if chance.random() < 0.7:  # in the middle of the way to its next rung
+            ask_again(gangs, trial, heard)
+            time.sleep(chance.uniform(0, 0.3))
+        gang = gangs.of(trial.id)
+        if gang is not None:
+            gangs.left(gang)
+    (gang,) = gangs.there.values()
+    assert play(gangs, spec("layernorm", seed=99))[-1]["outcome"] == Outcome.COMPLETE
+    gangs.end(gang)
+    assert nothing_is_held()
+    gangs.start(2)
+
+
+def ask_again(gangs: Gangs, trial: TrialSpec, heard: int) -> Any:
+    gang = gangs.of(trial.id)
+    if gang is None:
+        return ask(gangs, trial, heard)
+    return gang.door.advance.remote(trial.plain(), placement=TWO, heard=heard, suspect=False)
+
+
+def nothing_is_held() -> bool:
+    """All processors are free and no placement group is left, soon."""
+    give_up = time.monotonic() + 20
+    while time.monotonic() < give_up:
+        groups = ray.util.placement_group_table().values()
+        free = ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+        if free and all(group["state"] == "REMOVED" for group in groups):
+            return True
+        time.sleep(0.2)
+    return False
