@@ -64,7 +64,7 @@ def connect(address: str | None) -> None:
         line = str(error).strip().splitlines()[0]
         raise BadInput(
             f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
-            "(a cluster with token authentication wants RAY_AUTH_MODE=token here too)"
+            "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
         ) from None
 
 

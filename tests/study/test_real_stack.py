@@ -173,7 +173,7 @@ def test_who_has_no_password_is_kept_out(stack: Stack) -> None:
     assert code == 1 and "Traceback" not in said, said
     (mlflow, ray) = [line for line in said.splitlines() if line.startswith("problem")]
     assert "MLflow" in mlflow and "not authenticated" in mlflow
-    assert "Ray" in ray and "RAY_AUTH" in ray
+    assert "Ray" in ray and "RAY_AUTH_TOKEN" in ray
 
     def status(host: str | None = None, password: str | None = None) -> int:
         uri = stack.environment["MLFLOW_TRACKING_URI"]
