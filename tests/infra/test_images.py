@@ -76,6 +76,15 @@ def test_every_install_is_pinned(dockerfile: Path) -> None:
     assert installs and all("-c constraints.txt" in step for step in installs)
 
 
+def test_a_version_stands_in_one_place() -> None:
+    def pinned(file: str) -> set[str]:
+        lines = (ROOT / file).read_text().splitlines()
+        return {re.sub("[-_.]+", "-", n.split("==")[0].lower()) for n in lines if "==" in n}
+
+    beyond = pinned("infra/docker/cluster.txt")
+    assert beyond and not beyond & pinned("constraints.txt")
+
+
 def test_the_server_is_what_the_extra_says() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
