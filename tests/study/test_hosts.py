@@ -16,7 +16,7 @@ from study.conductor import Conductor
 from study.hosts import Devices, connect
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
-from tests.study.made_up import hosts_alone, loss_of, rules
+from tests.study.made_up import advanced, hosts_alone, rules
 from trainables.errors import BadInput
 
 pytestmark = pytest.mark.long
@@ -38,19 +38,7 @@ class MadeUp:
             with suppress(FileExistsError):
                 (self.folder / "died").touch(exist_ok=False)
                 os._exit(1)
-        result: dict[str, Any] = {"costs": {"seconds": 1.0}, "done": False}
-        ahead = [stop for stop in spec.stops if stop > heard]
-        if ahead:
-            result["rung"] = {
-                "examples_seen": ahead[0],
-                "validation_loss": loss_of(spec, ahead[0]),
-                "train_loss": 1.0,
-                "seconds": 1.0,
-                "reported_at": 0.0,
-            }
-        if len(ahead) <= 1:
-            result |= {"done": True, "outcome": Outcome.COMPLETE, "scores": {}}
-        return result
+        return advanced(spec, heard)
 
     async def leave(self, trial_id: str) -> None:
         """Nothing is kept."""
