@@ -282,7 +282,8 @@ class Hosts:
                 try:
                     ray.get(answer)
                 except RayError as error:
-                    self._lay_off(name, error)
+                    if name in self.handles:  # and was not given back before it answered
+                        self._lay_off(name, error)
         awaited = set(self._awaited.values())
         return [name for name in self.handles if name not in awaited]
 

@@ -9,12 +9,8 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
 
 from study.placement import Placement
-
-PATIENCE_SECONDS = 30.0
-"""How long a trial waits for a host that died before it looks whether another has room."""
 
 
 class TrialClient(tune.Trainable):
@@ -41,7 +37,9 @@ class TrialClient(tune.Trainable):
             RayActorError: the host died; Tune takes the trial up again, on a host that lives.
         """
         if self.suspect:
-            self._wait_for_host()
+            # If no other lived, it is the host that died. It is back when Ray has given its node
+            # up and found room on another; whoever asks sooner is told at once that it is dead.
+            ray.get(self.host.alive.options(max_task_retries=-1).remote())
         report: Any = self.host.advance.remote(
             self.trial, placement=self.placement, heard=self.heard, suspect=self.suspect
         )
@@ -49,16 +47,3 @@ class TrialClient(tune.Trainable):
         self.suspect = False
         self.heard = result.get("rung", {}).get("examples_seen", self.heard)
         return result
-
-    def _wait_for_host(self) -> None:
-        """If no other lived, it is the host that died. It is back when Ray has given its node up
-        and found room on another; whoever asks sooner is told at once that it is dead.
-
-        Raises:
-            RayActorError: it is not back; Tune does not count this as the trial's failure.
-        """
-        back: Any = self.host.alive.options(max_task_retries=-1).remote()
-        if not ray.wait([back], timeout=PATIENCE_SECONDS)[0]:
-            # What Tune does not count are machines that were taken away.
-            raise RayActorError(error_msg="the host is not back", preempted=True)
-        ray.get(back)
