@@ -218,6 +218,7 @@ class Hosts:
         if old in self.handles:
             ray.wait([self._await(old)], timeout=0.2)
         self.trials[trial_id] = new = min(self._living() or [old], key=self._load)
+        self._idle_since.pop(new, None)
         if new != old:
             self._leave(old, trial_id)
         return new
