@@ -80,6 +80,9 @@ class Door:
         """Answers as soon as the workers are there."""
         await self._open.wait()
 
+    async def back(self) -> None:
+        """Answers as soon as the door is there, with workers or without."""
+
     async def end(self) -> None:
         """Let the workers leave."""
         self._orders.put_nowait(End())

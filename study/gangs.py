@@ -24,6 +24,8 @@ from study.hosts import IDLE_SECONDS, Devices
 
 AGAIN_SECONDS = 1.0
 """Between two attempts to start workers."""
+BACK_SECONDS = 20.0
+"""Within which a door that died is there again."""
 
 
 class Gang:
@@ -93,16 +95,15 @@ class Gang:
     def _say(self, error: Any) -> None:
         """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
         whoever waits at the door by the door's being gone."""
-        found = [
-            getattr(failure, "_base_exc", failure)
-            for failure in getattr(error, "worker_failures", {}).values()
-        ]
+        failures = list(getattr(error, "worker_failures", {}).values())
+        # What a trial raised is wrapped; whatever else is there, a worker or its machine has died.
+        raised = [failure._base_exc for failure in failures if hasattr(failure, "_base_exc")]
         # The others only saw that one was gone.
-        found.sort(key=lambda failure: "onnection" in str(failure))
-        if not found or any(isinstance(failure, RayError) for failure in found):
+        own = [e for e in raised if not isinstance(e, RayError) and "onnection" not in str(e)]
+        if len(raised) < len(failures) or not own:
             ray.kill(self.door, no_restart=False)
         else:
-            ray.get(self.door.fell.remote(outcome_of(found[0]), one_line(found[0])))
+            ray.get(self.door.fell.remote(outcome_of(own[0]), one_line(own[0])))
 
 
 class Gangs:
@@ -140,6 +141,12 @@ class Gangs:
     def of(self, trial_id: str) -> Gang | None:
         """The gang that has a trial."""
         return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
+
+    def lost(self, gang: Gang) -> str:
+        """Its workers, or its door, have died: wait for the door to be back; its name. Trials that
+        are brought there wait for new workers."""
+        ray.wait([gang.door.back.options(max_task_retries=-1).remote()], timeout=BACK_SECONDS)
+        return gang.name
 
     def left(self, gang: Gang) -> None:
         """Its trial has ended, or was stopped."""

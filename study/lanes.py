@@ -104,7 +104,7 @@ class Lanes:
     def lost(self, trial_id: str) -> str:
         """A trial's host has died; the name of whom it is brought to next."""
         gang = self.gangs.of(trial_id)
-        return gang.name if gang is not None else self.hosts.lost(trial_id)
+        return self.gangs.lost(gang) if gang is not None else self.hosts.lost(trial_id)
 
     def left(self, trial_id: str) -> None:
         """A trial has ended, or was stopped."""

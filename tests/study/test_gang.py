@@ -1,4 +1,4 @@
-"""Gangs for real: Ray Train workers, a small model, trials that are stopped."""
+"""Gangs for real: Ray Train workers, a small model, trials that are stopped or fail."""
 
 from __future__ import annotations
 
@@ -166,3 +166,13 @@ def nothing_is_held() -> bool:
             return True
         time.sleep(0.2)
     return False
+
+
+def test_what_a_trial_does_wrong_is_its_outcome(gangs: Gangs) -> None:
+    (uneven,) = play(gangs, spec(batch_size=5))
+    assert uneven["outcome"] == Outcome.FAILED and "multiple of 2 workers" in uneven["error"]
+    (diverged,) = play(gangs, spec("full", lr=1e30))[-1:]
+    assert diverged["outcome"] == Outcome.DIVERGED
+    (broken,) = play(gangs, spec(lr=1e-2, seed=1), replace(TWO, deepspeed="no such engine"))
+    assert broken["outcome"] == Outcome.FAILED and "no such engine" in broken["error"]
+    assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
