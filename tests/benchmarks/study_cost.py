@@ -26,7 +26,7 @@ from typing import Any
 from tests.benchmarks.main_job import children, pss_gib
 from tests.benchmarks.start_up import processor_seconds
 
-SAMPLE_SECONDS = 0.25
+SAMPLE_SECONDS = 1.0
 PRECISION = "fp32"
 CORES = os.cpu_count() or 1
 
