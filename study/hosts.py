@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import ray
@@ -171,8 +170,6 @@ class Hosts:
         self._awaited: dict[Any, str] = {}
         """Answer to come -> name, of those that may not live: no trial is given to them."""
         self._idle_since: dict[str, float] = {}
-        self._clients: list[Any] = []
-        """Tasks that end when there is a process ready for each client."""
 
     def start(self) -> None:
         """Start all of them now, and not one after the other when they are needed."""
@@ -183,15 +180,6 @@ class Hosts:
             name = self._start()
             if number >= max(fits, 1):
                 self._await(name)
-        if not devices.shared:
-            # What a client imports takes a second or two: before anything else has to wait for it.
-            task = ray.remote(num_cpus=0)(import_module)
-            self._clients = [task.remote("study.worker") for _ in range(devices.concurrency)]
-
-    def wait_for_clients(self) -> None:
-        """Until there are processes for them. Tune asks for new ones as often as trials end, so it
-        must not find that none has come yet."""
-        ray.get(self._clients)
 
     def room(self, share: float) -> bool:
         """There is a place for one more trial that takes so much of a host.

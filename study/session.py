@@ -124,8 +124,8 @@ def _connected(
         data = _read(settings)
         template.take(data.dataset)
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
-        lanes = _lanes(settings, space, place, template)
         tracking_starts = pool.submit(_track, settings, place)
+        lanes = _lanes(settings, space, place, template)
         survey = template.survey()
         nowhere = _predict(settings, space, place, lanes, survey, template.arithmetic.precision)
         plan = _plan(
@@ -161,7 +161,7 @@ def _run(
     console: Console,
     began: float,
 ) -> None:
-    from study import export, report, results, tune
+    from study import tune
     from study.checkpoints import Tidy
     from study.conductor import Conductor, Observer, Rules
     from study.ledger import Ledger
@@ -202,6 +202,8 @@ def _run(
         progress.watch(conductor)
         if not conductor.done:
             tune.run(conductor, lanes)
+    from study import export, report, results  # seconds to import: not before trials run
+
     if mirror:
         mirror.fetch({record.spec.id for record in ledger.of_kind(Kind.CONFIRM)})
     searched = f"{len(ledger.of_kind(Kind.SEARCH))} trials"

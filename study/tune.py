@@ -158,7 +158,6 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     searcher = ConductedSearcher(conductor, lanes)
-    lanes.hosts.wait_for_clients()
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
