@@ -57,7 +57,8 @@ def _launch(given: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from study.session import Place, run, show_plan
+    from study.place import Place
+    from study.session import run, show_plan
 
     place = Place(
         storage=storage,
