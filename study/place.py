@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from study.lanes import Lanes
     from study.placement import Infeasible
     from study.placements import Placements
-    from study.plan import Survey
+    from study.survey import Survey
     from study.template import Template
 
 GANG_ENGINE = "2"

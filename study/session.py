@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from study.lanes import Lanes
     from study.placement import Infeasible
     from study.placements import Placements
-    from study.plan import Plan, Survey
+    from study.plan import Plan
+    from study.survey import Survey
     from study.tracking import Tracking
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset

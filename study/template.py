@@ -2,7 +2,7 @@
 
 To import torch, transformers and peft and to load a model takes six seconds of a processor, and a
 study has as many hosts as there are processors. So one process does it once, while Ray starts. The
-driver has it look at the model (``study.plan.Survey``) and imports none of that; hosts are forked
+driver has it look at the model (``study.survey.Survey``) and imports none of that; hosts are forked
 from it: they are there in milliseconds, share the memory of weights and data, and are back as fast
 when one dies. On other machines, and where there is CUDA, which does not outlive a fork, hosts load
 for themselves.
@@ -40,8 +40,8 @@ from trainables.errors import BadInput
 if TYPE_CHECKING:
     from study.guests import HostConfig
     from study.placement import Placement
-    from study.plan import Survey
     from study.settings import Settings
+    from study.survey import Survey
     from trainables.data.dataset import Dataset
     from trainables.workload import Workload
 
@@ -180,11 +180,11 @@ def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workl
 
 
 def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> Survey:
-    from study import plan
+    from study.survey import survey
 
     space = spaces.load(settings.space)
     budget = settings.budget(space)
-    return plan.survey(workload, space, budget, precision=arithmetic.precision)
+    return survey(workload, space, budget, precision=arithmetic.precision)
 
 
 def _sendable(error: Exception) -> Exception:
