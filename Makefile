@@ -19,8 +19,8 @@ study: $(STAMP) ## run the study: does tuning only LayerNorm match LoRA? (ARGS="
 # One test process a core, each with one thread: the rest would fight over cores. A file's tests stay
 # together, since they share studies; files go in the order of their names, the longest early.
 test: $(TESTS) ## run the tests (ARGS="-m 'not long'" for the quick ones)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile \
-	  --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 \
+	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ui: $(STAMP) ## open MLflow on the studies
 	@$(RUN) -m study.ui $(ARGS)

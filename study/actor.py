@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from study.guests import HostConfig
@@ -37,7 +39,8 @@ def _host(config: HostConfig) -> Host | Forked:
     """One forked from this machine's template; where there is none, one that loads for itself."""
     if config.template is not None:
         try:
-            return Forked(config.template, config)
+            # Without its host an actor must not look as if it lived.
+            return Forked(config.template, config, lost=partial(os._exit, 1))
         except (OSError, EOFError):
             pass
     return Host(config)

@@ -109,7 +109,7 @@ def _chosen(given: argparse.Namespace) -> dict[str, Any]:
             "space": str(value).endswith(".py"),
             "model": value != Settings.model,
             "data_root": True,
-            "deepspeed": value not in ENGINES,
+            "deepspeed": Path(value).is_file() if isinstance(value, str) else False,
         }
         if names_a_path.get(name, False):
             chosen[name] = str(Path(value).resolve())

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -246,8 +246,8 @@ def _serve(end: socket.socket, workload: Workload) -> None:
 class Forked:
     """A host in a process that was forked from this machine's template; asked like ``Host``."""
 
-    def __init__(self, template: Path, config: HostConfig) -> None:
-        """Wait until it is there.
+    def __init__(self, template: Path, config: HostConfig, *, lost: Callable[[], object]) -> None:
+        """Wait until it is there. ``lost`` is called when it has died.
 
         Raises:
             OSError, EOFError: there is no template here, or it does not fork.
@@ -260,7 +260,7 @@ class Forked:
         self._process.recv()
         self._sending = threading.Lock()
         self._replies: dict[int, Future[dict[str, Any]]] = {}
-        self._asked = 0
+        self._asked, self._lost = 0, lost
         threading.Thread(target=self._listen, name="host", daemon=True).start()
 
     def ask(
@@ -289,5 +289,5 @@ class Forked:
                     reply.cancel()
                 else:
                     reply.set_result(report)
-        finally:  # it has died, and whoever speaks for it must not look as if it lived
-            os._exit(1)
+        except Exception:  # mostly EOFError: whatever it was, nobody listens any more
+            self._lost()

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,13 +28,10 @@ pytestmark = pytest.mark.long
 SETTINGS = Settings(space="layernorm_vs_lora", precision="fp32")
 ALONE = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
 SPEAKER = """
-import sys, pickle
-from pathlib import Path
-from study.template import Forked
-config = pickle.load(sys.stdin.buffer)
-Forked(config.template, config)
+import pickle, sys, time
+from study.actor import HostActor
+actor = HostActor(pickle.load(sys.stdin.buffer))
 print("there", flush=True)
-import time
 time.sleep(600)
 """
 
@@ -96,7 +94,8 @@ def test_a_forked_host_computes_what_one_that_loads_does(
     survey = template.survey()
     assert survey.slots == ("vision", "fusion", "decoder")
     assert survey.arms["lora"].trained_parameters > survey.arms["layernorm"].trained_parameters
-    forked = Forked(template.socket, config(tmp_path / "forked", template))
+    lost = threading.Event()  # the template ends before this process does
+    forked = Forked(template.socket, config(tmp_path / "forked", template), lost=lost.set)
     loaded = Host(config(tmp_path / "loaded"))
     for method in ("layernorm", "lora"):
         found, expected = (first_report(host, method) for host in (forked, loaded))
