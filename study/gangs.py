@@ -16,7 +16,6 @@ from typing import Any
 
 import ray
 from ray.actor import ActorClass
-from ray.exceptions import RayError
 
 from study.gang import Door, work
 from study.guests import HostConfig, one_line, outcome_of
@@ -95,12 +94,13 @@ class Gang:
     def _say(self, error: Any) -> None:
         """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
         whoever waits at the door by the door's being gone."""
-        failures = list(getattr(error, "worker_failures", {}).values())
-        # What a trial raised is wrapped; whatever else is there, a worker or its machine has died.
-        raised = [failure._base_exc for failure in failures if hasattr(failure, "_base_exc")]
+        failures = getattr(error, "worker_failures", {}).values()
+        # Ray Train wraps what a rank raised, or not; what it says itself is of a worker that died.
+        causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+        raised = [cause for cause in causes if not type(cause).__module__.startswith("ray.")]
         # The others only saw that one was gone.
-        own = [e for e in raised if not isinstance(e, RayError) and "onnection" not in str(e)]
-        if len(raised) < len(failures) or not own:
+        own = [cause for cause in raised if "onnection" not in str(cause)]
+        if len(raised) < len(causes) or not own:
             ray.kill(self.door, no_restart=False)
         else:
             ray.get(self.door.fell.remote(outcome_of(own[0]), one_line(own[0])))
