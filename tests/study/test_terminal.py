@@ -1,6 +1,7 @@
 """What a person sees of a study that runs: a view on a terminal, a line an event elsewhere."""
 
 import io
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_a_terminal_shows_how_it_goes(begin: Begin, tmp_path: Path) -> None:
     shown = seen(progress)
     for part in ("search 8/12", "confirm 0/4", "gone", "left", "examples/s", "2 running"):
         assert part in shown, part
-    assert "2 devices 80% used" in shown, "8 trials of 20 seconds, in 100 seconds"
+    used = re.search(r"2 devices (\d+)% used", shown)
+    # 8 trials of 20 seconds in 100 seconds, and in what this test took until now.
+    assert used and 60 <= int(used[1]) <= 80, shown
     ended = [r for r in conductor.ledger.records.values() if r.outcome is not None]
     for arm, best in conductor.best().items():
         (row,) = [line.split() for line in shown.splitlines() if line.startswith(f"{arm} ")]
