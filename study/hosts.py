@@ -7,6 +7,7 @@ given to another.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ PLACES_ON_CPU = 1
 """Trials that share a processor."""
 IDLE_SECONDS = 30.0
 """After which a host without trials is given back to a cluster that others use too."""
+WANTED_SECONDS = 5.0
+"""The same, if a host for which trials wait cannot start: its room may be what that one lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +194,10 @@ class Hosts:
 
     def place(self, trial_id: str, share: float) -> str:
         """Give a trial to the host with most room; the host's name."""
-        name = min(self._free(share) or [self._start()], key=self._load)
+        free = self._free(share)
+        name = min(free, key=self._load) if free else self._start()
+        if not free:
+            self._await(name)
         self.trials[trial_id], self.shares[trial_id] = name, share
         self._idle_since.pop(name, None)
         return name
@@ -217,10 +223,17 @@ class Hosts:
         self._leave(name, trial_id)
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End hosts without trials: all of them, or those that had none for a while."""
-        now = time.monotonic()
-        for name, since in list(self._idle_since.items()):
-            if all_idle or (self.devices.shared and now - since > IDLE_SECONDS):
+        """End hosts without trials: all of them, or those that had none for a while. That while is
+        short if trials wait for a host that finds no room to start.
+
+        Raises:
+            BadInput: no host could be started.
+        """
+        now, living = time.monotonic(), set(self._living())
+        wanted = not living.issuperset(self.trials.values())
+        patience = WANTED_SECONDS if wanted else IDLE_SECONDS if self.devices.shared else math.inf
+        for name in self.idle():
+            if all_idle or now - self._idle_since.setdefault(name, now) > patience:
                 self.end(name)
 
     def idle(self) -> list[str]:

@@ -42,7 +42,6 @@ class ConductedSearcher(Searcher):
     # Ray's own searchers return FINISHED too, which its annotation leaves out.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial; None to be asked again later."""
-        self.lanes.give_back(all_idle=not (self.conductor.more or self.lanes.waits))
         start = self.lanes.next(self.conductor.next)
         if start is None:
             return Searcher.FINISHED if self.conductor.done else None
@@ -144,6 +143,18 @@ class ConductedScheduler(FIFOScheduler):
         )
 
 
+class Keeper(tune.Callback):
+    """Gives devices back as soon as they are not needed, whether Tune asks for a trial or not."""
+
+    def __init__(self, searcher: ConductedSearcher) -> None:
+        self.searcher = searcher
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Some times a second."""
+        lanes = self.searcher.lanes
+        lanes.give_back(all_idle=not (self.searcher.conductor.more or lanes.waits))
+
+
 def run(conductor: Conductor, lanes: Lanes) -> None:
     """Run the study to its end.
 
@@ -175,6 +186,7 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 # A trial keeps its own checkpoints, in the study's folder: see study.guests.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Keeper(searcher)],
             ),
         )
         try:

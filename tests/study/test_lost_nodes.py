@@ -1,0 +1,107 @@
+"""Nodes of a real Ray cluster that are taken away, with and without a warning, under trials whose
+losses follow from a formula."""
+
+import asyncio
+import multiprocessing
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from study import tune
+from study.conductor import Conductor
+from study.hosts import Devices, connect
+from study.ledger import Ledger
+from study.placement import Placement
+from study.records import Outcome, TrialSpec
+from tests.study.made_up import advanced, hosts_alone, rules
+from tests.study.stack import REPOSITORY, ray_cluster
+
+pytestmark = pytest.mark.long
+TRIALS = 4
+
+
+class Slow:
+    """A host that takes a second from rung to rung."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def advance(
+        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> dict[str, Any]:
+        spec = TrialSpec.of(plain)
+        with (self.folder / "visits").open("a") as visits:
+            print(spec.id, heard, os.environ["HOME"], file=visits)
+        await asyncio.sleep(1)
+        return advanced(spec, heard)
+
+    async def leave(self, trial_id: str) -> None:
+        """Nothing is kept."""
+
+    async def alive(self) -> None:
+        """It is."""
+
+
+def drive(address: str, folder: Path) -> None:
+    """A study, in a process of its own: Ray reads the token once in the life of one."""
+    connect(address)
+    conductor = Conductor(rules(trials=TRIALS), Ledger(folder), [])
+    devices = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=True)
+    lanes = hosts_alone(Slow, folder, devices)
+    lanes.start()
+    tune.run(conductor, lanes)
+    ray.shutdown()
+
+
+def visits(folder: Path) -> list[tuple[str, int, str]]:
+    """Trial, examples heard of, node, of each time that a host was asked."""
+    if not (folder / "visits").exists():
+        return []
+    lines = [line.split() for line in (folder / "visits").read_text().splitlines()]
+    return [(trial, int(heard), Path(home).name) for trial, heard, home in lines]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def test_trials_go_on_whatever_nodes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is told to go, as a spot node is, and drains; the other is lost; a new one comes."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    drain = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "3"}
+    with ray_cluster(tmp_path / "nodes", drain) as cluster:
+        cluster.start("a", "b")
+        arguments = (cluster.address, tmp_path)
+        driver = multiprocessing.get_context("spawn").Process(target=drive, args=arguments)
+        driver.start()
+        try:
+            wait_until(lambda: {"a", "b"} <= {node for *_, node in visits(tmp_path)})
+            cluster.nodes["a"].terminate()
+            wait_until(lambda: cluster.nodes["a"].poll() is not None)
+            assert "Draining" in (cluster.folder / "a.log").read_text()
+            assert driver.is_alive(), "the study ended too early to show anything"
+            cluster.kill("b")
+            cluster.start("c")
+            driver.join(timeout=300)
+        finally:
+            driver.kill()
+    assert driver.exitcode == 0
+    assert visits(tmp_path)[-1][2] == "c"
+    records = Ledger(tmp_path).records.values()
+    assert len(records) == TRIALS + 1 + 4
+    assert {record.outcome for record in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
+    heard = dict[str, int]()
+    for trial, examples, _ in visits(tmp_path):
+        assert examples >= heard.get(trial, 0), "it began again instead of going on"
+        heard[trial] = examples
