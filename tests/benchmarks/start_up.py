@@ -31,8 +31,8 @@ FUNCTIONS = (
     "study.template:_serve",
     "study.template:Template.__init__",
     "study.template:Template.survey",
-    "study.plan:arms",
-    "study.plan:_pace",
+    "study.survey:arms",
+    "study.survey:_pace",
     "study.hosts:connect",
     "study.tune:run",
     "study.ledger:Ledger.__init__",
@@ -47,7 +47,7 @@ FUNCTIONS = (
 STEP = "trainables.lane:Lane.step"
 ROLES = {
     "study.template:_load": "template",
-    "study.plan:arms": "survey",
+    "study.survey:arms": "survey",
     "study.host:Host": "host",
     "study.actor:": "actor",
     "study.worker:": "client",
@@ -131,7 +131,7 @@ def events(trace: Path) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     """Start a study, wait for its first step, print the trace."""
-    with tempfile.TemporaryDirectory(prefix="start-up-") as folder:
+    with tempfile.TemporaryDirectory(prefix="start-up-", ignore_cleanup_errors=True) as folder:
         trace = Path(folder, "trace")
         Path(folder, "sitecustomize.py").write_text(TRACER)
         paths = [folder, str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
