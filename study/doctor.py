@@ -69,11 +69,11 @@ def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iter
     """Look at everything, in the order in which one thing needs the other."""
     yield _storage(storage)
     yield _mlflow(storage, tracking_uri)
-    from study import hosts, nodes, place
+    from study import cluster, nodes, place
 
     try:
         place.reach(address)
-        hosts.connect(address)
+        cluster.connect(address)
     except BadInput as error:
         yield Finding(what="Ray", said=str(error), todo="start it, or give another --address")
         return

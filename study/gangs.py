@@ -17,9 +17,10 @@ from typing import Any
 import ray
 from ray.actor import ActorClass
 
+from study.cluster import Devices, wait_for
 from study.gang import Door, work
 from study.guests import HostConfig, one_line, outcome_of
-from study.hosts import IDLE_SECONDS, Devices
+from study.hosts import IDLE_SECONDS
 
 AGAIN_SECONDS = 1.0
 """Between two attempts to start workers."""
@@ -145,7 +146,7 @@ class Gangs:
     def lost(self, gang: Gang) -> str:
         """Its workers, or its door, have died: wait for the door to be back; its name. Trials that
         are brought there wait for new workers."""
-        ray.wait([gang.door.back.options(max_task_retries=-1).remote()], timeout=BACK_SECONDS)
+        wait_for(gang.door.back, seconds=BACK_SECONDS)
         return gang.name
 
     def left(self, gang: Gang) -> None:

@@ -9,148 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.actor import ActorClass
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import ActorUnavailableError, RayError
 
+from study.cluster import AGAIN_SECONDS, Devices, fits
 from trainables.errors import BadInput
 
-PLACES_ON_CUDA = 8
-"""Trials that may share a CUDA device: as many as fit into its memory by prediction, or as
-``concurrency`` says."""
-PLACES_ON_CPU = 1
-"""Trials that share a processor."""
 IDLE_SECONDS = 30.0
 """After which a host without trials is given back to a cluster that others use too."""
 WANTED_SECONDS = 5.0
-"""The same, if a host for which trials wait cannot start: its room may be what that one lacks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Devices:
-    """How the cluster is divided among hosts, and hosts among trials."""
-
-    hosts: int
-    cpus: int
-    """Processors of each host."""
-    gpus: int
-    """CUDA devices of each host."""
-    places: int
-    """Trials at a time on each host."""
-    concurrency: int
-    """Trials at a time."""
-    shared: bool
-    """Others use the cluster too."""
-    predicting: bool = False
-    """What a trial takes of a device follows from its predicted memory: see ``study.lanes``."""
-
-
-def connect(address: str | None) -> None:
-    """Join the Ray cluster at ``address``, or start one on this machine.
-
-    Raises:
-        BadInput: there is no cluster at that address.
-    """
-    # Ray's own lines are for its developers; what a trial's process has to say is in its outcome.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise BadInput(
-            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
-            "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
-        ) from None
-
-
-def devices(
-    concurrency: int | None, *, shared: bool, per_trial: int = 1, predicting: bool = False
-) -> Devices:
-    """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
-
-    ``per_trial``: how many of them a trial takes. ``predicting``: see ``Devices``.
-
-    Raises:
-        BadInput: more trials at a time than there are places, or more devices for a trial than
-            there are.
-    """
-    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in told if node["Alive"]]
-    cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
-    if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
-        # A cluster that scales itself and has no worker yet: hosts that wait make it start some.
-        return Devices(
-            hosts=-(-concurrency // PLACES_ON_CUDA),
-            cpus=1,
-            gpus=1,
-            places=min(concurrency, PLACES_ON_CUDA),
-            concurrency=concurrency,
-            shared=shared,
-        )
-    units = gpus or cpus
-    if not units:
-        raise BadInput(
-            "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
-            "how many trials may want one: --concurrency N)"
-        )
-    kind = "CUDA devices" if gpus else "processors"
-    if not 1 <= per_trial <= units:
-        raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
-    places = PLACES_ON_CUDA if gpus else PLACES_ON_CPU
-    if per_trial > 1:
-        places = 1
-    most = units // per_trial * places
-    if concurrency is not None and not 1 <= concurrency <= most:
-        each = f", {places} trials each" if places > 1 else ""
-        each += f", {per_trial} for each trial" if per_trial > 1 else ""
-        raise BadInput(
-            f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
-        )
-    trials = concurrency or units // per_trial * (places if predicting else 1)
-    hosts = units if predicting else min(units, trials * per_trial)
-    # A host is on one node, so it cannot have more than a node has for each device.
-    each_node = [
-        int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)))
-        for node in nodes
-        if node.get("GPU" if gpus else "CPU", 0) >= 1
-    ]
-    return Devices(
-        hosts=hosts,
-        cpus=max(1, min(cpus // hosts, *each_node)),
-        gpus=1 if gpus else 0,
-        places=-(-trials // hosts),
-        concurrency=trials,
-        shared=shared,
-        predicting=predicting,
-    )
-
-
-def device_gib() -> float:
-    """Memory of the smallest CUDA device of the cluster."""
-
-    def ask() -> float:
-        import torch
-
-        return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
-
-    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    task: Any = ray.remote(num_gpus=1, num_cpus=0)(ask)
-    answers = [
-        task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in told
-        if node["Alive"] and node["Resources"].get("GPU", 0) >= 1
-    ]
-    found: list[float] = ray.get(answers)
-    return min(found)
+"""The same, if trials wait for a host and there are more hosts than room."""
 
 
 class Hosts:
@@ -170,18 +42,18 @@ class Hosts:
         """How many there may be; see also ``study.lanes``."""
         self._broken = 0
         """Those that could not be started."""
-        self._awaited: dict[Any, str] = {}
-        """Answer to come -> name, of those that may not live: no trial is given to them."""
+        self._awaited: dict[str, _Asked] = {}
+        """Name -> what it was asked, of those that may not live: no trial is given to them."""
         self._idle_since: dict[str, float] = {}
 
     def start(self) -> None:
         """Start all of them now, and not one after the other when they are needed."""
         devices = self.devices
         room: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        fits = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
+        free = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
         for number in range(devices.hosts - len(self.handles)):
             name = self._start()
-            if number >= max(fits, 1):
+            if number >= max(free, 1):
                 self._await(name)
 
     def room(self, share: float) -> bool:
@@ -205,13 +77,16 @@ class Hosts:
     def lost(self, trial_id: str) -> str:
         """A trial's host, or its client, has died; the name of the host on which it goes on.
 
-        That may be full; then its trials take turns. If none lives it is the old one: Ray starts
-        it again, where there is room.
+        That may be full; then its trials take turns. If none lives it is the old one, which Ray
+        starts again where there is room, or, if that cannot start at all, one that may yet come.
         """
         old = self.trials[trial_id]
         if old in self.handles:
-            ray.wait([self._await(old)], timeout=0.2)
-        self.trials[trial_id] = new = min(self._living() or [old], key=self._load)
+            self._await(old)
+            ray.wait([self._awaited[old].answer], timeout=0.2)
+        living = self._living()
+        coming = [old] if old in self.handles else list(self.handles)
+        self.trials[trial_id] = new = min(living or coming, key=self._load)
         self._idle_since.pop(new, None)
         if new != old:
             self._leave(old, trial_id)
@@ -223,18 +98,20 @@ class Hosts:
         self._leave(name, trial_id)
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End hosts without trials: all of them, or those that had none for a while. That while is
-        short if trials wait for a host that finds no room to start.
+        """End hosts without trials: all of them, or those that had none for a while.
 
         Raises:
             BadInput: no host could be started.
         """
-        now, living = time.monotonic(), set(self._living())
-        wanted = not living.issuperset(self.trials.values())
-        patience = WANTED_SECONDS if wanted else IDLE_SECONDS if self.devices.shared else math.inf
-        for name in self.idle():
-            if all_idle or now - self._idle_since.setdefault(name, now) > patience:
+        now = time.monotonic()
+        patience = IDLE_SECONDS if self.devices.shared else math.inf
+        without = {name: now - self._idle_since.setdefault(name, now) for name in self.idle()}
+        for name, seconds in without.items():
+            if all_idle or seconds > patience:
                 self.end(name)
+        living = set(self._living())
+        if not living.issuperset(self.trials.values()):
+            self._make_way([name for name in self.idle() if without[name] > WANTED_SECONDS], living)
 
     def idle(self) -> list[str]:
         """Names of those that have no trial."""
@@ -243,7 +120,17 @@ class Hosts:
     def end(self, name: str) -> None:
         """End one that has no trial."""
         self._idle_since.pop(name, None)
+        self._awaited.pop(name, None)
         ray.kill(self.handles.pop(name))
+
+    def _make_way(self, idle: list[str], living: set[str]) -> None:
+        """Trials wait for a host, on a cluster that came back smaller, say: end as many of ``idle``
+        as there are too many hosts for the nodes, first those that wait for a node too. A host that
+        has a node and only takes its time to load costs no other its place."""
+        if idle:
+            surplus = max(0, len(self.handles) - fits(self.devices))
+            for name in sorted(idle, key=lambda name: name in living)[:surplus]:
+                self.end(name)
 
     def _start(self) -> str:
         name = f"host-{self._started}"
@@ -257,11 +144,9 @@ class Hosts:
         ).remote(self.config)
         return name
 
-    def _await(self, name: str) -> Any:
-        """Give it no trial before it has answered; a restarted one answers when it is back."""
-        answer: Any = self.handles[name].alive.options(max_task_retries=-1).remote()
-        self._awaited[answer] = name
-        return answer
+    def _await(self, name: str) -> None:
+        """Give it no trial before it has answered."""
+        self._awaited[name] = _Asked(answer=self.handles[name].alive.remote())
 
     def _leave(self, name: str, trial_id: str) -> None:
         if name in self.handles:
@@ -277,17 +162,25 @@ class Hosts:
             raise BadInput(f"no host could be started: {str(error).strip().splitlines()[-1]}")
 
     def _living(self) -> list[str]:
-        if self._awaited:
-            answered, _ = ray.wait(list(self._awaited), num_returns=len(self._awaited), timeout=0)
+        names = {asked.answer: name for name, asked in self._awaited.items()}
+        if names:
+            answered, _ = ray.wait(list(names), num_returns=len(names), timeout=0)
             for answer in answered:
-                name = self._awaited.pop(answer)
-                try:
-                    ray.get(answer)
-                except RayError as error:
-                    if name in self.handles:  # and was not given back before it answered
-                        self._lay_off(name, error)
-        awaited = set(self._awaited.values())
-        return [name for name in self.handles if name not in awaited]
+                self._hear(names[answer], answer)
+        return [name for name in self.handles if name not in self._awaited]
+
+    def _hear(self, name: str, answer: Any) -> None:
+        """Take in what one that may not live has answered, or Ray for it."""
+        asked = self._awaited.pop(name)
+        try:
+            ray.get(answer)
+        except ActorUnavailableError:  # its node is lost; see ``wait_for``
+            if asked.again < time.monotonic():
+                self._await(name)
+            else:
+                self._awaited[name] = asked
+        except RayError as error:
+            self._lay_off(name, error)
 
     def _free(self, share: float) -> list[str]:
         # Shares are fractions that need not add up to a whole exactly.
@@ -295,3 +188,13 @@ class Hosts:
 
     def _load(self, name: str) -> float:
         return sum(self.shares[trial] for trial, host in self.trials.items() if host == name)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Asked:
+    """A host was asked whether it lives."""
+
+    answer: Any
+    """To come."""
+    again: float = field(default_factory=lambda: time.monotonic() + AGAIN_SECONDS)
+    """When to ask once more, if it is not there by then."""

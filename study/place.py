@@ -94,9 +94,10 @@ def open_lanes(settings: Settings, space: Space, place: Place, template: Templat
     """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
     ready."""
     from study.actor import HostActor
+    from study.cluster import connect, devices
     from study.gangs import Gangs
     from study.guests import HostConfig
-    from study.hosts import Hosts, connect, devices
+    from study.hosts import Hosts
     from study.lanes import Lanes
 
     connect(place.address)
@@ -146,7 +147,7 @@ def fit(
     if not lanes.hosts.devices.predicting:
         return {}
     from study import predicted
-    from study.hosts import device_gib
+    from study.cluster import device_gib
     from study.placement import Devices
     from trainables.footprint import BatchShape
     from trainables.workload import skeleton_of

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.cluster import wait_for
 from study.placement import Placement
 
 
@@ -36,10 +37,8 @@ class TrialClient(tune.Trainable):
         Raises:
             RayActorError: the host died; Tune takes the trial up again, on a host that lives.
         """
-        if self.suspect:
-            # If no other lived, it is the host that died. It is back when Ray has given its node
-            # up and found room on another; whoever asks sooner is told at once that it is dead.
-            ray.get(self.host.alive.options(max_task_retries=-1).remote())
+        if self.suspect:  # if no other lived, it is the host that died
+            wait_for(self.host.alive)
         report: Any = self.host.advance.remote(
             self.trial, placement=self.placement, heard=self.heard, suspect=self.suspect
         )

@@ -33,7 +33,7 @@ FUNCTIONS = (
     "study.template:Template.survey",
     "study.survey:arms",
     "study.survey:_pace",
-    "study.hosts:connect",
+    "study.cluster:connect",
     "study.tune:run",
     "study.ledger:Ledger.__init__",
     "study.hosts:Hosts.__init__",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from study import doctor, hosts, nodes
+from study import cluster, doctor, nodes
 from study.doctor import Finding
 from study.nodes import Node, Report
 
@@ -133,7 +133,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
     """This machine, twice, in a Ray cluster whose processes are to meet on a network that is not
     there."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")
-    hosts.connect(None)
+    cluster.connect(None)
     try:
         yield nodes.nodes() * 2
     finally:

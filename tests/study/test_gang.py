@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import ray
 
+from study.cluster import connect, devices
 from study.gangs import Gangs
 from study.guests import Guests, HostConfig
-from study.hosts import connect, devices
 from study.placement import Placement, as_told
 from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf

@@ -1,5 +1,6 @@
 """Hosts on real Ray, with Tune, and trials whose losses follow from a formula."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,14 +13,16 @@ import pytest
 import ray
 
 from study import tune
+from study.cluster import Devices
 from study.conductor import Conductor
-from study.hosts import Devices, connect
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
 from tests.study.made_up import advanced, hosts_alone, rules
 from trainables.errors import BadInput
 
 pytestmark = pytest.mark.long
+PROCESSORS = 2
+"""Whatever the machine has."""
 
 
 class MadeUp:
@@ -67,12 +70,12 @@ class Unstartable(MadeUp):
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    connect(None)
+    ray.init(address="local", num_cpus=PROCESSORS, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
-DEVICES = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
+DEVICES = Devices(hosts=PROCESSORS, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
 
 
 def play(
@@ -121,12 +124,14 @@ def test_a_study_whose_hosts_cannot_start_ends_and_says_why(
         play(begin, tmp_path, Unstartable)
 
 
-def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
-    def free() -> float:
-        found: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        return found.get("CPU", 0.0)
+def free() -> float:
+    """Processors that nobody holds."""
+    found: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return found.get("CPU", 0.0)
 
-    until(lambda: free() == DEVICES.hosts)
+
+def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
+    until(lambda: free() == PROCESSORS)
     hosts = hosts_alone(MadeUp, tmp_path, replace(DEVICES, shared=True)).hosts
     hosts.start()
     names = [hosts.place("one", 1.0), hosts.place("other", 1.0)]
@@ -140,7 +145,39 @@ def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
     until(lambda: free() == 1)
     hosts.left("other")
     hosts.give_back(all_idle=True)
-    until(lambda: free() == DEVICES.hosts)
+    until(lambda: free() == PROCESSORS)
+
+
+class Slow(MadeUp):
+    """A host that takes its time to load."""
+
+    async def alive(self) -> None:
+        while not (self.folder / "loaded").exists():
+            await asyncio.sleep(0.05)
+
+
+def test_hosts_make_way_only_as_long_as_there_are_more_than_nodes_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.hosts.WANTED_SECONDS", 0.0)
+    until(lambda: free() == PROCESSORS)
+    hosts = hosts_alone(Slow, tmp_path, DEVICES).hosts
+    hosts.start()
+    first, second = hosts.place("one", 1.0), hosts.place("two", 1.0)
+    wanted = hosts.place("three", 1.0)  # for which no node has room
+    hosts.give_back(all_idle=False)
+    assert set(hosts.handles) == {first, second, wanted}, "one that has a trial was ended"
+    hosts.left("one")
+    hosts.left("two")
+    for _ in range(20):  # a second, in which one of the two makes way, and the third loads
+        time.sleep(0.05)
+        hosts.give_back(all_idle=False)
+    assert len(hosts.handles) == PROCESSORS and wanted in hosts.handles
+    (tmp_path / "loaded").touch()
+    ray.get(hosts.handles[wanted].alive.remote(), timeout=60)
+    hosts.left("three")
+    hosts.give_back(all_idle=True)
+    until(lambda: free() == PROCESSORS)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -14,8 +14,8 @@ import pytest
 import ray
 
 from study import tune
+from study.cluster import Devices, connect
 from study.conductor import Conductor
-from study.hosts import Devices, connect
 from study.ledger import Ledger
 from study.placement import Placement
 from study.records import Outcome, TrialSpec
