@@ -6,12 +6,14 @@ that a study that goes on, on whatever machine, goes on in the runs that it bega
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
 import socket
 import tempfile
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +29,16 @@ if TYPE_CHECKING:
 MODEL = "model"
 """Folder of a confirmed trial's model among the files of its run."""
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+QUESTION = "search?max_results=1"
+"""That a server answers to everybody whom it lets in."""
 
 
 def check(uri: str) -> None:
-    """See that a store of this kind exists and that a server answers, before anything is started.
+    """See that a store of this kind exists, and that a server answers and lets this user in, before
+    anything is started.
 
     Raises:
-        BadInput: neither.
+        BadInput: it is not so.
     """
     parts = urlsplit(uri)
     if not parts.scheme.startswith(SCHEMES):
@@ -44,6 +49,39 @@ def check(uri: str) -> None:
             socket.create_connection((parts.hostname or "", port), timeout=5).close()
         except OSError as error:
             raise BadInput(f"no MLflow server answers at --tracking-uri {uri}: {error}") from None
+        if not _is_open(uri):
+            _ask(uri)
+
+
+def _is_open(uri: str) -> bool:
+    """Whether a server answers a question of this user, who has a password at most. MLflow's client
+    knows other ways to be let in and asks again when a server stumbles, but takes seconds to
+    import: it is asked if this fails."""
+    request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/{QUESTION}")
+    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+        word = base64.b64encode(f"{name}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {word}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def _ask(uri: str) -> None:
+    """Ask a server by MLflow's client.
+
+    Raises:
+        BadInput: it does not let this user in, or does not answer.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise _unusable(uri, error) from None
 
 
 def probe(uri: str, artifacts: Path) -> float:
@@ -112,13 +150,22 @@ class Runs:
         return {run.data.tags["trial"]: run for run in children}
 
     def begin_study(self, name: str) -> str:
-        """A parent run for a study, or the one that it has, running again; its id."""
-        if (found := self.study(name)) is not None:
-            self.client.update_run(found.info.run_id, status="RUNNING")
-            return str(found.info.run_id)
-        tags = {"study": name, "kind": "study"}
-        made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-        return str(made.info.run_id)
+        """A parent run for a study, or the one that it has, running again; its id.
+
+        Raises:
+            BadInput: this user may read runs and not write them.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if (found := self.study(name)) is not None:
+                self.client.update_run(found.info.run_id, status="RUNNING")
+                return str(found.info.run_id)
+            tags = {"study": name, "kind": "study"}
+            made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+            return str(made.info.run_id)
+        except MlflowException as error:
+            raise _unusable(self.uri, error) from None
 
     def begin_trial(self, record: TrialRecord, parent_id: str) -> str:
         """A child run for a trial that has none; its id."""
@@ -221,4 +268,9 @@ def _name(record: TrialRecord) -> str:
 
 def _unusable(uri: str, error: Exception) -> BadInput:
     line = str(error).strip().splitlines()[0]
+    if "error code 401" in line:
+        line = (
+            "it does not let this user in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "say who asks"
+        )
     return BadInput(f"--tracking-uri {uri} cannot be used: {line}")

@@ -67,7 +67,12 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
         BadInput: something that the user gave cannot be; no trial has been run then.
     """
     began = time.monotonic()
+    # What cannot be is refused before anything is written or started.
     agree(place.storage, place.name, settings, space)
+    runs.check(place.tracking_uri)
+    reach(place.address)
+    _check_engine(settings)
+    placements(settings, space, place, places=1, cuda=False)
     with ExitStack() as stack:
         mirror = None
         if place.store:
@@ -85,10 +90,6 @@ def _connected(
 ) -> Path:
     from study.template import Template
 
-    runs.check(place.tracking_uri)
-    reach(place.address)
-    _check_engine(settings)
-    placements(settings, space, place, places=1, cuda=False)  # refuses what cannot be, at once
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
     with closing(Template(settings)) as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
         data = _read(settings)
@@ -109,14 +110,11 @@ def _connected(
             precision=template.arithmetic.precision,
             concurrency=lanes.concurrency,
         )
-        plan.show(console)
-        folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
-        track = tracking_starts.result()
-        try:
+        with closing(tracking_starts.result()) as track:
+            plan.show(console)
+            folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
             with _only_one(folder):
                 _run(plan, settings, data.others, folder, mirror, lanes, track, console, began)
-        finally:
-            track.close()
     return folder
 
 

@@ -273,8 +273,9 @@ class Cluster:
 @contextmanager
 def ray_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
     folder.mkdir()
-    # Ray takes 15 seconds to give a silent node up.
-    hasty = {"RAY_health_check_period_ms": "1000"}
+    # How often Ray asks a node whether it lives. One that refuses five times in a row is given up
+    # (15 seconds by default); one that is slow to answer has ten seconds each time.
+    hasty = {"RAY_health_check_period_ms": "200"}
     cluster = Cluster(folder, {**environment, **hasty})
     try:
         cluster.start("head")

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.long
 TRIALS = 4
 
 
-class Slow:
-    """A host that takes a second from rung to rung."""
+class Held:
+    """A host on which no trial gets beyond its first rung while there is a file ``hold``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +38,8 @@ class Slow:
         spec = TrialSpec.of(plain)
         with (self.folder / "visits").open("a") as visits:
             print(spec.id, heard, os.environ["HOME"], file=visits)
-        await asyncio.sleep(1)
+        while heard and (self.folder / "hold").exists():
+            await asyncio.sleep(0.1)
         return advanced(spec, heard)
 
     async def leave(self, trial_id: str) -> None:
@@ -50,25 +51,33 @@ class Slow:
 
 def drive(address: str, folder: Path) -> None:
     """A study, in a process of its own: Ray reads the token once in the life of one."""
+    with (folder / "shown").open("wb") as shown:
+        for output in (1, 2):
+            os.dup2(shown.fileno(), output)
     connect(address)
     conductor = Conductor(rules(trials=TRIALS), Ledger(folder), [])
     devices = Devices(hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=True)
-    lanes = hosts_alone(Slow, folder, devices)
+    lanes = hosts_alone(Held, folder, devices)
     lanes.start()
     tune.run(conductor, lanes)
     ray.shutdown()
 
 
 def visits(folder: Path) -> list[tuple[str, int, str]]:
-    """Trial, examples heard of, node, of each time that a host was asked."""
+    """Trial, examples heard of, node, of each time that a host was asked, in order."""
     if not (folder / "visits").exists():
         return []
     lines = [line.split() for line in (folder / "visits").read_text().splitlines()]
     return [(trial, int(heard), Path(home).name) for trial, heard, home in lines]
 
 
+def held(folder: Path) -> set[str]:
+    """Nodes on which trials wait for their second rung, or did."""
+    return {node for _, heard, node in visits(folder) if heard}
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.05)
@@ -80,24 +89,25 @@ def test_trials_go_on_whatever_nodes_do(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     drain = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "3"}
+    (tmp_path / "hold").touch()
     with ray_cluster(tmp_path / "nodes", drain) as cluster:
-        cluster.start("a", "b")
         arguments = (cluster.address, tmp_path)
         driver = multiprocessing.get_context("spawn").Process(target=drive, args=arguments)
+        cluster.start("a", "b")
         driver.start()
         try:
-            wait_until(lambda: {"a", "b"} <= {node for *_, node in visits(tmp_path)})
+            wait_until(lambda: held(tmp_path) == {"a", "b"})
             cluster.nodes["a"].terminate()
             wait_until(lambda: cluster.nodes["a"].poll() is not None)
             assert "Draining" in (cluster.folder / "a.log").read_text()
-            assert driver.is_alive(), "the study ended too early to show anything"
             cluster.kill("b")
             cluster.start("c")
+            wait_until(lambda: "c" in held(tmp_path))
+            (tmp_path / "hold").unlink()
             driver.join(timeout=300)
         finally:
             driver.kill()
     assert driver.exitcode == 0
-    assert visits(tmp_path)[-1][2] == "c"
     records = Ledger(tmp_path).records.values()
     assert len(records) == TRIALS + 1 + 4
     assert {record.outcome for record in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
@@ -105,3 +115,4 @@ def test_trials_go_on_whatever_nodes_do(tmp_path: Path, monkeypatch: pytest.Monk
     for trial, examples, _ in visits(tmp_path):
         assert examples >= heard.get(trial, 0), "it began again instead of going on"
         heard[trial] = examples
+    assert "Task" not in (tmp_path / "shown").read_text(), "Ray tells of what it tries again"

@@ -172,7 +172,7 @@ def test_who_has_no_password_is_kept_out(stack: Stack) -> None:
     code, said = stack.run("stranger", "study.doctor", **wrong)
     assert code == 1 and "Traceback" not in said, said
     (mlflow, ray) = [line for line in said.splitlines() if line.startswith("problem")]
-    assert "MLflow" in mlflow and "not authenticated" in mlflow
+    assert "MLflow" in mlflow and "does not let this user in" in mlflow
     assert "Ray" in ray and "RAY_AUTH_TOKEN" in ray
 
     def status(host: str | None = None, password: str | None = None) -> int:
