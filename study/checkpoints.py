@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from study.records import Kind, TrialRecord
@@ -11,6 +12,14 @@ from study.records import Kind, TrialRecord
 def path(folder: Path, trial_id: str) -> Path:
     """The checkpoints of a trial of the study in ``folder``."""
     return folder / "checkpoints" / trial_id
+
+
+def sweep(folder: Path, confirmed: Collection[str]) -> None:
+    """Delete what is left of other than the confirmed trials of the study in ``folder``, once all
+    trials have ended: a driver was killed before it did, or a host outlived it for a moment."""
+    for left in folder.glob("checkpoints/*"):
+        if left.name not in confirmed:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class Tidy:

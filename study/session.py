@@ -130,7 +130,7 @@ def _run(
     began: float,
 ) -> None:
     from study import tune
-    from study.checkpoints import Tidy
+    from study.checkpoints import Tidy, sweep
     from study.conductor import Conductor, Observer, Rules
     from study.ledger import Ledger
     from study.records import Kind
@@ -172,8 +172,10 @@ def _run(
             tune.run(conductor, lanes)
     from study import export, report, results  # seconds to import: not before trials run
 
+    confirmed = {record.spec.id for record in ledger.of_kind(Kind.CONFIRM)}
+    sweep(folder, confirmed)
     if mirror:
-        mirror.fetch({record.spec.id for record in ledger.of_kind(Kind.CONFIRM)})
+        mirror.fetch(confirmed)
     searched = f"{len(ledger.of_kind(Kind.SEARCH))} trials"
     if ledger.cut_short:
         searched += f", ended in time for --budget {settings.timed}"

@@ -2,6 +2,7 @@
 
 import html
 import os
+import re
 import shutil
 import signal
 import socket
@@ -117,9 +118,13 @@ def test_the_winner_answers_as_it_did_in_the_study(
 
 def test_only_confirmed_trials_keep_what_they_trained(smoke: tuple[Path, str]) -> None:
     storage, _ = smoke
-    found = results(storage, "one")
-    kept = {path.parents[1].name for path in (storage / "one").rglob("trained.safetensors")}
-    assert kept == {t["trial"] for t in found["trials"] if t["kind"] == "confirm"}
+    only_confirmed(storage, "one")
+
+
+def only_confirmed(storage: Path, study: str) -> None:
+    kept = {path.parents[1].name for path in (storage / study).rglob("trained.safetensors")}
+    trials = results(storage, study)["trials"]
+    assert kept == {t["trial"] for t in trials if t["kind"] == "confirm"}
 
 
 def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> None:
@@ -149,7 +154,14 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Pat
             time.sleep(0.05)
         os.kill(driver.pid, signal.SIGKILL)
     assert not (storage / "killed" / "results.json").exists()
+    # As if it had come after the journal said that the first trial ended, and before its
+    # checkpoint went.
+    ended = re.findall("[0-9a-f]{12}", log.read_text())[0]
+    left = storage / "killed" / "checkpoints" / ended / "000000000064"
+    left.mkdir(parents=True)
+    (left / "trained.safetensors").touch()
     launch(storage, *arguments)  # the same command again
+    only_confirmed(storage, "killed")
     assert numbers(results(storage, "killed")) == numbers(results(storage, "one"))
     trials = [r.data.tags["trial"] for r in runs(storage, "smoke") if _of(r, storage, "killed")]
     assert len(trials) == len(set(trials)) == 11
