@@ -30,7 +30,8 @@ def client(environment: dict[str, str], number: int) -> list[float]:
     from mlflow.entities import Metric
 
     mlflow = MlflowClient()
-    run = mlflow.create_run("0", run_name=f"client {number}").info.run_id
+    experiment = mlflow.create_experiment(f"client {number} at {time.time_ns()}")
+    run = mlflow.create_run(experiment).info.run_id
     took = []
     for step in range(REPORTS):
         now = int(time.time() * 1000)

@@ -3,7 +3,7 @@
 import functools
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,19 @@ def one(manifests: list[Manifest], kind: str, name: str | None = None) -> Manife
     """The only manifest of that kind (and name)."""
     (found,) = (m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"]))
     return found
+
+
+def set_at(path: str, value: Any) -> Callable[[Manifest], None]:
+    """A change of one field: ``spec.a.0.b``."""
+
+    def change(manifest: Manifest) -> None:
+        *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
+        found: Any = manifest
+        for step in way:
+            found = found[step]
+        found[last] = value
+
+    return change
 
 
 def is_custom(manifest: Manifest) -> bool:

@@ -40,6 +40,7 @@ def test_an_older_database_is_brought_up_with_what_is_in_it(
         (tmp_path / "auth.ini").write_text(f"[mlflow]\ndatabase_uri = {uri}\n")
         monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
         monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(tmp_path / "auth.ini"))
+        monkeypatch.setenv("MLFLOW_STUDY_PASSWORD", "the first of two")
         monkeypatch.setattr(schema, "GIVE_UP_SECONDS", 0)
         assert schema.main("wait") == 1, "an empty database is not ready"
 
@@ -63,5 +64,12 @@ def test_an_older_database_is_brought_up_with_what_is_in_it(
 
         assert schema.main("upgrade") == 0
         assert schema.main("wait") == 0
-        assert schema.main("upgrade") == 0, "a second time changes nothing"
+        monkeypatch.setenv("MLFLOW_STUDY_PASSWORD", "another password")
+        assert schema.main("upgrade") == 0, "a second time changes nothing but the password"
+        users = schema.SqlAlchemyStore()
+        users.init_db(uri)
+        assert users.authenticate_user(schema.ACCOUNT, "another password")
+        assert not users.authenticate_user(schema.ACCOUNT, "the first of two")
+        assert not users.get_user(schema.ACCOUNT).is_admin
+        users.engine.dispose()
         assert MlflowClient(uri).get_run(run).data.params == {"lr": "0.1"}

@@ -87,12 +87,13 @@ def test_what_belongs_together_agrees(made: dict[tuple[str, str], dict[str, str]
     uri = server["MLFLOW_BACKEND_STORE_URI"]
     assert settings["mlflow"]["database_uri"] == uri
     assert made["mlflow", "mlflow-postgres"]["POSTGRES_PASSWORD"] in uri
-    assert study["MLFLOW_TRACKING_USERNAME"] == settings["mlflow"]["admin_username"]
-    assert study["MLFLOW_TRACKING_PASSWORD"] == server["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    assert study["MLFLOW_TRACKING_USERNAME"] != settings["mlflow"]["admin_username"]
+    assert study["MLFLOW_TRACKING_PASSWORD"] == server["MLFLOW_STUDY_PASSWORD"]
     drawn = [
         server["MLFLOW_AUTH_ADMIN_PASSWORD"],
+        server["MLFLOW_STUDY_PASSWORD"],
         server["MLFLOW_FLASK_SERVER_SECRET_KEY"],
         made["mlflow", "mlflow-postgres"]["POSTGRES_PASSWORD"],
         made["medvlm-study", "ray-auth"]["auth_token"],
     ]
-    assert len(set(drawn)) == 4 and min(map(len, drawn)) >= 48
+    assert len(set(drawn)) == 5 and min(map(len, drawn)) >= 48

@@ -144,7 +144,8 @@ class MlflowServer:
     ) -> None:
         folder.mkdir()
         self.folder, self.workers, self.port = folder, workers, free_port()
-        password = secrets.token_hex(16)
+        self.admin, password = secrets.token_hex(16), secrets.token_hex(16)
+        """The administrator's password."""
         settings = folder / "basic_auth.ini"
         settings.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\n"
@@ -156,17 +157,18 @@ class MlflowServer:
             "PYTHONPATH": str(REPOSITORY / "infra" / "docker"),
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.admin,
+            "MLFLOW_STUDY_PASSWORD": password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_S3_ENDPOINT_URL": store["AWS_ENDPOINT_URL"],
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         self.client = {
             "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.port}",
-            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_USERNAME": "study",
             "MLFLOW_TRACKING_PASSWORD": password,
         }
-        """The environment with which clients reach it."""
+        """The environment with which studies reach it."""
         self._process: Process | None = None
 
     def start(self) -> None:

@@ -21,8 +21,10 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.server.auth.client import AuthServiceClient
 
 from study.objects import Store
+from study.runs import Runs
 from tests.infra.manifests import one, render
 from tests.study.command_line import numbers, results
 from tests.study.object_store import serve
@@ -38,6 +40,7 @@ from tests.study.stack import (
     ray_cluster,
     start,
 )
+from trainables.errors import BadInput
 
 pytestmark = pytest.mark.long
 STORAGE = "s3://studies/all"
@@ -189,10 +192,39 @@ def test_who_has_no_password_is_kept_out(stack: Stack) -> None:
         except urllib.error.HTTPError as error:
             return error.code
 
-    password = stack.environment["MLFLOW_TRACKING_PASSWORD"]
-    assert status(password=password) == 200
+    assert status(password=stack.mlflow.admin) == 200
     assert status() == 401
-    assert status(password=password, host="evil.example.org") == 403
+    assert status(password=stack.mlflow.admin, host="evil.example.org") == 403
+
+
+def test_a_wrong_password_is_told_before_anything_is_written_or_started(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*stack.study, "--name", "refused")
+    code, said = stack.run("guest", "study.launch", *asked, MLFLOW_TRACKING_PASSWORD="guess")
+    (line,) = said.splitlines()
+    assert code == 2 and line.startswith("error: --tracking-uri")
+    assert "does not let this user in" in line
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    assert not [key for key in Store(STORAGE).listing() if key.startswith("refused")]
+    assert not [path for copy in copies(stack.home("guest")) for path in copy.glob("refused*")]
+
+
+def test_who_may_only_read_runs_is_told_so(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs(user: str, password: str) -> Runs:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        uri = stack.environment["MLFLOW_TRACKING_URI"]
+        return Runs(uri, experiment="of studies", artifacts=stack.folder)
+
+    mine = runs("study", stack.environment["MLFLOW_TRACKING_PASSWORD"])
+    assert mine.begin_study("one")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", stack.mlflow.admin)
+    AuthServiceClient(mine.uri).create_user("reader", "a long password")
+    with pytest.raises(BadInput, match="Permission denied"):
+        runs("reader", "a long password").begin_study("two")
 
 
 def test_a_study_that_loses_its_nodes_and_its_driver_finds_the_same(

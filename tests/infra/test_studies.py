@@ -1,0 +1,118 @@
+"""What a study needs of its overlay: to survive, to start, and to get its GPUs."""
+
+import shlex
+
+import pytest
+
+from study.launch import _parser
+from tests.infra.manifests import INFRA, STUDIES, Manifest, one, pods, render
+
+
+@pytest.mark.parametrize("overlay", STUDIES)
+def test_a_study_survives_what_it_should(overlay: str) -> None:
+    manifests = render(overlay)
+    job = one(manifests, "RayJob")["spec"]
+    head = job["rayClusterSpec"]["headGroupSpec"]
+    assert job["backoffLimit"] > 0 and job["ttlSecondsAfterFinished"] > 0
+    assert job["activeDeadlineSeconds"] > job["preRunningDeadlineSeconds"] > 0
+    assert head["rayStartParams"]["num-cpus"] == "0", "trials would run on the head"
+    groups = job["rayClusterSpec"]["workerGroupSpecs"]
+    for group in (head, *groups):
+        (container,) = group["template"]["spec"]["containers"]
+        environment = {v["name"]: v.get("value") for v in container["env"]}
+        drain = int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] or 0)
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > drain > 0
+        assert {"livenessProbe", "readinessProbe"} <= set(container)
+        assert "exec $KUBERAY_GEN_RAY_START_CMD" in container["args"][0]
+        annotations = group["template"]["metadata"]["annotations"]
+        assert annotations["ray.io/overwrite-container-cmd"] == "true"
+        shm = {v["name"]: v for v in group["template"]["spec"]["volumes"]}["shm"]["emptyDir"]
+        objects = int(group["rayStartParams"]["object-store-memory"])
+        assert shm["medium"] == "Memory" and gib(shm["sizeLimit"]) * 2**30 > objects
+        assert gib(shm["sizeLimit"]) < gib(container["resources"]["limits"]["memory"])
+    budget = one(manifests, "PodDisruptionBudget")["spec"]
+    for label, value in budget["selector"]["matchLabels"].items():
+        labels = {"ray.io/node-type": "head", **head["template"]["metadata"]["labels"]}
+        assert labels[label] == value
+
+
+@pytest.mark.parametrize("overlay", STUDIES)
+def test_the_command_is_one_that_the_launcher_takes(overlay: str) -> None:
+    job = one(render(overlay), "RayJob")["spec"]
+    assert "$" not in job["entrypoint"], "it would be expanded in the submitter's pod"
+    program, arguments = (words := shlex.split(job["entrypoint"]))[:3], words[3:]
+    assert program == ["python", "-m", "study.launch"]
+    given = _parser().parse_args(arguments)
+    labels = job["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert given.address == "auto" and given.name == labels["medvlm-study/study"]
+    gpus = sum(group["maxReplicas"] for group in job["rayClusterSpec"]["workerGroupSpecs"])
+    assert given.concurrency is None or given.concurrency <= gpus
+
+
+def test_gpus_come_and_go_where_they_should() -> None:
+    small = one(render("kuberay/overlays/small"), "RayJob")["spec"]["rayClusterSpec"]
+    scales = one(render("kuberay/overlays/gpu-autoscale"), "RayJob")["spec"]["rayClusterSpec"]
+    spot = one(render("kuberay/overlays/spot"), "RayJob")["spec"]["rayClusterSpec"]
+    assert not small.get("enableInTreeAutoscaling")
+    (group,) = small["workerGroupSpecs"]
+    assert group["minReplicas"] == group["replicas"] == group["maxReplicas"] > 0
+    assert scales["enableInTreeAutoscaling"] and spot["enableInTreeAutoscaling"]
+    for group in (*scales["workerGroupSpecs"], *spot["workerGroupSpecs"]):
+        assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+    demand, cheap = spot["workerGroupSpecs"]
+    assert cheap["priority"] > demand["priority"]
+    assert cheap["template"]["spec"]["nodeSelector"] == {"medvlm-study/capacity": "spot"}
+    assert "nodeSelector" not in demand["template"]["spec"]
+
+
+def test_a_second_study_leaves_the_first_as_it_is() -> None:
+    """In the same namespace it brings objects of its own, and changes none of the first."""
+
+    def objects(overlay: str) -> dict[tuple[str, str], Manifest]:
+        return {(m["kind"], m["metadata"]["name"]): m for m in render(overlay)}
+
+    first, second = objects("kuberay/overlays/small"), objects("kuberay/overlays/second")
+    assert {kind for kind, _ in second.keys() - first.keys()} == {"RayJob", "PodDisruptionBudget"}
+    shared = first.keys() & second.keys()
+    assert {key: first[key] for key in shared} == {key: second[key] for key in shared}
+    labels = {
+        pod.metadata["labels"]["medvlm-study/study"]
+        for overlay in (first, second)
+        for pod in pods(list(overlay.values()))
+        if "submitter" not in pod.owner
+    }
+    assert len(labels) == 2, "a budget would count the other's pods"
+
+
+def test_kueue_admits_what_the_queue_covers() -> None:
+    manifests = render("kuberay/overlays/queued")
+    job, queue = one(manifests, "RayJob"), one(manifests, "ClusterQueue")["spec"]
+    local = one(manifests, "LocalQueue")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == local["metadata"]["name"]
+    assert job["metadata"]["namespace"] == local["metadata"]["namespace"]
+    assert local["spec"]["clusterQueue"] == one(manifests, "ClusterQueue")["metadata"]["name"]
+    assert job["spec"]["suspend"] and not job["spec"]["rayClusterSpec"].get(
+        "enableInTreeAutoscaling"
+    ), "Kueue refuses a RayJob that scales itself"
+    (group,) = queue["resourceGroups"]
+    flavors = {f["name"] for f in group["flavors"]}
+    assert flavors == {m["metadata"]["name"] for m in manifests if m["kind"] == "ResourceFlavor"}
+    for pod in pods(manifests):
+        for container in pod.containers:
+            assert set(container["resources"]["requests"]) <= set(group["coveredResources"])
+
+
+def test_versions_are_those_that_are_pinned() -> None:
+    pinned = dict(
+        line.split("==")
+        for line in (INFRA.parent / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    for overlay in STUDIES:
+        cluster = one(render(overlay), "RayJob")["spec"]["rayClusterSpec"]
+        assert cluster["rayVersion"] == pinned["ray"]
+
+
+def gib(quantity: str) -> float:
+    assert quantity.endswith("Gi"), quantity
+    return float(quantity.removesuffix("Gi"))
