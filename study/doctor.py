@@ -243,6 +243,14 @@ def _adding(told: list[Node]) -> Iterator[Finding]:
     if not any(n.gpus for n in told) and sum(n.cpus > 0 for n in told) < 2:
         return
     kind = "NCCL" if any(n.gpus for n in told) else "Gloo"
+    if taken := nodes.gpus_in_use(told):
+        yield Finding(
+            what=kind,
+            said=f"not tried: {_count(taken, 'CUDA device')} in use",
+            todo="look again when no study runs",
+            stops=False,
+        )
+        return
     error = nodes.add_up(told)
     yield Finding(
         what=kind,

@@ -122,6 +122,12 @@ def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
     return wrong
 
 
+def gpus_in_use(nodes: Sequence[Node]) -> int:
+    """CUDA devices that somebody holds."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return sum(node.gpus for node in nodes) - int(free.get("GPU", 0))
+
+
 def add_up(nodes: Sequence[Node]) -> str:
     """Let all devices add a number (NCCL; without CUDA one process a node, Gloo): empty, or why it
     failed."""

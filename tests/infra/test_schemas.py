@@ -32,7 +32,7 @@ needs_schemas = pytest.mark.skipif(
 
 
 def test_the_overlays_are_found() -> None:
-    assert len(STUDIES) == 5 and len(OVERLAYS) == 7
+    assert len(STUDIES) == 6 and len(OVERLAYS) == 8
 
 
 @pytest.mark.parametrize("version", KUBERNETES)

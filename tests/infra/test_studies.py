@@ -3,9 +3,11 @@
 import shlex
 
 import pytest
+import yaml
 
 from study.launch import _parser
-from tests.infra.manifests import INFRA, STUDIES, Manifest, one, pods, render
+from tests.infra.manifests import INFRA, STUDIES, Manifest, Pod, one, pods, render
+from tests.infra.unsafe import UNSAFE
 
 
 @pytest.mark.parametrize("overlay", STUDIES)
@@ -82,6 +84,22 @@ def test_a_second_study_leaves_the_first_as_it_is() -> None:
         if "submitter" not in pod.owner
     }
     assert len(labels) == 2, "a budget would count the other's pods"
+
+
+def test_the_pod_that_fills_the_volume_is_as_closed_as_the_others() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    (manifest,) = yaml.safe_load_all((INFRA / "kuberay" / "fill-data.yaml").read_text())
+    kubernetes_validate.validate(manifest, "1.32", strict=True)
+    pod = Pod("Pod/fill-data", manifest["metadata"], manifest["spec"])
+    assert not [what for what, has in UNSAFE.items() if has(pod)]
+    there = render("kuberay/overlays/small")
+    claim = one(there, "PersistentVolumeClaim")["metadata"]
+    assert pod.metadata["namespace"] == claim["namespace"]
+    (volume,) = pod.spec["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim["name"]}
+    assert one(there, "ServiceAccount", pod.spec["serviceAccountName"])
+    images = {container["image"] for other in pods(there) for container in other.containers}
+    assert {container["image"] for container in pod.containers} == images
 
 
 def test_kueue_admits_what_the_queue_covers() -> None:

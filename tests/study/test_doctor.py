@@ -142,6 +142,8 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
 
 @pytest.mark.long
 def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
+    (busy,) = doctor._adding([*pair, WORKER])  # Ray has no such device to give
+    assert busy.mark == "warning" and busy.said == "not tried: 1 CUDA device in use"
     (together,) = doctor._adding(pair)
     assert together.mark == "warning", together.said
     assert "none0" in together.said and "set GLOO_SOCKET_IFNAME" in together.todo
