@@ -247,8 +247,9 @@ class Cluster:
         role = [f"--address={self.address}", "--num-cpus=1"]
         if name == "head":
             role = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
-            role += [f"--temp-dir={self.scratch}"]
-        command = [*RAY, "start", *role, f"--node-ip-address={address}", "--block"]
+        # With one folder for all, two that start at once would take the same name for a socket.
+        scratch = f"--temp-dir={self.scratch / name}"
+        command = [*RAY, "start", *role, scratch, f"--node-ip-address={address}", "--block"]
         own = {"HOME": str(self.home(name)), "XDG_CACHE_HOME": "", "GLOO_SOCKET_IFNAME": "lo"}
         log = self.folder / f"{name}.log"
         # On a busy machine a node may not be up in the half minute that Ray gives it.
