@@ -58,7 +58,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $@
 
-# What only the tests of infra/ need.
-$(TESTS): $(STAMP)
+# What only the tests of infra/ need. Ray's dashboard, which takes jobs, lies apart: every process of
+# Ray's that finds it takes longer to start.
+$(TESTS): $(STAMP) infra/docker/cluster.txt
 	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,infra]"
+	@rm -rf $(VENV)/cluster
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $(VENV)/cluster \
+	  -r infra/docker/cluster.txt
 	@touch $@

@@ -53,6 +53,7 @@ def main() -> None:
                 database.call("createdb", f"w{workers}")
                 uri, home = database.uri(f"w{workers}"), folder / f"w{workers}"
                 with mlflow_server(home, uri, store, workers=workers) as server:
+                    server.start()
                     for clients in CLIENTS:
                         with spawn.Pool(clients) as pool:
                             work = [(server.client, i) for i in range(clients)]

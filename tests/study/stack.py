@@ -1,8 +1,5 @@
-"""What a cluster consists of, for real and without Kubernetes: Ray's nodes, PostgreSQL, MLflow, S3.
-
-Each part is a process of its own on this machine; nodes have loopback addresses and homes of their
-own, so what one of them keeps in a cache folder no other can see.
-"""
+"""What a cluster has beside Ray's nodes (``tests.study.ray_nodes``), for real and without
+Kubernetes: PostgreSQL and an MLflow server, processes of their own on this machine."""
 
 import os
 import secrets
@@ -14,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +18,6 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 Process = subprocess.Popen[bytes]
 
 
@@ -212,76 +207,9 @@ class MlflowServer:
 def mlflow_server(
     folder: Path, database: str, store: Mapping[str, str], *, workers: int = 1
 ) -> Iterator[MlflowServer]:
+    """Yet to be started; how it will be reached is known."""
     server = MlflowServer(folder, database, store, workers=workers)
     try:
-        server.start()
         yield server
     finally:
         server.stop()
-
-
-class Cluster:
-    """A head without processors for trials, and nodes that come and go."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-        self.port, self.nodes = free_port(), dict[str, Process]()
-        # Short, for it holds sockets.
-        self.scratch = Path(f"/tmp/r{secrets.token_hex(3)}")
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def home(self, name: str) -> Path:
-        return self.folder / name
-
-    def start(self, *names: str) -> None:
-        """Nodes of those names, with empty homes; ``head`` is the head."""
-        addresses = [f"127.0.0.{len(self.nodes) + 1 + number}" for number in range(len(names))]
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._start, names, addresses))
-
-    def _start(self, name: str, address: str) -> None:
-        self.home(name).mkdir(parents=True)
-        role = [f"--address={self.address}", "--num-cpus=1"]
-        if name == "head":
-            role = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
-        # With one folder for all, two that start at once would take the same name for a socket.
-        scratch = f"--temp-dir={self.scratch / name}"
-        command = [*RAY, "start", *role, scratch, f"--node-ip-address={address}", "--block"]
-        own = {"HOME": str(self.home(name)), "XDG_CACHE_HOME": "", "GLOO_SOCKET_IFNAME": "lo"}
-        log = self.folder / f"{name}.log"
-        # On a busy machine a node may not be up in the half minute that Ray gives it.
-        for _ in range(3):
-            self.nodes[name] = process = start(command, {**self.environment, **own}, log)
-            while process.poll() is None:
-                if "will now block" in log.read_text():
-                    return
-                time.sleep(0.1)
-        raise AssertionError(log.read_text()[-2000:])
-
-    def kill(self, *names: str) -> None:
-        """The nodes are gone, and their disks too."""
-        for name in names:
-            kill(self.nodes[name])
-            shutil.rmtree(self.home(name), ignore_errors=True)
-
-    def stop(self) -> None:
-        for process in self.nodes.values():
-            kill(process)
-        shutil.rmtree(self.scratch, ignore_errors=True)
-
-
-@contextmanager
-def ray_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
-    folder.mkdir()
-    # How often Ray asks a node whether it lives. One that refuses five times in a row is given up
-    # (15 seconds by default); one that is slow to answer has ten seconds each time.
-    hasty = {"RAY_health_check_period_ms": "200"}
-    cluster = Cluster(folder, {**environment, **hasty})
-    try:
-        cluster.start("head")
-        yield cluster
-    finally:
-        cluster.stop()

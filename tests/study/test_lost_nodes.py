@@ -20,7 +20,8 @@ from study.ledger import Ledger
 from study.placement import Placement
 from study.records import Outcome, TrialSpec
 from tests.study.made_up import advanced, hosts_alone, rules
-from tests.study.stack import REPOSITORY, ray_cluster
+from tests.study.ray_nodes import ray_cluster
+from tests.study.stack import REPOSITORY
 
 pytestmark = pytest.mark.long
 TRIALS = 4

@@ -28,16 +28,15 @@ from study.runs import Runs
 from tests.infra.manifests import one, render
 from tests.study.command_line import numbers, results
 from tests.study.object_store import serve
+from tests.study.ray_nodes import Cluster, ray_cluster
 from tests.study.stack import (
     REPOSITORY,
-    Cluster,
     MlflowServer,
     Postgres,
     Process,
     kill,
     mlflow_server,
     postgres,
-    ray_cluster,
     start,
 )
 from trainables.errors import BadInput
@@ -70,9 +69,9 @@ class Stack:
     environment: dict[str, str]
     """For a driver: of the store, MLflow and Ray."""
 
-    def command(self, module: str, *arguments: str) -> list[str]:
+    def command(self, address: str, module: str, *arguments: str) -> list[str]:
         uri = self.environment["MLFLOW_TRACKING_URI"]
-        where = ("--address", self.cluster.address, "--storage", STORAGE, "--tracking-uri", uri)
+        where = ("--address", address, "--storage", STORAGE, "--tracking-uri", uri)
         return [sys.executable, "-m", module, *where, *arguments]
 
     def home(self, machine: str) -> Path:
@@ -82,7 +81,7 @@ class Stack:
         """On a machine that nothing was ever kept on."""
         self.home(machine).mkdir(exist_ok=True)
         own = {"HOME": str(self.home(machine)), "XDG_CACHE_HOME": "", **other}
-        command = self.command(module, *arguments)
+        command = self.command(self.cluster.address, module, *arguments)
         return start(command, {**self.environment, **own}, self.folder / f"{machine}.log")
 
     def run(self, machine: str, module: str, *arguments: str, **other: str) -> tuple[int, str]:
@@ -134,13 +133,16 @@ def stack(
     with ExitStack() as parts, ThreadPoolExecutor() as pool:
         store = parts.enter_context(serve("studies", "mlflow"))
         database = parts.enter_context(postgres(folder / "postgres.log"))
-        starting = mlflow_server(folder / "mlflow", database.uri("mlflow"), store)
-        mlflow = pool.submit(parts.enter_context, starting)
+        server = mlflow_server(folder / "mlflow", database.uri("mlflow"), store)
+        mlflow = parts.enter_context(server)
+        served = pool.submit(mlflow.start)
         environment = {**store, **token, **paths}
-        cluster = parts.enter_context(ray_cluster(folder / "nodes", environment))
+        nodes = ray_cluster(folder / "nodes", environment, driver=mlflow.client)
+        cluster = parts.enter_context(nodes)
         cluster.start("a", "b")
-        environment |= mlflow.result().client
-        yield Stack(folder, database, mlflow.result(), cluster, study, environment)
+        served.result()
+        environment |= mlflow.client
+        yield Stack(folder, database, mlflow, cluster, study, environment)
 
 
 def copies(home: Path) -> list[Path]:
@@ -162,12 +164,24 @@ def under_way(log: str) -> dict[str, bool]:
 
 
 def test_the_doctor_finds_the_cluster_fit(stack: Stack) -> None:
-    code, said = stack.run("doctor", "study.doctor")
+    """As a job from outside, where Ray can take one."""
+    if stack.cluster.takes_jobs:
+        code, said = stack.cluster.submit(stack.command("auto", "study.doctor"))
+    else:
+        code, said = stack.run("doctor", "study.doctor")
     assert code == 0, said
     assert "Ray: 3 nodes, 2 processors" in said
     assert "each node reads what each node wrote" in said
     assert "Gloo: all add up to the same sum" in said
     assert "problem" not in said
+
+
+def test_who_has_no_token_gets_no_job_in(stack: Stack) -> None:
+    if not stack.cluster.takes_jobs:
+        pytest.skip("ray[default] is not here: make test installs it apart")
+    code, said = stack.cluster.submit(["touch", str(stack.folder / "in")], RAY_AUTH_TOKEN="0" * 64)
+    assert code != 0 and "Unauthenticated" in said, said
+    assert not (stack.folder / "in").exists()
 
 
 def test_who_has_no_password_is_kept_out(stack: Stack) -> None:

@@ -1,0 +1,118 @@
+"""Nodes of a real Ray cluster, on this machine. Each has a loopback address, a home and processes
+of its own, so what one of them keeps in a cache folder no other can see."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from tests.study.stack import REPOSITORY, Process, free_port, kill, start
+
+RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
+JOBS = Path(sys.prefix, "cluster")
+"""What Ray's head wants beyond the tests' packages to take jobs: infra/docker/cluster.txt, which
+``make test`` installs apart. In every process of Ray's it would cost its start."""
+
+
+class Cluster:
+    """A head without processors for trials, and nodes that come and go."""
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], driver: Mapping[str, str]
+    ) -> None:
+        self.folder, self.environment, self.driver = folder, environment, driver
+        self.port, self.jobs, self.nodes = free_port(), free_port(), dict[str, Process]()
+        # Short, for it holds sockets.
+        self.scratch = Path(f"/tmp/r{secrets.token_hex(3)}")
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def takes_jobs(self) -> bool:
+        return bool(self.driver) and JOBS.is_dir()
+
+    def submit(self, command: list[str], **environment: str) -> tuple[int, str]:
+        """Exit code and output of ``ray job submit``, from outside: over HTTP, with a token."""
+        address = f"--address=http://127.0.0.1:{self.jobs}"
+        done = subprocess.run(
+            [*RAY, "job", "submit", address, "--", *command],
+            env=os.environ | self.environment | {"PYTHONPATH": str(JOBS)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def home(self, name: str) -> Path:
+        return self.folder / name
+
+    def start(self, *names: str) -> None:
+        """Nodes of those names, with empty homes; ``head`` is the head."""
+        addresses = [f"127.0.0.{len(self.nodes) + 1 + number}" for number in range(len(names))]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._start, names, addresses))
+
+    def _start(self, name: str, address: str) -> None:
+        self.home(name).mkdir(parents=True)
+        role = [f"--address={self.address}", "--num-cpus=1"]
+        own = {"HOME": str(self.home(name)), "XDG_CACHE_HOME": "", "GLOO_SOCKET_IFNAME": "lo"}
+        if name == "head":
+            role = ["--head", f"--port={self.port}", "--num-cpus=0"]
+            role += [f"--include-dashboard={self.takes_jobs}", f"--dashboard-port={self.jobs}"]
+            own |= self.driver
+            if self.takes_jobs:
+                own["PYTHONPATH"] = f"{REPOSITORY}:{JOBS}"
+        # With one folder for all, two that start at once would take the same name for a socket.
+        scratch = f"--temp-dir={self.scratch / name}"
+        command = [*RAY, "start", *role, scratch, f"--node-ip-address={address}", "--block"]
+        log = self.folder / f"{name}.log"
+        # On a busy machine a node may not be up in the half minute that Ray gives it.
+        for _ in range(3):
+            self.nodes[name] = process = start(command, {**self.environment, **own}, log)
+            while process.poll() is None:
+                if "will now block" in log.read_text():
+                    return
+                time.sleep(0.1)
+        raise AssertionError(log.read_text()[-2000:])
+
+    def kill(self, *names: str) -> None:
+        """The nodes are gone, and their disks too."""
+        for name in names:
+            kill(self.nodes[name])
+            shutil.rmtree(self.home(name), ignore_errors=True)
+
+    def stop(self) -> None:
+        for process in self.nodes.values():
+            kill(process)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@contextmanager
+def ray_cluster(
+    folder: Path,
+    environment: Mapping[str, str],
+    driver: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Cluster]:
+    """With its head. ``driver`` is what drivers need: the head has it, where they run if they are
+    submitted as jobs, and no other node."""
+    folder.mkdir()
+    # How often Ray asks a node whether it lives. One that refuses five times in a row is given up
+    # (15 seconds by default); one that is slow to answer has ten seconds each time.
+    hasty = {"RAY_health_check_period_ms": "200"}
+    cluster = Cluster(folder, {**environment, **hasty}, driver)
+    try:
+        cluster.start("head")
+        yield cluster
+    finally:
+        cluster.stop()
