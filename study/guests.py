@@ -168,26 +168,16 @@ class Guests:
 
     def _enter(self, guest: Guest) -> None:
         from trainables import memory
-        from trainables.recipe import Recipe
-        from trainables.trial import TrialConfig
 
         if self._short:  # what the trial held that ran out of it is held by its error until now
             memory.give_back()
             self._short = False
         spec = guest.spec
-        config = TrialConfig(
-            recipe=Recipe.of(spec.recipe),
-            lr=spec.lr,
-            seed=spec.seed,
-            max_examples=spec.max_examples,
-            batch_size=spec.batch_size,
-            label_smoothing=self.config.label_smoothing,
-        )
         untuned = spec.kind is Kind.UNTUNED
         restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
         guest.trial = self.lane.enter(
             spec.id,
-            config,
+            spec.config(label_smoothing=self.config.label_smoothing),
             deepspeed=guest.placement.deepspeed,
             micro_batch=guest.placement.micro_batch,
             checkpointing=guest.placement.checkpointing,

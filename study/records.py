@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainables.trial import TrialConfig
 
 
 class Kind(StrEnum):
@@ -65,6 +68,20 @@ class TrialSpec:
     def of(cls, plain: Mapping[str, Any]) -> TrialSpec:
         """Inverse of ``plain``."""
         return cls(**{**plain, "kind": Kind(plain["kind"]), "stops": tuple(plain["stops"])})
+
+    def config(self, *, label_smoothing: float) -> TrialConfig:
+        """As ``trainables`` takes it."""
+        from trainables.recipe import Recipe
+        from trainables.trial import TrialConfig
+
+        return TrialConfig(
+            recipe=Recipe.of(self.recipe),
+            lr=self.lr,
+            seed=self.seed,
+            max_examples=self.max_examples,
+            batch_size=self.batch_size,
+            label_smoothing=label_smoothing,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ from study.placement import as_told
 from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf
 from tests.trainables.conftest import SMALL, made_up
-from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.trial import Trial
 from trainables.workload import Workload, WorkloadConfig
 
 STOPS = (8, 16, 24)
@@ -79,14 +78,7 @@ async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict
 
 def alone(workload: Workload, trial: TrialSpec) -> list[float]:
     """Its validation losses without a host."""
-    config = TrialConfig(
-        recipe=Recipe.of(trial.recipe),
-        lr=trial.lr,
-        seed=trial.seed,
-        max_examples=trial.max_examples,
-        batch_size=trial.batch_size,
-    )
-    running, losses = Trial(workload, config), []
+    running, losses = Trial(workload, trial.config(label_smoothing=0.0)), []
     for stop in trial.stops:
         running.train(stop)
         losses.append(running.validation_loss())
