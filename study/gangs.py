@@ -12,10 +12,12 @@ import os
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.actor import ActorClass
+from ray.exceptions import RayActorError
 
 from study.cluster import Devices, wait_for
 from study.gang import Door, work
@@ -146,7 +148,8 @@ class Gangs:
     def lost(self, gang: Gang) -> str:
         """Its workers, or its door, have died: wait for the door to be back; its name. Trials that
         are brought there wait for new workers."""
-        wait_for(gang.door.back, seconds=BACK_SECONDS)
+        with suppress(RayActorError):  # then whoever is brought there is told so
+            wait_for(gang.door.back, seconds=BACK_SECONDS)
         return gang.name
 
     def left(self, gang: Gang) -> None:
