@@ -32,7 +32,10 @@ DOORS = {
     "spacy": ["trainables/data/observations.py"],
     "negspacy": ["trainables/data/observations.py"],
     "deepspeed": ["trainables/engine.py"],
-    "ray": [f"study/{room}.py" for room in ("tune", "worker", "hosts", "gang", "gangs", "nodes")],
+    "ray": [
+        f"study/{room}.py"
+        for room in ("cluster", "tune", "worker", "hosts", "gang", "gangs", "nodes")
+    ],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
     "mlflow": [f"study/{room}.py" for room in ("runs", "inputs", "tracking")],
 }
