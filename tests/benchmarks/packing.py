@@ -6,8 +6,9 @@
 Trials x examples a second of 1, 2, 4, 8 and 16 trials in one lane, each mix of methods for itself:
 packed, and the same trials with each in a pass of its own. Both take a step in turn, so that what
 else the machine does hits both; the medians of the steps are compared: on a CPU of the processor
-time, which neighbours leave alone. The image encoder is frozen and its features are on disk. On
-CUDA the peak of allocated memory is told too.
+time, which neighbours leave alone. The image encoder is frozen and its features are on disk, but
+with ``--everywhere``, where each method is in every slot. On CUDA the peak of allocated memory is
+told too.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="of each split, for miss")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=list(MIXES))
     given = parser.parse_args()
     assert given.device == "cpu" or torch.cuda.is_available(), "there is no CUDA device"
@@ -85,7 +87,7 @@ def measure(workload: Workload, precision: str, mix: str, trials: int, given: An
             lane.enter(
                 str(n),
                 TrialConfig(
-                    recipe=Recipe.of(slots | STILL),
+                    recipe=Recipe.of(slots if given.everywhere else slots | STILL),
                     lr=1e-3,
                     seed=n,
                     max_examples=10**6,
