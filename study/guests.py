@@ -40,7 +40,8 @@ class HostConfig:
     precision: str
     """``fp32`` or ``bf16``."""
     label_smoothing: float
-    """In training."""
+    """In training, as ``questions_per_image``."""
+    questions_per_image: int
     places: int
     """Trials at a time."""
     template: Path | None = None
@@ -177,7 +178,10 @@ class Guests:
         restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
         guest.trial = self.lane.enter(
             spec.id,
-            spec.config(label_smoothing=self.config.label_smoothing),
+            spec.config(
+                label_smoothing=self.config.label_smoothing,
+                questions_per_image=self.config.questions_per_image,
+            ),
             deepspeed=guest.placement.deepspeed,
             micro_batch=guest.placement.micro_batch,
             checkpointing=guest.placement.checkpointing,

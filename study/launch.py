@@ -240,6 +240,13 @@ def _parser() -> argparse.ArgumentParser:
         "--label-smoothing", type=float, metavar="X", help="in training, e.g. 0.1 as BLIP [0]"
     )
     where.add_argument(
+        "--questions-per-image",
+        type=int,
+        metavar="N",
+        help="in training, one after another: fewer images to encode in a batch, where the image "
+        "encoder is trained [1: each question for itself]",
+    )
+    where.add_argument(
         "--beams",
         type=int,
         metavar="N",

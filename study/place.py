@@ -116,6 +116,7 @@ def open_lanes(settings: Settings, space: Space, place: Place, template: Templat
         shelf=place.shelf,
         precision=template.arithmetic.precision,
         label_smoothing=settings.label_smoothing,
+        questions_per_image=settings.questions_per_image,
         places=divided.places,
         template=None if divided.gpus else template.socket,
     )

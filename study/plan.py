@@ -55,7 +55,6 @@ class Plan:
     """Score of always giving the most frequent answer."""
     deepspeed: str
     precision: str
-    label_smoothing: float
     concurrency: int
     placements: Mapping[str, Placement]
     """Of each arm's trials."""

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 
 
-def base(plan: Plan) -> dict[str, str]:
-    """What else than its settings a trial's numbers depend on."""
-    return {
+def base(settings: Settings, plan: Plan) -> dict[str, str]:
+    """What else than its point of the space a trial's numbers depend on."""
+    found = {
         "model": plan.survey.digest,
         "data": plan.dataset.digest,
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
-        "label_smoothing": str(plan.label_smoothing),
+        "label_smoothing": str(settings.label_smoothing),
         "beams": str(plan.survey.beams),
     }
+    if settings.questions_per_image > 1:  # studies that are older than this setting go on
+        found["questions_per_image"] = str(settings.questions_per_image)
+    return found
 
 
 def describe(
@@ -47,7 +50,8 @@ def describe(
         "budget": asdict(plan.budget),
         "deepspeed": plan.deepspeed,
         "precision": plan.precision,
-        "label_smoothing": plan.label_smoothing,
+        "label_smoothing": settings.label_smoothing,
+        "questions_per_image": settings.questions_per_image,
         "beams": survey.beams,
         "answer_tokens": survey.answer_tokens,
         "model": {

@@ -69,7 +69,7 @@ class TrialSpec:
         """Inverse of ``plain``."""
         return cls(**{**plain, "kind": Kind(plain["kind"]), "stops": tuple(plain["stops"])})
 
-    def config(self, *, label_smoothing: float) -> TrialConfig:
+    def config(self, *, label_smoothing: float, questions_per_image: int) -> TrialConfig:
         """As ``trainables`` takes it."""
         from trainables.recipe import Recipe
         from trainables.trial import TrialConfig
@@ -81,6 +81,7 @@ class TrialSpec:
             max_examples=self.max_examples,
             batch_size=self.batch_size,
             label_smoothing=label_smoothing,
+            questions_per_image=questions_per_image,
         )
 
 

@@ -112,7 +112,9 @@ def _connected(
         )
         with closing(tracking_starts.result()) as track:
             plan.show(console)
-            folder = open_folder(place.storage, place.name, settings, space, protocol.base(plan))
+            folder = open_folder(
+                place.storage, place.name, settings, space, protocol.base(settings, plan)
+            )
             with _only_one(folder):
                 _run(plan, settings, data.others, folder, mirror, lanes, track, console, began)
     return folder
@@ -145,7 +147,7 @@ def _run(
         allocate=settings.allocate,
         objectives=objectives.parse(settings.objective),
         under=limits.parse(settings.under),
-        base=hashlib.sha256(json.dumps(protocol.base(plan)).encode()).hexdigest()[:12],
+        base=hashlib.sha256(json.dumps(protocol.base(settings, plan)).encode()).hexdigest()[:12],
     )
     described = protocol.describe(settings, plan, others, folder)
     ledger = Ledger(folder, rules.objectives)
@@ -307,7 +309,6 @@ def _plan(
         majority=majority_baseline(data.dataset.train, data.dataset.test),
         deepspeed=settings.engine_name,
         precision=precision,
-        label_smoothing=settings.label_smoothing,
         concurrency=concurrency,
         placements=placed.by_arm,
         nowhere=nowhere,

@@ -45,6 +45,8 @@ class Settings:
     """Of the search for an answer; None: as the model or its paper has it."""
     label_smoothing: float = 0.0
     """In training; what is compared is without."""
+    questions_per_image: int = 1
+    """Of training, one after another; see ``trainables.order``."""
     ood: str | None = None
     """Datasets with commas between, never trained on, that confirmed winners are scored on too."""
     trials: int | None = None
@@ -79,6 +81,7 @@ class Settings:
             "seeds": 1,
             "image_size": 1,
             "beams": 1,
+            "questions_per_image": 1,
         }.items():
             value = getattr(self, name)
             if value is not None and value < least:

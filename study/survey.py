@@ -60,8 +60,10 @@ def arms(space: Space, model: Structure) -> dict[str, Applied]:
     return found
 
 
-def survey(workload: Workload, space: Space, budget: Budget, *, precision: str) -> Survey:
-    """Look at what was loaded.
+def survey(
+    workload: Workload, space: Space, budget: Budget, *, precision: str, questions_per_image: int
+) -> Survey:
+    """Look at what was loaded; the last two say how its trials will compute.
 
     Raises:
         BadInput: see ``arms``.
@@ -85,7 +87,7 @@ def survey(workload: Workload, space: Space, budget: Budget, *, precision: str) 
         beams=workload.beams,
         device=workload.device.type,
         arms=counted,
-        seconds_an_example=_pace(workload, space, budget, counted, precision),
+        seconds_an_example=_pace(workload, space, budget, counted, precision, questions_per_image),
     )
 
 
@@ -102,6 +104,7 @@ def _pace(
     budget: Budget,
     arms: Mapping[str, Counted],
     precision: str,
+    questions_per_image: int,
 ) -> float:
     """Seconds of training an example on this machine.
 
@@ -122,7 +125,12 @@ def _pace(
         plain, _ = spaces.draw(space.arms[name], workload.model.slots, spaces.middle)
         for size in (2, budget.batch_size):  # the first step of a process sets things up
             config = TrialConfig(
-                recipe=Recipe.of(plain), lr=1e-6, seed=0, max_examples=10**6, batch_size=size
+                recipe=Recipe.of(plain),
+                lr=1e-6,
+                seed=0,
+                max_examples=10**6,
+                batch_size=size,
+                questions_per_image=questions_per_image,
             )
             trial = Trial(workload, config, precision=precision)
             started = clock()

@@ -184,7 +184,13 @@ def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> S
 
     space = spaces.load(settings.space)
     budget = settings.budget(space)
-    return survey(workload, space, budget, precision=arithmetic.precision)
+    return survey(
+        workload,
+        space,
+        budget,
+        precision=arithmetic.precision,
+        questions_per_image=settings.questions_per_image,
+    )
 
 
 def _sendable(error: Exception) -> Exception:

@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from trainables.errors import BadInput
 from trainables.features import Features
 from trainables.fork import fork
 from trainables.models.contract import Batch
+from trainables.order import Order
 from trainables.recipe import Recipe
 from trainables.seeds import number, seeded
 from trainables.workload import Workload
@@ -57,11 +57,13 @@ class TrialConfig:
     label_smoothing: float = 0.0
     """Share of each answer token's probability that training spreads over the vocabulary; BLIP was
     trained with 0.1. The validation loss is without."""
+    questions_per_image: int = 1
+    """How many questions about an image come one after another; see ``trainables.order``."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise BadInput(f"lr must be positive but got {self.lr}")
-        for name in ("max_examples", "batch_size"):
+        for name in ("max_examples", "batch_size", "questions_per_image"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1 but got {getattr(self, name)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -113,6 +115,11 @@ class Trial:
             raise BadInput(
                 f"batch_size {config.batch_size} is not a multiple of {self.ranks.count} workers"
             )
+        self.order = Order(
+            [row.image for row in workload.rows["train"]],
+            seed=config.seed,
+            questions_per_image=config.questions_per_image,
+        )
         self.examples_seen = 0
         self.report: dict[str, Any] = {}
         """What was said at the point that was restored."""
@@ -168,7 +175,7 @@ class Trial:
 
     def upcoming(self) -> list[int]:
         """The training questions of its next step."""
-        return self._order(self.examples_seen, self.config.batch_size)
+        return self.order.between(self.examples_seen, self.examples_seen + self.config.batch_size)
 
     def chance(self) -> torch.Generator:
         """What its next step's dropout draws from."""
@@ -305,14 +312,6 @@ class Trial:
             mine = start + self.ranks.rank
             yield whole[min(mine, len(whole) - 1)], mine < len(whole)
 
-    def _order(self, start: int, size: int) -> list[int]:
-        """Training questions ``start`` to ``start + size`` of an endless run of shuffled epochs."""
-        questions = len(self.workload.rows["train"])
-        return [
-            _permutation(questions, self.config.seed, i // questions)[i % questions]
-            for i in range(start, start + size)
-        ]
-
 
 def _by_image(workload: Workload, split: str, size: int) -> Iterator[list[int]]:
     """Batches of ``size`` of the questions of ``split``, those about one image side by side: fewer
@@ -321,11 +320,3 @@ def _by_image(workload: Workload, split: str, size: int) -> Iterator[list[int]]:
     order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
     for start in range(0, len(order), size):
         yield order[start : start + size]
-
-
-@lru_cache(maxsize=8)
-def _permutation(questions: int, seed: int, epoch: int) -> list[int]:
-    """The order of one epoch."""
-    generator = torch.Generator().manual_seed(number("order", seed, epoch))
-    order: list[int] = torch.randperm(questions, generator=generator).tolist()
-    return order

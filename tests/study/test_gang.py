@@ -42,6 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
         shelf=Shelf(shared=folder / "study"),
         precision="fp32",
         label_smoothing=0.0,
+        questions_per_image=1,
         places=1,
     )
 

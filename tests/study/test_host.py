@@ -40,6 +40,7 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
             shelf=Shelf(shared=tmp_path),
             precision="fp32",
             label_smoothing=0.0,
+            questions_per_image=1,
             places=places,
         )
         return Host(config, workload)
@@ -78,7 +79,7 @@ async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict
 
 def alone(workload: Workload, trial: TrialSpec) -> list[float]:
     """Its validation losses without a host."""
-    running, losses = Trial(workload, trial.config(label_smoothing=0.0)), []
+    running, losses = Trial(workload, trial.config(label_smoothing=0.0, questions_per_image=1)), []
     for stop in trial.stops:
         running.train(stop)
         losses.append(running.validation_loss())

@@ -65,6 +65,10 @@ def free_port() -> int:
         (["--space", "smoke", "--margin", "0"], "--margin must be more than 0 and less than 100"),
         (["--space", "smoke", "--image-size", "100"], "no multiple of the model's patches of 16"),
         (["--space", "smoke", "--beams", "0"], "--beams must be at least 1"),
+        (
+            ["--space", "smoke", "--questions-per-image", "0"],
+            "--questions-per-image must be at least 1, got 0",
+        ),
         (["--space", "smoke", "--label-smoothing", "1"], "--label-smoothing must be in [0, 1)"),
         (["--space", "smoke", "--precision", "fp8"], "unknown value of --precision 'fp8'"),
         (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),

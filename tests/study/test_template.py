@@ -50,6 +50,7 @@ def config(folder: Path, template: Template | None = None) -> HostConfig:
         shelf=Shelf(shared=folder),
         precision="fp32",
         label_smoothing=0.0,
+        questions_per_image=1,
         places=1,
         template=template and template.socket,
     )

@@ -153,6 +153,17 @@ def test_label_smoothing_is_trained_with_and_not_validated_with(workload: Worklo
     assert plain.validation_loss() != smooth.validation_loss()
 
 
+def test_grouped_questions_need_fewer_images_and_come_in_the_order_of_their_own(
+    workload: Workload,
+) -> None:
+    plain, grouped = (
+        Trial(workload, config(workload, questions_per_image=together)) for together in (1, 4)
+    )
+    images = [len(trial.batch("train", trial.upcoming()).pixels_UCSS) for trial in (plain, grouped)]
+    assert images[1] < images[0]
+    assert losses(plain, 1) != losses(grouped, 1)
+
+
 # --- Looking at it --------------------------------------------------------------------------------
 
 
