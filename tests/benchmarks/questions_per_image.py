@@ -38,7 +38,9 @@ def main() -> None:
     precision = engine.resolve_precision("auto")
     workload = Workload.load(WorkloadConfig(image_size=given.image_size))
     print(f"{workload.model.image_size} px, {precision}, {given.max_examples} examples")
-    print(f"{'method':10} {'together':>8} {'images a batch':>14} {'s':>7} {'ratio':>6}  loss       %")
+    print(
+        f"{'method':10} {'together':>8} {'images a batch':>14} {'s':>7} {'ratio':>6}  loss       %"
+    )
     for method in METHODS:
         measure(workload, precision, method, given)
 

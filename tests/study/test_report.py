@@ -80,6 +80,17 @@ def test_a_trade_off_is_told(found: dict[str, Any], tmp_path: Path) -> None:
     assert "trade-off" not in page_of(tmp_path, found).text
 
 
+def test_what_ran_otherwise_than_it_should_is_told_once(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "otherwise than it should" not in page_of(tmp_path, found).text
+    arms = list(dict.fromkeys(trial["arm"] for trial in found["trials"]))[:2]
+    trials = [t | {"remark": SCRIPT if t["arm"] in arms else ""} for t in found["trials"]]
+    count = sum(trial["arm"] in arms for trial in trials)
+    text = page_of(tmp_path, found | {"trials": trials}).text
+    assert text.count(f"{count} trials ({', '.join(arms)}): {SCRIPT}") == 1
+
+
 def test_a_study_in_which_nothing_worked_has_a_report_too(
     found: dict[str, Any], tmp_path: Path
 ) -> None:
