@@ -210,9 +210,7 @@ class Trial:
         self.losses.eval()
         rows = self.workload.rows["validation"]
         total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
-        for indices, counts in self._shared(
-            _by_image(self.workload, "validation", self.evaluation_batch)
-        ):
+        for indices, counts in self._shared(self._batches(self.workload, "validation")):
             losses = self.losses(self.batch("validation", indices))
             total += losses.double().sum() * counts
         loss = float(ranks.total(total) / len(rows))
@@ -231,7 +229,7 @@ class Trial:
         found: dict[int, str] = {}
         # Generating takes as many passes as an answer has tokens, so no two ranks' batches agree.
         together = self.engine is not None and self.engine.together
-        batches = _by_image(workload, split, self.evaluation_batch)
+        batches = self._batches(workload, split)
         for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
             own = workload is self.workload
             batch = self.batch(split, indices) if own else workload.batch(split, indices)
@@ -304,6 +302,20 @@ class Trial:
             raise BadInput(f"recipe {self.config.recipe} trains nothing")
         return self.engine
 
+    def _batches(self, workload: Workload, split: str) -> Iterator[list[int]]:
+        """The questions of ``split``. Those about one image are side by side: fewer images to
+        encode. Where that is done already, those of a length are: less padding."""
+        rows, size = workload.rows[split], self.evaluation_batch
+        encoded = self.features_done > 0 and workload is self.workload
+
+        def key(i: int) -> tuple[int, int, int]:
+            image, length = rows[i].image, len(rows[i].question)
+            return (length, image, i) if encoded else (image, length, i)
+
+        order = sorted(range(len(rows)), key=key)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
     def _shared(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], bool]]:
         """This rank's share, and whether it counts. All ranks get as many, since a forward pass may
         need all of them at once; those who have less repeat what others count."""
@@ -311,12 +323,3 @@ class Trial:
         for start in range(0, len(whole), self.ranks.count):
             mine = start + self.ranks.rank
             yield whole[min(mine, len(whole) - 1)], mine < len(whole)
-
-
-def _by_image(workload: Workload, split: str, size: int) -> Iterator[list[int]]:
-    """Batches of ``size`` of the questions of ``split``, those about one image side by side: fewer
-    images to encode."""
-    rows = workload.rows[split]
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].image, len(rows[i].question), i))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

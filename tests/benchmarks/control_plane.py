@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from study import tune
 from study.allowance import Allowance, Purse
 from study.checkpoints import Tidy
 from study.cluster import Devices, connect
-from study.conductor import Conductor, Rules
+from study.conductor import Conductor, Observer, Rules
 from study.hosts import Hosts
 from study.ledger import Ledger
 from study.placement import Placement
@@ -90,9 +90,9 @@ class Clock:
         self.ends: list[float] = []
         self.worked: list[float] = []
         """At each end: processor seconds of the driver so far, all its threads."""
-        self.parts: list[Counter[str]] = []
+        self.parts: list[defaultdict[str, float]] = []
         """After each end: seconds so far by part."""
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
 
     def started(self, record: TrialRecord) -> None:
         """Nothing."""
@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> None:
             Path(storage, "out").open("w") as out,
             Progress(Console(file=out), folder, 1, purse=purse, questions=254) as progress,
         ):
-            observers = [Tidy(folder), track, progress, clock]
+            observers: list[Observer] = [Tidy(folder), track, progress, clock]
             conductor = Conductor(rules, Ledger(folder), observers, purse)
             progress.watch(conductor)
             began = time.perf_counter()
@@ -173,8 +173,8 @@ def main(arguments: list[str]) -> None:
     for shown in (n for n in SHOWN if n <= trials):
         whole = (clock.ends[shown - 1] - clock.ends[shown - 100]) / 99 * 1000
         worked = (clock.worked[shown - 1] - clock.worked[shown - 100]) / 99 * 1000
-        spent = clock.parts[shown - 1] - clock.parts[shown - 100]
-        parts = [spent[name] / 99 * 1000 for name in names]
+        before, after = clock.parts[shown - 100], clock.parts[shown - 1]
+        parts = [(after[name] - before[name]) / 99 * 1000 for name in names]
         print(
             f"{shown:8} {whole:12.1f}        {'  '.join(f'{part:7.1f}' for part in parts)}"
             f"  {whole - sum(parts):7.1f}  {worked:9.1f}"

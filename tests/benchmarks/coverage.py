@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def measure(world: World, studies: int, seed: int = 0) -> dict[str, float]:
     which a single arm's holds its accuracy, and in which each test rejects that equal arms are."""
     drawn = np.random.default_rng(seed)
     images = [f"{i}" for i in np.repeat(np.arange(world.images), world.questions)]
-    counts: Counter[str] = Counter()
+    counts: defaultdict[str, float] = defaultdict(float)
     for _ in range(studies):
         first, second = world.answers((TRUTH, TRUTH - 0.02), drawn)
         scores = Scores({"a": first, "b": second}, images, replicates=REPLICATES)

@@ -40,7 +40,10 @@ def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told
     torch.set_num_threads(1)
     if count > 1:
         distributed.init_process_group(
-            "gloo", store=distributed.FileStore(store, count), rank=rank, world_size=count
+            "gloo",
+            store=distributed.FileStore(store, count),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=count,
         )
     workload, took = Workload.load(WorkloadConfig()), Took()
     for method in RECIPES:

@@ -156,7 +156,7 @@ def measure(
         rows={"train": rows},
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
-    model.network.to(workload.device)
+    model.network.to(workload.device)  # type: ignore[arg-type]  # transformers wraps torch's
     base = sum(footprint.storages(model.network).values())
     config = TrialConfig(
         recipe=chosen, lr=1e-4, seed=0, max_examples=8 * questions, batch_size=questions

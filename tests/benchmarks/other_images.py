@@ -15,9 +15,9 @@ import torch
 
 from trainables.data.scores import majority_baseline, score
 from trainables.features import Features
-from trainables.trial import _by_image
 from trainables.workload import Workload, WorkloadConfig
 
+BATCH = 128
 PARTS = ("overall", "open", "closed")
 
 
@@ -52,7 +52,9 @@ def answers(workload: Workload, features: Features, split: str, *, shifted: bool
     images = sorted({row.image for row in rows})
     other = {image: images[(i + len(images) // 2) % len(images)] for i, image in enumerate(images)}
     found: dict[int, str] = {}
-    for indices in _by_image(workload, split):
+    order = sorted(range(len(rows)), key=lambda i: rows[i].image)
+    for start in range(0, len(order), BATCH):
+        indices = order[start : start + BATCH]
         batch = features.batch(split, indices, 1)
         if shifted:
             theirs = [other[image] for image in sorted({rows[i].image for i in indices})]

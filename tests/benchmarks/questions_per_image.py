@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from itertools import product
+from typing import Any
 
 from trainables import engine
 from trainables.data.scores import score
@@ -20,7 +21,7 @@ from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
-METHODS = {
+METHODS: dict[str, tuple[dict[str, Any], float]] = {
     "layernorm": ({"method": "layernorm"}, 2e-2),
     "lora": ({"method": "lora", "rank": 4}, 8e-3),
 }

@@ -23,7 +23,7 @@ def miss(images: int) -> Workload:
     network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     assert isinstance(small.model, Blip)
     model = Blip(name="miss", digest="random", network=network, tokenizer=small.model.tokenizer)
-    model.network.to(small.device)
+    model.network.to(small.device)  # type: ignore[arg-type]  # transformers wraps torch's
     paths = dict(small.dataset.images())
     ids = list(paths)
     chosen: list[int] = []

@@ -162,10 +162,10 @@ def main(arguments: list[str]) -> None:
                 roles[event["pid"]] = role
     print(f"{'began':>7} {'took':>6}  process")
     for event in found:
-        role = roles.get(event["pid"])
-        if role is not None and event["began"] <= step["ended"] and event["what"] != "python":
+        who = roles.get(event["pid"])
+        if who is not None and event["began"] <= step["ended"] and event["what"] != "python":
             took = event["ended"] - event["began"]
-            print(f"{event['began'] - began:7.2f} {took:6.2f}  {role:8} {event['what']}")
+            print(f"{event['began'] - began:7.2f} {took:6.2f}  {who:8} {event['what']}")
     processes = len({event["pid"] for event in found})
     print(f"first training step done after {step['ended'] - began:.1f} s, begun after", end=" ")
     print(f"{step['began'] - began:.1f} s; {processes} Python processes,", end=" ")

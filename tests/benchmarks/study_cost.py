@@ -15,6 +15,7 @@ Efficiency is time in training, validation and answers over wall time and proces
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -83,18 +84,20 @@ def by_ray(trials: list[dict[str, Any]]) -> dict[str, float]:
             train_loop_config=config["trial"],
             scaling_config=train.ScalingConfig(num_workers=1),
             run_config=train.RunConfig(
-                name=config["trial"]["trial"], callbacks=[TuneReportCallback()]
+                name=config["trial"]["trial"],
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item,no-untyped-call]  # Ray
             ),
         ).fit()
 
-    ray.init(address="local", log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR)
     tuner = tune.Tuner(
         tune.with_resources(driver, {"cpu": 0.01}),
         param_space={"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(max_concurrent_trials=max(1, CORES - 1)),
         run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp(prefix="ray-")),
     )
-    found = [result.metrics for result in tuner.fit() if result.metrics]
+    grid = tuner.fit()
+    found = [metrics for i in range(len(grid)) if (metrics := grid[i].metrics)]
     return {
         "arithmetic": sum(float(metrics["arithmetic"]) for metrics in found),
         "trials": sum(float(metrics["time_total_s"]) for metrics in found),
