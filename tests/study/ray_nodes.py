@@ -42,17 +42,20 @@ class Cluster:
 
     def submit(self, command: list[str], **environment: str) -> tuple[int, str]:
         """Exit code and output of ``ray job submit``, from outside: over HTTP, with a token."""
-        address = f"--address=http://127.0.0.1:{self.jobs}"
-        done = subprocess.run(
-            [*RAY, "job", "submit", address, "--", *command],
-            env=os.environ | self.environment | {"PYTHONPATH": str(JOBS)} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        return done.returncode, done.stdout
+        address, give_up = f"--address=http://127.0.0.1:{self.jobs}", time.monotonic() + 120
+        while True:
+            done = subprocess.run(
+                [*RAY, "job", "submit", address, "--", *command],
+                env=os.environ | self.environment | {"PYTHONPATH": str(JOBS)} | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=400,
+                check=False,
+            )
+            # The head is up some seconds before what takes jobs on it.
+            if "No available agent" not in done.stdout or time.monotonic() > give_up:
+                return done.returncode, done.stdout
 
     def home(self, name: str) -> Path:
         return self.folder / name
