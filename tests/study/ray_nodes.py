@@ -18,7 +18,7 @@ from tests.study.stack import REPOSITORY, Process, free_port, kill, start
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 JOBS = Path(sys.prefix, "cluster")
 """What Ray's head wants beyond the tests' packages to take jobs: infra/docker/cluster.txt, which
-``make test`` installs apart. In every process of Ray's it would cost its start."""
+``make test`` installs apart."""
 
 
 class Cluster:
