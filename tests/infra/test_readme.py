@@ -1,4 +1,4 @@
-"""infra/README.md, step 3: its commands are run, and make what the manifests ask for."""
+"""infra/README.md: its steps, and those of its commands that need no cluster, which are run."""
 
 import base64
 import configparser
@@ -97,3 +97,15 @@ def test_what_belongs_together_agrees(made: dict[tuple[str, str], dict[str, str]
         made["medvlm-study", "ray-auth"]["auth_token"],
     ]
     assert len(set(drawn)) == 5 and min(map(len, drawn)) >= 48
+
+
+def test_each_step_says_what_one_should_see() -> None:
+    text = (INFRA / "README.md").read_text().split("## Kubernetes, in steps")[1].split("\n## ")[0]
+    _, *steps = re.split(r"^\*\*(?=\d+\. )", text, flags=re.MULTILINE)
+    assert [int(step.split(".")[0]) for step in steps] == list(range(1, len(steps) + 1))
+    for step in steps:
+        assert "You see" in step, step.splitlines()[0]
+    for name in OVERLAYS:
+        assert name.split("/")[-1] in text, f"{name} is not spoken of"
+    for path in re.findall(r"infra/[\w./-]+", text):
+        assert (INFRA.parent / path.rstrip(".")).exists(), path
