@@ -46,30 +46,33 @@ def main() -> None:
     columns = ("server processes", "studies", "reports/s", "median s", "95% s", "worst s")
     table = Table(*columns, "server's processor ms a report")
     spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with serve("mlflow") as store, postgres(folder / "postgres.log") as database:
-            for workers in (1, 4):
-                database.call("createdb", f"w{workers}")
-                uri, home = database.uri(f"w{workers}"), folder / f"w{workers}"
-                with mlflow_server(home, uri, store, workers=workers) as server:
-                    server.start()
-                    for clients in CLIENTS:
-                        with spawn.Pool(clients) as pool:
-                            work = [(server.client, i) for i in range(clients)]
-                            pool.starmap(client, work)  # imports, and the server's first requests
-                            began, used = time.perf_counter(), server.processor_seconds()
-                            took = sorted(s for c in pool.starmap(client, work) for s in c)
-                            seconds = time.perf_counter() - began
-                            used = server.processor_seconds() - used
-                        figures = (statistics.median(took), took[int(len(took) * 0.95)], took[-1])
-                        table.add_row(
-                            str(workers),
-                            str(clients),
-                            f"{len(took) / seconds:.0f}",
-                            *(f"{figure:.3f}" for figure in figures),
-                            f"{used / len(took) * 1000:.0f}",
-                        )
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serve("mlflow") as store,
+        postgres(Path(name, "postgres.log")) as database,
+        spawn.Pool(max(CLIENTS)) as pool,
+    ):
+        for workers in (1, 4):
+            database.call("createdb", f"w{workers}")
+            uri, home = database.uri(f"w{workers}"), Path(name, f"w{workers}")
+            with mlflow_server(home, uri, store, workers=workers) as server:
+                server.start()
+                everybody = [(server.client, i) for i in range(max(CLIENTS))]
+                pool.starmap(client, everybody, chunksize=1)  # imports, and first requests
+                for clients in CLIENTS:
+                    began, used = time.perf_counter(), server.processor_seconds()
+                    found = pool.starmap(client, everybody[:clients], chunksize=1)
+                    seconds = time.perf_counter() - began
+                    used = server.processor_seconds() - used
+                    took = sorted(second for each in found for second in each)
+                    figures = (statistics.median(took), took[int(len(took) * 0.95)], took[-1])
+                    table.add_row(
+                        str(workers),
+                        str(clients),
+                        f"{len(took) / seconds:.0f}",
+                        *(f"{figure:.3f}" for figure in figures),
+                        f"{used / len(took) * 1000:.0f}",
+                    )
     Console(width=120).print(table)
 
 
