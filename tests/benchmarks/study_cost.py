@@ -1,19 +1,22 @@
 """What a study costs besides its arithmetic: the usual ways against ours, on the same trials.
 
-``python -m tests.benchmarks.study_cost [TRIALS [MAX_EXAMPLES [RAY_TRIALS]]]``: ours runs a study of
-``layernorm_vs_lora``; then the very trials that it drew, each trained as far as it was, are run
+    python -m tests.benchmarks.study_cost                           layernorm_vs_lora
+    python -m tests.benchmarks.study_cost --space tests/benchmarks/text_stacks.py --image-size 224
+
+Ours runs a study; then the very trials that it drew, each trained as far as it was, are run
 
 * *plain*: one after another in one process that loads the model once (an Optuna loop; what is drawn
   and stopped is given, which favours it), on all processors;
 * *ray*: by the pattern of Ray's documentation, a Tune function that starts a ``TorchTrainer`` for
-  each trial, whose worker loads model and data. It takes long, so only the first RAY_TRIALS of the
-  search are run; the table adds for each other trial what these took on average.
+  each trial, whose worker loads model and data. It takes long, so only the first ``--ray-trials``
+  are run; the table adds for each other trial what these took on average.
 
 Efficiency is time in training, validation and answers over wall time and processors.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -28,11 +31,17 @@ from tests.benchmarks.main_job import children, pss_gib
 from tests.benchmarks.start_up import processor_seconds
 
 SAMPLE_SECONDS = 1.0
-PRECISION = "fp32"
 CORES = os.cpu_count() or 1
 
 
-def run_trial(workload: Any, trial: dict[str, Any]) -> float:
+def load(job: dict[str, Any]) -> Any:
+    """The workload of the study."""
+    from trainables.workload import Workload, WorkloadConfig
+
+    return Workload.load(WorkloadConfig(image_size=job["image_size"]))
+
+
+def run_trial(workload: Any, trial: dict[str, Any], precision: str) -> float:
     """Train a trial of ``results.json`` as far as it got there; seconds of arithmetic."""
     from trainables.recipe import Recipe
     from trainables.trial import Trial, TrialConfig
@@ -44,7 +53,7 @@ def run_trial(workload: Any, trial: dict[str, Any]) -> float:
         max_examples=trial["max_examples"],
         batch_size=trial["batch_size"],
     )
-    running = Trial(workload, config, precision=PRECISION)
+    running = Trial(workload, config, precision=precision)
     began = time.perf_counter()
     for stop in trial["stops"]:
         running.train(stop)
@@ -55,18 +64,17 @@ def run_trial(workload: Any, trial: dict[str, Any]) -> float:
     return time.perf_counter() - began
 
 
-def plain(trials: list[dict[str, Any]]) -> dict[str, float]:
+def plain(job: dict[str, Any]) -> dict[str, float]:
     """One after another, the model loaded once."""
     import torch
 
-    from trainables.workload import Workload, WorkloadConfig
-
     torch.set_num_threads(CORES)
-    workload = Workload.load(WorkloadConfig())
-    return {"arithmetic": sum(run_trial(workload, trial) for trial in trials)}
+    workload = load(job)
+    took = [run_trial(workload, trial, job["precision"]) for trial in job["trials"]]
+    return {"arithmetic": sum(took)}
 
 
-def by_ray(trials: list[dict[str, Any]]) -> dict[str, float]:
+def by_ray(job: dict[str, Any]) -> dict[str, float]:
     """A trainer a trial."""
     import ray
     from ray import train, tune
@@ -74,9 +82,7 @@ def by_ray(trials: list[dict[str, Any]]) -> dict[str, float]:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     def loop(trial: dict[str, Any]) -> None:
-        from trainables.workload import Workload, WorkloadConfig
-
-        train.report({"arithmetic": run_trial(Workload.load(WorkloadConfig()), trial)})
+        train.report({"arithmetic": run_trial(load(job), trial, job["precision"])})
 
     def driver(config: dict[str, Any]) -> None:
         TorchTrainer(
@@ -92,7 +98,7 @@ def by_ray(trials: list[dict[str, Any]]) -> dict[str, float]:
     ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR)
     tuner = tune.Tuner(
         tune.with_resources(driver, {"cpu": 0.01}),
-        param_space={"trial": tune.grid_search(trials)},
+        param_space={"trial": tune.grid_search(job["trials"])},
         tune_config=tune.TuneConfig(max_concurrent_trials=max(1, CORES - 1)),
         run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp(prefix="ray-")),
     )
@@ -135,34 +141,50 @@ def trials_of(studies: Path) -> tuple[list[dict[str, Any]], float]:
 
 def main(arguments: list[str]) -> None:
     """Run all three and print the table."""
-    trials, examples, few = (int(a) for a in [*arguments, *("8", "640", "2")[len(arguments) :]])
-    here = [sys.executable, "-m", "tests.benchmarks.study_cost"]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--space", default="layernorm_vs_lora")
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--max-examples", type=int, default=640)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--precision", default="fp32", help="of all sides")
+    parser.add_argument("--ray-trials", type=int, default=1)
+    given = parser.parse_args(arguments)
     sides: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        budget = ["--trials", str(trials), "--max-examples", str(examples), "--seeds", "1"]
-        ours = [sys.executable, "-m", "study.launch", "--space", "layernorm_vs_lora", *budget]
-        place = ["--storage", folder, "--name", "ours", "--precision", PRECISION]
-        sides["ours"] = measure([*ours, *place])
+    with tempfile.TemporaryDirectory(prefix="studies-", ignore_cleanup_errors=True) as folder:
+        ours = [sys.executable, "-m", "study.launch", "--storage", folder, "--name", "ours"]
+        for name in ("space", "trials", "max_examples", "seeds", "image_size", "precision"):
+            value = getattr(given, name)
+            ours += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+        sides["ours"] = measure(ours)
         ran, training = trials_of(Path(folder))
         sides["ours"]["arithmetic"] = sum(trial["seconds"] for trial in ran)
         print(f"{len(ran)} trials, {sum(max(t['stops'], default=0) for t in ran):,} examples")
         print(f"{'':6} {'wall s':>8} {'cpu s':>8} {'GiB':>6} {'trials/h':>9} {'efficiency':>10}")
         show("ours", sides["ours"], len(ran), CORES)
-        for side, some in {"plain": ran, "ray": [t for t in ran if t["stops"]][:few]}.items():
-            given, told = Path(folder, "trials.json"), Path(folder, "arithmetic")
-            given.write_text(json.dumps(some))
-            sides[side] = measure([*here, side, str(given), str(told)])
-            sides[side] |= json.loads(told.read_text())
+        few = [trial for trial in ran if trial["stops"]][: given.ray_trials]
+        for side, some in {"plain": ran, "ray": few}.items():
+            sides[side] = again(side, {**vars(given), "trials": some}, Path(folder))
             if side == "ray":
                 project(sides[side], len(some), len(ran))
             # One trial at a time has all processors.
             show(side, sides[side], len(ran), 1 if side == "plain" else CORES)
-    print(f"ray: projected by trial from {few} of {len(ran)}")
+    print(f"ray: projected by trial from {len(few)} of {len(ran)}")
     after = sides["ours"]["arithmetic"] / training / CORES
     print(f"ours from the first trial's begin to the last one's end: efficiency {after:.2f}")
     for side in ("plain", "ray"):
         for name in ("wall", "cpu"):
             print(f"{side} / ours, {name}: {sides[side][name] / sides['ours'][name]:.1f}")
+
+
+def again(side: str, job: dict[str, Any], folder: Path) -> dict[str, float]:
+    """The trials of ``job`` in a process that does them that way."""
+    given, told = folder / "job.json", folder / "arithmetic.json"
+    given.write_text(json.dumps(job))
+    here = [sys.executable, "-m", "tests.benchmarks.study_cost"]
+    cost = measure([*here, side, str(given), str(told)])
+    arithmetic: dict[str, float] = json.loads(told.read_text())
+    return cost | arithmetic
 
 
 def project(cost: dict[str, float], ran: int, trials: int) -> None:
