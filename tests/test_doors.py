@@ -31,7 +31,7 @@ DOORS = {
     "peft": ["trainables/methods/*", "trainables/adapter.py"],
     "spacy": ["trainables/data/observations.py"],
     "negspacy": ["trainables/data/observations.py"],
-    "deepspeed": ["trainables/engine.py"],
+    "deepspeed": ["trainables/zero.py"],
     "ray": [
         f"study/{room}.py"
         for room in ("cluster", "tune", "worker", "hosts", "gang", "gangs", "nodes")

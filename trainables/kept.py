@@ -92,7 +92,7 @@ def _make(
 ) -> NDArray[Any]:
     """Make the file, unless another process does. OSError: this place is not good for it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(file.with_name(f".{file.stem}.lock")):
+    with only_one(file.with_name(f".{file.stem}.lock")):
         mapped = _map(file, shape, dtype)
         if mapped is None:
             for left_by_killed in file.parent.glob(f".{file.stem}-*"):
@@ -116,7 +116,7 @@ def _make(
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
     """Wait until no other process is here. A process that is killed leaves by itself."""
     with lock.open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

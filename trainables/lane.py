@@ -105,7 +105,8 @@ class Lane:
             config,
             deepspeed=deepspeed,
             precision=self.precision,
-            features=self.features,
+            # They are computed with the base where it is, from images on the device.
+            features=self.features if self.workload.resident else None,
             micro_batch=micro_batch,
             checkpointing=checkpointing,
         )

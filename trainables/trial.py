@@ -7,19 +7,15 @@ nothing had happened.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from trainables import engine, ranks, recipe
+from trainables import engine, ranks, recipe, saved
 from trainables.checkpointing import checkpoint_layers
 from trainables.errors import BadInput
 from trainables.features import Features
@@ -29,9 +25,9 @@ from trainables.order import Order
 from trainables.recipe import Recipe
 from trainables.seeds import number, seeded
 from trainables.workload import Workload
+from trainables.zero_settings import divides
 
 EVALUATION_BATCH = 128
-WEIGHTS, REPORT, ENGINE = "trained.safetensors", "report.json", "engine.txt"
 
 
 class Diverged(RuntimeError):
@@ -127,6 +123,8 @@ class Trial:
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
         if checkpointing:
             checkpoint_layers(network)
+        if not workload.resident and not (divides(deepspeed) and self.applied.parameters):
+            network.to(workload.device)
         self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
         """How many of the model's first stages it leaves as they are."""
         self.features_done = features.usable(self.frozen_stages) if features else 0
@@ -249,47 +247,22 @@ class Trial:
             return self.workload.batch(split, indices)
         return self.features.batch(split, indices, self.features_done)
 
-    def save(self, folder: Path, report: Mapping[str, Any] | None = None) -> None:
-        """Write what is trained and the optimizer's state into ``folder``; whole or not at all.
+    def save(self, folder: Path, report: Mapping[str, Any] | None = None) -> bool:
+        """Write what is trained and the optimizer's state into ``folder``; see ``saved.write``.
 
-        ``folder`` is the trial's alone: what was saved in it before is removed, but for a save at
-        this very point, which stays as it is. ``report`` is what is said of this point; a restored
-        trial has it as ``report`` again, for whoever did not hear it.
+        ``report`` is what is said of this point; a restored trial has it as ``report`` again, for
+        whoever did not hear it.
         """
-        running = self._running()
-        name = f"{self.examples_seen:012d}"
-        if ranks.of_first((folder / name).is_dir()):
-            return
-        partial = folder / f"partial-{name}-{ranks.of_first(os.getpid())}"
-        if self.ranks.first:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        ranks.wait()
-        trained = running.trained()
-        running.save(partial)
-        ranks.wait()
-        if self.ranks.first:
-            save_file(trained, partial / WEIGHTS)
-            (partial / REPORT).write_text(json.dumps(report or {}), encoding="utf-8")
-            (partial / ENGINE).write_text(self._engine, encoding="utf-8")
-            partial.rename(folder / name)
-            for older in folder.iterdir():
-                if older.name != name:
-                    shutil.rmtree(older)
-        ranks.wait()
+        return saved.write(folder, self.examples_seen, self._running(), self._engine, report or {})
 
     def restore(self, folder: Path) -> bool:
         """Go on from the last whole ``save`` in ``folder``; False if there is none, or one of an
         engine that keeps its state otherwise: then the trial begins anew, with the same losses."""
         running = self._running()
-        saved = sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
-        if not saved or not (saved[-1] / ENGINE).is_file():
+        last = saved.last(folder, self._engine)
+        if last is None:
             return False
-        if (saved[-1] / ENGINE).read_text(encoding="utf-8") != self._engine:
-            return False
-        running.restore(saved[-1], load_file(saved[-1] / WEIGHTS))
-        self.examples_seen = int(saved[-1].name)
-        self.report = json.loads((saved[-1] / REPORT).read_text(encoding="utf-8"))
+        self.examples_seen, self.report = saved.read(last, running)
         return True
 
     @property

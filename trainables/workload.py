@@ -44,6 +44,9 @@ class WorkloadConfig:
     """Of the search for an answer; None: as the model has it."""
     precision: str = "fp32"
     """That trials compute in, ``fp32`` or ``bf16``; it decides how a family holds its weights."""
+    resident: bool = True
+    """The base is on the device. Else it is in host memory: each trial brings it there, or, under
+    ZeRO-3, a part of it, so that it may be larger than the device."""
 
     def check(self) -> None:
         """Look at names and folders, without loading anything.
@@ -72,6 +75,22 @@ class WorkloadConfig:
         if self.split == "by_image":
             found = [splits.by_image(dataset) for dataset in found]
         return splits.joined(found)
+
+    def load_model(self) -> tuple[Model, torch.device]:
+        """The model, and the device that there is, which it is on if it is to be resident.
+
+        Raises:
+            BadInput: its folder is not as the family's are.
+        """
+        import torch
+
+        family, path = family_of(self.model)
+        module = registry.find("model family", *registry.FAMILIES, family)
+        model: Model = module.load(path, self.image_size, self.precision)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.resident:
+            model.network.to(device)
+        return model, device
 
     def _read(self, name: str) -> Dataset:
         root = hub.folder(self.data_root, "dataset") if self.data_root else None
@@ -162,14 +181,8 @@ class Workload:
         Raises:
             BadInput: something named in ``config`` is not there or not readable.
         """
-        import torch
-
         dataset = dataset or config.dataset()
-        family, path = family_of(config.model)
-        module = registry.find("model family", *registry.FAMILIES, family)
-        model: Model = module.load(path, config.image_size, config.precision)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model.network.to(device)
+        model, device = config.load_model()
         loaded = cls.of(model, dataset, device, progress)
         return replace(loaded, beams=config.beams or model.beams)
 
@@ -208,6 +221,11 @@ class Workload:
             device=device,
             answer_tokens=answer_tokens,
         )
+
+    @property
+    def resident(self) -> bool:
+        """The base is on the device; see ``WorkloadConfig``."""
+        return all(p.device.type == self.device.type for p in self.model.network.parameters())
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """The questions of ``split`` at ``indices`` as one batch."""

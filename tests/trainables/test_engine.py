@@ -24,6 +24,7 @@ from trainables.errors import BadInput
 from trainables.models.contract import slot
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
+from trainables.zero import check_configuration
 
 STEPS, STOP = 10, 6
 STAGES = ["0", "1", "2", "3"]
@@ -185,7 +186,7 @@ def test_what_another_engine_saved_is_left_alone(workload: Workload, tmp_path: P
 
 def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
     content = json.dumps({"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5})
-    engine.check_configuration(content)
+    check_configuration(content)
     started = trial(workload, "layernorm", content).engine
     assert started is not None
     assert started.settings == {**json.loads(content), "train_micro_batch_size_per_gpu": 1}
@@ -203,7 +204,7 @@ def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
 )
 def test_a_configuration_that_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        engine.check_configuration(json.dumps(given))
+        check_configuration(json.dumps(given))
 
 
 def test_what_is_trained_is_a_copy(workload: Workload) -> None:

@@ -17,7 +17,8 @@ from tests.trainables import one_rank
 from tests.trainables.conftest import SMALL, made_up
 from trainables import ranks
 from trainables.errors import BadInput
-from trainables.trial import WEIGHTS, Trial
+from trainables.saved import WEIGHTS
+from trainables.trial import Trial
 from trainables.workload import Workload
 
 ROOT = Path(__file__).parents[2]

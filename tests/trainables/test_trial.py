@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,20 @@ def test_what_trains_nothing_can_be_looked_at(workload: Workload, tmp_path: Path
     ):
         with pytest.raises(BadInput, match="recipe frozen trains nothing"):
             impossible()
+
+
+@pytest.mark.deepspeed
+def test_a_base_that_is_not_on_the_device_is_brought_there_for_each_trial(
+    workload: Workload,
+) -> None:
+    assert workload.resident
+    elsewhere = replace(workload, device=torch.device("meta"))
+    assert not elsewhere.resident
+    brought = Trial(elsewhere, config(workload, "frozen")).losses.network
+    assert {p.device.type for p in [*brought.parameters(), *brought.buffers()]} == {"meta"}
+    assert {p.device.type for p in workload.model.network.parameters()} == {"cpu"}
+    divided = Trial(elsewhere, config(workload, "lora"), deepspeed="3").losses.network
+    assert {p.device.type for p in divided.parameters()} == {"cpu"}, "by DeepSpeed, bit by bit"
 
 
 # --- Saving ---------------------------------------------------------------------------------------

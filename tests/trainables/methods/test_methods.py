@@ -22,7 +22,8 @@ from trainables.fork import fork
 from trainables.methods import select
 from trainables.models.contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
-from trainables.trial import WEIGHTS, Trial, TrialConfig
+from trainables.saved import WEIGHTS
+from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
 METHODS = registry.names(*registry.METHODS)

@@ -1,0 +1,184 @@
+"""Training steps by DeepSpeed: its only door, and what it takes to have it beside other trials.
+
+It changes a process for good in some places, and keeps what it should let go of; all of that is
+here, so that trials of other engines notice nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import json
+import os
+import shutil
+import sys
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables import ranks
+from trainables.engine import Losses, adamw, questions, set_lr
+from trainables.errors import BadInput
+from trainables.models.contract import Batch
+from trainables.recipe import Applied
+from trainables.zero_settings import OURS
+
+
+class DeepSpeed:
+    """DeepSpeed with a ZeRO stage, in a process group of one where no launcher set another up."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        losses: Losses,
+        applied: Applied,
+        weight_decay: float,
+    ) -> None:
+        deepspeed = _deepspeed()
+        self.parameters, self.settings = applied.parameters, settings
+        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
+        self.together = self.stage == 3 and ranks.here().count > 1
+        self.gathered = deepspeed.zero.GatheredParameters
+        optimizer = adamw(applied, weight_decay)  # once weights are divided, all are vectors
+        usual = nn.functional.linear
+        if self.stage == 3:
+            # It brings one weight after the other to the device, and leaves of each a part;
+            # ``initialize`` alone would bring all of them first.
+            found = deepspeed.zero.Init(module=losses, config_dict_or_path=dict(settings))
+            _bring_buffers(losses, found.local_device)
+        self.engine, *_ = deepspeed.initialize(
+            model=losses,
+            optimizer=optimizer,
+            config=dict(settings),
+        )
+        self.borrowed = 0
+        """Weights that layers read which belong to others; see ``_retrace``."""
+        # ZeRO-3 replaces it for the whole process and for good; other trials must not notice.
+        self.linear, nn.functional.linear = nn.functional.linear, usual
+        weakref.finalize(self, _release, self.engine).atexit = False
+
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        mean = torch.zeros((), device=pieces[0].image_B.device)
+        for piece in pieces:
+            self.engine.set_gradient_accumulation_boundary(piece is pieces[-1])
+            usual, nn.functional.linear = nn.functional.linear, self.linear
+            try:
+                # DeepSpeed takes the mean of the ranks' gradients.
+                loss: Tensor = self.engine(piece).sum() / questions(pieces)
+            finally:
+                nn.functional.linear = usual
+            if self.stage == 3:
+                self._retrace()
+            self.engine.backward(loss)
+            mean += loss.detach()
+        set_lr(self.engine.optimizer, lr)
+        self.engine.step()
+        return ranks.total(mean) / ranks.here().count
+
+    def _retrace(self) -> None:
+        """Let ZeRO-3 note anew in which order layers run, if what they fetch has changed.
+
+        A layer that looks at another's weight, as LoRA's do to learn its type, is put down for it
+        when it first finds it released: in any pass, the second after a restore, say. The order
+        that was noted before lacks it, and DeepSpeed would stop with a tracing error.
+        """
+        modules = self.engine.module.modules()
+        borrowed = sum(len(getattr(module, "_external_params", ())) for module in modules)
+        if borrowed != self.borrowed:
+            self.borrowed = borrowed
+            coordinator = self.engine.optimizer.parameter_offload.get_param_coordinator()
+            if not coordinator.is_invalid_trace():
+                coordinator._invalidate_trace()
+
+    def trained(self) -> dict[str, Tensor]:
+        with self.gathered(list(self.parameters.values())):
+            return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(
+            folder, tag="engine", save_latest=False, exclude_frozen_parameters=True
+        )
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        if not (folder / "engine").is_dir():
+            raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")
+        self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
+
+
+def _bring_buffers(network: nn.Module, device: torch.device) -> None:
+    """What is no parameter, and so not divided, goes to the device whole."""
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+
+
+def check_configuration(content: str) -> None:
+    """See that a user's configuration, as JSON, is one of DeepSpeed's, by its own schema.
+
+    Raises:
+        BadInput: it is not, or it sets what the study decides.
+    """
+    given = json.loads(content)
+    for name in OURS:
+        if name in given:
+            raise BadInput(f"it must not have {name!r}, which the study decides: leave it away")
+    _imported()
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    try:
+        DeepSpeedConfig({**given, "train_micro_batch_size_per_gpu": 1})
+    except Exception as error:  # of several types, pydantic's among them
+        said = " ".join(str(error).split())
+        raise BadInput(f"DeepSpeed does not take it: {said[:300]}") from None
+
+
+def _release(engine: Any) -> None:
+    """Cut what holds an engine from outside, or each trial would leave its parameters in memory.
+
+    There are hooks in autograd's graph; ZeRO-3 keeps a list of modules besides, and caches a method
+    with its arguments.
+    """
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    engine.destroy()
+    if engine.module in parameter_offload.FWD_MODULE_STACK:
+        parameter_offload.FWD_MODULE_STACK.remove(engine.module)
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    method = coordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(method).nonlocals["func"].cache_clear()
+
+
+def _imported() -> Any:
+    """DeepSpeed, for the devices that there are."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even in a group of one
+    if shutil.which("ninja") is None:  # called by name; a dependency, so beside the interpreter
+        os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
+    import deepspeed
+
+    # A kernel for processes that share memory: gloo does without, and it would be compiled first.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # torch 2.13 renamed collectives that DeepSpeed 0.19 still calls by their old names.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    return deepspeed
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, ready to be used in this process."""
+    deepspeed = _imported()
+    from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
+
+    if not torch.distributed.is_initialized():
+        cuda = torch.cuda.is_available()
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1
+        )
+        atexit.register(torch.distributed.destroy_process_group)
+    deepspeed.init_distributed(auto_mpi_discovery=False)
+    return deepspeed
