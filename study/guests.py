@@ -192,6 +192,8 @@ class Guests:
 
     def _arrived(self, guest: Guest, arrival: Arrival) -> None:
         """A trial has trained to its next rung, or failed to."""
+        from trainables import ranks
+
         if arrival.error is not None:
             raise arrival.error
         assert guest.trial is not None
@@ -206,9 +208,10 @@ class Guests:
         }
         with self._timed(guest):
             shelf, trial_id = self.config.shelf, guest.spec.id
-            guest.trial.save(checkpoints.path(shelf.folder, trial_id), guest.report)
+            answers = guest.trial.save(checkpoints.path(shelf.folder, trial_id), guest.report)
+            put = ranks.gathered(shelf.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
-                shelf.keep_checkpoint(trial_id)
+                shelf.keep_checkpoint(trial_id, [key for keys in put for key in keys])
         self._reached(guest, guest.report)
 
     def _reached(self, guest: Guest, report: Mapping[str, Any]) -> None:

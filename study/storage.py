@@ -9,7 +9,6 @@ leaves a study that can be resumed, on any machine.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import threading
@@ -58,31 +57,53 @@ class Shelf:
         """The folder of a trial's checkpoints, with the last one in it if there is any."""
         folder = checkpoint(self.folder, trial_id)
         if self.url is not None:
-            store = Store(self.url).below(f"checkpoints/{trial_id}")
-            whole = json.loads(store.read(WHOLE) or b"null")
-            if whole is not None and not (folder / whole["name"]).is_dir():
-                partial = folder / f"partial-{whole['name']}-{os.getpid()}"
-                for file in whole["files"]:
-                    store.get(f"{whole['name']}/{file}", partial / file)
-                partial.rename(folder / whole["name"])
+            from trainables.kept import only_one
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with only_one(self.folder / f".{trial_id}.lock"):  # ranks that share this machine
+                self._fetch(trial_id, folder)
         return folder
 
-    def keep_checkpoint(self, trial_id: str) -> None:
-        """See that a trial's last checkpoint outlives this node; call it before telling of it."""
+    def _fetch(self, trial_id: str, folder: Path) -> None:
+        """Make ``folder`` what the store has. What is here besides was never told of, and may be
+        the part of one machine only."""
+        store = Store(self.url or "").below(f"checkpoints/{trial_id}")
+        whole = json.loads(store.read(WHOLE) or b"null") or {"name": "", "files": []}
+        there = folder / whole["name"]
+        if not whole["files"] or not all((there / file).is_file() for file in whole["files"]):
+            shutil.rmtree(folder, ignore_errors=True)
+            partial = folder / f"partial-{whole['name']}"
+            for file in whole["files"]:
+                store.get(f"{whole['name']}/{file}", partial / file)
+            if partial.is_dir():
+                partial.rename(there)
+
+    def put_checkpoint(self, trial_id: str) -> list[str]:
+        """Put what this machine has of a trial's last checkpoint into the store; its keys."""
         if self.url is None:
-            return
+            return []
         folder = checkpoint(self.folder, trial_id)
         last = max(path for path in folder.glob("[0-9]*") if path.is_dir())
-        files = sorted(str(f.relative_to(last)) for f in last.rglob("*") if f.is_file())
+        files = sorted(str(f.relative_to(folder)) for f in last.rglob("*") if f.is_file())
         store = Store(self.url).below(f"checkpoints/{trial_id}")
         for file in files:
-            store.put(last / file, f"{last.name}/{file}")
-        store.write(WHOLE, json.dumps({"name": last.name, "files": files}).encode())
-        for key in store.listing():
-            if key != WHOLE and not key.startswith(f"{last.name}/"):
-                store.drop(key)
+            store.put(folder / file, file)
         # Whoever goes on from it fetches it; until then it would only fill this node's disk.
         shutil.rmtree(folder)
+        return files
+
+    def keep_checkpoint(self, trial_id: str, keys: Collection[str]) -> None:
+        """See that a trial's last checkpoint outlives its nodes, of which all have put their parts;
+        call it before telling of it."""
+        if self.url is None:
+            return
+        store = Store(self.url).below(f"checkpoints/{trial_id}")
+        (name,) = {key.split("/")[0] for key in keys}
+        files = sorted(key.removeprefix(f"{name}/") for key in keys)
+        store.write(WHOLE, json.dumps({"name": name, "files": files}).encode())
+        for key in store.listing():
+            if key != WHOLE and not key.startswith(f"{name}/"):
+                store.drop(key)
 
     def keep(self, relative: Path) -> None:
         """See that a file of the study's folder outlives this node."""

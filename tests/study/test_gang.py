@@ -11,67 +11,33 @@ from typing import Any
 import pytest
 import ray
 
-from study.cluster import connect, devices
+from study.cluster import connect, nodes
+from study.devices import divide
 from study.gangs import Gangs
-from study.guests import Guests, HostConfig
+from study.guests import HostConfig
 from study.placement import Placement, as_told
-from study.records import Kind, Outcome, TrialSpec
-from study.storage import Shelf
-from tests.trainables import made_llava
-from tests.trainables.data.small import jsonl
-from trainables.workload import WorkloadConfig
+from study.records import Outcome, TrialSpec
+from tests.study import small
+from tests.study.small import BATCH, alone, losses, spec
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
-STOPS = (8, 16, 24)
-TWO = as_told(devices=2, deepspeed="2", batch_size=4, sharing=1, reason="")
+TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
-    folder = tmp_path_factory.mktemp("gang")
-    (folder / "data").mkdir()
-    jsonl.write(folder / "data")
-    return HostConfig(
-        workload=WorkloadConfig(
-            model=str(made_llava.write(folder / "model", initializer_range=0.2)),
-            data="jsonl",
-            data_root=str(folder / "data"),
-            split="by_image",
-        ),
-        others={},
-        shelf=Shelf(shared=folder / "study"),
-        precision="fp32",
-        label_smoothing=0.0,
-        questions_per_image=1,
-        places=1,
-    )
+    return small.config(tmp_path_factory.mktemp("gang"))
 
 
 @pytest.fixture(scope="module")
 def gangs(config: HostConfig) -> Iterator[Gangs]:
     """Two processors, and a gang on both."""
     connect(None)
-    found = Gangs(config, devices(1, shared=False, per_trial=2))
+    found = Gangs(config, divide(nodes(), 1, shared=False, per_trial=2))
     found.start(2)
     yield found
     found.give_back(all_idle=True)
     ray.shutdown()
-
-
-def spec(method: str = "lora", *, lr: float = 1e-2, seed: int = 0, batch_size: int = 4) -> Any:
-    return TrialSpec(
-        kind=Kind.SEARCH,
-        arm=method,
-        parameters={},
-        recipe={s: {"method": method, "everywhere": True} for s in ("vision", "decoder")}
-        | {"connector": {"method": "frozen"}},
-        lr=lr,
-        seed=seed,
-        max_examples=STOPS[-1],
-        batch_size=batch_size,
-        stops=STOPS,
-        base="made up",
-    )
 
 
 def ask(gangs: Gangs, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
@@ -93,27 +59,6 @@ def play(gangs: Gangs, trial: TrialSpec, placement: Placement = TWO) -> list[dic
     assert gang is not None
     gangs.left(gang)
     return reports
-
-
-def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
-    """Its reports without Ray, on one device."""
-    from concurrent.futures import Future
-
-    one = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
-    guests = Guests(replace(config, shelf=Shelf(shared=config.shelf.shared / "alone")))
-    heard, reports = 0, []
-    while not (reports and reports[-1]["done"]):
-        reply = Future[dict[str, Any]]()
-        guests.take(trial, one, heard, False, reply)
-        while not reply.done():
-            guests.step()
-        reports.append(reply.result())
-        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
-    return reports
-
-
-def losses(reports: list[dict[str, Any]]) -> list[float]:
-    return [report["rung"]["validation_loss"] for report in reports if "rung" in report]
 
 
 @pytest.mark.parametrize("stage", ["off", "2", "3"])

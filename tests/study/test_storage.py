@@ -78,7 +78,7 @@ def test_a_checkpoint_goes_to_another_machine(
     assert list(shelf.fetch_checkpoint("t").glob("*")) == []
     for name in ("000000000064", "000000000128"):
         save(shelf.fetch_checkpoint("t"), name, name)
-        shelf.keep_checkpoint("t")
+        shelf.keep_checkpoint("t", shelf.put_checkpoint("t"))
         assert not (shelf.folder / "checkpoints" / "t").exists(), "it would fill the disk"
     another_machine(monkeypatch, tmp_path / "other")
     (found,) = shelf.fetch_checkpoint("t").iterdir()
@@ -92,7 +92,7 @@ def test_half_a_checkpoint_is_none(url: str) -> None:
     """Killed while it was written: the one before counts."""
     shelf = Shelf(shared=Path("/nowhere"), url=f"{url}/study")
     save(shelf.fetch_checkpoint("t"), "000000000064", "old")
-    shelf.keep_checkpoint("t")
+    shelf.keep_checkpoint("t", shelf.put_checkpoint("t"))
     Store(url).write("study/checkpoints/t/000000000128/weights", b"half")
     (found,) = shelf.fetch_checkpoint("t").iterdir()
     assert found.name == "000000000064"
@@ -101,7 +101,7 @@ def test_half_a_checkpoint_is_none(url: str) -> None:
 def test_a_shared_folder_needs_nothing(tmp_path: Path) -> None:
     shelf = Shelf(shared=tmp_path / "study")
     save(shelf.fetch_checkpoint("t"), "000000000064", "x")
-    shelf.keep_checkpoint("t")
+    shelf.keep_checkpoint("t", shelf.put_checkpoint("t"))
     shelf.keep(Path("answers/x.parquet"))
     assert (tmp_path / "study/checkpoints/t/000000000064/weights").exists()
     assert shelf.folder == tmp_path / "study"
@@ -131,9 +131,9 @@ def test_a_study_goes_on_elsewhere(
         assert (mirror.folder / "pages" / "report.html").read_text() == "<p>"
         assert not (mirror.folder / "answers").exists()
         save(mirror.shelf.fetch_checkpoint("c"), "000000000064", "confirmed")
-        mirror.shelf.keep_checkpoint("c")
+        mirror.shelf.keep_checkpoint("c", mirror.shelf.put_checkpoint("c"))
         save(mirror.shelf.fetch_checkpoint("s"), "000000000064", "its driver was killed")
-        mirror.shelf.keep_checkpoint("s")
+        mirror.shelf.keep_checkpoint("s", mirror.shelf.put_checkpoint("s"))
         mirror.fetch({"c"})
         assert (mirror.folder / "answers" / "a").read_text() == "yes"
         assert [f.name for f in (mirror.folder / "checkpoints").iterdir()] == ["c"]

@@ -1,0 +1,77 @@
+"""Small trials that are really trained: of a random LLaVA, on a few questions, within a second."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from study.guests import Guests, HostConfig
+from study.placement import as_told
+from study.records import Kind, TrialSpec
+from study.storage import Shelf
+from tests.trainables import made_llava
+from tests.trainables.data.small import jsonl
+from trainables.workload import WorkloadConfig
+
+STOPS = (8, 16, 24)
+BATCH = 4
+
+
+def config(folder: Path) -> HostConfig:
+    """Of hosts; model, data and the study are in ``folder``."""
+    (folder / "data").mkdir()
+    jsonl.write(folder / "data")
+    return HostConfig(
+        workload=WorkloadConfig(
+            model=str(made_llava.write(folder / "model", initializer_range=0.2)),
+            data="jsonl",
+            data_root=str(folder / "data"),
+            split="by_image",
+        ),
+        others={},
+        shelf=Shelf(shared=folder / "study"),
+        precision="fp32",
+        label_smoothing=0.0,
+        questions_per_image=1,
+        places=1,
+    )
+
+
+def spec(
+    method: str = "lora", *, lr: float = 1e-2, seed: int = 0, batch_size: int = BATCH
+) -> TrialSpec:
+    return TrialSpec(
+        kind=Kind.SEARCH,
+        arm=method,
+        parameters={},
+        recipe={s: {"method": method, "everywhere": True} for s in ("vision", "decoder")}
+        | {"connector": {"method": "frozen"}},
+        lr=lr,
+        seed=seed,
+        max_examples=STOPS[-1],
+        batch_size=batch_size,
+        stops=STOPS,
+        base="made up",
+    )
+
+
+def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
+    """A trial's reports without Ray, on one device."""
+    one = as_told(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
+    guests = Guests(replace(config, shelf=Shelf(shared=config.shelf.shared / "alone")))
+    heard, reports = 0, []
+    while not (reports and reports[-1]["done"]):
+        reply = Future[dict[str, Any]]()
+        guests.take(trial, one, heard, False, reply)
+        while not reply.done():
+            guests.step()
+        reports.append(reply.result())
+        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+    return reports
+
+
+def losses(reports: list[dict[str, Any]]) -> list[float]:
+    """At its rungs."""
+    return [report["rung"]["validation_loss"] for report in reports if "rung" in report]
