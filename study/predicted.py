@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,18 @@ from rich.table import Table
 
 from search_spaces.declare import Arm, Space
 from study import spaces
-from study.placement import GIB, Devices, Infeasible, Placement, as_told, place
+from study.fitting import place
+from study.placement import GIB, Devices, Infeasible, Placement, as_told
 from study.placements import Placements
 
 if TYPE_CHECKING:
     from trainables.footprint import BatchShape, Footprint
     from trainables.models.contract import Skeleton
+    from trainables.probe import Probed
+    from trainables.recipe import Recipe
+
+Probe = Callable[["Recipe", "BatchShape"], "Probed | None"]
+"""Takes three real steps of a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +34,30 @@ class Predicted:
     """Of a whole batch on one device."""
     placement: Placement | Infeasible | None
     """None if nothing is known of devices."""
+    probed: Probed | None = None
+    """What three real steps took, if they were taken."""
+    correction: float = 1.0
+    """What they took to what was predicted of them."""
+
+    @property
+    def corrected(self) -> int:
+        """Peak bytes of a whole batch on one device."""
+        return int(self.footprint.peak * self.correction)
 
     def plain(self) -> dict[str, Any]:
         """As JSON-ready values, sizes in GiB."""
         found: dict[str, Any] = {"memory": self.footprint.gib()}
+        if self.probed is not None:
+            found["probe"] = {
+                "micro_batch": self.probed.micro_batch,
+                "pieces": self.probed.pieces,
+                "peak_gib": self.probed.peak / GIB,
+                "correction": self.correction,
+                "corrected_gib": self.corrected / GIB,
+            }
         if self.placement is not None:
             values = asdict(self.placement)
-            for size in {"peak", "least"} & set(values):
+            for size in {"peak", "host", "least"} & set(values):
                 values[f"{size}_gib"] = values.pop(size) / GIB
             feasible = isinstance(self.placement, Placement)
             found["placement"] = {"feasible": feasible, **values}
@@ -42,18 +65,29 @@ class Predicted:
 
 
 def arms(
-    space: Space, model: Skeleton, batch: BatchShape, *, precision: str, devices: Devices | None
+    space: Space,
+    model: Skeleton,
+    batch: BatchShape,
+    *,
+    precision: str,
+    devices: Devices | None,
+    probe: Probe | None = None,
 ) -> dict[str, Predicted]:
-    """Each arm at the middle of its ranges. It takes seconds an arm; who watches sees a bar."""
+    """Each arm at the middle of its ranges, corrected if there is a ``probe``. It takes seconds an
+    arm; who watches sees a bar."""
     console = Console(stderr=True)
     quiet = not console.is_terminal
     items = space.arms.items()
     found = {}
     for name, arm in track(items, "memory", console=console, transient=True, disable=quiet):
         predict = Predictor(arm, model, batch, precision)
+        probed = probe(spaces.typical(arm, model.slots), batch) if probe else None
+        correction = predict.correction(probed)
         found[name] = Predicted(
             footprint=predict(batch.questions, 1),
-            placement=place(predict, batch.questions, devices) if devices else None,
+            placement=place(predict, batch.questions, devices, correction) if devices else None,
+            probed=probed,
+            correction=correction,
         )
     return found
 
@@ -66,13 +100,15 @@ def placements(
     precision: str,
     devices: Devices,
     sharing: int,
+    probed: Mapping[str, Probed | None],
 ) -> tuple[Placements, dict[str, Infeasible]]:
     """Where the trials of each arm run, at most ``sharing`` on a device; and the arms that run
-    nowhere."""
+    nowhere. ``probed``: what three steps took, of arms of which it is known."""
     predictors = {name: Predictor(arm, model, batch, precision) for name, arm in space.arms.items()}
+    measured = {name: found.correction(probed.get(name)) for name, found in predictors.items()}
 
     def placed(arm: str, correction: float) -> Placement | Infeasible:
-        found = place(predictors[arm], batch.questions, devices, correction)
+        found = place(predictors[arm], batch.questions, devices, measured[arm] * correction)
         if isinstance(found, Infeasible) or found.devices > 1:
             return found
         if found.sharing <= sharing:
@@ -110,15 +146,21 @@ class Predictor:
             self._found[key] = self._predict(*key)
         return self._found[key]
 
+    def correction(self, probed: Probed | None) -> float:
+        """What a probe took, to what is predicted of the same; 1 if there was none."""
+        if probed is None:
+            return 1.0
+        return probed.peak / self(probed.micro_batch, probed.pieces).peak
+
     def _predict(self, questions: int, pieces: int, twice: bool) -> Footprint:
         from trainables import footprint, recipe
         from trainables.checkpointing import checkpoint_layers
         from trainables.fork import fork
-        from trainables.recipe import Recipe
 
-        plain, _ = spaces.draw(self.arm, self.model.slots, spaces.middle)
         network = fork(self.model.network)
-        applied = recipe.apply(Recipe.of(plain), self.model, network, seed=0)
+        applied = recipe.apply(
+            spaces.typical(self.arm, self.model.slots), self.model, network, seed=0
+        )
         if twice:
             checkpoint_layers(network)
         images = min(self.batch.images, questions)
@@ -146,6 +188,28 @@ def memory_table(arms: Mapping[str, Predicted]) -> Table:
         sizes += [found.activations.get(slot, 0) for slot in slots]
         sizes += [sum(found.features.values()), found.batch + found.workspace]
         table.add_row(arm, *(f"{size / GIB:.2f}" for size in sizes))
+    return table
+
+
+def probe_table(arms: Mapping[str, Predicted]) -> Table:
+    """An arm a row: what was predicted and what three steps took, and what a whole batch takes."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for column in ("at once", "predicted", "probed", "correction", "corrected"):
+        table.add_column(column, justify="right")
+    for arm, found in arms.items():
+        probed = found.probed
+        if probed is None:
+            table.add_row(arm, "1", "", "[red]did not fit[/]", "", "")
+            continue
+        sizes = (probed.peak / found.correction, probed.peak)
+        table.add_row(
+            arm,
+            str(probed.micro_batch),
+            *(f"{size / GIB:.3f}" for size in sizes),
+            f"{found.correction:.3f}",
+            f"{found.corrected / GIB:.3f}",
+        )
     return table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
 from trainables import registry
 from trainables.errors import BadInput
-from trainables.recipe import Tuning
+from trainables.recipe import Recipe, Tuning
 
 if TYPE_CHECKING:
     import optuna
@@ -109,6 +109,12 @@ def middle(parameter: str, values: Range) -> Any:
     if isinstance(values, LogUniform):
         return math.sqrt(values.low * values.high)
     return (values.low + values.high) / 2
+
+
+def typical(arm: Arm, slots: Collection[str]) -> Recipe:
+    """An arm's recipe at the middle of its ranges."""
+    plain, _ = draw(arm, slots, middle)
+    return Recipe.of(plain)
 
 
 def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:

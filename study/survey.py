@@ -11,9 +11,13 @@ from search_spaces.declare import Budget, Space
 from study import spaces
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from trainables.models.contract import Structure
+    from trainables.probe import Probed
     from trainables.recipe import Applied, Counted
     from trainables.workload import Workload
+    from trainables.zero_settings import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,10 @@ class Survey:
     """Type of the device."""
     arms: Mapping[str, Counted]
     """Arm -> its recipe at typical values, put into the model."""
+    sizes: Mapping[str, Sizes]
+    """Arm -> what DeepSpeed's configuration follows from."""
+    probed: Mapping[str, Probed | None]
+    """Arm -> what three steps take, on a CUDA device; None if not one question fits."""
     seconds_an_example: float
     """Of training, on one device or processor; a mean of arms."""
 
@@ -48,15 +56,18 @@ def arms(space: Space, model: Structure) -> dict[str, Applied]:
     Raises:
         BadInput: an arm names a slot that the model lacks, or finds nothing to train.
     """
+    return {name: applied for name, (applied, _) in _tuned(space, model).items()}
+
+
+def _tuned(space: Space, model: Structure) -> dict[str, tuple[Applied, Module]]:
+    """The same, each with its fork."""
     from trainables import recipe
     from trainables.fork import fork
-    from trainables.recipe import Recipe
 
     found = {}
     for name, arm in space.arms.items():
-        plain, _ = spaces.draw(arm, model.slots, spaces.middle)
-        network = fork(model.network)
-        found[name] = recipe.apply(Recipe.of(plain), model, network, seed=0)
+        network, typical = fork(model.network), spaces.typical(arm, model.slots)
+        found[name] = recipe.apply(typical, model, network, seed=0), network
     return found
 
 
@@ -69,12 +80,17 @@ def survey(
         BadInput: see ``arms``.
     """
     from trainables.recipe import Counted
+    from trainables.zero_settings import Sizes
 
-    model, found = workload.model, arms(space, workload.model)
+    model, found = workload.model, _tuned(space, workload.model)
     counted = {
         arm: Counted(counts=applied.counts, total_parameters=applied.total_parameters)
-        for arm, applied in found.items()
+        for arm, (applied, _) in found.items()
     }
+    sizes = {
+        arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
+    }
+    probed = _probed(workload, space, budget, precision) if workload.device.type == "cuda" else {}
     return Survey(
         model=model.name,
         digest=model.digest,
@@ -87,8 +103,39 @@ def survey(
         beams=workload.beams,
         device=workload.device.type,
         arms=counted,
-        seconds_an_example=_pace(workload, space, budget, counted, precision, questions_per_image),
+        sizes=sizes,
+        probed=probed,
+        seconds_an_example=_of_probes(probed, budget)
+        or _pace(workload, space, budget, counted, precision, questions_per_image),
     )
+
+
+def _probed(
+    workload: Workload, space: Space, budget: Budget, precision: str
+) -> dict[str, Probed | None]:
+    """Three steps of each arm, of a batch as large as any will be."""
+    from trainables.footprint import BatchShape
+    from trainables.probe import probe
+
+    shape = BatchShape(
+        questions=budget.batch_size,
+        images=budget.batch_size,
+        question_tokens=question_tokens(workload),
+        answer_tokens=workload.answer_tokens,
+    )
+    model, device = workload.model, workload.device
+    return {
+        name: probe(
+            model, spaces.typical(arm, model.slots), shape, precision=precision, device=device
+        )
+        for name, arm in space.arms.items()
+    }
+
+
+def _of_probes(probed: Mapping[str, Probed | None], budget: Budget) -> float:
+    """Seconds of training an example, a mean of arms; 0 if none was probed."""
+    seconds = [found.seconds / budget.batch_size for found in probed.values() if found]
+    return sum(seconds) / max(len(seconds), 1)
 
 
 def question_tokens(workload: Workload) -> int:
@@ -113,7 +160,6 @@ def _pace(
     """
     import torch
 
-    from trainables.recipe import Recipe
     from trainables.trial import Trial, TrialConfig
 
     threads = torch.get_num_threads()
@@ -122,10 +168,10 @@ def _pace(
     clock = time.thread_time if workload.device.type == "cpu" else time.perf_counter
     order = sorted(arms, key=lambda name: arms[name].trained_parameters)
     for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
-        plain, _ = spaces.draw(space.arms[name], workload.model.slots, spaces.middle)
+        typical = spaces.typical(space.arms[name], workload.model.slots)
         for size in (2, budget.batch_size):  # the first step of a process sets things up
             config = TrialConfig(
-                recipe=Recipe.of(plain),
+                recipe=typical,
                 lr=1e-6,
                 seed=0,
                 max_examples=10**6,

@@ -6,17 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
+from study.fitting import MOST_SHARING, place, sharded
 from study.placement import (
     CUDA_BYTES,
     GIB,
-    MOST_SHARING,
+    HOST_BYTES,
     USABLE,
     Devices,
     Infeasible,
     Placement,
     as_told,
-    place,
-    sharded,
     smaller,
 )
 from trainables.footprint import Footprint
@@ -103,8 +102,8 @@ def test_what_is_trained_is_shared_among_devices_before_weights_are() -> None:
     found = placed(Devices(count=8, gib=24), weights=2, trained=7, activations=0.1)
     assert (found.lane, found.deepspeed) == ("gang", "2")
     assert found.devices == 4, "no more than it takes"
-    alone = sharded(needs(weights=2, trained=7, activations=0.1)(1, 1), 2, 1)
-    assert found.peak < alone
+    alone = sharded(needs(weights=2, trained=7, activations=0.1)(1, 1), "2", 1)
+    assert found.peak < alone.device
 
 
 def test_weights_are_shared_where_they_do_not_fit() -> None:
@@ -136,3 +135,34 @@ def test_what_fits_nowhere_is_told_what_would_do(gib: dict[str, float], said: st
 
 def test_no_device_at_all() -> None:
     assert Devices(count=1, gib=0.5).usable == 0
+
+
+HOST = Devices(count=1, gib=24, host_gib=80)
+
+
+def test_the_optimizer_goes_to_the_host_where_there_is_no_other_device() -> None:
+    gib = {"weights": 2.0, "trained": 7.0, "activations": 0.1}
+    assert isinstance(place(needs(**gib), BATCH, Devices(count=1, gib=24)), Infeasible)
+    found = placed(HOST, **gib)
+    assert (found.lane, found.devices, found.deepspeed) == ("solo", 1, "2-offload")
+    assert found.engine == "ZeRO-2 with offload"
+    optimizer_gib, master_gib, gradients_gib = 14, 7, 7
+    assert found.host >= (optimizer_gib + master_gib + gradients_gib) * GIB
+    assert "of the host's memory beside it" in found.reason
+    assert placed(Devices(count=4, gib=24, host_gib=80), **gib).deepspeed == "2", (
+        "other devices are faster"
+    )
+
+
+def test_the_weights_go_to_the_host_where_they_do_not_fit() -> None:
+    found = placed(HOST, weights=28, trained=0.1, activations=0.1)
+    assert (found.devices, found.deepspeed) == (1, "3-offload")
+    assert found.host > 2 * 28 * GIB, "the base, and what ZeRO-3 makes of it"
+
+
+def test_what_the_host_lacks_is_not_offloaded() -> None:
+    small = Devices(count=1, gib=24, host_gib=16)
+    assert small.usable_host == int((16 * GIB - HOST_BYTES) * USABLE)
+    gib = {"weights": 2.0, "trained": 7.0, "activations": 0.1}
+    found = place(needs(**gib), BATCH, small)
+    assert isinstance(found, Infeasible) and found.least > small.usable

@@ -67,6 +67,7 @@ def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--space", "smok"], "did you mean 'smoke'?"),
         (["--space", "smoke", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--space", "smoke", "--images", "3"], "--images is for --batch-size N"),
+        (["--space", "smoke", "--probe"], "--probe is for --batch-size N"),
         (
             ["--space", "smoke", "--batch-size", "2", "--images", "3"],
             "--images 3 is more than the 2 questions",
@@ -114,6 +115,20 @@ def test_memory_with_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
         assert kept + sum(memory[f"{part}_gib"] for part in parts) == pytest.approx(
             memory["peak_gib"]
         )
+
+
+def test_three_real_steps_correct_it(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--space", "smoke", "--batch-size", "4", "--probe")
+    for row in rows(capsys, *asked).values():
+        predicted, probe = row["memory"]["peak_gib"], row["probe"]
+        assert (probe["micro_batch"], probe["pieces"]) == (4, 1)
+        assert probe["peak_gib"] == pytest.approx(predicted, rel=0.1)
+        assert probe["correction"] == pytest.approx(probe["peak_gib"] / predicted)
+        assert probe["corrected_gib"] == pytest.approx(probe["peak_gib"], rel=1e-3)
+    assert plan.main(list(asked)) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "beside three real steps here" in shown
+    assert "at once predicted probed correction corrected" in shown
 
 
 @pytest.mark.long  # a model of 361 million parameters is followed, without weights
