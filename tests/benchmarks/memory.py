@@ -1,9 +1,10 @@
 """Predicted peak memory against the allocator's, for models, recipes, batches and precisions.
 
-    python -m tests.benchmarks.memory [--deepspeed]
+    python -m tests.benchmarks.memory [--workers N]
 
 The measured side trains for real: two steps of a trial, on random weights and random images. What
-a model takes does not depend on their values. ``--deepspeed``: ZeRO 0 to 3 instead, on one worker.
+a model takes does not depend on their values. ``--workers``: DeepSpeed's ZeRO 0 to 3 instead, with
+and without offload, which as many processes share over gloo; what the one that takes most takes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import multiprocessing
 import statistics
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from study.placement import sharded
+from study.fitting import sharded
 from trainables import footprint, memory, recipe
 from trainables.data.dataset import Dataset
 from trainables.fork import fork
@@ -30,6 +35,7 @@ from trainables.models.contract import Row
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
+from trainables.zero_settings import OFFLOAD
 
 MIB = 2**20
 QUESTION_TOKENS, ANSWER_TOKENS = 24, 8
@@ -46,6 +52,12 @@ RECIPES = (
 )
 """Of vision, fusion, decoder."""
 BATCHES = ((4, "fp32"), (24, "fp32"), (24, "bf16"))
+STAGED = 8
+"""Questions of a batch that workers share."""
+TRIALS = tuple(
+    itertools.product((RECIPES[1], RECIPES[3]), ("0", "1", "2", "3", f"2{OFFLOAD}", f"3{OFFLOAD}"))
+)
+"""What each worker trains, and with which kind of engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +79,11 @@ class Compared:
 def main() -> None:
     """Print a line for each combination, then how far off they are."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--deepspeed", action="store_true")
+    parser.add_argument("--workers", type=int)
     given = parser.parse_args()
     print(f"{'model':14} {'recipe':30} {'batch':>5} {'':5} measured predicted MiB  error")
     found = []
-    for compared in stages() if given.deepspeed else combinations():
+    for compared in stages(given.workers) if given.workers else combinations():
         found.append(compared)
         measured, predicted = compared.measured / MIB, compared.predicted / MIB
         print(
@@ -91,8 +103,7 @@ def combinations() -> Iterator[Compared]:
     for width, layers, image_px in MODELS:
         model = blip(width, layers, image_px)
         for methods, (questions, precision) in itertools.product(RECIPES, BATCHES):
-            tunings = {s: {"method": m} for s, m in zip(model.slots, methods, strict=True)}
-            chosen = Recipe.of(tunings)
+            chosen = every(model, methods)
             peak = measure(model, chosen, questions, precision)
             started = time.perf_counter()
             footprint_ = predict(model, chosen, questions, precision)
@@ -104,22 +115,56 @@ def combinations() -> Iterator[Compared]:
             )
 
 
-def stages() -> Iterator[Compared]:
-    """The second model with every stage of ZeRO."""
+def stages(workers: int) -> Iterator[Compared]:
+    """The second model with every kind of DeepSpeed's."""
     model = blip(*MODELS[1])
     base = sum(footprint.storages(model.network).values())
-    for methods, stage in itertools.product((RECIPES[1], RECIPES[3]), range(4)):
-        chosen = Recipe.of({s: {"method": m} for s, m in zip(model.slots, methods, strict=True)})
-        peak = measure(model, chosen, 8, "fp32", deepspeed=str(stage))
+    with tempfile.TemporaryDirectory() as folder:
+        spawn, store = multiprocessing.get_context("spawn"), str(Path(folder, "store"))
+        told = spawn.SimpleQueue()
+        given = [(rank, workers, store, told) for rank in range(workers)]
+        running = [spawn.Process(target=worker, args=arguments) for arguments in given]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join()
+            assert process.exitcode == 0
+        measured: list[list[int]] = [told.get() for _ in running]
+    for methods, kind, *peaks in zip(*zip(*TRIALS, strict=True), *measured, strict=True):
         started = time.perf_counter()
-        predicted = sharded(predict(model, chosen, 8, "fp32"), stage, workers=1)
+        predicted = predict(model, every(model, methods), STAGED // workers, "fp32")
+        needs = sharded(predicted, kind, workers)
+        # On a CPU the host's memory is the device's, but under ZeRO-3 for the base, which is there
+        # either way.
+        offloaded = needs.host - (base if kind.startswith("3") else 0)
         yield Compared(
-            name=f"{model.name:14} {'/'.join(methods):30} {8:5} {f'zero{stage}':5}",
-            # The base would be in the host's memory; here all is in one.
-            measured=peak - (base if stage == 3 else 0),
-            predicted=predicted,
+            name=f"{model.name:14} {'/'.join(methods):30} {STAGED:5} {f'zero{kind}':14}",
+            measured=max(peaks) - (base if kind.startswith("3") else 0),
+            predicted=needs.device + offloaded,
             seconds=time.perf_counter() - started,
         )
+
+
+def worker(rank: int, workers: int, store: str, told: Any) -> None:
+    """One rank: measures all, and tells what it took."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        store=distributed.FileStore(store, workers),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=workers,
+    )
+    model = blip(*MODELS[1])
+    told.put(
+        [measure(model, every(model, methods), STAGED, "fp32", kind) for methods, kind in TRIALS]
+    )
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def every(model: Blip, methods: Sequence[str]) -> Recipe:
+    """A method for each slot."""
+    return Recipe.of({s: {"method": m} for s, m in zip(model.slots, methods, strict=True)})
 
 
 def blip(width: int, layers: int, image_px: int) -> Blip:
