@@ -19,7 +19,8 @@ import ray
 from ray.actor import ActorClass
 from ray.exceptions import RayActorError
 
-from study.cluster import Devices, wait_for
+from study.cluster import wait_for
+from study.devices import Devices
 from study.gang import Door, work
 from study.guests import HostConfig, one_line, outcome_of
 from study.hosts import IDLE_SECONDS

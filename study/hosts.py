@@ -16,7 +16,8 @@ import ray
 from ray.actor import ActorClass
 from ray.exceptions import ActorUnavailableError, RayError
 
-from study.cluster import AGAIN_SECONDS, Devices, fits
+from study.cluster import AGAIN_SECONDS, fits
+from study.devices import Devices
 from trainables.errors import BadInput
 
 IDLE_SECONDS = 30.0

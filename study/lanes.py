@@ -53,8 +53,7 @@ class Lanes:
     @property
     def concurrency(self) -> int:
         """Trials at a time at most."""
-        most = max(placement.sharing for placement in self.placements.every)
-        return min(self.hosts.devices.concurrency, self.devices * most)
+        return self.placements.concurrency(self.hosts.devices)
 
     def start(self) -> None:
         """Start now what will be needed, where all trials need the same."""

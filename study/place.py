@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.declare import Space
+from study.devices import Devices, divide
 from study.settings import Settings
 from study.storage import Shelf
 from trainables.errors import BadInput
+from trainables.zero_settings import divides
 
 if TYPE_CHECKING:
     from study.lanes import Lanes
     from study.placement import Infeasible
     from study.placements import Placements
     from study.survey import Survey
-    from study.template import Template
+    from study.template import Arithmetic, Template
 
 GANG_ENGINE = "2"
 """Of a trial on several devices: the lowest ZeRO stage that saves memory on each of them."""
@@ -90,25 +94,41 @@ def placements(
     return Placements(dict.fromkeys(space.arms, told), told)
 
 
+def divided(settings: Settings, place: Place, arithmetic: Arithmetic, *, join: bool) -> Devices:
+    """How what there is is divided: of the cluster that is joined, or of this machine.
+
+    Raises:
+        BadInput: there is no such cluster, or not as many devices as were asked for.
+    """
+    nodes: Sequence[Mapping[str, float]]
+    if join:
+        from study import cluster
+
+        cluster.connect(place.address)
+        nodes = cluster.nodes()
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        nodes = [{"CPU": os.cpu_count() or 1, "GPU": arithmetic.devices, "memory": memory}]
+    told = place.devices_per_trial is not None or settings.deepspeed != "auto"
+    return divide(
+        nodes,
+        place.concurrency,
+        shared=place.address is not None,
+        per_trial=place.devices_per_trial or 1,
+        predicting=not told and (place.device_gib is not None or arithmetic.cuda),
+    )
+
+
 def open_lanes(settings: Settings, space: Space, place: Place, template: Template) -> Lanes:
     """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
     ready."""
     from study.actor import HostActor
-    from study.cluster import connect, devices
     from study.gangs import Gangs
     from study.guests import HostConfig
     from study.hosts import Hosts
     from study.lanes import Lanes
 
-    connect(place.address)
-    predicting = place.devices_per_trial is None and settings.deepspeed == "auto"
-    divided = devices(
-        place.concurrency,
-        shared=place.address is not None,
-        per_trial=place.devices_per_trial or 1,
-        predicting=predicting and (place.device_gib is not None or template.arithmetic.cuda),
-    )
-    predicting = divided.predicting
+    devices = divided(settings, place, template.arithmetic, join=True)
     config = HostConfig(
         # In the precision that this machine finds right, on whatever machine a trial runs.
         workload=replace(settings.workload, precision=template.arithmetic.precision),
@@ -117,17 +137,17 @@ def open_lanes(settings: Settings, space: Space, place: Place, template: Templat
         precision=template.arithmetic.precision,
         label_smoothing=settings.label_smoothing,
         questions_per_image=settings.questions_per_image,
-        places=divided.places,
-        template=None if divided.gpus else template.socket,
+        places=devices.places,
+        template=None if devices.gpus else template.socket,
     )
-    cuda = divided.gpus > 0
+    cuda = devices.gpus > 0
     lanes = Lanes(
-        Hosts(HostActor, config, divided),
-        Gangs(replace(config, places=1), divided),
-        placements(settings, space, place, places=divided.places, cuda=cuda),
+        Hosts(HostActor, config, devices),
+        Gangs(replace(config, places=1), devices),
+        placements(settings, space, place, places=devices.places, cuda=cuda),
     )
-    if not predicting:
-        _start(place, lanes)
+    if not devices.predicting:
+        start(place, lanes)
     return lanes
 
 
@@ -135,46 +155,53 @@ def fit(
     settings: Settings,
     space: Space,
     place: Place,
-    lanes: Lanes,
+    devices: Devices,
     survey: Survey,
-    precision: str,
-) -> dict[str, Infeasible]:
-    """Put each arm where it fits, by predicted memory, if that was left open; those that fit
-    nowhere, which are not run.
+    arithmetic: Arithmetic,
+    *,
+    joined: bool,
+) -> tuple[Placements, dict[str, Infeasible]]:
+    """Put each arm where it fits, by predicted memory; and those that fit nowhere. ``joined``: the
+    cluster can be asked what its devices have.
 
     Raises:
         BadInput: none of them fits.
     """
-    if not lanes.hosts.devices.predicting:
-        return {}
     from study import predicted
     from study.cluster import device_gib
-    from study.placement import Devices
+    from study.placement import Devices as Memory
     from trainables.footprint import BatchShape
     from trainables.workload import skeleton_of
 
+    gib = place.device_gib or (device_gib() if joined else arithmetic.device_gib)
     size = settings.budget(space).batch_size
-    lanes.placements, nowhere = predicted.placements(
+    found, nowhere = predicted.placements(
         space,
-        skeleton_of(settings.model, settings.image_size, precision),
+        skeleton_of(settings.model, settings.image_size, arithmetic.precision),
         BatchShape(
             questions=size,
             images=size,
             question_tokens=survey.question_tokens,
             answer_tokens=survey.answer_tokens,
         ),
-        precision=precision,
-        devices=Devices(count=lanes.devices, gib=place.device_gib or device_gib()),
-        sharing=lanes.hosts.devices.places,
+        precision=arithmetic.precision,
+        devices=Memory(count=devices.hosts, gib=gib, host_gib=devices.host_gib),
+        sharing=devices.places,
+        probed=survey.probed,
     )
-    if not lanes.placements.by_arm:
-        arm, found = next(iter(nowhere.items()))
-        raise BadInput(f"no arm fits into the devices' memory; {arm}: {found.reason}")
-    _start(place, lanes)
-    return nowhere
+    if not found.by_arm:
+        arm, first = next(iter(nowhere.items()))
+        raise BadInput(f"no arm fits into the devices' memory; {arm}: {first.reason}")
+    return found, nowhere
 
 
-def _start(place: Place, lanes: Lanes) -> None:
-    """Start hosts and gangs, unless the study is over, or nearly."""
+def start(place: Place, lanes: Lanes) -> None:
+    """Start hosts and gangs, unless the study is over, or nearly. Where weights are divided, the
+    base waits for it in host memory."""
+    for lane, several in ((lanes.hosts, False), (lanes.gangs, True)):
+        kinds = [p.deepspeed for p in lanes.placements.every if (p.devices > 1) == several]
+        if any(divides(kind) for kind in kinds):
+            workload = replace(lane.config.workload, resident=False)
+            lane.config = replace(lane.config, workload=workload)
     if not (place.storage / place.name / "results.json").exists():
         lanes.start()

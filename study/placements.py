@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from study.devices import Devices as Divided
 from study.placement import GIB, Devices, Infeasible, Placement, smaller
 from study.records import TrialRecord, TrialSpec
 
@@ -50,6 +51,11 @@ class Placements:
     def sizes(self) -> set[int]:
         """Devices of a trial."""
         return {placement.devices for placement in self.every}
+
+    def concurrency(self, devices: Divided) -> int:
+        """Trials at a time at most."""
+        most = max(placement.sharing for placement in self.every)
+        return min(devices.concurrency, devices.hosts * most)
 
     def of(self, spec: TrialSpec) -> Placement:
         """That of a trial."""

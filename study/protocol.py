@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from study.settings import FILE, Settings
 
 if TYPE_CHECKING:
-    from study.plan import Plan
+    from study.planned import Plan
     from trainables.data.dataset import Dataset
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import importlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -21,7 +20,7 @@ from rich.console import Console
 from search_spaces.declare import Space
 from study import allowance, limits, objectives, protocol, runs
 from study.allowance import Purse
-from study.place import Place, fit, open_lanes, placements, reach
+from study.place import Place, divided, fit, open_lanes, placements, reach, start
 from study.settings import Settings, agree, open_folder
 from study.storage import Mirror
 from study.ui import ARTIFACTS
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from study.lanes import Lanes
     from study.placement import Infeasible
     from study.placements import Placements
-    from study.plan import Plan
+    from study.planned import Plan
     from study.survey import Survey
     from study.tracking import Tracking
     from trainables.data.audit import Audit
@@ -39,25 +38,34 @@ if TYPE_CHECKING:
 
 
 def show_plan(settings: Settings, space: Space, place: Place, console: Console) -> None:
-    """Print what a study would do; nothing is written."""
+    """Print what a study would do, and where; nothing is written."""
     from study.template import Template
 
+    _check_engine(settings)
+    reach(place.address)
     with closing(Template(settings)) as template:
         data = _read(settings)
         template.take(data.dataset)
-        cuda = template.arithmetic.cuda
-        plan = _plan(
+        arithmetic = template.arithmetic
+        join = place.address is not None
+        devices = divided(settings, place, arithmetic, join=join)
+        cuda = devices.gpus > 0
+        nowhere: Mapping[str, Infeasible] = {}
+        placed = placements(settings, space, place, places=devices.places, cuda=cuda)
+        survey = template.survey()
+        if devices.predicting:
+            placed, nowhere = fit(settings, space, place, devices, survey, arithmetic, joined=join)
+        _plan(
             settings,
             space,
             place.name,
             data,
-            template.survey(),
-            placements(settings, space, place, places=1, cuda=cuda),
-            {},
-            precision=template.arithmetic.precision,
-            concurrency=place.concurrency or os.cpu_count() or 1,
-        )
-    plan.show(console)
+            survey,
+            placed,
+            nowhere,
+            precision=arithmetic.precision,
+            concurrency=placed.concurrency(devices),
+        ).show(console)
 
 
 def run(settings: Settings, space: Space, place: Place, console: Console) -> Path:
@@ -98,23 +106,30 @@ def _connected(
         tracking_starts = pool.submit(_track, settings, place)
         lanes = open_lanes(settings, space, place, template)
         survey = template.survey()
-        nowhere = fit(settings, space, place, lanes, survey, template.arithmetic.precision)
+        nowhere: Mapping[str, Infeasible] = {}
+        devices, arithmetic = lanes.hosts.devices, template.arithmetic
+        if devices.predicting:
+            lanes.placements, nowhere = fit(
+                settings, space, place, devices, survey, arithmetic, joined=True
+            )
+            start(place, lanes)
         plan = _plan(
             settings,
-            replace(space, arms={name: space.arms[name] for name in lanes.placements.by_arm}),
+            space,
             place.name,
             data,
             survey,
             lanes.placements,
             nowhere,
-            precision=template.arithmetic.precision,
+            precision=arithmetic.precision,
             concurrency=lanes.concurrency,
         )
         with closing(tracking_starts.result()) as track:
-            plan.show(console)
+            plan.show(console, place.storage / place.name)
             folder = open_folder(
                 place.storage, place.name, settings, space, protocol.base(settings, plan)
             )
+            plan.write(folder)
             with _only_one(folder):
                 _run(plan, settings, data.others, folder, mirror, lanes, track, console, began)
     return folder
@@ -211,7 +226,7 @@ def _check_engine(settings: Settings) -> None:
     """
     given = settings.configuration()
     if given:
-        from trainables.engine import check_configuration
+        from trainables.zero import check_configuration
 
         try:
             check_configuration(given)
@@ -292,13 +307,13 @@ def _plan(
     precision: str,
     concurrency: int,
 ) -> Plan:
-    from study.plan import Plan
+    from study.planned import Plan
     from trainables.data.scores import majority_baseline
 
     return Plan(
         name=name,
         question=space.question,
-        space=space,
+        space=replace(space, arms={arm: space.arms[arm] for arm in placed.by_arm}),
         budget=settings.budget(space),
         seeds=settings.seeds,
         allocate=settings.allocate,

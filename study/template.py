@@ -56,8 +56,15 @@ class Arithmetic:
 
     precision: str
     """What the settings' ``precision`` comes to here: ``fp32`` or ``bf16``."""
-    cuda: bool
-    """There is a CUDA device."""
+    devices: int
+    """CUDA devices."""
+    device_gib: float
+    """Memory of the smallest; 0 if there is none."""
+
+    @property
+    def cuda(self) -> bool:
+        """There is a CUDA device."""
+        return self.devices > 0
 
 
 # --- 1. The driver's end --------------------------------------------------------------------------
@@ -167,8 +174,12 @@ def _arithmetic(settings: Settings) -> Arithmetic:
     from trainables import engine
 
     torch.set_num_threads(1)
-    precision = engine.resolve_precision(settings.precision)
-    return Arithmetic(precision=precision, cuda=torch.cuda.is_available())
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return Arithmetic(
+        precision=engine.resolve_precision(settings.precision),
+        devices=len(found),
+        device_gib=min((device.total_memory / 2**30 for device in found), default=0.0),
+    )
 
 
 def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workload:

@@ -29,8 +29,9 @@ from search_spaces.layernorm_vs_lora import SPACE
 from study import tune
 from study.allowance import Allowance, Purse
 from study.checkpoints import Tidy
-from study.cluster import Devices, connect
+from study.cluster import connect
 from study.conductor import Conductor, Observer, Rules
+from study.devices import Devices
 from study.hosts import Hosts
 from study.ledger import Ledger
 from study.placement import Placement

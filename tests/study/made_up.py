@@ -17,7 +17,7 @@ from study.placement import as_told
 from study.records import Outcome, Rung, TrialSpec
 
 if TYPE_CHECKING:
-    from study.cluster import Devices
+    from study.devices import Devices
     from study.lanes import Lanes
 
 SPACE = Space(

@@ -1,6 +1,7 @@
 """Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
 
 import html
+import json
 import os
 import re
 import shutil
@@ -226,3 +227,24 @@ def _of(run: Run, storage: Path, study: str) -> bool:
         return False
     client = MlflowClient(default_uri(storage))
     return bool(client.get_run(parent).data.tags["study"] == study)
+
+
+@pytest.mark.deepspeed
+def test_a_study_with_a_deepspeed_configuration_of_ones_own(tmp_path: Path) -> None:
+    """Named before it starts, kept with the study, and what its trials really ran with."""
+    file = tmp_path / "mine.json"
+    mine = {"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5}
+    file.write_text(json.dumps(mine))
+    few = ("--trials", "2", "--max-examples", "64", "--seeds", "1", "--concurrency", "1")
+    shown = launch(tmp_path, "--space", "smoke", "--name", "own", *few, "--deepspeed", str(file))
+    assert "ZeRO-1, gradients clipped at 0.5" in shown
+    kept = json.loads((tmp_path / "own" / "deepspeed.json").read_text())
+    used = {**mine, "train_micro_batch_size_per_gpu": 1}
+    assert kept == {"layernorm": used, "lora": used}
+    children = [run for run in runs(tmp_path, "smoke") if run.data.tags["kind"] != "study"]
+    trained = [run for run in children if run.data.tags["kind"] != "untuned"]
+    assert len(trained) == 2 + 2
+    for run in trained:
+        assert run.data.tags["outcome"] in ("complete", "pruned")
+        assert json.loads(run.data.tags["deepspeed"]) == used
+    assert results(tmp_path, "own")["verdict"]

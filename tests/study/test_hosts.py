@@ -13,8 +13,8 @@ import pytest
 import ray
 
 from study import tune
-from study.cluster import Devices
 from study.conductor import Conductor
+from study.devices import Devices
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
 from tests.study.made_up import advanced, hosts_alone, rules

@@ -1,5 +1,6 @@
 """The command line: what cannot be is refused in one line, at once, with nothing written."""
 
+import json
 import os
 import socket
 import subprocess
@@ -150,3 +151,21 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "always the most frequent"):
         assert part in done.stdout
     assert not storage.exists()
+
+
+@pytest.mark.long
+def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
+    storage = str(tmp_path / "studies")
+    told = launch("--space", "smoke", "--dry-run", "--storage", storage, "--devices-per-trial", "2")
+    assert told.returncode == 0, told.stderr
+    shown = " ".join(told.stdout.split())
+    assert "devices all arms: gang, 2 devices, ZeRO-2, 16 questions at once (as told)" in shown
+    assert "engine lora: ZeRO-2, 73,728 values exchanged at once, gradients clipped at 1" in shown
+    whole = shown.split("engine lora")[1].split("configuration: ")[1]
+    found, _ = json.JSONDecoder().raw_decode(whole)
+    assert found["zero_optimization"]["stage"] == 2 and found["gradient_clipping"] == 1
+
+    asked = ("--space", "smoke", "--dry-run", "--storage", storage, "--device-gib", "1.05")
+    placed = launch(*asked)
+    assert placed.returncode == 0, placed.stderr
+    assert "in 2 pieces" in placed.stdout and "a whole batch would take" in placed.stdout

@@ -14,8 +14,9 @@ import pytest
 import ray
 
 from study import tune
-from study.cluster import Devices, connect
+from study.cluster import connect
 from study.conductor import Conductor
+from study.devices import Devices
 from study.ledger import Ledger
 from study.placement import Placement
 from study.records import Outcome, TrialSpec
