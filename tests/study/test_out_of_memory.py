@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+import ray
+import torch
 
-from study.conductor import Conductor
+from search_spaces.declare import Arm, Budget, LogUniform, Space, method
+from study import tune
+from study.actor import HostActor
+from study.cluster import connect
+from study.conductor import Conductor, Rules
+from study.devices import Devices
+from study.gangs import Gangs
+from study.guests import HostConfig
+from study.host import Host
+from study.hosts import Hosts
+from study.lanes import Lanes
+from study.ledger import Ledger
 from study.placement import Devices as Memory
 from study.placement import Infeasible, Placement, as_told, smaller
-from study.placements import Placements
+from study.placements import NOTE, Placements
+from study.records import Kind, Outcome
+from tests.study import small
 
 WHOLE = as_told(devices=1, deepspeed="off", batch_size=256, sharing=1, reason="")
 
@@ -42,3 +61,70 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(begin: Callable[..., Co
     assert placements.of(large).micro_batch == 128
     assert placements.by_arm["lora"].micro_batch == 256, "it fits all the same"
     assert placements.out_of_memory(large, placements.of(large)) == "", "once is enough"
+
+
+# --- For real -------------------------------------------------------------------------------------
+
+LIMIT_BYTES = 4 * 2**30
+"""That the host's process may map beyond what it has when its model is there."""
+QUESTION_BYTES = 3 * 2**29
+"""That a step asks for, for each question at once: two fit, three do not."""
+
+
+class Hungry(HostActor):
+    """A host whose process has a limit, and whose model asks for much in training."""
+
+    def __init__(self, config: HostConfig) -> None:
+        super().__init__(config)
+        assert isinstance(self._host, Host)
+        family: Any = type(self._host.guests.workload.model)
+        losses = family.losses
+
+        def hungry(model: Any, network: Any, batch: Any, **settings: Any) -> torch.Tensor:
+            if network.training:
+                torch.empty(len(batch.image_B) * QUESTION_BYTES, dtype=torch.uint8)
+            found: torch.Tensor = losses(model, network, batch, **settings)
+            return found
+
+        family.losses = hungry
+        has = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (has + LIMIT_BYTES, resource.RLIM_INFINITY))
+
+
+@pytest.mark.long
+def test_a_trial_that_ran_out_of_memory_ends_well_in_less(tmp_path: Path) -> None:
+    config = small.config(tmp_path)
+    study = config.shelf.folder
+    study.mkdir()
+    arms = {"lora": Arm(everywhere=method("lora"), lr=LogUniform(1e-3, 1e-2))}
+    budget = Budget(trials=1, max_examples=16, rungs=0, batch_size=small.BATCH)
+    rules = Rules(
+        space=Space(question="?", arms=arms, budget=budget),
+        budget=budget,
+        slots=("vision", "connector", "decoder"),
+        seed=0,
+        confirm_seeds=1,
+        base="made up",
+    )
+    conductor = Conductor(rules, Ledger(study))
+    one = Devices(hosts=1, cpus=1, gpus=0, places=1, concurrency=1, shared=False)
+    whole = as_told(devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason="")
+    connect(None)
+    try:
+        hosts, gangs = Hosts(Hungry, config, one), Gangs(config, one)
+        tune.run(conductor, Lanes(hosts, gangs, Placements({"lora": whole}, whole)))
+    finally:
+        ray.shutdown()
+    searched, confirmed = (
+        next(r for r in conductor.ledger.records.values() if r.spec.kind is kind)
+        for kind in (Kind.SEARCH, Kind.CONFIRM)
+    )
+    note = searched.ran[NOTE]
+    assert "can't allocate memory" in note and "4 questions at once" in note
+    assert "tried again as" in note and "2 questions at once in 2 pieces" in note
+    assert NOTE not in confirmed.ran, "what one trial learnt the next one knows"
+    for record in (searched, confirmed):
+        assert (record.outcome, record.error) == (Outcome.COMPLETE, "")
+        assert record.ran["micro_batch"] == "2"
+        expected = small.losses(small.alone(config, record.spec))
+        assert [rung.validation_loss for rung in record.rungs] == pytest.approx(expected, rel=1e-4)
