@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.host import Host
 from study.placement import Placement
 from study.template import Forked

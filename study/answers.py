@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
+    from study.storage import Shelf
     from trainables.data.dataset import Example
+    from trainables.trial import Trial
+    from trainables.workload import Workload
+
+
+def scored(
+    trial_id: str,
+    trial: Trial,
+    asked: Mapping[str, tuple[Workload, str]],
+    shelf: Shelf | None,
+) -> dict[str, float]:
+    """Scores of a trial's answers to each of what is asked, by name: a workload and its split. They
+    are kept on ``shelf``, if this is the rank that keeps them."""
+    from trainables.data.scores import score
+
+    scores: dict[str, float] = {}
+    for name, (workload, split) in asked.items():
+        examples = workload.dataset.splits()[split]
+        answers = trial.answers(split, workload)
+        if shelf is not None:
+            shelf.keep(write(shelf.folder, trial_id, name, examples, answers))
+        scores |= {f"{name}.{part}": value for part, value in score(examples, answers).items()}
+    return scores
 
 
 def write(

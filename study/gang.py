@@ -17,7 +17,8 @@ from typing import Any
 
 import ray
 
-from study.guests import Guests, HostConfig
+from study.guest import HostConfig
+from study.guests import Guests
 from study.placement import Placement
 from study.records import Outcome, TrialSpec
 

@@ -22,7 +22,8 @@ from ray.exceptions import RayActorError
 from study.cluster import wait_for
 from study.devices import Devices
 from study.gang import Door, work
-from study.guests import HostConfig, one_line, outcome_of
+from study.guest import HostConfig
+from study.guests import one_line, outcome_of
 from study.hosts import IDLE_SECONDS
 
 AGAIN_SECONDS = 1.0

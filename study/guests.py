@@ -12,62 +12,18 @@ import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
+from study.guest import Guest, HostConfig
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
-from study.storage import Shelf
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from trainables.lane import Arrival
     from trainables.trial import Trial
-    from trainables.workload import Workload, WorkloadConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostConfig:
-    """What every trial of a study shares."""
-
-    workload: WorkloadConfig
-    others: Mapping[str, WorkloadConfig]
-    """Data that confirmed trials are scored on too."""
-    shelf: Shelf
-    """The study's files."""
-    precision: str
-    """``fp32`` or ``bf16``."""
-    label_smoothing: float
-    """In training, as ``questions_per_image``."""
-    questions_per_image: int
-    places: int
-    """Trials at a time."""
-    template: Path | None = None
-    """See ``study.template``; None: each host loads for itself."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Guest:
-    """A trial on the host."""
-
-    spec: TrialSpec
-    placement: Placement
-    suspect: bool
-    """Its host died, so it trains alone up to its next report: if that kills the host again, it
-    was this trial and none of those beside it."""
-    heard: int = 0
-    """Examples seen at the last report that the study knows of: a kill may lie between."""
-    trial: Trial | None = None
-    reply: Future[dict[str, Any]] | None = None
-    """Whom its next report goes to; None while nobody asks."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """The last one."""
-    seconds: float = 0.0
-    """Device-seconds it took; those of a step that several trials share are divided among them."""
-    peak_gib: float = 0.0
-    """Of the device while it was there: what its neighbours took is in it."""
+    from trainables.workload import Workload
 
 
 class Guests:
@@ -227,8 +183,7 @@ class Guests:
 
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
         """Accuracies on validation; if this is not the search, on test and on other data too."""
-        from study.answers import write
-        from trainables.data.scores import score
+        from study.answers import scored
 
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
@@ -237,15 +192,7 @@ class Guests:
                 if name not in self.others:
                     self.others[name] = self.workload.on(config.dataset())
                 asked[f"ood.{name}"] = (self.others[name], "test")
-        scores: dict[str, float] = {}
-        for name, (workload, split) in asked.items():
-            examples = workload.dataset.splits()[split]
-            answers = trial.answers(split, workload)
-            shelf = self.config.shelf
-            if self._speaks:
-                shelf.keep(write(shelf.folder, spec.id, name, examples, answers))
-            scores |= {f"{name}.{part}": v for part, v in score(examples, answers).items()}
-        return scores
+        return scored(spec.id, trial, asked, self.config.shelf if self._speaks else None)
 
     @contextmanager
     def _outcomes(self, guest: Guest) -> Iterator[None]:

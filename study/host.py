@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from study.guests import Guests, HostConfig
+from study.guest import HostConfig
+from study.guests import Guests
 from study.placement import Placement
 from study.records import TrialSpec
 

@@ -124,7 +124,7 @@ def open_lanes(settings: Settings, space: Space, place: Place, template: Templat
     ready."""
     from study.actor import HostActor
     from study.gangs import Gangs
-    from study.guests import HostConfig
+    from study.guest import HostConfig
     from study.hosts import Hosts
     from study.lanes import Lanes
 

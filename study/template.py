@@ -38,7 +38,7 @@ from study import spaces
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
-    from study.guests import HostConfig
+    from study.guest import HostConfig
     from study.placement import Placement
     from study.settings import Settings
     from study.survey import Survey

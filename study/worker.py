@@ -25,7 +25,7 @@ class TrialClient(tune.Trainable):
         """Take the next trial; nothing of the one before is kept."""
         self.trial: dict[str, Any] = new_config["trial"]
         self.heard: int = new_config["heard"]
-        """Examples seen at the last report; see ``study.guests.Guest``."""
+        """Examples seen at the last report; see ``study.guest.Guest``."""
         self.suspect: bool = new_config["suspect"]
         self.placement: Placement = new_config["placement"]
         self.host = ray.get_actor(new_config["host"])

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.guests import Guests, HostConfig
+from study.guest import HostConfig
+from study.guests import Guests
 from study.placement import as_told
 from study.records import Kind, TrialSpec
 from study.storage import Shelf

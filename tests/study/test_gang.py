@@ -14,7 +14,7 @@ import ray
 from study.cluster import connect, nodes
 from study.devices import divide
 from study.gangs import Gangs
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.placement import Placement, as_told
 from study.records import Outcome, TrialSpec
 from tests.study import small

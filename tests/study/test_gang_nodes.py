@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from study.cluster import connect, nodes, wait_for
 from study.devices import divide
 from study.gangs import Gangs
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.objects import Store
 from study.placement import as_told
 from study.records import Outcome

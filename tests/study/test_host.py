@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from study import checkpoints
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.host import Host
 from study.placement import as_told
 from study.records import Kind, Outcome, TrialSpec

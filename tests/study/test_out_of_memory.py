@@ -20,7 +20,7 @@ from study.cluster import connect
 from study.conductor import Conductor, Rules
 from study.devices import Devices
 from study.gangs import Gangs
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.host import Host
 from study.hosts import Hosts
 from study.lanes import Lanes

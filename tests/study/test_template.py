@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from study.actor import _host
-from study.guests import HostConfig
+from study.guest import HostConfig
 from study.host import Host
 from study.placement import as_told
 from study.records import Kind, TrialSpec
