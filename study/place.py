@@ -46,6 +46,10 @@ class Place:
     device_gib: float | None = None
     """Memory of each; None: as CUDA says, or not looked at where there is none."""
 
+    def open(self, settings: Settings) -> bool:
+        """Whether each arm may go where its memory fits: nothing was told of devices or engine."""
+        return self.devices_per_trial is None and settings.deepspeed == "auto"
+
     @property
     def shelf(self) -> Shelf:
         """The study's files, as workers see them."""
@@ -109,13 +113,12 @@ def divided(settings: Settings, place: Place, arithmetic: Arithmetic, *, join: b
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         nodes = [{"CPU": os.cpu_count() or 1, "GPU": arithmetic.devices, "memory": memory}]
-    told = place.devices_per_trial is not None or settings.deepspeed != "auto"
     return divide(
         nodes,
         place.concurrency,
         shared=place.address is not None,
         per_trial=place.devices_per_trial or 1,
-        predicting=not told and (place.device_gib is not None or arithmetic.cuda),
+        predicting=place.open(settings) and (place.device_gib is not None or arithmetic.cuda),
     )
 
 

@@ -43,7 +43,7 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
 
     _check_engine(settings)
     reach(place.address)
-    with closing(Template(settings)) as template:
+    with closing(Template(settings, probing=place.open(settings))) as template:
         data = _read(settings)
         template.take(data.dataset)
         arithmetic = template.arithmetic
@@ -99,7 +99,10 @@ def _connected(
     from study.template import Template
 
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
-    with closing(Template(settings)) as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with (
+        closing(Template(settings, probing=place.open(settings))) as template,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
         data = _read(settings)
         template.take(data.dataset)
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts

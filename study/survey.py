@@ -45,7 +45,7 @@ class Survey:
     sizes: Mapping[str, Sizes]
     """Arm -> what DeepSpeed's configuration follows from."""
     probed: Mapping[str, Probed | None]
-    """Arm -> what three steps take, on a CUDA device; None if not one question fits."""
+    """Arm -> what three steps take, of those that were looked at; None if not one question fits."""
     seconds_an_example: float
     """Of training, on one device or processor; a mean of arms."""
 
@@ -72,9 +72,16 @@ def _tuned(space: Space, model: Structure) -> dict[str, tuple[Applied, Module]]:
 
 
 def survey(
-    workload: Workload, space: Space, budget: Budget, *, precision: str, questions_per_image: int
+    workload: Workload,
+    space: Space,
+    budget: Budget,
+    *,
+    precision: str,
+    questions_per_image: int,
+    probing: bool,
 ) -> Survey:
-    """Look at what was loaded; the last two say how its trials will compute.
+    """Look at what was loaded. ``precision`` and ``questions_per_image`` say how its trials will
+    compute; ``probing``: take three steps of each arm.
 
     Raises:
         BadInput: see ``arms``.
@@ -90,7 +97,7 @@ def survey(
     sizes = {
         arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
     }
-    probed = _probed(workload, space, budget, precision) if workload.device.type == "cuda" else {}
+    probed = _probed(workload, space, budget, precision) if probing else {}
     return Survey(
         model=model.name,
         digest=model.digest,

@@ -73,7 +73,8 @@ class Arithmetic:
 class Template:
     """Starts the process, and asks it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, probing: bool = False) -> None:
+        """``probing``: the survey is to say what each arm takes, where there is CUDA."""
         self._folder = tempfile.mkdtemp(prefix="template-")  # which nobody else may enter
         self.socket = Path(self._folder, "socket")
         """Where hosts ask to be forked."""
@@ -88,7 +89,7 @@ class Template:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # an interruption is the driver's to handle
             )
-        self._connection.send(settings)
+        self._connection.send((settings, probing))
 
     def take(self, dataset: Dataset) -> None:
         """Give it the data, which the driver has read."""
@@ -135,13 +136,13 @@ def main(ends: list[str]) -> None:
     driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
     try:
-        settings = driver.recv()
+        settings, probing = driver.recv()
         arithmetic = _arithmetic(settings)
         driver.send(arithmetic)
         workload = _load(settings, arithmetic, driver.recv())
         if arithmetic.cuda:
             listener.close()
-            driver.send(_survey(settings, workload, arithmetic))
+            driver.send(_survey(settings, workload, arithmetic, probing=probing))
             return
     except EOFError:
         return
@@ -152,7 +153,7 @@ def main(ends: list[str]) -> None:
     gc.freeze()  # a collection in a fork would copy the memory that it looks at
     if _forked():
         try:
-            driver.send(_survey(settings, workload, arithmetic))
+            driver.send(_survey(settings, workload, arithmetic, probing=False))
         except Exception as error:
             driver.send(_sendable(error))
         os._exit(0)
@@ -190,7 +191,9 @@ def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workl
     return Workload.load(config, dataset)
 
 
-def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> Survey:
+def _survey(
+    settings: Settings, workload: Workload, arithmetic: Arithmetic, *, probing: bool
+) -> Survey:
     from study.survey import survey
 
     space = spaces.load(settings.space)
@@ -201,6 +204,7 @@ def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> S
         budget,
         precision=arithmetic.precision,
         questions_per_image=settings.questions_per_image,
+        probing=probing,
     )
 
 

@@ -81,7 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
-    print(f"{'model':14} {'recipe':30} {'batch':>5} {'':5} measured predicted MiB  error")
+    how = 14 if given.workers else 5
+    print(f"{'model':14} {'recipe':30} {'batch':>5} {'':{how}} measured predicted MiB  error")
     found = []
     for compared in stages(given.workers) if given.workers else combinations():
         found.append(compared)
