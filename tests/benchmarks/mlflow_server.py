@@ -18,7 +18,9 @@ from rich.table import Table
 from tests.study.object_store import serve
 from tests.study.stack import mlflow_server, postgres
 
-CLIENTS = (1, 4, 16)
+CLIENTS = (1, 8)
+SERVERS = ((1, 0), (1, 60), (4, 60))
+"""Processes, and seconds for which they remember that a password was right."""
 REPORTS = 15
 METRICS = 10
 
@@ -43,7 +45,15 @@ def client(environment: dict[str, str], number: int) -> list[float]:
 
 
 def main() -> None:
-    columns = ("server processes", "studies", "reports/s", "median s", "95% s", "worst s")
+    columns = (
+        "server processes",
+        "password remembered s",
+        "studies",
+        "reports/s",
+        "median s",
+        "95% s",
+        "worst s",
+    )
     table = Table(*columns, "server's processor ms a report")
     spawn = multiprocessing.get_context("spawn")
     with (
@@ -52,10 +62,10 @@ def main() -> None:
         postgres(Path(name, "postgres.log")) as database,
         spawn.Pool(max(CLIENTS)) as pool,
     ):
-        for workers in (1, 4):
-            database.call("createdb", f"w{workers}")
-            uri, home = database.uri(f"w{workers}"), Path(name, f"w{workers}")
-            with mlflow_server(home, uri, store, workers=workers) as server:
+        for number, (workers, remember) in enumerate(SERVERS):
+            database.call("createdb", f"m{number}")
+            uri, home = database.uri(f"m{number}"), Path(name, f"m{number}")
+            with mlflow_server(home, uri, store, workers=workers, remember=remember) as server:
                 server.start()
                 everybody = [(server.client, i) for i in range(max(CLIENTS))]
                 pool.starmap(client, everybody, chunksize=1)  # imports, and first requests
@@ -68,6 +78,7 @@ def main() -> None:
                     figures = (statistics.median(took), took[int(len(took) * 0.95)], took[-1])
                     table.add_row(
                         str(workers),
+                        str(remember),
                         str(clients),
                         f"{len(took) / seconds:.0f}",
                         *(f"{figure:.3f}" for figure in figures),

@@ -135,7 +135,7 @@ class MlflowServer:
     """As infra/mlflow runs it: passwords, records in PostgreSQL, files in an object store."""
 
     def __init__(
-        self, folder: Path, database: str, store: Mapping[str, str], *, workers: int
+        self, folder: Path, database: str, store: Mapping[str, str], *, workers: int, remember: int
     ) -> None:
         folder.mkdir()
         self.folder, self.workers, self.port = folder, workers, free_port()
@@ -144,6 +144,7 @@ class MlflowServer:
         settings = folder / "basic_auth.ini"
         settings.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\n"
+            f"auth_cache_ttl_seconds = {remember}\n"
             "admin_username = admin\nauthorization_function = "
             "mlflow.server.auth:authenticate_request_basic_auth\n"
         )
@@ -205,10 +206,11 @@ class MlflowServer:
 
 @contextmanager
 def mlflow_server(
-    folder: Path, database: str, store: Mapping[str, str], *, workers: int = 1
+    folder: Path, database: str, store: Mapping[str, str], *, workers: int = 1, remember: int = 60
 ) -> Iterator[MlflowServer]:
-    """Yet to be started; how it will be reached is known."""
-    server = MlflowServer(folder, database, store, workers=workers)
+    """Yet to be started; how it will be reached is known. ``remember``: seconds for which it takes
+    a password that was right for right."""
+    server = MlflowServer(folder, database, store, workers=workers, remember=remember)
     try:
         yield server
     finally:
