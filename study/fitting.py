@@ -94,6 +94,8 @@ def sharded(footprint: Footprint, kind: str, workers: int) -> Needs:
         weights = (0 if offload else weights) + GATHERED_LAYERS * footprint.layer
     state = weights + owned + optimizer
     backward = gradients + (buffer if stage >= 1 else 0)
+    if stage == 3 and workers > 1:  # it hands the buffer round in parts, which are copied first
+        backward += buffer
     backward += kept + footprint.batch + footprint.workspace
     update = buffer + (0 if offload else trained / shrink)
     return Needs(device=int(state + max(backward, update)), host=int(host))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CLIP_NORM = 1.0
 BUCKET = 500_000_000
 """Values that are exchanged at once at most; DeepSpeed's own size."""
+PERSISTENT = 10_000
+"""Values of a weight that ZeRO-3 does not divide: biases and gains. Its own 100,000 would leave the
+matrices of a small model on every worker."""
 OFFLOAD = "-offload"
 """What a kind ends with whose optimizer, and under ZeRO-3 whose weights, are in host memory."""
 OURS = ("train_batch_size", "gradient_accumulation_steps", "optimizer", "scheduler")
@@ -73,6 +76,7 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
         "stage3_prefetch_bucket_size": sizes.layer,
         "stage3_max_live_parameters": 2 * sizes.layer,
         "stage3_max_reuse_distance": 2 * sizes.layer,
+        "stage3_param_persistence_threshold": PERSISTENT,
     }
     host = {"device": "cpu", "pin_memory": cuda}
     if offload:
