@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from study.forked import Forked
 from study.guest import HostConfig
 from study.host import Host
 from study.placement import Placement
-from study.template import Forked
 
 
 class HostActor:

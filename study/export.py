@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,16 @@ from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
 
 if TYPE_CHECKING:
+    from study.template import Template
     from trainables.adapter import Written
     from trainables.models.contract import Model
     from trainables.tuned import Description, Tuned
+    from trainables.workload import Workload
 
 RESULTS = "results.json"
 SMALL_MIB = 256.0
 """A model of which more was trained than this is no adapter: MLflow gets it only on request."""
-TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+CARD = Path(__file__).with_name("model_card.md.jinja")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,26 +136,33 @@ def small(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write_all(study: Path, trials: Sequence[str], out: Path) -> None:
+def write_all(study: Path, template: Template, trials: Sequence[str], out: Path) -> None:
     """Write the models of confirmed trials of a finished study into folders of their names.
 
-    In a process of its own, which loads the base once and gives its memory back: a driver may be on
-    a machine that has little, and does without torch otherwise.
+    In a process of its own, whose memory is given back; the driver does without torch. It is forked
+    from ``template``, which has the base, or, where that does not fork, loads it.
 
     Raises:
         BrokenProcessPool: that process was killed, for want of memory mostly.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(_write_all, study, trials, out).result()
+    task = partial(_write_all, study, trials, out)
+    try:
+        template.do(task)
+    except (OSError, EOFError):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(task).result()
 
 
-def _write_all(study: Path, trials: Sequence[str], out: Path) -> None:
+def _write_all(
+    study: Path, trials: Sequence[str], out: Path, workload: Workload | None = None
+) -> None:
     from trainables import tuned
 
     results = read_results(study.parent, study.name)
     by_id = {trial["trial"]: trial for trial in results["trials"]}
-    base = tuned.base(_described(results, by_id[trials[0]]))
+    base = workload.model if workload else tuned.base(_described(results, by_id[trials[0]]))
     for trial in trials:
+        shutil.rmtree(out / trial, ignore_errors=True)  # of a process that died at it
         (out / trial).mkdir()
         write(study, results, by_id[trial], out / trial, base)
 
@@ -233,7 +243,7 @@ def _card(
 
     arm = _arm(results, trial["arm"])
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string(CARD.read_text(encoding="utf-8"))
     return template.render(
         r=results,
         arm=arm,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from study.placements import Placements
     from study.planned import Plan
     from study.survey import Survey
+    from study.template import Template
     from study.tracking import Tracking
     from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
@@ -134,7 +135,10 @@ def _connected(
             )
             plan.write(folder)
             with _only_one(folder):
-                _run(plan, settings, data.others, folder, mirror, lanes, track, console, began)
+                _run(
+                    *(plan, settings, data.others, folder, mirror),
+                    *(lanes, track, template, console, began),
+                )
     return folder
 
 
@@ -146,6 +150,7 @@ def _run(
     mirror: Mirror | None,
     lanes: Lanes,
     track: Tracking,
+    template: Template,
     console: Console,
     began: float,
 ) -> None:
@@ -214,7 +219,7 @@ def _run(
         results.metrics(found),
         files,
         export.small(found),
-        partial(export.write_all, folder),
+        partial(export.write_all, folder, template),
     )
     show_results(console, found)
     if track.error:

@@ -2,10 +2,10 @@
 
 To import torch, transformers and peft and to load a model takes six seconds of a processor, and a
 study has as many hosts as there are processors. So one process does it once, while Ray starts. The
-driver has it look at the model (``study.survey.Survey``) and imports none of that; hosts are forked
-from it: they are there in milliseconds, share the memory of weights and data, and are back as fast
-when one dies. On other machines, and where there is CUDA, which does not outlive a fork, hosts load
-for themselves.
+driver has it look at the model (``study.survey.Survey``), and write tuned ones at the end, and
+imports none of that; hosts are forked from it (``study.forked``): they are there in milliseconds,
+share the memory of weights and data, and are back as fast when one dies. On other machines, and
+where there is CUDA, which does not outlive a fork, hosts load for themselves.
 
 What a fork inherits of threads and locks is of no use to it, so this process has one thread and
 computes nothing. It ends when the driver does, and the hosts that were forked from it end then too.
@@ -23,23 +23,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from study import spaces
+from study.forked import fork_of
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.guest import HostConfig
-    from study.placement import Placement
     from study.settings import Settings
     from study.survey import Survey
     from trainables.data.dataset import Dataset
@@ -110,6 +110,19 @@ class Template:
         assert self.arithmetic
         found: Survey = self._receive()
         return found
+
+    def do(self, task: Callable[[Workload], object]) -> None:
+        """Have a fork of it do something with the model, and wait until it is done.
+
+        Raises:
+            OSError, EOFError: it does not fork, as where there is CUDA, or the fork died.
+            Exception: what the task raised.
+        """
+        with closing(fork_of(self.socket)) as fork:
+            fork.send((task, dict(os.environ)))
+            error = fork.recv()
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """End it, and the hosts that were forked from it."""
@@ -226,10 +239,10 @@ def _forked() -> bool:
 
 
 def _serve(end: socket.socket, workload: Workload) -> None:
-    """Be a host for whoever asked, until they have ended."""
+    """Do what whoever asked has to be done: be their host, until they have ended, or a task."""
     import torch
 
-    from study.host import Host
+    from study.guest import HostConfig
 
     _, outputs, _, _ = socket.recv_fds(end, 1, 2)
     for number, output in enumerate(outputs, start=1):
@@ -237,23 +250,14 @@ def _serve(end: socket.socket, workload: Workload) -> None:
         os.close(output)
     asking = Connection(end.detach())
     try:
-        config, environment = asking.recv()
+        asked, environment = asking.recv()
         os.environ.clear()
         os.environ.update(environment)
         torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
-        host = Host(config, workload)
-        asking.send(None)
-        while True:
-            number, order = asking.recv()
-            if isinstance(order, str):
-                host.leave(order)
-                continue
-
-            def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
-                # In the host's one thread, so nobody else is sending.
-                asking.send((number, None if reply.cancelled() else reply.result()))
-
-            host.ask(**order).add_done_callback(answer)
+        if isinstance(asked, HostConfig):
+            _be_host(asking, asked, workload)
+        asking.send(_done(asked, workload))
+        os._exit(0)
     except (EOFError, OSError):
         os._exit(0)
     except BaseException:
@@ -261,54 +265,29 @@ def _serve(end: socket.socket, workload: Workload) -> None:
         os._exit(1)
 
 
-# --- 3. The hosts' end ----------------------------------------------------------------------------
+def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoReturn:
+    """Raises ``EOFError`` when it is not needed any more."""
+    from study.host import Host
+
+    host = Host(config, workload)
+    asking.send(None)
+    while True:
+        number, order = asking.recv()
+        if isinstance(order, str):
+            host.leave(order)
+            continue
+
+        def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
+            # In the host's one thread, so nobody else is sending.
+            asking.send((number, None if reply.cancelled() else reply.result()))
+
+        host.ask(**order).add_done_callback(answer)
 
 
-class Forked:
-    """A host in a process that was forked from this machine's template; asked like ``Host``."""
-
-    def __init__(self, template: Path, config: HostConfig, *, lost: Callable[[], object]) -> None:
-        """Wait until it is there. ``lost`` is called when it has died.
-
-        Raises:
-            OSError, EOFError: there is no template here, or it does not fork.
-        """
-        with socket.socket(socket.AF_UNIX) as end:
-            end.connect(str(template))
-            socket.send_fds(end, [b"."], [1, 2])  # what it prints belongs to this process
-            self._process = Connection(end.detach())
-        self._process.send((config, dict(os.environ)))
-        self._process.recv()
-        self._sending = threading.Lock()
-        self._replies: dict[int, Future[dict[str, Any]]] = {}
-        self._asked, self._lost = 0, lost
-        threading.Thread(target=self._listen, name="host", daemon=True).start()
-
-    def ask(
-        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> Future[dict[str, Any]]:
-        """See ``Host.ask``."""
-        reply: Future[dict[str, Any]] = Future()
-        with self._sending:
-            self._asked += 1
-            self._replies[self._asked] = reply
-            order = {"spec": spec, "placement": placement, "heard": heard, "suspect": suspect}
-            self._process.send((self._asked, order))
-        return reply
-
-    def leave(self, trial_id: str) -> None:
-        """See ``Host.leave``."""
-        with self._sending:
-            self._process.send((0, trial_id))
-
-    def _listen(self) -> None:
-        try:
-            while True:
-                number, report = self._process.recv()
-                reply = self._replies.pop(number)
-                if report is None:
-                    reply.cancel()
-                else:
-                    reply.set_result(report)
-        except Exception:  # mostly EOFError: whatever it was, nobody listens any more
-            self._lost()
+def _done(task: Callable[[Workload], object], workload: Workload) -> Exception | None:
+    """Do it; what it raised."""
+    try:
+        task(workload)
+    except Exception as error:  # whoever asked raises it
+        return _sendable(error)
+    return None

@@ -96,8 +96,12 @@ def load(network: nn.Module, weights: Mapping[str, Tensor], places: Iterable[Pat
     from peft import PeftModel
 
     network.load_state_dict(weights, strict=False, assign=True)  # a fork's memory is the base's
-    for place in places:
-        network = PeftModel.from_pretrained(network, str(place)).get_base_model()
+    with warnings.catch_warnings():
+        # Of one adapter beside another peft says that its layers lack the other's values.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+        for place in places:
+            network = PeftModel.from_pretrained(network, str(place)).get_base_model()
     return network.eval()
 
 

@@ -6,10 +6,12 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import torch
 
 from study.cluster import connect, nodes
 from study.devices import divide
@@ -17,16 +19,29 @@ from study.gangs import Gangs
 from study.guest import HostConfig
 from study.placement import Placement, as_told
 from study.records import Outcome, TrialSpec
+from study.storage import Shelf
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
+from trainables import ranks
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
 TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
+LACKING = spec(seed=100)
+
+
+class Narrow(Shelf):
+    """Where the second of two workers finds no memory for one trial."""
+
+    def fetch_checkpoint(self, trial_id: str) -> Path:
+        if trial_id == LACKING.id and not ranks.here().first:
+            torch.empty(2**60)
+        return super().fetch_checkpoint(trial_id)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
-    return small.config(tmp_path_factory.mktemp("gang"))
+    found = small.config(tmp_path_factory.mktemp("gang"))
+    return replace(found, shelf=Narrow(shared=found.shelf.shared))
 
 
 @pytest.fixture(scope="module")
@@ -121,4 +136,6 @@ def test_what_a_trial_does_wrong_is_its_outcome(gangs: Gangs) -> None:
     assert diverged["outcome"] == Outcome.DIVERGED
     (broken,) = play(gangs, spec(lr=1e-2, seed=1), replace(TWO, deepspeed="no such engine"))
     assert broken["outcome"] == Outcome.FAILED and "no such engine" in broken["error"]
+    (lacking,) = play(gangs, LACKING)
+    assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
     assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE

@@ -9,20 +9,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from study.actor import _host
+from study.forked import Forked
 from study.guest import HostConfig
 from study.host import Host
 from study.placement import as_told
 from study.records import Kind, TrialSpec
 from study.settings import Settings
 from study.storage import Shelf
-from study.template import Forked, Template
+from study.template import Template
 from trainables.errors import BadInput
+from trainables.workload import Workload
 
 pytestmark = pytest.mark.long
 SETTINGS = Settings(space="layernorm_vs_lora", precision="fp32")
@@ -128,7 +131,27 @@ def test_hosts_end_with_the_driver_and_load_for_themselves_where_there_is_no_tem
     with closing(Template(SETTINGS)) as template:
         pass
     assert not template.socket.exists()
+    with pytest.raises(OSError):
+        template.do(refuse)
     assert isinstance(_host(config(tmp_path, template)), Host)
+
+
+def note(file: Path, workload: Workload) -> None:
+    file.write_text(f"{workload.model.name} in {os.getpid()}")
+
+
+def refuse(workload: Workload) -> None:
+    raise BadInput(f"{workload.model.name} will not do")
+
+
+def test_a_fork_does_something_with_the_model(template: Template, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        template.do(partial(note, tmp_path / name))
+    one, other = ((tmp_path / name).read_text().split(" in ") for name in ("one", "other"))
+    assert one[0] == other[0] == "tiny"
+    assert len({one[1], other[1], str(template._process.pid), str(os.getpid())}) == 4
+    with pytest.raises(BadInput, match="tiny will not do"):
+        template.do(refuse)
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
