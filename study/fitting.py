@@ -17,6 +17,7 @@ are for devices with a memory of their own: a processor's is the host's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -228,7 +229,7 @@ def _nowhere(needs: Footprint, least: int, way: _Way, devices: Devices) -> Infea
         reason=(
             f"it takes {_shown(least)} {way.shown}, one question at a time, and there are "
             f"{_shown(devices.usable)}; most of it is {largest[1]} ({_shown(largest[0])}): "
-            f"{remedy}, or devices of {device_gib:.0f} GiB"
+            f"{remedy}, or devices of {math.ceil(10 * device_gib) / 10:g} GiB"
             + ("" if devices.usable_host else "; no memory beside them is known to offload to")
         ),
     )

@@ -125,7 +125,7 @@ class Plan:
         if self.allowance:
             trials = f"until the confirmation needs what is left of --budget {self.allowance}"
         else:
-            least = floor(self.budget.trials, len(survey.arms), self.allocate)
+            least = floor(self.budget.trials, len(self.space.arms), self.allocate)
             trials = f"{self.budget.trials} trials, at least {least} an arm"
         console.print(
             f"  search   {trials}; rungs at "
@@ -133,8 +133,8 @@ class Plan:
             f"1 in {self.budget.reduction} goes on"
         )
         console.print(
-            f"  confirm  {len(survey.arms)} arms x {self.seeds} seeds = "
-            f"{len(survey.arms) * self.seeds} trainings, scored on test once"
+            f"  confirm  {len(self.space.arms)} arms x {self.seeds} seeds = "
+            f"{len(self.space.arms) * self.seeds} trainings, scored on test once"
         )
         console.print(
             f"  compute  {self.concurrency} at a time on {survey.device}, "
@@ -151,7 +151,7 @@ class Plan:
         for arm, found in self.nowhere.items():
             console.print(f"  [red]not run[/]  {arm}: {found.reason}")
         console.print()
-        console.print(arms_table(self.space, survey.arms))
+        console.print(arms_table(self.space, {arm: survey.arms[arm] for arm in self.space.arms}))
         console.print()
 
     def _whose(self, arms: Collection[str]) -> str:

@@ -45,6 +45,7 @@ def describe(
     """
     begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
     survey, dataset = plan.survey, plan.dataset
+    not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
     return {
         "settings": asdict(settings),
         "budget": asdict(plan.budget),
@@ -70,6 +71,7 @@ def describe(
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
+        **({"not_run": not_run} if not_run else {}),
         "commit": _commit(),
         "command": begun["command"],
         "begun": begun["begun"],

@@ -43,7 +43,8 @@
                         changes no number);
                         ``rungs`` (``examples_seen, validation_loss, train_loss, seconds``);
                         ``scores, costs``
-``protocol``            settings, budget, rungs, model and data with digests, versions, commit, time
+``protocol``            settings, budget, rungs, model and data with digests, versions, commit,
+                        time; ``not_run``: arm -> why, of arms that fit into no device
 ======================  =====================================================================
 """
 

@@ -11,6 +11,15 @@ import pytest
 
 from tests.trainables.data.small import jsonl
 
+LARGE_AND_SMALL = """
+from search_spaces.declare import Arm, Budget, LogUniform, Space, method
+LR = LogUniform(1e-4, 1e-2)
+SPACE = Space(
+    question="?",
+    arms={name: Arm(everywhere=method(name), lr=LR) for name in ("full", "layernorm")},
+    budget=Budget(trials=4, max_examples=64, rungs=0, batch_size=8),
+)
+"""
 SPACE = """
 from search_spaces.declare import Arm, LogUniform, Space, method
 SPACE = Space(question="?", arms={"a": Arm(everywhere=method(%s), lr=LogUniform(1e-4, 1e-2))})
@@ -169,3 +178,11 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     placed = launch(*asked)
     assert placed.returncode == 0, placed.stderr
     assert "in 2 pieces" in placed.stdout and "a whole batch would take" in placed.stdout
+
+    space = tmp_path / "sizes.py"
+    space.write_text(LARGE_AND_SMALL)
+    one = launch("--space", str(space), *asked[2:-1], "1.08", "--precision", "fp32")
+    assert one.returncode == 0, one.stderr
+    shown = " ".join(one.stdout.split())
+    assert "not run full: it takes" in shown and "a recipe that trains less" in shown
+    assert "confirm 1 arms x 3 seeds = 3 trainings" in shown
