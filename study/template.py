@@ -159,7 +159,7 @@ def main(ends: list[str]) -> None:
             return
     except EOFError:
         return
-    except Exception as error:
+    except Exception as error:  # the driver raises it
         driver.send(_sendable(error))
         return
     gc.collect()
@@ -167,7 +167,7 @@ def main(ends: list[str]) -> None:
     if _forked():
         try:
             driver.send(_survey(settings, workload, arithmetic, probing=False))
-        except Exception as error:
+        except Exception as error:  # the driver raises it
             driver.send(_sendable(error))
         os._exit(0)
     while True:
@@ -258,9 +258,9 @@ def _serve(end: socket.socket, workload: Workload) -> None:
             _be_host(asking, asked, workload)
         asking.send(_done(asked, workload))
         os._exit(0)
-    except (EOFError, OSError):
+    except (EOFError, OSError):  # whoever asked has ended
         os._exit(0)
-    except BaseException:
+    except BaseException:  # a fork must never go on as a second template
         traceback.print_exc()
         os._exit(1)
 

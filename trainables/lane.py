@@ -52,7 +52,7 @@ class _Member:
         try:
             self.total += step()
             self.steps += 1
-        except Exception as error:
+        except Exception as error:  # told by its ``Arrival``
             self.error = error
 
 

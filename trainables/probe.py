@@ -50,7 +50,7 @@ def probe(
     while True:
         try:
             return _probed(made_up, config, precision, micro_batch)
-        except Exception as error:
+        except Exception as error:  # memory is out by several types
             if not memory.lacks(error):
                 raise
         memory.give_back()  # not while the error, which holds what was there, is known

@@ -41,6 +41,7 @@ def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told
     if count > 1:
         distributed.init_process_group(
             "gloo",
+            # torch has no types for it.
             store=distributed.FileStore(store, count),  # type: ignore[attr-defined]
             rank=rank,
             world_size=count,

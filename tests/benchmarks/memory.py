@@ -151,6 +151,7 @@ def worker(rank: int, workers: int, store: str, told: Any) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo",
+        # torch has no types for it.
         store=distributed.FileStore(store, workers),  # type: ignore[attr-defined]
         rank=rank,
         world_size=workers,
