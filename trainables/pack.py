@@ -26,8 +26,8 @@ from trainables import engine
 from trainables.features import Features
 from trainables.fork import fork
 from trainables.methods import packed
-from trainables.models.contract import Batch, Row, run_stages
-from trainables.parting import Differences, Parting, Unpackable, differences
+from trainables.models.contract import Batch, Row, is_norm, run_stages
+from trainables.parting import Differences, Parting, SharedNorm, Unpackable, differences
 from trainables.rows import Rows, Unclear
 from trainables.seeds import seeded
 from trainables.trial import Trial
@@ -149,7 +149,8 @@ class Pack:
                 assert isinstance(module, nn.Linear)
                 module = packed.SharedLinear(module, linear, self.rows)
             if others:
-                module = Parting(module, others, self.rows)
+                kind = SharedNorm if is_norm(module) else Parting
+                module = kind(module, others, self.rows)
             self._put(path, module)
         self._hooks = self._make_hooks(guests)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -103,7 +104,7 @@ class Parting(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         """What is looked up on the layer beside calling it, as its weight's type."""
-        return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+        return super().__getattr__(name) if name in self._modules else getattr(self.base, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the base's, of which tensors with all rows are given to each trial in part."""
@@ -121,6 +122,32 @@ class Parting(nn.Module):
         if isinstance(given[0], tuple):  # of an attention: what it gives, and its weights
             return torch.cat([g[0] for g in given]), *[None] * (len(given[0]) - 1)
         return torch.cat(given)
+
+
+class SharedNorm(Parting):
+    """A normalisation whose gain and bias trials have of their own: once for all rows, and then by
+    each trial's vectors; where they have as many rows."""
+
+    def __init__(self, base: nn.Module, own: Mapping[int, nn.Module], rows: Rows) -> None:
+        super().__init__(base, own, rows)
+        self.plain = copy.copy(base)
+        """The base's without gain and bias."""
+        self.plain._parameters = {
+            name: nn.Parameter(torch.full_like(p, name == "weight"), requires_grad=False)
+            for name, p in base._parameters.items()
+            if p is not None
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the base's."""
+        if not self.rows.even:
+            parted: Tensor = super().forward(x)
+            return parted
+        modules = [self.own.get(member, self.base) for member, _ in self.rows.now]
+        y = self.rows.times(self.plain(x), [module.get_parameter("weight") for module in modules])
+        if self.plain._parameters.get("bias") is None:
+            return y
+        return self.rows.plus(y, [module.get_parameter("bias") for module in modules])
 
 
 def _part(value: Any, rows: int, part: slice) -> Any:

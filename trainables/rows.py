@@ -1,4 +1,9 @@
-"""Whose the rows of a tensor are, in a pass that several trials share."""
+"""Whose the rows of a tensor are, in a pass that several trials share; and what they differ by.
+
+Where all members have as many rows, as in a study, whose batches are of one size, what differs is
+one operation on all of them: a small kernel for each member would cost a GPU more than its
+arithmetic. No member's row ever meets another member's values.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +39,31 @@ class Rows:
         finally:
             self.now = before
 
+    @property
+    def even(self) -> bool:
+        """All members have as many."""
+        return len({count for _, count in self.now}) == 1
+
+    def times(self, x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
+        """Each member's rows by a vector of its own, as it is (None) where it has none."""
+        if not self.even:
+            pairs = zip(self._split(x), factors, strict=True)
+            return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
+        own = next(factor for factor in factors if factor is not None)
+        stacked = _stacked([torch.ones_like(own) if f is None else f for f in factors], x)
+        return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
+
+    def plus(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
+        """Each member's rows and a vector of its own."""
+        if not self.even:
+            pairs = zip(self._split(x), terms, strict=True)
+            return torch.cat([(part + term).to(part.dtype) for part, term in pairs])
+        stacked = _stacked(terms, x)
+        return (x.reshape(len(terms), -1, *x.shape[1:]) + stacked).view(x.shape).to(x.dtype)
+
+    def _split(self, x: Tensor) -> Sequence[Tensor]:
+        return torch.split(x, [count for _, count in self.now])
+
     def dropped(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
         """Dropout of a member's rows as it falls when the member is alone: chance is drawn for the
         tokens that it then has, not for the padding that others need.
@@ -47,3 +77,9 @@ class Rows:
         kept_BTI = torch.empty_like(x_BTI[:, :tokens], memory_format=torch.contiguous_format)
         kept_BTI.bernoulli_(1 - share, generator=self.generators[member]).div_(1 - share)
         return x_BTI * nn.functional.pad(kept_BTI, (0, 0, 0, x_BTI.shape[1] - tokens))
+
+
+def _stacked(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Shape (M, 1, ..., 1, D): to meet ``x`` with its members apart."""
+    stacked_MD = torch.stack([vector.flatten() for vector in vectors])
+    return stacked_MD.view(len(vectors), *[1] * (x.ndim - 1), -1)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import registry
 from trainables.errors import BadInput
@@ -37,7 +38,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def config(model: Model, method: str, *, frozen: int = 0, **settings: Any) -> TrialConfig:
+def config(model: Model, method: str = "", *, frozen: int = 0, **settings: Any) -> TrialConfig:
     """``method`` in every slot that takes it, but those of the first ``frozen`` stages."""
     tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
@@ -61,11 +62,11 @@ def suits(workload: Workload, settings: TrialConfig) -> bool:
     return True
 
 
-def mixed(workload: Workload, frozen: int) -> dict[str, TrialConfig]:
-    """Trials of every method, with batches, ranks and seeds of their own."""
+def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, TrialConfig]:
+    """Trials of every method, with batches of those sizes, ranks and seeds of their own."""
     model = workload.model
     configs = {
-        name: config(model, name, frozen=frozen, seed=n, batch_size=4 if n % 3 else 3)
+        name: config(model, name, frozen=frozen, seed=n, batch_size=sizes[n % len(sizes)])
         for n, name in enumerate(METHODS)
     }
     configs["lora 3, dropping"] = config(
@@ -82,19 +83,22 @@ def arrivals(lane: Lane, steps: int = 12) -> Iterator[Arrival]:
 
 
 @pytest.mark.parametrize(
-    ("left", "precision"),
+    ("left", "precision", "sizes"),
     [
-        ("nothing", "fp32"),
-        ("the image", "fp32"),
-        ("all but the last slot", "fp32"),
-        ("the image", "bf16"),
+        ("nothing", "fp32", (3, 4, 4)),
+        ("the image", "fp32", (4,)),
+        ("all but the last slot", "fp32", (3, 4, 4)),
+        ("the image", "bf16", (4,)),
     ],
 )
-def test_packed_as_alone(workload: Workload, left: str, precision: str) -> None:
-    """Every method side by side with every other, whatever is frozen below."""
+def test_packed_as_alone(
+    workload: Workload, left: str, precision: str, sizes: tuple[int, ...]
+) -> None:
+    """Every method side by side with every other, whatever is frozen below; with batches of one
+    size, where what trials add is computed together, and of several."""
     stages = workload.model.stages
     frozen = {"nothing": 0, "the image": 1, "all but the last slot": len(stages)}[left]
-    configs = mixed(workload, frozen)
+    configs = mixed(workload, frozen, sizes)
     lane = Lane(workload, precision=precision, places=len(configs))
     for key, settings in configs.items():
         lane.enter(key, settings)
@@ -166,6 +170,38 @@ def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
         lane.step()
     products = [pointer for pointer in calls if pointer in frozen]
     assert len(products) == len(set(products)) > 0
+
+
+@pytest.mark.parametrize("tuning", [{"method": "layernorm"}, {"method": "lora"}, {"method": "ia3"}])
+def test_a_pass_is_as_many_operations_however_many_trials(
+    workload: Workload, tuning: dict[str, Any]
+) -> None:
+    """Each is a kernel on a GPU, which has little to do in it. Ranks may differ."""
+
+    def operations(trials: int) -> int:
+        lane = Lane(workload, places=trials)
+        for n in range(trials):
+            ranks = {"rank": 2 + n} if tuning["method"] == "lora" else {}
+            frozen = len(workload.model.stages)
+            lane.enter(str(n), config(workload.model, tuning=tuning | ranks, seed=n, frozen=frozen))
+        guests = [member.guest for member in lane._members.values() if member.guest is not None]
+        lane._pack.backward(guests)
+        with Operations() as counted:
+            lane._pack.backward(guests)
+        return counted.count
+
+    # What is left for each: the mean of its losses, and a copy of a gradient that lies otherwise.
+    assert operations(6) < 1.3 * operations(3)
+
+
+class Operations(TorchDispatchMode):
+    """Counts those that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or "empty" in func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def test_no_gradient_below_what_is_trained(workload: Workload) -> None:

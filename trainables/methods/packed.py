@@ -1,15 +1,17 @@
 """A linear layer that several trials share: one product with the frozen weight for all of them, and
 for each what its own method adds.
 
-For ``bitfit``, ``lora`` and ``ia3``, by the types of their layers. Each trial's rows are computed
-by the same operations, on the same shapes, as in its own network, so nothing of a trial, not even
-a value that is no number, can reach another's rows.
+For ``bitfit``, ``lora`` and ``ia3``, by the types of their layers. What trials add is computed for
+neighbours together: vectors are stacked, LoRA's matrices are a batch of products in which zeros
+fill up lower ranks. Each trial has products of its own there, so nothing of it, not even a value
+that is no number, can reach another's rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -72,36 +74,103 @@ class SharedLinear(nn.Module):
     def __init__(self, base: nn.Linear, owns: Mapping[int, Own], rows: Rows) -> None:
         super().__init__()
         self.base, self.owns, self.rows = base, owns, rows
+        self._groups: dict[tuple[int, ...], _LowRank] = {}
+        """Of neighbours, by who they are."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes (rows, ..., inputs) and (rows, ..., outputs)."""
-        counts = [count for _, count in self.rows.now]
         owns = [self.owns.get(member, NOTHING) for member, _ in self.rows.now]
-        biases = any(own.bias is not None for own in owns)
-        xs: Sequence[Tensor] = torch.split(x, counts)
         if any(own.scale_I is not None for own in owns):
-            xs = tuple(
-                x if own.scale_I is None else (x * own.scale_I.flatten()).to(x.dtype)
-                for x, own in zip(xs, owns, strict=True)
-            )
-            x = torch.cat(xs)
+            x = self.rows.times(x, [own.scale_I for own in owns])
+        biases = any(own.bias is not None for own in owns)
         y = nn.functional.linear(x, self.base.weight, None if biases else self.base.bias)
-        ys = list(torch.split(y, counts))
-        for place, own in enumerate(owns):
-            if biases:
-                bias = self.base.bias if own.bias is None else own.bias
-                ys[place] = (ys[place] + bias).to(y.dtype)
-            if own.a_RI is not None and own.b_OR is not None:
-                given = xs[place].to(own.a_RI.dtype)
-                if own.dropout:
-                    given = self.rows.dropped(given, own.dropout, self.rows.now[place][0])
-                low_R = nn.functional.linear(given, own.a_RI)
-                added = nn.functional.linear(low_R, own.b_OR) * own.scaling
-                ys[place] = (ys[place] + added).to(y.dtype)
-            if own.scale_O is not None:
-                ys[place] = (ys[place] * own.scale_O.flatten()).to(y.dtype)
-        return torch.cat(ys)
+        if biases:
+            y = self.rows.plus(y, [self.base.bias if o.bias is None else o.bias for o in owns])
+        if any(own.a_RI is not None for own in owns):
+            parts = [*self._with_low_rank(x, y)]
+            y = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if any(own.scale_O is not None for own in owns):
+            y = self.rows.times(y, [own.scale_O for own in owns])
+        return y
+
+    def _with_low_rank(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """``y`` and what LoRA adds, in parts that are a member's or several neighbours'."""
+        start, even = 0, self.rows.even
+        for kind, some in groupby(self.rows.now, key=lambda row: self._kind(row[0])):
+            for run in [[*some]] if kind == "alike" and even else [[row] for row in some]:
+                members = tuple(member for member, _ in run)
+                end = start + sum(count for _, count in run)
+                given, made, start = x[start:end], y[start:end], end
+                if kind == "none":
+                    yield made
+                elif len(run) > 1:
+                    yield self._group(members)(given, made)
+                else:
+                    yield self._one(given, made, members[0])
+
+    def _kind(self, member: int) -> str:
+        """Of what LoRA adds: only without chance it is alike for neighbours."""
+        own = self.owns.get(member, NOTHING)
+        return "none" if own.a_RI is None else "by chance" if own.dropout else "alike"
+
+    def _group(self, members: tuple[int, ...]) -> _LowRank:
+        if members not in self._groups:
+            self._groups[members] = _LowRank([self.owns[member] for member in members])
+        return self._groups[members]
+
+    def _one(self, x: Tensor, y: Tensor, member: int) -> Tensor:
+        own = self.owns[member]
+        assert own.a_RI is not None and own.b_OR is not None
+        given = x.to(own.a_RI.dtype)
+        if own.dropout:
+            given = self.rows.dropped(given, own.dropout, member)
+        low_R = nn.functional.linear(given, own.a_RI)
+        return (y + nn.functional.linear(low_R, own.b_OR) * own.scaling).to(y.dtype)
 
     def __getattr__(self, name: str) -> Any:
         """What is looked up on the layer beside calling it, as its weight's type."""
         return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+
+
+class _LowRank:
+    """What LoRA adds for M trials that have as many rows each.
+
+    Legend: N rows and tokens of a trial, I inputs, O outputs, R the highest of the ranks.
+    """
+
+    def __init__(self, owns: Sequence[Own]) -> None:
+        self.a_RI = [own.a_RI for own in owns if own.a_RI is not None]
+        self.b_OR = [own.b_OR for own in owns if own.b_OR is not None]
+        ranks, device = [len(a_RI) for a_RI in self.a_RI], self.a_RI[0].device
+        self.scaling_M11 = torch.tensor([own.scaling for own in owns], device=device)[:, None, None]
+        self.rows_MR: Tensor | None = None
+        """Of all ranks one after another, behind which lies a row of zeros; where they differ."""
+        if len(set(ranks)) > 1:
+            starts = [sum(ranks[:place]) for place in range(len(ranks))]
+            nothing = [sum(ranks)] * max(ranks)
+            rows = [
+                [*range(start, start + rank), *nothing[rank:]]
+                for start, rank in zip(starts, ranks, strict=True)
+            ]
+            self.rows_MR = torch.tensor(rows, device=device)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """``y`` and what they add; shapes (rows, ..., I) and (rows, ..., O)."""
+        a_MRI, b_MOR = self._matrices()
+        a_MRI = a_MRI * self.scaling_M11
+        x_MNI = x.reshape(len(a_MRI), -1, x.shape[-1])
+        y_MNO = y.reshape(len(a_MRI), -1, y.shape[-1])
+        if not torch.is_autocast_enabled(x.device.type):
+            x_MNI, y_MNO = x_MNI.to(a_MRI.dtype), y_MNO.to(a_MRI.dtype)
+        low_MNR = torch.bmm(x_MNI, a_MRI.transpose(1, 2))
+        return torch.baddbmm(y_MNO, low_MNR, b_MOR.transpose(1, 2)).view(y.shape).to(y.dtype)
+
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """A and B of all; zeros fill up lower ranks."""
+        if self.rows_MR is None:
+            return torch.stack(self.a_RI), torch.stack(self.b_OR)
+        a_RI, b_RO = (
+            torch.cat([*some, some[0].new_zeros(1, some[0].shape[1])])[self.rows_MR]
+            for some in (self.a_RI, [b_OR.t() for b_OR in self.b_OR])
+        )
+        return a_RI, b_RO.transpose(1, 2)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from trainables.models import _clip
 from trainables.models.contract import Batch, Row
@@ -41,9 +40,9 @@ def collate(
 
 def _padded(tokens: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
     """As long as the longest, and their mask."""
-    rows = [torch.tensor(row) for row in tokens]
-    ones = [torch.ones(len(row), dtype=torch.long) for row in tokens]
-    return (
-        pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side),
-        pad_sequence(ones, batch_first=True, padding_side=side),
-    )
+    longest = max(map(len, tokens))
+    padded, mask = np.full((len(tokens), longest), pad), np.zeros((len(tokens), longest), np.int64)
+    for row, words in enumerate(tokens):
+        place = slice(0, len(words)) if side == "right" else slice(longest - len(words), longest)
+        padded[row, place], mask[row, place] = words, 1
+    return torch.from_numpy(padded), torch.from_numpy(mask)
