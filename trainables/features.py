@@ -32,7 +32,7 @@ from trainables.recipe import Recipe
 from trainables.seeds import seeded
 from trainables.workload import Workload
 
-VERSION = 1  # of what a file holds
+VERSION = 2  # of what a file holds
 CHUNK = 32  # images, or questions, that go through a stage at once
 
 

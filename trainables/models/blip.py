@@ -22,6 +22,7 @@ from transformers.models.blip import modeling_blip_text as text
 
 from trainables import hub
 from trainables.models import _checkpoint, _clip
+from trainables.models._attention import ImageAttention, TextAttention, fuse
 from trainables.models._collate import collate
 from trainables.models.contract import (
     ANSWER_TOKENS,
@@ -96,10 +97,10 @@ class Blip:
         {
             vision.BlipVisionEmbeddings: {"patch_embedding": "patch"},
             vision.BlipEncoderLayer: {"self_attn": "self_attention"},
-            vision.BlipAttention: {"qkv": "qkv", "projection": "attention_output"},
+            ImageAttention: {"qkv": "qkv", "projection": "attention_output"},
             vision.BlipMLP: {"fc1": "ffn_in", "fc2": "ffn_out"},
             text.BlipTextLayer: {"attention.self": "self_attention"},
-            text.BlipTextSelfAttention: {"query": "query", "key": "key", "value": "value"},
+            TextAttention: {"query": "query", "key": "key", "value": "value"},
             text.BlipTextSelfOutput: {"dense": "attention_output"},
             text.BlipTextIntermediate: {"dense": "ffn_in"},
             text.BlipTextOutput: {"dense": "ffn_out"},
@@ -115,9 +116,7 @@ class Blip:
         tokenizer: Any,
     ) -> None:
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
-        for module in network.modules():
-            if isinstance(module, text.BlipTextSelfAttention):
-                module.register_forward_pre_hook(_mask_padding, with_kwargs=True)
+        fuse(network)
         config: Any = network.config
         self.image_size: int = config.vision_config.image_size
         self.beams: int = network.generation_config.num_beams or BEAMS
@@ -210,16 +209,3 @@ class Blip:
         )
         fused_BQD: Tensor = fused.last_hidden_state
         return fused_BQD
-
-
-def _mask_padding(
-    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Hands the mask of cross-attention on under the name that is looked at.
-
-    transformers 5.23 passes it as ``attention_mask`` and reads ``encoder_attention_mask``, so that
-    the decoder attends to a question's padding and a loss depends on its batch.
-    """
-    if kwargs.get("encoder_hidden_states") is not None:
-        kwargs = {**kwargs, "encoder_attention_mask": kwargs.get("attention_mask")}
-    return args, kwargs

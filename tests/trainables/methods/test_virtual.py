@@ -19,6 +19,7 @@ from trainables import recipe, registry
 from trainables.errors import BadInput
 from trainables.fork import fork
 from trainables.methods import virtual
+from trainables.models._attention import fuse
 from trainables.models.blip import Blip
 from trainables.models.contract import ROLES, Model, Slot
 from trainables.recipe import Recipe, Tuning
@@ -41,6 +42,7 @@ def test_counts_are_those_of_the_papers(method: str, count: int) -> None:
     """Of a text stack of BERT's size in MILE (arXiv 2403.06407), without memory."""
     with torch.device("meta"):
         stack = BlipTextModel(BlipTextConfig(), add_pooling_layer=False)
+    fuse(stack)
     stack.requires_grad_(False)  # type: ignore[no-untyped-call]
     roles: dict[str, list[str]] = {role: [] for role in ROLES}
     for path, part in stack.named_modules():

@@ -1,0 +1,104 @@
+"""BLIP's attention as transformers computes it against PyTorch's own kernels: time and memory.
+
+    python -m tests.benchmarks.attention                    the model that ships, 96 and 224 px
+    python -m tests.benchmarks.attention --shape miss       MISS: 361M parameters, 480 px
+
+Two trials of one configuration (LoRA in every slot) take a step in turn; medians, on a CPU of the
+processor time. Memory is what tensors take at the peak of a step, the base included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.blip.modeling_blip import BlipAttention
+from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
+
+from tests.benchmarks.shapes import miss
+from trainables import engine, footprint, memory
+from trainables.models._attention import ImageAttention, TextAttention
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload, WorkloadConfig
+
+
+class PlainText(BlipTextSelfAttention):
+    """transformers', with the mask where it looks for it."""
+
+    def forward(  # type: ignore[override]  # the rest is passed on
+        self, hidden_states: Any, attention_mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """As its own."""
+        kwargs["encoder_attention_mask"] = attention_mask
+        return super().forward(hidden_states, attention_mask, **kwargs)
+
+
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    ImageAttention: BlipAttention,
+    TextAttention: PlainText,
+}
+
+
+def main() -> None:
+    """Print a line for each size."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", choices=("tiny", "miss"), default="tiny")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10)
+    given = parser.parse_args()
+    precision = engine.resolve_precision(given.precision)
+    if given.shape == "miss":
+        workloads = [miss(given.batch_size)]
+    else:
+        workloads = [Workload.load(WorkloadConfig(image_size=size)) for size in (96, 224)]
+    print(
+        f"{given.shape}, {precision} on {workloads[0].device}, {torch.get_num_threads()} threads, "
+        f"batches of {given.batch_size}, {given.steps} steps\n"
+        "pixels  transformers ms  ours ms  gain  transformers GiB  ours GiB  gain  losses differ by"
+    )
+    for workload in workloads:
+        measure(workload, precision, given.batch_size, given.steps)
+
+
+def measure(workload: Workload, precision: str, batch_size: int, steps: int) -> None:
+    """One line."""
+    config = TrialConfig(
+        recipe=Recipe.of({slot: {"method": "lora"} for slot in workload.model.slots}),
+        lr=1e-3,
+        seed=0,
+        max_examples=10**6,
+        batch_size=batch_size,
+    )
+    base = sum(footprint.storages(workload.model.network).values())
+    clock = time.perf_counter if workload.device.type == "cuda" else time.process_time
+    trials = [Trial(workload, config, precision=precision) for _ in range(2)]
+    for module in trials[0].losses.network.modules():
+        module.__class__ = PLAIN.get(type(module), type(module))
+    gib, losses = [], []
+    for trial in trials:
+        with memory.growing() as grown:
+            losses.append(trial.step())
+        gib.append((base + grown.size) / memory.GIB)
+    seconds: list[list[float]] = [[], []]
+    for _ in range(steps):
+        for trial, taken in zip(trials, seconds, strict=True):
+            started = clock()
+            trial.step()
+            taken.append(clock() - started)
+    plain, ours = (1e3 * statistics.median(taken) for taken in seconds)
+    apart = abs(losses[1] / losses[0] - 1)
+    print(
+        f"{workload.model.image_size:6} {plain:16.0f} {ours:8.0f} {plain / ours:5.2f} "
+        f"{gib[0]:17.2f} {gib[1]:9.2f} {gib[0] / gib[1]:5.2f}  {apart:.0e}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
