@@ -9,6 +9,7 @@ memory or fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,9 +50,15 @@ class _Member:
 
     def advance(self, step: Callable[[], float]) -> None:
         """Take a step; what goes wrong is the trial's own affair."""
-        try:
+        with self.trying():
             self.total += step()
             self.steps += 1
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """An error inside ends the trial's way, and nobody else's."""
+        try:
+            yield
         except Exception as error:  # told by its ``Arrival``
             self.error = error
 
@@ -172,7 +179,7 @@ class Lane:
                 member.advance(member.trial.step)
             return
         try:
-            losses = self._pack.backward(guests)
+            losses_M = self._pack.backward(guests)
         except Unclear:
             for member in some:
                 if member.guest is not None and member.guest.drops:
@@ -193,5 +200,17 @@ class Lane:
                 member.guest, self.alone[member.key] = None, f"{type(error).__name__}: {error}"
                 member.advance(member.trial.step)
         else:
-            for member, loss in zip(some, losses, strict=True):
-                member.advance(partial(member.trial.update, loss))
+            for member in some:
+                with member.trying():
+                    member.trial.update()
+            if self.workload.computes_ahead and all(map(_goes_on, some)):
+                self._pack.prepare(guests)
+            for member, loss in zip(some, losses_M.tolist(), strict=True):
+                if member.error is None:
+                    member.advance(partial(member.trial.finite, loss))
+
+
+def _goes_on(member: _Member) -> bool:
+    """After the step that it has just taken."""
+    going = member.until is not None and member.trial.examples_seen < member.until
+    return going and member.error is None

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainables import engine
@@ -49,6 +49,21 @@ class Guest:
         return any(own.dropout for own in self.linear.values())
 
 
+Segments = Mapping[str, Sequence[tuple[int, int]]]
+"""What rows are about -> whose they are: members, and how many each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stacked:
+    """The next batches of several trials side by side."""
+
+    guests: Sequence[Guest]
+    indices: Sequence[Sequence[int]]
+    """The training questions of each."""
+    batch: Batch
+    segments: Segments
+
+
 class Pack:
     """One network for several trials, put together anew when they change."""
 
@@ -60,8 +75,10 @@ class Pack:
         self._guests: tuple[Guest, ...] = ()
         self._replaced: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
-        self._segments: dict[str, Sequence[tuple[int, int]]] = {}
-        """What rows are about -> whose they are."""
+        self._segments: Segments = {}
+        """In the pass that runs."""
+        self._ahead: _Stacked | None = None
+        """Of the pass that is likely to come; see ``prepare``."""
 
     @cached_property
     def why_not(self) -> str:
@@ -107,23 +124,33 @@ class Pack:
                 raise Unpackable(f"{path} has dropout of its own")
         return Guest(trial=trial, own=own, linear=linear)
 
-    def backward(self, guests: Sequence[Guest]) -> list[float]:
-        """The mean loss of each trial's next batch; its gradient is left in its parameters.
+    def backward(self, guests: Sequence[Guest]) -> Tensor:
+        """Shape (M,): the mean loss of each trial's next batch; its gradient is left in its
+        parameters.
 
         Raises:
             Unclear: trials with dropout can't be in this step.
         """
         self._arrange(tuple(guests))
         indices = [guest.trial.upcoming() for guest in guests]
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or (ahead.guests, ahead.indices) != (guests, indices):
+            ahead = self._stacked(guests, indices)
+        self._segments = ahead.segments
         self._set_chance(guests, indices)
-        losses_B = self.losses(self._batch(guests, indices))
+        losses_B = self.losses(ahead.batch)
         means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
         means_M.sum().backward()  # type: ignore[no-untyped-call]
-        found: list[float] = means_M.tolist()
-        return found
+        return means_M.detach()
+
+    def prepare(self, guests: Sequence[Guest]) -> None:
+        """Put the next batches of these trials together already, while the device works off the
+        pass before."""
+        self._ahead = self._stacked(guests, [guest.trial.upcoming() for guest in guests])
 
     def forget(self) -> None:
         """Hold on to no trial."""
+        self._ahead = None
         self._arrange(())
 
     def _arrange(self, guests: tuple[Guest, ...]) -> None:
@@ -176,16 +203,19 @@ class Pack:
             hooks.append(self.network.get_submodule(path).register_forward_pre_hook(before))
         return hooks
 
-    def _batch(self, guests: Sequence[Guest], indices: Sequence[Sequence[int]]) -> Batch:
+    def _stacked(self, guests: Sequence[Guest], indices: Sequence[Sequence[int]]) -> _Stacked:
         """The trials' batches side by side. An image that several ask about is there once, unless
         they treat it differently."""
         model, workload = self.workload.model, self.workload
         done, frozen = guests[0].trial.features_done, guests[0].trial.frozen_stages
-        self._segments = {"question": [(m, len(some)) for m, some in enumerate(indices)]}
+        segments: dict[str, Sequence[tuple[int, int]]] = {
+            "question": [(m, len(some)) for m, some in enumerate(indices)]
+        }
         if not any(stage.per == "image" for stage in model.stages[frozen:]):
             # Then no image's row is anybody's, and nobody looks at whose it is.
-            self._segments["image"] = ()
-            return self.features.batch("train", [i for some in indices for i in some], done)
+            segments["image"] = ()
+            batch = self.features.batch("train", [i for some in indices for i in some], done)
+            return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
         rows: list[Row] = []
         used: list[int] = []
         counts = []
@@ -196,11 +226,14 @@ class Pack:
             rows += [replace(row, image=place[row.image]) for row in own]
             used += images
             counts.append(len(images))
-        self._segments["image"] = list(enumerate(counts))
+        segments["image"] = list(enumerate(counts))
         if done:
             state = self.features.of_images("train", used, done)
-            return replace(model.collate(rows, None), done=done, state=state).to(workload.device)
-        return model.collate(rows, workload.images_NSSC[used]).to(workload.device)
+            batch = replace(model.collate(rows, None), done=done, state=state)
+        else:
+            batch = model.collate(rows, workload.images_NSSC[used])
+        batch = batch.to(workload.device)
+        return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
 
     def _set_chance(self, guests: Sequence[Guest], indices: Sequence[Sequence[int]]) -> None:
         """Each trial's dropout will draw what it draws when the trial is alone.

@@ -117,6 +117,8 @@ class Trial:
             questions_per_image=config.questions_per_image,
         )
         self.examples_seen = 0
+        self._ahead: tuple[int, list[Batch]] = 0, []
+        """Examples seen, and the pieces of the step that comes then; see ``computes_ahead``."""
         self.report: dict[str, Any] = {}
         """What was said at the point that was restored."""
         network = fork(workload.model.network)
@@ -160,16 +162,23 @@ class Trial:
         """
         running = self._running()
         self.losses.train()
-        size = self.config.batch_size
-        share = self.upcoming()[self.ranks.rank :: self.ranks.count]
-        count = math.ceil(len(share) / self.micro_batch)
-        pieces = [self.batch("train", share[i::count]) for i in range(count)]
-        self.examples_seen += size
+        (seen, pieces), self._ahead = self._ahead, (0, [])
+        if seen != self.examples_seen or not pieces:
+            pieces = self._pieces()
+        self.examples_seen += self.config.batch_size
         # Each rank has masks of its own; the first has those of a trial that is alone.
         place = () if self.ranks.first else (self.ranks.rank,)
         with seeded("dropout", self.config.seed, self.examples_seen, *place):
-            loss = float(running.step(pieces, self.config.lr_at(self.examples_seen)))
-        return self._finite(loss)
+            loss = running.step(pieces, self.config.lr_at(self.examples_seen))
+        if self.workload.computes_ahead and self.examples_seen < self.config.max_examples:
+            self._ahead = self.examples_seen, self._pieces()
+        return self.finite(float(loss))
+
+    def _pieces(self) -> list[Batch]:
+        """Its next batch, or this rank's share, as it is computed."""
+        share = self.upcoming()[self.ranks.rank :: self.ranks.count]
+        count = math.ceil(len(share) / self.micro_batch)
+        return [self.batch("train", share[i::count]) for i in range(count)]
 
     def upcoming(self) -> list[int]:
         """The training questions of its next step."""
@@ -181,19 +190,20 @@ class Trial:
         seed = number("dropout", self.config.seed, seen)
         return torch.Generator(self.workload.device).manual_seed(seed)
 
-    def update(self, loss: float) -> float:
-        """A step whose gradient is there already, from a pass that trials share; its loss.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
+    def update(self) -> None:
+        """A step whose gradient is there already, from a pass that trials share."""
         running = self._running()
         assert isinstance(running, engine.Plain)
+        self._ahead = 0, []
         self.examples_seen += self.config.batch_size
         running.update(self.config.lr_at(self.examples_seen))
-        return self._finite(loss)
 
-    def _finite(self, loss: float) -> float:
+    def finite(self, loss: float) -> float:
+        """The loss of its last step.
+
+        Raises:
+            Diverged: it is not finite.
+        """
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
         return loss

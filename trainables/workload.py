@@ -227,6 +227,12 @@ class Workload:
         """The base is on the device; see ``WorkloadConfig``."""
         return all(p.device.type == self.device.type for p in self.model.network.parameters())
 
+    @property
+    def computes_ahead(self) -> bool:
+        """The device works off what it is told while this process goes on: so the next batch can
+        be put together, and be on its way, meanwhile."""
+        return self.device.type != "cpu"
+
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """The questions of ``split`` at ``indices`` as one batch."""
         rows = self.rows[split]

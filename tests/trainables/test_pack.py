@@ -150,6 +150,39 @@ def test_coming_going_and_restored_in_the_midst_of_others(
     assert {*lane.alone} <= {"watched"}
 
 
+def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a device computes by itself the next batches are made meanwhile: each once, and the
+    same, whoever comes, goes, or steps alone."""
+    settings = {
+        name: config(workload.model, name, seed=n) for n, name in enumerate(("lora", "ia3", "full"))
+    }
+    expected = {key: Trial(workload, c).train(12) for key, c in settings.items()}
+    monkeypatch.setattr(Workload, "computes_ahead", True)
+    made: list[tuple[int, ...]] = []
+    usual = type(workload.model).collate
+
+    def collate(self: Any, rows: Any, images: Any) -> Any:
+        made.append(tuple(id(row) for row in rows))
+        return usual(self, rows, images)
+
+    lane = Lane(workload, places=3)
+    for key, given in settings.items():
+        lane.enter(key, given)
+        lane.train_to(key, 12)
+    monkeypatch.setattr(type(workload.model), "collate", collate)
+    found = {arrival.key: arrival.train_loss for arrival in arrivals(lane, 3)}
+    assert set(lane.alone) == {"full"}
+    assert found == pytest.approx(expected, rel=1e-5)
+    # Three of the pair, and three of the one alone, which has one more ahead: it may yet go on.
+    assert len(made) == 3 + 4
+    lane.leave("ia3")
+    lane.train_to("lora", 24)
+    (arrival,) = arrivals(lane, 3)
+    alone = Trial(workload, settings["lora"])
+    alone.train(12)
+    assert arrival.train_loss == pytest.approx(alone.train(24), rel=1e-5)
+
+
 def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
     """Not once for each: or packing would be for nothing."""
     model = workload.model

@@ -82,9 +82,15 @@ class Batch:
     """What the last of them gave."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
+        """The same batch on ``device``. From pinned memory a CUDA device copies by itself, beside
+        what it computes."""
+        cuda = device.type == "cuda"
         fields: dict[str, Any] = vars(self)
-        moved = {name: t.to(device) for name, t in fields.items() if isinstance(t, Tensor)}
+        moved = {
+            name: (t.pin_memory() if cuda and not t.is_cuda else t).to(device, non_blocking=cuda)
+            for name, t in fields.items()
+            if isinstance(t, Tensor)
+        }
         return Batch(**{**fields, **moved})
 
 
