@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorUnavailableError
@@ -13,6 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.devices import Devices
 from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from study.lanes import Lanes
 
 AGAIN_SECONDS = 0.5
 """Between two questions to an actor whose node may be lost."""
@@ -37,6 +41,19 @@ def connect(address: str | None) -> None:
             f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
             "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
         ) from None
+
+
+def leave(lanes: Lanes) -> threading.Thread:
+    """Give back what the study holds, and leave the cluster, or end it if it was started here: in
+    the returned thread, since it takes a second or two in which nobody needs it any more."""
+
+    def work() -> None:
+        lanes.give_back(all_idle=True)
+        ray.shutdown()
+
+    thread = threading.Thread(target=work, name="leave")
+    thread.start()
+    return thread
 
 
 def nodes() -> list[Mapping[str, float]]:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import allowance, limits, objectives, protocol, runs
+from study import allowance, limits, objectives, protocol, reading, runs
 from study.allowance import Purse
 from study.place import Place, divided, fit, open_lanes, placements, reach, start
 from study.settings import Settings, agree, open_folder
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from study.survey import Survey
     from study.template import Template
     from study.tracking import Tracking
-    from trainables.data.audit import Audit
     from trainables.data.dataset import Dataset
 
 
@@ -45,7 +44,7 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     _check_engine(settings)
     reach(place.address)
     with closing(Template(settings, probing=place.open(settings))) as template:
-        data = _read(settings)
+        data = reading.read(settings)
         template.take(data.dataset)
         arithmetic = template.arithmetic
         join = place.address is not None
@@ -104,7 +103,7 @@ def _connected(
         closing(Template(settings, probing=place.open(settings))) as template,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
-        data = _read(settings)
+        data = reading.read(settings)
         template.take(data.dataset)
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
         tracking_starts = pool.submit(_track, settings, place)
@@ -154,9 +153,10 @@ def _run(
     console: Console,
     began: float,
 ) -> None:
-    from study import tune
+    from study import cluster, tune
     from study.checkpoints import Tidy, sweep
     from study.conductor import Conductor, Observer, Rules
+    from study.early import Early
     from study.ledger import Ledger
     from study.records import Kind
     from study.terminal import Progress, show_results
@@ -188,13 +188,16 @@ def _run(
     with Progress(
         console, folder, settings.seeds, purse=purse, questions=questions["validation"]
     ) as progress:
-        observers: list[Observer] = [Tidy(folder), track, progress]
+        early = Early("study.results")
+        observers: list[Observer] = [Tidy(folder), track, progress, early]
         if mirror:  # last: what the others write is there by then
             observers.append(mirror)
         conductor = Conductor(rules, ledger, observers, purse)
         progress.watch(conductor)
+        early.conductor = conductor
         if not conductor.done:
             tune.run(conductor, lanes)
+    leaving = cluster.leave(lanes)
     from study import export, report, results  # seconds to import: not before trials run
 
     confirmed = {record.spec.id for record in ledger.of_kind(Kind.CONFIRM)}
@@ -224,6 +227,7 @@ def _run(
     show_results(console, found)
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
+    leaving.join()
 
 
 def _check_engine(settings: Settings) -> None:
@@ -255,45 +259,6 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    """What was read from the disk."""
-
-    dataset: Dataset
-    """To train on."""
-    others: Mapping[str, Dataset]
-    """By name: to score on."""
-    audit: Audit
-    """What is wrong with the first."""
-
-
-def _read(settings: Settings) -> _Data:
-    """Read the data.
-
-    Raises:
-        BadInput: so much of what is scored was trained on that no score would mean anything.
-    """
-    from trainables.data import audit
-
-    dataset = settings.workload.dataset()
-    others = {name: config.dataset() for name, config in settings.others.items()}
-    found = audit.examine(dataset)
-    leaks = [finding.text for finding in found.stops]
-    trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}
-    for name, other in others.items():
-        images = {other.contents[example.image_id] for example in other.test}
-        if shared := len(images & trained_on):
-            leaks.append(
-                f"{shared} of {len(images)} test images of --ood {name} are trained on "
-                "(not so with --split by_image)"
-            )
-    if leaks and not settings.allow_leak:
-        raise BadInput(
-            f"--data {settings.data}: {'; '.join(leaks)}; --allow-leak runs it all the same"
-        )
-    return _Data(dataset=dataset, others=others, audit=found)
-
-
 def _track(settings: Settings, place: Place) -> Tracking:
     from study.runs import Runs
     from study.tracking import Tracking
@@ -307,7 +272,7 @@ def _plan(
     settings: Settings,
     space: Space,
     name: str,
-    data: _Data,
+    data: reading.Read,
     survey: Survey,
     placed: Placements,
     nowhere: Mapping[str, Infeasible],
