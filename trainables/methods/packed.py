@@ -68,6 +68,14 @@ def own(module: nn.Module) -> Own | None:
     )
 
 
+def averages(module: nn.Module) -> bool:
+    """Whether what it gives for a mean of inputs is the mean of what it gives for each."""
+    if isinstance(module, SharedLinear):
+        return not any(own.dropout for own in module.owns.values())
+    drops = any(isinstance(part, nn.Dropout) and part.p for part in module.modules())
+    return type(module) in (nn.Linear, lora.Linear, ia3.Linear) and not drops
+
+
 class SharedLinear(nn.Module):
     """The base's linear layer with what each trial of a pack adds to it."""
 

@@ -1,19 +1,28 @@
-"""BLIP's attention by PyTorch's own kernels, which keep no probabilities for the backward pass.
+"""BLIP's attention with less arithmetic and memory than in transformers; the same to rounding.
 
 transformers 5.23 computes it by plain operations: of a 480-pixel image each head of each layer
-keeps 901 x 901 probabilities, most of the memory that training the image encoder takes. The numbers
-are the same to rounding.
+keeps 901 x 901 probabilities, most of the memory that training the image encoder takes. PyTorch's
+own kernels keep none.
+
+A question has few tokens and an image many, so most of a text stack's arithmetic is to make keys
+and values of the image's tokens, for each question and layer anew. None need be made: where keys
+are frozen a score is q (W_k x + b_k) = (q W_k) x and what is alike for all tokens, which no softmax
+sees; and a weighted mean of values is the value of that mean of tokens.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
+
+from trainables.methods.packed import averages
 
 
 def fuse(network: nn.Module) -> None:
@@ -63,7 +72,12 @@ class TextAttention(BlipTextSelfAttention):
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Shape (B, Q, D) of both; ``past_key_values`` is a cache, or a pair of caches."""
-        elsewhere = encoder_hidden_states is not None
+        seen_BTD, elsewhere = hidden_states, encoder_hidden_states is not None
+        if encoder_hidden_states is not None:
+            seen_BTD = encoder_hidden_states
+            if past_key_values is None and self._spares(hidden_states, seen_BTD):
+                return self._look(hidden_states, seen_BTD, attention_mask), None
+        q_BhQd = self._heads(self.query(hidden_states))  # first: it may draw chance, as values may
         cache, known = past_key_values, False
         if isinstance(cache, EncoderDecoderCache):
             known = elsewhere and bool(cache.is_updated.get(self.layer_idx))
@@ -72,14 +86,13 @@ class TextAttention(BlipTextSelfAttention):
             layer = cache.layers[self.layer_idx]
             k_BhTd, v_BhTd = layer.keys, layer.values
         else:
-            seen = encoder_hidden_states if elsewhere else hidden_states
-            k_BhTd, v_BhTd = self._heads(self.key(seen)), self._heads(self.value(seen))
+            k_BhTd, v_BhTd = self._heads(self.key(seen_BTD)), self._heads(self.value(seen_BTD))
             if cache is not None:
                 k_BhTd, v_BhTd = cache.update(k_BhTd, v_BhTd, self.layer_idx)
             if elsewhere and isinstance(past_key_values, EncoderDecoderCache):
                 past_key_values.is_updated[self.layer_idx] = True
         mixed_BhQd = scaled_dot_product_attention(
-            self._heads(self.query(hidden_states)),
+            q_BhQd,
             k_BhTd,
             v_BhTd,
             attn_mask=attention_mask,
@@ -87,5 +100,43 @@ class TextAttention(BlipTextSelfAttention):
         )
         return mixed_BhQd.transpose(1, 2).flatten(2), None
 
+    def _spares(self, x_BQD: Tensor, seen_BTD: Tensor) -> bool:
+        """Keys need not be made, and it is less than half the arithmetic not to make them."""
+        (queries, width), tokens = x_BQD.shape[1:], seen_BTD.shape[1]
+        without = queries * width + self.num_attention_heads * queries * tokens
+        chance = self.training and self.dropout.p > 0
+        return _is_frozen(self.key) and not chance and 2 * without < tokens * width
+
+    def _look(self, x_BQD: Tensor, seen_BTD: Tensor, mask: Tensor | None) -> Tensor:
+        """Shape (B, Q, D): attention to tokens of which no keys are made, nor values if it can be
+        helped. Legend: N heads and queries, h heads, d width of a head."""
+        heads, width = self.num_attention_heads, self.attention_head_size
+        (batch, queries), tokens = x_BQD.shape[:2], seen_BTD.shape[1]
+        q_BQhd = self.query(x_BQD).view(batch, queries, heads, width) / math.sqrt(width)
+        key_hdD = self.key.weight.view(heads, width, -1)
+        q_BND = torch.einsum("bqhd,hde->bhqe", q_BQhd, key_hdD).flatten(1, 2)
+        scores_BhQT = torch.bmm(q_BND, seen_BTD.transpose(1, 2)).view(batch, heads, queries, tokens)
+        if mask is not None:
+            scores_BhQT = scores_BhQT + mask
+        share_BhQT = scores_BhQT.softmax(-1).to(seen_BTD.dtype)
+        if not averages(self.value):
+            mixed_BhQd = share_BhQT @ self._heads(self.value(seen_BTD))
+            return mixed_BhQd.transpose(1, 2).flatten(2)
+        mixed_BND = torch.bmm(share_BhQT.flatten(1, 2), seen_BTD)
+        if not _is_frozen(self.value):  # for every head what all heads make of it
+            all_BhQhd = self.value(mixed_BND).view(batch, heads, queries, heads, width)
+            own_BQdh: Tensor = all_BhQhd.diagonal(dim1=1, dim2=3)
+            return own_BQdh.transpose(2, 3).flatten(2)
+        value_hdD = self.value.weight.view(heads, width, -1)
+        mixed_BhQD = mixed_BND.view(batch, heads, queries, -1)
+        mixed_BQhd = torch.einsum("bhqe,hde->bqhd", mixed_BhQD, value_hdD)
+        return mixed_BQhd.flatten(2) + self.value.bias
+
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.view(*x_BTD.shape[:2], -1, self.attention_head_size).transpose(1, 2)
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    """A linear layer of the base whose weight is here; ZeRO-3 brings it for a call."""
+    here = type(layer) is nn.Linear and not hasattr(layer.weight, "ds_id")
+    return here and not any(parameter.requires_grad for parameter in layer.parameters())

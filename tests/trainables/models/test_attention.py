@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig, BlipForQuestionAnswering
 
+from trainables import registry
+from trainables.lane import Lane
+from trainables.models import _attention
 from trainables.models._attention import ImageAttention, TextAttention, fuse
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
+from trainables.workload import Workload
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -67,8 +73,19 @@ def answered(network: Any) -> Tensor:
     return tokens_BA
 
 
+@pytest.fixture(params=["keys are made", "none are made"])
+def spares(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tokens elsewhere keys are made, or none wherever that can be; whatever is cheaper."""
+    none = request.param == "none are made"
+    monkeypatch.setattr(
+        TextAttention, "_spares", lambda self, *_: none and _attention._is_frozen(self.key)
+    )
+
+
+@pytest.mark.usefixtures("spares")
 @pytest.mark.parametrize("said", [encoded, fused, answered])
 def test_it_is_the_same(network: Any, said: Callable[[Any], Tensor]) -> None:
+    network.requires_grad_(False)
     with torch.no_grad():
         expected = said(network)
         fuse(network)
@@ -105,3 +122,39 @@ def test_what_a_text_looks_at_elsewhere_may_be_masked(network: Any) -> None:
         short = logits(seen_BQD[:, :3], torch.ones(1, 3, dtype=torch.long))
         padded = logits(seen_BQD, torch.tensor([[1, 1, 1, 0]]))
     torch.testing.assert_close(padded, short)
+
+
+METHODS = [name for name in registry.names(*registry.METHODS) if name != "frozen"]
+
+
+@pytest.mark.parametrize("family", ["blip"], scope="session", indirect=True)
+def test_whatever_is_tuned(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are those of keys and values that are made, alone and in a pass that trials share."""
+
+    def config(method: str, **settings: Any) -> TrialConfig:
+        tuning = {"method": method, "everywhere": True, **settings}
+        recipe = Recipe.of(dict.fromkeys(workload.model.slots, tuning))
+        return TrialConfig(recipe=recipe, lr=3e-3, seed=0, max_examples=32, batch_size=4)
+
+    configs = {method: config(method) for method in METHODS}
+    configs["dropping"] = config("lora", dropout=0.3)
+    found: dict[bool, list[dict[str, float]]] = {}
+    used = []
+    usual = TextAttention._look
+    monkeypatch.setattr(TextAttention, "_look", lambda *args: used.append(1) or usual(*args))
+    for none in (False, True):
+        monkeypatch.setattr(
+            TextAttention,
+            "_spares",
+            lambda self, *_, none=none: none and _attention._is_frozen(self.key),
+        )
+        lane = Lane(workload, places=len(configs))
+        for key, settings in configs.items():
+            lane.enter(key, settings)
+            lane.train_to(key, 12)
+        packed = {arrival.key: arrival.train_loss for _ in range(3) for arrival in lane.step()}
+        alone = {key: Trial(workload, settings).train(12) for key, settings in configs.items()}
+        found[none] = [packed, alone]
+        assert bool(used) == none
+    for made, spared in zip(found[False], found[True], strict=True):
+        assert spared == pytest.approx(made, rel=1e-5)
