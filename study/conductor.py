@@ -59,6 +59,8 @@ class Rules:
     """Costs that are to be low beside the loss; see ``study.objectives``."""
     under: tuple[Limit, ...] = ()
     """What an arm's best may cost."""
+    untuned: bool = True
+    """The untuned model is scored beside the arms; not where it fits into no device."""
     base: str
     """See ``TrialSpec.base``."""
 
@@ -203,7 +205,7 @@ class Conductor:
         rules = self.rules
         untuned = TrialSpec(
             kind=Kind.UNTUNED,
-            arm="untuned",
+            arm=str(Kind.UNTUNED),
             parameters={},
             recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
             lr=1.0,
@@ -219,7 +221,7 @@ class Conductor:
             for trial_id in best.values()
             for seed in seeds
         ]
-        self._confirmed = best, [untuned, *confirmed]
+        self._confirmed = best, [*([untuned] if rules.untuned else []), *confirmed]
         return self._confirmed[1]
 
     def _sampler(self) -> Sampler:

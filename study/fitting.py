@@ -19,17 +19,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from study.needs import Needs, sharded
 from study.placement import CUDA_BYTES, GIB, USABLE, Devices, Infeasible, Placement
-from trainables.zero_settings import BUCKET, OFFLOAD
+from trainables.zero_settings import OFFLOAD
 
 if TYPE_CHECKING:
     from trainables.footprint import Footprint
 
-GATHERED_LAYERS = 4
-"""Under ZeRO-3, of the largest: the one that runs, the next, and what was asked for ahead."""
 MOST_SHARING = 8
 """Trials on one device: more gain nothing."""
 
@@ -38,71 +37,58 @@ Predict = Callable[[int, int, bool], "Footprint"]
 footprint on one device."""
 
 
+Answer = Callable[[int], "Footprint"]
+"""From questions that the base, as it is, answers at once to a footprint on one device."""
+
+
 def place(
-    predict: Predict, batch_size: int, devices: Devices, correction: float = 1.0
+    predict: Predict,
+    answer: Answer,
+    batch_size: int,
+    devices: Devices,
+    correction: float = 1.0,
+    most_sharing: int = MOST_SHARING,
 ) -> Placement | Infeasible:
-    """The cheapest way that fits. ``correction``: what was measured to what was predicted."""
+    """The cheapest way that fits, when it trains and when it answers. ``correction``: what was
+    measured to what was predicted. ``most_sharing``: trials on one device."""
     whole = predict(batch_size, 1, False)
     if whole.peak * correction <= devices.usable:
-        return _whole(whole, batch_size, devices, correction)
-    best: tuple[int, _Way] | None = None
+        found = _whole(whole, batch_size, devices, correction, most_sharing)
+        at_once = _answered(answer, whole, ALONE, devices, correction, found.sharing)
+        if at_once:
+            return replace(found, evaluation_batch=at_once)
+    lacking: list[tuple[int, _Way]] = []
     for way in _ways(batch_size, devices, resident=whole.weights * correction <= devices.usable):
-        found = _in_pieces(predict, batch_size // way.workers, devices, correction, way)
-        if isinstance(found, Placement):
-            return found
-        if found is not None and (best is None or found < best[0]):
-            best = found, way
-    assert best is not None, "one device without offload asks nothing of the host"
-    return _nowhere(predict(1, min(batch_size, 2), True), *best, devices)
+        share = batch_size // way.workers
+        found_or_lacks = _in_pieces(predict, answer, share, devices, correction, way)
+        if isinstance(found_or_lacks, Placement):
+            return found_or_lacks
+        if found_or_lacks is not None:
+            lacking.append((found_or_lacks, way))
+    # One device without offload asks nothing of the host, so there is one that lacks of a device.
+    least, way = min(lacking, key=lambda found: found[0])
+    return _nowhere(predict(1, min(batch_size, 2), True), least, way, devices)
 
 
-# --- 1. What is needed ----------------------------------------------------------------------------
+def place_untuned(
+    answer: Answer, batch_size: int, devices: Devices, sharing: int
+) -> Placement | Infeasible:
+    """The same for the base as it is, which only answers, beside as many trials on one device as
+    ``sharing`` says. ``batch_size``: workers are to share it as those of the arms do."""
+    one = answer(1)
+    lacking: list[tuple[int, _Way]] = []
+    for way in _ways(batch_size, devices, resident=one.weights <= devices.usable):
+        needs = way.needs(one, 1.0)
+        if needs.device > devices.usable:
+            lacking.append((needs.device, way))
+        elif not needs.host > devices.usable_host > 0:
+            beside = way == ALONE and _answered(answer, one, way, devices, 1.0, sharing) > 0
+            return _answering(answer, way, devices, sharing if beside else 1)
+    least, way = min(lacking, key=lambda found: found[0])
+    return _nowhere(one, least, way, devices)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """Peak bytes of each device of a trial, and of the host's memory beside it."""
-
-    device: int
-    host: int = 0
-
-
-def sharded(footprint: Footprint, kind: str, workers: int) -> Needs:
-    """What each worker of a gang needs, from the footprint of its share of a batch on one device.
-
-    ZeRO-1 and above keep an fp32 copy of a worker's part of what is trained, and a buffer for the
-    gradients on their way from the start of the backward pass; ZeRO-2 keeps gradients of that part
-    alone; ZeRO-3 the weights too, but for the layers that are running or about to, and the base
-    stays in the host's memory. With offload that copy, the optimizer's state and the gradients of
-    the part are in the host's memory, and under ZeRO-3 the part of the weights.
-    """
-    stage, offload = int(kind.removesuffix(OFFLOAD)), kind.endswith(OFFLOAD)
-    kept = sum(footprint.activations.values()) + sum(footprint.features.values())
-    trained = footprint.trained
-    owned = trained / workers if stage >= 1 else 0
-    optimizer = footprint.optimizer / (workers if stage >= 1 else 1)
-    buffer = min(trained, BUCKET * 4) if stage >= 1 else trained
-    shrink = workers if stage >= 2 else 1
-    gradients = footprint.gradients / shrink
-    weights, host = footprint.weights + trained, 0.0
-    if stage == 3:
-        weights, host = int(weights / workers), float(footprint.weights)
-    if offload:
-        host += owned + optimizer + gradients + trained / shrink
-        owned, optimizer, gradients = 0, 0, 0
-    if stage == 3:
-        host += weights if offload else 0
-        weights = (0 if offload else weights) + GATHERED_LAYERS * footprint.layer
-    state = weights + owned + optimizer
-    backward = gradients + (buffer if stage >= 1 else 0)
-    if stage == 3 and workers > 1:  # it hands the buffer round in parts, which are copied first
-        backward += buffer
-    backward += kept + footprint.batch + footprint.workspace
-    update = buffer + (0 if offload else trained / shrink)
-    return Needs(device=int(state + max(backward, update)), host=int(host))
-
-
-# --- 2. What there is -----------------------------------------------------------------------------
+# --- 1. What there is -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +116,10 @@ class _Way:
         return devices + by + (" with offload" if self.kind.endswith(OFFLOAD) else "")
 
 
+ALONE = _Way(workers=1, kind="off", twice=False)
+"""On one device, by plain PyTorch."""
+
+
 def _ways(batch_size: int, devices: Devices, *, resident: bool) -> Iterator[_Way]:
     """From the cheapest to the dearest; workers share a batch evenly. ``resident``: the base fits
     on a device, so whoever has one to itself has the base there."""
@@ -144,11 +134,13 @@ def _ways(batch_size: int, devices: Devices, *, resident: bool) -> Iterator[_Way
                 yield _Way(workers=workers, kind=kind, twice=twice)
 
 
-def _whole(footprint: Footprint, batch_size: int, devices: Devices, correction: float) -> Placement:
+def _whole(
+    footprint: Footprint, batch_size: int, devices: Devices, correction: float, most_sharing: int
+) -> Placement:
     """A whole batch on one device, shared with as many others as fit."""
     peak = int(footprint.peak * correction)
     own = max(int(footprint.own * correction), 1)
-    sharing = min(1 + (devices.usable - peak) // own, MOST_SHARING)
+    sharing = min(1 + (devices.usable - peak) // own, most_sharing)
     return Placement(
         lane="shared" if sharing > 1 else "solo",
         devices=1,
@@ -166,15 +158,19 @@ def _whole(footprint: Footprint, batch_size: int, devices: Devices, correction: 
 
 
 def _in_pieces(
-    predict: Predict, share: int, devices: Devices, correction: float, way: _Way
+    predict: Predict, answer: Answer, share: int, devices: Devices, correction: float, way: _Way
 ) -> Placement | int | None:
     """One way with the largest pieces of a worker's share that fit. If not even the smallest do,
     the bytes of a device that those take; None if it is the host's memory that lacks."""
-    needs = way.needs(predict(1, min(share, 2), way.twice), correction)
+    smallest = predict(1, min(share, 2), way.twice)
+    needs = way.needs(smallest, correction)
     if needs.device > devices.usable:
         return needs.device
     if needs.host > devices.usable_host > 0:
         return None
+    at_once = _answered(answer, smallest, way, devices, correction)
+    if not at_once:
+        return way.needs(_beside(smallest, answer(1)), correction).device
     pieces, micro_batch = 1, share
     while True:
         needs = way.needs(predict(micro_batch, pieces, way.twice), correction)
@@ -194,6 +190,7 @@ def _in_pieces(
         checkpointing=way.twice,
         micro_batch=micro_batch,
         pieces=pieces,
+        evaluation_batch=at_once,
         sharing=1,
         peak=needs.device,
         host=needs.host if offloads else 0,
@@ -206,7 +203,51 @@ def _in_pieces(
     )
 
 
-# --- 3. Where nothing does ------------------------------------------------------------------------
+def _answered(
+    answer: Answer,
+    trial: Footprint,
+    way: _Way,
+    devices: Devices,
+    correction: float,
+    sharing: int = 1,
+) -> int:
+    """The most questions that a ``trial`` can answer at once, one of ``sharing``; 0 if not one."""
+    from trainables.trial import EVALUATION_BATCH  # seconds to import, where nothing is predicted
+
+    questions = EVALUATION_BATCH
+    while questions:
+        found = _beside(trial, answer(questions))
+        others = (sharing - 1) * int(found.own * correction)
+        if way.needs(found, correction).device + others <= devices.usable:
+            break
+        questions //= 2
+    return questions
+
+
+def _beside(trial: Footprint, answering: Footprint) -> Footprint:
+    """A trial's own, with nothing on its way back, and what answering takes."""
+    return replace(answering, trained=trial.trained, optimizer=trial.optimizer)
+
+
+def _answering(answer: Answer, way: _Way, devices: Devices, sharing: int) -> Placement:
+    """The base as it is, one way, with the most questions at once that fit."""
+    at_once = _answered(answer, answer(1), way, devices, 1.0, sharing)
+    needs = way.needs(answer(at_once), 1.0)
+    return Placement(
+        lane="gang" if way.workers > 1 else "shared" if sharing > 1 else "solo",
+        devices=way.workers,
+        deepspeed=way.kind,
+        micro_batch=at_once,
+        pieces=1,
+        evaluation_batch=at_once,
+        sharing=sharing,
+        peak=needs.device,
+        host=needs.host if way.kind.endswith(OFFLOAD) else 0,
+        reason=f"it only answers, {way.shown}: {_shown(needs.device)} of {_shown(devices.usable)}",
+    )
+
+
+# --- 2. Where nothing does ------------------------------------------------------------------------
 
 
 def _nowhere(needs: Footprint, least: int, way: _Way, devices: Devices) -> Infeasible:

@@ -140,6 +140,7 @@ class Guests:
             ),
             deepspeed=guest.placement.deepspeed,
             micro_batch=guest.placement.micro_batch,
+            evaluation_batch=guest.placement.evaluation_batch,
             checkpointing=guest.placement.checkpointing,
             checkpoint=restored,
         )

@@ -164,7 +164,7 @@ def fit(
     *,
     joined: bool,
 ) -> tuple[Placements, dict[str, Infeasible]]:
-    """Put each arm where it fits, by predicted memory; and those that fit nowhere. ``joined``: the
+    """Put each arm where it fits, by predicted memory; and what fits nowhere. ``joined``: the
     cluster can be asked what its devices have.
 
     Raises:
@@ -188,6 +188,7 @@ def fit(
             answer_tokens=survey.answer_tokens,
         ),
         precision=arithmetic.precision,
+        beams=survey.beams,
         devices=Memory(count=devices.hosts, gib=gib, host_gib=devices.host_gib),
         sharing=devices.places,
         probed=survey.probed,

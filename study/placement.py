@@ -56,6 +56,8 @@ class Placement:
     """Questions at once on a device."""
     pieces: int
     """Of a batch, one after another on each device."""
+    evaluation_batch: int | None = None
+    """Questions at once on a device where nothing is learnt from them; None: as a trial has it."""
     sharing: int
     """Trials on a device at once."""
     peak: int
@@ -138,6 +140,13 @@ def smaller(placement: Placement) -> Placement | None:
     if placement.micro_batch > 1:
         share = placement.micro_batch * placement.pieces
         micro_batch = -(-placement.micro_batch // 2)
-        pieces = -(-share // micro_batch)
-        return replace(placement, micro_batch=micro_batch, pieces=pieces, sharing=1, peak=0)
+        return replace(
+            placement,
+            micro_batch=micro_batch,
+            pieces=-(-share // micro_batch),
+            # As much as is learnt from at once must do for what is not.
+            evaluation_batch=min(placement.evaluation_batch or micro_batch, micro_batch),
+            sharing=1,
+            peak=0,
+        )
     return None if placement.checkpointing else replace(placement, checkpointing=True, peak=0)

@@ -28,13 +28,13 @@ class Placements:
     def __init__(
         self,
         by_arm: Mapping[str, Placement],
-        untuned: Placement,
+        untuned: Placement | None,
         *,
         place: Place | None = None,
         devices: Devices | None = None,
     ) -> None:
-        """``untuned`` is that of a trial which trains nothing. ``place`` and ``devices`` are what
-        the placements come from, if they come from a prediction."""
+        """``untuned`` is that of a trial which trains nothing; None: it fits nowhere. ``place`` and
+        ``devices`` are what the placements come from, if they come from a prediction."""
         self.by_arm, self.untuned = dict(by_arm), untuned
         self.correction = 1.0
         """What was measured to what was predicted."""
@@ -45,7 +45,7 @@ class Placements:
     @property
     def every(self) -> set[Placement]:
         """Those that trials may have."""
-        return {*self.by_arm.values(), self.untuned}
+        return {*self.by_arm.values(), *([self.untuned] if self.untuned else [])}
 
     @property
     def sizes(self) -> set[int]:
@@ -59,7 +59,9 @@ class Placements:
 
     def of(self, spec: TrialSpec) -> Placement:
         """That of a trial."""
-        return self.by_arm.get(spec.arm, self.untuned)
+        found = self.by_arm.get(spec.arm, self.untuned)
+        assert found is not None, "what fits nowhere is not drawn"
+        return found
 
     def recall(self, records: Iterable[TrialRecord]) -> None:
         """Learn anew what was learnt before the study was interrupted."""

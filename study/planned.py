@@ -15,6 +15,7 @@ from search_spaces.declare import Budget, Choice, Range, Space
 from study import spaces
 from study.conductor import floor
 from study.placement import Infeasible, Placement
+from study.records import Kind
 from study.rungs import levels
 from trainables import zero_settings
 
@@ -54,8 +55,10 @@ class Plan:
     concurrency: int
     placements: Mapping[str, Placement]
     """Of each arm's trials."""
+    untuned: Placement | None
+    """Of the base as it is, which only answers; None if it fits nowhere."""
     nowhere: Mapping[str, Infeasible]
-    """Arms that fit into no devices there are, and are not run."""
+    """What fits into no devices there are, and is not run: arms, or the untuned model."""
 
     @property
     def engines(self) -> dict[str, dict[str, Any]]:
@@ -142,6 +145,8 @@ class Plan:
         )
         for placement, placed in _by_value(self.placements):
             console.print(f"  devices  {self._whose(placed)}: {placement.shown}")
+        if self.untuned is not None and self.untuned not in self.placements.values():
+            console.print(f"  devices  {Kind.UNTUNED}: {self.untuned.shown}")
         for engine, placed in _by_value(self.engines):
             console.print(f"  engine   {self._whose(placed)}: {zero_settings.in_a_line(engine)}")
             if folder is None:

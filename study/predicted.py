@@ -12,9 +12,10 @@ from rich.table import Table
 
 from search_spaces.declare import Arm, Space
 from study import spaces
-from study.fitting import place
-from study.placement import GIB, Devices, Infeasible, Placement, as_told
+from study.fitting import place, place_untuned
+from study.placement import GIB, Devices, Infeasible, Placement
 from study.placements import Placements
+from study.records import Kind
 
 if TYPE_CHECKING:
     from trainables.footprint import BatchShape, Footprint
@@ -78,6 +79,7 @@ def arms(
     console = Console(stderr=True)
     quiet = not console.is_terminal
     items = space.arms.items()
+    answer = Answering(model, batch, precision)
     found = {}
     for name, arm in track(items, "memory", console=console, transient=True, disable=quiet):
         predict = Predictor(arm, model, batch, precision)
@@ -85,7 +87,9 @@ def arms(
         correction = predict.correction(probed)
         found[name] = Predicted(
             footprint=predict(batch.questions, 1),
-            placement=place(predict, batch.questions, devices, correction) if devices else None,
+            placement=place(predict, answer, batch.questions, devices, correction)
+            if devices
+            else None,
             probed=probed,
             correction=correction,
         )
@@ -98,38 +102,56 @@ def placements(
     batch: BatchShape,
     *,
     precision: str,
+    beams: int,
     devices: Devices,
     sharing: int,
     probed: Mapping[str, Probed | None],
 ) -> tuple[Placements, dict[str, Infeasible]]:
-    """Where the trials of each arm run, at most ``sharing`` on a device; and the arms that run
-    nowhere. ``probed``: what three steps took, of arms of which it is known."""
+    """Where the trials of each arm run, at most ``sharing`` on a device; and what runs nowhere, be
+    it an arm or the untuned model. ``probed``: what three steps took, of arms of which it is known.
+    """
     predictors = {name: Predictor(arm, model, batch, precision) for name, arm in space.arms.items()}
     measured = {name: found.correction(probed.get(name)) for name, found in predictors.items()}
+    answer, size = Answering(model, batch, precision, beams), batch.questions
 
     def placed(arm: str, correction: float) -> Placement | Infeasible:
-        found = place(predictors[arm], batch.questions, devices, measured[arm] * correction)
-        if isinstance(found, Infeasible) or found.devices > 1:
-            return found
-        if found.sharing <= sharing:
-            return found
-        reason = f"{found.reason}, of whom there are to be {sharing}"
-        lane = "shared" if sharing > 1 else "solo"
-        return replace(found, sharing=sharing, lane=lane, reason=reason)
+        correction *= measured[arm]
+        return place(predictors[arm], answer, size, devices, correction, sharing)
 
-    by_arm = {name: placed(name, 1.0) for name in space.arms}
-    feasible = {name: found for name, found in by_arm.items() if isinstance(found, Placement)}
-    untuned = as_told(
-        devices=1,
-        deepspeed="off",
-        batch_size=batch.questions,
-        sharing=min((found.sharing for found in feasible.values()), default=1),
-        reason="it only answers",
-    )
+    found = {name: placed(name, 1.0) for name in space.arms}
+    by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
+    shared = min((where.sharing for where in by_arm.values()), default=1)
+    found[str(Kind.UNTUNED)] = untuned = place_untuned(answer, size, devices, shared)
     return (
-        Placements(feasible, untuned, place=placed, devices=devices),
-        {name: found for name, found in by_arm.items() if isinstance(found, Infeasible)},
+        Placements(
+            by_arm,
+            untuned if isinstance(untuned, Placement) else None,
+            place=placed,
+            devices=devices,
+        ),
+        {name: where for name, where in found.items() if isinstance(where, Infeasible)},
     )
+
+
+class Answering:
+    """The memory that answering takes, of any number of questions; it keeps what it found."""
+
+    def __init__(self, model: Skeleton, batch: BatchShape, precision: str, beams: int = 1) -> None:
+        self.model, self.batch, self.precision, self.beams = model, batch, precision, beams
+        self._found: dict[int, Footprint] = {}
+
+    def __call__(self, questions: int) -> Footprint:
+        """Of so many at once, each about an image of its own."""
+        from trainables import answering
+
+        if questions not in self._found:
+            self._found[questions] = answering.predict(
+                self.model,
+                replace(self.batch, questions=questions, images=questions),
+                beams=self.beams,
+                precision=self.precision,
+            )
+        return self._found[questions]
 
 
 class Predictor:

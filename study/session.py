@@ -170,6 +170,7 @@ def _run(
         allocate=settings.allocate,
         objectives=objectives.parse(settings.objective),
         under=limits.parse(settings.under),
+        untuned=lanes.placements.untuned is not None,
         base=hashlib.sha256(json.dumps(protocol.base(settings, plan)).encode()).hexdigest()[:12],
     )
     described = protocol.describe(settings, plan, others, folder)
@@ -299,5 +300,6 @@ def _plan(
         precision=precision,
         concurrency=concurrency,
         placements=placed.by_arm,
+        untuned=placed.untuned,
         nowhere=nowhere,
     )

@@ -96,11 +96,12 @@ class Lane:
         *,
         deepspeed: str = "off",
         micro_batch: int | None = None,
+        evaluation_batch: int | None = None,
         checkpointing: bool = False,
         checkpoint: Path | None = None,
     ) -> Trial:
         """Make room for a trial, which goes on from ``checkpoint`` if something was saved there;
-        for ``deepspeed``, ``micro_batch`` and ``checkpointing`` see ``Trial``.
+        for ``deepspeed`` and what comes after it see ``Trial``.
 
         Raises:
             BadInput: the recipe does not suit the model.
@@ -115,6 +116,7 @@ class Lane:
             # They are computed with the base where it is, from images on the device.
             features=self.features if self.workload.resident else None,
             micro_batch=micro_batch,
+            evaluation_batch=evaluation_batch,
             checkpointing=checkpointing,
         )
         if checkpoint is not None and trial.engine is not None:

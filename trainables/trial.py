@@ -89,12 +89,14 @@ class Trial:
         precision: str = "fp32",
         features: Features | None = None,
         micro_batch: int | None = None,
+        evaluation_batch: int | None = None,
         checkpointing: bool = False,
     ) -> None:
         """``features``: of this workload in this precision, shared by its trials. ``deepspeed``:
         see ``engine.start``. Where a whole batch would take too much memory, ``micro_batch`` is how
         many questions are computed at once at most, and ``checkpointing`` keeps less of each layer
-        (``trainables.checkpointing``). None of these changes a loss.
+        (``trainables.checkpointing``); ``evaluation_batch`` is how many are at once where nothing
+        is learnt from them. None of these changes a loss.
 
         Raises:
             BadInput: the ranks of a gang cannot share a batch evenly.
@@ -103,9 +105,7 @@ class Trial:
         self.ranks = ranks.here()
         self.micro_batch = micro_batch or config.batch_size
         self.checkpointing = checkpointing
-        # Where not even a batch fits whole, as much as is learnt from must do for what is not.
-        whole = self.micro_batch * self.ranks.count >= config.batch_size
-        self.evaluation_batch = EVALUATION_BATCH if whole else self.micro_batch
+        self.evaluation_batch = evaluation_batch or EVALUATION_BATCH
         self.deepspeed = deepspeed
         if config.batch_size % self.ranks.count:
             raise BadInput(
@@ -125,7 +125,7 @@ class Trial:
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
         if checkpointing:
             checkpoint_layers(network)
-        if not workload.resident and not (divides(deepspeed) and self.applied.parameters):
+        if not workload.resident and not divides(deepspeed):
             network.to(workload.device)
         self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
         """How many of the model's first stages it leaves as they are."""
@@ -136,7 +136,7 @@ class Trial:
         )
         self.engine = (
             engine.start(deepspeed, self.losses, self.applied, config.weight_decay)
-            if self.applied.parameters
+            if self.applied.parameters or divides(deepspeed)
             else None
         )
 
@@ -281,7 +281,7 @@ class Trial:
         return "plain" if self.deepspeed == "off" else f"{self.deepspeed} on {self.ranks.count}"
 
     def _running(self) -> engine.Engine:
-        if self.engine is None:
+        if self.engine is None or not self.applied.parameters:
             raise BadInput(f"recipe {self.config.recipe} trains nothing")
         return self.engine
 

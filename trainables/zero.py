@@ -44,7 +44,9 @@ class DeepSpeed:
         self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
         self.together = self.stage == 3 and ranks.here().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
-        optimizer = adamw(applied, weight_decay)  # once weights are divided, all are vectors
+        # Without anything to train there is no optimizer, and ZeRO-3 only divides the weights.
+        # Once they are divided, all are vectors, so it is made before.
+        optimizer = adamw(applied, weight_decay) if applied.parameters else None
         usual = nn.functional.linear
         if self.stage == 3:
             # It brings one weight after the other to the device, and leaves of each a part;

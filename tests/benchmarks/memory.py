@@ -26,7 +26,7 @@ import torch
 from torch import distributed
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from study.fitting import sharded
+from study.needs import sharded
 from trainables import footprint, memory, recipe
 from trainables.data.dataset import Dataset
 from trainables.fork import fork

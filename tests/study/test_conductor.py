@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -33,6 +34,13 @@ def test_a_study_searches_then_confirms_the_best_of_each_arm_with_new_seeds(begi
             for r in conductor.ledger.of_kind(Kind.SEARCH)
             if r.spec.arm == arm and r.outcome is Outcome.COMPLETE
         )
+
+
+def test_an_untuned_model_that_fits_nowhere_is_not_run(begin: Begin) -> None:
+    conductor = play_all(begin(given=replace(rules(), untuned=False)))
+    assert conductor.done
+    assert len(conductor.ledger.of_kind(Kind.CONFIRM)) == 4
+    assert not conductor.ledger.of_kind(Kind.UNTUNED)
 
 
 def test_every_arm_gets_its_floor_even_if_another_looks_better(begin: Begin) -> None:

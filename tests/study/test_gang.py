@@ -18,7 +18,7 @@ from study.devices import divide
 from study.gangs import Gangs
 from study.guest import HostConfig
 from study.placement import Placement, as_told
-from study.records import Outcome, TrialSpec
+from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
@@ -89,6 +89,17 @@ def test_a_gangs_losses_are_those_of_one_device(
     costs = found[-1]["costs"]
     assert costs["trained_parameters"] == expected[-1]["costs"]["trained_parameters"]
     assert costs["seconds"] > 0 and costs["peak_memory_gib"] > 0
+
+
+def test_the_untuned_model_answers_on_a_gang_what_it_answers_on_one_device(
+    gangs: Gangs, config: HostConfig
+) -> None:
+    untuned = replace(spec("frozen"), kind=Kind.UNTUNED, stops=())
+    (found,) = play(gangs, untuned, replace(TWO, deepspeed="3", evaluation_batch=2))
+    (expected,) = alone(config, untuned)
+    assert found["outcome"] == Outcome.COMPLETE, found
+    assert found["scores"] == pytest.approx(expected["scores"], nan_ok=True)
+    assert "test.overall" in found["scores"]
 
 
 def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: Gangs) -> None:

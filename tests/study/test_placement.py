@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from study.fitting import MOST_SHARING, place, sharded
+from study.fitting import MOST_SHARING, place, place_untuned
+from study.needs import sharded
 from study.placement import (
     CUDA_BYTES,
     GIB,
@@ -45,8 +47,27 @@ def needs(
     return predict
 
 
-def placed(devices: Devices, correction: float = 1.0, **gib: float) -> Placement:
-    found = place(needs(**gib), BATCH, devices, correction)
+def answering(*, weights: float, each: float) -> Callable[[int], Footprint]:
+    """GiB of the base as it is; ``each`` is of one question."""
+
+    def answer(questions: int) -> Footprint:
+        of_one = needs(weights=weights, trained=0, activations=0)(1, 1)
+        return replace(of_one, workspace=int(each * questions * GIB), evaluating=True)
+
+    return answer
+
+
+def found_for(
+    devices: Devices, correction: float = 1.0, answer: float = 0.0, **gib: float
+) -> Placement | Infeasible:
+    answers = answering(weights=gib["weights"], each=answer)
+    return place(needs(**gib), answers, BATCH, devices, correction)
+
+
+def placed(
+    devices: Devices, correction: float = 1.0, answer: float = 0.0, **gib: float
+) -> Placement:
+    found = found_for(devices, correction, answer, **gib)
     assert isinstance(found, Placement)
     assert found.micro_batch * found.pieces * found.devices == BATCH, "the batch is the same"
     assert found.peak <= devices.usable
@@ -126,11 +147,11 @@ def test_workers_share_a_batch_evenly() -> None:
     ],
 )
 def test_what_fits_nowhere_is_told_what_would_do(gib: dict[str, float], said: str) -> None:
-    found = place(needs(**gib), BATCH, Devices(count=2, gib=16))
+    found = found_for(Devices(count=2, gib=16), **gib)
     assert isinstance(found, Infeasible)
     assert said in found.reason
     large = Devices(count=2, gib=(found.least / USABLE + CUDA_BYTES) / GIB + 1)
-    assert isinstance(place(needs(**gib), BATCH, large), Placement), "what is said is true"
+    assert isinstance(found_for(large, **gib), Placement), "what is said is true"
 
 
 def test_no_device_at_all() -> None:
@@ -142,7 +163,7 @@ HOST = Devices(count=1, gib=24, host_gib=80)
 
 def test_the_optimizer_goes_to_the_host_where_there_is_no_other_device() -> None:
     gib = {"weights": 2.0, "trained": 7.0, "activations": 0.1}
-    assert isinstance(place(needs(**gib), BATCH, Devices(count=1, gib=24)), Infeasible)
+    assert isinstance(found_for(Devices(count=1, gib=24), **gib), Infeasible)
     found = placed(HOST, **gib)
     assert (found.lane, found.devices, found.deepspeed) == ("solo", 1, "2-offload")
     assert found.engine == "ZeRO-2 with offload"
@@ -164,5 +185,62 @@ def test_what_the_host_lacks_is_not_offloaded() -> None:
     small = Devices(count=1, gib=24, host_gib=16)
     assert small.usable_host == int((16 * GIB - HOST_BYTES) * USABLE)
     gib = {"weights": 2.0, "trained": 7.0, "activations": 0.1}
-    found = place(needs(**gib), BATCH, small)
+    found = found_for(small, **gib)
     assert isinstance(found, Infeasible) and found.least > small.usable
+
+
+# --- Answering ------------------------------------------------------------------------------------
+
+
+def test_as_many_questions_are_answered_at_once_as_fit() -> None:
+    devices, gib = Devices(count=1, gib=24), {"weights": 1.5, "trained": 1.0, "activations": 0.5}
+    few = placed(devices, **gib, answer=0.25)
+    assert (few.pieces, few.micro_batch, few.evaluation_batch) == (1, BATCH, 64), "1.5 + 3 + 16"
+    assert placed(devices, **gib).evaluation_batch == 128
+    corrected = placed(devices, 1.1, **gib, answer=0.25)
+    assert corrected.evaluation_batch == 32, "what was measured counts here too"
+    assert found_for(devices, **gib, answer=30) != few, "not one question can be answered"
+
+
+def test_those_who_share_a_device_leave_room_for_the_answers_of_all() -> None:
+    devices, gib = Devices(count=1, gib=24), {"weights": 1.5, "trained": 0.01, "activations": 0.05}
+    found = placed(devices, **gib, answer=0.05)
+    assert found.sharing > 1 and found.evaluation_batch == 32
+
+
+def test_after_an_out_of_memory_no_more_are_answered_than_learnt_from() -> None:
+    whole = as_told(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
+    half = smaller(whole)
+    assert half is not None and half.evaluation_batch == half.micro_batch == BATCH // 2
+    fewer = smaller(replace(half, evaluation_batch=4))
+    assert fewer is not None and fewer.evaluation_batch == 4
+
+
+def untuned(devices: Devices, sharing: int = 1, **gib: float) -> Placement | Infeasible:
+    return place_untuned(answering(**gib), BATCH, devices, sharing)
+
+
+def test_the_untuned_model_is_beside_the_others_where_it_fits() -> None:
+    found = untuned(Devices(count=2, gib=24), sharing=4, weights=1.5, each=0.05)
+    assert isinstance(found, Placement)
+    assert (found.lane, found.sharing, found.deepspeed) == ("shared", 4, "off")
+    assert found.evaluation_batch == 64, "four who answer 64 at once fit beside one base"
+    alone = untuned(Devices(count=2, gib=24), sharing=4, weights=1.5, each=10)
+    assert isinstance(alone, Placement)
+    assert (alone.lane, alone.sharing, alone.evaluation_batch) == ("solo", 1, 1)
+
+
+def test_the_untuned_model_is_divided_where_it_fits_on_no_device() -> None:
+    found = untuned(Devices(count=8, gib=16), sharing=4, weights=28, each=0.1)
+    assert isinstance(found, Placement)
+    assert (found.lane, found.devices, found.deepspeed, found.sharing) == ("gang", 4, "3", 1)
+    assert found.evaluation_batch == 64 and found.peak <= Devices(count=8, gib=16).usable
+    assert found.reason == "it only answers, on 4 devices by ZeRO-3: 13.4 GiB of 13.8 GiB"
+    beside = untuned(HOST, weights=28, each=0.1)
+    assert isinstance(beside, Placement)
+    assert (beside.devices, beside.deepspeed, beside.lane) == (1, "3-offload", "solo")
+
+
+def test_the_untuned_model_is_not_run_where_nothing_holds_it() -> None:
+    found = untuned(Devices(count=2, gib=16), weights=60, each=0.1)
+    assert isinstance(found, Infeasible) and "bf16 weights, or more devices" in found.reason

@@ -47,7 +47,14 @@ def test_arms_are_placed_by_what_three_steps_took() -> None:
     more = {**found.probed, "lora": replace(lora, peak=int(1.3 * enough))}
     for probes, cut in ((found.probed, False), (more, True)):
         placements, nowhere = predicted.placements(
-            SPACE, model, shape, precision="fp32", devices=devices, sharing=1, probed=probes
+            SPACE,
+            model,
+            shape,
+            precision="fp32",
+            beams=found.beams,
+            devices=devices,
+            sharing=1,
+            probed=probes,
         )
         assert not nowhere
         assert placements.by_arm["layernorm"].pieces == 1

@@ -39,6 +39,7 @@ def main() -> None:
             for method in ("lora", "full"):
                 name = f"{family}-{kind}-{method}"
                 found[name] = train(workload, kind, method, folder / name)
+            found[f"{family}-{kind}-untuned"] = untuned(workload, kind)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
@@ -60,11 +61,11 @@ def config(workload: Workload, method: str) -> TrialConfig:
 def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[str, Any]:
     """A trial, stopped and taken up again; two pieces of two questions on each of two ranks."""
     settings = config(workload, method)
-    first = Trial(workload, settings, deepspeed=kind, micro_batch=2)
+    first = Trial(workload, settings, deepspeed=kind, micro_batch=2, evaluation_batch=2)
     losses = [first.step() for _ in range(STOP)]
     first.save(checkpoint)
     del first
-    second = Trial(workload, settings, deepspeed=kind, micro_batch=2)
+    second = Trial(workload, settings, deepspeed=kind, micro_batch=2, evaluation_batch=2)
     assert second.restore(checkpoint)
     losses += [second.step() for _ in range(STOP, STEPS)]
     return {
@@ -72,6 +73,18 @@ def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[
         "validation": second.validation_loss(),
         "answers": second.answers("test"),
     }
+
+
+def untuned(workload: Workload, kind: str) -> dict[str, Any]:
+    """What the base answers, and again once the first who had it is gone."""
+    answers = [
+        Trial(workload, config(workload, "frozen"), deepspeed=kind, evaluation_batch=2).answers(
+            "test"
+        )
+        for _ in range(2)
+    ]
+    assert answers[0] == answers[1]
+    return {"answers": answers[0]}
 
 
 if __name__ == "__main__":

@@ -50,6 +50,9 @@ def compare(kinds: str, folder: Path) -> None:
     found = on_two(kinds, folder)
     for family, make in SMALL.items():
         workload = made_up(make())
+        as_it_is = one_rank.untuned(workload, "off")
+        for kind in kinds.split(","):
+            assert found[f"{family}-{kind}-untuned"] == as_it_is, (family, kind)
         for method in ("lora", "full"):
             alone = one_rank.train(workload, "off", method, folder / f"alone-{family}-{method}")
             for kind in kinds.split(","):

@@ -168,29 +168,24 @@ def test_grouped_questions_need_fewer_images_and_come_in_the_order_of_their_own(
 # --- Looking at it --------------------------------------------------------------------------------
 
 
-def test_every_validation_question_has_the_same_weight(
-    workload: Workload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial, model = Trial(workload, config(workload)), workload.model
+def test_every_validation_question_has_the_same_weight(workload: Workload) -> None:
+    whole, model = Trial(workload, config(workload)), workload.model
+    pieces = Trial(workload, config(workload), evaluation_batch=3)
     questions = len(workload.rows["validation"])
     alone = [
         float(model.losses(model.network, workload.batch("validation", [i])))
         for i in range(questions)
     ]
-    assert trial.validation_loss() == pytest.approx(sum(alone) / questions, abs=1e-5)
-    monkeypatch.setattr("trainables.trial.EVALUATION_BATCH", 3)
-    assert trial.validation_loss() == pytest.approx(sum(alone) / questions, abs=1e-5)
+    for trial in (whole, pieces):
+        assert trial.validation_loss() == pytest.approx(sum(alone) / questions, abs=1e-5)
 
 
-def test_answers_are_in_the_order_of_the_data(
-    workload: Workload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial, model = Trial(workload, config(workload)), workload.model
+def test_answers_are_in_the_order_of_the_data(workload: Workload) -> None:
+    trial, model = Trial(workload, config(workload), evaluation_batch=3), workload.model
     alone = [
         model.answers(model.network, workload.batch("test", [i]))[0]
         for i in range(len(workload.rows["test"]))
     ]
-    monkeypatch.setattr("trainables.trial.EVALUATION_BATCH", 3)
     assert trial.answers("test") == alone
 
 
