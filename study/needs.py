@@ -1,4 +1,19 @@
-"""What each worker of a gang needs of its device, by DeepSpeed's ways of dividing a trial."""
+"""What each worker of a gang needs of its device, by DeepSpeed's ways of dividing a trial.
+
+What is trained is T bytes, of which a worker owns T / workers. ZeRO-1 to 3 keep an fp32 copy of
+the part, and its optimizer. Gradients are put into a buffer as they come, of T at most, and all
+workers' are added up in a copy of it: at the end of the backward pass if the buffer holds all of
+them, else on the way. What differs:
+
+1. ZeRO-1 keeps the gradients beside the buffer,
+2. ZeRO-2 only the part's, where a batch has several pieces; the update makes one tensor of it,
+3. ZeRO-3 has a place for the part's all the time, and the buffer too. It has a part of all weights,
+   but for the layers that are running or about to; the base stays in the host's memory.
+
+Offloaded, the fp32 copy, the optimizer and the part's gradients are in the host's memory, with a
+copy for the way there and back; under ZeRO-3 the part of the weights as well. One gradient at a
+time is on its way.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +25,8 @@ from trainables.zero_settings import BUCKET, OFFLOAD
 if TYPE_CHECKING:
     from trainables.footprint import Footprint
 
-GATHERED_LAYERS = 4
-"""Under ZeRO-3, of the largest: the one that runs, the next, and what was asked for ahead."""
+GATHERED_LAYERS = 2
+"""Under ZeRO-3, of the largest: as many as may be whole at once (``trainables.zero_settings``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,34 +39,60 @@ class Needs:
 
 def sharded(footprint: Footprint, kind: str, workers: int) -> Needs:
     """What each worker of a gang needs, from the footprint of its share of a batch on one device.
-
-    ZeRO-1 and above keep an fp32 copy of a worker's part of what is trained, and a buffer for the
-    gradients on their way from the start of the backward pass; ZeRO-2 keeps gradients of that part
-    alone; ZeRO-3 the weights too, but for the layers that are running or about to, and the base
-    stays in the host's memory. With offload that copy, the optimizer's state and the gradients of
-    the part are in the host's memory, and under ZeRO-3 the part of the weights.
-    """
+    ``kind`` is ``trainables.engine.start``'s, but for ``off``."""
     stage, offload = int(kind.removesuffix(OFFLOAD)), kind.endswith(OFFLOAD)
-    kept = sum(footprint.activations.values()) + sum(footprint.features.values())
+    if stage == 0:
+        return _whole(footprint)
+    if stage == 3:
+        return _weights_too(footprint, workers, offload=offload)
     trained = footprint.trained
-    owned = trained / workers if stage >= 1 else 0
-    optimizer = footprint.optimizer / (workers if stage >= 1 else 1)
-    buffer = min(trained, BUCKET * 4) if stage >= 1 else trained
-    shrink = workers if stage >= 2 else 1
-    gradients = footprint.gradients / shrink
-    weights, host = footprint.weights + trained, 0.0
-    if stage == 3:
-        weights, host = int(weights / workers), float(footprint.weights)
+    part = _Part(footprint, workers)
+    state, passes = footprint.weights + trained, footprint.passes_alone
+    carried = part.gradients if footprint.pieces > 1 or part.overflows else 0
     if offload:
-        host += owned + optimizer + gradients + trained / shrink
-        owned, optimizer, gradients = 0, 0, 0
-    if stage == 3:
-        host += weights if offload else 0
-        weights = (0 if offload else weights) + GATHERED_LAYERS * footprint.layer
-    state = weights + owned + optimizer
-    backward = gradients + (buffer if stage >= 1 else 0)
-    if stage == 3 and workers > 1:  # it hands the buffer round in parts, which are copied first
-        backward += buffer
-    backward += kept + footprint.batch + footprint.workspace
-    update = buffer + (0 if offload else trained / shrink)
-    return Needs(device=int(state + max(backward, update)), host=int(host))
+        host = part.master + part.optimizer + 2 * part.gradients + carried + part.largest
+        state, carried, update = state + part.largest, 0, 0
+    else:
+        host, update = 0, 2 * part.gradients
+        state += part.master + part.optimizer
+    if stage == 1:
+        carried, passes = 0, footprint.passes
+    backward = part.buffer + carried + passes + (part.buffer if part.overflows else 0)
+    reduced = 2 * part.buffer + carried
+    return Needs(device=state + max(backward, reduced, update), host=host)
+
+
+def _whole(footprint: Footprint) -> Needs:
+    """Nothing is divided, and all gradients are added up in a copy."""
+    state = footprint.weights + footprint.trained + footprint.optimizer
+    return Needs(device=state + max(footprint.passes, 2 * footprint.trained))
+
+
+def _weights_too(footprint: Footprint, workers: int, *, offload: bool) -> Needs:
+    """ZeRO-3."""
+    part = _Part(footprint, workers)
+    frozen = (footprint.weights - footprint.copied) // workers
+    weights, host = frozen + part.gradients, footprint.weights
+    owned = part.master + part.optimizer + part.gradients
+    gathered = GATHERED_LAYERS * footprint.layer
+    if offload:
+        host += weights + owned + part.gradients
+        state, on_its_way, update = part.buffer, part.largest, 0
+    else:
+        state, on_its_way, update = part.buffer + weights + owned, 0, part.gradients
+    backward = footprint.passes_alone + gathered + (part.buffer if part.overflows else 0)
+    reduced = part.buffer + gathered + on_its_way
+    return Needs(device=state + max(backward, reduced, update), host=host)
+
+
+class _Part:
+    """Bytes of what a worker owns of what is trained; all of it is kept in fp32."""
+
+    def __init__(self, footprint: Footprint, workers: int) -> None:
+        self.master = self.gradients = footprint.trained // workers
+        self.optimizer = footprint.optimizer // workers
+        self.buffer = min(footprint.trained, BUCKET * 4)
+        self.overflows = footprint.trained > self.buffer
+        """The buffer does not hold all gradients."""
+        self.largest = min(footprint.layer, footprint.trained)
+        """Of the gradients, at most."""

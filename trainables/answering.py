@@ -26,7 +26,13 @@ def predict(model: Skeleton, shape: BatchShape, *, beams: int, precision: str) -
     found = footprint.predict(
         model, network, applied, training=rows, evaluation=rows, precision=precision
     )
-    return replace(found, workspace=found.workspace + _cache(model, rows, precision))
+    cached = _cache(model, rows, precision)
+    return replace(
+        found,
+        workspace=found.workspace + cached,
+        passes=found.passes + cached,
+        passes_alone=found.passes_alone + cached,
+    )
 
 
 def _cache(model: Skeleton, rows: BatchShape, precision: str) -> int:

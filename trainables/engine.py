@@ -133,15 +133,20 @@ class Plain:
         self.optimizer = adamw(applied, weight_decay)
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        mean = self.backward(pieces)
+        ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
+        self.update(lr)
+        return ranks.total(mean)
+
+    def backward(self, pieces: Sequence[Batch]) -> Tensor:
+        """This rank's part of the gradient, and of the loss."""
         count = questions(pieces) * ranks.here().count
         mean = torch.zeros((), device=pieces[0].image_B.device)
         for piece in pieces:
             loss: Tensor = self.losses(piece).sum() / count
             loss.backward()  # type: ignore[no-untyped-call]
             mean += loss.detach()
-        ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
-        self.update(lr)
-        return ranks.total(mean)
+        return mean
 
     def update(self, lr: float) -> None:
         """Clip the gradient that is there, take an optimizer step and forget it."""

@@ -7,9 +7,10 @@ activations follow what is back-propagated through, not the share of trained par
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from trainables.allocations import Allocation, Allocations
 from trainables.engine import Losses, Plain
+from trainables.fakes import without_memory
 from trainables.memory import GIB
 from trainables.models.contract import Batch, Model, Skeleton, run_stages
 from trainables.recipe import Applied
@@ -26,6 +28,8 @@ from trainables.recipe import Applied
 CPU = torch.device("cpu")
 BETWEEN = "between"
 """Where activations belong that are of no slot: between slots, and the loss behind the last."""
+STATE = ("weights", "trained", "optimizer")
+"""What is there all the time."""
 
 
 # --- 1. What goes in, what comes out --------------------------------------------------------------
@@ -84,6 +88,15 @@ class Footprint:
     """Taken and given back on the way."""
     layer: int
     """The weights of the largest layer; counted in ``weights`` or ``trained``."""
+    copied: int
+    """Of ``weights``, what the trial has in ``trained`` instead."""
+    pieces: int
+    """Of a batch; 2 stands for more."""
+    passes: int
+    """Most that is there beside weights and optimizer while a batch goes through the network and
+    back, before the update: the peak may be there."""
+    passes_alone: int
+    """The same if each gradient is taken away as soon as it is there."""
     evaluating: bool
     """The peak is that of a validation batch, not of a training step."""
 
@@ -134,7 +147,7 @@ def predict(
     What the first ``done`` stages of the model give is read from disk (``trainables.features``).
     """
     with FakeTensorMode(), Allocations() as allocations:
-        kinds, parameters, elsewhere = _without_memory(model.network, network, allocations)
+        kinds, parameters, elsewhere = without_memory(model.network, network, allocations)
         trained = {name: parameters[name] for name in applied.parameters}
         losses = Losses(model, network, precision)
         feed = _Feed(model, losses, allocations, kinds, done)
@@ -146,51 +159,18 @@ def predict(
             kinds |= dict.fromkeys(map(allocations.of, states), "optimizer")
             for parameter in trained.values():
                 parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                    lambda p: kinds.update({allocations.of(p.grad): "gradients"})
+                    watch.gradient
                 )
+            watch.began = allocations.time
             # The gradients of the first piece are there when the second is computed; then no more.
-            plain.step([feed(training) for _ in range(min(pieces, 2))], lr=1e-3)
+            plain.backward([feed(training) for _ in range(min(pieces, 2))])
+            watch.updates = allocations.time
+            plain.update(lr=1e-3)
         trained_until = allocations.time
         if evaluation is not None:
             with torch.no_grad():
                 losses.eval()(feed(evaluation))
-        return watch.at_peak(kinds, elsewhere, trained_until)
-
-
-def _without_memory(
-    base: nn.Module, fork: nn.Module, allocations: Allocations
-) -> tuple[dict[Allocation, str], dict[str, nn.Parameter], int]:
-    """Give ``fork`` fake tensors for its own; those that shared memory still do.
-
-    Returns:
-        their allocations, of kind ``weights`` if they are the base's, else ``trained``; the fork's
-        parameters by name; and how many bytes of the base have no place in the fork.
-    """
-    kinds: dict[Allocation, str] = {}
-    fakes: dict[int, Tensor] = {}
-    of_base = storages(base)
-    seen: dict[int, tuple[object, nn.Parameter]] = {}
-
-    def fake(tensor: Tensor) -> Tensor:
-        key = _storage(tensor)
-        if key not in fakes:
-            fakes[key] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-            kinds[allocations.of(fakes[key])] = "weights" if key in of_base else "trained"
-        return fakes[key]
-
-    for module in fork.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            if id(parameter) not in seen:
-                made = nn.Parameter(fake(parameter), requires_grad=parameter.requires_grad)
-                seen[id(parameter)] = (parameter, made)  # kept, so that no other gets its id
-            module._parameters[name] = seen[id(parameter)][1]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = fake(buffer)
-    elsewhere = sum(size for key, size in of_base.items() if key not in fakes)
-    return kinds, dict(fork.named_parameters()), elsewhere
+        return watch.at_peak(kinds, elsewhere, trained_until, min(pieces, 2))
 
 
 class _Feed:
@@ -223,17 +203,6 @@ class _Feed:
         return batch
 
 
-def storages(network: nn.Module) -> dict[int, int]:
-    """The memory of a network: which, and how many bytes each."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-
-
-def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
-
-
 def _fill(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
     """Make the optimizer's state, which is there from the second step on."""
     for parameter in parameters.values():
@@ -253,6 +222,10 @@ class _Watch:
         """Whose results a forward pass begins with."""
         self.passes: list[tuple[int, int]] = []
         """Begin and end of each forward pass."""
+        self.began, self.updates = 0, None
+        """When the first of them began, and the update after the last."""
+        self.gradients: dict[Allocation, int] = {}
+        """When each was there."""
         self.differentiable: dict[str, bool] = dict.fromkeys(model.slots, False)
         self.layer = max(
             sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
@@ -265,10 +238,17 @@ class _Watch:
             part.register_forward_pre_hook(partial(self._enter, name))
             part.register_forward_hook(partial(self._leave, name))
 
+    def gradient(self, parameter: Tensor) -> None:
+        """One is there, or more has come to it."""
+        assert parameter.grad is not None
+        self.gradients.setdefault(self.allocations.of(parameter.grad), self.allocations.time)
+
     def at_peak(
-        self, kinds: Mapping[Allocation, str], elsewhere: int, trained_until: int
+        self, kinds: Mapping[Allocation, str], elsewhere: int, trained_until: int, pieces: int
     ) -> Footprint:
         """What is there when most is. ``elsewhere``: bytes of the base that were not followed."""
+        kinds = {**kinds, **dict.fromkeys(self.gradients, "gradients")}
+        passing = [a for a in self.allocations.all if kinds.get(a) not in STATE]
         peak = self.allocations.peak()
         sizes: dict[str, int] = {}
         kept: dict[str, int] = dict.fromkeys([*self.differentiable, BETWEEN], 0)
@@ -291,8 +271,25 @@ class _Watch:
             batch=sizes.get("batch", 0),
             workspace=sizes.get("workspace", 0),
             layer=self.layer,
+            copied=elsewhere,
+            pieces=pieces,
+            passes=self._most((a.size, a.born, a.died) for a in passing),
+            passes_alone=self._most(
+                (a.size, a.born, self.gradients.get(a, a.died)) for a in passing
+            ),
             evaluating=peak > trained_until,
         )
+
+    def _most(self, spans: Iterable[tuple[int, int, int | None]]) -> int:
+        """Bytes, when most are there before the update; of sizes, each from when to when."""
+        until = self.allocations.time if self.updates is None else self.updates
+        changes = [0] * (until + 1)
+        for size, born, died in spans:
+            if born <= until:
+                changes[max(born, self.began)] += size
+            if died is not None and died <= until:
+                changes[max(died, self.began)] -= size
+        return max(accumulate(changes))
 
     def _kind(self, allocation: Allocation) -> str:
         """``kept`` if it was made by a forward pass and outlives it."""

@@ -15,7 +15,8 @@ import torch
 
 from trainables import memory
 from trainables.data.dataset import Dataset
-from trainables.footprint import BatchShape, storages
+from trainables.fakes import storages
+from trainables.footprint import BatchShape
 from trainables.models.contract import Model
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig

@@ -23,7 +23,7 @@ from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from tests.benchmarks.shapes import miss
-from trainables import engine, footprint, memory
+from trainables import engine, fakes, memory
 from trainables.features import Features
 from trainables.models._attention import ImageAttention, TextAttention
 from trainables.recipe import Recipe
@@ -86,7 +86,7 @@ def measure(
         max_examples=10**6,
         batch_size=batch_size,
     )
-    base = sum(footprint.storages(workload.model.network).values())
+    base = sum(fakes.storages(workload.model.network).values())
     clock = time.perf_counter if workload.device.type == "cuda" else time.process_time
     features = Features(workload, precision=precision)
     trials = [Trial(workload, config, precision=precision, features=features) for _ in range(2)]

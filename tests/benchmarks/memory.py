@@ -4,7 +4,7 @@
 
 The measured side trains for real: two steps of a trial, on random weights and random images. What
 a model takes does not depend on their values. ``--workers``: DeepSpeed's ZeRO 0 to 3 instead, with
-and without offload, which as many processes share over gloo; what the one that takes most takes.
+and without offload, as one of as many workers has it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import BlipConfig, BlipForQuestionAnswering
 
 from study.needs import sharded
-from trainables import footprint, memory, recipe
+from trainables import fakes, footprint, memory, recipe
 from trainables.data.dataset import Dataset
 from trainables.fork import fork
 from trainables.models.blip import Blip
@@ -54,10 +52,10 @@ RECIPES = (
 BATCHES = ((4, "fp32"), (24, "fp32"), (24, "bf16"))
 STAGED = 8
 """Questions of a batch that workers share."""
-TRIALS = tuple(
-    itertools.product((RECIPES[1], RECIPES[3]), ("0", "1", "2", "3", f"2{OFFLOAD}", f"3{OFFLOAD}"))
-)
-"""What each worker trains, and with which kind of engine."""
+STAGED_MODELS = (MODELS[1], (384, 6, 96))
+STAGED_RECIPES = (RECIPES[1], RECIPES[3], RECIPES[4])
+KINDS = ("0", "1", "2", "3", f"2{OFFLOAD}", f"3{OFFLOAD}")
+"""Of engines, each of which trains each recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,52 +114,34 @@ def combinations() -> Iterator[Compared]:
             )
 
 
-def stages(workers: int) -> Iterator[Compared]:
-    """The second model with every kind of DeepSpeed's."""
-    model = blip(*MODELS[1])
-    base = sum(footprint.storages(model.network).values())
-    with tempfile.TemporaryDirectory() as folder:
-        spawn, store = multiprocessing.get_context("spawn"), str(Path(folder, "store"))
-        told = spawn.SimpleQueue()
-        given = [(rank, workers, store, told) for rank in range(workers)]
-        running = [spawn.Process(target=worker, args=arguments) for arguments in given]
-        for process in running:
-            process.start()
-        for process in running:
-            process.join()
-            assert process.exitcode == 0
-        measured: list[list[int]] = [told.get() for _ in running]
-    for methods, kind, *peaks in zip(*zip(*TRIALS, strict=True), *measured, strict=True):
-        started = time.perf_counter()
-        predicted = predict(model, every(model, methods), STAGED // workers, "fp32")
+def stages(
+    workers: int,
+    models: Sequence[tuple[int, int, int]] = STAGED_MODELS,
+    recipes: Sequence[tuple[str, str, str]] = STAGED_RECIPES,
+) -> Iterator[Compared]:
+    """Every kind of DeepSpeed's, as the first of ``workers`` has them.
+
+    The others are not there: nothing is exchanged, and what a worker takes does not depend on what
+    it is told. Over gloo one would not see what gloo's threads give back.
+    """
+    planned: list[tuple[Blip, Recipe, str, footprint.Footprint, float]] = []
+    for model, methods in itertools.product([blip(*sizes) for sizes in models], recipes):
+        chosen, started = every(model, methods), time.perf_counter()
+        predicted = predict(model, chosen, STAGED // workers, "fp32")
+        name = f"{model.name:14} {'/'.join(methods):30} {STAGED:5}"
+        planned.append((model, chosen, name, predicted, time.perf_counter() - started))
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=workers)
+    for (model, chosen, name, predicted, seconds), kind in itertools.product(planned, KINDS):
         needs = sharded(predicted, kind, workers)
         # On a CPU the host's memory is the device's, but under ZeRO-3 for the base, which is there
         # either way.
-        offloaded = needs.host - (base if kind.startswith("3") else 0)
+        base = sum(fakes.storages(model.network).values()) if kind.startswith("3") else 0
         yield Compared(
-            name=f"{model.name:14} {'/'.join(methods):30} {STAGED:5} {f'zero{kind}':14}",
-            measured=max(peaks) - (base if kind.startswith("3") else 0),
-            predicted=needs.device + offloaded,
-            seconds=time.perf_counter() - started,
+            name=f"{name} {f'zero{kind}':14}",
+            measured=measure(model, chosen, STAGED, "fp32", kind) - base,
+            predicted=needs.device + needs.host - base,
+            seconds=seconds,
         )
-
-
-def worker(rank: int, workers: int, store: str, told: Any) -> None:
-    """One rank: measures all, and tells what it took."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo",
-        # torch has no types for it.
-        store=distributed.FileStore(store, workers),  # type: ignore[attr-defined]
-        rank=rank,
-        world_size=workers,
-    )
-    model = blip(*MODELS[1])
-    told.put(
-        [measure(model, every(model, methods), STAGED, "fp32", kind) for methods, kind in TRIALS]
-    )
-    distributed.barrier()
-    distributed.destroy_process_group()
 
 
 def every(model: Blip, methods: Sequence[str]) -> Recipe:
@@ -204,14 +184,17 @@ def measure(
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     model.network.to(workload.device)  # type: ignore[arg-type]  # transformers wraps torch's
-    base = sum(footprint.storages(model.network).values())
+    base = sum(fakes.storages(model.network).values())
     config = TrialConfig(
         recipe=chosen, lr=1e-4, seed=0, max_examples=8 * questions, batch_size=questions
     )
     gc.collect()
     with memory.growing() as grown:
         trial = Trial(workload, config, precision=precision, deepspeed=deepspeed)
-        trial.train(2 * questions)
+        assert trial.engine is not None
+        batch = trial.batch("train", trial.upcoming()[:: trial.ranks.count])
+        for _ in range(2):
+            trial.engine.step([batch], 1e-4)
     return base + grown.size
 
 

@@ -24,7 +24,7 @@ from tests.benchmarks.main_job import children
 PACKAGES = ("torch", "transformers", "peft", "ray", "ray.tune", "optuna", "mlflow")
 FUNCTIONS = (
     "study.launch:_launch",
-    "study.session:_read",
+    "study.reading:read",
     "study.session:_track",
     "study.session:_plan",
     "study.template:_load",

@@ -31,16 +31,22 @@ def needs(
     """GiB of a trial; activations are of one question, a quarter if layers are computed twice."""
 
     def predict(questions: int, pieces: int, twice: bool = False) -> Footprint:
+        kept = int(activations * questions / (4 if twice else 1) * GIB)
+        gradients = int(trained * GIB) if pieces > 1 else 0
         return Footprint(
             weights=int(weights * GIB),
             trained=int(trained * GIB),
-            gradients=int(trained * GIB) if pieces > 1 else 0,
+            gradients=gradients,
             optimizer=int(2 * trained * GIB),
-            activations={"decoder": int(activations * questions / (4 if twice else 1) * GIB)},
+            activations={"decoder": kept},
             features={},
             batch=0,
             workspace=0,
             layer=0,
+            copied=0,
+            pieces=min(pieces, 2),
+            passes=gradients + kept,
+            passes_alone=kept,
             evaluating=False,
         )
 
@@ -52,7 +58,8 @@ def answering(*, weights: float, each: float) -> Callable[[int], Footprint]:
 
     def answer(questions: int) -> Footprint:
         of_one = needs(weights=weights, trained=0, activations=0)(1, 1)
-        return replace(of_one, workspace=int(each * questions * GIB), evaluating=True)
+        taken = int(each * questions * GIB)
+        return replace(of_one, workspace=taken, passes=taken, passes_alone=taken, evaluating=True)
 
     return answer
 

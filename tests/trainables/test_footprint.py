@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainables import footprint, memory, recipe
+from trainables import fakes, footprint, memory, recipe
 from trainables.footprint import BatchShape, Footprint
 from trainables.fork import fork
 from trainables.models.contract import Model
@@ -70,7 +70,7 @@ def test_parts(model: Model) -> None:
     everything = predict(model, of_slots(model, "full", "full"), SHAPE)
     slots = [model.network.get_submodule(path) for path in model.slots.values()]
     values = sum(p.numel() for p in {p for slot in slots for p in slot.parameters()})
-    base = sum(footprint.storages(model.network).values())
+    base = sum(fakes.storages(model.network).values())
     assert everything.weights == base, "the resident base stays beside a trial's own copies"
     assert everything.trained == 4 * values
     assert everything.optimizer == pytest.approx(8 * values, rel=0.01)
@@ -119,6 +119,22 @@ def test_pieces_take_less(model: Model) -> None:
     whole, pieces = predict(model, chosen, SHAPE), predict(model, chosen, half, pieces=2)
     assert pieces.peak < whole.peak
     assert pieces.gradients >= pieces.trained, "those of the first are kept"
+
+
+def test_what_a_pass_takes_is_known_with_its_gradients_and_without(model: Model) -> None:
+    one = BatchShape(questions=1, images=1, question_tokens=35, answer_tokens=10)
+    small, large = (predict(model, of_slots(model, "full", "full"), s) for s in (one, SHAPE))
+    state = small.weights + small.trained + small.optimizer
+    assert small.peak == state + small.passes
+    assert small.passes_alone < small.passes < small.passes_alone + small.trained
+    assert large.passes_alone > 4 * small.passes_alone
+    half = BatchShape(questions=8, images=8, question_tokens=35, answer_tokens=10)
+    lora = of_slots(model, "lora", "lora")
+    pieces = predict(model, lora, half, pieces=2)
+    assert (pieces.pieces, pieces.copied) == (2, 0)
+    assert pieces.passes == pytest.approx(pieces.passes_alone + pieces.trained, rel=0.01)
+    full = predict(model, of_slots(model, "full", "full"), half)
+    assert full.copied == pytest.approx(full.trained, rel=0.01), "of all weights, in fp32"
 
 
 def test_what_trains_nothing_is_evaluated(model: Model) -> None:
