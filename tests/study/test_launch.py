@@ -179,7 +179,7 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     assert placed.returncode == 0, placed.stderr
     assert "in 2 pieces" in placed.stdout and "a whole batch would take" in placed.stdout
     shown = " ".join(placed.stdout.split())
-    assert "devices untuned: solo, 1 device, plain, 32 questions at once (it only ans" in shown
+    assert "devices untuned: solo, 1 device, plain, 64 questions at once (it only ans" in shown
 
     space = tmp_path / "sizes.py"
     space.write_text(LARGE_AND_SMALL)
