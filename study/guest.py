@@ -13,6 +13,7 @@ from study.records import TrialSpec
 from study.storage import Shelf
 
 if TYPE_CHECKING:
+    from trainables.regime import Regime
     from trainables.trial import Trial
     from trainables.workload import WorkloadConfig
 
@@ -28,9 +29,7 @@ class HostConfig:
     """The study's files."""
     precision: str
     """``fp32`` or ``bf16``."""
-    label_smoothing: float
-    """In training, as ``questions_per_image``."""
-    questions_per_image: int
+    regime: Regime
     places: int
     """Trials at a time."""
     template: Path | None = None

@@ -134,10 +134,7 @@ class Guests:
         restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
         guest.trial = self.lane.enter(
             spec.id,
-            spec.config(
-                label_smoothing=self.config.label_smoothing,
-                questions_per_image=self.config.questions_per_image,
-            ),
+            spec.config(self.config.regime),
             deepspeed=guest.placement.deepspeed,
             micro_batch=guest.placement.micro_batch,
             evaluation_batch=guest.placement.evaluation_batch,

@@ -248,6 +248,12 @@ def _parser() -> argparse.ArgumentParser:
         "encoder is trained [1: each question for itself]",
     )
     where.add_argument(
+        "--group-by-length",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="in training, texts of like length in a batch: less padding [no: by chance]",
+    )
+    where.add_argument(
         "--beams",
         type=int,
         metavar="N",

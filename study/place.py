@@ -138,8 +138,7 @@ def open_lanes(settings: Settings, space: Space, place: Place, template: Templat
         others=settings.others,
         shelf=place.shelf,
         precision=template.arithmetic.precision,
-        label_smoothing=settings.label_smoothing,
-        questions_per_image=settings.questions_per_image,
+        regime=settings.regime,
         places=devices.places,
         template=None if devices.gpus else template.socket,
     )

@@ -33,6 +33,8 @@ def base(settings: Settings, plan: Plan) -> dict[str, str]:
     }
     if settings.questions_per_image > 1:  # studies that are older than this setting go on
         found["questions_per_image"] = str(settings.questions_per_image)
+    if settings.group_by_length:
+        found["group_by_length"] = "True"
     return found
 
 
@@ -53,6 +55,7 @@ def describe(
         "precision": plan.precision,
         "label_smoothing": settings.label_smoothing,
         "questions_per_image": settings.questions_per_image,
+        "group_by_length": settings.group_by_length,
         "beams": survey.beams,
         "answer_tokens": survey.answer_tokens,
         "model": {

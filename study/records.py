@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainables.regime import Regime
     from trainables.trial import TrialConfig
 
 
@@ -69,7 +70,7 @@ class TrialSpec:
         """Inverse of ``plain``."""
         return cls(**{**plain, "kind": Kind(plain["kind"]), "stops": tuple(plain["stops"])})
 
-    def config(self, *, label_smoothing: float, questions_per_image: int) -> TrialConfig:
+    def config(self, regime: Regime) -> TrialConfig:
         """As ``trainables`` takes it."""
         from trainables.recipe import Recipe
         from trainables.trial import TrialConfig
@@ -80,8 +81,7 @@ class TrialSpec:
             seed=self.seed,
             max_examples=self.max_examples,
             batch_size=self.batch_size,
-            label_smoothing=label_smoothing,
-            questions_per_image=questions_per_image,
+            regime=regime,
         )
 
 

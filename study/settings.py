@@ -18,6 +18,7 @@ from typing import Any
 from search_spaces.declare import Budget, Space
 from study import allowance, limits, objectives, spaces
 from trainables.errors import BadInput, unknown
+from trainables.regime import Regime
 from trainables.workload import WorkloadConfig
 
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
@@ -47,6 +48,8 @@ class Settings:
     """In training; what is compared is without."""
     questions_per_image: int = 1
     """Of training, one after another; see ``trainables.order``."""
+    group_by_length: bool = False
+    """In training; see ``trainables.order``."""
     ood: str | None = None
     """Datasets with commas between, never trained on, that confirmed winners are scored on too."""
     trials: int | None = None
@@ -94,6 +97,10 @@ class Settings:
             raise BadInput(f"--margin must be more than 0 and less than 100, got {self.margin:g}")
         if not 0 <= self.label_smoothing < 1:
             raise BadInput(f"--label-smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.questions_per_image > 1 and self.group_by_length:
+            raise BadInput(
+                f"--questions-per-image {self.questions_per_image} and --group-by-length: give one"
+            )
         self.configuration()
         if self.allocate not in ALLOCATE:
             raise unknown("value of --allocate", self.allocate, list(ALLOCATE))
@@ -117,6 +124,15 @@ class Settings:
     def timed(self) -> str:
         """``--budget`` if it limits time; empty if the trials are the limit."""
         return (self.allowance or "") if allowance.parse(self.allowance).timed else ""
+
+    @property
+    def regime(self) -> Regime:
+        """How all trials train."""
+        return Regime(
+            label_smoothing=self.label_smoothing,
+            questions_per_image=self.questions_per_image,
+            group_by_length=self.group_by_length,
+        )
 
     @property
     def workload(self) -> WorkloadConfig:

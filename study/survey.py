@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainables.models.contract import Structure
     from trainables.probe import Probed
     from trainables.recipe import Applied, Counted
+    from trainables.regime import Regime
     from trainables.workload import Workload
     from trainables.zero_settings import Sizes
 
@@ -77,11 +78,11 @@ def survey(
     budget: Budget,
     *,
     precision: str,
-    questions_per_image: int,
+    regime: Regime,
     probing: bool,
 ) -> Survey:
-    """Look at what was loaded. ``precision`` and ``questions_per_image`` say how its trials will
-    compute; ``probing``: take three steps of each arm.
+    """Look at what was loaded. ``precision`` and ``regime`` say how its trials will compute;
+    ``probing``: take three steps of each arm.
 
     Raises:
         BadInput: see ``arms``.
@@ -113,7 +114,7 @@ def survey(
         sizes=sizes,
         probed=probed,
         seconds_an_example=_of_probes(probed, budget)
-        or _pace(workload, space, budget, counted, precision, questions_per_image),
+        or _pace(workload, space, budget, counted, precision, regime),
     )
 
 
@@ -158,7 +159,7 @@ def _pace(
     budget: Budget,
     arms: Mapping[str, Counted],
     precision: str,
-    questions_per_image: int,
+    regime: Regime,
 ) -> float:
     """Seconds of training an example on this machine.
 
@@ -183,7 +184,7 @@ def _pace(
                 seed=0,
                 max_examples=10**6,
                 batch_size=size,
-                questions_per_image=questions_per_image,
+                regime=regime,
             )
             trial = Trial(workload, config, precision=precision)
             started = clock()

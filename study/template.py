@@ -216,7 +216,7 @@ def _survey(
         space,
         budget,
         precision=arithmetic.precision,
-        questions_per_image=settings.questions_per_image,
+        regime=settings.regime,
         probing=probing,
     )
 

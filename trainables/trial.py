@@ -23,6 +23,7 @@ from trainables.fork import fork
 from trainables.models.contract import Batch
 from trainables.order import Order
 from trainables.recipe import Recipe
+from trainables.regime import USUAL, Regime
 from trainables.seeds import number, seeded
 from trainables.workload import Workload
 from trainables.zero_settings import divides
@@ -50,23 +51,19 @@ class TrialConfig:
     """For matrices only."""
     warmup: float = 0.05
     """Share of the schedule in which the learning rate rises; then it falls along a cosine to 0."""
-    label_smoothing: float = 0.0
-    """Share of each answer token's probability that training spreads over the vocabulary; BLIP was
-    trained with 0.1. The validation loss is without."""
-    questions_per_image: int = 1
-    """How many questions about an image come one after another; see ``trainables.order``."""
+    regime: Regime = USUAL
+    """That of the study."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise BadInput(f"lr must be positive but got {self.lr}")
-        for name in ("max_examples", "batch_size", "questions_per_image"):
+        for name in ("max_examples", "batch_size"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1 but got {getattr(self, name)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise BadInput(f"weight_decay must not be negative but got {self.weight_decay}")
-        for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} must be in [0, 1) but got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise BadInput(f"warmup must be in [0, 1) but got {self.warmup}")
 
     def lr_at(self, examples_seen: int) -> float:
         """The learning rate of the step after which ``examples_seen`` examples have been seen."""
@@ -112,9 +109,11 @@ class Trial:
                 f"batch_size {config.batch_size} is not a multiple of {self.ranks.count} workers"
             )
         self.order = Order(
-            [row.image for row in workload.rows["train"]],
+            workload.rows["train"],
             seed=config.seed,
-            questions_per_image=config.questions_per_image,
+            batch_size=config.batch_size,
+            questions_per_image=config.regime.questions_per_image,
+            by_length=config.regime.group_by_length,
         )
         self.examples_seen = 0
         self._ahead: tuple[int, list[Batch]] = 0, []
@@ -132,7 +131,7 @@ class Trial:
         self.features_done = features.usable(self.frozen_stages) if features else 0
         """How many of them are not computed again."""
         self.losses = engine.Losses(
-            workload.model, network, precision, smoothing=config.label_smoothing
+            workload.model, network, precision, smoothing=config.regime.label_smoothing
         )
         self.engine = (
             engine.start(deepspeed, self.losses, self.applied, config.weight_decay)

@@ -14,6 +14,7 @@ from study.records import Kind, TrialSpec
 from study.storage import Shelf
 from tests.trainables import made_llava
 from tests.trainables.data.small import jsonl
+from trainables.regime import Regime
 from trainables.workload import WorkloadConfig
 
 STOPS = (8, 16, 24)
@@ -34,8 +35,7 @@ def config(folder: Path) -> HostConfig:
         others={},
         shelf=Shelf(shared=folder / "study"),
         precision="fp32",
-        label_smoothing=0.0,
-        questions_per_image=1,
+        regime=Regime(),
         places=1,
     )
 

@@ -16,6 +16,7 @@ from study.placement import as_told
 from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf
 from tests.trainables.conftest import SMALL, made_up
+from trainables.regime import Regime
 from trainables.trial import Trial
 from trainables.workload import Workload, WorkloadConfig
 
@@ -39,8 +40,7 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
             others={},
             shelf=Shelf(shared=tmp_path),
             precision="fp32",
-            label_smoothing=0.0,
-            questions_per_image=1,
+            regime=Regime(),
             places=places,
         )
         return Host(config, workload)
@@ -79,7 +79,7 @@ async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict
 
 def alone(workload: Workload, trial: TrialSpec) -> list[float]:
     """Its validation losses without a host."""
-    running, losses = Trial(workload, trial.config(label_smoothing=0.0, questions_per_image=1)), []
+    running, losses = Trial(workload, trial.config(Regime())), []
     for stop in trial.stops:
         running.train(stop)
         losses.append(running.validation_loss())

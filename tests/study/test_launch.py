@@ -79,6 +79,10 @@ def free_port() -> int:
             ["--space", "smoke", "--questions-per-image", "0"],
             "--questions-per-image must be at least 1, got 0",
         ),
+        (
+            ["--space", "smoke", "--questions-per-image", "2", "--group-by-length"],
+            "--questions-per-image 2 and --group-by-length: give one",
+        ),
         (["--space", "smoke", "--label-smoothing", "1"], "--label-smoothing must be in [0, 1)"),
         (["--space", "smoke", "--precision", "fp8"], "unknown value of --precision 'fp8'"),
         (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),

@@ -12,6 +12,7 @@ from study import predicted
 from study.placement import CUDA_BYTES, GIB, USABLE, Devices
 from study.survey import survey
 from trainables.footprint import BatchShape
+from trainables.regime import Regime
 from trainables.workload import Workload, WorkloadConfig, skeleton_of
 
 SPACE = smoke.SPACE
@@ -24,7 +25,7 @@ def test_arms_are_placed_by_what_three_steps_took() -> None:
         SPACE,
         Budget(batch_size=SIZE),
         precision="fp32",
-        questions_per_image=1,
+        regime=Regime(),
         probing=True,
     )
     assert set(found.probed) == set(SPACE.arms) and found.seconds_an_example > 0

@@ -25,6 +25,7 @@ from study.settings import Settings
 from study.storage import Shelf
 from study.template import Template
 from trainables.errors import BadInput
+from trainables.regime import Regime
 from trainables.workload import Workload
 
 pytestmark = pytest.mark.long
@@ -52,8 +53,7 @@ def config(folder: Path, template: Template | None = None) -> HostConfig:
         others={},
         shelf=Shelf(shared=folder),
         precision="fp32",
-        label_smoothing=0.0,
-        questions_per_image=1,
+        regime=Regime(),
         places=1,
         template=template and template.socket,
     )
