@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from trainables.errors import BadInput
 
-PLACES_ON_CUDA = 8
-"""Trials that may share a CUDA device: as many as fit into its memory by prediction, or as
-``concurrency`` says."""
-PLACES_ON_CPU = 1
-"""Trials that share a processor."""
+PLACES = 8
+"""Trials that may share a device, as ``concurrency`` says. If it says nothing: on CUDA as many as
+fit by prediction; a processor takes one, since it gains little by more, and only where it has
+nothing of the image encoder to compute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +55,10 @@ def divide(
     if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
         # A cluster that scales itself and has no worker yet: hosts that wait make it start some.
         return Devices(
-            hosts=-(-concurrency // PLACES_ON_CUDA),
+            hosts=-(-concurrency // PLACES),
             cpus=1,
             gpus=1,
-            places=min(concurrency, PLACES_ON_CUDA),
+            places=min(concurrency, PLACES),
             concurrency=concurrency,
             shared=shared,
         )
@@ -72,9 +71,7 @@ def divide(
     kind = "CUDA devices" if gpus else "processors"
     if not 1 <= per_trial <= units:
         raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
-    places = PLACES_ON_CUDA if gpus else PLACES_ON_CPU
-    if per_trial > 1:
-        places = 1
+    places = 1 if per_trial > 1 else PLACES
     most = units // per_trial * places
     if concurrency is not None and not 1 <= concurrency <= most:
         each = f", {places} trials each" if places > 1 else ""
@@ -82,7 +79,7 @@ def divide(
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    trials = concurrency or units // per_trial * (places if predicting else 1)
+    trials = concurrency or units // per_trial * (places if predicting and gpus else 1)
     hosts = units if predicting else min(units, trials * per_trial)
     # A host is on one node, so it cannot have more than a node has for each device.
     each_node = [

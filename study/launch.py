@@ -216,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency",
         type=int,
         metavar="N",
-        help="trials at a time [one a device or processor]",
+        help="trials at a time, at most 8 on a device or processor, which then share its passes "
+        "[one on each; on CUDA as many as fit]",
     )
     where.add_argument(
         "--devices-per-trial",

@@ -148,12 +148,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--precision", default="fp32", help="of all sides")
+    parser.add_argument("--concurrency", type=int, help="of ours")
     parser.add_argument("--ray-trials", type=int, default=1)
     given = parser.parse_args(arguments)
     sides: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="studies-", ignore_cleanup_errors=True) as folder:
         ours = [sys.executable, "-m", "study.launch", "--storage", folder, "--name", "ours"]
-        for name in ("space", "trials", "max_examples", "seeds", "image_size", "precision"):
+        for name in (
+            "space",
+            "trials",
+            "max_examples",
+            "seeds",
+            "image_size",
+            "precision",
+            "concurrency",
+        ):
             value = getattr(given, name)
             ours += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         sides["ours"] = measure(ours)
