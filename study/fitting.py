@@ -71,19 +71,19 @@ def place(
 
 
 def place_untuned(
-    answer: Answer, batch_size: int, devices: Devices, sharing: int
+    answer: Answer, batch_size: int, devices: Devices, sharing: int, correction: float = 1.0
 ) -> Placement | Infeasible:
     """The same for the base as it is, which only answers, beside as many trials on one device as
     ``sharing`` says. ``batch_size``: workers are to share it as those of the arms do."""
     one = answer(1)
     lacking: list[tuple[int, _Way]] = []
-    for way in _ways(batch_size, devices, resident=one.weights <= devices.usable):
-        needs = way.needs(one, 1.0)
+    for way in _ways(batch_size, devices, resident=one.weights * correction <= devices.usable):
+        needs = way.needs(one, correction)
         if needs.device > devices.usable:
             lacking.append((needs.device, way))
         elif not needs.host > devices.usable_host > 0:
-            beside = way == ALONE and _answered(answer, one, way, devices, 1.0, sharing) > 0
-            return _answering(answer, way, devices, sharing if beside else 1)
+            beside = way == ALONE and _answered(answer, one, way, devices, correction, sharing) > 0
+            return _answering(answer, way, devices, sharing if beside else 1, correction)
     least, way = min(lacking, key=lambda found: found[0])
     return _nowhere(one, least, way, devices)
 
@@ -229,10 +229,12 @@ def _beside(trial: Footprint, answering: Footprint) -> Footprint:
     return replace(answering, trained=trial.trained, optimizer=trial.optimizer)
 
 
-def _answering(answer: Answer, way: _Way, devices: Devices, sharing: int) -> Placement:
+def _answering(
+    answer: Answer, way: _Way, devices: Devices, sharing: int, correction: float
+) -> Placement:
     """The base as it is, one way, with the most questions at once that fit."""
-    at_once = _answered(answer, answer(1), way, devices, 1.0, sharing)
-    needs = way.needs(answer(at_once), 1.0)
+    at_once = _answered(answer, answer(1), way, devices, correction, sharing)
+    needs = way.needs(answer(at_once), correction)
     return Placement(
         lane="gang" if way.workers > 1 else "shared" if sharing > 1 else "solo",
         devices=way.workers,

@@ -135,8 +135,9 @@ def as_told(
     )
 
 
-def smaller(placement: Placement) -> Placement | None:
-    """The same with half as many questions at once; at one, with layers computed twice; or None."""
+def smaller(placement: Placement, *, trains: bool = True) -> Placement | None:
+    """The same with half as many questions at once; at one, where it ``trains``, with layers
+    computed twice; or None."""
     if placement.micro_batch > 1:
         share = placement.micro_batch * placement.pieces
         micro_batch = -(-placement.micro_batch // 2)
@@ -149,4 +150,6 @@ def smaller(placement: Placement) -> Placement | None:
             sharing=1,
             peak=0,
         )
-    return None if placement.checkpointing else replace(placement, checkpointing=True, peak=0)
+    if placement.checkpointing or not trains:
+        return None
+    return replace(placement, checkpointing=True, peak=0)

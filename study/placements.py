@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterable, Mapping
 
 from study.devices import Devices as Divided
 from study.placement import GIB, Devices, Infeasible, Placement, smaller
-from study.records import TrialRecord, TrialSpec
+from study.records import Kind, TrialRecord, TrialSpec
 
 BEYOND = 1.05
 """What did not fit took at least so much of what there is."""
 NOTE = "out_of_memory"
 """Under which it is noted with the trial, in ``TrialRecord.ran``."""
 
+UNTUNED = str(Kind.UNTUNED)
+"""The untuned model is placed as an arm is; it trains nothing."""
+
 Place = Callable[[str, float], Placement | Infeasible]
-"""From an arm, and what was measured to what was predicted, to the cheapest way that fits."""
+"""From an arm, or ``UNTUNED``, and what was measured to what was predicted, to the cheapest way
+that fits."""
 
 
 class Placements:
@@ -35,7 +39,7 @@ class Placements:
     ) -> None:
         """``untuned`` is that of a trial which trains nothing; None: it fits nowhere. ``place`` and
         ``devices`` are what the placements come from, if they come from a prediction."""
-        self.by_arm, self.untuned = dict(by_arm), untuned
+        self._placed = {**by_arm, **({UNTUNED: untuned} if untuned else {})}
         self.correction = 1.0
         """What was measured to what was predicted."""
         self._place, self._devices = place, devices
@@ -43,9 +47,19 @@ class Placements:
         """Trials that have had their second chance."""
 
     @property
+    def by_arm(self) -> Mapping[str, Placement]:
+        """Those of what trains."""
+        return {arm: where for arm, where in self._placed.items() if arm != UNTUNED}
+
+    @property
+    def untuned(self) -> Placement | None:
+        """That of the untuned model."""
+        return self._placed.get(UNTUNED)
+
+    @property
     def every(self) -> set[Placement]:
         """Those that trials may have."""
-        return {*self.by_arm.values(), *([self.untuned] if self.untuned else [])}
+        return set(self._placed.values())
 
     @property
     def sizes(self) -> set[int]:
@@ -59,7 +73,7 @@ class Placements:
 
     def of(self, spec: TrialSpec) -> Placement:
         """That of a trial."""
-        found = self.by_arm.get(spec.arm, self.untuned)
+        found = self._placed.get(spec.arm, self.untuned)
         assert found is not None, "what fits nowhere is not drawn"
         return found
 
@@ -73,7 +87,7 @@ class Placements:
     def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:
         """Learn that a trial did not fit where it ran; what to note if it is to be tried again,
         empty if it is not."""
-        if spec.id in self._again or spec.arm not in self.by_arm:
+        if spec.id in self._again or spec.arm not in self._placed:
             return ""
         self._again.add(spec.id)
         if self.of(spec) == had:  # otherwise another trial has taught it already
@@ -88,9 +102,9 @@ class Placements:
     def _learn(self, arm: str, had: Placement) -> None:
         if self._place is not None and self._devices is not None and had.peak:
             self.correction *= BEYOND * self._devices.usable / had.peak
-            for name in self.by_arm:
+            for name in self._placed:
                 found = self._place(name, self.correction)
                 if isinstance(found, Placement):
-                    self.by_arm[name] = found
-        if self.by_arm[arm] == had:
-            self.by_arm[arm] = smaller(had) or had
+                    self._placed[name] = found
+        if self._placed[arm] == had:
+            self._placed[arm] = smaller(had, trains=arm != UNTUNED) or had

@@ -82,13 +82,15 @@ class Plan:
     @property
     def seconds(self) -> tuple[float, float]:
         """How long the study takes: as expected, and if no trial were stopped early. Expected is
-        that ``1 / reduction`` of the trials pass each rung."""
+        that ``1 / reduction`` of the trials pass each rung; what trials that share a device gain by
+        it is not counted on."""
         stops = levels(self.budget)
         passing = [self.budget.reduction**-i for i in range(len(stops))]
         legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
         each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
         confirmed = len(self.space.arms) * self.seeds * stops[-1]
-        rate = self.survey.seconds_an_example / self.concurrency
+        sharing = max(placement.sharing for placement in self.placements.values())
+        rate = self.survey.seconds_an_example / max(self.concurrency / sharing, 1)
         trials = self.budget.trials
         return rate * (trials * each + confirmed), rate * (trials * stops[-1] + confirmed)
 

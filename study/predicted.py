@@ -14,8 +14,7 @@ from search_spaces.declare import Arm, Space
 from study import spaces
 from study.fitting import place, place_untuned
 from study.placement import GIB, Devices, Infeasible, Placement
-from study.placements import Placements
-from study.records import Kind
+from study.placements import UNTUNED, Placements
 
 if TYPE_CHECKING:
     from trainables.footprint import BatchShape, Footprint
@@ -115,13 +114,15 @@ def placements(
     answer, size = Answering(model, batch, precision, beams), batch.questions
 
     def placed(arm: str, correction: float) -> Placement | Infeasible:
+        if arm == UNTUNED:
+            return place_untuned(answer, size, devices, shared, correction)
         correction *= measured[arm]
         return place(predictors[arm], answer, size, devices, correction, sharing)
 
     found = {name: placed(name, 1.0) for name in space.arms}
     by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
     shared = min((where.sharing for where in by_arm.values()), default=1)
-    found[str(Kind.UNTUNED)] = untuned = place_untuned(answer, size, devices, shared)
+    found[UNTUNED] = untuned = placed(UNTUNED, 1.0)
     return (
         Placements(
             by_arm,

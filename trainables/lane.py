@@ -122,10 +122,11 @@ class Lane:
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)
         self._members[key] = member = _Member(key=key, trial=trial)
-        try:
-            member.guest = self._pack.guest(trial)
-        except Unpackable as error:
-            self.alone[key] = str(error)
+        if trial.applied.parameters:  # who trains nothing takes no step
+            try:
+                member.guest = self._pack.guest(trial)
+            except Unpackable as error:
+                self.alone[key] = str(error)
         return trial
 
     def trial(self, key: str) -> Trial:

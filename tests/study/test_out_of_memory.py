@@ -28,7 +28,7 @@ from study.ledger import Ledger
 from study.placement import Devices as Memory
 from study.placement import Infeasible, Placement, as_told, smaller
 from study.placements import NOTE, Placements
-from study.records import Kind, Outcome
+from study.records import Kind, Outcome, TrialSpec
 from tests.study import small
 
 WHOLE = as_told(devices=1, deepspeed="off", batch_size=256, sharing=1, reason="")
@@ -39,8 +39,8 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(begin: Callable[..., Co
     usable = memory.usable
 
     def place(arm: str, correction: float) -> Placement | Infeasible:
-        """Predicted: 12 GiB for a batch of one arm, 8 for those of the other."""
-        needs = {"layernorm": 12, "lora": 8}[arm] * 2**30 * correction
+        """Predicted: 12 GiB for a batch of one arm, 8 for those of the other; 1 to answer."""
+        needs = {"layernorm": 12, "lora": 8, "untuned": 1}[arm] * 2**30 * correction
         found = replace(WHOLE, peak=int(needs))
         while found.peak > usable:
             half = smaller(found)
@@ -61,6 +61,44 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(begin: Callable[..., Co
     assert placements.of(large).micro_batch == 128
     assert placements.by_arm["lora"].micro_batch == 256, "it fits all the same"
     assert placements.out_of_memory(large, placements.of(large)) == "", "once is enough"
+
+
+def test_the_untuned_model_is_tried_once_more_too() -> None:
+    """By what is known of memory, or with half as many questions at once; one cannot be halved."""
+    memory = Memory(count=1, gib=17)
+
+    def place(arm: str, correction: float) -> Placement | Infeasible:
+        """Predicted: 14 GiB for 128 questions."""
+        assert arm == "untuned"
+        at_once = 128
+        while 14 * 2**30 * correction * at_once / 128 > memory.usable:
+            at_once //= 2
+        peak = int(14 * 2**30 * at_once / 128 * correction)
+        return replace(WHOLE, micro_batch=at_once, evaluation_batch=at_once, peak=peak)
+
+    spec = TrialSpec(
+        kind=Kind.UNTUNED,
+        arm="untuned",
+        parameters={},
+        recipe={},
+        lr=0.0,
+        seed=0,
+        stops=(),
+        max_examples=0,
+        batch_size=32,
+        base="made up",
+    )
+    first = place("untuned", 1.0)
+    assert isinstance(first, Placement)
+    known = Placements({}, first, place=place, devices=memory)
+    unknown = Placements({}, replace(WHOLE, micro_batch=2, evaluation_batch=2))
+    note = known.out_of_memory(spec, known.of(spec))
+    assert "128 questions at once" in note and "tried again as" in note
+    assert known.of(spec).evaluation_batch == 64
+    assert unknown.out_of_memory(spec, unknown.of(spec))
+    assert unknown.of(spec).evaluation_batch == 1
+    least = Placements({}, replace(WHOLE, micro_batch=1, evaluation_batch=1))
+    assert least.out_of_memory(spec, least.of(spec)) == "", "there is no less"
 
 
 # --- For real -------------------------------------------------------------------------------------

@@ -96,6 +96,13 @@ def test_one_that_diverges_leaves_the_others_alone(workload: Workload) -> None:
     assert arrival.train_loss == pytest.approx(alone.train(16), rel=1e-5)
 
 
+def test_what_trains_nothing_is_not_said_to_step_alone(workload: Workload) -> None:
+    lane = Lane(workload, places=2)
+    lane.enter("untuned", config(workload, "frozen"))
+    lane.enter("other", config(workload, "lora"))
+    assert not lane.alone
+
+
 def test_what_trains_nothing_may_stay_but_not_train(workload: Workload, tmp_path: Path) -> None:
     lane = Lane(workload, places=1)
     trial = lane.enter("f", config(workload, "frozen"), checkpoint=tmp_path)
