@@ -14,7 +14,7 @@ import shutil
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ class DeepSpeed:
         self.borrowed = 0
         """Weights that layers read which belong to others; see ``_retrace``."""
         # ZeRO-3 replaces it for the whole process and for good; other trials must not notice.
-        self.linear, nn.functional.linear = nn.functional.linear, usual
+        nn.functional.linear = usual
+        self.linear = _linear() if self.stage == 3 else usual
         weakref.finalize(self, _release, self.engine).atexit = False
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
@@ -110,6 +111,26 @@ class DeepSpeed:
         if not (folder / "engine").is_dir():
             raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")
         self.engine.load_checkpoint(folder, tag="engine", load_module_strict=False)
+
+
+def _linear() -> Callable[..., Tensor]:
+    """ZeRO-3's linear layer, which does not hold on to a divided weight once it was used. As it
+    comes it keeps its input for the gradient of any weight; here not for that of a frozen one."""
+    from deepspeed.runtime.zero.linear import LinearFunctionForZeroStage3
+
+    class Linear(LinearFunctionForZeroStage3):  # type: ignore[misc]  # it has no types
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            LinearFunctionForZeroStage3.setup_context(ctx, inputs, output)
+            if not ctx.needs_input_grad[1]:
+                _, weight, *bias = inputs
+                ctx.save_for_backward(None, weight, *(bias or [None]))
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        found: Tensor = Linear.apply(x, weight, bias)
+        return found
+
+    return linear
 
 
 def _bring_buffers(network: nn.Module, device: torch.device) -> None:

@@ -1,10 +1,10 @@
 """Predicted peak memory against the allocator's, for models, recipes, batches and precisions.
 
-    python -m tests.benchmarks.memory [--workers N]
+    python -m tests.benchmarks.memory [--workers N [--questions N]]
 
 The measured side trains for real: two steps of a trial, on random weights and random images. What
 a model takes does not depend on their values. ``--workers``: DeepSpeed's ZeRO 0 to 3 instead, with
-and without offload, as one of as many workers has it.
+and without offload, as one of as many workers has it that share batches of so many questions.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ RECIPES = (
 )
 """Of vision, fusion, decoder."""
 BATCHES = ((4, "fp32"), (24, "fp32"), (24, "bf16"))
-STAGED = 8
-"""Questions of a batch that workers share."""
 STAGED_MODELS = (MODELS[1], (384, 6, 96))
 STAGED_RECIPES = (RECIPES[1], RECIPES[3], RECIPES[4])
 KINDS = ("0", "1", "2", "3", f"2{OFFLOAD}", f"3{OFFLOAD}")
@@ -78,11 +76,13 @@ def main() -> None:
     """Print a line for each combination, then how far off they are."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--questions", type=int, default=8, help="in a batch of the workers")
     given = parser.parse_args()
     how = 14 if given.workers else 5
     print(f"{'model':14} {'recipe':30} {'batch':>5} {'':{how}} measured predicted MiB  error")
     found = []
-    for compared in stages(given.workers) if given.workers else combinations():
+    staged = stages(given.workers, questions=given.questions) if given.workers else None
+    for compared in staged or combinations():
         found.append(compared)
         measured, predicted = compared.measured / MIB, compared.predicted / MIB
         print(
@@ -118,6 +118,7 @@ def stages(
     workers: int,
     models: Sequence[tuple[int, int, int]] = STAGED_MODELS,
     recipes: Sequence[tuple[str, str, str]] = STAGED_RECIPES,
+    questions: int = 8,
 ) -> Iterator[Compared]:
     """Every kind of DeepSpeed's, as the first of ``workers`` has them.
 
@@ -127,8 +128,8 @@ def stages(
     planned: list[tuple[Blip, Recipe, str, footprint.Footprint, float]] = []
     for model, methods in itertools.product([blip(*sizes) for sizes in models], recipes):
         chosen, started = every(model, methods), time.perf_counter()
-        predicted = predict(model, chosen, STAGED // workers, "fp32")
-        name = f"{model.name:14} {'/'.join(methods):30} {STAGED:5}"
+        predicted = predict(model, chosen, questions // workers, "fp32")
+        name = f"{model.name:14} {'/'.join(methods):30} {questions:5}"
         planned.append((model, chosen, name, predicted, time.perf_counter() - started))
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=workers)
     for (model, chosen, name, predicted, seconds), kind in itertools.product(planned, KINDS):
@@ -138,7 +139,7 @@ def stages(
         base = sum(fakes.storages(model.network).values()) if kind.startswith("3") else 0
         yield Compared(
             name=f"{name} {f'zero{kind}':14}",
-            measured=measure(model, chosen, STAGED, "fp32", kind) - base,
+            measured=measure(model, chosen, questions, "fp32", kind) - base,
             predicted=needs.device + needs.host - base,
             seconds=seconds,
         )

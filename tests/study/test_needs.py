@@ -10,18 +10,22 @@ import pytest
 from tests.benchmarks import memory
 
 
-def compared(told: Any, workers: int) -> None:
+def compared(told: Any, workers: int, recipe: tuple[str, str, str], questions: int) -> None:
     """In a process of its own: it believes for good that it is one of several."""
-    found = memory.stages(workers, memory.STAGED_MODELS[:1], [("full", "full", "full")])
+    found = memory.stages(workers, memory.STAGED_MODELS[:1], [recipe], questions)
     told.put({one.name.split()[-1]: one.error_percent for one in found})
 
 
 @pytest.mark.long
 @pytest.mark.deepspeed
-def test_it_is_what_the_allocator_gives_out() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "questions"), [(("full", "full", "full"), 8), (("frozen", "lora", "lora"), 64)]
+)
+def test_it_is_what_the_allocator_gives_out(recipe: tuple[str, str, str], questions: int) -> None:
+    """Where most is in what is trained, and where most is in what a pass keeps."""
     spawn = multiprocessing.get_context("spawn")
     told = spawn.SimpleQueue()
-    process = spawn.Process(target=compared, args=(told, 2))
+    process = spawn.Process(target=compared, args=(told, 2, recipe, questions))
     process.start()
     errors = told.get()
     process.join()
