@@ -8,7 +8,7 @@ them, else on the way. What differs:
 1. ZeRO-1 keeps the gradients beside the buffer,
 2. ZeRO-2 only the part's, where a batch has several pieces; the update makes one tensor of it,
 3. ZeRO-3 has a place for the part's all the time, and the buffer too. It has a part of all weights,
-   but for the layers that are running or about to; the base stays in the host's memory.
+   but for the layer that runs, and the gradient of one; the base stays in the host's memory.
 
 Offloaded, the fp32 copy, the optimizer and the part's gradients are in the host's memory, with a
 copy for the way there and back; under ZeRO-3 the part of the weights as well. One gradient at a
@@ -24,9 +24,6 @@ from trainables.zero_settings import BUCKET, OFFLOAD
 
 if TYPE_CHECKING:
     from trainables.footprint import Footprint
-
-GATHERED_LAYERS = 2
-"""Under ZeRO-3, of the largest: as many as may be whole at once (``trainables.zero_settings``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +71,7 @@ def _weights_too(footprint: Footprint, workers: int, *, offload: bool) -> Needs:
     frozen = (footprint.weights - footprint.copied) // workers
     weights, host = frozen + part.gradients, footprint.weights
     owned = part.master + part.optimizer + part.gradients
-    gathered = GATHERED_LAYERS * footprint.layer
+    gathered = footprint.layer + part.largest  # one layer is whole, and so may its gradient be
     if offload:
         host += weights + owned + part.gradients
         state, on_its_way, update = part.buffer, part.largest, 0
