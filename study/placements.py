@@ -80,8 +80,9 @@ class Placements:
     def recall(self, records: Iterable[TrialRecord]) -> None:
         """Learn anew what was learnt before the study was interrupted."""
         for record in records:
-            learnt = self.of(record.spec).plain().items() <= record.ran.items()
-            if NOTE in record.ran and not learnt:
+            if NOTE not in record.ran or record.spec.arm not in self._placed:
+                continue  # an arm may fit nowhere by now
+            if not self.of(record.spec).plain().items() <= record.ran.items():
                 self.out_of_memory(record.spec, self.of(record.spec))
 
     def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:

@@ -128,7 +128,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Counts those that compute something."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.count: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
