@@ -93,7 +93,7 @@ class Cluster:
         """The nodes are gone, and their disks too."""
         for name in names:
             kill(self.nodes[name])
-            shutil.rmtree(self.home(name), ignore_errors=True)
+            shutil.rmtree(self.home(name))
 
     def stop(self) -> None:
         for process in self.nodes.values():

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -39,18 +39,36 @@ def start(command: list[str], environment: Mapping[str, str], log: Path) -> Proc
 
 
 def kill(process: Process) -> None:
-    """As if the machine's power went: the process and all it started, at once."""
+    """As if the machine's power went: the process and all it started, and nothing of them is left
+    to write or to start anything."""
+    family = set[psutil.Process]()
     try:
         first = psutil.Process(process.pid)
-        family = [first, *first.children(recursive=True)]
+        # Stopped before they are killed: what runs may start more after it was asked for its own.
+        while found := {first, *first.children(recursive=True)} - family:
+            family |= found
+            for member in found:
+                send(member, signal.SIGSTOP)
     except psutil.NoSuchProcess:
-        family = []
+        pass
     for member in family:
-        try:
-            member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
+        send(member, signal.SIGKILL)
     process.wait()
+    while any(lives(member) for member in family):
+        time.sleep(0.01)
+
+
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Nobody may be there to take note of an orphan's end."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(port: int, process: Process) -> None:
