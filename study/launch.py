@@ -15,6 +15,7 @@ from study import spaces
 from study.objects import is_store
 from study.settings import ALLOCATE, ENGINES, PRECISIONS, Settings, free_name, read
 from study.ui import default_uri
+from trainables import hub
 from trainables.data.splits import SPLITS
 from trainables.errors import BadInput
 
@@ -103,7 +104,7 @@ def _storage(given: argparse.Namespace) -> Path:
 
 def _chosen(given: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given. Paths are made absolute: workers and a resumed study must find
-    them too."""
+    them too. What is on the hub has no path."""
     chosen = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
     for name, value in chosen.items():
         names_a_path = {
@@ -112,7 +113,7 @@ def _chosen(given: argparse.Namespace) -> dict[str, Any]:
             "data_root": True,
             "deepspeed": Path(value).is_file() if isinstance(value, str) else False,
         }
-        if names_a_path.get(name, False):
+        if names_a_path.get(name, False) and not str(value).startswith(hub.PREFIX):
             chosen[name] = str(Path(value).resolve())
     return chosen
 
@@ -144,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--model",
         metavar="NAME",
-        help="'tiny', which is shipped, or a folder [tiny]",
+        help="'tiny', which is shipped, a folder, or hub:ORG/NAME [tiny]",
     )
     what.add_argument(
         "--image-size",
@@ -155,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--data", metavar="NAME[,NAME]", help="a dataset, or several as one [phantom]"
     )
-    what.add_argument("--data-root", metavar="DIR", help="where it lies, or a folder for each")
+    what.add_argument(
+        "--data-root", metavar="DIR", help="where it lies, or a folder for each; or hub:ORG/NAME"
+    )
     what.add_argument("--split", metavar="|".join(SPLITS), help="[official]")
     what.add_argument(
         "--allow-leak",

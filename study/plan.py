@@ -89,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--space", required=True, metavar="NAME", help="or a file.py of your own")
     parser.add_argument(
-        "--model", default="tiny", metavar="NAME", help="'tiny', a preset, or a folder [tiny]"
+        "--model",
+        default="tiny",
+        metavar="NAME",
+        help="'tiny', a preset, a folder, or hub:ORG/NAME [tiny]",
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="pixels a side [the model's]")
     parser.add_argument("--json", action="store_true", help="a list of objects, one an arm")

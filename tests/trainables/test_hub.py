@@ -102,11 +102,18 @@ def test_what_is_not_there_is_one_line(given: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_says_it_in_one_line() -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("study.audit", "--data", "slake", "--data-root"),
+        ("study.launch", "--space", "smoke", "--dry-run", "--data", "slake", "--data-root"),
+        ("study.launch", "--space", "smoke", "--dry-run", "--model"),
+    ],
+)
+def test_the_commands_say_it_in_one_line(command: tuple[str, ...]) -> None:
     """Without network and without the cache, in a process of its own."""
-    command = [sys.executable, "-m", "study.audit", "--data", "slake"]
     done = subprocess.run(
-        [*command, "--data-root", "hub:nobody/nothing"],
+        [sys.executable, "-m", *command, "hub:nobody/nothing"],
         env={"PATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere", "PYTHONPATH": "."},
         capture_output=True,
         text=True,
