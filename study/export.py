@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
+from study.storage import folder_of
 from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     try:
+        given.storage = folder_of(given.storage, given.study)
         results = read_results(given.storage, given.study)
         arm = given.arm or results["arms"][0]["arm"]
         out = given.out or given.storage / given.study / "export" / arm
@@ -266,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arm", metavar="NAME", help="[the one with the highest test score]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="[in the study's folder]")
     parser.add_argument("--register", metavar="NAME", help="make it a registered model of MLflow")
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR|s3://BUCKET/NAME")
     parser.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
     return parser
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study.storage import folder_of
 from trainables.errors import BadInput, unknown
 
 FILE = "report.html"
@@ -44,8 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     try:
-        results = _read(given.storage, given.name)
-        for path in write(given.storage / given.name, results):
+        storage = folder_of(given.storage, given.name)
+        results = _read(storage, given.name)
+        for path in write(storage / given.name, results):
             print(path)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -130,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", metavar="NAME", help="of the study")
     parser.add_argument(
-        "--storage", type=Path, default=Path("studies"), metavar="DIR", help="[%(default)s]"
+        "--storage", default="studies", metavar="DIR|s3://BUCKET/NAME", help="[%(default)s]"
     )
     return parser
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.checkpoints import path as checkpoint
-from study.objects import Store, local
+from study.objects import Store, is_store, local
 from study.records import Kind, TrialRecord
 from study.settings import FILE as SETTINGS
 from trainables.errors import BadInput
@@ -182,12 +182,10 @@ class Mirror:
     def fetch(self, confirmed: Collection[str]) -> None:
         """Get what workers have put into the store, once all trials have ended. Checkpoints of
         others than the confirmed trials are left from drivers that were killed: they go."""
-        for key in self.store.listing("answers") + self.store.listing("checkpoints"):
-            folder, trial_id = key.split("/")[:2]
-            if folder == "checkpoints" and trial_id not in confirmed:
+        for key in self.store.listing("checkpoints"):
+            if key.split("/")[1] not in confirmed:
                 self.store.drop(key)
-            elif Path(key).name != WHOLE and not (self.folder / key).exists():
-                self.store.get(key, self.folder / key)
+        _fetch_by_workers(self.store, self.folder)
 
     def _tell(self) -> None:
         if self._lost:
@@ -274,6 +272,23 @@ def fetch_names(url: str) -> Path:
     return folder
 
 
+def folder_of(storage: str, name: str) -> Path:
+    """The folder that ``--storage`` names; or, if it names a store, this machine's copy, with all
+    that the store has of study ``name``, what its workers put there included.
+
+    Raises:
+        BadInput: the store cannot be read.
+    """
+    if not is_store(storage):
+        return Path(storage)
+    folder = fetch_names(storage)
+    if (folder / name / SETTINGS).is_file():
+        store = Store(storage).below(name)
+        _refresh(store, folder / name)
+        _fetch_by_workers(store, folder / name)
+    return folder
+
+
 def _refresh(store: Store, folder: Path) -> None:
     """Make ``folder`` what the store has. Only if it goes on where the store ends, it stays: then
     the store was out of reach when this machine last wrote."""
@@ -285,6 +300,13 @@ def _refresh(store: Store, folder: Path) -> None:
     for key in store.listing():
         if key.split("/")[0] not in BY_WORKERS and key != LEASE:
             store.get(key, folder / key)
+
+
+def _fetch_by_workers(store: Store, folder: Path) -> None:
+    for name in sorted(BY_WORKERS):
+        for key in store.listing(name):
+            if Path(key).name != WHOLE and not (folder / key).exists():
+                store.get(key, folder / key)
 
 
 def _holder(lease: bytes) -> str:

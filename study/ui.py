@@ -22,14 +22,15 @@ def default_uri(storage: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 for bad input."""
     given = _parser().parse_args(arguments)
-    uri = given.tracking_uri or default_uri(given.storage)
-    served = uri.startswith(("http:", "https:"))
-    page = uri.rstrip("/") if served else f"http://127.0.0.1:{given.port}"
     try:
-        if given.tracking_uri is None and not (given.storage / STORE).is_file():
-            raise BadInput(f"no studies in {given.storage}; python -m study.launch makes one")
+        storage = _storage(given)
+        uri = given.tracking_uri or default_uri(storage)
+        served = uri.startswith(("http:", "https:"))
+        page = uri.rstrip("/") if served else f"http://127.0.0.1:{given.port}"
+        if given.tracking_uri is None and not (storage / STORE).is_file():
+            raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
         if given.study:
-            link = page + _comparison(given.storage, given.study, uri)
+            link = page + _comparison(storage, given.study, uri)
             print(f"the arms of {given.study} side by side: {link}", flush=True)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,8 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     serve = ["--backend-store-uri", uri, "--port", str(given.port), "--workers", "1"]
     # Where those that write through this server leave their files; not in a new folder here.
-    files = ["--artifacts-destination", str((given.storage / ARTIFACTS).resolve())]
+    files = ["--artifacts-destination", str((storage / ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
+
+
+def _storage(given: argparse.Namespace) -> Path:
+    """The folder of studies; of those in an object store, this machine's copy."""
+    from study.objects import is_store
+    from study.storage import fetch_names
+
+    if not is_store(given.storage):
+        return Path(given.storage)
+    if given.tracking_uri is None:
+        raise BadInput(f"--storage {given.storage} has no MLflow store; give its --tracking-uri")
+    return fetch_names(given.storage)
 
 
 def _comparison(storage: Path, study: str, uri: str) -> str:
@@ -68,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
     )
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR|s3://BUCKET/NAME")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: the store in --storage")
     parser.add_argument("--port", type=int, default=5000)
     return parser

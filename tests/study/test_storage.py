@@ -139,6 +139,13 @@ def test_a_study_goes_on_elsewhere(
         assert [f.name for f in (mirror.folder / "checkpoints").iterdir()] == ["c"]
         assert not mirror.store.listing("checkpoints/s")
 
+    another_machine(monkeypatch, tmp_path / "of whoever exports")
+    folder = storage.folder_of(url, "one") / "one"
+    assert (folder / "pages" / "report.html").read_text() == "<p>"
+    assert (folder / "answers" / "a").read_text() == "yes"
+    assert (folder / "checkpoints" / "c" / "000000000064" / "weights").is_file()
+    assert not (storage.folder_of(url, "none") / "none").exists()
+
 
 def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
     with Mirror(url, "one") as mirror:
