@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import ray
 from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.arithmetic import Arithmetic
 from study.devices import Devices
 from trainables.errors import BadInput
 
@@ -23,11 +25,13 @@ AGAIN_SECONDS = 0.5
 
 
 def connect(address: str | None) -> None:
-    """Join the Ray cluster at ``address``, or start one on this machine.
+    """Join the Ray cluster at ``address``, or start one on this machine, unless that is done.
 
     Raises:
         BadInput: there is no cluster at that address.
     """
+    if ray.is_initialized():
+        return
     # Ray's own lines are for its developers; what a trial's process has to say is in its outcome.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -61,24 +65,26 @@ def nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in _living()]
 
 
-def device_gib() -> float:
-    """Memory of the smallest CUDA device of the cluster."""
+def arithmetic(precision: str) -> Arithmetic:
+    """How the nodes compute that have devices, or processors where none has; the driver's machine
+    may have neither. Where there is no node yet, this waits for the first."""
 
-    def ask() -> float:
-        import torch
+    def ask() -> Arithmetic:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # which Ray hides from whoever takes none
+        return Arithmetic.here(precision)
 
-        return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
-
-    task: Any = ray.remote(num_gpus=1, num_cpus=0)(ask)
+    # It takes nothing, so that it need not wait for trials of others; and the process ends with it.
+    task: Any = ray.remote(num_gpus=0, num_cpus=0, max_calls=1)(ask)
+    living = _living()
+    with_devices = [node for node in living if node["Resources"].get("GPU", 0) >= 1]
+    asked = with_devices or [node for node in living if node["Resources"].get("CPU", 0) >= 1]
     answers = [
         task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote()
-        for node in _living()
-        if node["Resources"].get("GPU", 0) >= 1
+        for node in asked
     ]
-    found: list[float] = ray.get(answers)
-    return min(found)
+    return Arithmetic.joint(ray.get(answers or [task.options(num_gpus=1).remote()]))
 
 
 def fits(devices: Devices) -> int:

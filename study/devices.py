@@ -53,21 +53,20 @@ def divide(
     """
     cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
-        # A cluster that scales itself and has no worker yet: hosts that wait make it start some.
+        # A cluster that scales itself and has no worker yet: hosts that wait make it start some, so
+        # many that no two trials share a device.
         return Devices(
-            hosts=-(-concurrency // PLACES),
+            hosts=concurrency * per_trial,
             cpus=1,
             gpus=1,
-            places=min(concurrency, PLACES),
+            places=1,
             concurrency=concurrency,
             shared=shared,
+            predicting=predicting and per_trial == 1,
         )
     units = gpus or cpus
     if not units:
-        raise BadInput(
-            "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
-            "how many trials may want one: --concurrency N)"
-        )
+        raise no_worker()
     kind = "CUDA devices" if gpus else "processors"
     if not 1 <= per_trial <= units:
         raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
@@ -97,4 +96,12 @@ def divide(
         shared=shared,
         host_gib=min(beside, default=0) / 2**30,
         predicting=predicting,
+    )
+
+
+def no_worker() -> BadInput:
+    """The error of a cluster on which no trial can run."""
+    return BadInput(
+        "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
+        "how many trials may want one: --concurrency N)"
     )

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.declare import Space
-from study.devices import Devices, divide
+from study.devices import Devices, divide, no_worker
 from study.settings import Settings
 from study.storage import Shelf
 from trainables.errors import BadInput
 from trainables.zero_settings import divides
 
 if TYPE_CHECKING:
+    from study.arithmetic import Arithmetic
     from study.lanes import Lanes
     from study.placement import Infeasible
     from study.placements import Placements
     from study.survey import Survey
-    from study.template import Arithmetic, Template
 
 GANG_ENGINE = "2"
 """Of a trial on several devices: the lowest ZeRO stage that saves memory on each of them."""
@@ -98,19 +98,41 @@ def placements(
     return Placements(dict.fromkeys(space.arms, told), told)
 
 
-def divided(settings: Settings, place: Place, arithmetic: Arithmetic, *, join: bool) -> Devices:
-    """How what there is is divided: of the cluster that is joined, or of this machine.
+def started() -> Sequence[Mapping[str, float]]:
+    """What this machine has, as a cluster of its own that begins now."""
+    from study import cluster
+
+    cluster.connect(None)
+    return cluster.nodes()
+
+
+def joined(settings: Settings, place: Place) -> tuple[Sequence[Mapping[str, float]], Arithmetic]:
+    """What the nodes of the cluster at ``--address`` have, and how they compute.
 
     Raises:
-        BadInput: there is no such cluster, or not as many devices as were asked for.
+        BadInput: there is no such cluster, or none of its nodes can run trials.
     """
-    nodes: Sequence[Mapping[str, float]]
-    if join:
-        from study import cluster
+    from study import cluster
 
-        cluster.connect(place.address)
-        nodes = cluster.nodes()
-    else:
+    cluster.connect(place.address)
+    nodes = cluster.nodes()
+    if place.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
+        raise no_worker()
+    return nodes, cluster.arithmetic(settings.precision)
+
+
+def divided(
+    settings: Settings,
+    place: Place,
+    arithmetic: Arithmetic,
+    nodes: Sequence[Mapping[str, float]] | None,
+) -> Devices:
+    """How what there is is divided: of the nodes of a cluster, or of this machine.
+
+    Raises:
+        BadInput: there are not as many devices as were asked for.
+    """
+    if nodes is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         nodes = [{"CPU": os.cpu_count() or 1, "GPU": arithmetic.devices, "memory": memory}]
     return divide(
@@ -122,25 +144,30 @@ def divided(settings: Settings, place: Place, arithmetic: Arithmetic, *, join: b
     )
 
 
-def open_lanes(settings: Settings, space: Space, place: Place, template: Template) -> Lanes:
+def open_lanes(
+    settings: Settings,
+    space: Space,
+    place: Place,
+    devices: Devices,
+    arithmetic: Arithmetic,
+    template: Path,
+) -> Lanes:
     """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
-    ready."""
+    ready. ``template``: where hosts of this machine ask to be forked."""
     from study.actor import HostActor
     from study.gangs import Gangs
     from study.guest import HostConfig
     from study.hosts import Hosts
     from study.lanes import Lanes
 
-    devices = divided(settings, place, template.arithmetic, join=True)
     config = HostConfig(
-        # In the precision that this machine finds right, on whatever machine a trial runs.
-        workload=replace(settings.workload, precision=template.arithmetic.precision),
+        workload=replace(settings.workload, precision=arithmetic.precision),
         others=settings.others,
         shelf=place.shelf,
-        precision=template.arithmetic.precision,
+        precision=arithmetic.precision,
         regime=settings.regime,
         places=devices.places,
-        template=None if devices.gpus else template.socket,
+        template=None if devices.gpus else template,
     )
     cuda = devices.gpus > 0
     lanes = Lanes(
@@ -160,22 +187,18 @@ def fit(
     devices: Devices,
     survey: Survey,
     arithmetic: Arithmetic,
-    *,
-    joined: bool,
 ) -> tuple[Placements, dict[str, Infeasible]]:
-    """Put each arm where it fits, by predicted memory; and what fits nowhere. ``joined``: the
-    cluster can be asked what its devices have.
+    """Put each arm where it fits, by predicted memory; and what fits nowhere.
 
     Raises:
         BadInput: none of them fits.
     """
     from study import predicted
-    from study.cluster import device_gib
     from study.placement import Devices as Memory
     from trainables.footprint import BatchShape
     from trainables.workload import skeleton_of
 
-    gib = place.device_gib or (device_gib() if joined else arithmetic.device_gib)
+    gib = place.device_gib or arithmetic.device_gib
     size = settings.budget(space).batch_size
     found, nowhere = predicted.placements(
         space,

@@ -80,10 +80,15 @@ class Plan:
             (folder / DEEPSPEED).write_text(content, encoding="utf-8")
 
     @property
-    def seconds(self) -> tuple[float, float]:
+    def seconds(self) -> tuple[float, float] | None:
         """How long the study takes: as expected, and if no trial were stopped early. Expected is
         that ``1 / reduction`` of the trials pass each rung; what trials that share a device gain by
-        it is not counted on."""
+        it is not counted on. None if no step was timed, or where trials exchange weights or
+        gradients: what is timed is a step on one device that has them all."""
+        kinds = self.placements.values()
+        exchanging = any(p.devices > 1 or zero_settings.divides(p.deepspeed) for p in kinds)
+        if exchanging or not self.survey.seconds_an_example:
+            return None
         stops = levels(self.budget)
         passing = [self.budget.reduction**-i for i in range(len(stops))]
         legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
@@ -103,7 +108,6 @@ class Plan:
         stops = levels(self.budget)
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
         chance = self.majority
-        expected, most = (_duration(s) for s in self.seconds)
         console.print(f"[bold]{self.question}[/]")
         console.print(f"  study    {self.name}")
         console.print(
@@ -141,9 +145,11 @@ class Plan:
             f"  confirm  {len(self.space.arms)} arms x {self.seeds} seeds = "
             f"{len(self.space.arms) * self.seeds} trainings, scored on test once"
         )
+        time = ""
+        if self.seconds and not self.allowance:
+            time = "; about {}, at most {}".format(*map(_duration, self.seconds))
         console.print(
-            f"  compute  {self.concurrency} at a time on {survey.device}, "
-            f"{self.precision}" + ("" if self.allowance else f"; about {expected}, at most {most}")
+            f"  compute  {self.concurrency} at a time on {survey.device}, {self.precision}{time}"
         )
         for placement, placed in _by_value(self.placements):
             console.print(f"  devices  {self._whose(placed)}: {placement.shown}")

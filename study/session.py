@@ -20,8 +20,8 @@ from rich.console import Console
 from search_spaces.declare import Space
 from study import allowance, limits, objectives, protocol, reading, runs
 from study.allowance import Purse
-from study.place import Place, divided, fit, open_lanes, placements, reach, start
-from study.settings import Settings, agree, open_folder
+from study.place import Place, divided, fit, joined, open_lanes, placements, reach, start, started
+from study.settings import Settings, agree, open_folder, precision
 from study.storage import Mirror
 from study.ui import ARTIFACTS
 from trainables.errors import BadInput
@@ -43,18 +43,22 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
 
     _check_engine(settings)
     reach(place.address)
-    with closing(Template(settings, probing=place.open(settings))) as template:
+    computing = _computing(settings, place)
+    with closing(Template(computing, probing=place.open(settings))) as template:
         data = reading.read(settings)
-        template.take(data.dataset)
-        arithmetic = template.arithmetic
-        join = place.address is not None
-        devices = divided(settings, place, arithmetic, join=join)
+        if place.address is None:
+            template.take(data.dataset)
+            nodes, arithmetic = None, template.arithmetic
+        else:
+            nodes, arithmetic = joined(computing, place)
+            template.take(data.dataset, arithmetic)
+        devices = divided(settings, place, arithmetic, nodes)
         cuda = devices.gpus > 0
         nowhere: Mapping[str, Infeasible] = {}
         placed = placements(settings, space, place, places=devices.places, cuda=cuda)
         survey = template.survey()
         if devices.predicting:
-            placed, nowhere = fit(settings, space, place, devices, survey, arithmetic, joined=join)
+            placed, nowhere = fit(settings, space, place, devices, survey, arithmetic)
         _plan(
             settings,
             space,
@@ -98,23 +102,28 @@ def _connected(
 ) -> Path:
     from study.template import Template
 
+    computing = _computing(settings, place)
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
     with (
-        closing(Template(settings, probing=place.open(settings))) as template,
+        closing(Template(computing, probing=place.open(settings))) as template,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
         data = reading.read(settings)
-        template.take(data.dataset)
+        if place.address is None:
+            template.take(data.dataset)
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
         tracking_starts = pool.submit(_track, settings, place)
-        lanes = open_lanes(settings, space, place, template)
+        if place.address is None:
+            nodes, arithmetic = started(), template.arithmetic
+        else:
+            nodes, arithmetic = joined(computing, place)
+            template.take(data.dataset, arithmetic)
+        devices = divided(settings, place, arithmetic, nodes)
+        lanes = open_lanes(settings, space, place, devices, arithmetic, template.socket)
         survey = template.survey()
         nowhere: Mapping[str, Infeasible] = {}
-        devices, arithmetic = lanes.hosts.devices, template.arithmetic
         if devices.predicting:
-            lanes.placements, nowhere = fit(
-                settings, space, place, devices, survey, arithmetic, joined=True
-            )
+            lanes.placements, nowhere = fit(settings, space, place, devices, survey, arithmetic)
             start(place, lanes)
         plan = _plan(
             settings,
@@ -229,6 +238,11 @@ def _run(
     if track.error:
         console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
     leaving.join()
+
+
+def _computing(settings: Settings, place: Place) -> Settings:
+    """The settings with the precision that the study began with, if it did."""
+    return replace(settings, precision=precision(place.storage, place.name, settings))
 
 
 def _check_engine(settings: Settings) -> None:

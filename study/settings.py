@@ -273,6 +273,15 @@ def read(storage: Path, name: str) -> Settings:
     return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
 
 
+def precision(storage: Path, name: str, settings: Settings) -> str:
+    """What trials compute in; ``auto``: as the devices do it best. A study goes on as it began,
+    also where other devices are."""
+    file = storage / name / FILE
+    if settings.precision != "auto" or not file.is_file():
+        return settings.precision
+    return str(json.loads(file.read_text(encoding="utf-8"))["base"]["precision"])
+
+
 def free_name(storage: Path, settings: Settings) -> str:
     """``<space>-<data>-<number>``, the first number that is free."""
     stem = f"{Path(settings.space).stem}-{settings.data.replace(',', '-')}"

@@ -40,7 +40,7 @@ class Survey:
     beams: int
     """See ``Workload``."""
     device: str
-    """Type of the device."""
+    """Type of those on which trials run."""
     arms: Mapping[str, Counted]
     """Arm -> its recipe at typical values, put into the model."""
     sizes: Mapping[str, Sizes]
@@ -48,7 +48,8 @@ class Survey:
     probed: Mapping[str, Probed | None]
     """Arm -> what three steps take, of those that were looked at; None if not one question fits."""
     seconds_an_example: float
-    """Of training, on one device or processor; a mean of arms."""
+    """Of training, on one device or processor; a mean of arms. 0 where trials run on other devices
+    than were there to measure."""
 
 
 def arms(space: Space, model: Structure) -> dict[str, Applied]:
@@ -78,11 +79,12 @@ def survey(
     budget: Budget,
     *,
     precision: str,
+    device: str,
     regime: Regime,
     probing: bool,
 ) -> Survey:
-    """Look at what was loaded. ``precision`` and ``regime`` say how its trials will compute;
-    ``probing``: take three steps of each arm.
+    """Look at what was loaded. ``precision``, ``device`` (its type) and ``regime`` say how its
+    trials will compute; ``probing``: take three steps of each arm.
 
     Raises:
         BadInput: see ``arms``.
@@ -99,6 +101,9 @@ def survey(
         arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
     }
     probed = _probed(workload, space, budget, precision) if probing else {}
+    seconds = _of_probes(probed, budget)
+    if not seconds and workload.device.type == device:
+        seconds = _pace(workload, space, budget, counted, precision, regime)
     return Survey(
         model=model.name,
         digest=model.digest,
@@ -109,12 +114,11 @@ def survey(
         question_tokens=question_tokens(workload),
         answer_tokens=workload.answer_tokens,
         beams=workload.beams,
-        device=workload.device.type,
+        device=device,
         arms=counted,
         sizes=sizes,
         probed=probed,
-        seconds_an_example=_of_probes(probed, budget)
-        or _pace(workload, space, budget, counted, precision, regime),
+        seconds_an_example=seconds,
     )
 
 

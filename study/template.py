@@ -27,7 +27,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from study import spaces
+from study.arithmetic import Arithmetic
 from study.forked import fork_of
 from trainables.errors import BadInput
 
@@ -48,23 +49,6 @@ if TYPE_CHECKING:
 BACKLOG = 128
 """Hosts that may ask before the model is loaded."""
 PROCESS = "import sys; from study import template; template.main(sys.argv[1:])"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arithmetic:
-    """How this machine computes."""
-
-    precision: str
-    """What the settings' ``precision`` comes to here: ``fp32`` or ``bf16``."""
-    devices: int
-    """CUDA devices."""
-    device_gib: float
-    """Memory of the smallest; 0 if there is none."""
-
-    @property
-    def cuda(self) -> bool:
-        """There is a CUDA device."""
-        return self.devices > 0
 
 
 # --- 1. The driver's end --------------------------------------------------------------------------
@@ -91,13 +75,14 @@ class Template:
             )
         self._connection.send((settings, probing))
 
-    def take(self, dataset: Dataset) -> None:
-        """Give it the data, which the driver has read."""
-        self._connection.send(dataset)
+    def take(self, dataset: Dataset, arithmetic: Arithmetic | None = None) -> None:
+        """Give it the data, which the driver has read. ``arithmetic``: of the devices on which
+        trials run, if they are others' than this machine's."""
+        self._connection.send((dataset, arithmetic))
 
     @cached_property
     def arithmetic(self) -> Arithmetic:
-        """How it computes; to be asked for before the survey."""
+        """How this machine computes; to be asked for before the survey."""
         found: Arithmetic = self._receive()
         return found
 
@@ -150,10 +135,15 @@ def main(ends: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
     try:
         settings, probing = driver.recv()
-        arithmetic = _arithmetic(settings)
-        driver.send(arithmetic)
-        workload = _load(settings, arithmetic, driver.recv())
-        if arithmetic.cuda:
+        import torch
+
+        torch.set_num_threads(1)
+        here = Arithmetic.here(settings.precision)
+        driver.send(here)
+        dataset, arithmetic = driver.recv()
+        arithmetic = arithmetic or here
+        workload = _load(settings, arithmetic, dataset)
+        if here.cuda:
             listener.close()
             driver.send(_survey(settings, workload, arithmetic, probing=probing))
             return
@@ -182,20 +172,6 @@ def main(ends: list[str]) -> None:
         end.close()
 
 
-def _arithmetic(settings: Settings) -> Arithmetic:
-    import torch
-
-    from trainables import engine
-
-    torch.set_num_threads(1)
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return Arithmetic(
-        precision=engine.resolve_precision(settings.precision),
-        devices=len(found),
-        device_gib=min((device.total_memory / 2**30 for device in found), default=0.0),
-    )
-
-
 def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workload:
     from trainables import lane  # noqa: F401  # what hosts import, so that they have it
     from trainables.workload import Workload
@@ -216,6 +192,7 @@ def _survey(
         space,
         budget,
         precision=arithmetic.precision,
+        device="cuda" if arithmetic.cuda else "cpu",
         regime=settings.regime,
         probing=probing,
     )

@@ -50,6 +50,8 @@ def test_more_than_there_is_is_refused(concurrency: int | None, per_trial: int, 
 
 
 def test_a_cluster_without_workers_is_asked_for_some() -> None:
-    assert of(divide([], 12, shared=True)) == (2, 8, 12)
+    assert of(divide([], 12, shared=True)) == (12, 1, 12), "as many devices as trials"
+    assert of(divide([], 3, shared=True, per_trial=2)) == (6, 1, 3)
+    assert divide([], 3, shared=True, predicting=True).predicting
     with pytest.raises(BadInput, match="no worker"):
         divide([], None, shared=True)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import ray
 
-from study import tune
+from study import cluster, tune
+from study.arithmetic import Arithmetic
 from study.conductor import Conductor
 from study.devices import Devices
 from study.placement import Placement
@@ -69,10 +70,25 @@ class Unstartable(MadeUp):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+def ray_here() -> Iterator[None]:
     ray.init(address="local", num_cpus=PROCESSORS, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+def test_the_nodes_say_how_they_compute_whoever_holds_them() -> None:
+    here = Arithmetic.here("auto")
+
+    @ray.remote(num_cpus=PROCESSORS)
+    class Holder:
+        def there(self) -> None:
+            """It holds all."""
+
+    holder = Holder.remote()
+    ray.get(holder.there.remote())
+    assert cluster.arithmetic("auto") == here
+    assert cluster.arithmetic("bf16").precision == "bf16"
+    ray.kill(holder)
 
 
 DEVICES = Devices(hosts=PROCESSORS, cpus=1, gpus=0, places=1, concurrency=2, shared=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -177,11 +178,15 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     whole = shown.split("engine lora")[1].split("configuration: ")[1]
     found, _ = json.JSONDecoder().raw_decode(whole)
     assert found["zero_optimization"]["stage"] == 2 and found["gradient_clipping"] == 1
+    assert re.search(r"compute \d+ at a time on cpu, \w+ devices", shown), (
+        "there is no guess of time"
+    )
 
     asked = ("--space", "smoke", "--dry-run", "--storage", storage, "--device-gib", "1.05")
     placed = launch(*asked)
     assert placed.returncode == 0, placed.stderr
     assert "in 2 pieces" in placed.stdout and "a whole batch would take" in placed.stdout
+    assert re.search(r"compute  \d+ at a time on cpu, \w+; about \d+ \w+, at most", placed.stdout)
     shown = " ".join(placed.stdout.split())
     assert "devices untuned: solo, 1 device, plain, 64 questions at once (it only ans" in shown
 

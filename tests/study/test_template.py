@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from study.actor import _host
+from study.arithmetic import Arithmetic
 from study.forked import Forked
 from study.guest import HostConfig
 from study.host import Host
@@ -152,6 +153,15 @@ def test_a_fork_does_something_with_the_model(template: Template, tmp_path: Path
     assert len({one[1], other[1], str(template._process.pid), str(os.getpid())}) == 4
     with pytest.raises(BadInput, match="tiny will not do"):
         template.do(refuse)
+
+
+def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:
+    """The driver may be where none of them is: then no step is timed, and no time is guessed."""
+    theirs = Arithmetic(precision="bf16", devices=8, device_gib=80.0)
+    with closing(Template(SETTINGS)) as template:
+        template.take(SETTINGS.workload.dataset(), theirs)
+        survey = template.survey()
+    assert (survey.device, survey.seconds_an_example) == ("cuda", 0)
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
