@@ -102,6 +102,23 @@ def test_the_pod_that_fills_the_volume_is_as_closed_as_the_others() -> None:
     assert {container["image"] for container in pod.containers} == images
 
 
+def test_the_pod_that_brings_a_dump_back_sees_what_the_nightly_one_wrote() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    (manifest,) = yaml.safe_load_all((INFRA / "mlflow" / "restore.yaml").read_text())
+    kubernetes_validate.validate(manifest, "1.32", strict=True)
+    pod = Pod("Pod/restore", manifest["metadata"], manifest["spec"])
+    assert not [what for what, has in UNSAFE.items() if has(pod)]
+    there = render("mlflow/overlays/in-cluster")
+    nightly = next(other for other in pods(there) if "postgres-backup" in other.owner)
+    label = "medvlm-study/database"
+    assert pod.metadata["labels"][label] == nightly.metadata["labels"][label], "it is let in"
+    (ours,), (theirs,) = pod.containers, nightly.containers
+    assert ours["image"] == theirs["image"]
+    assert [v["name"] for v in ours["env"]] == ["PGHOST", "PGUSER", "PGPASSWORD"]
+    assert all(variable in theirs["env"] for variable in ours["env"])
+    assert pod.spec["volumes"] == nightly.spec["volumes"]
+
+
 def test_kueue_admits_what_the_queue_covers() -> None:
     manifests = render("kuberay/overlays/queued")
     job, queue = one(manifests, "RayJob"), one(manifests, "ClusterQueue")["spec"]

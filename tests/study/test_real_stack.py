@@ -286,6 +286,9 @@ def test_a_study_that_loses_its_nodes_and_its_driver_finds_the_same(
     assert {key.split("/")[1] for key in kept if key.startswith("checkpoints/")} == confirmed
     in_mlflow(laptop())
 
+    code, said = stack.run("exporter", "study.export", "one", "--storage", STORAGE)
+    assert code == 0 and "peft adapter" in said, said
+
     restore(stack, dump)
     with pytest.raises(AssertionError):
         in_mlflow(laptop())
@@ -330,12 +333,13 @@ def nightly_dump(stack: Stack) -> Path:
 
 
 def restore(stack: Stack, dump: Path) -> None:
-    """By the commands of infra/README.md, as they are run inside of PostgreSQL's pod."""
+    """By the commands of infra/README.md, as they are run inside of the pod for it."""
     section = (REPOSITORY / "infra" / "README.md").read_text().split("## Backup and restore")[1]
-    commands = re.findall(r"exec (?:-it )?postgres-0 -- (.*)", section)
-    assert [shlex.split(c)[0] for c in commands] == ["createdb", "pg_restore", "psql"]
+    commands = re.findall(r"exec restore -- (.*)", section)
+    assert [shlex.split(c)[0] for c in commands] == ["ls", "createdb", "pg_restore", "psql"]
     stack.mlflow.stop()
     for command in commands:
-        words = [str(dump) if word == "/tmp/d" else word for word in shlex.split(command)]
+        words = [str(dump) if word.endswith(".dump") else word for word in shlex.split(command)]
+        words = [str(dump.parent) if word == "/backup" else word for word in words]
         stack.database.call(*words)
     stack.mlflow.start()
