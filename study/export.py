@@ -118,7 +118,7 @@ def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, o
     experiment = Path(results["protocol"]["settings"]["space"]).stem
     runs = Runs(uri, experiment=experiment, artifacts=given.storage / ARTIFACTS)
     trial = best_confirmation(results, _arm(results, arm))
-    parent = runs.study(results["study"])
+    parent = runs.study(results["study"], results["protocol"].get("identity", ""))
     run = runs.trials(parent.info.run_id).get(trial["trial"]) if parent else None
     if run is None:
         raise BadInput(f"MLflow at {uri} has no run of study {results['study']!r}; --tracking-uri?")

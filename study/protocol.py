@@ -75,6 +75,7 @@ def describe(
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         **({"not_run": not_run} if not_run else {}),
+        "identity": begun.get("identity", ""),
         "commit": _commit(),
         "command": begun["command"],
         "begun": begun["begun"],

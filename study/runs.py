@@ -140,16 +140,18 @@ class Runs:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unusable(uri, error) from None
 
-    def study(self, name: str) -> Run | None:
-        """The parent run of a study, if it has one."""
-        return next(iter(self._search(f"tags.study = '{name}' and tags.kind = 'study'")), None)
+    def study(self, name: str, identity: str) -> Run | None:
+        """The parent run of a study, if it has one: on a server that many use, several studies may
+        have its name. One without identity is found by its name."""
+        who = f"tags.identity = '{identity}'" if identity else f"tags.study = '{name}'"
+        return next(iter(self._search(f"{who} and tags.kind = 'study'")), None)
 
     def trials(self, parent_id: str) -> dict[str, Run]:
         """The child runs by trial id."""
         children = self._search(f"tags.`mlflow.parentRunId` = '{parent_id}'")
         return {run.data.tags["trial"]: run for run in children}
 
-    def begin_study(self, name: str) -> str:
+    def begin_study(self, name: str, identity: str) -> str:
         """A parent run for a study, or the one that it has, running again; its id.
 
         Raises:
@@ -158,10 +160,10 @@ class Runs:
         from mlflow.exceptions import MlflowException
 
         try:
-            if (found := self.study(name)) is not None:
+            if (found := self.study(name, identity)) is not None:
                 self.client.update_run(found.info.run_id, status="RUNNING")
                 return str(found.info.run_id)
-            tags = {"study": name, "kind": "study"}
+            tags = {"study": name, "identity": identity, "kind": "study"}
             made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
             return str(made.info.run_id)
         except MlflowException as error:

@@ -139,7 +139,12 @@ def _connected(
         with closing(tracking_starts.result()) as track:
             plan.show(console, place.storage / place.name)
             folder = open_folder(
-                place.storage, place.name, settings, space, protocol.base(settings, plan)
+                place.storage,
+                place.name,
+                settings,
+                space,
+                run=plan.placements,
+                base=protocol.base(settings, plan),
             )
             plan.write(folder)
             with _only_one(folder):

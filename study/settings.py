@@ -10,7 +10,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,8 @@ def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
         raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
     if begun is None:
         return
-    if begun["arms"] != _arms(space):
+    budget = asdict(settings.budget(space))
+    if begun["arms"] != _arms(space) or begun.get("budget", budget) != budget:
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
     for key, value in asdict(settings).items():
         # A study that is older than a setting ran as its default says.
@@ -229,21 +231,31 @@ def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
 
 
 def open_folder(
-    storage: Path, name: str, settings: Settings, space: Space, base: Mapping[str, str]
+    storage: Path,
+    name: str,
+    settings: Settings,
+    space: Space,
+    *,
+    run: Collection[str],
+    base: Mapping[str, str],
 ) -> Path:
     """The folder of a study that ``agree`` found nothing against. What is written there when it
-    begins stays: its settings, its command, the time, and what its numbers depend on (``base``).
+    begins stays: who it is among all studies (``identity``), its settings, its command, the time,
+    the arms that are run, of those of its space, and what its numbers depend on (``base``).
 
     Raises:
-        BadInput: the study was begun on another base.
+        BadInput: the study was begun on another base, or with other arms.
     """
     folder = storage / name
     folder.mkdir(exist_ok=True)
     if not (folder / FILE).exists():
         content = {
             "version": 1,
+            "identity": uuid.uuid4().hex,
             "settings": asdict(settings),
             "arms": _arms(space),
+            "run": sorted(run),
+            "budget": asdict(settings.budget(space)),
             "base": dict(base),
             "command": shlex.join(["python", "-m", "study.launch", *sys.argv[1:]]),
             "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -251,14 +263,22 @@ def open_folder(
         partial = folder / f"{FILE}.partial-{os.getpid()}"
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         partial.replace(folder / FILE)
-    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))["base"]
-    for key, value in base.items():
-        if begun[key] != value:
+    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    now = {"arms": ", ".join(sorted(run)), **base}
+    for key, value in now.items():
+        was = ", ".join(begun.get("run", sorted(run))) if key == "arms" else begun["base"][key]
+        if was != value:
             raise BadInput(
-                f"study {name!r} was begun with {key} {begun[key]}, but here it is {value}; "
+                f"study {name!r} was begun with {key} {was}, but here it is {value}; "
                 "go on where it began, or begin another study"
             )
     return folder
+
+
+def identity(folder: Path) -> str:
+    """Who a study is, whatever other studies are called; empty of one that is older than this."""
+    begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return str(begun.get("identity", ""))
 
 
 def read(storage: Path, name: str) -> Settings:

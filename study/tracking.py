@@ -67,13 +67,14 @@ class Tracking:
 
         ``protocol`` is what ``study.protocol`` describes.
         """
-        self.parent_id = self.runs.begin_study(self.study)
+        self.parent_id = self.runs.begin_study(self.study, protocol["identity"])
         for trial, run in self.runs.trials(self.parent_id).items():
             self.children[trial] = run.info.run_id
             if run.info.status != "RUNNING":
                 self.whole.add(trial)
         # MLflow's parameters can never change; what does when a study goes on elsewhere is a tag.
-        changing = {name: protocol[name] for name in ("versions", "commit", "command", "begun")}
+        tagged = ("versions", "commit", "command", "begun", "identity", "not_run")
+        changing = {name: protocol[name] for name in tagged if name in protocol}
         fixed = {name: value for name, value in protocol.items() if name not in changing}
         tags = {
             "question": question,

@@ -65,12 +65,12 @@ def _comparison(storage: Path, study: str, uri: str) -> str:
         BadInput: MLflow does not have the study.
     """
     from study.runs import Runs, check
-    from study.settings import read
+    from study.settings import identity, read
 
     experiment = Path(read(storage, study).space).stem
     check(uri)
     runs = Runs(uri, experiment=experiment, artifacts=storage / ARTIFACTS)
-    parent = runs.study(study)
+    parent = runs.study(study, identity(storage / study))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
     return runs.comparison(parent.info.run_id)

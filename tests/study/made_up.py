@@ -34,6 +34,7 @@ PROTOCOL: dict[str, Any] = {
     "commit": "abc",
     "command": "python -m study.launch",
     "begun": "today",
+    "identity": "5eed",
 }
 """As far as MLflow asks for it."""
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from study import ui
 from study.runs import Runs
-from study.settings import read
+from study.settings import identity, read
 from tests.study.browser import CHROMIUM, serving
 
 OUT = Path(__file__).parents[2] / ".github" / "mlflow.png"
@@ -39,7 +39,7 @@ def main(storage: Path, study: str) -> None:
     assert CHROMIUM is not None, "apt-get install chromium"
     experiment = Path(read(storage, study).space).stem
     runs = Runs(ui.default_uri(storage), experiment=experiment, artifacts=storage / ui.ARTIFACTS)
-    parent = runs.study(study)
+    parent = runs.study(study, identity(storage / study))
     assert parent is not None
     with serving(storage) as uri, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
         page = uri + runs.comparison(parent.info.run_id)

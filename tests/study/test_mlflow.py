@@ -15,7 +15,7 @@ from study.conductor import Conductor
 from study.ledger import Ledger
 from study.records import Kind
 from study.runs import Runs
-from study.settings import Settings, open_folder
+from study.settings import Settings, identity, open_folder
 from study.tracking import Tracking
 from tests.study.browser import CHROMIUM, serving
 from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
@@ -39,12 +39,13 @@ def server(storage: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def recorded(storage: Path, server: str) -> tuple[Runs, Conductor]:
     """A made-up study that was recorded over HTTP, asked for twice."""
-    open_folder(storage, "one", Settings(space="smoke"), SPACE, {})
+    folder = open_folder(storage, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    protocol = PROTOCOL | {"identity": identity(folder)}
     runs = Runs(server, experiment="smoke", artifacts=storage / ui.ARTIFACTS)
     ledger = Ledger(storage / "one")
     for _ in range(2):
         tracking = Tracking(runs, "one")
-        tracking.begin("?", PROTOCOL, ledger.records.values())
+        tracking.begin("?", protocol, ledger.records.values())
         conductor = play_all(Conductor(rules(), ledger, [tracking]))
         models = [r.spec.id for r in ledger.of_kind(Kind.CONFIRM)]
         tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models, cards)
@@ -77,10 +78,10 @@ def test_a_client_finds_all_of_a_study(server: str, recorded: tuple[Runs, Conduc
 
 
 def test_a_confirmed_model_is_registered_once(
-    server: str, recorded: tuple[Runs, Conductor]
+    storage: Path, server: str, recorded: tuple[Runs, Conductor]
 ) -> None:
     runs, conductor = recorded
-    parent = runs.study("one")
+    parent = runs.study("one", identity(storage / "one"))
     assert parent is not None
     trial = conductor.ledger.of_kind(Kind.CONFIRM)[0].spec.id
     run = runs.trials(parent.info.run_id)[trial].info.run_id
@@ -89,6 +90,24 @@ def test_a_confirmed_model_is_registered_once(
     (version,) = MlflowClient(server).search_model_versions("name = 'winner'")
     assert version.run_id == run and version.source == f"runs:/{run}/model"
     assert version.status == "READY" and version.tags == {"arm": "lora"}
+
+
+def test_another_study_of_that_name_has_runs_of_its_own(
+    server: str, recorded: tuple[Runs, Conductor], storage: Path, tmp_path: Path
+) -> None:
+    """On a server that many use, each from a storage of his own."""
+    runs, _ = recorded
+    first = runs.study("one", identity(storage / "one"))
+    assert first is not None
+    where = tmp_path / "studies"
+    where.mkdir()
+    folder = open_folder(where, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    tracking = Tracking(runs, "one")
+    tracking.begin("?", PROTOCOL | {"identity": identity(folder), "seed": 1}, [])
+    tracking.close()
+    assert tracking.error == "" and tracking.parent_id != first.info.run_id
+    assert runs.trials(tracking.parent_id) == {}
+    runs.client.delete_run(tracking.parent_id)
 
 
 def test_the_link_to_the_arms_side_by_side(
@@ -107,11 +126,11 @@ def test_the_link_to_the_arms_side_by_side(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 def test_a_browser_compares_the_arms(
-    server: str, recorded: tuple[Runs, Conductor], tmp_path: Path
+    storage: Path, server: str, recorded: tuple[Runs, Conductor], tmp_path: Path
 ) -> None:
     assert CHROMIUM is not None
     runs, _ = recorded
-    parent = runs.study("one")
+    parent = runs.study("one", identity(storage / "one"))
     assert parent is not None
     done = subprocess.run(
         [

@@ -233,12 +233,12 @@ def test_who_may_only_read_runs_is_told_so(stack: Stack, monkeypatch: pytest.Mon
         return Runs(uri, experiment="of studies", artifacts=stack.folder)
 
     mine = runs("study", stack.environment["MLFLOW_TRACKING_PASSWORD"])
-    assert mine.begin_study("one")
+    assert mine.begin_study("one", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", stack.mlflow.admin)
     AuthServiceClient(mine.uri).create_user("reader", "a long password")
     with pytest.raises(BadInput, match="Permission denied"):
-        runs("reader", "a long password").begin_study("two")
+        runs("reader", "a long password").begin_study("two", "2")
 
 
 def test_a_study_that_loses_its_nodes_and_its_driver_finds_the_same(
