@@ -40,12 +40,13 @@ def divide(
     *,
     shared: bool,
     per_trial: int = 1,
+    alone: bool = False,
     predicting: bool = False,
 ) -> Devices:
     """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
 
     ``nodes``: ``CPU``, ``GPU`` and ``memory`` (bytes) of each. ``per_trial``: how many devices a
-    trial takes. ``predicting``: see ``Devices``.
+    trial takes. ``alone``: no two trials share one. ``predicting``: see ``Devices``.
 
     Raises:
         BadInput: more trials at a time than there are places, or more devices for a trial than
@@ -70,11 +71,12 @@ def divide(
     kind = "CUDA devices" if gpus else "processors"
     if not 1 <= per_trial <= units:
         raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
-    places = 1 if per_trial > 1 else PLACES
+    places = 1 if per_trial > 1 or alone else PLACES
     most = units // per_trial * places
     if concurrency is not None and not 1 <= concurrency <= most:
         each = f", {places} trials each" if places > 1 else ""
         each += f", {per_trial} for each trial" if per_trial > 1 else ""
+        each += ", which no trials share where their costs decide" if alone else ""
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )

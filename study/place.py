@@ -140,6 +140,7 @@ def divided(
         place.concurrency,
         shared=place.address is not None,
         per_trial=place.devices_per_trial or 1,
+        alone=settings.costs_decide,
         predicting=place.open(settings) and (place.device_gib is not None or arithmetic.cuda),
     )
 

@@ -127,6 +127,15 @@ class Settings:
         return (self.allowance or "") if allowance.parse(self.allowance).timed else ""
 
     @property
+    def costs_decide(self) -> bool:
+        """Whether memory or seconds of a trial decide anything: then it is to have its device to
+        itself, since those of trials that share one are not told apart."""
+        limited = {limit.cost for limit in limits.parse(self.under)}
+        return bool(
+            {"peak_memory_gib", "seconds"} & (limited | {*objectives.parse(self.objective)})
+        )
+
+    @property
     def regime(self) -> Regime:
         """How all trials train."""
         return Regime(

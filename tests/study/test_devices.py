@@ -3,6 +3,7 @@
 import pytest
 
 from study.devices import Devices, divide
+from study.settings import Settings
 from trainables.errors import BadInput
 
 LAPTOP = [{"CPU": 4.0}]
@@ -28,6 +29,15 @@ def test_a_cuda_device_takes_as_many_as_fit() -> None:
     assert (found.cpus, found.gpus, found.host_gib) == (8, 1, 64)
     assert of(divide(GPUS, None, shared=True)) == (4, 1, 4), "their memory is not looked at"
     assert of(divide(GPUS, 8, shared=True)) == (4, 2, 8)
+
+
+def test_whose_costs_decide_has_its_device_alone() -> None:
+    assert of(divide(GPUS, None, shared=True, alone=True, predicting=True)) == (4, 1, 4)
+    with pytest.raises(BadInput, match=r"1 to 4 \(4 CUDA devices, which no trials share where"):
+        divide(GPUS, 5, shared=True, alone=True)
+    assert Settings(space="smoke", under="memory<8GiB").costs_decide
+    assert Settings(space="smoke", objective="score,seconds").costs_decide
+    assert not Settings(space="smoke", objective="score,parameters").costs_decide
 
 
 def test_a_trial_of_several_devices_shares_none() -> None:
