@@ -160,19 +160,22 @@ class Lane:
         self.alone.pop(key, None)
 
     def _passes(self, going: Sequence[_Member]) -> Iterator[list[_Member]]:
-        """Who goes through the network together: trials that begin at the same stage. Those of like
-        recipes are neighbours, since layers that differ from the base's run once for such a run."""
-        together: dict[tuple[int, int], list[_Member]] = {}
+        """Who goes through the network together: trials that begin at the same stage and minimise
+        the same. Those of like recipes are neighbours, since layers that differ from the base's run
+        once for such a run."""
+        together: dict[tuple[int, int, float], list[_Member]] = {}
+        most = self._at_once
         for member in going:
             if member.guest is None:
                 yield [member]
                 continue
-            begin = (member.trial.frozen_stages, member.trial.features_done)
-            together.setdefault(begin, []).append(member)
+            trial = member.trial
+            alike = (trial.frozen_stages, trial.features_done, trial.losses.smoothing)
+            together.setdefault(alike, []).append(member)
         for some in together.values():
             some.sort(key=lambda member: str(member.trial.config.recipe))
-            for start in range(0, len(some), self._at_once):
-                yield some[start : start + self._at_once]
+            for start in range(0, len(some), most):
+                yield some[start : start + most]
 
     def _advance(self, some: Sequence[_Member]) -> None:
         """One step of each, in one pass if there is a way."""
@@ -194,9 +197,9 @@ class Lane:
                     parameter.grad = None
             self._pack.forget()
             if memory.lacks(error):
-                self._at_once = (len(some) + 1) // 2
-                self._advance(some[: self._at_once])
-                self._advance(some[self._at_once :])
+                half = self._at_once = (len(some) + 1) // 2
+                self._advance(some[:half])
+                self._advance(some[half:])
                 return
             # Nobody's in particular: alone, who is to blame fails for itself.
             for member in some:
@@ -207,7 +210,10 @@ class Lane:
                 with member.trying():
                     member.trial.update()
             if self.workload.computes_ahead and all(map(_goes_on, some)):
-                self._pack.prepare(guests)
+                try:
+                    self._pack.prepare(guests)
+                except Exception:  # the step that needs it says what is wrong, if it still is
+                    self._pack.forget()
             for member, loss in zip(some, losses_M.tolist(), strict=True):
                 if member.error is None:
                     member.advance(partial(member.trial.finite, loss))

@@ -126,7 +126,7 @@ class Pack:
 
     def backward(self, guests: Sequence[Guest]) -> Tensor:
         """Shape (M,): the mean loss of each trial's next batch; its gradient is left in its
-        parameters.
+        parameters. All have one label smoothing.
 
         Raises:
             Unclear: trials with dropout can't be in this step.
@@ -137,6 +137,7 @@ class Pack:
         if ahead is None or (ahead.guests, ahead.indices) != (guests, indices):
             ahead = self._stacked(guests, indices)
         self._segments = ahead.segments
+        self.losses.smoothing = guests[0].trial.losses.smoothing
         self._set_chance(guests, indices)
         losses_B = self.losses(ahead.batch)
         means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])

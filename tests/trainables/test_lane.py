@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from trainables.errors import BadInput
 from trainables.lane import Arrival, Lane
+from trainables.pack import Guest, Pack
 from trainables.recipe import Recipe
 from trainables.trial import Diverged, Trial, TrialConfig
 from trainables.workload import Workload
@@ -110,3 +112,32 @@ def test_what_trains_nothing_may_stay_but_not_train(workload: Workload, tmp_path
     lane.train_to("f", 8)
     (arrival,) = lane.step()
     assert isinstance(arrival.error, BadInput)
+
+
+@pytest.mark.parametrize("fails", ["passes of more than two", "what is done ahead"])
+def test_memory_that_is_out_again_and_again_costs_no_trial_a_step(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    lane = Lane(workload, places=8)
+    backward = Pack.backward
+
+    def no_more(pack: Pack, guests: Sequence[Guest]) -> torch.Tensor:
+        if len(guests) > 2:
+            raise MemoryError
+        return backward(pack, guests)
+
+    def never(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    if fails == "what is done ahead":
+        monkeypatch.setattr(Workload, "computes_ahead", True)
+        monkeypatch.setattr(Pack, "prepare", never)
+    else:
+        monkeypatch.setattr(Pack, "backward", no_more)
+    for seed in range(8):
+        lane.enter(str(seed), config(workload, seed=seed))
+        lane.train_to(str(seed), 16)
+    arrivals = [*lane.step(), *lane.step()]
+    assert sorted(arrival.key for arrival in arrivals) == sorted(map(str, range(8)))
+    assert {lane.trial(str(seed)).examples_seen for seed in range(8)} == {16}
+    assert not [arrival.error for arrival in arrivals if arrival.error]

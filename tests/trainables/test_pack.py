@@ -23,6 +23,7 @@ from trainables.lane import Arrival, Lane
 from trainables.models.contract import Model
 from trainables.pack import Pack
 from trainables.recipe import Recipe
+from trainables.regime import Regime
 from trainables.trial import Trial, TrialConfig
 from trainables.workload import Workload
 
@@ -116,6 +117,24 @@ def test_packed_as_alone(
         packed = lane.trial(key)
         assert packed.features_done == frozen or key in lane.alone
         assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
+
+
+def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
+    """Trials of several regimes, which one study never has, share no pass."""
+    model, lane = workload.model, Lane(workload, places=4)
+    configs = {
+        f"{method} {smoothing}": config(
+            model, method, seed=seed, regime=Regime(label_smoothing=smoothing)
+        )
+        for method in ("lora", "layernorm")
+        for seed, smoothing in enumerate((0.1, 0.0))
+    }
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
+    for key, settings in configs.items():
+        assert losses[key] == pytest.approx(Trial(workload, settings).train(8), rel=1e-5), key
 
 
 def test_coming_going_and_restored_in_the_midst_of_others(
