@@ -56,6 +56,8 @@ class Features:
         self.workload, self.precision, self.progress = workload, precision, progress
         self.refused: dict[int, str] = {}
         """Number of stages -> why what they give is not kept."""
+        self._absent: set[tuple[int, str]] = set()
+        """Number of stages and split of what found no room later, when it was first asked for."""
         self._tables: dict[tuple[int, str], _Table] = {}
         self._steady: dict[int, bool] = {}
 
@@ -81,7 +83,7 @@ class Features:
     def batch(self, split: str, indices: Sequence[int], done: int) -> Batch:
         """The questions of ``split`` at ``indices``, with what ``done`` stages give for them."""
         workload = self.workload
-        if not done:
+        if not done or not self._is_kept(split, done):
             return workload.batch(split, indices)
         rows = [workload.rows[split][i] for i in indices]
         if workload.model.stages[done - 1].per == "image":
@@ -128,6 +130,15 @@ class Features:
         except NoRoom as error:
             self.refused[done] = str(error)
         return done not in self.refused
+
+    def _is_kept(self, split: str, done: int) -> bool:
+        """Whether a table is there or can be made: disks may be full by now."""
+        if (done, split) not in self._absent:
+            try:
+                self._table(done, split)
+            except NoRoom:
+                self._absent.add((done, split))
+        return (done, split) not in self._absent
 
     def _table(self, done: int, split: str) -> _Table:
         if (done, split) not in self._tables:

@@ -178,6 +178,17 @@ def test_other_weights_pixels_and_precisions_are_other_files(
     assert files(made(family, torch.bfloat16)) == 5
 
 
+def test_a_disk_that_is_full_when_it_is_tested_fails_no_trial(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Features(workload, precision="fp32")
+    trial = Trial(workload, config(workload.model, 1), features=features)
+    assert trial.features_done == 1
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1000))
+    assert trial.answers("test") == Trial(workload, trial.config).answers("test")
+
+
 def test_what_does_not_fit_is_computed_each_time(
     workload: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
