@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -33,12 +34,17 @@ def normalize(answer: str) -> str:
     no punctuation (but points within numbers), number words as digits, no articles. Its table of
     contractions makes "dont" equal "don't"; here apostrophes are dropped, which does the same. A
     punctuation mark always parts words here; there it joins them if the text happens to have the
-    same mark beside a blank elsewhere.
+    same mark beside a blank elsewhere. Letters lose their accents, which a model whose tokens have
+    none cannot write.
 
     >>> normalize("The X-ray, of two lungs.")
     'x ray of 2 lungs'
+    >>> normalize("Sj\u00f6gren's")
+    'sjogrens'
     """
-    text = answer.lower().replace("'", "").replace("\u2019", "")
+    marked = unicodedata.normalize("NFD", answer.lower())
+    text = "".join(letter for letter in marked if not unicodedata.combining(letter))
+    text = text.replace("'", "").replace("\u2019", "")
     text = re.sub(r"(?<=\d),(?=\d)", "", text)  # 1,000
     text = re.sub(r"\.(?!\d)", "", text)  # 3.5 stays
     text = re.sub(r"[][;/\"{}()=+\\_\-><@`,?!]", " ", text)

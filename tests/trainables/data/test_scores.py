@@ -49,6 +49,8 @@ def examples(*answers: tuple[AnswerType, str]) -> list[Example]:
         ("1,000", "1000"),
         ("right/left", "right left"),
         ("don't", "dont"),
+        ("Sj\u00f6gren's", "sjogrens"),
+        ("\u809d\u810f", "\u809d\u810f"),
         ("a", ""),
         ("", ""),
     ],

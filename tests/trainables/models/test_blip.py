@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertTokenizer
 
 from tests.trainables.conftest import made_up
 from trainables import recipe
+from trainables.data.scores import correct, normalize
 from trainables.errors import BadInput
 from trainables.fork import fork
 from trainables.models import blip
-from trainables.models.blip import Blip
+from trainables.models.blip import Blip, as_written
 from trainables.models.contract import ANSWER_TOKENS, Model
 from trainables.recipe import Recipe
 from trainables.workload import TINY, Workload
@@ -42,6 +45,26 @@ def test_the_loss_is_that_of_transformers(workload: Workload) -> None:
             labels=batch.answer_BA,
         ).loss
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("3.5 cm", "1,000", "5%", "1:2", "yes, 2.5 x 3.0 cm.", "T2-weighted", "right/left"),
+        *("patient's left lung", "Sj\u00f6gren", "\u809d\u810f", "\u6838\u78c1\u5171\u632f"),
+        *("no. 3 of them", "1 - 2 days", "the heart is normal. no effusion."),
+    ],
+)
+def test_an_answer_that_is_right_token_for_token_is_right(answer: str, tmp_path: Path) -> None:
+    """Whatever blanks BERT's tokenizer leaves."""
+    marks = [*",.%:-/'", *"\u809d\u810f\u6838\u78c1\u5171\u632f"]
+    words = re.findall(r"[a-z0-9]+", f"{normalize(answer)} {answer.lower()}")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *marks, "sjogren", *words]
+    (tmp_path / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in tokens
+    assert correct(as_written(tokenizer.decode(tokens)), answer)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
