@@ -2,7 +2,8 @@
 
 Both take the same gradient of the same mean loss, clip it to the same norm and use the same AdamW,
 so a trial's losses agree within rounding whichever engine runs it, on however many ranks (the
-processes of a gang, ``trainables.ranks``) and in however many pieces a batch is computed.
+processes of a gang, ``trainables.ranks``) and in however many pieces a batch is computed; but for
+dropout, whose masks are drawn for each piece.
 """
 
 from __future__ import annotations
@@ -95,13 +96,15 @@ def resolve_precision(precision: str) -> str:
 
 
 def adamw(applied: Applied, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with weight decay for matrices, none for gains, biases and other vectors.
+    """AdamW with weight decay for matrices, none for gains, biases and other vectors, among them
+    IA3's, which peft holds as matrices of one row or column: decay would pull them to 0, not to 1.
 
     A group for each decay and each factor on the learning rate.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in applied.parameters.items():
-        groups.setdefault((parameter.ndim <= 1, applied.lr_factors[name]), []).append(parameter)
+        vector = parameter.ndim <= 1 or ".ia3_l." in name
+        groups.setdefault((vector, applied.lr_factors[name]), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": some, "weight_decay": 0.0 if vectors else weight_decay, "lr_factor": factor}

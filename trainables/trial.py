@@ -93,7 +93,8 @@ class Trial:
         see ``engine.start``. Where a whole batch would take too much memory, ``micro_batch`` is how
         many questions are computed at once at most, and ``checkpointing`` keeps less of each layer
         (``trainables.checkpointing``); ``evaluation_batch`` is how many are at once where nothing
-        is learnt from them. None of these changes a loss.
+        is learnt from them. None of these changes a loss, but for dropout: its masks are drawn for
+        each piece of a batch.
 
         Raises:
             BadInput: the ranks of a gang cannot share a batch evenly.

@@ -160,8 +160,9 @@ def unanswerable(dataset: Dataset) -> Iterator[Finding]:
     empty = _ids(everything, lambda e: not normalize(e.answer))
     unasked = _ids(everything, lambda e: not normalize(e.question))
     long = _ids(everything, lambda e: len(e.answer.split()) > LONG_ANSWER)
-    opened = sum(example.answer_type == "open" for example in dataset.test)
-    closed = len(dataset.test) - opened
+    opened, closed = (
+        sum(example.answer_type == kind for example in dataset.test) for kind in ("open", "closed")
+    )
     yield from _finding(
         "warn",
         "empty_answers",

@@ -172,7 +172,7 @@ class Skeleton:
             losses=model.losses,
             image_size=model.image_size,
             question_tokens=question_tokens,
-            answer_tokens=ANSWER_TOKENS,
+            answer_tokens=answer_tokens,
         )
 
 
