@@ -48,8 +48,12 @@ def importances(
     found = []
     if len(searched) > 1:
         together = _together(spaces)
+        shared = {
+            arm: {name: together[name] for name in space if name in together}
+            for arm, space in spaces.items()
+        }
         points = [
-            (r, {"method": arm} | dict(r.spec.parameters), {n: together[n] for n in spaces[arm]})
+            (r, {"method": arm} | dict(r.spec.parameters), shared[arm])
             for arm, records in reached.items()
             for r in records
         ]
@@ -104,8 +108,10 @@ def _entry(
 def _together(
     spaces: Mapping[str, Mapping[str, BaseDistribution]],
 ) -> dict[str, BaseDistribution]:
-    """One distribution for each setting, as wide as those of all arms that have it."""
+    """One distribution for each setting, as wide as those of all arms that have it. A setting that
+    is a choice in one arm and a range in another has none: it is left out."""
     found: dict[str, BaseDistribution] = {}
+    mixed = set()
     for space in spaces.values():
         for name, new in space.items():
             old = found.get(name, new)
@@ -118,7 +124,9 @@ def _together(
                 found[name] = CategoricalDistribution(
                     list(dict.fromkeys(old.choices + new.choices))
                 )
-    return found
+            else:
+                mixed.add(name)
+    return {name: distribution for name, distribution in found.items() if name not in mixed}
 
 
 def _distribution(values: Range) -> BaseDistribution:

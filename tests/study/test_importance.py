@@ -67,3 +67,18 @@ def test_few_trials_are_warned_about_and_very_few_say_nothing() -> None:
     assert all_arms["warning"] == "24 trials for 3 settings: 30 would carry it"
     assert lora["trials"] == 12 and lora["warning"]
     assert importances(searched(4, {"lr": 1.0}), RANGES) == []
+
+
+@pytest.mark.parametrize("chosen", ["layernorm", "lora"])
+def test_a_setting_that_is_a_choice_in_one_arm_only_is_not_compared_between_arms(
+    chosen: str,
+) -> None:
+    records, grid = searched(300, {"method": 1.0, "lr": 1.0}), (1e-4, 1e-3, 1e-2)
+    records[chosen] = [
+        trial(chosen, r.loss, **{**r.spec.parameters, "lr": grid[i % 3]})
+        for i, r in enumerate(records[chosen])
+    ]
+    ranges = {**RANGES, chosen: {**RANGES[chosen], "lr": Choice(*grid)}}
+    shares = {entry["of"]: entry["shares"] for entry in importances(records, ranges)}
+    assert set(shares[ALL]) == {"method", "lora.rank"}
+    assert set(shares["lora"]) == {"lora.rank", "lr"}
