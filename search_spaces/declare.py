@@ -14,13 +14,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """One of these values."""
+    """One of these values: numbers, strings, bools or None, as the study's journal keeps them."""
 
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any) -> None:
         if not values:
             raise ValueError("Choice needs at least one value")
+        for value in values:
+            if not isinstance(value, bool | int | float | str | None):
+                raise ValueError(
+                    f"Choice takes numbers, strings, bools and None but got {value!r}; "
+                    "give each such value as it is, in an arm of its own"
+                )
         object.__setattr__(self, "values", values)
 
 
