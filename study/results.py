@@ -12,8 +12,9 @@
 ``arms``                one object an arm, the best first: ``arm``; ``trials`` by outcome; ``best``
                         (``trial, parameters, validation_loss``; null if none reported); ``test``
                         (null if none was confirmed): each
-                        accuracy with ``mean, low, high`` (95% interval, percent); ``seeds``
-                        (``seed, trial`` and all scores); ``collapsed``: a seed's
+                        accuracy with ``mean, low, high`` (95% interval, percent);
+                        ``confirmations`` by outcome, all that were begun; ``seeds`` (``seed,
+                        trial`` and all scores) of those that are complete; ``collapsed``: a seed's
                         answers hardly depend on the question; ``costs`` (means of the
                         confirmations): ``trained_parameters, trained_percent, seconds``
                         (device-seconds), ``peak_memory_gib``, ``adapter_mib`` (what is trained, in
@@ -163,11 +164,12 @@ def metrics(results: Mapping[str, Any]) -> dict[str, float]:
 def _arm(
     arm: str, conductor: Conductor, confirmed: list[TrialRecord], folder: Path, dataset: Dataset
 ) -> dict[str, Any]:
-    searched = [r for r in conductor.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm]
-    outcomes = Counter(str(r.outcome) for r in searched)
+    ledger = conductor.ledger
+    searched = [r for r in ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm]
     found: dict[str, Any] = {
         "arm": arm,
-        "trials": {str(outcome): outcomes[outcome] for outcome in Outcome},
+        "trials": _outcomes(searched),
+        "confirmations": _outcomes([r for r in ledger.of_kind(Kind.CONFIRM) if r.spec.arm == arm]),
         "search_seconds": sum(r.costs.get("seconds", 0.0) for r in searched),
         "best": None,
         "seeds": [],
@@ -193,6 +195,11 @@ def _arm(
             "costs": costs,
         }
     return found
+
+
+def _outcomes(records: Sequence[TrialRecord]) -> dict[str, int]:
+    counts = Counter(str(record.outcome) for record in records)
+    return {str(outcome): counts[outcome] for outcome in Outcome}
 
 
 def _efficiency(

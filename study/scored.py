@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from study import answers, verdict
-from study.records import TrialRecord
+from study.records import Outcome, TrialRecord
 from study.verdict import Comparison, Finding
 from trainables.data.reports import MEASURES
 from trainables.data.scores import PARTS, majority_baseline, part_of, shown
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
 """The score of a part without questions. Measures of a whole set of reports have but a mean."""
+ENDED = {
+    Outcome.DIVERGED: "diverged",
+    Outcome.OUT_OF_MEMORY: "ran out of memory",
+    Outcome.FAILED: "failed",
+}
+"""How a confirmation ends that gives no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,7 @@ def answer(
     """
     ranked = [arm["arm"] for arm in arms if arm["test"]]
     if not ranked:
-        return "No arm could be confirmed, so there is no answer."
+        return f"No arm could be confirmed, so there is no answer.{_dropped(arms)}"
     caveats = _caveats(arms, majority)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
@@ -168,7 +174,7 @@ def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[st
 
 
 def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
-    """Winning means little for an arm that chance reaches too."""
+    """Winning means little for an arm that chance reaches too, or whose worst seeds are missing."""
     tested = [arm for arm in arms if arm["test"]]
     weak = [arm["arm"] for arm in tested if arm["test"]["overall"]["low"] <= majority]
     said = ""
@@ -179,6 +185,18 @@ def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
         )
     if any(len(arm["seeds"]) < 2 for arm in tested):
         said += " One seed an arm: the luck of seeds is not in the intervals."
+    return said + _dropped(arms)
+
+
+def _dropped(arms: Sequence[Mapping[str, Any]]) -> str:
+    """Of each arm, the confirmations that are not in its score."""
+    said = ""
+    for arm in arms:
+        begun = arm["confirmations"]
+        ended = _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun[how]])
+        if ended:
+            rest = "its score is that of the rest" if arm["test"] else "so it has no score"
+            said += f" Of {sum(begun.values())} confirmations of {arm['arm']}, {ended}: {rest}."
     return said
 
 
@@ -193,4 +211,4 @@ def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
 
 
 def _names(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -66,14 +66,20 @@ def dataset(name: str = "made up") -> Dataset:
     )
 
 
-def finish(conductor: Conductor, folder: Path, splits: Mapping[str, Dataset]) -> None:
-    """Run all trials; arm ``bitfit`` never comes far enough to be confirmed."""
+def finish(
+    conductor: Conductor, folder: Path, splits: Mapping[str, Dataset], diverges: str = ""
+) -> None:
+    """Run all trials; arm ``bitfit`` never comes far enough to be confirmed. The first seed of arm
+    ``diverges`` does when it is confirmed."""
+    first = conductor.rules.seed + 1
     while not conductor.done:
         spec = conductor.next()
         assert spec is not None
         if spec.arm == "bitfit":
             error = "RuntimeError: <no> & never"
             conductor.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error=error)
+        elif spec.kind is Kind.CONFIRM and (spec.arm, spec.seed) == (diverges, first):
+            conductor.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="loss is nan")
         elif spec.kind is Kind.SEARCH:
             play(conductor, spec, _costs(spec), {"validation.overall": _validation(spec)})
         else:
@@ -81,13 +87,13 @@ def finish(conductor: Conductor, folder: Path, splits: Mapping[str, Dataset]) ->
 
 
 def collected(
-    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False
+    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False, diverges: str = ""
 ) -> dict[str, Any]:
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
     splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}
     conductor = Conductor(rules(space=space, trials=trials), Ledger(folder))
-    finish(conductor, folder, splits)
+    finish(conductor, folder, splits, diverges)
     return results.collect("one", folder, conductor, dataset(), others, PROTOCOL, margin=1.0)
 
 

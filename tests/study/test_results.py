@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from study import results
+from study import report, results
+from tests.study.finished import collected
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: dict[str, Any]) -> None:
@@ -19,6 +20,17 @@ def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: dict[str
     for arm in arms[:-1]:
         seeds = [seed["overall"] for seed in arm["seeds"]]
         assert arm["test"]["overall"]["mean"] == pytest.approx(sum(seeds) / len(seeds))
+
+
+def test_a_confirmation_that_diverged_is_counted_and_told(tmp_path: Path) -> None:
+    found = collected(tmp_path, trials=20, diverges="full")
+    full = next(arm for arm in found["arms"] if arm["arm"] == "full")
+    assert full["confirmations"]["complete"] == full["confirmations"]["diverged"] == 1
+    assert len(full["seeds"]) == 1 and sum(full["confirmations"].values()) == 2
+    told = "Of 2 confirmations of full, 1 diverged: its score is that of the rest."
+    assert found["verdict"].endswith(told)
+    report.write(tmp_path, found)
+    assert told in (tmp_path / report.FILE).read_text(encoding="utf-8")
 
 
 def test_every_pair_is_compared_in_every_part(found: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from study.records import Outcome
 from study.scored import answer
 from study.uncertainty import Estimate
 from study.verdict import Comparison, Finding, compare
@@ -121,11 +122,14 @@ def test_pairs_are_corrected_for_one_another() -> None:
     assert list(estimates) == list(chances)
 
 
-def arm(name: str, mean: float, *, trained: float = 100.0, seeds: int = 3) -> dict[str, Any]:
+def arm(
+    name: str, mean: float, *, trained: float = 100.0, seeds: int = 3, **dropped: int
+) -> dict[str, Any]:
     return {
         "arm": name,
         "test": {"overall": {"mean": mean, "low": mean - 5, "high": mean + 5}},
         "seeds": [{}] * seeds,
+        "confirmations": dict.fromkeys(Outcome, 0) | {Outcome.COMPLETE: seeds} | dropped,
         "costs": {"trained_parameters": trained},
     }
 
@@ -177,7 +181,21 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
     )
 
 
+def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
+    found = comparison(3.0, 1.0, 5.0, 0.004)
+    arms = [arm("a", 60, seeds=2, diverged=1), arm("b", 55)]
+    assert answer(arms, [pair("b", found)], majority=30.0) == (
+        f"{found.sentence()} Of 3 confirmations of a, 1 diverged: its score is that of the rest."
+    )
+    nothing = arm("c", math.nan, seeds=0, failed=2, out_of_memory=1) | {"test": None}
+    said = answer([*arms, nothing], [pair("b", found)], majority=30.0)
+    assert said.endswith(
+        "Of 3 confirmations of c, 1 ran out of memory and 2 failed: so it has no score."
+    )
+    assert answer([nothing], [], 0.0).endswith("and 2 failed: so it has no score.")
+
+
 def test_without_confirmed_arms_there_is_no_answer() -> None:
-    nothing = arm("a", math.nan) | {"test": None}
+    nothing = arm("a", math.nan, seeds=0) | {"test": None}
     assert answer([nothing], [], 0.0) == "No arm could be confirmed, so there is no answer."
     assert answer([arm("b", 60), nothing], [], 0.0).startswith("Only b could be confirmed")
