@@ -24,8 +24,10 @@
                         ``untuned``); ``arms`` (``arm, test`` as above); ``comparisons``
 ``comparisons``         for each pair of arms, the better first: ``first, second``; ``parts``: for
                         each accuracy ``difference`` in points, as ``test``; ``p`` and ``p_holm``,
-                        corrected for all pairs; ``margin``; ``finding`` (``better``, ``as_good``,
-                        ``not_worse``, ``undecided``: see ``study.verdict``) and ``sentence``;
+                        corrected for all pairs, and but for ``overall`` also for overall and other
+                        types of questions (a lead, where overall tells nothing); ``margin``;
+                        ``finding`` (``better``, ``as_good``, ``not_worse``, ``undecided``: see
+                        ``study.verdict``) and ``sentence``;
                         ``seeds, questions`` it rests on, ``seeds_share`` of its uncertainty; what
                         would tell ``points_to_tell``: ``seeds_needed``, ``questions_needed`` (null:
                         no number of them alone)

@@ -12,6 +12,7 @@ import numpy as np
 
 from study import answers, verdict
 from study.records import Outcome, TrialRecord
+from study.uncertainty import Estimate
 from study.verdict import Comparison, Finding
 from trainables.data.reports import MEASURES
 from trainables.data.scores import PARTS, majority_baseline, part_of, shown
@@ -53,21 +54,21 @@ class Scored:
         }
         ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
         images_Q = np.asarray([example.image_id for example in examples])
-        arms: dict[str, dict[str, Any]] = {arm: {} for arm in ranked}
-        pairs: dict[tuple[str, str], dict[str, Any]] = {}
-        for part in PARTS:
-            asked_Q = part_of(part, examples)
-            if not asked_Q.any():
-                for arm in ranked:
-                    arms[arm][part] = NOTHING
-                continue
-            estimates, comparisons = verdict.compare(
+        arms: dict[str, dict[str, Any]] = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
+        asked = {part: part_of(part, examples) for part in PARTS}
+        asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
+        found: dict[str, list[Comparison]] = {}
+        for part, asked_Q in asked.items():
+            estimates, found[part] = verdict.compare(
                 {arm: correct[arm][:, asked_Q] for arm in ranked},
                 images_Q[asked_Q].tolist(),
                 margin=self.margin,
+                parts=len(verdict.family(part, asked)),
             )
             for arm, estimate in estimates.items():
                 arms[arm][part] = asdict(estimate)
+        pairs: dict[tuple[str, str], dict[str, Any]] = {}
+        for part, comparisons in verdict.over_parts(found).items():
             for comparison in comparisons:
                 pair = pairs.setdefault((comparison.first, comparison.second), {})
                 pair[part] = _plain(comparison)
@@ -107,7 +108,7 @@ def answer(
     of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
     if len(of_best) == 1:
         (only,) = of_best.values()
-        types = _by_type(comparisons[0]["parts"])
+        types = _by_type(comparisons[0])
         return f"{only['sentence']}{types}{_cheaper(arms, of_best)}{caveats}"
     return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
 
@@ -148,16 +149,19 @@ def _ranking(
     return f"{head} {closest}".rstrip()
 
 
-def _by_type(parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of two arms: on which type of question alone one is better, if that is not so of all."""
-    differing = [
-        f" On {part} questions alone {parts[part]['sentence']}"
-        for part in ("open", "closed")
-        if part in parts
-        and parts[part]["finding"] == Finding.BETTER
-        and parts["overall"]["finding"] != Finding.BETTER
-    ]
-    return "".join(differing)
+def _by_type(pair: Mapping[str, Any]) -> str:
+    """Of two arms: on which type of question alone they differ, if they do not on all; why that is
+    a lead and no finding, ``study.verdict`` says."""
+    parts = pair["parts"]
+    if parts["overall"]["finding"] == Finding.BETTER:
+        return ""
+    differing = []
+    for part in ("open", "closed"):
+        if part in parts and parts[part]["finding"] == Finding.BETTER:
+            difference = Estimate(**parts[part]["difference"])
+            said = verdict.higher(pair["first"], pair["second"], difference, parts[part]["p_holm"])
+            differing.append(f"on {part} questions alone {said}")
+    return f" A lead, not a finding: {_names(differing)}." if differing else ""
 
 
 def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]) -> str:

@@ -4,13 +4,19 @@ The numbers come from ``study.uncertainty``; here they become findings and sente
 what the user said beforehand does not matter, in points. The p-values of all pairs of arms are
 corrected for one another (Holm); an arm is called better only if that p-value is below 0.05 and
 the interval excludes zero.
+
+All questions decide whether one arm is better, at the level of that test alone. Types of questions
+are tested beside it: their p-values are corrected for overall and for the other types too. What
+they show where overall tells nothing is a lead and no finding, as secondary endpoints are behind a
+gatekeeper that stays shut (Dmitrienko, Offen and Westfall 2003, doi 10.1002/sim.1526). So one of
+two equal arms is called better in 5% of studies, not in the 11% of three tests.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +35,8 @@ from study.uncertainty import (
 )
 
 Array = np.ndarray[Any, Any]
+TYPES = (("open", "closed", "report"), ("yes_no", "other"))
+"""Parts of the questions by their type, in two ways to count."""
 
 
 class Finding(StrEnum):
@@ -54,7 +62,7 @@ class Comparison:
     p: float
     """Two-sided, of this pair alone."""
     p_holm: float
-    """Corrected for the other pairs."""
+    """Corrected for the other pairs; of a type of question also for overall and other types."""
     margin: float
     """Points; a difference below it does not matter."""
     seeds: int
@@ -91,7 +99,7 @@ class Comparison:
         d = self._higher
         turned = self.difference.mean < 0
         first, second = (self.second, self.first) if turned else (self.first, self.second)
-        by = f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {self._p})"
+        by = _by(d, self.p_holm)
         margin = margin_in_words(self.margin)
         match self.finding:
             case Finding.BETTER:
@@ -138,11 +146,14 @@ class Comparison:
     def _higher(self) -> Estimate:
         """The difference, the higher minus the lower."""
         d = self.difference
-        return d if d.mean >= 0 else Estimate(mean=-d.mean, low=-d.high, high=-d.low)
+        return d if d.mean >= 0 else _turned(d)
 
-    @property
-    def _p(self) -> str:
-        return "p < 0.001" if self.p_holm < 0.001 else f"p = {self.p_holm:.3f}"
+
+def higher(first: str, second: str, difference: Estimate, p: float) -> str:
+    """Which of two arms scores higher and by how much, without calling it better."""
+    turned = difference.mean < 0
+    name, d = (second, _turned(difference)) if turned else (first, difference)
+    return f"{name} is higher by {_by(d, p)}"
 
 
 def margin_in_words(points: float) -> str:
@@ -151,7 +162,7 @@ def margin_in_words(points: float) -> str:
 
 
 def compare(
-    correct: Mapping[str, Array], images_Q: Sequence[str], *, margin: float
+    correct: Mapping[str, Array], images_Q: Sequence[str], *, margin: float, parts: int = 1
 ) -> tuple[dict[str, Estimate], list[Comparison]]:
     """Each arm's accuracy, and every pair of arms in the order of ``correct``.
 
@@ -159,11 +170,12 @@ def compare(
         correct: arm -> 1 where a seed's model answered a question correctly; shape (S, Q).
         images_Q: each question's image.
         margin: points.
+        parts: of the questions that will be corrected for one another; see ``over_parts``.
     """
     scores = Scores(correct, images_Q)
     pairs = list(itertools.combinations(correct, 2))
     differences = [scores.difference(first, second) for first, second in pairs]
-    adjusted = holm([difference.p for difference in differences])
+    adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
     comparisons = [
         Comparison(
             first=first,
@@ -174,11 +186,35 @@ def compare(
             margin=margin,
             seeds=difference.luck.count_S,
             questions=len(images_Q),
-            **_power(difference.luck, difference.estimate, len(images_Q), margin, len(pairs)),
+            **_power(difference.luck, difference.estimate, len(images_Q), margin, tests),
         )
         for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
     ]
     return {arm: scores.score(arm) for arm in correct}, comparisons
+
+
+def family(part: str, asked: Collection[str]) -> list[str]:
+    """The parts that are corrected for when ``part`` is tested, itself the last; ``asked`` are the
+    parts that have questions."""
+    types = next((types for types in TYPES if part in types), ())
+    others = [p for p in ("overall", *types) if p in asked and p != part]
+    return [*(others if types else ()), part]
+
+
+def over_parts(found: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comparison]]:
+    """Correct types of questions for overall and for one another (Holm); overall stays as it is.
+
+    Args:
+        found: part -> all pairs, as ``compare`` gives them.
+    """
+    corrected = {}
+    for part, comparisons in found.items():
+        tested = [c.p for other in family(part, found) for c in found[other]]
+        own = holm(tested)[len(tested) - len(comparisons) :]
+        corrected[part] = [
+            replace(c, p_holm=p_holm) for c, p_holm in zip(comparisons, own, strict=True)
+        ]
+    return corrected
 
 
 def _power(
@@ -192,6 +228,15 @@ def _power(
         "seeds_needed": seeds_needed(luck, points, tests),
         "questions_needed": round(images * questions / luck.count_C) if images else None,
     }
+
+
+def _turned(difference: Estimate) -> Estimate:
+    return Estimate(mean=-difference.mean, low=-difference.high, high=-difference.low)
+
+
+def _by(d: Estimate, p: float) -> str:
+    told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {told})"
 
 
 def _round(count: int) -> int:

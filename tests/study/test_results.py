@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from study import report, results
+from study.uncertainty import holm
 from tests.study.finished import collected
 
 
@@ -39,6 +40,10 @@ def test_every_pair_is_compared_in_every_part(found: dict[str, Any]) -> None:
         assert set(pair["parts"]) == {"overall", "open", "closed", "yes_no", "other"}
         assert pair["parts"]["overall"]["questions"] == 400
         assert pair["parts"]["open"]["questions"] == 200
+    parts = [[c["parts"][p]["p"] for c in found["comparisons"]] for p in ("overall", "closed")]
+    opened = [c["parts"]["open"] for c in found["comparisons"]]
+    expected = holm([*(c["p"] for c in opened), *parts[0], *parts[1]])[: len(opened)]
+    assert [c["p_holm"] for c in opened] == pytest.approx(expected)
     findings = {
         frozenset((c["first"], c["second"])): c["parts"]["overall"] for c in found["comparisons"]
     }

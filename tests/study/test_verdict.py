@@ -1,6 +1,7 @@
 """What is said of arms: findings and sentences follow from the numbers."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from study.records import Outcome
 from study.scored import answer
 from study.uncertainty import Estimate
-from study.verdict import Comparison, Finding, compare
+from study.verdict import Comparison, Finding, compare, over_parts
 
 
 def comparison(mean: float, low: float, high: float, p: float = 0.2, **changed: Any) -> Comparison:
@@ -122,6 +123,20 @@ def test_pairs_are_corrected_for_one_another() -> None:
     assert list(estimates) == list(chances)
 
 
+def test_types_of_questions_are_corrected_for_all_that_is_tested_and_overall_is_not() -> None:
+    ps = {"overall": 0.04, "open": 0.03, "closed": 0.2, "yes_no": 0.01, "other": 0.5}
+    found = over_parts({part: [comparison(3.0, 0.2, 5.8, p)] for part, p in ps.items()})
+    assert {part: one.p_holm for part, (one,) in found.items()} == pytest.approx(
+        {"overall": 0.04, "open": 0.09, "closed": 0.2, "yes_no": 0.03, "other": 0.5}
+    )
+    assert found["overall"][0].finding == Finding.BETTER != found["open"][0].finding
+    # No closed questions: open is corrected for overall alone, of both pairs.
+    two = [comparison(3.0, 0.2, 5.8, p) for p in (0.01, 0.02)]
+    assert [c.p_holm for c in over_parts({"overall": two, "open": two})["open"]] == pytest.approx(
+        [0.04, 0.04]
+    )
+
+
 def arm(
     name: str, mean: float, *, trained: float = 100.0, seeds: int = 3, **dropped: int
 ) -> dict[str, Any]:
@@ -134,14 +149,19 @@ def arm(
     }
 
 
-def pair(second: str, found: Comparison) -> dict[str, Any]:
-    overall = {
+def pair(second: str, found: Comparison, **types: Comparison) -> dict[str, Any]:
+    parts = {"overall": found, **types}
+    return {"first": "a", "second": second, "parts": {p: plain(c) for p, c in parts.items()}}
+
+
+def plain(found: Comparison) -> dict[str, Any]:
+    return {
         "finding": found.finding,
         "sentence": found.sentence(),
         "margin": found.margin,
-        "difference": {"high": found.difference.high},
+        "difference": asdict(found.difference),
+        "p_holm": found.p_holm,
     }
-    return {"first": "a", "second": second, "parts": {"overall": overall}}
 
 
 def test_the_answer_ranks_many_arms() -> None:
@@ -179,6 +199,19 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
         f"{found.sentence()} But b: not shown to beat always giving the most frequent answer "
         "(28.0%). One seed an arm: the luck of seeds is not in the intervals."
     )
+
+
+def test_what_two_arms_differ_in_on_one_type_alone_is_a_lead() -> None:
+    close, apart = comparison(1.0, -2.0, 4.0), comparison(-5.0, -8.0, -2.0, 0.006)
+    arms = [arm("a", 60), arm("b", 59)]
+    lead = answer(arms, [pair("b", close, open=close, closed=apart)], majority=30.0)
+    assert lead == (
+        f"{close.sentence()} A lead, not a finding: on closed questions alone b is higher "
+        "by 5.0 points (95% interval +2.0 to +8.0, p = 0.006)."
+    )
+    better = comparison(3.0, 1.0, 5.0, 0.004)
+    for parts in (pair("b", better, closed=apart), pair("b", better, closed=close)):
+        assert answer(arms, [parts], majority=30.0) == better.sentence()
 
 
 def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
