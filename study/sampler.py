@@ -3,6 +3,8 @@
 The arm is a categorical of the joint space and the rest is conditional on it, so a point is drawn
 in two groups, each of them jointly: the arm, then that arm's parameters (what Optuna's
 ``multivariate`` and ``group`` come to here, without drawing for the arms that were not chosen).
+An arm's parameters are drawn from its own trials: TPE takes the best of all trials for the good
+ones before it looks at their parameters, and of an arm that is behind these would be none.
 An arm's first points are a Latin hypercube (McKay et al. 1979): one lies in each quarter of the
 learning rates, where chance alone often leaves an arm without any that suits it, so that it loses
 for that and not for what it is.
@@ -110,9 +112,8 @@ class Sampler(BaseSampler):
         own = (seed * 1_000_003 + sum(draws.values())) % 2**32
         self.random = RandomSampler(seed=own)
         self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
-        recalled = _Recalled([*recall.trials(), *running])
-        directions = [StudyDirection.MINIMIZE] * recall.objectives
-        self.view = optuna.create_study(storage=recalled, directions=directions)
+        self.recalled = [*recall.trials(), *running]
+        self.directions = [StudyDirection.MINIMIZE] * recall.objectives
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
     def infer_relative_search_space(
@@ -141,15 +142,23 @@ class Sampler(BaseSampler):
                     return self.random.sample_independent(
                         study, trial, param_name, param_distribution
                     )
-                group = {param_name: param_distribution}
+                self._model({param_name: param_distribution}, self.recalled, trial)
             else:
                 arm = trial.params["arm"]
                 group = {n: d for n, d in sorted(self.groups[arm].items()) if not d.single()}
                 if self.draws.get(arm, 0) < SPREAD_PER_ARM:
                     self._drawn |= spread(group, self.seed, arm)[self.draws.get(arm, 0)]
-                    return self._drawn[param_name]
-            self._drawn |= self.tpe.sample_relative(self.view, trial, group)
+                else:
+                    own = [other for other in self.recalled if other.params["arm"] == arm]
+                    self._model(group, own, trial)
         return self._drawn[param_name]
+
+    def _model(
+        self, group: dict[str, BaseDistribution], known: list[FrozenTrial], trial: FrozenTrial
+    ) -> None:
+        """Draw ``group`` by TPE, which learns from the trials that are ``known`` to it."""
+        view = optuna.create_study(storage=_Recalled(known), directions=self.directions)
+        self._drawn |= self.tpe.sample_relative(view, trial, group)
 
 
 def spread(group: Mapping[str, BaseDistribution], seed: int, arm: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 import pytest
@@ -75,9 +75,14 @@ LATER = dict.fromkeys(GROUPS, 300)
 
 
 def draw(
-    recall: Recall, *, seed: int, arm: str | None = None, draws: Mapping[str, int] = LATER
+    recall: Recall,
+    *,
+    seed: int,
+    arm: str | None = None,
+    draws: Mapping[str, int] = LATER,
+    running: Sequence[FrozenTrial] = (),
 ) -> dict[str, float]:
-    own = Sampler(recall, [], GROUPS, draws=draws, arm=arm, seed=seed)
+    own = Sampler(recall, [*running], GROUPS, draws=draws, arm=arm, seed=seed)
     trial = optuna.create_study(sampler=own).ask()
     chosen = trial.suggest_categorical("arm", list(GROUPS))
     for name, distribution in GROUPS[chosen].items():
@@ -105,6 +110,29 @@ def test_an_arm_that_is_given_is_taken_and_drawn_for(recall: Recall) -> None:
     drawn = [draw(recall, seed=seed, arm="lora") for seed in range(10)]
     assert all(set(point) == {"arm", "lora/lr", "lora/lora.rank"} for point in drawn)
     assert len({point["lora/lr"] for point in drawn}) == 10
+
+
+@pytest.mark.parametrize("arm", list(GROUPS))
+def test_an_arm_that_is_behind_has_its_learning_rate_tuned_like_any_other(
+    recall: Recall, arm: str
+) -> None:
+    """Every trial of lora has a higher loss than every one of layernorm."""
+    drawn = [draw(recall, seed=seed, arm=arm)[f"{arm}/lr"] for seed in range(40)]
+    near = sum(1e-3 < rate < 1e-2 for rate in drawn)
+    assert near > 0.6 * len(drawn)  # a third of the range, were it random
+
+
+def test_an_arms_parameters_are_drawn_from_its_own_trials(recall: Recall) -> None:
+    """Whatever becomes of others, running ones included."""
+    alone = Recall()
+    for trial in recall.trials():
+        if trial.params["arm"] == "lora":
+            alone.add(trial)
+    assert draw(alone, seed=0, arm="lora") == draw(recall, seed=0, arm="lora")
+    running = [trial for trial in trials(20) if trial.params["arm"] == "layernorm"]
+    for trial in running:
+        trial.state = TrialState.RUNNING
+    assert draw(recall, seed=0, arm="lora", running=running) == draw(recall, seed=0, arm="lora")
 
 
 def test_the_same_memory_and_seed_draw_the_same(recall: Recall) -> None:
