@@ -19,7 +19,7 @@ from study.ledger import Ledger
 from study.limits import Limit
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.rungs import Rungs, levels
-from study.sampler import Sampler, groups
+from study.sampler import Sampler, groups, points
 from study.settings import ALLOCATE
 from trainables.recipe import Recipe
 
@@ -81,6 +81,7 @@ class Conductor:
         self.stops = levels(rules.budget)
         self.rungs = Rungs(rules.budget.reduction)
         self._groups = groups(rules.space)
+        self._points = {arm: points(group) for arm, group in self._groups.items()}
         self._live: dict[str, Kind] = {}
         """Trials that run now."""
         self._best: dict[str, TrialRecord] = {}
@@ -170,8 +171,13 @@ class Conductor:
     @property
     def _searching(self) -> bool:
         """The search has trials left to draw."""
-        drawn = self.ledger.draws.total()
-        return drawn < self.rules.budget.trials and not self.ledger.cut_short
+        left = self.ledger.draws.total() < self.rules.budget.trials and self._open
+        return bool(left) and not self.ledger.cut_short
+
+    @property
+    def _open(self) -> list[str]:
+        """The arms that have points left which were not tried."""
+        return [arm for arm in self._points if self.ledger.tried[arm] < self._points[arm]]
 
     def _look_into_purse(self) -> None:
         """End the search if the rest is needed for the confirmation; each arm has its trial."""
@@ -180,17 +186,14 @@ class Conductor:
             self.ledger.cut()
 
     def _draw(self) -> TrialRecord | None:
-        """A new search trial; None if the budget is spent, repeats counted."""
+        """A new search trial; None if the budget is spent, or no arm has points left."""
+        if not self._searching:
+            return None
         search = self.ledger.studies["search"]
-        while self._searching:
-            search.sampler = self._sampler()
-            trial = search.ask()
-            arm = trial.suggest_categorical("arm", list(self.rules.space.arms))
-            spec = self._spec(arm, spaces.suggest(trial, arm))
-            if spec.id not in self.ledger.records:
-                return self.ledger.started(spec, trial)
-            self.ledger.repeated(trial)
-        return None
+        search.sampler = self._sampler()
+        trial = search.ask()
+        arm = trial.suggest_categorical("arm", list(self.rules.space.arms))
+        return self.ledger.started(self._spec(arm, spaces.suggest(trial, arm)), trial)
 
     def _confirm(self) -> TrialRecord | None:
         """A new confirmation; None while the search runs, or if none is left."""
@@ -232,25 +235,36 @@ class Conductor:
             self.ledger.running(),
             self._groups,
             draws=self.ledger.draws,
-            arm=self._given(list(self.rules.space.arms)),
+            known=self._known,
+            arm=self._given(),
             seed=self.rules.seed,
         )
 
-    def _given(self, arms: Sequence[str]) -> str | None:
+    def _known(self, arm: str, point: Mapping[str, Any]) -> bool:
+        """Whether a point is a trial already; what it has no value for has one value only."""
+
+        def value_of(name: str, values: Range) -> Any:
+            return point.get(f"{arm}/{name}", spaces.middle(name, values))
+
+        return self._spec(arm, value_of).id in self.ledger.records
+
+    def _given(self) -> str | None:
         """The arm of the next trial; None to let TPE choose, among all.
 
         An arm of which nothing is known but failures is not left to TPE: to it that is the least
-        explored and so the most promising one, and it would spend on it all that is left.
+        explored and so the most promising one, and it would spend on it all that is left. Nor is
+        one all of whose points were tried: whatever is drawn of it was drawn before.
         """
         rules, tried, broken = self.rules, self.ledger.tried, self.ledger.broken
-        poorest = min(arms, key=lambda arm: tried[arm])
+        arms = len(rules.space.arms)
+        poorest = min(self._open, key=lambda arm: tried[arm])
         # Where time is the limit, of the trials so far: how many there will be nobody knows.
         timed = self.purse is not None and self.purse.allowance.timed
         trials = self.ledger.draws.total() if timed else rules.budget.trials
-        if tried[poorest] < floor(trials, len(arms), rules.allocate):
+        if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
-        left = [arm for arm in arms if tried[arm] > broken[arm]] or list(arms)
-        if rules.allocate == "equal" or len(left) < len(arms):
+        left = [arm for arm in self._open if tried[arm] > broken[arm]] or self._open
+        if rules.allocate == "equal" or len(left) < arms:
             return min(left, key=lambda arm: tried[arm])
         return None
 

@@ -77,7 +77,7 @@ class Ledger:
         self._trials: dict[str, optuna.Trial] = {}
         """Trial id -> Optuna's handle, of those that have not ended."""
         self.draws: Counter[str] = Counter()
-        """Arm -> search trials drawn, repeats included."""
+        """Arm -> search trials drawn; repeats included, which earlier versions drew."""
         self.tried: Counter[str] = Counter()
         """Arm -> search trials, without repeats."""
         self.broken: Counter[str] = Counter()
@@ -105,14 +105,6 @@ class Ledger:
         self._trials[spec.id] = trial
         self._enter(record)
         return record
-
-    def repeated(self, trial: optuna.Trial) -> None:
-        """Note that ``trial`` is one that was drawn before: it is not run, but it is counted, so
-        that a small space is exhausted and not drawn from for ever."""
-        trial.set_user_attr("repeated", True)
-        self.studies["search"].tell(trial, state=TrialState.FAIL)
-        self._journal.flush()
-        self.draws[trial.params["arm"]] += 1
 
     def placed(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
         """Note how a trial is computed, or add to what was noted."""

@@ -5,6 +5,7 @@ in two groups, each of them jointly: the arm, then that arm's parameters (what O
 ``multivariate`` and ``group`` come to here, without drawing for the arms that were not chosen).
 An arm's parameters are drawn from its own trials: TPE takes the best of all trials for the good
 ones before it looks at their parameters, and of an arm that is behind these would be none.
+Where a point was drawn before, as an arm of few points soon has it, another is drawn by chance.
 An arm's first points are a Latin hypercube (McKay et al. 1979): one lies in each quarter of the
 learning rates, where chance alone often leaves an arm without any that suits it, so that it loses
 for that and not for what it is.
@@ -14,8 +15,10 @@ models closely, and the latest, which it weighs most of the others: a number tha
 
 from __future__ import annotations
 
+import json
+import math
 from bisect import insort
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,8 @@ SPREAD_PER_ARM = 4
 BEST_PER_ARM = 25
 """As many as TPE takes for good ones at most (``optuna.samplers._tpe.sampler.default_gamma``)."""
 LATEST = 200
+Known = Callable[[str, Mapping[str, Any]], bool]
+"""Whether an arm's point was drawn before."""
 
 
 def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
@@ -42,6 +47,18 @@ def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
         name: {f"{name}/{k}": _distribution(values) for k, values in spaces.ranges(arm).items()}
         for name, arm in space.arms.items()
     }
+
+
+def points(group: Mapping[str, BaseDistribution]) -> float:
+    """How many different points an arm with these parameters has; infinite if one is continuous."""
+    sizes = [
+        # As ``TrialSpec.id`` tells them apart.
+        len({json.dumps(value) for value in d.choices})
+        if isinstance(d, CategoricalDistribution)
+        else math.inf
+        for d in group.values()
+    ]
+    return math.prod(sizes)
 
 
 class Recall:
@@ -97,6 +114,7 @@ class Sampler(BaseSampler):
         groups: Mapping[str, Mapping[str, BaseDistribution]],
         *,
         draws: Mapping[str, int],
+        known: Known,
         arm: str | None,
         seed: int,
     ) -> None:
@@ -104,13 +122,15 @@ class Sampler(BaseSampler):
         running: trials whose results are awaited; points like theirs are avoided.
         groups: arm -> its parameters.
         draws: arm -> points drawn for it before.
+        known: not of all points of an arm that may be drawn.
         arm: if it is given already; otherwise it is drawn by chance until there are as many points
             as all arms' first ones, and then by TPE.
         seed: of the study.
         """
-        self.groups, self.draws, self.seed = groups, draws, seed
+        self.groups, self.draws, self.known, self.seed = groups, draws, known, seed
         own = (seed * 1_000_003 + sum(draws.values())) % 2**32
         self.random = RandomSampler(seed=own)
+        self.chance = np.random.default_rng(own)
         self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
         self.recalled = [*recall.trials(), *running]
         self.directions = [StudyDirection.MINIMIZE] * recall.objectives
@@ -142,23 +162,30 @@ class Sampler(BaseSampler):
                     return self.random.sample_independent(
                         study, trial, param_name, param_distribution
                     )
-                self._model({param_name: param_distribution}, self.recalled, trial)
+                group = {param_name: param_distribution}
+                self._drawn |= self._modelled(group, self.recalled, trial)
             else:
-                arm = trial.params["arm"]
-                group = {n: d for n, d in sorted(self.groups[arm].items()) if not d.single()}
-                if self.draws.get(arm, 0) < SPREAD_PER_ARM:
-                    self._drawn |= spread(group, self.seed, arm)[self.draws.get(arm, 0)]
-                else:
-                    own = [other for other in self.recalled if other.params["arm"] == arm]
-                    self._model(group, own, trial)
+                self._drawn |= self._point(trial.params["arm"], trial)
         return self._drawn[param_name]
 
-    def _model(
-        self, group: dict[str, BaseDistribution], known: list[FrozenTrial], trial: FrozenTrial
-    ) -> None:
-        """Draw ``group`` by TPE, which learns from the trials that are ``known`` to it."""
-        view = optuna.create_study(storage=_Recalled(known), directions=self.directions)
-        self._drawn |= self.tpe.sample_relative(view, trial, group)
+    def _point(self, arm: str, trial: FrozenTrial) -> dict[str, Any]:
+        """A point of ``arm`` that was not drawn before."""
+        group = {n: d for n, d in sorted(self.groups[arm].items()) if not d.single()}
+        if self.draws.get(arm, 0) < SPREAD_PER_ARM:
+            point = spread(group, self.seed, arm)[self.draws.get(arm, 0)]
+        else:
+            own = [other for other in self.recalled if other.params["arm"] == arm]
+            point = self._modelled(group, own, trial)
+        while self.known(arm, point):
+            point = {name: _at(self.chance.random(), d) for name, d in group.items()}
+        return point
+
+    def _modelled(
+        self, group: dict[str, BaseDistribution], trials: list[FrozenTrial], trial: FrozenTrial
+    ) -> dict[str, Any]:
+        """Values for ``group`` that TPE draws for ``trial``, having seen ``trials``."""
+        view = optuna.create_study(storage=_Recalled(trials), directions=self.directions)
+        return self.tpe.sample_relative(view, trial, group)
 
 
 def spread(group: Mapping[str, BaseDistribution], seed: int, arm: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.declare import Arm, Space, method
 from search_spaces.layernorm_vs_lora import SPACE
 from study.allowance import Allowance, Purse, parse
 from study.conductor import Conductor, Rules
@@ -87,6 +88,15 @@ def test_arms_share_the_trials_as_they_come(tmp_path: Path) -> None:
     conductor = run(tmp_path / "one", Allowance(seconds=1200.0), Clock())
     tried = conductor.ledger.tried
     assert min(tried.values()) >= 0.3 * tried.total() - 2, "60% are divided equally"
+
+
+def test_an_arm_of_one_point_does_not_end_the_search(tmp_path: Path) -> None:
+    arms = {"fixed": Arm(everywhere=method("layernorm"), lr=1e-3), "lora": SPACE.arms["lora"]}
+    clock, space = Clock(), Space(question="?", arms=arms)
+    given = rules(space=space, trials=999)
+    conductor = run(tmp_path / "one", Allowance(seconds=600.0), clock, given=given)
+    assert 450 <= clock.now <= 600
+    assert conductor.ledger.tried["fixed"] == 1
 
 
 def test_every_arm_has_its_trial_however_little_there_is(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from search_spaces.declare import Arm, Choice, Space, method
+from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method
 from study.conductor import Conductor, floor
 from study.records import Kind, Outcome
 from tests.study.made_up import SPACE, play, play_all, rules, rung
@@ -113,12 +113,45 @@ def test_a_killed_study_goes_on_to_the_same_end(begin: Begin, killed_after: int)
     assert begin(folder="killed").done
 
 
-def test_a_trial_that_is_drawn_again_is_not_run_again(begin: Begin) -> None:
-    arm = Arm(everywhere=method("lora", rank=Choice(2, 8)), lr=1e-3)
-    conductor = play_all(begin(given=rules(space=Space(question="?", arms={"lora": arm}))))
-    assert len(conductor.ledger.of_kind(Kind.SEARCH)) == 2
-    assert conductor.ledger.draws.total() == 12
-    assert begin(given=rules(space=Space(question="?", arms={"lora": arm}))).done
+def arm(*, ranks: int, rates: Range | float) -> Arm:
+    return Arm(everywhere=method("lora", rank=Choice(*range(1, 1 + ranks))), lr=rates)
+
+
+WIDE = Arm(everywhere=method("layernorm"), lr=LogUniform(1e-4, 1e-1))
+
+
+@pytest.mark.parametrize("allocate", ["joint", "floor", "equal"])
+@pytest.mark.parametrize("narrow", [arm(ranks=1, rates=1e-3), arm(ranks=3, rates=1e-3)])
+@pytest.mark.parametrize("narrow_first", [True, False])
+def test_an_arm_of_few_points_has_them_tried_once_and_takes_nothing_from_others(
+    begin: Begin, allocate: str, narrow: Arm, narrow_first: bool
+) -> None:
+    arms = {"narrow": narrow, "wide": WIDE} if narrow_first else {"wide": WIDE, "narrow": narrow}
+    given = rules(space=Space(question="?", arms=arms), trials=16, allocate=allocate)
+    ledger = play_all(begin(given=given)).ledger
+    points = 1 if narrow.slots["everywhere"].settings["rank"] == Choice(1) else 3
+    assert ledger.tried == ledger.draws
+    assert ledger.tried == {"narrow": points, "wide": 16 - points}
+
+
+@pytest.mark.parametrize("most", [7, 999])
+def test_no_draw_is_wasted_on_what_was_tried(begin: Begin, most: int) -> None:
+    """TPE would draw the best of 15 points again and again; and it is all the same if killed."""
+    arms = {"wide": WIDE, "grid": arm(ranks=3, rates=Choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2))}
+    given = rules(space=Space(question="?", arms=arms), trials=24, allocate="equal")
+    play_all(begin(given=given), most=most)
+    ledger = play_all(begin(given=given)).ledger
+    assert ledger.tried == ledger.draws == {"wide": 12, "grid": 12}
+
+
+def test_a_search_ends_when_all_points_were_tried(begin: Begin) -> None:
+    arms = {"two": arm(ranks=2, rates=1e-3), "three": arm(ranks=3, rates=1e-3)}
+    arms["equal values"] = Arm(everywhere=method("lora"), lr=Choice(1, 1.0, 1.0, 2))
+    given = rules(space=Space(question="?", arms=arms), trials=100)
+    conductor = play_all(begin(given=given))
+    assert conductor.ledger.draws == {"two": 2, "three": 3, "equal values": 3}
+    assert len(conductor.ledger.of_kind(Kind.CONFIRM)) == 6
+    assert begin(given=given).done
 
 
 def test_confirmation_waits_for_the_search(begin: Begin) -> None:

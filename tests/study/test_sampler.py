@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method
 from study import sampler
 from study.sampler import Recall, Sampler
 from tests.study.made_up import SPACE
@@ -81,8 +82,9 @@ def draw(
     arm: str | None = None,
     draws: Mapping[str, int] = LATER,
     running: Sequence[FrozenTrial] = (),
+    known: sampler.Known = lambda arm, point: False,
 ) -> dict[str, float]:
-    own = Sampler(recall, [*running], GROUPS, draws=draws, arm=arm, seed=seed)
+    own = Sampler(recall, [*running], GROUPS, draws=draws, known=known, arm=arm, seed=seed)
     trial = optuna.create_study(sampler=own).ask()
     chosen = trial.suggest_categorical("arm", list(GROUPS))
     for name, distribution in GROUPS[chosen].items():
@@ -138,6 +140,31 @@ def test_an_arms_parameters_are_drawn_from_its_own_trials(recall: Recall) -> Non
 def test_the_same_memory_and_seed_draw_the_same(recall: Recall) -> None:
     assert draw(recall, seed=3) == draw(recall, seed=3)
     assert draw(recall, seed=3) != draw(recall, seed=4)
+
+
+@pytest.mark.parametrize("draws", [{}, LATER])
+def test_a_point_that_is_known_is_not_drawn_again(recall: Recall, draws: Mapping[str, int]) -> None:
+    """However sure TPE is of it, or if it is one of the first."""
+
+    def known(arm: str, point: Mapping[str, float]) -> bool:
+        return point["lora/lora.rank"] == 8
+
+    drawn = [
+        draw(recall, seed=seed, arm="lora", draws=draws, known=known)["lora/lora.rank"]
+        for seed in range(20)
+    ]
+    assert set(drawn) == {2}
+
+
+def test_an_arms_different_points_are_counted() -> None:
+    def count(lr: Range | float, **settings: Choice) -> float:
+        arm = Arm(everywhere=method("lora", **settings), lr=lr)
+        return sampler.points(sampler.groups(Space(question="?", arms={"lora": arm}))["lora"])
+
+    assert count(1e-3) == 1
+    assert count(Choice(1e-3, 1e-2), rank=Choice(2, 4, 8)) == 6
+    assert count(1e-3, rank=Choice(2, 8, 8)) == 2
+    assert count(LogUniform(1e-4, 1e-3), rank=Choice(2, 4)) == math.inf
 
 
 def test_before_there_is_enough_to_learn_from_arms_are_drawn_by_chance() -> None:
