@@ -47,8 +47,8 @@
                         ``rungs`` (``examples_seen, validation_loss, train_loss, seconds``);
                         ``scores, costs``
 ``protocol``            settings, budget, rungs, model and data with digests, versions, commit,
-                        time; ``not_run``: arm, or ``untuned`` -> why, of what fits into no
-                        device
+                        time; ``identity``, the study's own on every MLflow server; ``not_run``:
+                        arm, or ``untuned`` -> why, of what fits into no device
 ======================  =====================================================================
 """
 
