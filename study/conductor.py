@@ -303,7 +303,8 @@ class Conductor:
         unknown = limits and record.outcome is None  # costs are told at the end
         if record.spec.kind is not Kind.SEARCH or not record.rungs or unknown:
             return
-        if not all(limit.holds(record.costs) for limit in limits):
+        costs = _whole_costs(record) if limits else {}
+        if not all(limit.holds(costs) for limit in limits):
             return
         best = self._best.setdefault(record.spec.arm, record)
         if _merit(record) < _merit(best):
@@ -312,6 +313,15 @@ class Conductor:
     def _tell(self, what: str, record: TrialRecord) -> None:
         for observer in self.observers:
             getattr(observer, what)(record)
+
+
+def _whole_costs(record: TrialRecord) -> dict[str, float]:
+    """What a trial would have cost if it had not been stopped."""
+    costs = record.costs
+    if "seconds" not in costs:
+        return costs
+    whole = record.spec.max_examples / record.examples_seen
+    return {**costs, "seconds": costs["seconds"] * whole}
 
 
 def _merit(record: TrialRecord) -> tuple[int, float, int]:

@@ -137,10 +137,11 @@ class Ledger:
         error: str = "",
         remark: str = "",
     ) -> TrialRecord:
-        """Note how a trial ended, and tell Optuna."""
+        """Note how a trial ended, and tell Optuna. Of a trial whose end does not tell a cost, as
+        when it was lost with its host, what it was at the last rung is kept."""
         record = self.records[trial_id]
         record.outcome, record.ended_at = outcome, time.time()
-        record.costs, record.scores = dict(costs), dict(scores)
+        record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
         record.error, record.remark = error, remark
         end = {
             "outcome": outcome,
@@ -154,7 +155,9 @@ class Ledger:
         trial.set_user_attr("end", end)
         state = STATES[outcome]
         names = self.objectives if record.spec.kind is Kind.SEARCH else ()
-        values = list(point(record.loss, costs, names)) if state is TrialState.COMPLETE else None
+        values = (
+            list(point(record.loss, record.costs, names)) if state is TrialState.COMPLETE else None
+        )
         told = self.study_of(record.spec.kind).tell(trial, values, state=state)
         self._journal.flush()
         if record.spec.kind is Kind.SEARCH:
@@ -218,6 +221,12 @@ class Ledger:
         if record.spec.kind is Kind.SEARCH:
             self.draws[record.spec.arm] += 1
             self.tried[record.spec.arm] += 1
+
+
+def _last_costs(record: TrialRecord) -> dict[str, float]:
+    if not record.rungs:
+        return {}
+    return {"seconds": record.rungs[-1].seconds, **record.rungs[-1].costs}
 
 
 def _mend(journal: Path) -> None:

@@ -26,8 +26,8 @@ class Limit:
     below: float
 
     def holds(self, costs: Mapping[str, float]) -> bool:
-        """Whether it does; what is not known yet is not held against a trial."""
-        return costs.get(self.cost, 0.0) < self.below
+        """Whether it does, as far as is known: an unknown cost keeps no limit."""
+        return self.cost in costs and costs[self.cost] < self.below
 
 
 def parse(text: str | None) -> tuple[Limit, ...]:

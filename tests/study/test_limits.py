@@ -1,13 +1,14 @@
 """``--under``: limits are read with their units, and the best under them is what is confirmed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from study.conductor import Conductor
 from study.limits import Limit, parse
-from study.records import Kind
-from tests.study.made_up import play, rules
+from study.records import Kind, Outcome
+from tests.study.made_up import play, rules, rung
 from trainables.errors import BadInput
 
 Begin = Callable[..., Conductor]
@@ -69,3 +70,39 @@ def test_an_arm_that_never_keeps_within_it_is_not_confirmed(begin: Begin) -> Non
         assert spec is not None
         play(conductor, spec, {"peak_memory_gib": 2.0 if spec.arm == "lora" else 0.5})
     assert set(conductor.best()) == {"layernorm"}
+
+
+def test_what_is_unknown_keeps_no_limit() -> None:
+    assert Limit(cost="seconds", below=1.0).holds({"seconds": 0.5})
+    assert not Limit(cost="seconds", below=1.0).holds({"seconds": 1.0})
+    assert not Limit(cost="seconds", below=1.0).holds({"peak_memory_gib": 0.5})
+
+
+@pytest.mark.parametrize(("below", "arms"), [(5.0, set()), (10.0, {"layernorm", "lora"})])
+def test_a_stopped_trial_takes_as_many_seconds_as_if_it_had_gone_on(
+    begin: Begin, below: float, arms: set[str]
+) -> None:
+    """A whole trial takes 9.6 s, a stopped one less, and what is confirmed is whole."""
+    conductor = begin(given=rules(trials=16, under=(Limit(cost="seconds", below=below),)))
+    while not conductor.done:
+        spec = conductor.next()
+        assert spec is not None
+        play(conductor, spec, {})
+    searched = conductor.ledger.of_kind(Kind.SEARCH)
+    assert any(r.outcome is Outcome.PRUNED and r.costs["seconds"] < 5 for r in searched)
+    assert set(conductor.best()) == arms
+
+
+@pytest.mark.parametrize("at_rung", [{}, {"peak_memory_gib": 12.0}])
+def test_a_trial_that_was_lost_with_its_host_has_the_costs_of_its_last_rung(
+    begin: Begin, at_rung: dict[str, float]
+) -> None:
+    conductor = begin(given=rules(under=(Limit(cost="peak_memory_gib", below=8.0),)))
+    spec = conductor.next()
+    assert spec is not None
+    conductor.reported(spec.id, replace(rung(spec, spec.stops[0]), costs=at_rung))
+    conductor.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error="its host died: killed")
+    seconds = spec.stops[0] / 100
+    assert conductor.ledger.records[spec.id].costs == {"seconds": seconds, **at_rung}
+    assert not conductor.best()
+    assert not begin(given=conductor.rules).best()
