@@ -11,6 +11,13 @@ done in 20 ways, so that no p-value falls below 0.1. Their luck is therefore add
 known by: a variance with two degrees of freedom an arm. Both kinds are joined as in Student's t,
 with degrees of freedom after Satterthwaite (1946) and Hillis (2007, doi 10.1002/sim.2532).
 
+Resampling knows only what is there: of two arms that answer all images alike it makes an interval
+of no width, for five images as for five thousand. But of ``n`` images alike up to ``3 / n`` of all
+may not be (the rule of three, Hanley and Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
+While fewer than ``RARE`` images tell two arms apart, the interval reaches as much further to both
+sides, and from as few images in all nothing follows. No such pair is kept from being called better
+by that: five that all favour one arm have a p-value of 2 / 2**5, which is above 0.05.
+
 ``python -m tests.benchmarks.coverage`` measures how often these intervals hold the truth, and how
 often the test sees a difference where there is none, beside the plain ways to do it.
 """
@@ -19,7 +26,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +37,8 @@ LEVEL = 95
 """Percent of the intervals."""
 POWER = 0.8
 """The chance of telling a difference that is there, with as much data as is said to be needed."""
+RARE, UNSEEN = 6, 3
+"""Fewer images than ``RARE`` say too little of those like them: ``UNSEEN`` more may be there."""
 MOST_SEEDS, MOST_TIMES = 200, 100
 """More seeds, or more times the questions, than that are as good as never."""
 
@@ -60,6 +69,14 @@ class Luck:
     """Between seeds, of each arm."""
     both: tuple[float, ...]
     """Between seeds on one image, of each arm."""
+    rare: bool = False
+    """Fewer than ``RARE`` images tell the two arms apart."""
+
+    def unseen(self, images: int) -> float:
+        """How far images unlike those that were drawn may move the difference; a fraction."""
+        if not self.rare:
+            return 0.0
+        return UNSEEN / images if images >= RARE else 2.0
 
     def variance(self, seeds: int, images: int) -> float:
         """Of the mean, if there were as many."""
@@ -168,8 +185,12 @@ class Scores:
         luck = self._luck(one, other)
         equal_R = np.abs(self._with_seeds(self._swapped_RP[:, self._pairs[pair]], luck))
         as_large = np.count_nonzero(equal_R >= abs(mean) - 1e-12)
+        known = _estimate(mean, self._with_seeds(moved_R, luck))
+        further = 100 * luck.unseen(luck.count_C)
         return Difference(
-            estimate=_estimate(mean, self._with_seeds(moved_R, luck)),
+            estimate=replace(
+                known, low=max(known.low - further, -100.0), high=min(known.high + further, 100.0)
+            ),
             p=float((1 + as_large) / (1 + len(equal_R))),
             luck=luck,
         )
@@ -185,6 +206,10 @@ class Scores:
         arms = [one] if other is None else [one, other]
         apart_C = one.above_SC.mean(0) - (0 if other is None else other.above_SC.mean(0))
         images = len(apart_C)
+        rare = False
+        if other is not None:
+            gap_C = one.right_SC.mean(0) - other.right_SC.mean(0)
+            rare = int(np.count_nonzero(np.abs(gap_C) > 1e-12)) < RARE
         total = float((apart_C**2).sum() / max(images - 1, 1))
         return Luck(
             count_S=min(arm.seeds for arm in arms),
@@ -192,6 +217,7 @@ class Scores:
             images=max(total - sum(arm.both / arm.seeds for arm in arms), 0.0),
             seeds=tuple(arm.between for arm in arms),
             both=tuple(arm.both for arm in arms),
+            rare=rare,
         )
 
     def _replicates(self, count: int) -> tuple[Array, Array, Array]:
@@ -279,7 +305,8 @@ def _tells(luck: Luck, seeds: int, images: int, points: float, tests: int) -> bo
     level = 1 - (100 - LEVEL) / 200 / tests
     free = min(luck.freedom(seeds, images), 1e9)
     far = float(stdtrit(free, level) + stdtrit(free, POWER))
-    return far * float(np.sqrt(luck.variance(seeds, images))) <= points / 100
+    known = far * float(np.sqrt(luck.variance(seeds, images)))
+    return known + luck.unseen(images) <= points / 100
 
 
 def _portions(count: int, images: int) -> list[int]:

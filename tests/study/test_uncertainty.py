@@ -85,6 +85,27 @@ def test_arms_may_have_different_numbers_of_seeds() -> None:
     assert found.estimate.low < found.estimate.mean < found.estimate.high
 
 
+@pytest.mark.parametrize(("images", "up_to"), [(1, 100), (5, 100), (6, 50), (300, 1)])
+def test_of_images_answered_alike_three_may_be_otherwise(images: int, up_to: float) -> None:
+    right, asked = np.ones((3, images)), [str(image) for image in range(images)]
+    found = Scores({"a": right, "b": right}, asked, replicates=100).difference("a", "b")
+    assert (found.estimate.mean, found.p) == (0, 1)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((-up_to, up_to))
+
+
+@pytest.mark.parametrize("expected", [1, 2, 6])
+def test_an_interval_from_few_images_that_differ_holds_the_truth(expected: int) -> None:
+    """One arm knows what the other does not, on so many of 200 images, on average. Resampling alone
+    holds it in 64, 87 and 96%: never, where no such image was drawn."""
+    drawn, asked, held = np.random.default_rng(0), [str(image) for image in range(200)], 0
+    for _ in range(100):
+        lost = (drawn.random((1, 200)) < expected / 200).astype(float)
+        scores = Scores({"a": np.ones((1, 200)), "b": 1 - lost}, asked, replicates=400)
+        found = scores.difference("a", "b").estimate
+        held += found.low <= expected / 2 <= found.high
+    assert held >= 94
+
+
 @pytest.mark.parametrize("world", [World(of_seed=0.135), World(seeds=5, of_seed=0.045)])
 def test_intervals_hold_the_truth_and_equal_arms_are_rarely_told_apart(world: World) -> None:
     """As RESULTS.md says, with fewer studies: 150 are sure to 4 points. The images alone hold the

@@ -123,6 +123,40 @@ def test_pairs_are_corrected_for_one_another() -> None:
     assert list(estimates) == list(chances)
 
 
+@pytest.mark.parametrize(
+    ("images", "differ", "finding"),
+    [
+        (1, 1, Finding.UNDECIDED),
+        (4, 4, Finding.UNDECIDED),
+        (5, 0, Finding.UNDECIDED),
+        (40, 1, Finding.UNDECIDED),
+        (200, 0, Finding.UNDECIDED),
+        (400, 0, Finding.AS_GOOD),
+        (400, 1, Finding.NOT_WORSE),
+        (600, 6, Finding.BETTER),
+        (20, 12, Finding.BETTER),
+    ],
+)
+def test_few_images_alike_do_not_make_arms_as_good(
+    images: int, differ: int, finding: Finding
+) -> None:
+    asked, right = [str(image) for image in range(images)], np.ones((3, images))
+    wrong = right.copy()
+    wrong[:, :differ] = 0
+    _, (found,) = compare({"a": right, "b": wrong}, asked, margin=1.0)
+    assert found.finding == finding
+
+
+def test_alike_on_few_images_more_of_them_are_needed_and_seeds_are_not() -> None:
+    right = np.ones((3, 20))
+    _, (found,) = compare({"a": right, "b": right}, [str(i) for i in range(20)], margin=1.0)
+    assert found.sentence() == (
+        "a and b cannot be told apart: a is higher by 0.0 points (95% interval -15.0 to +15.0, "
+        "p = 1.000). To tell 1.0 points, about 280 more questions would be needed (more seeds "
+        "alone would not do)."
+    )
+
+
 def test_types_of_questions_are_corrected_for_all_that_is_tested_and_overall_is_not() -> None:
     ps = {"overall": 0.04, "open": 0.03, "closed": 0.2, "yes_no": 0.01, "other": 0.5}
     found = over_parts({part: [comparison(3.0, 0.2, 5.8, p)] for part, p in ps.items()})
