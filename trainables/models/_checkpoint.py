@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,9 @@ def needs_tokenizer(path: Path, *files: str) -> None:
 def digest(path: Path, image_size: int | None) -> str:
     """Of the configuration, the weights and the size of images if it is not the folder's; files are
     read in pieces, since they may be large."""
-    hashed = hashlib.sha256(b"" if image_size is None else f"{image_size} px".encode())
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    own = image_size in (None, config.get("vision_config", {}).get("image_size"))
+    hashed = hashlib.sha256(b"" if own else f"{image_size} px".encode())
     for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
         with file.open("rb") as opened:
             hashed.update(hashlib.file_digest(opened, "sha256").digest())
