@@ -203,7 +203,7 @@ class Ledger:
         if "end" in attributes:
             end: dict[str, Any] = attributes["end"]
             record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
-            record.costs, record.scores = end["costs"], end["scores"]
+            record.costs, record.scores = {**_last_costs(record), **end["costs"]}, end["scores"]
             record.error, record.remark = end["error"], end.get("remark", "")
             if spec.kind is Kind.SEARCH:
                 self._learn(record, trial)
