@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from search_spaces.declare import Budget, Range, Space
-from study import spaces
+from study import limits, spaces
 from study.allowance import Purse
 from study.ledger import Ledger
 from study.limits import Limit
@@ -160,7 +160,8 @@ class Conductor:
     def best(self) -> dict[str, TrialRecord]:
         """Arm -> the search trial with the lowest validation loss among those that got furthest.
 
-        An arm without any report is left out, and so is one without any under the limits.
+        One that diverged or failed comes after all that did not. An arm without any report is left
+        out, and so is one without any under the limits.
         """
         return {arm: self._best[arm] for arm in self.rules.space.arms if arm in self._best}
 
@@ -298,32 +299,29 @@ class Conductor:
         return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:
-        """Keep the best of an arm. A trial only gets better: getting further is."""
-        limits = self.rules.under
-        unknown = limits and record.outcome is None  # costs are told at the end
-        if record.spec.kind is not Kind.SEARCH or not record.rungs or unknown:
-            return
-        costs = _whole_costs(record) if limits else {}
-        if not all(limit.holds(costs) for limit in limits):
-            return
-        best = self._best.setdefault(record.spec.arm, record)
-        if _merit(record) < _merit(best):
-            self._best[record.spec.arm] = record
+        """Keep the best of an arm. A trial gets better by getting further, and worse if it fails:
+        then any other may be the best."""
+        arm, rivals = record.spec.arm, [record]
+        if self._best.get(arm) is record and _failed(record):
+            del self._best[arm]
+            rivals = [r for r in self.ledger.of_kind(Kind.SEARCH) if r.spec.arm == arm]
+        for rival in filter(self._may_be_best, rivals):
+            if _merit(rival) < _merit(self._best.setdefault(arm, rival)):
+                self._best[arm] = rival
+
+    def _may_be_best(self, record: TrialRecord) -> bool:
+        searched = record.spec.kind is Kind.SEARCH and bool(record.rungs)
+        return searched and limits.kept(self.rules.under, record)
 
     def _tell(self, what: str, record: TrialRecord) -> None:
         for observer in self.observers:
             getattr(observer, what)(record)
 
 
-def _whole_costs(record: TrialRecord) -> dict[str, float]:
-    """What a trial would have cost if it had not been stopped."""
-    costs = record.costs
-    if "seconds" not in costs:
-        return costs
-    whole = record.spec.max_examples / record.examples_seen
-    return {**costs, "seconds": costs["seconds"] * whole}
+def _failed(record: TrialRecord) -> bool:
+    return record.outcome not in (None, Outcome.COMPLETE, Outcome.PRUNED)
 
 
-def _merit(record: TrialRecord) -> tuple[int, float, int]:
-    """Lower is better: who got furthest, then the validation loss, then who began first."""
-    return -record.examples_seen, record.loss, record.number
+def _merit(record: TrialRecord) -> tuple[bool, int, float, int]:
+    """Lower is better: who has not failed, who got furthest, the validation loss, who was first."""
+    return _failed(record), -record.examples_seen, record.loss, record.number

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from study.records import TrialRecord
 from trainables.errors import BadInput, unknown
 
 COSTS = {
@@ -28,6 +29,17 @@ class Limit:
     def holds(self, costs: Mapping[str, float]) -> bool:
         """Whether it does, as far as is known: an unknown cost keeps no limit."""
         return self.cost in costs and costs[self.cost] < self.below
+
+
+def kept(limits: Sequence[Limit], record: TrialRecord) -> bool:
+    """Whether a trial with a report keeps all limits. Its costs are told when it ends; one that was
+    stopped counts with the seconds that it would have taken if it had gone on."""
+    if not limits:
+        return True
+    costs = dict(record.costs)
+    if "seconds" in costs:
+        costs["seconds"] *= record.spec.max_examples / record.examples_seen
+    return record.outcome is not None and all(limit.holds(costs) for limit in limits)
 
 
 def parse(text: str | None) -> tuple[Limit, ...]:

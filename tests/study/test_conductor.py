@@ -178,6 +178,33 @@ def test_an_arm_whose_trials_all_fail_is_left_out_of_the_confirmation(begin: Beg
     assert {r.spec.arm for r in conductor.ledger.of_kind(Kind.CONFIRM)} == {"layernorm"}
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.FAILED])
+def test_what_failed_is_not_the_best_though_it_got_furthest(begin: Begin, outcome: Outcome) -> None:
+    conductor = begin(given=rules(space=Space(question="?", arms={"wide": WIDE}), trials=4))
+    specs = [conductor.next() for _ in range(4)]
+    (first, other, last, far) = [spec for spec in specs if spec is not None]
+    for spec, stop in ((far, 0), (first, 0), (far, 1), (other, 0), (last, 0)):
+        conductor.reported(spec.id, rung(spec, spec.stops[stop]))
+    assert conductor.best()["wide"].spec == far, "so far"
+    conductor.ended(last.id, outcome, costs={}, scores={}, error="too far")
+    conductor.ended(far.id, outcome, costs={}, scores={}, error="too far")
+    better = min(first, other, key=lambda spec: conductor.ledger.records[spec.id].loss)
+    assert conductor.best()["wide"].spec == better
+    for spec in (first, other):
+        conductor.ended(spec.id, Outcome.PRUNED, costs={}, scores={})
+    assert conductor.best()["wide"].spec == better
+    assert begin(given=conductor.rules).best() == conductor.best()
+
+
+def test_what_failed_is_the_best_where_nothing_else_is(begin: Begin) -> None:
+    conductor = begin()
+    spec = conductor.next()
+    assert spec is not None
+    conductor.reported(spec.id, rung(spec, spec.stops[0]))
+    conductor.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="nan")
+    assert conductor.best()[spec.arm].spec == spec
+
+
 def test_another_seed_gives_other_trials(begin: Begin) -> None:
     one = play_all(begin(folder="one"))
     other = play_all(begin(folder="other", given=rules(seed=1)))
