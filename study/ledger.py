@@ -153,15 +153,8 @@ class Ledger:
         }
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("end", end)
-        state = STATES[outcome]
-        names = self.objectives if record.spec.kind is Kind.SEARCH else ()
-        values = (
-            list(point(record.loss, record.costs, names)) if state is TrialState.COMPLETE else None
-        )
-        told = self.study_of(record.spec.kind).tell(trial, values, state=state)
+        self._told(record, trial)
         self._journal.flush()
-        if record.spec.kind is Kind.SEARCH:
-            self._learn(record, told)
         return record
 
     def spent(self, seconds: float) -> None:
@@ -205,12 +198,25 @@ class Ledger:
             record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
             record.costs, record.scores = {**_last_costs(record), **end["costs"]}, end["scores"]
             record.error, record.remark = end["error"], end.get("remark", "")
-            if spec.kind is Kind.SEARCH:
+            if trial.state is TrialState.RUNNING:  # killed between noting its end and telling it
+                self._told(record, optuna.Trial(study, trial._trial_id))
+            elif spec.kind is Kind.SEARCH:
                 self._learn(record, trial)
         else:
             # Optuna gives no other handle of a trial that another process began.
             self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
         self._enter(record)
+
+    def _told(self, record: TrialRecord, trial: optuna.Trial) -> None:
+        """Tell Optuna of a trial that has ended, and learn from it."""
+        assert record.outcome is not None
+        state, searched = STATES[record.outcome], record.spec.kind is Kind.SEARCH
+        names = self.objectives if searched else ()
+        whole = state is TrialState.COMPLETE
+        values = list(point(record.loss, record.costs, names)) if whole else None
+        told = self.study_of(record.spec.kind).tell(trial, values, state=state)
+        if searched:
+            self._learn(record, told)
 
     def _learn(self, record: TrialRecord, trial: FrozenTrial) -> None:
         self.recall.add(trial)

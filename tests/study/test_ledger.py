@@ -2,12 +2,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 
 from study.conductor import Conductor
-from study.ledger import JOURNAL, Journal, Ledger
-from study.records import Kind, TrialSpec
-from tests.study.made_up import play_all
+from study.ledger import JOURNAL, STATES, Journal, Ledger
+from study.records import Kind, Outcome, TrialSpec
+from tests.study.made_up import play_all, rung
 
 
 def test_it_reads_back_what_it_wrote(begin: Callable[..., Conductor], tmp_path: Path) -> None:
@@ -22,6 +23,34 @@ def test_a_line_cut_off_by_a_kill_is_ignored(
     with (tmp_path / "study" / JOURNAL).open("a") as journal:
         journal.write('{"op_code": 5, "trial')
     assert Ledger(tmp_path / "study").records == conductor.ledger.records
+    assert play_all(begin()).done
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.DIVERGED, Outcome.FAILED])
+@pytest.mark.parametrize("kind", [Kind.SEARCH, Kind.CONFIRM])
+def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
+    begin: Callable[..., Conductor], tmp_path: Path, outcome: Outcome, kind: Kind
+) -> None:
+    """Killed between the two. The costs that the end does not tell are those of the last rung."""
+    conductor = play_all(begin(), most=0 if kind is Kind.SEARCH else 13)
+    spec = conductor.next()
+    assert spec is not None and spec.kind is kind
+    for stop in spec.stops:
+        conductor.reported(spec.id, rung(spec, stop))
+    ledger = conductor.ledger
+    number = ledger.records[spec.id].number
+    end = {"outcome": outcome, "ended_at": 1.0, "costs": {}, "scores": {}, "error": ""}
+    ledger._trials[spec.id].set_user_attr("end", end)
+    again = Ledger(tmp_path / "study")
+    record = again.records[spec.id]
+    assert record.outcome is outcome and record.costs == {"seconds": spec.stops[-1] / 100}
+    told = again.study_of(kind).get_trials()[number]
+    assert told.state is STATES[outcome] and not again.running()
+    if kind is Kind.SEARCH:
+        learnt = outcome is not Outcome.FAILED
+        assert [trial.number for trial in again.recall.trials()] == [number] * learnt
+        assert again.broken.total() == (not learnt)
+    assert Ledger(tmp_path / "study").records == again.records
     assert play_all(begin()).done
 
 
