@@ -122,9 +122,11 @@ class Purse:
         self._running[record.spec.id] = record.rungs[-1].seconds
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial's whole cost."""
+        """A trial's whole cost. Of one that was lost with its host, or began anew where its
+        checkpoint was lost, nobody told more than its reports did."""
         self._running.pop(record.spec.id, None)
-        seconds = record.costs.get("seconds", 0.0)
+        reported = record.rungs[-1].seconds if record.rungs else 0.0
+        seconds = max(record.costs.get("seconds", 0.0), reported)
         self._ended += seconds
         if record.spec.kind is Kind.SEARCH and record.outcome is Outcome.COMPLETE:
             self._answering.append(max(seconds - record.rungs[-1].seconds, 0.0))

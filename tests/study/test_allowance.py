@@ -118,6 +118,20 @@ def test_what_was_spent_and_decided_is_remembered(tmp_path: Path) -> None:
     assert again.done and again.ledger.cut_short
 
 
+@pytest.mark.parametrize("costs", [{}, {"seconds": 0.1}])
+def test_what_a_lost_trial_took_is_not_forgotten(tmp_path: Path, costs: dict[str, float]) -> None:
+    allowance = Allowance(device_seconds=600.0)
+    first = purse(allowance, Clock())
+    conductor = Conductor(rules(), Ledger(tmp_path), [], first)
+    spec = conductor.next()
+    assert spec is not None
+    conductor.reported(spec.id, rung(spec, spec.stops[0]))
+    conductor.ended(spec.id, Outcome.FAILED, costs=costs, scores={}, error="its host died")
+    resumed = purse(allowance, Clock())
+    Conductor(rules(), Ledger(tmp_path), [], resumed)
+    assert first.device_seconds == resumed.device_seconds == spec.stops[0] / 100
+
+
 def test_a_running_trial_is_stopped_at_its_next_rung(tmp_path: Path) -> None:
     clock = Clock()
     folder = tmp_path / "one"
