@@ -6,6 +6,7 @@ on; what TPE learns from and what the report shows is the same record.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -219,6 +220,9 @@ class Ledger:
             self._learn(record, told)
 
     def _learn(self, record: TrialRecord, trial: FrozenTrial) -> None:
+        if record.outcome is Outcome.DIVERGED:  # however far it got, TPE ranks it last
+            trial = copy.copy(trial)
+            trial.intermediate_values = {}
         self.recall.add(trial)
         self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
 

@@ -54,6 +54,23 @@ def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
     assert play_all(begin()).done
 
 
+def test_nothing_good_is_learnt_from_one_that_diverged(
+    begin: Callable[..., Conductor], tmp_path: Path
+) -> None:
+    """Optuna takes one that was stopped for the better the further it got."""
+    conductor = begin()
+    for outcome in (Outcome.DIVERGED, Outcome.PRUNED):
+        spec = conductor.next()
+        assert spec is not None
+        for stop in spec.stops if outcome is Outcome.DIVERGED else spec.stops[:1]:
+            conductor.reported(spec.id, rung(spec, stop))
+        conductor.ended(spec.id, outcome, costs={"seconds": 1.0}, scores={})
+    for ledger in (conductor.ledger, Ledger(tmp_path / "study")):
+        diverged, pruned = ledger.recall.trials()
+        assert not diverged.intermediate_values and pruned.intermediate_values
+        assert ledger.study_of(Kind.SEARCH).get_trials()[0].intermediate_values, "it is recorded"
+
+
 def test_what_of_optunas_private_parts_a_resumed_study_rests_on(tmp_path: Path) -> None:
     """If this fails with a new Optuna, no study that was killed can be gone on with: a running
     trial is taken up by its private ``_trial_id``, as ``Ledger._remember`` does."""
