@@ -25,6 +25,7 @@ def test_arms_are_placed_by_what_three_steps_took() -> None:
         SPACE,
         Budget(batch_size=SIZE),
         precision="fp32",
+        device="cpu",
         regime=Regime(),
         probing=True,
     )
