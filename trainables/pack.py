@@ -122,7 +122,16 @@ class Pack:
                 linear[path] = found
             elif any(isinstance(m, _DropoutNd) and m.p for m in module.modules()):
                 raise Unpackable(f"{path} has dropout of its own")
-        return Guest(trial=trial, own=own, linear=linear)
+        guest = Guest(trial=trial, own=own, linear=linear)
+        if guest.drops and not self._draws_as_alone:
+            raise Unpackable("its dropout would draw other masks than alone")
+        return guest
+
+    @property
+    def _draws_as_alone(self) -> bool:
+        """Whether a member's masks (``Rows.dropped``) are those of ``nn.Dropout``: CUDA has a
+        kernel of its own for it, which nobody has held against them yet."""
+        return self.workload.device.type == "cpu"
 
     def backward(self, guests: Sequence[Guest]) -> Tensor:
         """Shape (M,): the mean loss of each trial's next batch; its gradient is left in its

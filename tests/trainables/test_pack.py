@@ -119,6 +119,16 @@ def test_packed_as_alone(
         assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
 
 
+def test_who_would_draw_other_masks_steps_alone(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pack, "_draws_as_alone", False)
+    lane = Lane(workload, places=2)
+    lane.enter("dropping", config(workload.model, "lora", tuning={"dropout": 0.3}))
+    lane.enter("not", config(workload.model, "lora"))
+    assert lane.alone == {"dropping": "its dropout would draw other masks than alone"}
+
+
 def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
     """Trials of several regimes, which one study never has, share no pass."""
     model, lane = workload.model, Lane(workload, places=4)
