@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from study.placement import Infeasible
     from study.placements import Placements
     from study.survey import Survey
+    from study.template import Template
+    from trainables.data.dataset import Dataset
 
 GANG_ENGINE = "2"
 """Of a trial on several devices: the lowest ZeRO stage that saves memory on each of them."""
@@ -98,44 +100,32 @@ def placements(
     return Placements(dict.fromkeys(space.arms, told), told)
 
 
-def started() -> Sequence[Mapping[str, float]]:
-    """What this machine has, as a cluster of its own that begins now."""
-    from study import cluster
-
-    cluster.connect(None)
-    return cluster.nodes()
-
-
-def joined(settings: Settings, place: Place) -> tuple[Sequence[Mapping[str, float]], Arithmetic]:
-    """What the nodes of the cluster at ``--address`` have, and how they compute.
+def look(
+    settings: Settings, place: Place, template: Template, dataset: Dataset, *, starting: bool
+) -> tuple[Devices, Arithmetic]:
+    """What there is to run trials on, how it is divided and how it computes; the template goes on
+    with the data meanwhile. ``starting``: a cluster on this machine, if no other is named.
 
     Raises:
-        BadInput: there is no such cluster, or none of its nodes can run trials.
+        BadInput: there is no such cluster, or none of its nodes can run trials, or there are not as
+            many devices as were asked for.
     """
     from study import cluster
 
-    cluster.connect(place.address)
-    nodes = cluster.nodes()
-    if place.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
-        raise no_worker()
-    return nodes, cluster.arithmetic(settings.precision)
-
-
-def divided(
-    settings: Settings,
-    place: Place,
-    arithmetic: Arithmetic,
-    nodes: Sequence[Mapping[str, float]] | None,
-) -> Devices:
-    """How what there is is divided: of the nodes of a cluster, or of this machine.
-
-    Raises:
-        BadInput: there are not as many devices as were asked for.
-    """
-    if nodes is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        nodes = [{"CPU": os.cpu_count() or 1, "GPU": arithmetic.devices, "memory": memory}]
-    return divide(
+    if place.address is None:
+        template.take(dataset)
+        if starting:
+            cluster.connect(None)
+        arithmetic = template.arithmetic
+        nodes = cluster.nodes() if starting else [_this_machine(arithmetic)]
+    else:
+        cluster.connect(place.address)
+        nodes = cluster.nodes()
+        if place.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
+            raise no_worker()
+        arithmetic = cluster.arithmetic(settings.precision)
+        template.take(dataset, arithmetic)
+    devices = divide(
         nodes,
         place.concurrency,
         shared=place.address is not None,
@@ -143,6 +133,12 @@ def divided(
         alone=settings.costs_decide,
         predicting=place.open(settings) and (place.device_gib is not None or arithmetic.cuda),
     )
+    return devices, arithmetic
+
+
+def _this_machine(arithmetic: Arithmetic) -> Mapping[str, float]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"CPU": os.cpu_count() or 1, "GPU": arithmetic.devices, "memory": memory}
 
 
 def open_lanes(
@@ -181,45 +177,57 @@ def open_lanes(
     return lanes
 
 
-def fit(
+def placed(
     settings: Settings,
     space: Space,
     place: Place,
+    template: Template,
     devices: Devices,
-    survey: Survey,
     arithmetic: Arithmetic,
-) -> tuple[Placements, dict[str, Infeasible]]:
-    """Put each arm where it fits, by predicted memory; and what fits nowhere.
+    say: Callable[[str], None],
+    *,
+    starting: bool,
+) -> tuple[Survey, Placements, Mapping[str, Infeasible]]:
+    """What the template says of model and data, where each arm runs, and what runs nowhere. If
+    memory is looked at, by what is predicted, corrected by three steps of each arm on a device: of
+    the cluster, or, where none is started (see ``look``), of this machine.
 
     Raises:
-        BadInput: none of them fits.
+        BadInput: what was given does not go together, or no arm fits.
     """
+    if not devices.predicting:
+        cuda = devices.gpus > 0
+        told = placements(settings, space, place, places=devices.places, cuda=cuda)
+        return template.survey(), told, {}
     from study import predicted
     from study.placement import Devices as Memory
-    from trainables.footprint import BatchShape
+    from study.prober import Prober, Probes
     from trainables.workload import skeleton_of
 
-    gib = place.device_gib or arithmetic.device_gib
-    size = settings.budget(space).batch_size
+    config = replace(settings.workload, precision=arithmetic.precision)
+    probes = Probes(config, devices) if starting or place.address else None
+    survey, budget = template.survey(), settings.budget(space)
+    recipes, batch = survey.recipes(space), survey.batch(budget)
+    probed = probes.take(recipes, batch, say) if probes else Prober(config).probe(recipes, batch)
+    survey = survey.with_probes(probed, budget)
     found, nowhere = predicted.placements(
         space,
         skeleton_of(settings.model, settings.image_size, arithmetic.precision),
-        BatchShape(
-            questions=size,
-            images=size,
-            question_tokens=survey.question_tokens,
-            answer_tokens=survey.answer_tokens,
-        ),
+        batch,
         precision=arithmetic.precision,
         beams=survey.beams,
-        devices=Memory(count=devices.hosts, gib=gib, host_gib=devices.host_gib),
+        devices=Memory(
+            count=devices.hosts,
+            gib=place.device_gib or arithmetic.device_gib,
+            host_gib=devices.host_gib,
+        ),
         sharing=devices.places,
         probed=survey.probed,
     )
     if not found.by_arm:
         arm, first = next(iter(nowhere.items()))
         raise BadInput(f"no arm fits into the devices' memory; {arm}: {first.reason}")
-    return found, nowhere
+    return survey, found, nowhere
 
 
 def start(place: Place, lanes: Lanes) -> None:

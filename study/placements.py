@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from study.devices import Devices as Divided
 from study.placement import GIB, Devices, Infeasible, Placement, smaller
@@ -36,13 +37,17 @@ class Placements:
         *,
         place: Place | None = None,
         devices: Devices | None = None,
+        corrections: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """``untuned`` is that of a trial which trains nothing; None: it fits nowhere. ``place`` and
-        ``devices`` are what the placements come from, if they come from a prediction."""
+        ``devices`` are what the placements come from, if they come from a prediction, and
+        ``corrections`` what it was corrected by: arm -> what three steps took to what was
+        predicted of them."""
         self._placed = {**by_arm, **({UNTUNED: untuned} if untuned else {})}
         self.correction = 1.0
         """What was measured to what was predicted."""
         self._place, self._devices = place, devices
+        self.corrections = corrections
         self._again: set[str] = set()
         """Trials that have had their second chance."""
 

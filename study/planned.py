@@ -57,6 +57,9 @@ class Plan:
     """Of each arm's trials."""
     untuned: Placement | None
     """Of the base as it is, which only answers; None if it fits nowhere."""
+    corrections: Mapping[str, float]
+    """Arm -> what three steps took of memory, to what was predicted of them; empty if none were
+    taken."""
     nowhere: Mapping[str, Infeasible]
     """What fits into no devices there are, and is not run: arms, or the untuned model."""
 
@@ -151,6 +154,12 @@ class Plan:
         console.print(
             f"  compute  {self.concurrency} at a time on {survey.device}, {self.precision}{time}"
         )
+        if self.corrections:
+            found = self.corrections.values()
+            console.print(
+                f"  memory   predicted, then corrected by three steps of each arm on a device: "
+                f"{min(found):.2f} to {max(found):.2f} of what was predicted"
+            )
         for placement, placed in _by_value(self.placements):
             console.print(f"  devices  {self._whose(placed)}: {placement.shown}")
         if self.untuned is not None and self.untuned not in self.placements.values():
@@ -161,8 +170,8 @@ class Plan:
                 console.print(f"           DeepSpeed's configuration: {json.dumps(engine)}")
         if folder is not None and self.engines:
             console.print(f"           DeepSpeed's configuration is in {folder / DEEPSPEED}")
-        for arm, found in self.nowhere.items():
-            console.print(f"  [red]not run[/]  {arm}: {found.reason}")
+        for arm, lacking in self.nowhere.items():
+            console.print(f"  [red]not run[/]  {arm}: {lacking.reason}")
         console.print()
         console.print(arms_table(self.space, {arm: survey.arms[arm] for arm in self.space.arms}))
         console.print()

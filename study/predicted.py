@@ -110,13 +110,17 @@ def placements(
     it an arm or the untuned model. ``probed``: what three steps took, of arms of which it is known.
     """
     predictors = {name: Predictor(arm, model, batch, precision) for name, arm in space.arms.items()}
-    measured = {name: found.correction(probed.get(name)) for name, found in predictors.items()}
+    measured = {
+        name: found.correction(probed[name])
+        for name, found in predictors.items()
+        if probed.get(name) is not None
+    }
     answer, size = Answering(model, batch, precision, beams), batch.questions
 
     def placed(arm: str, correction: float) -> Placement | Infeasible:
         if arm == UNTUNED:
             return place_untuned(answer, size, devices, shared, correction)
-        correction *= measured[arm]
+        correction *= measured.get(arm, 1.0)
         return place(predictors[arm], answer, size, devices, correction, sharing)
 
     found = {name: placed(name, 1.0) for name in space.arms}
@@ -129,6 +133,7 @@ def placements(
             untuned if isinstance(untuned, Placement) else None,
             place=placed,
             devices=devices,
+            corrections=measured,
         ),
         {name: where for name, where in found.items() if isinstance(where, Infeasible)},
     )

@@ -20,7 +20,7 @@ from rich.console import Console
 from search_spaces.declare import Space
 from study import allowance, limits, objectives, protocol, reading, runs
 from study.allowance import Purse
-from study.place import Place, divided, fit, joined, open_lanes, placements, reach, start, started
+from study.place import Place, look, open_lanes, placed, placements, reach, start
 from study.settings import Settings, agree, open_folder, precision
 from study.storage import Mirror
 from study.ui import ARTIFACTS
@@ -44,31 +44,22 @@ def show_plan(settings: Settings, space: Space, place: Place, console: Console) 
     _check_engine(settings)
     reach(place.address)
     computing = _computing(settings, place)
-    with closing(Template(computing, probing=place.open(settings))) as template:
+    with closing(Template(computing)) as template:
         data = reading.read(settings)
-        if place.address is None:
-            template.take(data.dataset)
-            nodes, arithmetic = None, template.arithmetic
-        else:
-            nodes, arithmetic = joined(computing, place)
-            template.take(data.dataset, arithmetic)
-        devices = divided(settings, place, arithmetic, nodes)
-        cuda = devices.gpus > 0
-        nowhere: Mapping[str, Infeasible] = {}
-        placed = placements(settings, space, place, places=devices.places, cuda=cuda)
-        survey = template.survey()
-        if devices.predicting:
-            placed, nowhere = fit(settings, space, place, devices, survey, arithmetic)
+        devices, arithmetic = look(computing, place, template, data.dataset, starting=False)
+        survey, where, nowhere = placed(
+            settings, space, place, template, devices, arithmetic, console.print, starting=False
+        )
         _plan(
             settings,
             space,
             place.name,
             data,
             survey,
-            placed,
+            where,
             nowhere,
             precision=arithmetic.precision,
-            concurrency=placed.concurrency(devices),
+            concurrency=where.concurrency(devices),
         ).show(console)
 
 
@@ -105,25 +96,18 @@ def _connected(
     computing = _computing(settings, place)
     # Side by side: what loads the model, the data here, Ray with hosts that wait for both, MLflow.
     with (
-        closing(Template(computing, probing=place.open(settings))) as template,
+        closing(Template(computing)) as template,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
         data = reading.read(settings)
-        if place.address is None:
-            template.take(data.dataset)
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
         tracking_starts = pool.submit(_track, settings, place)
-        if place.address is None:
-            nodes, arithmetic = started(), template.arithmetic
-        else:
-            nodes, arithmetic = joined(computing, place)
-            template.take(data.dataset, arithmetic)
-        devices = divided(settings, place, arithmetic, nodes)
+        devices, arithmetic = look(computing, place, template, data.dataset, starting=True)
         lanes = open_lanes(settings, space, place, devices, arithmetic, template.socket)
-        survey = template.survey()
-        nowhere: Mapping[str, Infeasible] = {}
+        survey, lanes.placements, nowhere = placed(
+            settings, space, place, template, devices, arithmetic, console.print, starting=True
+        )
         if devices.predicting:
-            lanes.placements, nowhere = fit(settings, space, place, devices, survey, arithmetic)
             start(place, lanes)
         plan = _plan(
             settings,
@@ -294,7 +278,7 @@ def _plan(
     name: str,
     data: reading.Read,
     survey: Survey,
-    placed: Placements,
+    where: Placements,
     nowhere: Mapping[str, Infeasible],
     *,
     precision: str,
@@ -306,7 +290,7 @@ def _plan(
     return Plan(
         name=name,
         question=space.question,
-        space=replace(space, arms={arm: space.arms[arm] for arm in placed.by_arm}),
+        space=replace(space, arms={arm: space.arms[arm] for arm in where.by_arm}),
         budget=settings.budget(space),
         seeds=settings.seeds,
         allocate=settings.allocate,
@@ -318,7 +302,8 @@ def _plan(
         deepspeed=settings.engine_name,
         precision=precision,
         concurrency=concurrency,
-        placements=placed.by_arm,
-        untuned=placed.untuned,
+        placements=where.by_arm,
+        untuned=where.untuned,
+        corrections=where.corrections,
         nowhere=nowhere,
     )

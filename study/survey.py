@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from search_spaces.declare import Budget, Space
@@ -13,9 +13,10 @@ from study import spaces
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from trainables.footprint import BatchShape
     from trainables.models.contract import Structure
     from trainables.probe import Probed
-    from trainables.recipe import Applied, Counted
+    from trainables.recipe import Applied, Counted, Recipe
     from trainables.regime import Regime
     from trainables.workload import Workload
     from trainables.zero_settings import Sizes
@@ -45,11 +46,33 @@ class Survey:
     """Arm -> its recipe at typical values, put into the model."""
     sizes: Mapping[str, Sizes]
     """Arm -> what DeepSpeed's configuration follows from."""
-    probed: Mapping[str, Probed | None]
-    """Arm -> what three steps take, of those that were looked at; None if not one question fits."""
     seconds_an_example: float
     """Of training, on one device or processor; a mean of arms. 0 where trials run on other devices
     than were there to measure."""
+    probed: Mapping[str, Probed | None] = field(default_factory=dict)
+    """Arm -> what three steps take, of those that were looked at; None if not one question fits."""
+
+    def recipes(self, space: Space) -> dict[str, Recipe]:
+        """Each arm's at typical values."""
+        return {name: spaces.typical(arm, self.slots) for name, arm in space.arms.items()}
+
+    def batch(self, budget: Budget) -> BatchShape:
+        """One as large as any will be."""
+        from trainables.footprint import BatchShape
+
+        return BatchShape(
+            questions=budget.batch_size,
+            images=budget.batch_size,
+            question_tokens=self.question_tokens,
+            answer_tokens=self.answer_tokens,
+        )
+
+    def with_probes(self, probed: Mapping[str, Probed | None], budget: Budget) -> Survey:
+        """The same, knowing what three steps take. They say how fast arms train too, if no step was
+        timed; on a CPU one is, and those that are looked at are slowed down by it."""
+        seconds = [found.seconds / budget.batch_size for found in probed.values() if found]
+        pace = self.seconds_an_example or sum(seconds) / max(len(seconds), 1)
+        return replace(self, probed=probed, seconds_an_example=pace)
 
 
 def arms(space: Space, model: Structure) -> dict[str, Applied]:
@@ -81,10 +104,9 @@ def survey(
     precision: str,
     device: str,
     regime: Regime,
-    probing: bool,
 ) -> Survey:
     """Look at what was loaded. ``precision``, ``device`` (its type) and ``regime`` say how its
-    trials will compute; ``probing``: take three steps of each arm.
+    trials will compute.
 
     Raises:
         BadInput: see ``arms``.
@@ -100,9 +122,8 @@ def survey(
     sizes = {
         arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
     }
-    probed = _probed(workload, space, budget, precision) if probing else {}
-    seconds = _of_probes(probed, budget)
-    if not seconds and workload.device.type == device:
+    seconds = 0.0
+    if workload.device.type == device == "cpu":
         seconds = _pace(workload, space, budget, counted, precision, regime)
     return Survey(
         model=model.name,
@@ -117,37 +138,8 @@ def survey(
         device=device,
         arms=counted,
         sizes=sizes,
-        probed=probed,
         seconds_an_example=seconds,
     )
-
-
-def _probed(
-    workload: Workload, space: Space, budget: Budget, precision: str
-) -> dict[str, Probed | None]:
-    """Three steps of each arm, of a batch as large as any will be."""
-    from trainables.footprint import BatchShape
-    from trainables.probe import probe
-
-    shape = BatchShape(
-        questions=budget.batch_size,
-        images=budget.batch_size,
-        question_tokens=question_tokens(workload),
-        answer_tokens=workload.answer_tokens,
-    )
-    model, device = workload.model, workload.device
-    return {
-        name: probe(
-            model, spaces.typical(arm, model.slots), shape, precision=precision, device=device
-        )
-        for name, arm in space.arms.items()
-    }
-
-
-def _of_probes(probed: Mapping[str, Probed | None], budget: Budget) -> float:
-    """Seconds of training an example, a mean of arms; 0 if none was probed."""
-    seconds = [found.seconds / budget.batch_size for found in probed.values() if found]
-    return sum(seconds) / max(len(seconds), 1)
 
 
 def question_tokens(workload: Workload) -> int:
@@ -167,8 +159,8 @@ def _pace(
 ) -> float:
     """Seconds of training an example on this machine.
 
-    Measured: a training step of the arms that train least, most and in the middle, on one thread;
-    on a CPU in its own time, since hosts start meanwhile.
+    Measured: a training step of the arms that train least, most and in the middle, on one thread,
+    in its own time, since hosts start meanwhile.
     """
     import torch
 
@@ -177,7 +169,6 @@ def _pace(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rates = []
-    clock = time.thread_time if workload.device.type == "cpu" else time.perf_counter
     order = sorted(arms, key=lambda name: arms[name].trained_parameters)
     for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         typical = spaces.typical(space.arms[name], workload.model.slots)
@@ -191,9 +182,9 @@ def _pace(
                 regime=regime,
             )
             trial = Trial(workload, config, precision=precision)
-            started = clock()
+            started = time.thread_time()
             trial.step()
-            rate = (clock() - started) / size
+            rate = (time.thread_time() - started) / size
         rates.append(rate)
     torch.set_num_threads(threads)
     return sum(rates) / len(rates)

@@ -57,8 +57,7 @@ PROCESS = "import sys; from study import template; template.main(sys.argv[1:])"
 class Template:
     """Starts the process, and asks it."""
 
-    def __init__(self, settings: Settings, *, probing: bool = False) -> None:
-        """``probing``: the survey is to say what each arm takes, where there is CUDA."""
+    def __init__(self, settings: Settings) -> None:
         self._folder = tempfile.mkdtemp(prefix="template-")  # which nobody else may enter
         self.socket = Path(self._folder, "socket")
         """Where hosts ask to be forked."""
@@ -73,7 +72,7 @@ class Template:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # an interruption is the driver's to handle
             )
-        self._connection.send((settings, probing))
+        self._connection.send(settings)
 
     def take(self, dataset: Dataset, arithmetic: Arithmetic | None = None) -> None:
         """Give it the data, which the driver has read. ``arithmetic``: of the devices on which
@@ -134,7 +133,7 @@ def main(ends: list[str]) -> None:
     driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
     try:
-        settings, probing = driver.recv()
+        settings = driver.recv()
         import torch
 
         torch.set_num_threads(1)
@@ -142,10 +141,10 @@ def main(ends: list[str]) -> None:
         driver.send(here)
         dataset, arithmetic = driver.recv()
         arithmetic = arithmetic or here
-        workload = _load(settings, arithmetic, dataset)
+        workload = _load(settings, arithmetic, dataset, resident=not here.cuda)
         if here.cuda:
             listener.close()
-            driver.send(_survey(settings, workload, arithmetic, probing=probing))
+            driver.send(_survey(settings, workload, arithmetic))
             return
     except EOFError:
         return
@@ -156,7 +155,7 @@ def main(ends: list[str]) -> None:
     gc.freeze()  # a collection in a fork would copy the memory that it looks at
     if _forked():
         try:
-            driver.send(_survey(settings, workload, arithmetic, probing=False))
+            driver.send(_survey(settings, workload, arithmetic))
         except Exception as error:  # the driver raises it
             driver.send(_sendable(error))
         os._exit(0)
@@ -172,17 +171,17 @@ def main(ends: list[str]) -> None:
         end.close()
 
 
-def _load(settings: Settings, arithmetic: Arithmetic, dataset: Dataset) -> Workload:
+def _load(
+    settings: Settings, arithmetic: Arithmetic, dataset: Dataset, *, resident: bool
+) -> Workload:
     from trainables import lane  # noqa: F401  # what hosts import, so that they have it
     from trainables.workload import Workload
 
-    config = replace(settings.workload, precision=arithmetic.precision)
+    config = replace(settings.workload, precision=arithmetic.precision, resident=resident)
     return Workload.load(config, dataset)
 
 
-def _survey(
-    settings: Settings, workload: Workload, arithmetic: Arithmetic, *, probing: bool
-) -> Survey:
+def _survey(settings: Settings, workload: Workload, arithmetic: Arithmetic) -> Survey:
     from study.survey import survey
 
     space = spaces.load(settings.space)
@@ -194,7 +193,6 @@ def _survey(
         precision=arithmetic.precision,
         device="cuda" if arithmetic.cuda else "cpu",
         regime=settings.regime,
-        probing=probing,
     )
 
 

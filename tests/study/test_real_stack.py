@@ -100,7 +100,8 @@ class Stack:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     space = tmp_path_factory.mktemp("space") / "survival.py"
     space.write_text(SPACE)
-    return ("--space", str(space), "--seeds", "1", "--concurrency", "2", "--name", "one")
+    devices = ("--concurrency", "2", "--device-gib", "16")
+    return ("--space", str(space), "--seeds", "1", *devices, "--name", "one")
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,9 @@ def test_a_study_that_loses_its_nodes_and_its_driver_finds_the_same(
 
     code, said = stack.run("elsewhere", "study.launch", "--resume", "one")
     assert code == 0 and "Warning" not in said, said
-    assert "retries remaining" not in (stack.folder / "driver.log").read_text()
+    shown = (stack.folder / "driver.log").read_text()
+    assert "retries remaining" not in shown
+    assert "corrected by three steps of each arm on a device" in shown, "the head has none"
     assert f"{STORAGE}/one" in said
     (copy,) = copies(stack.home("elsewhere"))
     assert numbers(results(copy, "one")) == numbers(laptop())
