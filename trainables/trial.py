@@ -66,8 +66,10 @@ class TrialConfig:
             raise BadInput(f"warmup must be in [0, 1) but got {self.warmup}")
 
     def lr_at(self, examples_seen: int) -> float:
-        """The learning rate of the step after which ``examples_seen`` examples have been seen."""
-        progress = min(examples_seen / self.max_examples, 1.0)
+        """The learning rate of the step after which ``examples_seen`` examples have been seen: that
+        of the schedule in the middle of the step, so none is wasted on 0, however few there are."""
+        steps = math.ceil(self.max_examples / self.batch_size)
+        progress = min((examples_seen / self.batch_size - 0.5) / steps, 1.0)
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         falling = (progress - self.warmup) / (1 - self.warmup)

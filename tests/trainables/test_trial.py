@@ -124,12 +124,21 @@ def test_every_question_is_seen_once_an_epoch(
 
 
 def test_the_schedule(workload: Workload) -> None:
-    schedule = config(workload, lr=2.0, max_examples=100, warmup=0.2).lr_at
-    assert [schedule(n) for n in (5, 10, 20)] == pytest.approx([0.5, 1.0, 2.0])
-    assert [schedule(n) for n in (40, 60, 100, 120)] == pytest.approx(
+    schedule = config(workload, lr=2.0, max_examples=100, batch_size=2, warmup=0.2).lr_at
+    assert [schedule(n + 1) for n in (5, 10, 20)] == pytest.approx([0.5, 1.0, 2.0])
+    assert [schedule(n + 1) for n in (40, 60, 100, 120)] == pytest.approx(
         [1 + math.sqrt(0.5), 1.0, 0.0, 0.0]
     )
-    assert config(workload, lr=2.0, warmup=0).lr_at(0) == 2.0
+    assert config(workload, lr=2.0, warmup=0, batch_size=2).lr_at(1) == 2.0
+
+
+@pytest.mark.parametrize("max_examples", [1, 8, 9, 100])
+def test_no_step_is_wasted_on_a_learning_rate_of_0(workload: Workload, max_examples: int) -> None:
+    few = config(workload, lr=1.0, max_examples=max_examples, warmup=0)
+    steps = math.ceil(max_examples / few.batch_size)
+    rates = [few.lr_at(few.batch_size * step) for step in range(1, steps + 1)]
+    assert all(1 > rate > 0 for rate in rates)
+    assert sum(rates) / steps == pytest.approx(0.5, abs=1e-9), "a cosine's mean"
 
 
 def test_the_schedule_reaches_the_optimizer(workload: Workload) -> None:
