@@ -17,6 +17,7 @@ from study.conductor import floor
 from study.placement import Infeasible, Placement
 from study.records import Kind
 from study.rungs import levels
+from study.sampler import groups, points
 from trainables import zero_settings
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ class Plan:
             (folder / DEEPSPEED).write_text(content, encoding="utf-8")
 
     @property
+    def trials(self) -> int:
+        """Of the search: as many as are asked for, or all there are."""
+        return int(min(self.budget.trials, sum(self._points.values())))
+
+    @property
+    def _points(self) -> dict[str, float]:
+        return {arm: points(group) for arm, group in groups(self.space).items()}
+
+    @property
     def seconds(self) -> tuple[float, float] | None:
         """How long the study takes: as expected, and if no trial were stopped early. Expected is
         that ``1 / reduction`` of the trials pass each rung; what trials that share a device gain by
@@ -99,8 +109,10 @@ class Plan:
         confirmed = len(self.space.arms) * self.seeds * stops[-1]
         sharing = max(placement.sharing for placement in self.placements.values())
         rate = self.survey.seconds_an_example / max(self.concurrency / sharing, 1)
-        trials = self.budget.trials
-        return rate * (trials * each + confirmed), rate * (trials * stops[-1] + confirmed)
+        return (
+            rate * (self.trials * each + confirmed),
+            rate * (self.trials * stops[-1] + confirmed),
+        )
 
     def show(self, console: Console, folder: Path | None = None) -> None:
         """Print it. Of what ``write`` puts into ``folder`` only so much that one knows what it is;
@@ -138,12 +150,13 @@ class Plan:
             trials = f"until the confirmation needs what is left of --budget {self.allowance}"
         else:
             least = floor(self.budget.trials, len(self.space.arms), self.allocate)
-            trials = f"{self.budget.trials} trials, at least {least} an arm"
-        console.print(
-            f"  search   {trials}; rungs at "
-            f"{', '.join(f'{s:,}' for s in stops[:-1]) or 'none'} of {stops[-1]:,} examples, "
-            f"1 in {self.budget.reduction} goes on"
-        )
+            fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
+            trials = f"{self.trials} trials, at least {least} an arm"
+            trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
+        rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
+        early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {self.budget.reduction} goes on"
+        whole = f"{stops[-1]:,} examples each, none is stopped early"
+        console.print(f"  search   {trials}; {early if rungs else whole}")
         console.print(
             f"  confirm  {len(self.space.arms)} arms x {self.seeds} seeds = "
             f"{len(self.space.arms) * self.seeds} trainings, scored on test once"

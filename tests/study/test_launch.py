@@ -13,12 +13,15 @@ import pytest
 from tests.trainables.data.small import jsonl
 
 LARGE_AND_SMALL = """
-from search_spaces.declare import Arm, Budget, LogUniform, Space, method
-LR = LogUniform(1e-4, 1e-2)
+from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 SPACE = Space(
     question="?",
-    arms={name: Arm(everywhere=method(name), lr=LR) for name in ("full", "layernorm")},
-    budget=Budget(trials=4, max_examples=64, rungs=0, batch_size=8),
+    arms={
+        "full": Arm(everywhere=method("full"), lr=LogUniform(1e-4, 1e-2)),
+        "layernorm": Arm(everywhere=method("layernorm"), lr=Choice(1e-3, 1e-2)),
+        "lora": Arm(everywhere=method("lora"), lr=Choice(1e-2)),
+    },
+    budget=Budget(trials=8, max_examples=64, rungs=0, batch_size=8),
 )
 """
 SPACE = """
@@ -198,4 +201,5 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     assert one.returncode == 0, one.stderr
     shown = " ".join(one.stdout.split())
     assert "not run full: it takes" in shown and "a recipe that trains less" in shown
-    assert "confirm 1 arms x 3 seeds = 3 trainings" in shown
+    assert "confirm 2 arms x 3 seeds = 6 trainings" in shown
+    assert "search 3 trials, at least 2 an arm (all there are of lora 1); 64 examples" in shown
