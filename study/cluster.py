@@ -94,7 +94,7 @@ def fits(devices: Devices) -> int:
 
 
 def _living() -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    told: list[dict[str, Any]] = ray.nodes()
     return [node for node in told if node["Alive"]]
 
 

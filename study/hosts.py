@@ -50,7 +50,7 @@ class Hosts:
     def start(self) -> None:
         """Start all of them now, and not one after the other when they are needed."""
         devices = self.devices
-        room: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        room: dict[str, float] = ray.available_resources()
         free = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
         for number in range(devices.hosts - len(self.handles)):
             name = self._start()

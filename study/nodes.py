@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
 
 def nodes() -> list[Node]:
     """All that live, the head first."""
-    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    told: list[dict[str, Any]] = ray.nodes()
     living = [node for node in told if node["Alive"]]
     living.sort(key=lambda n: ("node:__internal_head__" not in n["Resources"], n["NodeName"]))
     return [
@@ -124,7 +124,7 @@ def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
 
 def gpus_in_use(nodes: Sequence[Node]) -> int:
     """CUDA devices that somebody holds."""
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()
     return sum(node.gpus for node in nodes) - int(free.get("GPU", 0))
 
 
@@ -251,7 +251,7 @@ class _Rank:
         with socket.socket() as listener:
             listener.bind(("", 0))
             port = listener.getsockname()[1]
-        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        address = ray.util.get_node_ip_address()
         return f"tcp://{address}:{port}"
 
     def add(self, address: str, rank: int, ranks: int, cuda: bool) -> float:

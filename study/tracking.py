@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,13 +158,13 @@ class Tracking:
                     trials[news.record.spec.id] = news if known is None or news.ended else known
                     continue
                 for trial in trials.values():
-                    self._try(lambda trial=trial: self._trial(trial))  # type: ignore[misc]
+                    self._try(partial(self._trial, trial))
                 trials = {}
                 going_on = news is not None
                 if news is not None:
                     self._try(news)
             for trial in trials.values():
-                self._try(lambda trial=trial: self._trial(trial))  # type: ignore[misc]
+                self._try(partial(self._trial, trial))
 
     def _gathered(self) -> Iterator[_News | Callable[[], object] | None]:
         """What there is to write, in order, once a second; None is the last."""
@@ -247,7 +248,7 @@ def _monitor(runs: Runs, run_id: str) -> Any:
 
     # It tells that it starts and ends, and that there is no GPU. What goes wrong, Tracking says.
     logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
-    return system_metrics_monitor.SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+    return system_metrics_monitor.SystemMetricsMonitor(
         run_id, resume_logging=True, tracking_uri=runs.uri
     )
 

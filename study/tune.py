@@ -95,7 +95,7 @@ class ConductedScheduler(FIFOScheduler):
     """Passes reports to the conductor and stops whom it stops."""
 
     def __init__(self, searcher: ConductedSearcher) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray
         self.searcher = searcher
         self.keeping = False
         """Clients, see ``on_trial_add``."""

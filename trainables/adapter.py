@@ -26,7 +26,6 @@ from trainables.tuned import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from trainables.tuned import Tuned
 
@@ -187,7 +186,7 @@ def _same(tuned: Tuned, weights: Mapping[str, Tensor], places: Mapping[str, Path
     there = {name: weight.to(device) for name, weight in weights.items()}
     low = tuned.described.precision == "bf16"
     try:
-        loaded: PreTrainedModel = load(base, there, places.values())  # type: ignore[assignment]
+        loaded: Any = load(base, there, places.values())
     except (ValueError, KeyError, RuntimeError):
         return False
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):

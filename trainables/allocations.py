@@ -40,11 +40,11 @@ class Allocation:
         return self.born <= time and (self.died is None or self.died > time)
 
 
-class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Allocations(TorchDispatchMode):
     """Within it, each storage of a result is noted. ``now`` says what is going on."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.all: list[Allocation] = []
         self.now: Hashable = None
         self.time = 0

@@ -25,7 +25,7 @@ def checkpoint_layers(network: nn.Module) -> int:
     for layer in layers:
         layer.gradient_checkpointing = True
         again = partial(checkpoint, use_reentrant=False)
-        layer._gradient_checkpointing_func = again  # type: ignore[assignment]
+        layer._gradient_checkpointing_func = again  # type: ignore[assignment]  # a method there
     if not layers:
         raise BadInput("no layer of this model can be computed twice to save memory")
     return len(layers)

@@ -147,7 +147,7 @@ class Plain:
         mean = torch.zeros((), device=pieces[0].image_B.device)
         for piece in pieces:
             loss: Tensor = self.losses(piece).sum() / count
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             mean += loss.detach()
         return mean
 

@@ -158,9 +158,7 @@ def predict(
             states = [v for state in plain.optimizer.state.values() for v in state.values()]
             kinds |= dict.fromkeys(map(allocations.of, states), "optimizer")
             for parameter in trained.values():
-                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                    watch.gradient
-                )
+                parameter.register_post_accumulate_grad_hook(watch.gradient)
             watch.began = allocations.time
             # The gradients of the first piece are there when the second is computed; then no more.
             plain.backward([feed(training) for _ in range(min(pieces, 2))])

@@ -150,7 +150,7 @@ class Pack:
         self._set_chance(guests, indices)
         losses_B = self.losses(ahead.batch)
         means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
-        means_M.sum().backward()  # type: ignore[no-untyped-call]
+        means_M.sum().backward()
         return means_M.detach()
 
     def prepare(self, guests: Sequence[Guest]) -> None:

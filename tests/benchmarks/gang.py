@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -35,14 +36,13 @@ Took = dict[tuple[str, str], tuple[float, float]]
 """Recipe and kind -> wall and processor seconds of a step."""
 
 
-def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told: object) -> None:
+def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told: Any) -> None:
     """One rank: trains everything, and tells what its steps took."""
     torch.set_num_threads(1)
     if count > 1:
         distributed.init_process_group(
             "gloo",
-            # torch has no types for it.
-            store=distributed.FileStore(store, count),  # type: ignore[attr-defined]
+            store=distributed.FileStore(store, count),  # type: ignore[attr-defined]  # torch's
             rank=rank,
             world_size=count,
         )
@@ -60,7 +60,7 @@ def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told
             walls, processors = zip(*found[WARM_UP:], strict=True)
             took[method, kind] = statistics.median(walls), statistics.median(processors)
             del trial
-    told.put(took)  # type: ignore[attr-defined]
+    told.put(took)
     if count > 1:
         distributed.barrier()
         distributed.destroy_process_group()

@@ -163,7 +163,7 @@ def blip(width: int, layers: int, image_px: int) -> Blip:
         vision_config={**common, "image_size": image_px, "patch_size": 16},
     )
     network = BlipForQuestionAnswering(config)
-    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    network.eval().requires_grad_(False)
     name = f"{width}x{layers}, {image_px} px"
     return Blip(name=name, digest="0" * 64, network=network, tokenizer=None)
 

@@ -91,7 +91,7 @@ def by_ray(job: dict[str, Any]) -> dict[str, float]:
             scaling_config=train.ScalingConfig(num_workers=1),
             run_config=train.RunConfig(
                 name=config["trial"]["trial"],
-                callbacks=[TuneReportCallback()],  # type: ignore[list-item,no-untyped-call]  # Ray
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray
             ),
         ).fit()
 

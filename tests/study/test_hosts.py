@@ -142,7 +142,7 @@ def test_a_study_whose_hosts_cannot_start_ends_and_says_why(
 
 def free() -> float:
     """Processors that nobody holds."""
-    found: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    found: dict[str, float] = ray.available_resources()
     return found.get("CPU", 0.0)
 
 

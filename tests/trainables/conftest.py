@@ -59,7 +59,7 @@ def small_blip() -> Blip:
             vision_config={**common, "image_size": 32, "patch_size": 16},
         )
     )
-    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    network.eval().requires_grad_(False)
     return Blip(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)
 
 

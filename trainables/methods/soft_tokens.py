@@ -63,7 +63,7 @@ class SoftTokens(nn.Module):
         config = PromptTuningConfig(
             num_virtual_tokens=tokens, num_transformer_submodules=1, token_dim=weight.shape[1]
         )
-        embedding = PromptEmbedding(config, None)  # type: ignore[no-untyped-call]
+        embedding = PromptEmbedding(config, None)
         # Drawn on the CPU, so that a seed gives the same values on every device.
         self.embedding = embedding.to(weight.device)
         self.tokens = tokens

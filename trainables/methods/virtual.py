@@ -80,7 +80,7 @@ class VirtualTokens(nn.Module):
             encoder_hidden_size=self.width,
             prefix_projection=projected,
         )
-        encoder = PrefixEncoder(config)  # type: ignore[no-untyped-call]
+        encoder = PrefixEncoder(config)
         # Drawn on the CPU, so that a seed gives the same values on every device.
         self.encoder = encoder.to(projection.get_parameter("weight").device)
         self.now_LKNW: Tensor | None = None

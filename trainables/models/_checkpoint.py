@@ -38,7 +38,7 @@ def read(
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
     """
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for a load of milliseconds, in every worker
+    hf_logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
     try:
         loaded: Any = kind.from_pretrained(

@@ -26,7 +26,7 @@ class OneLayer(nn.Module):
         return projected
 
 
-class AsPublished(LlavaForConditionalGeneration):  # type: ignore[no-untyped-call]
+class AsPublished(LlavaForConditionalGeneration):
     """transformers' network, which knows no connector of one layer."""
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -63,7 +63,7 @@ class Parts(nn.Module):
         self.language_model.model = whole.language_model
         self.language_model.lm_head = published.lm_head
         # The folder's may ask for sampling.
-        self.language_model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self.language_model.generation_config = GenerationConfig()
         self.unread = nn.ModuleDict(unread)
 
     def whole(self) -> LlavaForConditionalGeneration:

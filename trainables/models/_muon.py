@@ -25,7 +25,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # none is given
         """One step of every matrix that has a gradient."""
         for group in self.param_groups:
             for matrix in group["params"]:

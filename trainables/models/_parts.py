@@ -103,7 +103,7 @@ def _load(option: str, folder: Path, kind: type[PreTrainedModel], family: str) -
     return _checkpoint.read(kind, folder, called=called, dtype=torch.float32, part=True)
 
 
-class _Bert(BertModel):  # type: ignore[no-untyped-call]
+class _Bert(BertModel):
     """Without the pooler, which the folder of a BERT has or has not."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -170,7 +170,7 @@ def join(parts: Parts, config: ComposeConfig) -> Blip:
     left = network.text_encoder.load_state_dict(read, strict=False).missing_keys
     assert all(".crossattention.self." in name for name in left), left
     network.text_decoder.bert.load_state_dict(_graft.attending(read))
-    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    network.eval().requires_grad_(False)
     return Blip(name=config.out.name, digest="", network=network, tokenizer=tokenizer)
 
 

@@ -82,7 +82,7 @@ def skeleton(
         vision_config.image_size = image_size
     with torch.device("meta"):
         network = BlipForQuestionAnswering(config)
-    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    network.eval().requires_grad_(False)
     name = hub.name_of(source) if isinstance(source, Path) else source
     model = Blip(name=name, digest="", network=network, tokenizer=None)
     return Skeleton.of(model, question_tokens=QUESTION_TOKENS)
@@ -164,7 +164,8 @@ class Blip:
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
         fused_BQD = run_stages(self, network, batch)
-        logits_BAV = network.text_decoder(  # type: ignore[operator]  # a module, not a tensor
+        parts: Any = network
+        logits_BAV = parts.text_decoder(
             input_ids=batch.answer_BA,
             attention_mask=batch.answer_mask_BA,
             encoder_hidden_states=fused_BQD,
@@ -186,7 +187,8 @@ class Blip:
         """
         fused_BQD = run_stages(self, network, batch)
         begin_B1 = torch.full((len(fused_BQD), 1), self.begin, device=fused_BQD.device)
-        tokens_BA = network.text_decoder.generate(  # type: ignore[operator, union-attr]
+        parts: Any = network
+        tokens_BA = parts.text_decoder.generate(
             input_ids=begin_B1,
             encoder_hidden_states=fused_BQD,
             encoder_attention_mask=batch.question_mask_BQ,
@@ -210,14 +212,15 @@ class Blip:
 
     def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
         """Shape (U, T, D): the tokens of each image."""
-        encoded = network.vision_model(batch.pixels_UCSS)  # type: ignore[operator]
-        image_UTD: Tensor = encoded.last_hidden_state
+        parts: Any = network
+        image_UTD: Tensor = parts.vision_model(batch.pixels_UCSS).last_hidden_state
         return image_UTD
 
     def _fuse(self, network: nn.Module, batch: Batch, image_UTD: Tensor | None) -> Tensor:
         """Shape (B, Q, D): the question's tokens after they have looked at the image."""
         assert image_UTD is not None
-        fused = network.text_encoder(  # type: ignore[operator]
+        parts: Any = network
+        fused = parts.text_encoder(
             input_ids=batch.question_BQ,
             attention_mask=batch.question_mask_BQ,
             encoder_hidden_states=image_UTD[batch.image_B],

@@ -166,7 +166,7 @@ def test_a_text_only_model_is_near_the_majority_baseline(data: Dataset) -> None:
     for _ in range(150):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     with torch.no_grad():
         text_only = score(data.test, [answers[i] for i in model(bags(data.test)).argmax(dim=1)])

@@ -164,7 +164,7 @@ def test_the_smallest_steps_move_a_bf16_base(
     with_gradient: set[str] = set()
     for name, parameter in trained.items():
         note = noted(name, with_gradient)
-        parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+        parameter.register_post_accumulate_grad_hook(note)
     still = set(trained)
     while still and trial.examples_seen < 100:
         trial.train(trial.examples_seen + 10)

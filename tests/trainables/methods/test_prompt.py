@@ -46,7 +46,7 @@ def llama(kernel: str) -> Any:
         initializer_range=0.2,
         attn_implementation=kernel,
     )
-    return LlamaModel(config).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    return LlamaModel(config).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -98,7 +98,7 @@ def test_ahead_of_a_text_that_looks_at_an_image(causal: bool) -> None:
     )
     kind = BlipTextLMHeadModel if causal else BlipTextModel
     torch.manual_seed(0)
-    stack: Any = kind(config).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    stack: Any = kind(config).eval().requires_grad_(False)
     inner = stack.bert if causal else stack
     tokens_BT = torch.randint(20, (2, T))
     mask_BT = torch.tensor([[1] * T, [1] * (T - 2) + [0] * 2])
@@ -109,7 +109,7 @@ def test_ahead_of_a_text_that_looks_at_an_image(causal: bool) -> None:
     with torch.no_grad():
         embedded_BTD = inner.embeddings(input_ids=tokens_BT)
     # Without tokens, for what is expected below.
-    reference: Any = kind(config).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    reference: Any = kind(config).eval().requires_grad_(False)
     reference.load_state_dict(stack.state_dict())
     prefix = "bert.encoder.layer.{}" if causal else "encoder.layer.{}"
     self_attention = f"{prefix}.attention.self"

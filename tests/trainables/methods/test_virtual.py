@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_papers(method: str, count: int) -> None:
     with torch.device("meta"):
         stack = BlipTextModel(BlipTextConfig(), add_pooling_layer=False)
     fuse(stack)
-    stack.requires_grad_(False)  # type: ignore[no-untyped-call]
+    stack.requires_grad_(False)
     roles: dict[str, list[str]] = {role: [] for role in ROLES}
     for path, part in stack.named_modules():
         for attribute, role in Blip.parts.get(type(part), {}).items():
@@ -188,7 +188,7 @@ def test_rope_and_shared_keys_and_a_mask_left_to_the_kernel(kernel: str) -> None
         initializer_range=0.2,
         attn_implementation=kernel,
     )
-    stack: Any = LlamaModel(config).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    stack: Any = LlamaModel(config).eval().requires_grad_(False)
     layers = [f"layers.{i}.self_attn" for i in range(2)]
     roles = {"self_attention": tuple(layers), "key": tuple(f"{name}.k_proj" for name in layers)}
     tokens_BT = torch.randint(20, (2, 6))
