@@ -62,6 +62,7 @@ class Parts(nn.Module):
             self.language_model = causal.from_config(config.text_config)
         self.language_model.model = whole.language_model
         self.language_model.lm_head = published.lm_head
+        published.lm_head.register_forward_pre_hook(_in_one_piece)
         # The folder's may ask for sampling.
         self.language_model.generation_config = GenerationConfig()
         self.unread = nn.ModuleDict(unread)
@@ -80,3 +81,10 @@ class Parts(nn.Module):
         model.language_model, published.lm_head = decoder.model, decoder.lm_head
         whole: LlavaForConditionalGeneration = published.eval()
         return whole
+
+
+def _in_one_piece(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """A head gets some tokens of each question, of which PyTorch would make a batch of products,
+    each with a copy of the whole vocabulary's weights on a CPU; of one piece it makes one."""
+    (x_BTD,) = given
+    return (x_BTD.contiguous(),)

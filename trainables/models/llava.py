@@ -285,7 +285,7 @@ class Llava:
         """Shape (U, T, D): the tokens of each image, as the tower gives them."""
         parts: Any = network
         image_UTD: Tensor = parts.vision_tower(batch.pixels_UCSS).last_hidden_state
-        return image_UTD if self.with_class else image_UTD[:, 1:]
+        return image_UTD if self.with_class else image_UTD[:, 1:].contiguous()
 
     def _connect(self, network: nn.Module, _: Batch, image_UTD: Tensor | None) -> Tensor:
         """Shape (U, T, D): as the decoder takes them."""

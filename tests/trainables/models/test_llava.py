@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlavaForConditionalGeneration
 
 from study import plan
@@ -83,6 +84,28 @@ def test_the_answer_is_that_of_transformers(loaded: Workload, theirs: Any, beams
         assert model.answers(model.network, batch, tokens=8, beams=beams) == [reference.strip()]
         said.add(reference)
     assert len(said) > 1
+
+
+def test_a_product_with_frozen_weights_is_one_for_all_questions(loaded: Workload) -> None:
+    """And not one for each, for which a CPU copies the weights: those of a vocabulary are large."""
+    batch = loaded.batch("train", range(4))
+    with Batched() as batched, torch.no_grad():
+        loaded.model.losses(loaded.model.network, batch)
+        loaded.model.answers(loaded.model.network, batch, tokens=2)
+    assert not batched.products
+
+
+class Batched(TorchDispatchMode):
+    """Notes batches of products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.products.append(f"{args[0].shape} by {args[1].shape}")
+        return func(*args, **(kwargs or {}))
 
 
 def test_it_learns_to_answer(loaded: Workload) -> None:
