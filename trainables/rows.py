@@ -29,6 +29,7 @@ class Rows:
     """Member -> number of tokens, padded for all -> number of tokens, padded for it alone."""
     generators: dict[int, torch.Generator] = field(default_factory=dict)
     """Member -> its own stream of chance."""
+    _kept: dict[object, Tensor] = field(default_factory=dict)
 
     @contextmanager
     def only(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
@@ -50,7 +51,7 @@ class Rows:
             pairs = zip(self._split(x), factors, strict=True)
             return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
         own = next(factor for factor in factors if factor is not None)
-        stacked = _stacked([torch.ones_like(own) if f is None else f for f in factors], x)
+        stacked = _stacked([self._ones(own) if f is None else f for f in factors], x)
         return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
 
     def plus(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
@@ -60,6 +61,12 @@ class Rows:
             return torch.cat([(part + term).to(part.dtype) for part, term in pairs])
         stacked = _stacked(terms, x)
         return (x.reshape(len(terms), -1, *x.shape[1:]) + stacked).view(x.shape).to(x.dtype)
+
+    def _ones(self, like: Tensor) -> Tensor:
+        key = like.numel(), like.dtype, like.device
+        if key not in self._kept:
+            self._kept[key] = torch.ones(like.numel(), dtype=like.dtype, device=like.device)
+        return self._kept[key]
 
     def _split(self, x: Tensor) -> Sequence[Tensor]:
         return torch.split(x, [count for _, count in self.now])

@@ -103,18 +103,19 @@ class SharedLinear(nn.Module):
 
     def _with_low_rank(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """``y`` and what LoRA adds, in parts that are a member's or several neighbours'."""
-        start, even = 0, self.rows.even
+        runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.even
         for kind, some in groupby(self.rows.now, key=lambda row: self._kind(row[0])):
-            for run in [[*some]] if kind == "alike" and even else [[row] for row in some]:
-                members = tuple(member for member, _ in run)
-                end = start + sum(count for _, count in run)
-                given, made, start = x[start:end], y[start:end], end
-                if kind == "none":
-                    yield made
-                elif len(run) > 1:
-                    yield self._group(members)(given, made)
-                else:
-                    yield self._one(given, made, members[0])
+            run, together = [*some], kind == "none" or (kind == "alike" and even)
+            runs += [(kind, run)] if together else [(kind, [row]) for row in run]
+        sizes = [sum(count for _, count in run) for _, run in runs]
+        # Split at once, so that gradients are joined at once too.
+        for (kind, run), given, made in zip(runs, x.split(sizes), y.split(sizes), strict=True):
+            if kind == "none":
+                yield made
+            elif len(run) > 1:
+                yield self._group(tuple(member for member, _ in run))(given, made)
+            else:
+                yield self._one(given, made, run[0][0])
 
     def _kind(self, member: int) -> str:
         """Of what LoRA adds: only without chance it is alike for neighbours."""
