@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from trainables.methods import virtual
 from trainables.models.contract import is_norm
@@ -108,16 +108,14 @@ class Parting(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the base's, of which tensors with all rows are given to each trial in part."""
-        members, total = self.rows.now, sum(count for _, count in self.rows.now)
+        total = sum(count for _, count in self.rows.now)
         given, start = [], 0
-        for own, run in groupby(members, key=lambda member: self.own.get(member[0])):
-            some = list(run)
+        for some in self.rows.parts(self.own.get):
             end = start + sum(count for _, count in some)
             part = slice(start, end)
+            own = self.own.get(some[0][0], self.base)
             with self.rows.only(some):
-                given.append(
-                    (own or self.base)(*_part(args, total, part), **_part(kwargs, total, part))
-                )
+                given.append(own(*_part(args, total, part), **_part(kwargs, total, part)))
             start = end
         if isinstance(given[0], tuple):  # of an attention: what it gives, and its weights
             return torch.cat([g[0] for g in given]), *[None] * (len(given[0]) - 1)
@@ -144,10 +142,54 @@ class SharedNorm(Parting):
             parted: Tensor = super().forward(x)
             return parted
         modules = [self.own.get(member, self.base) for member, _ in self.rows.now]
-        y = self.rows.times(self.plain(x), [module.get_parameter("weight") for module in modules])
-        if self.plain._parameters.get("bias") is None:
-            return y
-        return self.rows.plus(y, [module.get_parameter("bias") for module in modules])
+        gain = self.rows.stacked([module.get_parameter("weight") for module in modules], x)
+        bias = None
+        if self.plain._parameters.get("bias") is not None:
+            bias = self.rows.stacked([module.get_parameter("bias") for module in modules], x)
+        normed: Tensor = _Normed.apply(x, gain, bias, self.plain)  # type: ignore[no-untyped-call]  # torch
+        return normed
+
+
+class _Normed(torch.autograd.Function):
+    """A normalisation without gain and bias, and then those of M members, of shape (M, 1, ..., D).
+
+    Of what is as large as ``x`` it keeps ``x``, as a trial alone does, and computes the rest anew
+    for the gradient of gains.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, norm: nn.Module) -> Tensor:
+        """As ``x``."""
+        device = x.device.type
+        ctx.norm, ctx.low = norm, torch.is_autocast_enabled(device)
+        ctx.save_for_backward(x, gain)
+        plain: Tensor = norm(x)
+        apart = plain.reshape(len(gain), -1, *plain.shape[1:])
+        y = apart * gain if bias is None else torch.addcmul(bias, apart, gain)
+        return y.view(plain.shape).to(plain.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Of each input."""
+        x, gain = ctx.saved_tensors
+        of_x, of_gain, of_bias, _ = ctx.needs_input_grad
+        device = x.device.type
+        with torch.enable_grad(), torch.autocast(device, torch.bfloat16, enabled=ctx.low):
+            given = x.detach().requires_grad_(of_x)
+            plain: Tensor = ctx.norm(given)
+        apart = plain.detach().reshape(len(gain), -1, *plain.shape[1:])
+        grad = grad.reshape(apart.shape).to(gain.dtype)
+        within = [*range(1, grad.ndim - 1)]
+        found: list[Tensor | None] = [None] * 4
+        if of_gain:
+            found[1] = (grad * apart).sum(within, keepdim=True)
+        if of_bias:
+            found[2] = grad.sum(within, keepdim=True)
+        if of_x:
+            of_plain = (grad * gain).view(plain.shape).to(plain.dtype)
+            (found[0],) = torch.autograd.grad(plain, given, of_plain)
+        return tuple(found)
 
 
 def _part(value: Any, rows: int, part: slice) -> Any:

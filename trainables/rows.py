@@ -7,9 +7,10 @@ arithmetic. No member's row ever meets another member's values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,10 @@ class Rows:
         finally:
             self.now = before
 
+    def parts(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
+        """Neighbours for whom ``of`` gives the same."""
+        return [[*some] for _, some in groupby(self.now, key=lambda row: of(row[0]))]
+
     @property
     def even(self) -> bool:
         """All members have as many."""
@@ -51,7 +56,7 @@ class Rows:
             pairs = zip(self._split(x), factors, strict=True)
             return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
         own = next(factor for factor in factors if factor is not None)
-        stacked = _stacked([self._ones(own) if f is None else f for f in factors], x)
+        stacked = self.stacked([self._ones(own) if f is None else f for f in factors], x)
         return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
 
     def plus(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
@@ -59,8 +64,14 @@ class Rows:
         if not self.even:
             pairs = zip(self._split(x), terms, strict=True)
             return torch.cat([(part + term).to(part.dtype) for part, term in pairs])
-        stacked = _stacked(terms, x)
+        stacked = self.stacked(terms, x)
         return (x.reshape(len(terms), -1, *x.shape[1:]) + stacked).view(x.shape).to(x.dtype)
+
+    @staticmethod
+    def stacked(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Shape (M, 1, ..., 1, D): to meet ``x`` with its members apart."""
+        stacked_MD = torch.stack([vector.flatten() for vector in vectors])
+        return stacked_MD.view(len(vectors), *[1] * (x.ndim - 1), -1)
 
     def _ones(self, like: Tensor) -> Tensor:
         key = like.numel(), like.dtype, like.device
@@ -84,9 +95,3 @@ class Rows:
         kept_BTI = torch.empty_like(x_BTI[:, :tokens], memory_format=torch.contiguous_format)
         kept_BTI.bernoulli_(1 - share, generator=self.generators[member]).div_(1 - share)
         return x_BTI * nn.functional.pad(kept_BTI, (0, 0, 0, x_BTI.shape[1] - tokens))
-
-
-def _stacked(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Shape (M, 1, ..., 1, D): to meet ``x`` with its members apart."""
-    stacked_MD = torch.stack([vector.flatten() for vector in vectors])
-    return stacked_MD.view(len(vectors), *[1] * (x.ndim - 1), -1)

@@ -32,7 +32,7 @@ IMAGES = 6
 SPLITS = {"train": 24, "validation": 10, "test": 7}
 
 
-def small_blip() -> Blip:
+def small_blip(patch: int = 16) -> Blip:
     """A random BLIP. Its weights are large enough for all its parts to matter: with the usual 0.02
     every answer would be as likely as any other, whatever the image."""
     from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
@@ -56,7 +56,7 @@ def small_blip() -> Blip:
     network = BlipForQuestionAnswering(
         BlipConfig(
             text_config={**common, **text},
-            vision_config={**common, "image_size": 32, "patch_size": 16},
+            vision_config={**common, "image_size": 32, "patch_size": patch},
         )
     )
     network.eval().requires_grad_(False)

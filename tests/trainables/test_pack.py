@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import registry
+from trainables import memory, registry
 from trainables.errors import BadInput
 from trainables.lane import Arrival, Lane
 from trainables.models.contract import Model
@@ -254,6 +254,24 @@ def test_a_pass_is_as_many_operations_however_many_trials(
 
     # What is left for each: the mean of its losses, and a copy of a gradient that lies otherwise.
     assert operations(6) < 1.3 * operations(3)
+
+
+@pytest.mark.parametrize("method", ["layernorm", "bitfit", "lora", "ia3", "ptv2"])
+def test_a_pass_takes_no_more_memory_than_its_trials_alone(workload: Workload, method: str) -> None:
+    """Placement counts on it: what a trial adds to a device is what it takes alone."""
+
+    def grown(trials: int) -> int:
+        with memory.growing() as found:
+            lane = Lane(workload, places=trials)
+            for n in range(trials):
+                lane.enter(str(n), config(workload.model, method, batch_size=16))
+                lane.train_to(str(n), 16)
+            lane.step()
+        assert not lane.alone
+        return found.size
+
+    if suits(workload, config(workload.model, method)):
+        assert grown(5) < 5.25 * grown(1)
 
 
 class Operations(TorchDispatchMode):

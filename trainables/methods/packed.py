@@ -9,7 +9,7 @@ that is no number, can reach another's rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -68,14 +68,6 @@ def own(module: nn.Module) -> Own | None:
     )
 
 
-def averages(module: nn.Module) -> bool:
-    """Whether what it gives for a mean of inputs is the mean of what it gives for each."""
-    if isinstance(module, SharedLinear):
-        return not any(own.dropout for own in module.owns.values())
-    drops = any(isinstance(part, nn.Dropout) and part.p for part in module.modules())
-    return type(module) in (nn.Linear, lora.Linear, ia3.Linear) and not drops
-
-
 class SharedLinear(nn.Module):
     """The base's linear layer with what each trial of a pack adds to it."""
 
@@ -87,35 +79,75 @@ class SharedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes (rows, ..., inputs) and (rows, ..., outputs)."""
-        owns = [self.owns.get(member, NOTHING) for member, _ in self.rows.now]
+        owns = self._now
         if any(own.scale_I is not None for own in owns):
             x = self.rows.times(x, [own.scale_I for own in owns])
         biases = any(own.bias is not None for own in owns)
         y = nn.functional.linear(x, self.base.weight, None if biases else self.base.bias)
         if biases:
-            y = self.rows.plus(y, [self.base.bias if o.bias is None else o.bias for o in owns])
-        if any(own.a_RI is not None for own in owns):
-            parts = [*self._with_low_rank(x, y)]
-            y = torch.cat(parts) if len(parts) > 1 else parts[0]
+            y = self.rows.plus(y, self._biases)
+        y = self._with_low_rank(x, y, _LowRank.__call__)
         if any(own.scale_O is not None for own in owns):
             y = self.rows.times(y, [own.scale_O for own in owns])
         return y
 
-    def _with_low_rank(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-        """``y`` and what LoRA adds, in parts that are a member's or several neighbours'."""
+    def turned(self, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See ``trainables.heads.turned``."""
+        owns, heads, alike_BhQ1 = self._now, q_BQhd.shape[2:], None
+        if any(own.bias is not None for own in owns):
+            met_BQD = self.rows.times(q_BQhd.flatten(2), self._biases)
+            alike_BhQ1 = met_BQD.unflatten(2, heads).sum(-1).transpose(1, 2)[..., None]
+        if any(own.scale_O is not None for own in owns):
+            scaled_BQD = self.rows.times(q_BQhd.flatten(2), [own.scale_O for own in owns])
+            q_BQhd = scaled_BQD.unflatten(2, heads)
+        weight_hdI = self.base.weight.view(*heads, -1)
+        q_BhQI = torch.einsum("bqhd,hdi->bhqi", q_BQhd, weight_hdI)
+        return self._with_low_rank(q_BQhd, q_BhQI, _LowRank.turned), alike_BhQ1
+
+    def of_means(self, mean_BhQI: Tensor) -> Tensor:
+        """See ``trainables.heads.of_means``."""
+        owns, heads = self._now, mean_BhQI.shape[1]
+        weight_hdI = self.base.weight.unflatten(0, (heads, -1))
+        y_BQhd = torch.einsum("bhqi,hdi->bqhd", mean_BhQI, weight_hdI)
+        y_BQD = self._with_low_rank(mean_BhQI, y_BQhd, _LowRank.of_means).flatten(2)
+        if any(own.bias is not None for own in owns):
+            y_BQD = self.rows.plus(y_BQD, self._biases)
+        elif self.base.bias is not None:
+            y_BQD = y_BQD + self.base.bias
+        if any(own.scale_O is not None for own in owns):
+            y_BQD = self.rows.times(y_BQD, [own.scale_O for own in owns])
+        return y_BQD
+
+    @property
+    def _now(self) -> list[Own]:
+        return [self.owns.get(member, NOTHING) for member, _ in self.rows.now]
+
+    @property
+    def _biases(self) -> list[Tensor]:
+        return [self.base.bias if own.bias is None else own.bias for own in self._now]
+
+    def _with_low_rank(
+        self, x: Tensor, y: Tensor, add: Callable[[_LowRank, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """``y`` and what LoRA adds, of ``x`` and by ``add``; a member's part at a time, or that of
+        several neighbours."""
+        if all(own.a_RI is None for own in self._now):
+            return y
         runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.even
         for kind, some in groupby(self.rows.now, key=lambda row: self._kind(row[0])):
             run, together = [*some], kind == "none" or (kind == "alike" and even)
             runs += [(kind, run)] if together else [(kind, [row]) for row in run]
         sizes = [sum(count for _, count in run) for _, run in runs]
+        parts = []
         # Split at once, so that gradients are joined at once too.
         for (kind, run), given, made in zip(runs, x.split(sizes), y.split(sizes), strict=True):
             if kind == "none":
-                yield made
-            elif len(run) > 1:
-                yield self._group(tuple(member for member, _ in run))(given, made)
+                parts.append(made)
+            elif kind == "by chance":
+                parts.append(self._by_chance(given, made, run[0][0]))
             else:
-                yield self._one(given, made, run[0][0])
+                parts.append(add(self._group(tuple(member for member, _ in run)), given, made))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _kind(self, member: int) -> str:
         """Of what LoRA adds: only without chance it is alike for neighbours."""
@@ -127,12 +159,10 @@ class SharedLinear(nn.Module):
             self._groups[members] = _LowRank([self.owns[member] for member in members])
         return self._groups[members]
 
-    def _one(self, x: Tensor, y: Tensor, member: int) -> Tensor:
+    def _by_chance(self, x: Tensor, y: Tensor, member: int) -> Tensor:
         own = self.owns[member]
         assert own.a_RI is not None and own.b_OR is not None
-        given = x.to(own.a_RI.dtype)
-        if own.dropout:
-            given = self.rows.dropped(given, own.dropout, member)
+        given = self.rows.dropped(x.to(own.a_RI.dtype), own.dropout, member)
         low_R = nn.functional.linear(given, own.a_RI)
         return (y + nn.functional.linear(low_R, own.b_OR) * own.scaling).to(y.dtype)
 
@@ -144,14 +174,17 @@ class SharedLinear(nn.Module):
 class _LowRank:
     """What LoRA adds for M trials that have as many rows each.
 
-    Legend: N rows and tokens of a trial, I inputs, O outputs, R the highest of the ranks.
+    Legend: N rows and tokens of a trial, I inputs, O outputs, R the highest of the ranks; for those
+    of heads see ``trainables.heads``.
     """
 
     def __init__(self, owns: Sequence[Own]) -> None:
         self.a_RI = [own.a_RI for own in owns if own.a_RI is not None]
         self.b_OR = [own.b_OR for own in owns if own.b_OR is not None]
         ranks, device = [len(a_RI) for a_RI in self.a_RI], self.a_RI[0].device
-        self.scaling_M11 = torch.tensor([own.scaling for own in owns], device=device)[:, None, None]
+        scales = [own.scaling for own in owns]
+        alike = len({*scales}) == 1
+        self.scaling = scales[0] if alike else torch.tensor(scales, device=device)[:, None, None]
         self.rows_MR: Tensor | None = None
         """Of all ranks one after another, behind which lies a row of zeros; where they differ."""
         if len(set(ranks)) > 1:
@@ -166,7 +199,6 @@ class _LowRank:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """``y`` and what they add; shapes (rows, ..., I) and (rows, ..., O)."""
         a_MRI, b_MOR = self._matrices()
-        a_MRI = a_MRI * self.scaling_M11
         x_MNI = x.reshape(len(a_MRI), -1, x.shape[-1])
         y_MNO = y.reshape(len(a_MRI), -1, y.shape[-1])
         if not torch.is_autocast_enabled(x.device.type):
@@ -174,12 +206,38 @@ class _LowRank:
         low_MNR = torch.bmm(x_MNI, a_MRI.transpose(1, 2))
         return torch.baddbmm(y_MNO, low_MNR, b_MOR.transpose(1, 2)).view(y.shape).to(y.dtype)
 
+    def turned(self, q_BQhd: Tensor, q_BhQI: Tensor) -> Tensor:
+        """``q_BhQI`` and what they add to it."""
+        a_MRI, b_MOR = self._matrices()
+        members, (heads, width) = len(a_MRI), q_BQhd.shape[2:]
+        low_MnhQR = torch.einsum(
+            "mnqhd,mhdr->mnhqr",
+            q_BQhd.unflatten(0, (members, -1)),
+            b_MOR.unflatten(1, (heads, width)),
+        )
+        low_MNR = low_MnhQR.reshape(members, -1, low_MnhQR.shape[-1])
+        q_MNI = q_BhQI.reshape(members, -1, q_BhQI.shape[-1])
+        return torch.baddbmm(q_MNI, low_MNR, a_MRI).view(q_BhQI.shape).to(q_BhQI.dtype)
+
+    def of_means(self, mean_BhQI: Tensor, y_BQhd: Tensor) -> Tensor:
+        """``y_BQhd`` and what they add to it."""
+        a_MRI, b_MOR = self._matrices()
+        members, (heads, width) = len(a_MRI), y_BQhd.shape[2:]
+        mean_MNI = mean_BhQI.reshape(members, -1, mean_BhQI.shape[-1])
+        low_MNR = torch.bmm(mean_MNI, a_MRI.transpose(1, 2))
+        added_MnQhd = torch.einsum(
+            "mnhqr,mhdr->mnqhd",
+            low_MNR.view(members, -1, *mean_BhQI.shape[1:3], low_MNR.shape[-1]),
+            b_MOR.unflatten(1, (heads, width)),
+        )
+        return (y_BQhd + added_MnQhd.flatten(0, 1)).to(y_BQhd.dtype)
+
     def _matrices(self) -> tuple[Tensor, Tensor]:
-        """A and B of all; zeros fill up lower ranks."""
+        """A, with the scaling in it, and B of all; zeros fill up lower ranks."""
         if self.rows_MR is None:
-            return torch.stack(self.a_RI), torch.stack(self.b_OR)
+            return torch.stack(self.a_RI) * self.scaling, torch.stack(self.b_OR)
         a_RI, b_RO = (
             torch.cat([*some, some[0].new_zeros(1, some[0].shape[1])])[self.rows_MR]
             for some in (self.a_RI, [b_OR.t() for b_OR in self.b_OR])
         )
-        return a_RI, b_RO.transpose(1, 2)
+        return a_RI * self.scaling, b_RO.transpose(1, 2)

@@ -13,6 +13,7 @@ sees; and a weighted mean of values is the value of that mean of tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,14 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from trainables.methods.packed import averages
+from trainables import ranks
+from trainables.heads import affine, of_means, rows_of, turned
+from trainables.rows import Rows
+
+QUERIES = 20
+"""Taken for granted where several workers train a trial. They have to decide alike, whatever their
+questions, or gradients would be ready in another order on each, and DeepSpeed adds them up as they
+come."""
 
 
 def fuse(network: nn.Module) -> None:
@@ -75,6 +83,11 @@ class TextAttention(BlipTextSelfAttention):
         seen_BTD, elsewhere = hidden_states, encoder_hidden_states is not None
         if encoder_hidden_states is not None:
             seen_BTD = encoder_hidden_states
+            rows = rows_of(self.key, self.value)
+            if past_key_values is None and rows is not None:
+                parts = rows.parts(lambda one: (affine(self.key, one), affine(self.value, one)))
+                if len(parts) > 1:
+                    return self._parted(rows, parts, hidden_states, seen_BTD, attention_mask), None
             if past_key_values is None and self._spares(hidden_states, seen_BTD):
                 return self._look(hidden_states, seen_BTD, attention_mask), None
         q_BhQd = self._heads(self.query(hidden_states))  # first: it may draw chance, as values may
@@ -100,12 +113,33 @@ class TextAttention(BlipTextSelfAttention):
         )
         return mixed_BhQd.transpose(1, 2).flatten(2), None
 
+    def _parted(
+        self, rows: Rows, parts: Sequence[Any], x_BQD: Tensor, seen_BTD: Tensor, mask: Any
+    ) -> Tensor:
+        """Trials of a pack in whose layers different things can be spared."""
+        sizes = [sum(count for _, count in some) for some in parts]
+        masks = [mask] * len(parts) if mask is None or len(mask) == 1 else mask.split(sizes)
+        found = []
+        split = zip(parts, x_BQD.split(sizes), seen_BTD.split(sizes), masks, strict=True)
+        for some, x, seen, masked in split:
+            with rows.only(some):
+                found.append(self.forward(x, masked, seen)[0])
+        return torch.cat(found)
+
     def _spares(self, x_BQD: Tensor, seen_BTD: Tensor) -> bool:
         """Keys need not be made, and it is less than half the arithmetic not to make them."""
         (queries, width), tokens = x_BQD.shape[1:], seen_BTD.shape[1]
+        if ranks.here().count > 1:
+            queries = QUERIES
         without = queries * width + self.num_attention_heads * queries * tokens
         chance = self.training and self.dropout.p > 0
-        return _is_frozen(self.key) and not chance and 2 * without < tokens * width
+        return self._is_affine(self.key) and not chance and 2 * without < tokens * width
+
+    @staticmethod
+    def _is_affine(layer: nn.Module) -> bool:
+        """For all who have rows here."""
+        rows = rows_of(layer)
+        return affine(layer) if rows is None else all(affine(layer, one) for one, _ in rows.now)
 
     def _look(self, x_BQD: Tensor, seen_BTD: Tensor, mask: Tensor | None) -> Tensor:
         """Shape (B, Q, D): attention to tokens of which no keys are made, nor values if it can be
@@ -113,30 +147,19 @@ class TextAttention(BlipTextSelfAttention):
         heads, width = self.num_attention_heads, self.attention_head_size
         (batch, queries), tokens = x_BQD.shape[:2], seen_BTD.shape[1]
         q_BQhd = self.query(x_BQD).view(batch, queries, heads, width) / math.sqrt(width)
-        key_hdD = self.key.weight.view(heads, width, -1)
-        q_BND = torch.einsum("bqhd,hde->bhqe", q_BQhd, key_hdD).flatten(1, 2)
-        scores_BhQT = torch.bmm(q_BND, seen_BTD.transpose(1, 2)).view(batch, heads, queries, tokens)
+        q_BhQI, alike_BhQ1 = turned(self.key, q_BQhd)
+        scores_BNT = torch.bmm(q_BhQI.flatten(1, 2), seen_BTD.transpose(1, 2))
+        scores_BhQT = scores_BNT.view(batch, heads, queries, tokens)
+        if alike_BhQ1 is not None:
+            scores_BhQT = scores_BhQT + alike_BhQ1
         if mask is not None:
             scores_BhQT = scores_BhQT + mask
         share_BhQT = scores_BhQT.softmax(-1).to(seen_BTD.dtype)
-        if not averages(self.value):
+        if not self._is_affine(self.value):
             mixed_BhQd = share_BhQT @ self._heads(self.value(seen_BTD))
             return mixed_BhQd.transpose(1, 2).flatten(2)
-        mixed_BND = torch.bmm(share_BhQT.flatten(1, 2), seen_BTD)
-        if not _is_frozen(self.value):  # for every head what all heads make of it
-            all_BhQhd = self.value(mixed_BND).view(batch, heads, queries, heads, width)
-            own_BQdh: Tensor = all_BhQhd.diagonal(dim1=1, dim2=3)
-            return own_BQdh.transpose(2, 3).flatten(2)
-        value_hdD = self.value.weight.view(heads, width, -1)
-        mixed_BhQD = mixed_BND.view(batch, heads, queries, -1)
-        mixed_BQhd = torch.einsum("bhqe,hde->bqhd", mixed_BhQD, value_hdD)
-        return mixed_BQhd.flatten(2) + self.value.bias
+        mean_BNI = torch.bmm(share_BhQT.flatten(1, 2), seen_BTD)
+        return of_means(self.value, mean_BNI.view(batch, heads, queries, -1))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.view(*x_BTD.shape[:2], -1, self.attention_head_size).transpose(1, 2)
-
-
-def _is_frozen(layer: nn.Module) -> bool:
-    """A linear layer of the base whose weight is here; ZeRO-3 brings it for a call."""
-    here = type(layer) is nn.Linear and not hasattr(layer.weight, "ds_id")
-    return here and not any(parameter.requires_grad for parameter in layer.parameters())

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BlipConfig, BlipForQuestionAnswering
 
+from tests.trainables.conftest import made_up, small_blip
 from trainables import registry
 from trainables.lane import Lane
-from trainables.models import _attention
 from trainables.models._attention import ImageAttention, TextAttention, fuse
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
@@ -78,7 +79,7 @@ def spares(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Of tokens elsewhere keys are made, or none wherever that can be; whatever is cheaper."""
     none = request.param == "none are made"
     monkeypatch.setattr(
-        TextAttention, "_spares", lambda self, *_: none and _attention._is_frozen(self.key)
+        TextAttention, "_spares", lambda self, *_: none and self._is_affine(self.key)
     )
 
 
@@ -146,7 +147,7 @@ def test_whatever_is_tuned(workload: Workload, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(
             TextAttention,
             "_spares",
-            lambda self, *_, none=none: none and _attention._is_frozen(self.key),
+            lambda self, *_, none=none: none and self._is_affine(self.key),
         )
         lane = Lane(workload, places=len(configs))
         for key, settings in configs.items():
@@ -158,3 +159,47 @@ def test_whatever_is_tuned(workload: Workload, monkeypatch: pytest.MonkeyPatch) 
         assert bool(used) == none
     for made, spared in zip(found[False], found[True], strict=True):
         assert spared == pytest.approx(made, rel=1e-5)
+
+
+def test_trials_that_share_a_pass_spare_each_what_it_would_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the others do to keys and values: the arithmetic is that of all alone."""
+    monkeypatch.setattr(TextAttention, "_spares", lambda self, *_: self._is_affine(self.key))
+    workload = made_up(small_blip(patch=2))
+    tunings: list[dict[str, Any]] = [{"method": method} for method in ("layernorm", "ia3", "lora")]
+    tunings += [{"method": "dora"}, {"method": "lora", "targets": ("key", "value"), "rank": 4}]
+    recipes = [
+        Recipe.of({slot: {**tuning, "everywhere": True} for slot in ("fusion", "decoder")})
+        for tuning in tunings
+    ]
+
+    def multiplied(recipes: list[Recipe]) -> int:
+        lane = Lane(workload, places=len(recipes))
+        for n, recipe in enumerate(recipes):
+            config = TrialConfig(recipe=recipe, lr=3e-3, seed=0, max_examples=32, batch_size=4)
+            lane.enter(str(n), config)
+            lane.train_to(str(n), 4)
+        assert not lane.alone
+        return products(lane.step)
+
+    assert multiplied(recipes) < 1.1 * sum(multiplied([recipe]) for recipe in recipes)
+
+
+class Products(TorchDispatchMode):
+    """Counts what is multiplied in products of matrices."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.partition(".")[0]
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            left, right = args[-2:]
+            self.count += left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+def products(step: Callable[[], object]) -> int:
+    with Products() as counted:
+        step()
+    return counted.count
