@@ -22,13 +22,13 @@ from torch import nn
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from tests.benchmarks.shapes import miss
+from tests.benchmarks import shapes
 from trainables import engine, fakes, memory
 from trainables.features import Features
 from trainables.models._attention import ImageAttention, TextAttention
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
-from trainables.workload import Workload, WorkloadConfig
+from trainables.workload import Workload
 
 
 class PlainText(BlipTextSelfAttention):
@@ -57,19 +57,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     given = parser.parse_args()
     precision = engine.resolve_precision(given.precision)
-    if given.shape == "miss":
-        workloads = [miss(given.batch_size)]
-    else:
-        workloads = [Workload.load(WorkloadConfig(image_size=size)) for size in (96, 224)]
     print(
-        f"{given.shape}, {precision} on {workloads[0].device}, {torch.get_num_threads()} threads, "
+        f"{given.shape}, {precision}, {torch.get_num_threads()} threads, "
         f"batches of {given.batch_size}, {given.steps} steps\n"
         "pixels lora in    transformers ms  ours ms  gain  transformers GiB  ours GiB  gain  "
         "losses differ by"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        for workload in workloads:
+        for size in (96, 224) if given.shape == "tiny" else (None,):
+            workload = shapes.workload(given.shape, images=given.batch_size, image_size=size)
             slots = [*workload.model.slots]
             for tuned in (slots, slots[1:]):
                 measure(workload, tuned, precision, given.batch_size, given.steps)

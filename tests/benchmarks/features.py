@@ -18,18 +18,18 @@ import time
 
 import torch
 
-from tests.benchmarks.shapes import miss
+from tests.benchmarks import shapes
 from trainables import engine
 from trainables.features import Features
 from trainables.recipe import Recipe
 from trainables.trial import Trial, TrialConfig
-from trainables.workload import Workload, WorkloadConfig
+from trainables.workload import Workload
 
 
 def main() -> None:
     """Print a line for each shape."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", choices=("tiny", "miss"), nargs="+", default=["tiny", "miss"])
+    parser.add_argument("--shape", choices=shapes.SHAPES, nargs="+", default=["tiny", "miss"])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)
@@ -37,9 +37,9 @@ def main() -> None:
     given = parser.parse_args()
     precision = engine.resolve_precision(given.precision)
     for shape in given.shape:
-        workload = Workload.load(WorkloadConfig()) if shape == "tiny" else miss(given.images)
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder
+            workload = shapes.workload(shape, images=given.images)
             measure(shape, workload, precision, given.batch_size, given.steps)
             del os.environ["XDG_CACHE_HOME"]
 

@@ -1,15 +1,18 @@
 """What it gives that several trials share each pass over the frozen base.
 
-    python -m tests.benchmarks.packing                              the model that ships
-    python -m tests.benchmarks.packing --device cuda --shape miss   MISS: 361M parameters, 480 px
+    python -m tests.benchmarks.packing                           the model that ships
+    python -m tests.benchmarks.packing --shape miss              MISS: 361M parameters, 480 px
+    python -m tests.benchmarks.packing --shape llava-7b          or 1b: a large decoder, in bf16
 
 Trials x examples a second of 1, 2, 4, 8 and 16 trials in one lane, each mix of methods for itself:
-packed, and the same trials with each in a pass of its own. Both take a step in turn, so that what
-else the machine does hits both; the medians of the steps are compared: on a CPU of the processor
-time, which neighbours leave alone. The image encoder is frozen and its features are on disk, but
-with ``--everywhere``, where each method is in every slot. *Operations* are those of a step of all
-trials, views and mere allocations left out: on a GPU about as many kernels, whose launches bind a
-small model. On CUDA the peak of allocated memory is told too.
+packed, and the same trials with each in a pass of its own; on a CUDA device if there is one. Both
+take a step in turn, so that what else the machine does hits both; the medians of the steps are
+compared: on a CPU of the processor time, which neighbours leave alone. What encodes the
+images is frozen and its features are on disk, but with ``--everywhere``, where each method is in
+every slot. *Operations* are those of a step of all trials, views and mere
+allocations left out: on a GPU about as many kernels, whose launches bind a small model. *GiB* is
+what tensors take at the peak of a packed step, base and optimizers included; its ratio is to that
+of the fewest trials.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.benchmarks.shapes import miss
-from trainables import engine
+from tests.benchmarks import shapes
+from trainables import engine, fakes, memory
 from trainables.lane import Lane
-from trainables.memory import GIB
+from trainables.models.contract import Model
 from trainables.recipe import Recipe
 from trainables.trial import TrialConfig
-from trainables.workload import Workload, WorkloadConfig
+from trainables.workload import Workload
 
 MIXES: dict[str, list[dict[str, Any]]] = {
     "layernorm": [{"method": "layernorm"}],
@@ -42,89 +45,127 @@ MIXES: dict[str, list[dict[str, Any]]] = {
         {"method": "ia3"},
         {"method": "bitfit"},
     ],
+    "ia3": [{"method": "ia3"}],
+    "bitfit": [{"method": "bitfit"}],
+    "attention": [{"method": "attention"}],
 }
-STILL = {"vision": {"method": "frozen"}}
+USUAL = ("layernorm", "lora", "ptv2", "mixed")
+WITHOUT_BIAS = {"method": "ia3"}
+"""In place of ``bitfit`` in a decoder that has no bias."""
 
 
 def main() -> None:
     """Print a table for each mix."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shape", choices=("tiny", "miss"), default="tiny")
+    parser.add_argument("--shape", choices=shapes.SHAPES, default="tiny")
+    parser.add_argument("--image-size", type=int, help="pixels; as the shape has it")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--images", type=int, default=64, help="of each split, for miss")
+    parser.add_argument("--images", type=int, default=64, help="of each split, but for tiny")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
-    parser.add_argument("--mixes", nargs="+", choices=MIXES, default=list(MIXES))
+    parser.add_argument("--mixes", nargs="+", choices=MIXES, default=USUAL)
     given = parser.parse_args()
-    assert given.device == "cpu" or torch.cuda.is_available(), "there is no CUDA device"
     precision = engine.resolve_precision(given.precision)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        workload = Workload.load(WorkloadConfig()) if given.shape == "tiny" else miss(given.images)
+        workload = shapes.workload(given.shape, images=given.images, image_size=given.image_size)
         print(
-            f"{given.shape}, {precision} on {workload.device}, {torch.get_num_threads()} threads, "
-            f"batches of {given.batch_size}; medians of {given.steps} steps"
+            f"{given.shape}, {workload.model.image_size} px, {precision} on {workload.device}, "
+            f"{torch.get_num_threads()} threads, batches of {given.batch_size}; "
+            f"medians of {given.steps} steps"
         )
+        bench = Bench(workload, precision, given)
         for mix in given.mixes:
             print(
-                f"\n{mix:14} packed ex/s  apart ex/s  gain   operations, apart, ratio"
-                + "  peak GiB" * torch.cuda.is_available()
+                f"\n{mix:14} packed ex/s  apart ex/s  gain   operations, apart, ratio   "
+                "peak GiB, ratio",
+                flush=True,
             )
+            alone = None
             for trials in given.trials:
-                measure(workload, precision, mix, trials, given)
+                gib = bench.measure(mix, trials, alone)
+                alone = alone or gib
 
 
-def measure(workload: Workload, precision: str, mix: str, trials: int, given: Any) -> None:
-    """One line."""
-    lanes = [
-        Lane(workload, precision=precision, places=trials, at_once=at_once)
-        for at_once in (trials, 1)
-    ]
-    for lane in lanes:
+class Bench:
+    """Lanes of one model."""
+
+    def __init__(self, workload: Workload, precision: str, given: Any) -> None:
+        self.workload, self.precision, self.given = workload, precision, given
+        self.base = sum(fakes.storages(workload.model.network).values())
+        self.cuda = workload.device.type == "cuda"
+        self.clock = time.perf_counter if self.cuda else time.process_time
+        self.lane("layernorm", 1, 1)  # from now on features are on disk
+
+    def lane(self, mix: str, trials: int, at_once: int) -> Lane:
+        """With so many trials of a mix, on their way."""
+        lane = Lane(self.workload, precision=self.precision, places=trials, at_once=at_once)
         for n in range(trials):
-            slots = dict.fromkeys(workload.model.slots, MIXES[mix][n % len(MIXES[mix])])
             lane.enter(
                 str(n),
                 TrialConfig(
-                    recipe=Recipe.of(slots if given.everywhere else slots | STILL),
+                    recipe=self.recipe(MIXES[mix][n % len(MIXES[mix])]),
                     lr=1e-3,
                     seed=n,
                     max_examples=10**6,
-                    batch_size=given.batch_size,
+                    batch_size=self.given.batch_size,
                 ),
             )
             lane.train_to(str(n), 10**6)
         assert not lane.alone, lane.alone
-    seconds: list[list[float]] = [[], []]
-    peaks = [0.0, 0.0]
-    cuda = torch.cuda.is_available()
-    clock = time.perf_counter if cuda else time.process_time
-    for _ in range(given.steps + 1):
-        for side, lane in enumerate(lanes):
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
-                torch.cuda.synchronize()
-            started = clock()
-            lane.step()
-            if cuda:
-                torch.cuda.synchronize()
-                peaks[side] = torch.cuda.max_memory_allocated() / GIB
-            seconds[side].append(clock() - started)
-    packed, apart = (trials * given.batch_size / statistics.median(s[1:]) for s in seconds)
-    peak = f"{peaks[0]:10.2f}" if torch.cuda.is_available() else ""
-    operations = [count(lane) for lane in lanes]
-    ratio = operations[1] / operations[0]
-    print(
-        f"{trials:7} trials  {packed:10.0f}  {apart:10.0f}  {packed / apart:4.2f}  "
-        f"{operations[0]:11}  {operations[1]:5}  {ratio:5.1f}{peak}",
-        flush=True,
-    )
+        return lane
+
+    def recipe(self, tuning: dict[str, Any]) -> Recipe:
+        """A method in every slot that is not frozen."""
+        model = self.workload.model
+        if tuning["method"] == "bitfit" and not _has_bias(model):
+            tuning = WITHOUT_BIAS
+        of_images = {slot for s in model.stages if s.per == "image" for slot in s.slots}
+        frozen = set() if self.given.everywhere else of_images
+        there = {**tuning, "everywhere": True}
+        return Recipe.of({slot: there for slot in model.slots if slot not in frozen})
+
+    def measure(self, mix: str, trials: int, alone: float | None) -> float:
+        """Print a line. ``alone``: the peak (GiB) of the fewest trials, which are these if None.
+
+        Returns:
+            the peak of these.
+        """
+        with memory.growing() as grown:
+            packed = self.lane(mix, trials, trials)
+            packed.step()
+        gib = (self.base + grown.size) / memory.GIB
+        apart = self.lane(mix, trials, 1)
+        apart.step()
+        seconds: dict[Lane, list[float]] = {packed: [], apart: []}
+        for _ in range(self.given.steps):
+            for lane, taken in seconds.items():
+                started = self.clock()
+                lane.step()
+                if self.cuda:
+                    torch.cuda.synchronize()
+                taken.append(self.clock() - started)
+        examples = trials * self.given.batch_size
+        rates = [examples / statistics.median(taken) for taken in seconds.values()]
+        operations = [count(lane) for lane in seconds]
+        print(
+            f"{trials:7} trials  {rates[0]:11.4g} {rates[1]:11.4g}  {rates[0] / rates[1]:4.2f}  "
+            f"{operations[0]:11}  {operations[1]:5}  {operations[1] / operations[0]:5.1f}   "
+            f"{gib:8.2f}  {gib / (alone or gib):5.2f}",
+            flush=True,
+        )
+        return gib
 
 
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+def _has_bias(model: Model) -> bool:
+    """In its last slot, which is trained in any case."""
+    last = model.network.get_submodule([*model.slots.values()][-1])
+    return any(name.endswith("bias") for name, _ in last.named_parameters())
+
+
+class Operations(TorchDispatchMode):
     """Counts those that compute something."""
 
     def __init__(self) -> None:

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import torch
 
-from trainables.data.images import load_images
-from trainables.models.blip import PRESETS, Blip
+from tests.trainables.made_llava import words_tokenizer
+from trainables.data import dataset as datasets
+from trainables.models import blip, llava
+from trainables.models._llava import AsPublished, Parts
+from trainables.models._tiny import vocabulary
+from trainables.models.contract import Model
 from trainables.workload import Workload, WorkloadConfig
 
+DECODERS: dict[str, Any] = {
+    "llava-1b": {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "llava-7b": llava.PRESETS["llava-med-v1.5"]["text_config"],
+}
+"""TinyLlama-1.1B's shape, eight queries to a key, and LLaVA-Med v1.5's Mistral-7B."""
+SHAPES = ("tiny", "miss", *DECODERS)
 
-def miss(images: int) -> Workload:
-    """The 361M BLIP of MISS at 480 px, and the phantom questions about the first ``images`` images
-    of the training and of the validation split, as tokens of the small model's vocabulary."""
+
+def workload(shape: str, *, images: int, image_size: int | None = None) -> Workload:
+    """A model of ``shape``: ``tiny`` as it ships; ``miss``, the 361M BLIP of MISS (480 px); or a
+    CLIP ViT-L/14 (336 px) before a Llama-like decoder of 1.1 or 7 billion parameters, in bf16. It
+    has the phantom questions about the first ``images`` images of each split, all for ``tiny``."""
+    if shape == "tiny":
+        return Workload.load(WorkloadConfig(image_size=image_size))
+    small = Workload.load(WorkloadConfig())
+    torch.manual_seed(0)
+    device = small.device
+    model = _llava(shape, image_size, device) if shape in DECODERS else _miss(small.model)
+    model.network.to(device)
+    splits = small.dataset.splits()
+    for split, examples in splits.items():
+        first = sorted({example.image_id for example in examples})[:images]
+        splits[split] = tuple(example for example in examples if example.image_id in first)
+    data = small.dataset
+    some = datasets.seal(
+        name=data.name, description=data.description, contents=data.contents, **splits
+    )
+    return Workload.of(model, some, device, None)
+
+
+def _miss(small: Model) -> Model:
     from transformers import BlipConfig, BlipForQuestionAnswering
 
-    small = Workload.load(WorkloadConfig())
-    vision = {**PRESETS["miss"], "initializer_range": 0.02}  # the default is for loading only
-    torch.manual_seed(0)
+    vision = {**blip.PRESETS["miss"], "initializer_range": 0.02}  # the default is for loading only
     network = BlipForQuestionAnswering(BlipConfig(vision_config=vision))
-    network.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
-    assert isinstance(small.model, Blip)
-    model = Blip(name="miss", digest="random", network=network, tokenizer=small.model.tokenizer)
-    model.network.to(small.device)  # type: ignore[arg-type]  # transformers wraps torch's
-    paths = dict(small.dataset.images())
-    ids = list(paths)
-    chosen: list[int] = []
-    rows = {}
-    for split in ("train", "validation"):
-        first = sorted({row.image for row in small.rows[split]})[:images]
-        place = {image: len(chosen) + n for n, image in enumerate(first)}
-        chosen += first
-        about = [row for row in small.rows[split] if row.image in place]
-        rows[split] = tuple(
-            replace(
-                row,
-                image=place[row.image],
-                answer=(model.begin, *row.answer[1:-1], model.end),
-            )
-            for row in about
-        )
-    pixels = load_images([paths[ids[image]] for image in chosen], model.image_size)
-    return replace(small, model=model, images_NSSC=pixels, rows=rows)
+    network.eval().requires_grad_(False)
+    assert isinstance(small, blip.Blip)
+    return blip.Blip(name="miss", digest="random", network=network, tokenizer=small.tokenizer)
+
+
+def _llava(shape: str, image_size: int | None, device: torch.device) -> Model:
+    from transformers import LlavaConfig
+
+    tokenizer = words_tokenizer(vocabulary())
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig.from_dict(
+        {
+            **llava.PRESETS["llava-med-v1.5"],
+            "text_config": DECODERS[shape],
+            "image_token_index": image,
+        }
+    )
+    vision: Any = config.vision_config
+    vision.image_size = image_size or vision.image_size
+    with device:  # a GPU draws 7 billion numbers in no time
+        made: Any = AsPublished
+        network = made._from_config(config, dtype=torch.bfloat16)
+    parts = Parts(network).eval().requires_grad_(False)
+    return llava.Llava(name=shape, digest="random", network=parts, tokenizer=tokenizer)
