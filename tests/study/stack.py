@@ -21,10 +21,19 @@ REPOSITORY = Path(__file__).parents[2]
 Process = subprocess.Popen[bytes]
 
 
+GIVEN = set[int]()
+"""Ports of this process's programs, some of which may not listen yet."""
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Another one each time."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def start(command: list[str], environment: Mapping[str, str], log: Path) -> Process:
