@@ -58,13 +58,11 @@ def of_means(layer: nn.Module, mean_BhQI: Tensor) -> Tensor:
 
 def _parted(layer: Parting, x: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> list[Any]:
     """What each trial's own layer, or the base's, makes of its rows."""
-    parts = layer.rows.parts(layer.own.get)
-    sizes = [sum(count for _, count in some) for some in parts]
-    found = []
-    for some, part in zip(parts, x.split(sizes), strict=True):
-        with layer.rows.only(some):
-            found.append(run(layer.own.get(some[0][0], layer.base), part))
-    return found
+
+    def one(member: int, part: Tensor) -> Any:
+        return run(layer.own.get(member, layer.base), part)
+
+    return layer.rows.each(layer.rows.parts(layer.own.get), one, x)
 
 
 def _shared(layer: nn.Module, rows: int) -> SharedLinear:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ class Rows:
     generators: dict[int, torch.Generator] = field(default_factory=dict)
     """Member -> its own stream of chance."""
     _kept: dict[object, Tensor] = field(default_factory=dict)
+    """Ones, by length, type and device."""
 
     @contextmanager
     def only(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
@@ -44,6 +46,25 @@ class Rows:
     def parts(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
         """Neighbours for whom ``of`` gives the same."""
         return [[*some] for _, some in groupby(self.now, key=lambda row: of(row[0]))]
+
+    def each(
+        self,
+        parts: Sequence[Sequence[tuple[int, int]]],
+        run: Callable[..., Any],
+        *tensors: Tensor | None,
+    ) -> list[Any]:
+        """What ``run`` makes of each part's first member and rows of ``tensors``, while there are
+        no rows but these; a tensor of one row, or none, is for all."""
+        sizes = [sum(count for _, count in some) for some in parts]
+        total = sum(sizes)
+        split = [
+            [t] * len(parts) if t is None or len(t) != total else t.split(sizes) for t in tensors
+        ]
+        found = []
+        for place, some in enumerate(parts):
+            with self.only(some):
+                found.append(run(some[0][0], *[part[place] for part in split]))
+        return found
 
     @property
     def even(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ IMAGES = 6
 SPLITS = {"train": 24, "validation": 10, "test": 7}
 
 
-def small_blip(patch: int = 16) -> Blip:
+def small_blip(patch: int = 16, **settings: Any) -> Blip:
     """A random BLIP. Its weights are large enough for all its parts to matter: with the usual 0.02
     every answer would be as likely as any other, whatever the image."""
     from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
@@ -42,10 +43,10 @@ def small_blip(patch: int = 16) -> Blip:
         vocab={word: i for i, word in enumerate([*special, *WORDS])}, bos_token="[DEC]"
     )
     width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    common = {**width, "num_attention_heads": 2, "initializer_range": 0.2}
+    common = {**width, "num_attention_heads": 2, "initializer_range": 0.2, **settings}
     text = {
         "vocab_size": len(tokenizer),
-        "encoder_hidden_size": 32,
+        "encoder_hidden_size": common["hidden_size"],
         "max_position_embeddings": 40,
         "bos_token_id": special.index("[DEC]"),
         "eos_token_id": special.index("[SEP]"),

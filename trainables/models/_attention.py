@@ -5,15 +5,13 @@ keeps 901 x 901 probabilities, most of the memory that training the image encode
 own kernels keep none.
 
 A question has few tokens and an image many, so most of a text stack's arithmetic is to make keys
-and values of the image's tokens, for each question and layer anew. None need be made: where keys
-are frozen a score is q (W_k x + b_k) = (q W_k) x and what is alike for all tokens, which no softmax
-sees; and a weighted mean of values is the value of that mean of tokens.
+and values of the image's tokens, for each question and layer anew. None need be made
+(``trainables.heads``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +23,6 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from trainables import ranks
 from trainables.heads import affine, of_means, rows_of, turned
-from trainables.rows import Rows
 
 QUERIES = 20
 """Taken for granted where several workers train a trial. They have to decide alike, whatever their
@@ -85,9 +82,12 @@ class TextAttention(BlipTextSelfAttention):
             seen_BTD = encoder_hidden_states
             rows = rows_of(self.key, self.value)
             if past_key_values is None and rows is not None:
+                # Trials of a pack in whose layers different things can be spared.
                 parts = rows.parts(lambda one: (affine(self.key, one), affine(self.value, one)))
                 if len(parts) > 1:
-                    return self._parted(rows, parts, hidden_states, seen_BTD, attention_mask), None
+                    given = (hidden_states, attention_mask, seen_BTD)
+                    found = rows.each(parts, lambda _, *part: self.forward(*part)[0], *given)
+                    return torch.cat(found), None
             if past_key_values is None and self._spares(hidden_states, seen_BTD):
                 return self._look(hidden_states, seen_BTD, attention_mask), None
         q_BhQd = self._heads(self.query(hidden_states))  # first: it may draw chance, as values may
@@ -112,19 +112,6 @@ class TextAttention(BlipTextSelfAttention):
             dropout_p=self.dropout.p if self.training else 0.0,
         )
         return mixed_BhQd.transpose(1, 2).flatten(2), None
-
-    def _parted(
-        self, rows: Rows, parts: Sequence[Any], x_BQD: Tensor, seen_BTD: Tensor, mask: Any
-    ) -> Tensor:
-        """Trials of a pack in whose layers different things can be spared."""
-        sizes = [sum(count for _, count in some) for some in parts]
-        masks = [mask] * len(parts) if mask is None or len(mask) == 1 else mask.split(sizes)
-        found = []
-        split = zip(parts, x_BQD.split(sizes), seen_BTD.split(sizes), masks, strict=True)
-        for some, x, seen, masked in split:
-            with rows.only(some):
-                found.append(self.forward(x, masked, seen)[0])
-        return torch.cat(found)
 
     def _spares(self, x_BQD: Tensor, seen_BTD: Tensor) -> bool:
         """Keys need not be made, and it is less than half the arithmetic not to make them."""
