@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainables import one_rank
-from tests.trainables.conftest import SMALL, made_up
+from tests.trainables.conftest import made_up
 from trainables import ranks
 from trainables.errors import BadInput
 from trainables.saved import WEIGHTS
@@ -48,7 +48,7 @@ def on_two(kinds: str, folder: Path) -> dict[str, Any]:
 
 def compare(kinds: str, folder: Path) -> None:
     found = on_two(kinds, folder)
-    for family, make in SMALL.items():
+    for family, make in one_rank.MODELS.items():
         workload = made_up(make())
         as_it_is = one_rank.untuned(workload, "off")
         for kind in kinds.split(","):
