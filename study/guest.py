@@ -32,6 +32,8 @@ class HostConfig:
     regime: Regime
     places: int
     """Trials at a time."""
+    threads: int = 1
+    """That compute at most: the processors of a device are its own, and no others."""
     template: Path | None = None
     """See ``study.template``; None: each host loads for itself."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -31,10 +32,13 @@ class Guests:
 
     def __init__(self, config: HostConfig, workload: Workload | None = None) -> None:
         """``workload`` if it was loaded already."""
+        import torch
+
         from trainables import ranks
         from trainables.lane import Lane
         from trainables.workload import Workload
 
+        torch.set_num_threads(_threads(config))  # of this thread
         self.config = config
         self._devices, self._speaks = ranks.here().count, ranks.here().first
         self.workload = workload or Workload.load(config.workload)
@@ -278,6 +282,12 @@ class Guests:
         for guest in self.here.values():
             guest.peak_gib = max(guest.peak_gib, peak)
         memory.reset_peak()
+
+
+def _threads(config: HostConfig) -> int:
+    """The shell may ask for fewer than there are: more would fight over a device's processors."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), config.threads) if asked.isdigit() and int(asked) else config.threads
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -164,6 +164,7 @@ def open_lanes(
         precision=arithmetic.precision,
         regime=settings.regime,
         places=devices.places,
+        threads=devices.cpus,
         template=None if devices.gpus else template,
     )
     cuda = devices.gpus > 0

@@ -215,8 +215,6 @@ def _forked() -> bool:
 
 def _serve(end: socket.socket, workload: Workload) -> None:
     """Do what whoever asked has to be done: be their host, until they have ended, or a task."""
-    import torch
-
     from study.guest import HostConfig
 
     _, outputs, _, _ = socket.recv_fds(end, 1, 2)
@@ -228,7 +226,6 @@ def _serve(end: socket.socket, workload: Workload) -> None:
         asked, environment = asking.recv()
         os.environ.clear()
         os.environ.update(environment)
-        torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
         if isinstance(asked, HostConfig):
             _be_host(asking, asked, workload)
         asking.send(_done(asked, workload))

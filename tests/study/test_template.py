@@ -9,16 +9,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from study.actor import _host
 from study.arithmetic import Arithmetic
 from study.forked import Forked
 from study.guest import HostConfig
+from study.guests import Guests
 from study.host import Host
 from study.placement import as_told
 from study.records import Kind, TrialSpec
@@ -106,6 +109,27 @@ def test_a_forked_host_computes_what_one_that_loads_does(
         found, expected = (first_report(host, method) for host in (forked, loaded))
         for loss in ("validation_loss", "train_loss"):
             assert found[loss] == pytest.approx(expected[loss], rel=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("", 2), ("1", 1), ("16", 2), ("all", 2)])
+def test_a_host_computes_on_its_own_processors_whatever_the_shell_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    before = torch.get_num_threads()
+    try:
+        Guests(replace(config(tmp_path), threads=2))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_shell_that_sets_no_number_of_threads_has_forked_hosts_too(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    forked = Forked(template.socket, config(tmp_path, template), lost=lambda: None)
+    assert first_report(forked, "layernorm")["validation_loss"] > 0
 
 
 def test_who_speaks_for_a_host_ends_with_it_and_the_next_is_there_at_once(
