@@ -18,26 +18,52 @@ OVERLAYS = tuple(
     str(file.parent.relative_to(INFRA)) for file in sorted(INFRA.glob("*/overlays/*/*ization.yaml"))
 )
 STUDIES = tuple(name for name in OVERLAYS if name.startswith("kuberay/"))
+FOLDERS = (*OVERLAYS, "kuberay/shared", "kuberay/queues")
+"""Each is applied, and deleted, by ``kubectl ... -k``."""
+FILES = (
+    "kuberay/namespace.yaml",
+    "kuberay/data.yaml",
+    "mlflow/namespace.yaml",
+    "mlflow/dumps.yaml",
+)
+"""Each is applied by ``kubectl apply -f``."""
 CUSTOM = ("ray.io", "kueue.x-k8s.io")
 
 Manifest = dict[str, Any]
 
 
 @functools.cache
-def _text(overlay: str) -> str:
+def _text(part: str) -> str:
+    if part.endswith(".yaml"):
+        return (INFRA / part).read_text()
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip('kubectl is not here: pip install -c constraints.txt -e ".[infra]"')
     done = subprocess.run(
-        [kubectl, "kustomize", str(INFRA / overlay)], capture_output=True, text=True, check=False
+        [kubectl, "kustomize", str(INFRA / part)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def render(overlay: str) -> list[Manifest]:
-    """What ``kubectl apply -k`` would send, each time anew."""
-    return list(yaml.safe_load_all(_text(overlay)))
+def render(part: str) -> list[Manifest]:
+    """What ``kubectl apply`` would send of a folder or a file, each time anew."""
+    return list(yaml.load_all(_text(part), yaml.CSafeLoader))
+
+
+def with_shared(overlay: str) -> list[Manifest]:
+    """An overlay, and what infra/README.md has applied once before it."""
+    family, _, name = overlay.split("/")
+    parts = [f"{family}/namespace.yaml"]
+    if family == "kuberay":
+        parts.append("kuberay/shared")
+        if name != "first":
+            parts.append("kuberay/data.yaml")
+        if name == "queued":
+            parts.append("kuberay/queues")
+    elif name != "managed":
+        parts.append("mlflow/dumps.yaml")
+    return [manifest for part in (*parts, overlay) for manifest in render(part)]
 
 
 def one(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:

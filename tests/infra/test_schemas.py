@@ -10,6 +10,8 @@ import pytest
 
 from tests.infra import kuberay_rules
 from tests.infra.manifests import (
+    FILES,
+    FOLDERS,
     OVERLAYS,
     SCHEMAS,
     STUDIES,
@@ -18,6 +20,7 @@ from tests.infra.manifests import (
     pods,
     render,
     set_at,
+    with_shared,
 )
 
 kubernetes_validate = pytest.importorskip(
@@ -36,9 +39,9 @@ def test_the_overlays_are_found() -> None:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_takes_every_manifest(overlay: str, version: str) -> None:
-    manifests = render(overlay)
+@pytest.mark.parametrize("part", (*FOLDERS, *FILES))
+def test_kubernetes_takes_every_manifest(part: str, version: str) -> None:
+    manifests = render(part)
     for manifest in [m for m in manifests if not is_custom(m)]:
         kubernetes_validate.validate(manifest, version, strict=True)
     for pod in pods(manifests):
@@ -46,11 +49,11 @@ def test_kubernetes_takes_every_manifest(overlay: str, version: str) -> None:
 
 
 @needs_schemas
-@pytest.mark.parametrize("overlay", STUDIES)
-def test_the_definitions_take_every_custom_resource(overlay: str) -> None:
+@pytest.mark.parametrize("part", (*STUDIES, "kuberay/queues"))
+def test_the_definitions_take_every_custom_resource(part: str) -> None:
     from tests.infra import crds
 
-    custom = [manifest for manifest in render(overlay) if is_custom(manifest)]
+    custom = [manifest for manifest in render(part) if is_custom(manifest)]
     assert custom
     for manifest in custom:
         assert crds.complaints(manifest, SCHEMAS) == []
@@ -63,7 +66,7 @@ def test_the_operator_takes_the_job(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_named_is_there(overlay: str) -> None:
-    manifests = render(overlay)
+    manifests = with_shared(overlay)
     there = {(m["kind"], m["metadata"]["name"]) for m in manifests}
     assert len(there) == len(manifests), "two manifests are one object"
     for pod in pods(manifests):
@@ -129,7 +132,7 @@ def test_a_wrong_field_of_a_job_is_found(path: str, value: Any, said: str) -> No
 def test_a_wrong_field_of_a_queue_is_found(kind: str, path: str, value: Any, said: str) -> None:
     from tests.infra import crds
 
-    queue = one(render("kuberay/overlays/queued"), kind)
+    queue = one(render("kuberay/queues"), kind)
     set_at(path, value)(queue)
     found = crds.complaints(queue, SCHEMAS)
     assert len(found) >= 1 and said in " ".join(found), found
