@@ -96,6 +96,7 @@ class Pod:
     owner: str
     metadata: Manifest
     spec: Manifest
+    copies: int = 1
 
     @property
     def containers(self) -> list[Manifest]:
@@ -110,22 +111,24 @@ class Pod:
 
 def pods(manifests: list[Manifest]) -> list[Pod]:
     """Every pod, with what KubeRay adds to a head that scales its cluster: the autoscaler."""
-    return [Pod(owner, t.get("metadata", {}), t["spec"]) for owner, t in _templates(manifests)]
+    return [Pod(o, t.get("metadata", {}), t["spec"], n) for o, t, n in _templates(manifests)]
 
 
-def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest, int]]:
+    """(Owner, template, how many pods are made of it at most)."""
     for manifest in manifests:
         spec, owner = manifest.get("spec", {}), f"{manifest['kind']}/{manifest['metadata']['name']}"
         if manifest["kind"] == "RayJob":
-            yield f"{owner}/submitter", spec["submitterPodTemplate"]
+            if "submitterPodTemplate" in spec:
+                yield f"{owner}/submitter", spec["submitterPodTemplate"], 1
             cluster = spec["rayClusterSpec"]
-            yield f"{owner}/head", _with_autoscaler(cluster)
+            yield f"{owner}/head", _with_autoscaler(cluster), 1
             for group in cluster["workerGroupSpecs"]:
-                yield f"{owner}/{group['groupName']}", group["template"]
+                yield f"{owner}/{group['groupName']}", group["template"], group["maxReplicas"]
         elif manifest["kind"] == "CronJob":
-            yield owner, spec["jobTemplate"]["spec"]["template"]
+            yield owner, spec["jobTemplate"]["spec"]["template"], 1
         elif "template" in spec:
-            yield owner, spec["template"]
+            yield owner, spec["template"], spec.get("replicas", 1)
 
 
 def _with_autoscaler(cluster: Manifest) -> Manifest:

@@ -35,7 +35,7 @@ needs_schemas = pytest.mark.skipif(
 
 
 def test_the_overlays_are_found() -> None:
-    assert len(STUDIES) == 6 and len(OVERLAYS) == 8
+    assert len(STUDIES) == 6 and len(OVERLAYS) == 9
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -164,7 +164,6 @@ def test_a_wrong_field_of_kubernetes_is_found(
         ("metadata.name", "s" * 48, "at most 47"),
         ("spec.shutdownAfterJobFinishes", False, "ttlSecondsAfterFinished needs"),
         ("spec.clusterSelector", {"ray.io/cluster": "c"}, "backoffLimit does not go with"),
-        ("spec.submissionMode", "SidecarMode", "SidecarMode takes no submitterPodTemplate"),
         (f"{CLUSTER}.headGroupSpec.template.spec.restartPolicy", "Always", "restartPolicy Never"),
         (f"{WORKERS}.template.spec.restartPolicy", "OnFailure", "gpu: autoscaler v2 wants"),
         (f"{WORKERS}.minReplicas", 9, "minReplicas 9 is more than maxReplicas 8"),
@@ -185,3 +184,12 @@ def test_what_the_operator_refuses_is_found(path: str, value: Any, said: str) ->
     set_at(path, value)(job)
     found = kuberay_rules.complaints(job)
     assert any(said in line for line in found), found
+
+
+def test_a_sidecar_that_submits_takes_no_template() -> None:
+    job = one(render("kuberay/overlays/small"), "RayJob")
+    set_at("spec.submissionMode", "SidecarMode")(job)
+    assert kuberay_rules.complaints(job) == []
+    set_at("spec.submitterPodTemplate", {})(job)
+    (said,) = kuberay_rules.complaints(job)
+    assert said.startswith("SidecarMode takes no submitterPodTemplate")

@@ -41,7 +41,7 @@ def test_a_study_survives_what_it_should(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", STUDIES)
 def test_the_command_is_one_that_the_launcher_takes(overlay: str) -> None:
     job = one(render(overlay), "RayJob")["spec"]
-    assert "$" not in job["entrypoint"], "it would be expanded in the submitter's pod"
+    assert "$" not in job["entrypoint"], "a shell on the head would expand it"
     program, arguments = (words := shlex.split(job["entrypoint"]))[:3], words[3:]
     assert program == ["python", "-m", "study.launch"]
     given = _parser().parse_args(arguments)
