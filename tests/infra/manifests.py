@@ -18,26 +18,52 @@ OVERLAYS = tuple(
     str(file.parent.relative_to(INFRA)) for file in sorted(INFRA.glob("*/overlays/*/*ization.yaml"))
 )
 STUDIES = tuple(name for name in OVERLAYS if name.startswith("kuberay/"))
+FOLDERS = (*OVERLAYS, "kuberay/shared", "kuberay/queues")
+"""Each is applied, and deleted, by ``kubectl ... -k``."""
+FILES = (
+    "kuberay/namespace.yaml",
+    "kuberay/data.yaml",
+    "mlflow/namespace.yaml",
+    "mlflow/dumps.yaml",
+)
+"""Each is applied by ``kubectl apply -f``."""
 CUSTOM = ("ray.io", "kueue.x-k8s.io")
 
 Manifest = dict[str, Any]
 
 
 @functools.cache
-def _text(overlay: str) -> str:
+def _text(part: str) -> str:
+    if part.endswith(".yaml"):
+        return (INFRA / part).read_text()
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip('kubectl is not here: pip install -c constraints.txt -e ".[infra]"')
     done = subprocess.run(
-        [kubectl, "kustomize", str(INFRA / overlay)], capture_output=True, text=True, check=False
+        [kubectl, "kustomize", str(INFRA / part)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def render(overlay: str) -> list[Manifest]:
-    """What ``kubectl apply -k`` would send, each time anew."""
-    return list(yaml.safe_load_all(_text(overlay)))
+def render(part: str) -> list[Manifest]:
+    """What ``kubectl apply`` would send of a folder or a file, each time anew."""
+    return list(yaml.load_all(_text(part), yaml.CSafeLoader))
+
+
+def with_shared(overlay: str) -> list[Manifest]:
+    """An overlay, and what infra/README.md has applied once before it."""
+    family, _, name = overlay.split("/")
+    parts = [f"{family}/namespace.yaml"]
+    if family == "kuberay":
+        parts.append("kuberay/shared")
+        if name != "first":
+            parts.append("kuberay/data.yaml")
+        if name == "queued":
+            parts.append("kuberay/queues")
+    elif name != "managed":
+        parts.append("mlflow/dumps.yaml")
+    return [manifest for part in (*parts, overlay) for manifest in render(part)]
 
 
 def one(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
@@ -70,6 +96,7 @@ class Pod:
     owner: str
     metadata: Manifest
     spec: Manifest
+    copies: int = 1
 
     @property
     def containers(self) -> list[Manifest]:
@@ -84,22 +111,24 @@ class Pod:
 
 def pods(manifests: list[Manifest]) -> list[Pod]:
     """Every pod, with what KubeRay adds to a head that scales its cluster: the autoscaler."""
-    return [Pod(owner, t.get("metadata", {}), t["spec"]) for owner, t in _templates(manifests)]
+    return [Pod(o, t.get("metadata", {}), t["spec"], n) for o, t, n in _templates(manifests)]
 
 
-def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest, int]]:
+    """(Owner, template, how many pods are made of it at most)."""
     for manifest in manifests:
         spec, owner = manifest.get("spec", {}), f"{manifest['kind']}/{manifest['metadata']['name']}"
         if manifest["kind"] == "RayJob":
-            yield f"{owner}/submitter", spec["submitterPodTemplate"]
+            if "submitterPodTemplate" in spec:
+                yield f"{owner}/submitter", spec["submitterPodTemplate"], 1
             cluster = spec["rayClusterSpec"]
-            yield f"{owner}/head", _with_autoscaler(cluster)
+            yield f"{owner}/head", _with_autoscaler(cluster), 1
             for group in cluster["workerGroupSpecs"]:
-                yield f"{owner}/{group['groupName']}", group["template"]
+                yield f"{owner}/{group['groupName']}", group["template"], group["maxReplicas"]
         elif manifest["kind"] == "CronJob":
-            yield owner, spec["jobTemplate"]["spec"]["template"]
+            yield owner, spec["jobTemplate"]["spec"]["template"], 1
         elif "template" in spec:
-            yield owner, spec["template"]
+            yield owner, spec["template"], spec.get("replicas", 1)
 
 
 def _with_autoscaler(cluster: Manifest) -> Manifest:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.infra.manifests import INFRA, OVERLAYS, is_custom, pods, render
+from tests.infra.manifests import FILES, FOLDERS, INFRA, is_custom, pods, render
 
 
 def main() -> int:
@@ -22,11 +22,11 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name:
-        for overlay in OVERLAYS:
-            manifests = render(overlay)
+        for part in (*FOLDERS, *FILES):
+            manifests = render(part)
             found = [pod.manifest() for pod in pods(manifests)]
             found += [manifest for manifest in manifests if not is_custom(manifest)]
-            target = Path(name) / f"{overlay.replace('/', '-')}.yaml"
+            target = Path(name) / f"{part.replace('/', '-').removesuffix('.yaml')}.yaml"
             target.write_text(yaml.safe_dump_all(found))
         for file in (INFRA / "docker").glob("*Dockerfile"):
             shutil.copy(file, name)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.infra.manifests import INFRA, OVERLAYS, Manifest, Pod, pods, render
+from tests.infra.manifests import FILES, FOLDERS, INFRA, OVERLAYS, Manifest, Pod, pods, with_shared
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict
     """(namespace, secret) -> what is in it, as the README's commands make them."""
     if shutil.which("kubectl") is None or shutil.which("openssl") is None:
         pytest.skip("kubectl or openssl is not here")
-    step = (INFRA / "README.md").read_text().split("**3. Secrets.**")[1]
+    step = (INFRA / "README.md").read_text().split("**3. Namespaces and secrets.**")[1]
     commands = re.findall(r"```\n(.*?)```", step, flags=re.DOTALL)[0]
-    # All but the last word of kubectl's, which would be the API server's.
-    shell = 'set -eu; kubectl() { command kubectl "$@" --dry-run=client --output=json; }\n'
+    # All but the last word of kubectl's, which would be the API server's (and all of `apply`'s).
+    shell = """set -eu
+    kubectl() { [ "$1" = apply ] || command kubectl "$@" --dry-run=client --output=json; }
+    """
     folder = tmp_path_factory.mktemp("secrets")
     done = subprocess.run(
         ["bash", "-c", shell + commands], cwd=folder, capture_output=True, text=True, check=False
@@ -65,7 +67,7 @@ def asked(pod: Pod) -> dict[str, set[str]]:
 def test_every_secret_that_is_asked_for_is_made(
     overlay: str, made: dict[tuple[str, str], dict[str, str]]
 ) -> None:
-    manifests = render(overlay)
+    manifests = with_shared(overlay)
     (space,) = [m["metadata"]["name"] for m in manifests if m["kind"] == "Namespace"]
     needed: dict[str, set[str]] = {}
     for pod in pods(manifests):
@@ -107,5 +109,7 @@ def test_each_step_says_what_one_should_see() -> None:
         assert "You see" in step, step.splitlines()[0]
     for name in OVERLAYS:
         assert name.split("/")[-1] in text, f"{name} is not spoken of"
+    for name in (*FILES, *FOLDERS):
+        assert name in OVERLAYS or f"infra/{name}" in text, f"no step applies {name}"
     for path in re.findall(r"infra/[\w./-]+", text):
         assert (INFRA.parent / path.rstrip(".")).exists(), path

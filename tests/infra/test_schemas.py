@@ -10,6 +10,8 @@ import pytest
 
 from tests.infra import kuberay_rules
 from tests.infra.manifests import (
+    FILES,
+    FOLDERS,
     OVERLAYS,
     SCHEMAS,
     STUDIES,
@@ -18,6 +20,7 @@ from tests.infra.manifests import (
     pods,
     render,
     set_at,
+    with_shared,
 )
 
 kubernetes_validate = pytest.importorskip(
@@ -32,13 +35,13 @@ needs_schemas = pytest.mark.skipif(
 
 
 def test_the_overlays_are_found() -> None:
-    assert len(STUDIES) == 6 and len(OVERLAYS) == 8
+    assert len(STUDIES) == 6 and len(OVERLAYS) == 9
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_takes_every_manifest(overlay: str, version: str) -> None:
-    manifests = render(overlay)
+@pytest.mark.parametrize("part", (*FOLDERS, *FILES))
+def test_kubernetes_takes_every_manifest(part: str, version: str) -> None:
+    manifests = render(part)
     for manifest in [m for m in manifests if not is_custom(m)]:
         kubernetes_validate.validate(manifest, version, strict=True)
     for pod in pods(manifests):
@@ -46,11 +49,11 @@ def test_kubernetes_takes_every_manifest(overlay: str, version: str) -> None:
 
 
 @needs_schemas
-@pytest.mark.parametrize("overlay", STUDIES)
-def test_the_definitions_take_every_custom_resource(overlay: str) -> None:
+@pytest.mark.parametrize("part", (*STUDIES, "kuberay/queues"))
+def test_the_definitions_take_every_custom_resource(part: str) -> None:
     from tests.infra import crds
 
-    custom = [manifest for manifest in render(overlay) if is_custom(manifest)]
+    custom = [manifest for manifest in render(part) if is_custom(manifest)]
     assert custom
     for manifest in custom:
         assert crds.complaints(manifest, SCHEMAS) == []
@@ -63,7 +66,7 @@ def test_the_operator_takes_the_job(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_named_is_there(overlay: str) -> None:
-    manifests = render(overlay)
+    manifests = with_shared(overlay)
     there = {(m["kind"], m["metadata"]["name"]) for m in manifests}
     assert len(there) == len(manifests), "two manifests are one object"
     for pod in pods(manifests):
@@ -129,7 +132,7 @@ def test_a_wrong_field_of_a_job_is_found(path: str, value: Any, said: str) -> No
 def test_a_wrong_field_of_a_queue_is_found(kind: str, path: str, value: Any, said: str) -> None:
     from tests.infra import crds
 
-    queue = one(render("kuberay/overlays/queued"), kind)
+    queue = one(render("kuberay/queues"), kind)
     set_at(path, value)(queue)
     found = crds.complaints(queue, SCHEMAS)
     assert len(found) >= 1 and said in " ".join(found), found
@@ -161,7 +164,6 @@ def test_a_wrong_field_of_kubernetes_is_found(
         ("metadata.name", "s" * 48, "at most 47"),
         ("spec.shutdownAfterJobFinishes", False, "ttlSecondsAfterFinished needs"),
         ("spec.clusterSelector", {"ray.io/cluster": "c"}, "backoffLimit does not go with"),
-        ("spec.submissionMode", "SidecarMode", "SidecarMode takes no submitterPodTemplate"),
         (f"{CLUSTER}.headGroupSpec.template.spec.restartPolicy", "Always", "restartPolicy Never"),
         (f"{WORKERS}.template.spec.restartPolicy", "OnFailure", "gpu: autoscaler v2 wants"),
         (f"{WORKERS}.minReplicas", 9, "minReplicas 9 is more than maxReplicas 8"),
@@ -182,3 +184,12 @@ def test_what_the_operator_refuses_is_found(path: str, value: Any, said: str) ->
     set_at(path, value)(job)
     found = kuberay_rules.complaints(job)
     assert any(said in line for line in found), found
+
+
+def test_a_sidecar_that_submits_takes_no_template() -> None:
+    job = one(render("kuberay/overlays/small"), "RayJob")
+    set_at("spec.submissionMode", "SidecarMode")(job)
+    assert kuberay_rules.complaints(job) == []
+    set_at("spec.submitterPodTemplate", {})(job)
+    (said,) = kuberay_rules.complaints(job)
+    assert said.startswith("SidecarMode takes no submitterPodTemplate")

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from tests.infra.manifests import OVERLAYS, one, pods, render, set_at
+from tests.infra.manifests import OVERLAYS, one, pods, render, set_at, with_shared
 from tests.infra.unsafe import UNSAFE
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_pod_is_unsafe(overlay: str) -> None:
-    manifests = render(overlay)
+    manifests = with_shared(overlay)
     found = [(p.owner, what) for p in pods(manifests) for what, has in UNSAFE.items() if has(p)]
     assert found == []
     space = one(manifests, "Namespace")
@@ -49,7 +49,7 @@ def test_an_unsafe_pod_is_found(path: str, value: Any, what: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_network_is_closed_but_for_what_must_pass(overlay: str) -> None:
-    manifests = render(overlay)
+    manifests = with_shared(overlay)
     policies = [m for m in manifests if m["kind"] == "NetworkPolicy"]
     denied = one(policies, "NetworkPolicy", "deny-all")["spec"]
     assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from study.launch import _parser
-from tests.infra.manifests import INFRA, STUDIES, Manifest, Pod, one, pods, render
+from tests.infra.manifests import INFRA, STUDIES, Pod, one, pods, render, with_shared
 from tests.infra.unsafe import UNSAFE
 
 
@@ -41,7 +41,7 @@ def test_a_study_survives_what_it_should(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", STUDIES)
 def test_the_command_is_one_that_the_launcher_takes(overlay: str) -> None:
     job = one(render(overlay), "RayJob")["spec"]
-    assert "$" not in job["entrypoint"], "it would be expanded in the submitter's pod"
+    assert "$" not in job["entrypoint"], "a shell on the head would expand it"
     program, arguments = (words := shlex.split(job["entrypoint"]))[:3], words[3:]
     assert program == ["python", "-m", "study.launch"]
     given = _parser().parse_args(arguments)
@@ -67,25 +67,6 @@ def test_gpus_come_and_go_where_they_should() -> None:
     assert "nodeSelector" not in demand["template"]["spec"]
 
 
-def test_a_second_study_leaves_the_first_as_it_is() -> None:
-    """In the same namespace it brings objects of its own, and changes none of the first."""
-
-    def objects(overlay: str) -> dict[tuple[str, str], Manifest]:
-        return {(m["kind"], m["metadata"]["name"]): m for m in render(overlay)}
-
-    first, second = objects("kuberay/overlays/small"), objects("kuberay/overlays/second")
-    assert {kind for kind, _ in second.keys() - first.keys()} == {"RayJob", "PodDisruptionBudget"}
-    shared = first.keys() & second.keys()
-    assert {key: first[key] for key in shared} == {key: second[key] for key in shared}
-    labels = {
-        pod.metadata["labels"]["medvlm-study/study"]
-        for overlay in (first, second)
-        for pod in pods(list(overlay.values()))
-        if "submitter" not in pod.owner
-    }
-    assert len(labels) == 2, "a budget would count the other's pods"
-
-
 def closed_pod(file: str) -> Pod:
     """One that is applied by hand; it is valid, and as closed as those of the overlays."""
     # It comes with the tests' packages, and not with a user's.
@@ -99,7 +80,7 @@ def closed_pod(file: str) -> Pod:
 
 def test_the_pod_that_fills_the_volume_is_as_closed_as_the_others() -> None:
     pod = closed_pod("kuberay/fill-data.yaml")
-    there = render("kuberay/overlays/small")
+    there = with_shared("kuberay/overlays/small")
     claim = one(there, "PersistentVolumeClaim")["metadata"]
     assert pod.metadata["namespace"] == claim["namespace"]
     (volume,) = pod.spec["volumes"]
@@ -123,7 +104,7 @@ def test_the_pod_that_brings_a_dump_back_sees_what_the_nightly_one_wrote() -> No
 
 
 def test_kueue_admits_what_the_queue_covers() -> None:
-    manifests = render("kuberay/overlays/queued")
+    manifests = with_shared("kuberay/overlays/queued")
     job, queue = one(manifests, "RayJob"), one(manifests, "ClusterQueue")["spec"]
     local = one(manifests, "LocalQueue")
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == local["metadata"]["name"]
