@@ -20,7 +20,8 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
     Greyscale becomes grey RGB; what is transparent becomes black, the background of radiology;
     images with more than 8 bits are scaled from their own darkest to their own brightest value,
-    since scanners use an arbitrary part of the 16 bits.
+    since scanners use an arbitrary part of the 16 bits. Where those are not numbers, NaN and minus
+    infinity are as the darkest, and infinity is as the brightest.
 
     Args:
         paths: N files of any format that Pillow reads.
@@ -30,7 +31,7 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
         uint8 of shape (N, size, size, 3).
 
     Raises:
-        BadInput: a file can't be read as an image, or is cut off.
+        BadInput: a file can't be read as an image, is cut off, or no pixel of it is a number.
     """
     images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
@@ -76,6 +77,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    darkest, brightest = float(values.min()), float(values.max())
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("no pixel of it is a finite number")
+    darkest, brightest = float(finite.min()), float(finite.max())
     scale = 255 / (brightest - darkest) if brightest > darkest else 0.0
+    values = np.nan_to_num(values, nan=darkest, neginf=darkest, posinf=brightest)
     return np.rint((values - darkest) * scale).astype(np.uint8)
