@@ -117,6 +117,16 @@ def test_a_huge_image_is_refused_before_it_fills_the_memory(tmp_path: Path) -> N
     assert "\n" not in str(e.value)
 
 
+def test_what_pillow_has_not_been_taught_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.dds"
+    Image.new("RGB", (8, 8)).save(path)
+    whole = bytearray(path.read_bytes())
+    whole[80:84] = bytes(4)  # what kind of pixels it has
+    path.write_bytes(whole)
+    with pytest.raises(BadInput, match=r"image\.dds can't be read \(Unknown pixel format flags 0"):
+        load_images([path], 8)
+
+
 def test_dicom_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "image.dcm"
     path.write_bytes(bytes(128) + b"DICM" + bytes(100))
