@@ -178,11 +178,12 @@ class Settings:
             raise unknown("value of --deepspeed", self.deepspeed, (*ENGINES, "a file of your own"))
         try:
             found = json.loads(Path(self.deepspeed).read_text(encoding="utf-8"))
+            content = json.dumps(found, sort_keys=True, allow_nan=False)
         except ValueError as error:
             raise BadInput(f"--deepspeed {self.deepspeed} is no JSON: {error}") from None
         if not isinstance(found, dict):
             raise BadInput(f"--deepspeed {self.deepspeed} must hold an object, as DeepSpeed's do")
-        return json.dumps(found, sort_keys=True)
+        return content
 
     def engine(self, *, cuda: bool, sharing: bool) -> str:
         """What ``trainables.engine.start`` takes. ``auto`` is ZeRO 0 for a trial that has a

@@ -42,3 +42,12 @@ def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
         BadInput, match=f"was begun with arms {first}, .* but here it is {others[0]}"
     ):
         begin(tmp_path, run=others)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(f'{{"gradient_clipping": {number}}}')
+    with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
+        replace(SETTINGS, deepspeed=str(file)).configuration()
+    assert "\n" not in str(error.value)

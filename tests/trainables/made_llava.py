@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from trainables.models._llava import AsPublished, Parts
 from trainables.models._tiny import vocabulary
@@ -88,4 +90,37 @@ def write(
     tokenizer = words_tokenizer(vocabulary())
     published(tokenizer, decoder, **settings).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+NAMES = {
+    "llava-hf": {
+        "lm_head.": "language_model.lm_head.",
+        "model.language_model.": "language_model.model.",
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+    },
+    "transformers 4.52": {"model.vision_tower.": "model.vision_tower.vision_model."},
+    "transformers 5": {},
+}
+"""Who published the weights -> how names in the network begin -> how they begin in the folder."""
+
+
+def rename(folder: Path, names: str, *, files: int = 1) -> Path:
+    """Give the weights of a folder that ``write`` made the names of ``NAMES``, in so many files."""
+    named = {}
+    for name, weight in AsPublished.from_pretrained(folder).state_dict().items():
+        begin = next((new for new in NAMES[names] if name.startswith(new)), "")
+        named[NAMES[names].get(begin, "") + name.removeprefix(begin)] = weight.contiguous()
+    if names != "transformers 5":
+        (beside,) = (name for name in named if name.endswith(".class_embedding"))
+        named[beside.replace("class_embedding", "position_ids")] = torch.arange(5)[None]
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-{i % files + 1:05d}.safetensors" for i, name in enumerate(named)}
+    for place in set(places.values()):
+        some = {name: weight for name, weight in named.items() if places[name] == place}
+        save_file(some, folder / (place if files > 1 else "model.safetensors"), {"format": "pt"})
+    if files > 1:
+        index = json.dumps({"metadata": {}, "weight_map": places})
+        (folder / "model.safetensors.index.json").write_text(index)
     return folder

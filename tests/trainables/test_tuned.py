@@ -177,11 +177,18 @@ LLAVA_RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", LLAVA_RECIPES)
-def test_transformers_and_peft_alone_have_the_llava(name: str, tmp_path: Path, image: Path) -> None:
-    """Though its parts have names of their own here."""
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [*((name, "") for name in LLAVA_RECIPES), ("full connector, lora decoder", "llava-hf")],
+)
+def test_transformers_and_peft_alone_have_the_llava(
+    name: str, published: str, tmp_path: Path, image: Path
+) -> None:
+    """Though its parts have names of their own here, and others where they were published."""
     slots, adapters, weights = LLAVA_RECIPES[name]
     folder = made_llava.write(tmp_path / "base", "mistral")
+    if published:
+        made_llava.rename(folder, published)
     before = moved_llava(folder, slots, None)
     before.save(tmp_path)
     written = adapter.write(before, tmp_path)

@@ -83,6 +83,7 @@ def examine(dataset: Dataset, *, progress: Progress | None = None) -> Audit:
         *findings.shared(dataset, "validation", ("train",)),
         *findings.copies(dataset),
         *findings.lookalikes(dataset, progress),
+        *findings.flat(dataset, progress),
         *findings.contradictions(dataset),
         *findings.unanswerable(dataset),
     ]

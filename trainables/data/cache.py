@@ -24,7 +24,7 @@ from trainables.data.images import load_images
 from trainables.errors import BadInput
 from trainables.kept import NoRoom, Progress, gib, kept
 
-VERSION = 1  # of what load_images makes of a file; other pixels are another version
+VERSION = 2  # of what load_images makes of a file; other pixels are another version
 CHUNK = 64  # images decoded before they are written: bounds the memory
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from trainables.data import alike
 from trainables.data.cache import cached_images
 from trainables.data.dataset import Dataset, Example, answer_type_of
@@ -125,6 +127,22 @@ def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]
         "lookalikes_within",
         text(within, "of the same split"),
         [f"{ids[i]} ~ {ids[j]}" for i, j in within],
+    )
+
+
+def flat(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]:
+    """Images without contrast, of which no question can be answered."""
+    thumbnails_NTTC = cached_images(dataset, alike.THUMBNAIL, progress=progress)
+    ids = [image_id for image_id, _ in dataset.images()]
+    pixels_NPC = thumbnails_NTTC.reshape(len(ids), -1, thumbnails_NTTC.shape[-1])
+    is_flat_N = (pixels_NPC == pixels_NPC[:, :1]).all(axis=(1, 2))
+    found = [ids[number] for number in np.flatnonzero(is_flat_N)]
+    yield from _finding(
+        "warn",
+        "flat_images",
+        f"{len(found)} of {len(ids):,} images have no contrast: all their pixels are alike once "
+        f"they are {alike.THUMBNAIL} px wide; see that they are read as they should be",
+        found,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import caches
+from trainables.data import published
 from trainables.data.dataset import Example, answer_type_of
 from trainables.errors import BadInput
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "test": "test"}
 """How a file's name begins -> the split that it is of."""
-COLUMNS = ("image", "question", "answer")
+TEXTS = ("question", "answer")
+COLUMNS = ("image", *TEXTS)
 ROWS = 64  # read at once: bounds the memory
 
 
@@ -35,8 +37,8 @@ def read(name: str, root: Path) -> tuple[Path, dict[str, list[Example]]]:
     """A folder with the images, and the examples of each split that there is.
 
     Raises:
-        BadInput: a file is damaged, of no split, or has other columns; or there is no room for the
-            images.
+        BadInput: a file is damaged, of no split, has other columns, or a row without a text; or
+            there is no room for the images.
     """
     found = files(root)
     hashed = hashlib.sha256()
@@ -84,11 +86,14 @@ def _rows(name: str, found: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
             lacking = [column for column in COLUMNS if column not in opened.schema_arrow.names]
             if lacking:
                 raise BadInput(f"{name}: {file} has no column {', '.join(lacking)}")
-            for batch in opened.iter_batches(batch_size=ROWS, columns=list(COLUMNS)):
-                for row in batch.to_pylist():
-                    if not (row["image"] or {}).get("bytes"):
-                        raise BadInput(f"{name}: {file} has a row without an image's bytes")
-                    yield split, row
+            batches = opened.iter_batches(batch_size=ROWS, columns=list(COLUMNS))
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                if not (row["image"] or {}).get("bytes"):
+                    raise BadInput(f"{name}: {file} has a row without an image's bytes")
+                with published.reading(name, file, number):
+                    texts = {field: published.text(row, field) for field in TEXTS}
+                yield split, row | texts
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(f"{name}: {file} can't be read ({reason}); load it anew") from error

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data import deep
+from trainables.data.deep import Deep
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
     Greyscale becomes grey RGB; what is transparent becomes black, the background of radiology;
     images with more than 8 bits are scaled from their own darkest to their own brightest value,
-    since scanners use an arbitrary part of the 16 bits.
+    since scanners use an arbitrary part of the 16 bits. Where those are not numbers, NaN and minus
+    infinity are as the darkest, and infinity is as the brightest.
 
     Args:
         paths: N files of any format that Pillow reads.
@@ -30,7 +33,8 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
         uint8 of shape (N, size, size, 3).
 
     Raises:
-        BadInput: a file can't be read as an image, or is cut off.
+        BadInput: a file can't be read as an image, is cut off, has more than 8 bits of which some
+            would be lost, or no pixel of it is a number.
     """
     images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
@@ -39,20 +43,32 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
 
 def _load(path: Path, size: int) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            # Photographs of films carry their orientation beside the pixels.
-            upright = ImageOps.exif_transpose(opened)
-            rgb = _rgb(upright)
-    # Pillow's decoders answer damaged files with these four, depending on the format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            found = deep.read(path, opened, _upright)
+            rgb = _rgb(_upright(opened)) if found is None else _to_8_bits(found)
+    # Pillow's decoders answer damaged files, and unusual ones, with these, depending on the format.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if _is_dicom(path):
             reason = "DICOM has more greys than an image; choose a window and save it as PNG"
         raise BadInput(f"image {path} can't be read ({reason}); replace or remove it") from error
     return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Photographs of films carry their orientation beside the pixels."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -66,8 +82,6 @@ def _is_dicom(path: Path) -> bool:
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode == "F" or image.mode.startswith("I"):  # 16 and 32 bits a pixel
-        return Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64))).convert("RGB")
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         black = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
@@ -75,7 +89,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bits(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    darkest, brightest = float(values.min()), float(values.max())
+def _to_8_bits(found: Deep) -> Image.Image:
+    from PIL import Image
+
+    values_HWC = found.values_HWC
+    seen = values_HWC[np.isfinite(values_HWC) & (found.opacity_HW1 > 0)]
+    if not seen.size:
+        raise ValueError("no pixel of it is a finite number and opaque")
+    darkest, brightest = float(seen.min()), float(seen.max())
     scale = 255 / (brightest - darkest) if brightest > darkest else 0.0
-    return np.rint((values - darkest) * scale).astype(np.uint8)
+    values_HWC = np.nan_to_num(values_HWC, nan=darkest, neginf=darkest, posinf=brightest)
+    scaled_HWC = (values_HWC.clip(darkest, brightest) - darkest) * scale * found.opacity_HW1
+    rgb_HWC = np.broadcast_to(np.rint(scaled_HWC).astype(np.uint8), (*scaled_HWC.shape[:2], 3))
+    return Image.fromarray(np.ascontiguousarray(rgb_HWC))

@@ -51,12 +51,12 @@ def load(root: Path | None) -> Dataset:
 
 
 def _example(row: dict[str, Any], images: Path) -> Example:
-    image = str(row["image_path"][0])
+    image = published.text({"image_path": row["image_path"][0]}, "image_path")
     return Example(
-        question_id=str(row["id"]),
+        question_id=published.text(row, "id"),
         image_id=image,
         image=images / image,
         question=QUESTION,
-        answer=str(row["report"]),
+        answer=published.text(row, "report"),
         answer_type="report",
     )

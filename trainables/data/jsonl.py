@@ -6,7 +6,7 @@ JSON object of
 ============= ========= ===========================================================================
 image         required  path of an image file in the folder
 question      required
-answer        required  a text; a number is taken as text
+answer        required  a text; a number is taken as text, but not NaN
 answer_type   optional  "open", "closed" or "report"; without: closed if the answer is yes or no
 question_id   optional  unique; without: the number of the line, from 1
 image_id      optional  the same for the same image; without: its path
@@ -29,7 +29,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from trainables.data import dataset, published
 from trainables.data.dataset import AnswerType, Dataset, Example, answer_type_of, carve
@@ -70,37 +70,40 @@ def load(root: Path | None) -> Dataset:
     )
 
 
-def _row(where: str, line: str) -> dict[str, Any]:
+def _row(where: str, line: str) -> dict[str, str]:
     """One line, checked."""
     try:
-        row = json.loads(line)
+        found = json.loads(line)
     except ValueError as error:
         raise BadInput(f"{where} is not JSON ({error}); write one object a line") from error
-    if not isinstance(row, dict):
+    if not isinstance(found, dict):
         raise BadInput(f"{where} is no JSON object; write one object a line")
-    for key, value in row.items():
+    row: dict[str, str] = {}
+    for key in found:
         if key not in REQUIRED + OPTIONAL:
             raise unknown(f"field in {where}:", key, REQUIRED + OPTIONAL)
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            raise BadInput(f"{where}: {key} must be a text, got {json.dumps(value)}")
-        if key in ALLOWED and value not in ALLOWED[key]:
-            raise unknown(f"{key} in {where}:", str(value), ALLOWED[key])
+        try:
+            row[key] = published.text(found, key)
+        except published.NoText as error:
+            raise BadInput(f"{where}: {error}") from error
+        if key in ALLOWED and row[key] not in ALLOWED[key]:
+            raise unknown(f"{key} in {where}:", row[key], ALLOWED[key])
     for key in REQUIRED:
-        if not str(row.get(key, "")).strip():
+        if not row.get(key, "").strip():
             raise BadInput(f"{where} has no {key}; every question needs one")
     return row
 
 
-def _example(row: Mapping[str, Any], number: int, root: Path) -> Example:
-    image, answer = str(row["image"]), str(row["answer"])
+def _example(row: Mapping[str, str], number: int, root: Path) -> Example:
+    image, answer = row["image"], row["answer"]
     return Example(
-        question_id=str(row.get("question_id", number)),
-        image_id=str(row.get("image_id", os.path.normpath(image))),
+        question_id=row.get("question_id", str(number)),
+        image_id=row.get("image_id", os.path.normpath(image)),
         image=root / image,
-        question=str(row["question"]),
+        question=row["question"],
         answer=answer,
         answer_type=cast(AnswerType, row.get("answer_type", answer_type_of(answer))),
-        question_type=str(row.get("question_type", "")),
+        question_type=row.get("question_type", ""),
     )
 
 

@@ -54,13 +54,13 @@ def _questions(folder: Path, split: str) -> list[Example]:
     examples = []
     for number, row in enumerate(published.rows("path_vqa", file, _unpickled(file)), start=1):
         with published.reading("path_vqa", file, number):
-            image, answer = str(row["image"]), str(row["answer"])
+            image, answer = published.text(row, "image"), published.text(row, "answer")
             examples.append(
                 Example(
                     question_id=f"{split}-{number}",  # the published rows have none
                     image_id=image,
                     image=images / f"{image}.jpg",
-                    question=str(row["question"]),
+                    question=published.text(row, "question"),
                     answer=answer,
                     answer_type=answer_type_of(answer),
                 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from trainables.errors import BadInput
 
 ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
 """How VQA-RAD and the sets that follow it write the two types."""
+SHOWN = 80  # characters of what stands where a text must be
+
+
+class NoText(ValueError):
+    """Says which field of a row must be a text, and what it is."""
 
 
 def first(name: str, root: Path, candidates: Sequence[str]) -> Path:
@@ -61,8 +67,26 @@ def reading(name: str, file: Path, number: int) -> Iterator[None]:
     """
     try:
         yield
+    except NoText as error:
+        raise BadInput(f"{name}: row {number} of {file}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise BadInput(
             f"{name}: row {number} of {file} is not as published ({error!r}); "
             "use the published file"
         ) from error
+
+
+def text(row: Mapping[str, Any], field: str) -> str:
+    """A field of a row. A number is taken as text, unless it is what tables have where they have
+    nothing: NaN, which pandas makes of an empty cell, "NA" and "null", too.
+
+    Raises:
+        KeyError: the row lacks it.
+        NoText: it is neither a text nor a finite number.
+    """
+    value = row[field]
+    known = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not known or (isinstance(value, float) and not math.isfinite(value)):
+        given = json.dumps(value, default=repr)[:SHOWN]
+        raise NoText(f"{field} must be a text, got {given}")
+    return str(value)

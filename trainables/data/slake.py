@@ -74,12 +74,13 @@ def _questions(name: str, file: Path, images: Path, languages: tuple[str, ...]) 
 
 
 def _example(row: dict[str, Any], images: Path) -> Example:
+    image = published.text(row, "img_name")
     return Example(
-        question_id=str(row["qid"]),
-        image_id=str(row["img_name"]),
-        image=images / str(row["img_name"]),
-        question=str(row["question"]),
-        answer=str(row["answer"]),
+        question_id=published.text(row, "qid"),
+        image_id=image,
+        image=images / image,
+        question=published.text(row, "question"),
+        answer=published.text(row, "answer"),
         answer_type=published.ANSWER_TYPES[row["answer_type"].strip()],
-        question_type=str(row["content_type"]),
+        question_type=published.text(row, "content_type"),
     )

@@ -68,12 +68,13 @@ def _built(root: Path, official: list[Example], test: list[Example]) -> Dataset:
 
 def _example(row: dict[str, Any], images: Path) -> Example:
     # Some ids and answers are numbers, and two answer types end in a blank.
+    image = published.text(row, "image_name")
     return Example(
-        question_id=str(row["qid"]),
-        image_id=str(row["image_name"]),
-        image=images / str(row["image_name"]),
-        question=str(row["question"]),
-        answer=str(row["answer"]),
+        question_id=published.text(row, "qid"),
+        image_id=image,
+        image=images / image,
+        question=published.text(row, "question"),
+        answer=published.text(row, "answer"),
         answer_type=published.ANSWER_TYPES[row["answer_type"].strip()],
-        question_type=str(row.get("question_type", "")),
+        question_type=published.text({"question_type": "", **row}, "question_type"),
     )

@@ -12,6 +12,10 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 
 
 class OneLayer(nn.Module):
@@ -35,6 +39,12 @@ class AsPublished(LlavaForConditionalGeneration):
             two: Any = self.model.multi_modal_projector
             one = OneLayer(two.linear_1.in_features, two.linear_1.out_features)
             self.model.multi_modal_projector = one
+
+
+# Weights are published under the names of several versions of transformers, which renames them as
+# they are read, but for its own classes alone: of others, those that are registered.
+_RENAMING = get_checkpoint_conversion_mapping("llava")
+register_checkpoint_conversion_mapping(AsPublished.__name__, _RENAMING, overwrite=True)
 
 
 class Parts(nn.Module):

@@ -40,6 +40,11 @@ RENAMED = (
 )
 """The beginning of a weight's name there -> here."""
 TOWER = "model.vision_tower."
+TOWERS = (
+    r"(model\.)?(vision_tower\.)?(vision_model\.)?"
+    r"(?=(embeddings|pre_layrnorm|encoder|post_layernorm)\.)"
+)
+"""The beginning of a weight's name in an image encoder: by itself, in a CLIP, in a LLaVA."""
 WORDS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 """They have a row for each token."""
 
@@ -165,12 +170,19 @@ def _weights(shards: list[Path], vision: Path | None, tokens: int) -> Iterator[d
             for name, weight in found.items()
             if not (name.endswith("position_ids") or (vision and name.startswith(TOWER)))
         }
-    for shard in sorted(vision.glob("*.safetensors")) if vision else ():
-        yield {
-            f"{TOWER}{name.removeprefix('vision_model.')}": weight
+    if vision is None:
+        return
+    lacking = True
+    for shard in sorted(vision.glob("*.safetensors")):
+        tower = {
+            re.sub(f"^{TOWERS}", TOWER, name): weight
             for name, weight in load_file(shard).items()
-            if name.startswith("vision_model.") and not name.endswith("position_ids")
+            if re.match(TOWERS, name) and not name.endswith("position_ids")
         }
+        lacking &= not tower
+        yield tower
+    if lacking:
+        raise BadInput(f"--vision {vision} holds no image encoder of a CLIP as safetensors")
 
 
 def _renamed(name: str) -> str:

@@ -3,9 +3,9 @@
 A CLIP tower encodes the image (slot ``vision``), a linear layer or two turn its patches into tokens
 (``connector``), and a Llama, Vicuna or Mistral reads them among the question's tokens and goes on
 with the answer (``decoder``). Weights are a folder in the layout of
-``transformers.LlavaForConditionalGeneration``, as the hub's ``llava-hf`` models are. A connector of
-one layer, as in LLaVA-Med's first version, has no ``linear_2`` there, and its ``config.json`` says
-``"mm_projector_type": "linear"``, the word of LLaVA's authors.
+``transformers.LlavaForConditionalGeneration``, of any of its versions, as the hub's ``llava-hf``
+models are. A connector of one layer, as in LLaVA-Med's first version, has no ``linear_2`` there,
+and its ``config.json`` says ``"mm_projector_type": "linear"``, the word of LLaVA's authors.
 """
 
 from __future__ import annotations

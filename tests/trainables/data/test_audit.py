@@ -101,6 +101,14 @@ def test_an_image_saved_anew_is_found(tmp_path: Path, split: str, kind: str, sev
     assert (kinds[kind].severity, kinds[kind].shown) == (severity, ("0.png ~ 9.png",))
 
 
+def test_an_image_without_contrast_is_warned_about(tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40), (200, 100, 50)).save(tmp_path / "9.png")
+    kinds = found(audited(tmp_path, Asked(split="train", picture=9)))
+    assert set(kinds) == {"flat_images"}
+    assert (kinds["flat_images"].severity, kinds["flat_images"].shown) == ("warn", ("9.png",))
+    assert kinds["flat_images"].text.startswith("1 of 6 images have no contrast")
+
+
 def test_contradictions_are_noted(tmp_path: Path) -> None:
     kinds = found(audited(tmp_path, Asked(split="train", picture=0, answer="no")))
     assert set(kinds) == {"contradictions"}

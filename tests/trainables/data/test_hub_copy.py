@@ -79,6 +79,19 @@ def test_path_vqa_has_three_splits(root: Path, tmp_path: Path) -> None:
             [{"image": {"bytes": None, "path": "x.jpg"}, "question": "a", "answer": "b"}],
             "a row without an image's bytes",
         ),
+        (
+            "train-0.parquet",
+            [{"image": {"bytes": b"1", "path": None}, "question": "a", "answer": float("nan")}],
+            r"row 1 of .*parquet: answer must be a text, got NaN",
+        ),
+        (
+            "train-0.parquet",
+            [
+                {"image": {"bytes": b"1", "path": None}, "question": q, "answer": "b"}
+                for q in ("a", None)
+            ],
+            r"row 2 of .*parquet: question must be a text, got null",
+        ),
     ],
 )
 def test_another_form_is_refused_in_one_line(

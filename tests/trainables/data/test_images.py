@@ -65,6 +65,25 @@ def test_a_flat_16_bit_image_is_black(tmp_path: Path) -> None:
     assert (loaded(path) == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("odd", "becomes"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)], ids=["nan", "-inf", "inf"]
+)
+def test_the_range_is_that_of_the_finite_pixels(tmp_path: Path, odd: float, becomes: int) -> None:
+    path = tmp_path / "image.tif"
+    pixels = RAMP.astype(np.float32) / 1000 - 0.1
+    expected = np.rint(RAMP.astype(float) * 255 / 252)
+    pixels[3, 4], expected[3, 4] = odd, becomes
+    Image.fromarray(pixels).save(path)
+    assert np.abs(loaded(path) - expected[..., None]).max() <= 1
+
+
+def test_an_image_without_a_finite_pixel_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.full((8, 8), np.nan, dtype=np.float32)).save(path)
+    with pytest.raises(BadInput, match=r"image\.tif can't be read \(no pixel of it is a finite"):
+        load_images([path], 8)
+
+
 def test_oblong_images_are_stretched(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     half = np.zeros((40, 100), dtype=np.uint8)
@@ -96,6 +115,16 @@ def test_a_huge_image_is_refused_before_it_fills_the_memory(tmp_path: Path) -> N
     ) as e:
         load_images([path], 8)
     assert "\n" not in str(e.value)
+
+
+def test_what_pillow_has_not_been_taught_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.dds"
+    Image.new("RGB", (8, 8)).save(path)
+    whole = bytearray(path.read_bytes())
+    whole[80:84] = bytes(4)  # what kind of pixels it has
+    path.write_bytes(whole)
+    with pytest.raises(BadInput, match=r"image\.dds can't be read \(Unknown pixel format flags 0"):
+        load_images([path], 8)
 
 
 def test_dicom_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def with_first(**fields: Any) -> dict[str, Any]:
         ({**annotation(), "val": []}, "validation split is empty"),
         (with_first(image_path=[]), "row 1 of .* is not as published"),
         (with_first(image_path=["../../secret.png"]), "outside"),
+        (with_first(image_path=[None]), "row 1 of .*: image_path must be a text, got null"),
+        (with_first(report=float("nan")), "row 1 of .*: report must be a text, got NaN"),
         (with_first(image_path=["CXR0_IM-00/7.png"]), r"1 of 6 images are missing, first .*7\.png"),
     ],
 )

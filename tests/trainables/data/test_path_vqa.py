@@ -71,8 +71,12 @@ def test_a_pickle_that_runs_something_is_refused(
         (pickle.dumps([1]), "row 1 of .* is not as published"),
         (pickle.dumps([{"image": "train_0000"}]), "row 1 of .* is not as published"),
         (pickle.dumps([{**rows("train")[0], "image": "../../../../secret"}]), "outside"),
+        (
+            pickle.dumps([{**rows("train")[0], "answer": float("nan")}]),
+            "row 1 of .*: answer must be a text, got NaN",
+        ),
     ],
-    ids=["empty", "text", "cut off", "class", "dict", "number", "lacking", "path"],
+    ids=["empty", "text", "cut off", "class", "dict", "number", "lacking", "path", "nan"],
 )
 def test_other_files_are_refused_in_one_line(
     root: Path, train: Path, content: bytes, message: str

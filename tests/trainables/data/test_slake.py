@@ -69,6 +69,8 @@ def changed(**fields: Any) -> list[dict[str, Any]]:
         ('[{"q_lang": "en"}]', "row 1 of .* is not as published"),
         (json.dumps(changed(answer_type="MAYBE")), "row 1 of .* is not as published"),
         (json.dumps(changed(q_lang="en ")), "did you mean 'en'"),
+        (json.dumps(changed(answer=float("nan"))), "row 1 of .*: answer must be a text, got NaN"),
+        (json.dumps(changed(content_type=None)), "content_type must be a text, got null"),
         (json.dumps(changed(img_name="../../secret.jpg")), "outside"),
         (json.dumps(changed(img_name="/etc/passwd")), "outside"),
         (json.dumps(changed(qid=400)), "'400'.*used twice"),

@@ -52,6 +52,23 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: object) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "field", ["qid", "image_name", "question_type", "question", "answer", "answer_type"]
+)
+@pytest.mark.parametrize("nothing", [float("nan"), None])
+def test_what_a_table_has_where_it_has_nothing_is_no_text(
+    tmp_path: Path, field: str, nothing: float | None
+) -> None:
+    content = [*rows()[:-1], {**rows()[-1], field: nothing}]
+    write(tmp_path, content, vqa_rad.QUESTIONS[0], "images")
+    said = (
+        "not as published" if field == "answer_type" else f"{field} must be a text, got (NaN|null)"
+    )
+    with pytest.raises(BadInput, match=rf"row 42 of .*\.json.* {said}") as error:
+        vqa_rad.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_an_image_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
     content = [{**row, "image_name": f"../../{row['image_name']}"} for row in rows()]
     write(tmp_path, content, vqa_rad.QUESTIONS[0], "images")

@@ -91,13 +91,13 @@ def write(folder: Path, projector: str = "mlp2x_gelu", *, tower: bool = True, **
     return folder
 
 
-def clip(folder: Path) -> Path:
-    """The image encoder alone, with the names that a CLIP has on the hub."""
+def clip(folder: Path, begin: str = "vision_model.") -> Path:
+    """The image encoder alone, with names that begin as those of a CLIP have on the hub."""
     network, _ = model("mlp2x_gelu")
     tower = network.model.vision_tower.state_dict()
     folder.mkdir()
     save_file(
-        {f"vision_model.{name}": weight.contiguous() for name, weight in tower.items()}
+        {f"{begin}{name}": weight.contiguous() for name, weight in tower.items()}
         | {"text_model.final_layer_norm.weight": torch.ones(3)},
         folder / "model.safetensors",
     )
@@ -134,6 +134,25 @@ def test_it_is_the_same_model(tmp_path: Path, projector: str, tower: bool) -> No
             tmp_path / "ours", output_loading_info=True
         )[1]
         assert not any(left.values())
+
+
+@pytest.mark.parametrize("begin", ["", "vision_tower.vision_model.", "model.vision_tower."])
+def test_an_image_encoder_is_taken_under_each_of_its_names(tmp_path: Path, begin: str) -> None:
+    """As ``CLIPVisionModel`` writes it, and as it is in a LLaVA, old or new."""
+    source, vision = write(tmp_path / "theirs", tower=False), clip(tmp_path / "clip", begin)
+    convert_llava.convert(source, tmp_path / "ours", vision)
+    taken: Any = llava.load(tmp_path / "ours").network
+    (original, _) = model("mlp2x_gelu")
+    expected = original.model.vision_tower.state_dict()
+    found = taken.whole().model.vision_tower.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_folder_without_an_image_encoder_is_refused(tmp_path: Path) -> None:
+    source, vision = write(tmp_path / "theirs", tower=False), clip(tmp_path / "clip", "text_model.")
+    with pytest.raises(BadInput, match=r"--vision .*clip holds no image encoder of a CLIP as safe"):
+        convert_llava.convert(source, tmp_path / "ours", vision)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,28 @@ def test_a_connector_of_one_layer(tmp_path: Path) -> None:
     assert model.losses(model.network, workload.batch("train", [0, 1])).isfinite().all()
 
 
+@pytest.mark.parametrize("settings", [{}, LINEAR], ids=["two layers", "one layer"])
+@pytest.mark.parametrize("names", made_llava.NAMES)
+def test_weights_are_read_under_the_names_that_they_were_published_with(
+    tmp_path: Path, names: str, settings: dict[str, Any]
+) -> None:
+    """In one file and in several."""
+    expected = None
+    for files in (0, 1, 3):
+        folder = made_llava.write(tmp_path / str(files), **settings)
+        if files:
+            made_llava.rename(folder, names, files=files)
+        workload = made_up(llava.load(folder))
+        model = workload.model
+        losses = model.losses(model.network, workload.batch("validation", range(5)))
+        expected = losses if expected is None else expected
+        assert torch.equal(losses, expected)
+        counted = llava.skeleton(folder).network.state_dict()
+        assert {n: p.shape for n, p in counted.items()} == {
+            n: p.shape for n, p in model.network.state_dict().items()
+        }
+
+
 def test_wrong_keys_are_listed_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
