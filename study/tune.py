@@ -21,6 +21,7 @@ from study.placements import NOTE
 from study.records import Outcome, Rung
 from study.worker import TrialClient
 from trainables.errors import BadInput
+from trainables.secrecy import without_secrets
 
 RETRIES = 3
 """How often a trial whose host died is taken up again, from its last rung."""
@@ -125,7 +126,7 @@ class ConductedScheduler(FIFOScheduler):
         searcher = self.searcher
         said = str(trial.get_error() or "").strip().splitlines()
         if said:
-            searcher.errors[trial.trial_id] = said[-1][:500]
+            searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
         ours = searcher.ids[trial.trial_id]
         heard = searcher.conductor.ledger.records[ours].examples_seen
         again = {"heard": heard, "host": searcher.lanes.lost(ours), "suspect": True}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from trainables.errors import BadInput
+from trainables.secrecy import Parser, guard, without_user
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         storage = _storage(given)
         uri = given.tracking_uri or default_uri(storage)
         served = uri.startswith(("http:", "https:"))
-        page = uri.rstrip("/") if served else f"http://127.0.0.1:{given.port}"
+        page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
         if given.tracking_uri is None and not (storage / STORE).is_file():
             raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
         if given.study:
@@ -77,7 +78,7 @@ def _comparison(storage: Path, study: str, uri: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
+    parser = Parser(prog="python -m study.ui", description=__doc__)
     parser.add_argument(
         "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
     )
@@ -88,4 +89,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard()
     sys.exit(main())
