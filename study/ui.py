@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # The job runner and its consumers serve MLflow's GenAI features only, at 240 MB a process.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    serve = ["--backend-store-uri", uri, "--port", str(given.port), "--workers", "1"]
+    # Not as an option: a database's password would stand in the command line.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    serve = ["--port", str(given.port), "--workers", "1"]
     # Where those that write through this server leave their files; not in a new folder here.
     files = ["--artifacts-destination", str((storage / ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
