@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import TuneError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -167,6 +168,10 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # An interruption is ours to handle: what runs is taken up again by --resume.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Ray Tune would copy the driver's credentials into the environment of the clients, and with it
+    # into their command lines and a log. Clients speak to no store; hosts have their nodes' own.
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    copied.difference_update([name for name in copied if name.startswith("AWS_")])
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     searcher = ConductedSearcher(conductor, lanes)
