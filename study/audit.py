@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from trainables.data.splits import SPLITS
 from trainables.errors import BadInput
+from trainables.secrecy import Parser
 from trainables.workload import WorkloadConfig
 
 
@@ -37,7 +38,7 @@ def _show(done: int, total: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.audit",
         description="Look for leaks, duplicates and unanswerable questions in a dataset.",
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from study.objects import Store, is_store
 from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput
+from trainables.secrecy import Parser, guard, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -267,8 +268,8 @@ def _show(console: Console, finding: Finding) -> None:
     from rich.markup import escape
 
     colour = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.mark]
-    line = f"[{colour}]{finding.mark:8}[/] {escape(finding.what)}: {escape(finding.said)}"
-    console.print(line, soft_wrap=True)
+    said = escape(without_secrets(finding.said))
+    console.print(f"[{colour}]{finding.mark:8}[/] {escape(finding.what)}: {said}", soft_wrap=True)
     if finding.todo:
         console.print(f"{'':8} -> {escape(finding.todo)}", soft_wrap=True)
 
@@ -278,7 +279,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.doctor",
         description="See whether all is there that a study needs, with the options it will get.",
     )
@@ -289,4 +290,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard()
     sys.exit(main())

@@ -24,6 +24,7 @@ from study import checkpoints
 from study.storage import folder_of
 from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
+from trainables.secrecy import Parser, guard, without_secrets
 
 if TYPE_CHECKING:
     from study.template import Template
@@ -214,6 +215,8 @@ def read_results(storage: Path, name: str) -> dict[str, Any]:
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
         raise unknown("study", name, [found.parent.name for found in storage.glob(f"*/{RESULTS}")])
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    # Of a study that is older than this.
+    results["protocol"]["command"] = without_secrets(results["protocol"]["command"])
     return results
 
 
@@ -260,7 +263,7 @@ def _card(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.export",
         description="Write a study's winner as a folder with a model card, for peft where it can.",
     )
@@ -274,4 +277,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard()
     sys.exit(main())

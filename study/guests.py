@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from study.guest import Guest, HostConfig
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
 from trainables.errors import BadInput
+from trainables.secrecy import traced, without_secrets
 
 if TYPE_CHECKING:
     from trainables.lane import Arrival
@@ -215,7 +216,7 @@ class Guests:
         except Exception as error:  # whatever else a trial does, the study goes on and records it
             if self._devices > 1:
                 raise
-            traceback.print_exception(error)
+            print(traced(error), file=sys.stderr)
             self._fail(guest, outcome_of(error), one_line(error))
 
     def _fail(self, guest: Guest, outcome: Outcome, error: str) -> None:
@@ -299,4 +300,4 @@ def outcome_of(error: BaseException) -> Outcome:
 
 def one_line(error: BaseException) -> str:
     """What a trial's record says of it."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+    return without_secrets(f"{type(error).__name__}: {error}").replace("\n", " ")[:500]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from study.guest import HostConfig
 from study.guests import Guests
 from study.placement import Placement
 from study.records import TrialSpec
+from trainables.secrecy import traced
 
 if TYPE_CHECKING:
     from trainables.workload import Workload
@@ -54,6 +55,6 @@ class Host:
                 while not (self.guests.training and self._orders.empty()):
                     self._orders.get()()
                 self.guests.step()
-        except BaseException:  # a host that can no longer work must not look as if it did
-            traceback.print_exc()
+        except BaseException as error:  # a host that no longer works must not look as if it did
+            print(traced(error), file=sys.stderr, flush=True)
             os._exit(1)

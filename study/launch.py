@@ -18,6 +18,7 @@ from study.ui import default_uri
 from trainables import hub
 from trainables.data.splits import SPLITS
 from trainables.errors import BadInput
+from trainables.secrecy import Parser, guard, without_secrets
 
 FIELDS = tuple(Settings.__dataclass_fields__)
 
@@ -80,11 +81,13 @@ def _launch(given: argparse.Namespace) -> int:
     folder = run(settings, space, place, console)
     shown = "" if given.storage == "studies" else f" --storage {given.storage}"
     uri = f" --tracking-uri {given.tracking_uri}" if given.tracking_uri else ""
-    print(f"\nreport   {folder / 'report.html'}")
-    print(f"results  {folder / 'results.json'}")
+    lines = ["", f"report   {folder / 'report.html'}", f"results  {folder / 'results.json'}"]
     if place.store:
-        print(f"both in  {place.store.rstrip('/')}/{place.name}")
-    print(f"MLflow   {given.tracking_uri if place.store else f'python -m study.ui{shown}{uri}'}")
+        lines.append(f"both in  {place.store.rstrip('/')}/{place.name}")
+    lines.append(
+        f"MLflow   {given.tracking_uri if place.store else f'python -m study.ui{shown}{uri}'}"
+    )
+    print(without_secrets("\n".join(lines)))
     return 0
 
 
@@ -119,7 +122,7 @@ def _chosen(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.launch",
         description="Run a hyperparameter study of fine-tuning methods and show its answer.",
         # Settings that were not given are absent: their defaults stand in one place, Settings.
@@ -276,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard()
     code = main()
     gc.freeze()  # Python would look through all that was imported once more, for two seconds
     sys.exit(code)

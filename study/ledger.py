@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study.objectives import point
 from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.sampler import Recall
+from trainables.secrecy import without_secrets
 
 JOURNAL = "optuna.journal"
 # Optuna learns from what was pruned or diverged; from what failed for other reasons it must not.
@@ -143,14 +144,14 @@ class Ledger:
         record = self.records[trial_id]
         record.outcome, record.ended_at = outcome, time.time()
         record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
-        record.error, record.remark = error, remark
+        record.error, record.remark = without_secrets(error), without_secrets(remark)
         end = {
             "outcome": outcome,
             "ended_at": record.ended_at,
             "costs": record.costs,
             "scores": record.scores,
-            "error": error,
-            "remark": remark,
+            "error": record.error,
+            "remark": record.remark,
         }
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("end", end)

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from study.objects import Store, is_store
 from study.protocol import PACKAGES
 from trainables import caches
+from trainables.secrecy import without_secrets
 
 GIVE_UP_SECONDS = 120
 COLLECTIVE_SECONDS = 90
@@ -169,7 +170,7 @@ def _strategy(node: Node) -> NodeAffinitySchedulingStrategy:
 
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1][:300]
+    return without_secrets(lines[-1])[:300]
 
 
 # What follows runs on a node.

@@ -19,6 +19,7 @@ from study import predicted, spaces, survey
 from study.placement import Devices
 from study.planned import arms_table
 from trainables.errors import BadInput
+from trainables.secrecy import Parser
 
 if TYPE_CHECKING:
     from study.predicted import Predicted
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.plan",
         description="What each arm of a space trains in a model, and the memory it takes; no "
         "weights are needed.",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from trainables.errors import BadInput
+from trainables.secrecy import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.predict",
         description="Answer questions about an image with an exported model. Not for clinical use.",
     )

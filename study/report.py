@@ -17,6 +17,7 @@ from typing import Any
 
 from study.storage import folder_of
 from trainables.errors import BadInput, unknown
+from trainables.secrecy import Parser, without_secrets
 
 FILE = "report.html"
 RESULTS = "results.json"
@@ -97,6 +98,8 @@ def _read(storage: Path, name: str) -> dict[str, Any]:
         raise BadInput(f"{file} is no JSON: {error}") from None
     if found.get("version") != VERSION:
         raise BadInput(f"{file} is of version {found.get('version')}; this reads {VERSION}")
+    # Of a study that is older than this.
+    found["protocol"]["command"] = without_secrets(found["protocol"]["command"])
     return found
 
 
@@ -126,7 +129,7 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.report",
         description="Write a study's report and tables anew from its results.json.",
     )

@@ -17,10 +17,11 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from study.records import Kind, TrialRecord
 from trainables.errors import BadInput
+from trainables.secrecy import without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +45,13 @@ def check(uri: str) -> None:
     if not parts.scheme.startswith(SCHEMES):
         raise BadInput(f"--tracking-uri {uri} must begin with one of: {', '.join(SCHEMES)}")
     if parts.scheme in ("http", "https"):
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        try:
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        except ValueError:
+            raise BadInput(
+                f"--tracking-uri {uri} has no port that is a number; in a password write '/' as "
+                "%2F, '?' as %3F, '#' as %23 and '@' as %40"
+            ) from None
         try:
             socket.create_connection((parts.hostname or "", port), timeout=5).close()
         except OSError as error:
@@ -57,9 +64,14 @@ def _is_open(uri: str) -> bool:
     """Whether a server answers a question of this user, who has a password at most. MLflow's client
     knows other ways to be let in and asks again when a server stumbles, but takes seconds to
     import: it is asked if this fails."""
-    request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/{QUESTION}")
-    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+    server, parts = without_user(uri).rstrip("/"), urlsplit(uri)
+    request = urllib.request.Request(f"{server}/api/2.0/mlflow/experiments/{QUESTION}")
+    # As MLflow's client does it: who stands in the address goes before who stands elsewhere.
+    name, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not name:
+        name = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
         password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if name:
         word = base64.b64encode(f"{name}:{password}".encode()).decode()
         request.add_header("Authorization", f"Basic {word}")
     try:
@@ -133,6 +145,8 @@ class Runs:
         # for files would run through the view of the study.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        # Nor is each run's address printed when it ends, with the password in it.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         self.uri = uri
         try:
             self.client = MlflowClient(tracking_uri=uri)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from search_spaces.declare import Budget, Space
 from study import allowance, limits, objectives, spaces
 from trainables.errors import BadInput, unknown
 from trainables.regime import Regime
+from trainables.secrecy import command_line, without_secrets
 from trainables.workload import WorkloadConfig
 
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
@@ -267,13 +267,15 @@ def open_folder(
             "run": sorted(run),
             "budget": asdict(settings.budget(space)),
             "base": dict(base),
-            "command": shlex.join(["python", "-m", "study.launch", *sys.argv[1:]]),
+            "command": command_line("study.launch", sys.argv[1:]),
             "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
-        partial = folder / f"{FILE}.partial-{os.getpid()}"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / FILE)
+        _write(folder, content)
     begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    command = without_secrets(begun["command"])
+    if begun["command"] != command:  # a study that is older than this
+        begun["command"] = command
+        _write(folder, begun)
     now = {"arms": ", ".join(sorted(run)), **base}
     for key, value in now.items():
         was = ", ".join(begun.get("run", sorted(run))) if key == "arms" else begun["base"][key]
@@ -283,6 +285,12 @@ def open_folder(
                 "go on where it began, or begin another study"
             )
     return folder
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    partial = folder / f"{FILE}.partial-{os.getpid()}"
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / FILE)
 
 
 def identity(folder: Path) -> str:

@@ -23,7 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
@@ -38,6 +37,7 @@ from study import spaces
 from study.arithmetic import Arithmetic
 from study.forked import fork_of
 from trainables.errors import BadInput
+from trainables.secrecy import traced
 
 if TYPE_CHECKING:
     from study.guest import HostConfig
@@ -200,7 +200,7 @@ def _sendable(error: Exception) -> Exception:
     """What a user can mend as it is; of anything else the traceback."""
     if isinstance(error, BadInput):
         return error
-    return RuntimeError("".join(traceback.format_exception(error)))
+    return RuntimeError(traced(error))
 
 
 def _forked() -> bool:
@@ -232,8 +232,8 @@ def _serve(end: socket.socket, workload: Workload) -> None:
         os._exit(0)
     except (EOFError, OSError):  # whoever asked has ended
         os._exit(0)
-    except BaseException:  # a fork must never go on as a second template
-        traceback.print_exc()
+    except BaseException as error:  # a fork must never go on as a second template
+        print(traced(error), file=sys.stderr, flush=True)
         os._exit(1)
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from study import inputs
 from study.records import Kind, Outcome, Rung, TrialRecord
 from study.runs import Runs
+from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -185,7 +186,7 @@ class Tracking:
         try:
             work()
         except Exception as error:  # a lost server must not end a study that can be resumed
-            self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.error = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
 
     def _trial(self, news: _News) -> None:
         """What is not written yet of a trial, in one request."""

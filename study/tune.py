@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import TuneError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -21,6 +22,7 @@ from study.placements import NOTE
 from study.records import Outcome, Rung
 from study.worker import TrialClient
 from trainables.errors import BadInput
+from trainables.secrecy import without_secrets
 
 RETRIES = 3
 """How often a trial whose host died is taken up again, from its last rung."""
@@ -125,7 +127,7 @@ class ConductedScheduler(FIFOScheduler):
         searcher = self.searcher
         said = str(trial.get_error() or "").strip().splitlines()
         if said:
-            searcher.errors[trial.trial_id] = said[-1][:500]
+            searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
         ours = searcher.ids[trial.trial_id]
         heard = searcher.conductor.ledger.records[ours].examples_seen
         again = {"heard": heard, "host": searcher.lanes.lost(ours), "suspect": True}
@@ -166,6 +168,10 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # An interruption is ours to handle: what runs is taken up again by --resume.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Ray Tune would copy the driver's credentials into the environment of the clients, and with it
+    # into their command lines and a log. Clients speak to no store; hosts have their nodes' own.
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    copied.difference_update([name for name in copied if name.startswith("AWS_")])
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     searcher = ConductedSearcher(conductor, lanes)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from trainables.errors import BadInput
+from trainables.secrecy import Parser, guard, without_user
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         storage = _storage(given)
         uri = given.tracking_uri or default_uri(storage)
         served = uri.startswith(("http:", "https:"))
-        page = uri.rstrip("/") if served else f"http://127.0.0.1:{given.port}"
+        page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
         if given.tracking_uri is None and not (storage / STORE).is_file():
             raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
         if given.study:
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # The job runner and its consumers serve MLflow's GenAI features only, at 240 MB a process.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    serve = ["--backend-store-uri", uri, "--port", str(given.port), "--workers", "1"]
+    # Not as an option: a database's password would stand in the command line.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    serve = ["--port", str(given.port), "--workers", "1"]
     # Where those that write through this server leave their files; not in a new folder here.
     files = ["--artifacts-destination", str((storage / ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
@@ -77,7 +80,7 @@ def _comparison(storage: Path, study: str, uri: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
+    parser = Parser(prog="python -m study.ui", description=__doc__)
     parser.add_argument(
         "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
     )
@@ -88,4 +91,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    guard()
     sys.exit(main())

@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from trainables.secrecy import without_secrets
+
 
 class BadInput(ValueError):
-    """Input that the user can mend. Commands print it as one line and leave with exit code 2."""
+    """Input that the user can mend. Commands print it as one line and leave with exit code 2.
+
+    It says no secret that was given: see ``trainables.secrecy``.
+    """
+
+    def __init__(self, said: str) -> None:
+        super().__init__(without_secrets(said))
 
 
 class NothingThere(BadInput):

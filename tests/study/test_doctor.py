@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from rich.console import Console
 
 from study import cluster, doctor, nodes
 from study.doctor import Finding
@@ -65,6 +66,15 @@ def test_an_object_store_wants_a_server_for_mlflow() -> None:
 def test_a_store_that_cannot_be_written_is_found() -> None:
     found = doctor._storage("s3://")
     assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.todo
+
+
+def test_what_it_shows_has_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
+    said = "postgresql://mlflow:planted@db: planted key"
+    doctor._show(Console(), Finding(what="MLflow", said=said))
+    assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"
 
 
 def test_a_slow_server_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

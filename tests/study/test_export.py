@@ -15,6 +15,7 @@ PROTOCOL = {
     "settings": {"model": "tiny"},
     "model": {"digest": "0" * 64},
     "precision": "fp32",
+    "command": "python -m study.launch --tracking-uri http://study:planted@mlflow",
 }
 
 
@@ -45,6 +46,11 @@ def test_what_cannot_be_exported(
     assert export.main([*arguments, "--storage", str(storage)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}")
+
+
+def test_the_command_of_an_older_study_is_read_without_its_password(storage: Path) -> None:
+    command = export.read_results(storage, "done")["protocol"]["command"]
+    assert command == "python -m study.launch --tracking-uri http://study:***@mlflow"
 
 
 def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

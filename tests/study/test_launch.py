@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from study import audit, doctor, export, plan, predict, report, ui
+from study.launch import main
 from tests.trainables.data.small import jsonl
 
 LARGE_AND_SMALL = """
@@ -140,6 +143,35 @@ def test_unknown_addresses_are_found_out_at_once(tmp_path: Path, free_port: int)
     uri = f"http://{address}"
     said = refused(tmp_path / "studies", "--space", "smoke", "--tracking-uri", uri)
     assert f"no MLflow server answers at --tracking-uri {uri}" in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://study:planted@127.0.0.1:1", "no MLflow server answers at"),
+        ("http://study:plan/ted@127.0.0.1", "has no port that is a number; in a password write"),
+        ("ftp://study:planted@mlflow", "must begin with one of"),
+    ],
+)
+def test_a_refusal_says_no_password(
+    uri: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--space", "smoke", "--storage", str(tmp_path), "--tracking-uri", uri]
+    assert main(options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and "://study:***@" in line and "plan" not in line
+
+
+@pytest.mark.parametrize("command", [audit, doctor, export, plan, predict, report, ui])
+def test_an_option_that_is_not_there_is_refused_without_its_password(
+    command: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {audit: [], doctor: [], plan: ["--space", "x"]}.get(command, ["x"])
+    given += ["--image=x", "--question=x"] if command is predict else []
+    with pytest.raises(SystemExit) as left:
+        command.main([*given, "--tracking-url", "http://study:planted@mlflow"])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.endswith("--tracking-url http://study:***@mlflow\n")
 
 
 def test_no_permission_on_the_storage(tmp_path: Path) -> None:

@@ -54,6 +54,20 @@ def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
     assert play_all(begin()).done
 
 
+def test_an_error_is_kept_without_secrets(
+    begin: Callable[..., Conductor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
+    conductor = begin()
+    spec = conductor.next()
+    assert spec is not None
+    said = "OSError: planted key is wrong at http://a:planted@b"
+    conductor.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error=said, remark=said)
+    record = Ledger(tmp_path / "study").records[spec.id]
+    assert record.error == record.remark == "OSError: *** is wrong at http://a:***@b"
+    assert "planted" not in (tmp_path / "study" / JOURNAL).read_text()
+
+
 def test_nothing_good_is_learnt_from_one_that_diverged(
     begin: Callable[..., Conductor], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -148,6 +149,13 @@ def test_a_browser_compares_the_arms(
     for shown in ("layernorm-confirm-seed1", "lora-confirm-seed2", "lora.rank", "validation_loss"):
         assert shown in page, shown
     assert page.count("parcoords") > 0, "the plot of parallel coordinates is drawn"
+
+
+def test_the_store_stands_in_no_command_line(storage: Path, server: str) -> None:
+    """A database's address may have a password."""
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    served = [line for line in lines if str((storage / ui.ARTIFACTS).resolve()) in line]
+    assert served and not [w for line in lines for w in line if ui.default_uri(storage) in w]
 
 
 def test_a_store_that_is_not_there_is_bad_input(

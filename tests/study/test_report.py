@@ -140,11 +140,14 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_writes_it_anew(found: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    results.write(tmp_path / "one", found)
+    old = found["protocol"] | {"command": "x --tracking-uri postgresql://mlflow:planted@db"}
+    results.write(tmp_path / "one", found | {"protocol": old})
     done = command("one", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(tmp_path / "one" / "report.html")
-    assert found["verdict"] in Tags((tmp_path / "one" / "report.html").read_text()).text
+    page = Tags((tmp_path / "one" / "report.html").read_text())
+    assert found["verdict"] in page.text
+    assert "--tracking-uri postgresql://mlflow:***@db" in page.text, "older ones had the password"
     said = command("oen", "--storage", str(tmp_path))
     assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
     results.write(tmp_path / "one", found | {"version": 99})

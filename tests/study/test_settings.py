@@ -1,5 +1,7 @@
 """A study goes on as it began, or says in one line why it cannot."""
 
+import json
+import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study import spaces
-from study.settings import Settings, agree, identity, open_folder, precision
+from study.settings import FILE, Settings, agree, identity, open_folder, precision
 from trainables.errors import BadInput
 
 SETTINGS = Settings(space="smoke")
@@ -24,6 +26,21 @@ def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
     assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
     assert precision(tmp_path, "one", SETTINGS) == "bf16"
     assert precision(tmp_path, "one", replace(SETTINGS, precision="fp32")) == "fp32"
+
+
+def test_its_command_is_kept_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["study/launch.py", "--name", "one", "--tracking-uri"]
+    monkeypatch.setattr(sys, "argv", [*given, "http://study:planted@mlflow"])
+    file = begin(tmp_path) / FILE
+    kept = "python -m study.launch --name one --tracking-uri 'http://study:***@mlflow'"
+    assert json.loads(file.read_text())["command"] == kept
+    # As a study that is older than this was begun; it goes on.
+    file.write_text(file.read_text().replace("***", "planted"))
+    who = identity(begin(tmp_path))
+    begun = json.loads(file.read_text())
+    assert begun["command"] == kept and begun["identity"] == who
 
 
 def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:

@@ -123,10 +123,11 @@ def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the client would try for minutes
     lost = track(tmp_path)
     lost.begin("?", PROTOCOL, [])
-    lost.runs.client = MlflowClient("http://127.0.0.1:9")  # nothing listens there
+    # Nothing listens there.
+    lost.runs.client = MlflowClient("http://study:planted@127.0.0.1:9")
     assert play_all(begin(lost)).done
     lost.close()
-    assert "127.0.0.1" in lost.error
+    assert "127.0.0.1" in lost.error and "planted" not in lost.error
     again = track(tmp_path)
     again.begin("?", PROTOCOL, begin().ledger.records.values())
     again.close()
@@ -138,3 +139,13 @@ def test_a_store_that_cannot_be_used_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database" * 100)
     with pytest.raises(BadInput, match="cannot be used"):
         track(tmp_path)
+
+
+def test_a_refusal_of_mlflows_says_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "http://study:planted@127.0.0.1:9"
+    with pytest.raises(BadInput, match="cannot be used: API request to ") as refusal:
+        Runs(uri, experiment="made up", artifacts=tmp_path)
+    assert "study:***@127.0.0.1" in str(refusal.value) and "planted" not in str(refusal.value)

@@ -1,0 +1,135 @@
+"""What is cut out of texts, and what is left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainables.errors import BadInput, NothingThere
+from trainables.secrecy import command_line, without_secrets, without_user
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://study:s3cretPW@host:5000/x: no", "at http://study:***@host:5000/x: no"),
+        ("postgresql+psycopg2://u:p@ss/w:d#?1@db/x", "postgresql+psycopg2://u:***@db/x"),
+        ("redis://:pw@host", "redis://:***@host"),
+        ("s3://KEY:SECRET@bucket/studies", "s3://KEY:***@bucket/studies"),
+        ("http://a:1@b,http://c:2@d 'x://e:3@f'", "http://a:***@b,http://c:***@d 'x://e:***@f'"),
+        ("https://ghp_0123@host/x", "https://***@host/x"),
+        ("https://h/f?X-Amz-Signature=ab&part=1", "https://h/f?X-Amz-Signature=***&part=1"),
+        ("?a=1&access_key=2&sig=3&sv=4", "?a=1&access_key=***&sig=***&sv=4"),
+        ("'https://h/f?token=ab'", "'https://h/f?token=***'"),
+        ("mssql:///?odbc_connect=D%3D1%3BPWD%3Dx", "mssql:///?odbc_connect=***"),
+        ("odbc_connect=DRIVER={x y};PWD=pw;", "odbc_connect=DRIVER={x y};PWD=***;"),
+        ("Authorization: Basic c3R1ZHk6czNjcmV0UFc=", "Authorization: Basic ***"),
+    ],
+)
+def test_what_is_a_secret_by_its_place_is_cut(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+    assert without_secrets(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:////studies/a:b@c/mlflow.db",
+        "postgresql://mlflow@db/mlflow",
+        "http://127.0.0.1:5000/#/experiments/1, by a@b.org",
+        "s3://bucket/studies and hub:ORG/NAME@main",
+        "RuntimeError: basic information: key=1, token=2",
+        "python -m study.launch --space layernorm_vs_lora --under 'memory<8GiB'",
+    ],
+)
+def test_anything_else_is_left(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN"),
+        *("RAY_AUTH_TOKEN", "PGPASSWORD", "MYSQL_PWD", "SMTP_PASS", "AZURE_CLIENT_SECRET"),
+        *("OPENAI_API_KEY", "AZURE_STORAGE_CONNECTION_STRING"),
+    ],
+)
+def test_the_value_of_a_secret_variable_is_cut(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "a+b/c d=e")
+    said = "refused: a+b/c d=e, a%2Bb%2Fc%20d%3De"
+    assert without_secrets(said) == "refused: ***, ***"
+    monkeypatch.setenv(name, "study")
+    assert without_secrets("study.json") == "study.json", "it may be a word of any text"
+
+
+def test_the_value_of_another_variable_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PWD", "AWS_ACCESS_KEY_ID", "TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH"):
+        monkeypatch.setenv(name, "/some/where")
+    assert without_secrets("in /some/where") == "in /some/where"
+
+
+def test_a_password_is_known_from_an_address_that_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--tracking-uri", "http://u:in%20argv%21@host"])
+    monkeypatch.setenv("HTTPS_PROXY", "http://u:in-a-proxy@host")
+    assert without_secrets("in%20argv%21; in argv!; in-a-proxy") == "***; ***; ***"
+
+
+def test_a_command_is_kept_without_secrets() -> None:
+    given = ["--name", "a b", "--tracking-uri", "postgresql://u:it's 1@db", "--x=http://h?pwd=a'b"]
+    kept = "--name 'a b' --tracking-uri 'postgresql://u:***@db' '--x=http://h?pwd=***'"
+    assert command_line("study.launch", given) == f"python -m study.launch {kept}"
+
+
+def test_bad_input_never_says_a_secret() -> None:
+    assert str(BadInput("http://u:p@h is gone")) == "http://u:***@h is gone"
+    assert str(NothingThere("http://u:p@h", lacks="x")) == "http://u:***@h"
+
+
+def test_an_address_for_a_browser() -> None:
+    assert without_user("http://u:p%40@[::1]:5000/a?b#c") == "http://[::1]:5000/a?b#c"
+    assert without_user("http://host") == "http://host"
+
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
+from trainables.secrecy import Parser, guard
+
+def fail():
+    raise RuntimeError("cannot reach " + sys.argv[1])
+
+if __name__ == "__main__":
+    guard()
+    print(Path("/proc/self/cmdline").read_bytes())
+    print(sys.argv[1])
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    if len(sys.argv) > 2:
+        Parser().parse_args()
+    fail()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others keep command lines elsewhere")
+def test_a_command_shows_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    uri = "http://u:pä ß word@host"
+    for more, code in (([], 1), (["--wrong"], 2)):
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "program.py"), uri, *more],
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        line, given = done.stdout.splitlines()
+        assert given == uri and f"http://u:{'*' * 11}@host" in line, "the same number of bytes"
+        assert done.returncode == code and "http://u:***@host" in done.stderr
+        assert "ß" not in done.stderr, done.stderr
+        assert "Traceback" in done.stderr and "in fail" in done.stderr
