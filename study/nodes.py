@@ -26,6 +26,11 @@ from trainables import caches
 
 GIVE_UP_SECONDS = 120
 COLLECTIVE_SECONDS = 90
+LINK = (
+    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
+    "between them"
+)
+"""What to do where devices do not find each other by NCCL, or GLOO."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from study.storage import Shelf
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
 from trainables import ranks
+from trainables.errors import BadInput
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
 TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
@@ -150,3 +151,19 @@ def test_what_a_trial_does_wrong_is_its_outcome(gangs: Gangs) -> None:
     (lacking,) = play(gangs, LACKING)
     assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
     assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
+
+
+def test_workers_that_cannot_load_the_base_are_not_begun_without_end(
+    gangs: Gangs, config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.gangs.ATTEMPTS", 1)
+    gangs.give_back(all_idle=True)
+    workload = replace(config.workload, model="/no/such/model")
+    others = Gangs(replace(config, workload=workload), gangs.devices)
+    others.place("a trial", 2)
+    with pytest.raises(BadInput, match=r"no gang of 2 processors .*: BadInput: unknown model '/no"):
+        give_up = time.monotonic() + 120
+        while time.monotonic() < give_up:
+            others.give_back(all_idle=False)
+            time.sleep(0.2)
+    assert nothing_is_held()
