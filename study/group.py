@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 from ray.train.torch import TorchConfig, get_device
 from ray.train.torch.config import _TorchBackend
 
+from study import launchers
 from study.gang import NotMet
 from study.guests import one_line
 
@@ -23,7 +24,7 @@ PATIENCE_SECONDS = 1800
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """Ray Train's, with a minute to find each other in."""
+    """Ray Train's, for workers that were told nothing else than it tells them."""
 
     timeout_s: int = MEET_SECONDS
 
@@ -42,6 +43,7 @@ class _Backend(_TorchBackend):
                 which they had started, would keep them.
         """
         try:
+            worker_group.execute(launchers.forget)
             super().on_start(worker_group, backend_config)
             worker_group.execute(_meet)
         except Exception as error:

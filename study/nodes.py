@@ -20,6 +20,7 @@ from ray.actor import ActorClass
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study import launchers
 from study.objects import Store, is_store
 from study.protocol import PACKAGES
 from trainables import caches
@@ -266,6 +267,7 @@ class _Rank:
         import torch
         from torch import distributed
 
+        launchers.forget()
         distributed.init_process_group(
             "nccl" if cuda else "gloo",
             init_method=address,
