@@ -256,8 +256,7 @@ def _adding(told: list[Node]) -> Iterator[Finding]:
     yield Finding(
         what=kind,
         said=error or "all add up to the same sum",
-        todo=f"set {kind.upper()}_SOCKET_IFNAME to the network between the nodes (ip addr), and "
-        "see that no firewall is between them; without it no trial can use several devices"
+        todo=f"{nodes.LINK.format(kind.upper())}; without it no trial can use several devices"
         if error
         else "",
         stops=False,

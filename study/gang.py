@@ -51,6 +51,10 @@ class End:
 Order = Take | Forget | End
 
 
+class NotMet(RuntimeError):
+    """Workers of a gang found no way to each other: what torch said of it, in one line."""
+
+
 class Door:
     """Where trials are brought to a gang. An actor that computes nothing."""
 
@@ -87,6 +91,10 @@ class Door:
     async def end(self) -> None:
         """Let the workers leave."""
         self._orders.put_nowait(End())
+
+    async def opened(self) -> bool:
+        """Whether the workers are there, or were when they ended."""
+        return self._open.is_set()
 
     # What follows is called by the first worker, and by whoever started the workers.
 

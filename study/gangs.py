@@ -12,22 +12,29 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.actor import ActorClass
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from study.cluster import wait_for
 from study.devices import Devices
-from study.gang import Door, work
+from study.gang import Door, NotMet, work
 from study.guest import HostConfig
 from study.guests import one_line, outcome_of
 from study.hosts import IDLE_SECONDS
+from study.nodes import LINK
+from trainables.errors import BadInput
 
 AGAIN_SECONDS = 1.0
 """Between two attempts to start workers."""
+ONCE_MORE_SECONDS = 10.0
+"""The same, after one that brought none: Ray takes as long to know that a node is lost."""
+ATTEMPTS = 2
+"""In a row that bring no workers, after which there is no other."""
 BACK_SECONDS = 20.0
 """Within which a door that died is there again."""
 
@@ -35,12 +42,22 @@ BACK_SECONDS = 20.0
 class Gang:
     """One of them: its door, and the thread in which its workers are looked after."""
 
-    def __init__(self, name: str, size: int, config: HostConfig, devices: Devices) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        config: HostConfig,
+        devices: Devices,
+        say: Callable[[str], None],
+    ) -> None:
         self.name, self.size, self.config, self.devices = name, size, config, devices
+        self.say = say
+        self.given_up: BadInput | None = None
+        """Why it has no workers and will have none."""
         self.trial: str | None = None
         """The one that it has."""
         self.idle_since = time.monotonic()
-        self.ending = False
+        self._ending = threading.Event()
         door: ActorClass[Any] = ray.remote(Door)
         self.door: Any = door.options(name=name, num_cpus=0, max_restarts=-1).remote()
         self._thread = threading.Thread(target=self._look_after, name=name, daemon=True)
@@ -48,28 +65,60 @@ class Gang:
 
     def end(self) -> None:
         """Let the workers leave, and wait until their devices are free."""
-        self.ending = True
+        self._ending.set()
         self.door.end.remote()
         self._thread.join()
         ray.kill(self.door)
 
     def _look_after(self) -> None:
-        from ray.train import TrainingFailedError
-
+        failed, said_that_it_waits = 0, False
         while True:
             try:
                 self._run()
                 return  # they were told to leave
-            except TrainingFailedError as error:
-                if self.ending:
+            except Exception as error:  # of Ray Train, or of the process that it has for this
+                if self._ending.is_set():
                     return
-                self._say(error)
-            time.sleep(AGAIN_SECONDS)
+                if self._had_workers():
+                    failed, pause = 0, AGAIN_SECONDS
+                    self._say(error)
+                elif _found_no_room(error):
+                    pause = AGAIN_SECONDS
+                    if not said_that_it_waits:
+                        self.say(f"{self.name} waits for {self._devices}: the cluster has no room")
+                    said_that_it_waits = True
+                else:
+                    failed, pause = failed + 1, ONCE_MORE_SECONDS
+                    why = self._why(error)
+                    if failed == ATTEMPTS:
+                        self.given_up = BadInput(
+                            f"no gang of {self._devices} could be started: {why}; "
+                            "nothing is lost: --resume goes on"
+                        )
+                        return
+                    self.say(f"{self.name} could not be started and is begun again: {why}")
+            if self._ending.wait(pause):
+                return
+
+    @property
+    def _devices(self) -> str:
+        return f"{self.size} {'CUDA devices' if self.devices.gpus else 'processors'}"
+
+    def _had_workers(self) -> bool:
+        """Whether the last attempt brought workers that waited for trials."""
+        try:
+            opened: bool = ray.get(self.door.opened.remote(), timeout=BACK_SECONDS)
+        except (RayActorError, GetTimeoutError):
+            return True  # then whoever waits at the door is told that it is gone
+        return opened
 
     def _run(self) -> None:
         """Start workers and wait until the last has left."""
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.config import FailureConfig  # what ray.train's is, but for its types
+
+        from study.group import GroupConfig
 
         # Their working folder is no business of ours: paths are absolute, and nothing is written.
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -77,7 +126,7 @@ class Gang:
             TorchTrainer(
                 work,
                 train_loop_config={"door": self.name, "config": self.config},
-                torch_config=TorchConfig(backend="nccl" if self.devices.gpus else "gloo"),
+                torch_config=GroupConfig(backend="nccl" if self.devices.gpus else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.size,
                     use_gpu=self.devices.gpus > 0,
@@ -92,30 +141,69 @@ class Gang:
                 run_config=RunConfig(
                     name=self.name,
                     storage_path=scratch,
-                    failure_config=FailureConfig(max_failures=0),
+                    # Nothing is begun anew where nobody outside would know of it.
+                    failure_config=FailureConfig(
+                        max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                    ),
                 ),
             ).fit()
 
-    def _say(self, error: Any) -> None:
+    def _why(self, error: Exception) -> str:
+        """One line on an attempt that brought no workers."""
+        causes = _of_workers(error)
+        (cause, *_) = _own(causes) or causes or [_of_controller(error)]
+        if isinstance(cause, NotMet):
+            return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
+        return one_line(getattr(cause, "health_check_failure", cause))
+
+    def _say(self, error: Exception) -> None:
         """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
         whoever waits at the door by the door's being gone."""
-        failures = getattr(error, "worker_failures", {}).values()
-        # Ray Train wraps what a rank raised, or not; what it says itself is of a worker that died.
-        causes = [getattr(failure, "_base_exc", failure) for failure in failures]
-        raised = [cause for cause in causes if not type(cause).__module__.startswith("ray.")]
-        # The others only saw that one was gone.
-        own = [cause for cause in raised if "onnection" not in str(cause)]
-        if len(raised) < len(causes) or not own:
+        causes = _of_workers(error)
+        own = _own(causes)
+        if any(map(_of_ray, causes)) or not own:
             ray.kill(self.door, no_restart=False)
-        else:
+            return
+        with suppress(RayActorError):  # then it is gone already
             ray.get(self.door.fell.remote(outcome_of(own[0]), one_line(own[0])))
+
+
+def _of_workers(error: Exception) -> list[BaseException]:
+    """What the workers met that an error of Ray Train tells of."""
+    failures = getattr(error, "worker_failures", {}).values()
+    return [getattr(failure, "_base_exc", failure) for failure in failures]  # it wraps it, or not
+
+
+def _of_ray(cause: BaseException) -> bool:
+    """What Ray itself says is of a worker that died."""
+    return type(cause).__module__.startswith("ray.")
+
+
+def _own(causes: list[BaseException]) -> list[BaseException]:
+    """What workers raised that did not only see that another was gone."""
+    return [cause for cause in causes if not _of_ray(cause) and "onnection" not in str(cause)]
+
+
+def _of_controller(error: Exception) -> Exception:
+    """What Ray Train's controller met, if that is what ended it."""
+    failure: Exception = getattr(error, "controller_failure", error)
+    return failure
+
+
+def _found_no_room(error: Exception) -> bool:
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(_of_controller(error), WorkerGroupStartupTimeoutError)
 
 
 class Gangs:
     """Starts gangs, and knows which trial is on which."""
 
-    def __init__(self, config: HostConfig, devices: Devices) -> None:
-        self.config, self.devices = config, devices
+    def __init__(
+        self, config: HostConfig, devices: Devices, say: Callable[[str], None] = print
+    ) -> None:
+        """``say``: where a line goes that the user is to see."""
+        self.config, self.devices, self.say = config, devices, say
         self.there: dict[str, Gang] = {}
         """By name."""
         self._started = 0
@@ -134,7 +222,7 @@ class Gangs:
         """A new one; its devices must be free, or about to be."""
         name = f"gang-{self._started}"
         self._started += 1
-        gang = self.there[name] = Gang(name, size, self.config, self.devices)
+        gang = self.there[name] = Gang(name, size, self.config, self.devices, self.say)
         return gang
 
     def place(self, trial_id: str, size: int) -> str:
@@ -166,7 +254,14 @@ class Gangs:
         gang.end()
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End those without trials: all of them, or those that had none for a while."""
+        """End those without trials: all of them, or those that had none for a while.
+
+        Raises:
+            BadInput: one that has a trial could not be started.
+        """
+        for gang in self.there.values():
+            if gang.trial is not None and gang.given_up is not None:
+                raise gang.given_up
         now = time.monotonic()
         for gang in self.idle():
             if all_idle or (self.devices.shared and now - gang.idle_since > IDLE_SECONDS):

@@ -114,7 +114,11 @@ class Lanes:
             self.hosts.left(trial_id)
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End what has no trial: all, or what had none for a while."""
+        """End what has no trial: all, or what had none for a while.
+
+        Raises:
+            BadInput: no host, or no gang, could be started.
+        """
         self.hosts.give_back(all_idle=all_idle)
         self.gangs.give_back(all_idle=all_idle)
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study import spaces
+from study import launchers, spaces
 from study.objects import is_store
 from study.settings import ALLOCATE, ENGINES, PRECISIONS, Settings, free_name, read
 from study.ui import default_uri
@@ -42,6 +42,8 @@ def _launch(given: argparse.Namespace) -> int:
         for name, question in spaces.questions().items():
             print(f"{name:{width}}  {question}")
         return 0
+    launchers.refuse_copies()
+    launchers.forget()
     chosen = _chosen(given)
     storage = _storage(given)
     if given.resume:

@@ -20,6 +20,7 @@ from ray.actor import ActorClass
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study import launchers
 from study.objects import Store, is_store
 from study.protocol import PACKAGES
 from trainables import caches
@@ -27,6 +28,11 @@ from trainables.secrecy import without_secrets
 
 GIVE_UP_SECONDS = 120
 COLLECTIVE_SECONDS = 90
+LINK = (
+    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
+    "between them"
+)
+"""What to do where devices do not find each other by NCCL, or GLOO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +268,7 @@ class _Rank:
         import torch
         from torch import distributed
 
+        launchers.forget()
         distributed.init_process_group(
             "nccl" if cuda else "gloo",
             init_method=address,

@@ -148,9 +148,11 @@ def open_lanes(
     devices: Devices,
     arithmetic: Arithmetic,
     template: Path,
+    say: Callable[[str], None],
 ) -> Lanes:
     """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
-    ready. ``template``: where hosts of this machine ask to be forked."""
+    ready. ``template``: where hosts of this machine ask to be forked. ``say``: where a line goes
+    that the user is to see, of gangs that do not start."""
     from study.actor import HostActor
     from study.gangs import Gangs
     from study.guest import HostConfig
@@ -170,7 +172,7 @@ def open_lanes(
     cuda = devices.gpus > 0
     lanes = Lanes(
         Hosts(HostActor, config, devices),
-        Gangs(replace(config, places=1), devices),
+        Gangs(replace(config, places=1), devices, say),
         placements(settings, space, place, places=devices.places, cuda=cuda),
     )
     if not devices.predicting:

@@ -103,7 +103,11 @@ def _connected(
         pool.submit(importlib.import_module, "study.tune")  # while Ray starts
         tracking_starts = pool.submit(_track, settings, place)
         devices, arithmetic = look(computing, place, template, data.dataset, starting=True)
-        lanes = open_lanes(settings, space, place, devices, arithmetic, template.socket)
+        lanes = open_lanes(
+            *(settings, space, place, devices, arithmetic, template.socket),
+            # What Ray or torch says may have brackets, which are no markup.
+            say=partial(console.print, markup=False, soft_wrap=True),
+        )
         survey, lanes.placements, nowhere = placed(
             settings, space, place, template, devices, arithmetic, console.print, starting=True
         )

@@ -161,7 +161,7 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
     """Run the study to its end.
 
     Raises:
-        BadInput: no host could be started.
+        BadInput: no host, or no gang, could be started.
     """
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"

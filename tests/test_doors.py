@@ -34,7 +34,17 @@ DOORS = {
     "deepspeed": ["trainables/zero.py"],
     "ray": [
         f"study/{room}.py"
-        for room in ("cluster", "tune", "worker", "prober", "hosts", "gang", "gangs", "nodes")
+        for room in (
+            "cluster",
+            "tune",
+            "worker",
+            "prober",
+            "hosts",
+            "gang",
+            "gangs",
+            "group",
+            "nodes",
+        )
     ],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
     "mlflow": [f"study/{room}.py" for room in ("runs", "inputs", "tracking")],

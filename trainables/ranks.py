@@ -1,13 +1,14 @@
 """The processes that train one trial together: how many, which this one is, and what they share.
 
-Without a process group there is one. Every function here but ``here`` is a collective: all ranks
-call it, in the same order.
+Without a process group there is one. Every function here is a collective, which all ranks call in
+the same order, but ``here`` and ``take_time``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -79,3 +80,11 @@ def wait() -> None:
     """Until all ranks are here."""
     if here().count > 1:
         group.barrier()
+
+
+def take_time(seconds: float) -> None:
+    """Let each collective from now on, and each group that is made, take up to ``seconds``: more
+    than was given to find each other."""
+    patience = timedelta(seconds=seconds)
+    group.distributed_c10d._set_pg_timeout(patience)
+    group.distributed_c10d._get_default_store().set_timeout(patience)

@@ -1,4 +1,7 @@
-"""Gangs for real: Ray Train workers, a small model, trials that are stopped or fail."""
+"""Gangs for real: Ray Train workers, a small model, trials that are stopped or fail.
+
+All that one of two processes of torchrun, or of mpirun, is told is in their environment.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,23 @@ from study.storage import Shelf
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
 from trainables import ranks
+from trainables.errors import BadInput
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
 TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
 LACKING = spec(seed=100)
+LAUNCHED = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "1"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), "2"),
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29511",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "TORCHELASTIC_RUN_ID": "none",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "2",
+}
+"""By launchers."""
 
 
 class Narrow(Shelf):
@@ -47,7 +63,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
 @pytest.fixture(scope="module")
 def gangs(config: HostConfig) -> Iterator[Gangs]:
     """Two processors, and a gang on both."""
-    connect(None)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in LAUNCHED.items():
+            environment.setenv(name, value)
+        connect(None)
     found = Gangs(config, divide(nodes(), 1, shared=False, per_trial=2))
     found.start(2)
     yield found
@@ -150,3 +169,19 @@ def test_what_a_trial_does_wrong_is_its_outcome(gangs: Gangs) -> None:
     (lacking,) = play(gangs, LACKING)
     assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
     assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
+
+
+def test_workers_that_cannot_load_the_base_are_not_begun_without_end(
+    gangs: Gangs, config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.gangs.ATTEMPTS", 1)
+    gangs.give_back(all_idle=True)
+    workload = replace(config.workload, model="/no/such/model")
+    others = Gangs(replace(config, workload=workload), gangs.devices)
+    others.place("a trial", 2)
+    with pytest.raises(BadInput, match=r"no gang of 2 processors .*: BadInput: unknown model '/no"):
+        give_up = time.monotonic() + 120
+        while time.monotonic() < give_up:
+            others.give_back(all_idle=False)
+            time.sleep(0.2)
+    assert nothing_is_held()

@@ -104,6 +104,23 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert said in refused(tmp_path / "studies", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "told"),
+    [
+        ("torchrun", {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}),
+        ("accelerate launch", {"TORCHELASTIC_RUN_ID": "none", "ACCELERATE_DYNAMO_BACKEND": "no"}),
+        ("deepspeed", {"CROSS_RANK": "0", "CROSS_SIZE": "1", "LOCAL_SIZE": "2"}),
+    ],
+)
+def test_several_copies_of_a_study_are_refused(
+    launcher: str, told: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**told, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    said = refused(tmp_path / "studies", "--space", "smoke")
+    assert f"started by {launcher} with 2 processes; start one" in said
+
+
 def test_data_that_leak_are_refused_unless_allowed(tmp_path: Path) -> None:
     lines = jsonl.rows()
     leaking = [{**line, "split": split} for split in ("train", "test") for line in lines]

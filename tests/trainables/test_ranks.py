@@ -97,6 +97,36 @@ def test_a_batch_that_workers_cannot_share_is_refused(
         Trial(workload, one_rank.config(workload, "lora"))
 
 
+MEETING = """
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+from torch import distributed
+from trainables import ranks
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+(folder / str(rank)).touch()
+while not (folder / str(1 - rank)).exists():  # which imports torch
+    time.sleep(0.05)
+met, hasty = f"file://{folder}/met", timedelta(seconds=2)
+distributed.init_process_group("gloo", init_method=met, rank=rank, world_size=2, timeout=hasty)
+ranks.take_time(60)
+time.sleep(3 * rank)
+ranks.wait()
+"""
+
+
+def test_those_who_have_met_may_take_more_time(tmp_path: Path) -> None:
+    running = [
+        subprocess.Popen([sys.executable, "-c", MEETING, str(rank), str(tmp_path)])
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait() for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+
+
 def test_alone_nothing_is_exchanged() -> None:
     assert ranks.here() == ranks.Ranks(rank=0, count=1)
     tensor = torch.ones(2)
