@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import socket
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
+from study import database
 from study.records import Kind, TrialRecord
 from trainables.errors import BadInput
 
@@ -129,11 +129,10 @@ class Runs:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # On a new database MLflow tells of each migration, which says nothing to a user; its bars
-        # for files would run through the view of the study.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        # MLflow's bars for files would run through the view of the study.
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         self.uri = uri
+        database.prepare(uri)
         try:
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
@@ -252,13 +251,22 @@ class Runs:
 
 def _experiment(client: MlflowClient, uri: str, name: str, artifacts: Path) -> str:
     """The id of an experiment, found or made."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
     local = None if uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
     # Without this tag MLflow's page takes runs for those of a language model application.
     kind = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=local, tags=kind))
+    try:
+        return str(client.create_experiment(name, artifact_location=local, tags=kind))
+    except MlflowException:
+        # Another process may have made it, or this one by a request whose answer was lost.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def _name(record: TrialRecord) -> str:
@@ -270,6 +278,11 @@ def _name(record: TrialRecord) -> str:
 
 def _unusable(uri: str, error: Exception) -> BadInput:
     line = str(error).strip().splitlines()[0]
+    if database.is_between(uri, error):
+        line = (
+            "an upgrade of its tables to this MLflow's was killed; it may hold runs, so it is left "
+            "as it is: put a copy from before the upgrade in its place, or move it away"
+        )
     if "error code 401" in line:
         line = (
             "it does not let this user in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "

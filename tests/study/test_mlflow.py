@@ -3,12 +3,15 @@
 The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
 """
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.tracking.dbmodels.initial_models import Base
+from sqlalchemy import create_engine, text
 
 from study import ui
 from study.conductor import Conductor
@@ -23,9 +26,15 @@ from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage folder with an MLflow store, for ``study.ui`` to serve."""
+    """A storage folder for ``study.ui`` to serve, with an MLflow store that a kill left half
+    made."""
     folder = tmp_path_factory.mktemp("studies")
-    Runs(ui.default_uri(folder), experiment="first", artifacts=folder / ui.ARTIFACTS)
+    engine = create_engine(ui.default_uri(folder))
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        connection.execute(text("CREATE TABLE registered_models (name VARCHAR)"))
+    engine.dispose()
+    os.utime(folder / ui.STORE, (0, 0))
     return folder
 
 
