@@ -37,7 +37,7 @@ DOORS = {
         for room in ("cluster", "tune", "worker", "prober", "hosts", "gang", "gangs", "nodes")
     ],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
-    "mlflow": [f"study/{room}.py" for room in ("database", "runs", "inputs", "tracking")],
+    "mlflow": [f"study/{room}.py" for room in ("database", "inputs", "once", "runs", "tracking")],
 }
 """Foreign package -> files that may import it."""
 
