@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import socket
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit
 
+from study import database, once
 from study.records import Kind, TrialRecord
 from trainables.errors import BadInput
 from trainables.secrecy import without_user
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
 MODEL = "model"
@@ -109,16 +109,16 @@ def probe(uri: str, artifacts: Path) -> float:
     client = runs.client
     try:
         began = time.monotonic()
-        run = client.create_run(runs.experiment_id).info
-        client.log_metric(run.run_id, "probe", 1.0)
-        client.log_text(run.run_id, "probe", "probe.txt")
-        if client.get_run(run.run_id).data.metrics != {"probe": 1.0}:
+        run = runs.begin_study(uuid.uuid4().hex, "")
+        client.log_metric(run, "probe", 1.0)
+        client.log_text(run, "probe", "probe.txt")
+        if client.get_run(run).data.metrics != {"probe": 1.0}:
             raise BadInput(f"--tracking-uri {uri} keeps no metric")
         with tempfile.TemporaryDirectory() as folder:
-            file = client.download_artifacts(run.run_id, "probe.txt", folder)
+            file = client.download_artifacts(run, "probe.txt", folder)
             if Path(file).read_text(encoding="utf-8") != "probe":
                 raise BadInput(f"--tracking-uri {uri} keeps no file")
-        client.delete_run(run.run_id)
+        client.delete_run(run)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise _unusable(uri, error) from None
     return time.monotonic() - began
@@ -141,16 +141,17 @@ class Runs:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # On a new database MLflow tells of each migration, which says nothing to a user; its bars
-        # for files would run through the view of the study.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        # MLflow's bars for files would run through the view of the study.
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         # Nor is each run's address printed when it ends, with the password in it.
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         self.uri = uri
+        database.prepare(uri)
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            self.experiment_id = _experiment(self.client, uri, experiment, artifacts)
+            served = uri.startswith(("http:", "https:"))
+            local = None if served else artifacts.resolve().as_uri()
+            self.experiment_id = once.experiment(self.client, experiment, local)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unusable(uri, error) from None
 
@@ -158,12 +159,14 @@ class Runs:
         """The parent run of a study, if it has one: on a server that many use, several studies may
         have its name. One without identity is found by its name."""
         who = f"tags.identity = '{identity}'" if identity else f"tags.study = '{name}'"
-        return next(iter(self._search(f"{who} and tags.kind = 'study'")), None)
+        return _first(self._search(f"{who} and tags.kind = 'study'"))
 
     def trials(self, parent_id: str) -> dict[str, Run]:
         """The child runs by trial id."""
-        children = self._search(f"tags.`mlflow.parentRunId` = '{parent_id}'")
-        return {run.data.tags["trial"]: run for run in children}
+        children: dict[str, list[Run]] = {}
+        for run in self._search(f"tags.`mlflow.parentRunId` = '{parent_id}'"):
+            children.setdefault(run.data.tags["trial"], []).append(run)
+        return {trial: min(runs, key=_rank) for trial, runs in children.items()}
 
     def begin_study(self, name: str, identity: str) -> str:
         """A parent run for a study, or the one that it has, running again; its id.
@@ -178,8 +181,13 @@ class Runs:
                 self.client.update_run(found.info.run_id, status="RUNNING")
                 return str(found.info.run_id)
             tags = {"study": name, "identity": identity, "kind": "study"}
-            made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-            return str(made.info.run_id)
+            return once.run(
+                self.client,
+                self.experiment_id,
+                name=name,
+                tags=tags,
+                find=lambda: _id(self.study(name, identity)),
+            )
         except MlflowException as error:
             raise _unusable(self.uri, error) from None
 
@@ -193,9 +201,15 @@ class Runs:
             "arm": spec.arm,
             **record.ran,
         }
-        start = int(record.started_at * 1000)
-        made = self.client.create_run(self.experiment_id, start, tags, run_name=_name(record))
-        return str(made.info.run_id)
+        there = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
+        return once.run(
+            self.client,
+            self.experiment_id,
+            name=_name(record),
+            tags=tags,
+            find=lambda: _id(_first(self._search(there))),
+            began=record.started_at,
+        )
 
     def log(
         self,
@@ -231,15 +245,15 @@ class Runs:
 
         A run that is one already stays it.
         """
-        there = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        if there:
-            return f"models:/{name}/{there[0].version}"
-        if not self.client.search_registered_models(f"name = '{name}'"):
-            self.client.create_registered_model(name)
-        made = self.client.create_model_version(
-            name, f"runs:/{run_id}/{MODEL}", run_id, dict(tags), description=description
+        version = once.model_version(
+            self.client,
+            name,
+            source=f"runs:/{run_id}/{MODEL}",
+            run_id=run_id,
+            tags=tags,
+            description=description,
         )
-        return f"models:/{name}/{made.version}"
+        return f"models:/{name}/{version}"
 
     def comparison(self, parent_id: str) -> str:
         """The address, on a server, of MLflow's page that compares a study's confirmed runs."""
@@ -264,15 +278,19 @@ class Runs:
                 return found
 
 
-def _experiment(client: MlflowClient, uri: str, name: str, artifacts: Path) -> str:
-    """The id of an experiment, found or made."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    local = None if uri.startswith(("http:", "https:")) else artifacts.resolve().as_uri()
-    # Without this tag MLflow's page takes runs for those of a language model application.
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=local, tags=kind))
+def _first(runs: Sequence[Run]) -> Run | None:
+    """The one to go on in, of those that an earlier version of this project made twice."""
+    return min(runs, key=_rank, default=None)
+
+
+def _rank(run: Run) -> tuple[bool, bool, int, str]:
+    """What was written to comes first, then what has ended, then the oldest."""
+    empty = not (run.data.params or run.data.metrics)
+    return empty, run.info.status == "RUNNING", run.info.start_time, run.info.run_id
+
+
+def _id(run: Run | None) -> str | None:
+    return None if run is None else str(run.info.run_id)
 
 
 def _name(record: TrialRecord) -> str:
@@ -284,6 +302,11 @@ def _name(record: TrialRecord) -> str:
 
 def _unusable(uri: str, error: Exception) -> BadInput:
     line = str(error).strip().splitlines()[0]
+    if database.is_between(uri, error):
+        line = (
+            "an upgrade of its tables to this MLflow's was killed; it may hold runs, so it is left "
+            "as it is: put a copy from before the upgrade in its place, or move it away"
+        )
     if "error code 401" in line:
         line = (
             "it does not let this user in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from study import database
 from trainables.errors import BadInput
 from trainables.secrecy import Parser, guard, without_user
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
         if given.tracking_uri is None and not (storage / STORE).is_file():
             raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
+        database.prepare(uri)
         if given.study:
             link = page + _comparison(storage, given.study, uri)
             print(f"the arms of {given.study} side by side: {link}", flush=True)

@@ -47,7 +47,7 @@ DOORS = {
         )
     ],
     "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
-    "mlflow": [f"study/{room}.py" for room in ("runs", "inputs", "tracking")],
+    "mlflow": [f"study/{room}.py" for room in ("database", "inputs", "once", "runs", "tracking")],
 }
 """Foreign package -> files that may import it."""
 

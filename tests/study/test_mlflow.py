@@ -3,13 +3,17 @@
 The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
 """
 
+import os
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.tracking.dbmodels.initial_models import Base
+from sqlalchemy import create_engine, text
 
 from study import ui
 from study.conductor import Conductor
@@ -20,13 +24,20 @@ from study.settings import Settings, identity, open_folder
 from study.tracking import Tracking
 from tests.study.browser import CHROMIUM, serving
 from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
+from tests.study.proxy import losing
 
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage folder with an MLflow store, for ``study.ui`` to serve."""
+    """A storage folder for ``study.ui`` to serve, with an MLflow store that a kill left half
+    made."""
     folder = tmp_path_factory.mktemp("studies")
-    Runs(ui.default_uri(folder), experiment="first", artifacts=folder / ui.ARTIFACTS)
+    engine = create_engine(ui.default_uri(folder))
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        connection.execute(text("CREATE TABLE registered_models (name VARCHAR)"))
+    engine.dispose()
+    os.utime(folder / ui.STORE, (0, 0))
     return folder
 
 
@@ -163,3 +174,41 @@ def test_a_store_that_is_not_there_is_bad_input(
 ) -> None:
     assert ui.main(["--storage", str(tmp_path)]) == 2
     assert "no studies in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["503", "cut"])
+def test_what_is_made_is_made_once_though_answers_are_lost(
+    server: str,
+    begin: Callable[..., Conductor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    for wait in ("FACTOR", "JITTER"):  # of MLflow's client, between a request and its repetition
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_BACKOFF_{wait}", "0")
+    client = MlflowClient(server)
+    with losing(server, how) as proxy:
+        runs = Runs(proxy.uri, experiment=f"lost {how}", artifacts=tmp_path)
+        tracking = Tracking(runs, "one")
+        tracking.begin("?", PROTOCOL, [])
+        records = play_all(begin(tracking), most=3).ledger.records
+        models = list(records)[:1]
+        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models, cards)
+        assert tracking.error == ""
+        found = client.search_runs([runs.experiment_id])
+        trials = Counter(run.data.tags.get("trial", "study") for run in found)
+        assert trials == Counter(["study", *records])
+        version = runs.register(tracking.children[models[0]], f"lost-{how}", {}, "better")
+        assert version == f"models:/lost-{how}/1"
+    assert len(client.search_model_versions(f"name = 'lost-{how}'")) == 1
+    asked = {f"runs/{verb}" for verb in ("create", "log-batch", "log-inputs", "update", "set-tag")}
+    made = {f"{kind}/create" for kind in ("experiments", "registered-models", "model-versions")}
+    assert asked | made <= set(proxy.lost), proxy.lost
+    for run in found:
+        assert run.info.status in ("FINISHED", "KILLED")
+        names = [i.dataset.name for i in run.inputs.dataset_inputs]
+        assert names and len(names) == len(set(names))
+        if "trial" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "validation_loss")
+            rungs = records[run.data.tags["trial"]].rungs
+            assert [m.step for m in history] == [rung.examples_seen for rung in rungs]

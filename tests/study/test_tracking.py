@@ -135,6 +135,26 @@ def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
     assert len(recorded(tmp_path)) == 1 + len(begin().ledger.records)
 
 
+def test_of_runs_that_were_made_twice_the_written_one_goes_on(begin: Begin, tmp_path: Path) -> None:
+    """As an earlier version left them: the client had asked again for what the server had made."""
+    first = track(tmp_path)
+    first.begin("?", PROTOCOL, [])
+    records = play_all(begin(first), most=2).ledger.records
+    first.close()
+    for run in recorded(tmp_path):
+        tags = {k: v for k, v in run.data.tags.items() if k in ("trial", "mlflow.parentRunId")}
+        tags |= {"study": "one", "identity": "5eed", "kind": run.data.tags["kind"]}
+        for start in (run.info.start_time - 1, run.info.start_time, run.info.start_time + 1):
+            first.runs.client.create_run(run.info.experiment_id, start, tags)
+    again = track(tmp_path)
+    again.begin("?", PROTOCOL, records.values())
+    again.close()
+    assert not again.error
+    assert again.parent_id == first.parent_id and again.children == first.children
+    assert again.whole == set(records)
+    assert len(recorded(tmp_path)) == 4 * (1 + len(records))
+
+
 def test_a_store_that_cannot_be_used_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database" * 100)
     with pytest.raises(BadInput, match="cannot be used"):

@@ -1,0 +1,193 @@
+"""What MLflow's server makes is made once, though its answer may be lost.
+
+MLflow's client sends a request again when the line is cut or the server says that it is busy. The
+server may have done what it was asked, and a run would be there twice. So a request that makes
+something is sent again only if what it makes is looked for and not there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+NO_ANSWER = {408, 429, 500, 502, 503, 504}
+"""HTTP's codes after which MLflow's client sends a request again."""
+LONGEST_WAIT_SECONDS = 120.0
+"""As MLflow's client's."""
+
+
+def run(
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    find: Callable[[], str | None],
+    began: float | None = None,
+) -> str:
+    """Make a run; its id.
+
+    Args:
+        find: gives the id of the run that has these tags, if there is one.
+        began: seconds since 1970; now, if none is given.
+
+    Raises:
+        MlflowException: the server refuses, or does not answer.
+    """
+    start = int((time.time() if began is None else began) * 1000)
+    server = client.tracking_uri
+
+    def make() -> str:
+        if not _is_server(server):
+            made = client.create_run(experiment_id, start, dict(tags), run_name=name)
+            return str(made.info.run_id)
+        asked = {
+            "experiment_id": experiment_id,
+            "user_id": "unknown",  # as MLflow's client says
+            "run_name": name,
+            "start_time": start,
+            "tags": _listed(tags),
+        }
+        return str(_post(server, "runs/create", asked)["run"]["info"]["run_id"])
+
+    return _once(make, find)
+
+
+def experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Find or make an experiment; its id.
+
+    Args:
+        artifacts: address of the folder for its runs' files; a server has its own.
+
+    Raises:
+        MlflowException: it can be neither found nor made.
+    """
+
+    def find() -> str | None:
+        found = client.get_experiment_by_name(name)
+        return None if found is None else str(found.experiment_id)
+
+    def make() -> str:
+        # Without this tag MLflow's page takes runs for those of a language model application.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
+
+    return find() or _of_one_name(make, find)
+
+
+def model_version(
+    client: MlflowClient,
+    name: str,
+    *,
+    source: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    description: str,
+) -> str:
+    """Find or make the version of a registered model that is a run's; its number.
+
+    Raises:
+        MlflowException: it can be neither found nor made.
+    """
+
+    def find() -> str | None:
+        found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return str(min(int(version.version) for version in found)) if found else None
+
+    def make() -> str:
+        server = client._registry_uri or ""
+        if not _is_server(server):
+            made = client.create_model_version(
+                name, source, run_id, dict(tags), description=description
+            )
+            return str(made.version)
+        asked = {
+            "name": name,
+            "source": source,
+            "run_id": run_id,
+            "tags": _listed(tags),
+            "description": description,
+        }
+        return str(_post(server, "model-versions/create", asked)["model_version"]["version"])
+
+    if (found := find()) is not None:
+        return found
+    if not client.search_registered_models(f"name = '{name}'"):
+        _of_one_name(
+            lambda: client.create_registered_model(name),
+            lambda: client.search_registered_models(f"name = '{name}'") or None,
+        )
+    return _once(make, find)
+
+
+def _of_one_name(make: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """What ``make`` makes. MLflow has one of a name only, so that it may be asked again; but it
+    refuses what was made by then, by another process or by a request whose answer was lost."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return make()
+    except MlflowException:
+        if (found := find()) is None:
+            raise
+        return found
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http:", "https:"))
+
+
+def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": str(value)} for key, value in tags.items()]
+
+
+def _once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """What ``make`` makes; each time that no answer comes, what ``find`` finds of it."""
+    from mlflow.environment_variables import (
+        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    )
+    from mlflow.exceptions import MlflowException
+
+    wait = float(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get())
+    for left in range(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), -1, -1):
+        try:
+            return make()
+        except MlflowException as error:
+            if error.error_code != "TEMPORARILY_UNAVAILABLE" or left == 0:
+                raise
+        time.sleep(min(wait, LONGEST_WAIT_SECONDS))
+        wait *= 2
+        if (found := find()) is not None:
+            return found
+    raise AssertionError("the last time either makes or raises")
+
+
+def _post(server: str, what: str, asked: Mapping[str, Any]) -> Any:
+    """Send a request once; the answer.
+
+    Raises:
+        MlflowException: it is refused; its code is ``TEMPORARILY_UNAVAILABLE`` if no answer says
+            whether it was done.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    address, who = f"/api/2.0/mlflow/{what}", get_default_host_creds(server)
+    try:
+        answer = http_request(
+            who, address, "POST", max_retries=0, raise_on_status=False, json=asked
+        )
+    except MlflowException as error:
+        raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from None
+    if answer.status_code in NO_ANSWER:
+        line = f"the server answers {what} with {answer.status_code} {answer.reason}"
+        raise MlflowException(line, error_code=TEMPORARILY_UNAVAILABLE)
+    return verify_rest_response(answer, address).json()
