@@ -12,20 +12,20 @@ from study import spaces
 from study.settings import FILE, Settings, agree, identity, open_folder, precision
 from trainables.errors import BadInput
 
-SETTINGS = Settings(space="smoke")
+ASKED = Settings(space="smoke")
 SPACE = spaces.load("smoke")
 
 
 def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str = "one") -> Path:
-    return open_folder(storage, name, SETTINGS, SPACE, run=run, base={"precision": "bf16"})
+    return open_folder(storage, name, ASKED, SPACE, run=run, base={"precision": "bf16"})
 
 
 def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
-    assert precision(tmp_path, "one", SETTINGS) == "auto", "the devices say"
+    assert precision(tmp_path, "one", ASKED) == "auto", "the devices say"
     who = identity(begin(tmp_path))
     assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
-    assert precision(tmp_path, "one", SETTINGS) == "bf16"
-    assert precision(tmp_path, "one", replace(SETTINGS, precision="fp32")) == "fp32"
+    assert precision(tmp_path, "one", ASKED) == "bf16"
+    assert precision(tmp_path, "one", replace(ASKED, precision="fp32")) == "fp32"
 
 
 def test_its_command_is_kept_without_the_password(
@@ -45,10 +45,10 @@ def test_its_command_is_kept_without_the_password(
 
 def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
     begin(tmp_path)
-    agree(tmp_path, "one", SETTINGS, SPACE)
+    agree(tmp_path, "one", ASKED, SPACE)
     changed = replace(SPACE, budget=replace(SPACE.budget, rungs=SPACE.budget.rungs + 1))
     with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
-        agree(tmp_path, "one", SETTINGS, changed)
+        agree(tmp_path, "one", ASKED, changed)
 
 
 def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
@@ -66,5 +66,5 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     file = tmp_path / "deepspeed.json"
     file.write_text(f'{{"gradient_clipping": {number}}}')
     with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
-        replace(SETTINGS, deepspeed=str(file)).configuration()
+        replace(ASKED, deepspeed=str(file)).configuration()
     assert "\n" not in str(error.value)
