@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
+from study.paths import STUDY, below
 from study.storage import folder_of
 from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.storage = folder_of(given.storage, given.study)
         results = read_results(given.storage, given.study)
         arm = given.arm or results["arms"][0]["arm"]
-        out = given.out or given.storage / given.study / "export" / arm
+        out = given.out or below(given.storage / given.study, "export", arm)
         adapters = export(given.storage / given.study, results, arm, out)
         registered = _register(given, results, arm, out) if given.register else ""
     except BadInput as error:
@@ -70,11 +71,16 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
         BadInput: no such arm, it was not confirmed, or ``out`` holds something else.
     """
     trial = best_confirmation(results, _arm(results, arm))
+    if out.name in ("", "..") or (out.exists() and not out.is_dir()):
+        raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
     if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
     places = write(study, results, trial, partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -164,9 +170,10 @@ def _write_all(
     by_id = {trial["trial"]: trial for trial in results["trials"]}
     base = workload.model if workload else tuned.base(_described(results, by_id[trials[0]]))
     for trial in trials:
-        shutil.rmtree(out / trial, ignore_errors=True)  # of a process that died at it
-        (out / trial).mkdir()
-        write(study, results, by_id[trial], out / trial, base)
+        place = below(out, trial)
+        shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
+        place.mkdir()
+        write(study, results, by_id[trial], place, base)
 
 
 def rebuild(
@@ -209,11 +216,15 @@ def read_results(storage: Path, name: str) -> dict[str, Any]:
         BadInput: there is no such study, or it has not ended.
     """
     path = storage / name / RESULTS
-    if not path.is_file():
-        if (path.parent / "study.json").is_file():
+    named = STUDY.fullmatch(name)
+    if not (named and path.is_file()):
+        if named and (path.parent / "study.json").is_file():
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
         raise unknown("study", name, [found.parent.name for found in storage.glob(f"*/{RESULTS}")])
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is no JSON: {error}") from None
     return results
 
 

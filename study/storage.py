@@ -20,6 +20,7 @@ from pathlib import Path
 
 from study.checkpoints import path as checkpoint
 from study.objects import Store, is_store, local
+from study.paths import STUDY, below
 from study.records import Kind, TrialRecord
 from study.settings import FILE as SETTINGS
 from trainables.errors import BadInput
@@ -60,7 +61,7 @@ class Shelf:
             from trainables.kept import only_one
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            with only_one(self.folder / f".{trial_id}.lock"):  # ranks that share this machine
+            with only_one(below(self.folder, f".{trial_id}.lock")):  # ranks that share this machine
                 self._fetch(trial_id, folder)
         return folder
 
@@ -69,12 +70,13 @@ class Shelf:
         the part of one machine only."""
         store = Store(self.url or "").below(f"checkpoints/{trial_id}")
         whole = json.loads(store.read(WHOLE) or b"null") or {"name": "", "files": []}
-        there = folder / whole["name"]
-        if not whole["files"] or not all((there / file).is_file() for file in whole["files"]):
+        files = [file.split("/") for file in whole["files"]]
+        there = below(folder, whole["name"]) if files else folder
+        if not files or not all(below(there, *file).is_file() for file in files):
             shutil.rmtree(folder, ignore_errors=True)
             partial = folder / f"partial-{whole['name']}"
-            for file in whole["files"]:
-                store.get(f"{whole['name']}/{file}", partial / file)
+            for file in files:
+                store.get("/".join((whole["name"], *file)), below(partial, *file))
             if partial.is_dir():
                 partial.rename(there)
 
@@ -265,7 +267,7 @@ def fetch_names(url: str) -> Path:
     try:
         begun = [key for key in store.listing() if key.endswith(f"/{SETTINGS}")]
         for key in begun:
-            store.get(key, folder / key)
+            store.get(key, below(folder, *key.split("/")))
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(f"cannot read --storage {url}: {line}") from None
@@ -282,7 +284,7 @@ def folder_of(storage: str, name: str) -> Path:
     if not is_store(storage):
         return Path(storage)
     folder = fetch_names(storage)
-    if (folder / name / SETTINGS).is_file():
+    if STUDY.fullmatch(name) and (folder / name / SETTINGS).is_file():
         store = Store(storage).below(name)
         _refresh(store, folder / name)
         _fetch_by_workers(store, folder / name)
@@ -296,17 +298,19 @@ def _refresh(store: Store, folder: Path) -> None:
     here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
     if here and here.startswith(there) and store.read(SETTINGS) is not None:
         return
+    files = {key: below(folder, *key.split("/")) for key in store.listing()}
     shutil.rmtree(folder, ignore_errors=True)
-    for key in store.listing():
+    for key, file in files.items():
         if key.split("/")[0] not in BY_WORKERS and key != LEASE:
-            store.get(key, folder / key)
+            store.get(key, file)
 
 
 def _fetch_by_workers(store: Store, folder: Path) -> None:
     for name in sorted(BY_WORKERS):
         for key in store.listing(name):
-            if Path(key).name != WHOLE and not (folder / key).exists():
-                store.get(key, folder / key)
+            file = below(folder, *key.split("/"))
+            if file.name != WHOLE and not file.exists():
+                store.get(key, file)
 
 
 def _holder(lease: bytes) -> str:

@@ -37,6 +37,11 @@ def storage(tmp_path: Path) -> Path:
         (["done", "--arm", "lorra"], "unknown arm 'lorra'; did you mean 'lora'?"),
         (["done", "--arm", "ia3"], "arm 'ia3' was not confirmed"),
         (["done"], "study 'done' holds no checkpoint of trial abc"),
+        (["../done"], "unknown study '../done'; did you mean 'done'?"),
+        (["done", "--out", "."], "--out . names no folder of its own"),
+        (["done", "--out", "/"], "--out / names no folder of its own"),
+        (["done", "--out", __file__], f"--out {__file__} names no folder of its own"),
+        (["done", "--out", f"{__file__}/x"], f"cannot write to --out {__file__}/x: Not a dir"),
     ],
 )
 def test_what_cannot_be_exported(
@@ -45,6 +50,41 @@ def test_what_cannot_be_exported(
     assert export.main([*arguments, "--storage", str(storage)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("arm", "trial", "said"),
+    [
+        ("../../x", "abc", "'../../x' cannot name a file in"),
+        ("lora", "../../other/checkpoints/abc", "'../../other/checkpoints/abc' cannot name a file"),
+    ],
+)
+def test_results_that_lead_out_of_the_study_are_refused(
+    arm: str, trial: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "studies"
+    kept = tmp_path / "studies" / "other" / "checkpoints" / "abc" / "000000000064"
+    kept.mkdir(parents=True)
+    (kept / "trained.safetensors").touch()
+    (storage / "done" / "checkpoints").mkdir(parents=True)
+    arms = [{"arm": arm, "seeds": [{"seed": 1, "trial": trial}]}]
+    found = {"arms": arms, "trials": [{**TRIAL, "trial": trial}], "protocol": PROTOCOL}
+    (storage / "done" / "results.json").write_text(json.dumps(found))
+    before = {path for path in tmp_path.rglob("*") if "export" not in path.parts}
+    assert export.main(["done", "--storage", str(storage)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert {path for path in tmp_path.rglob("*") if "export" not in path.parts} == before
+
+
+def test_results_that_are_no_json_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "results.json").write_text('{"arms": [')
+    assert export.main(["done", "--storage", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'done' / 'results.json'} is no JSON:")
 
 
 def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

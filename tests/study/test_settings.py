@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from study import spaces
-from study.settings import Settings, agree, identity, open_folder, precision
+from study import report, spaces
+from study.settings import Settings, agree, identity, open_folder, precision, read
 from trainables.errors import BadInput
 
 SETTINGS = Settings(space="smoke")
@@ -42,3 +42,19 @@ def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
         BadInput, match=f"was begun with arms {first}, .* but here it is {others[0]}"
     ):
         begin(tmp_path, run=others)
+
+
+def test_a_name_with_a_path_in_it_is_no_studys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = begin(tmp_path)
+    (elsewhere / "results.json").write_text("{}")
+    storage = tmp_path / "studies"
+    storage.mkdir()
+    begun = begin(storage, name="two")
+    for name in ("../one", str(elsewhere), f"two/../../{elsewhere.name}", "."):
+        with pytest.raises(BadInput, match=r"unknown study .*There are: two"):
+            read(storage, name)
+    (begun / "results.json").write_text("{}")
+    assert report.main(["../one", "--storage", str(storage)]) == 2
+    assert "unknown study with results '../one'" in capsys.readouterr().err

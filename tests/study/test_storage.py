@@ -187,6 +187,40 @@ def test_a_driver_that_was_taken_for_dead_stops(url: str) -> None:
     assert Store(url).read(f"one/{LEASE}") is not None, "the lease is the other's"
 
 
+def test_a_key_that_leads_out_of_the_study_is_refused(url: str, tmp_path: Path) -> None:
+    """Whoever may write into a bucket must not write into its readers' home folders."""
+    import boto3
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    said, copy = "cannot name a file in", local(url)
+    out = "/".join([".."] * len(copy.parts)) + f"{tmp_path}/out"
+    Store(url).write("one/study.json", b"{}")
+    for key in (f"{out}/study.json", "../study.json"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
+        with pytest.raises(BadInput, match=f"cannot read --storage .* {said}"):
+            storage.fetch_names(url)
+        client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    for key in (f"one/{out}", f"one/answers/{out}", f"one/checkpoints/{out}"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
+        with pytest.raises(BadInput, match=said):
+            storage.folder_of(url, "one")
+        client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    shelf = Shelf(shared=Path("/nowhere"), url=f"{url}/one")
+    for whole in ({"name": "../../..", "files": ["x"]}, {"name": "000000000064", "files": [out]}):
+        Store(url).write("one/checkpoints/t/whole", json.dumps(whole).encode())
+        with pytest.raises(BadInput, match=said):
+            shelf.fetch_checkpoint("t")
+    with pytest.raises(BadInput, match=said):
+        shelf.fetch_checkpoint("../t")
+    assert not (tmp_path / "out").exists() and shelf.folder.is_dir()
+    outside = copy.parent / "outside"
+    outside.mkdir()
+    (outside / "study.json").touch()
+    storage.folder_of(url, "../outside")
+    assert (outside / "study.json").exists(), "it is no study's copy, to be made anew"
+
+
 def test_a_cache_folder_that_cannot_be_written_is_passed_over(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
