@@ -182,16 +182,14 @@ def rebuild(
     """The tuned model of a confirmed trial, on ``base`` if that is loaded already.
 
     Raises:
-        BadInput: its checkpoint is gone, or its base is another one.
+        BadInput: its checkpoint is gone or damaged, or its base is another one.
     """
-    from safetensors.torch import load_file
+    from trainables import saved, tuned
 
-    from trainables import tuned
-
-    kept = sorted(checkpoints.path(study, trial["trial"]).glob(f"[0-9]*/{tuned.WEIGHTS}"))
+    kept = sorted(checkpoints.path(study, trial["trial"]).glob("[0-9]*"))
     if not kept:
         raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
-    return tuned.build(_described(results, trial), load_file(kept[-1]), base)
+    return tuned.build(_described(results, trial), saved.weights(kept[-1]), base)
 
 
 def _described(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Description:

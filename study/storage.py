@@ -68,17 +68,23 @@ class Shelf:
     def _fetch(self, trial_id: str, folder: Path) -> None:
         """Make ``folder`` what the store has. What is here besides was never told of, and may be
         the part of one machine only."""
+        from trainables import saved
+
         store = Store(self.url or "").below(f"checkpoints/{trial_id}")
-        whole = json.loads(store.read(WHOLE) or b"null") or {"name": "", "files": []}
-        files = [file.split("/") for file in whole["files"]]
-        there = below(folder, whole["name"]) if files else folder
-        if not files or not all(below(there, *file).is_file() for file in files):
-            shutil.rmtree(folder, ignore_errors=True)
-            partial = folder / f"partial-{whole['name']}"
+        name, files = _whole(store)
+        there = below(folder, name) if name else folder
+        here = bool(files) and all(below(there, *file.split("/")).is_file() for file in files)
+        if here and saved.complete(there):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        partial = folder / f"partial-{name}"
+        try:
             for file in files:
-                store.get("/".join((whole["name"], *file)), below(partial, *file))
-            if partial.is_dir():
-                partial.rename(there)
+                store.get(f"{name}/{file}", below(partial, *file.split("/")))
+        except FileNotFoundError:  # then it is none, and the trial begins anew
+            return
+        if partial.is_dir():
+            partial.rename(there)
 
     def put_checkpoint(self, trial_id: str) -> list[str]:
         """Put what this machine has of a trial's last checkpoint into the store; its keys."""
@@ -101,7 +107,8 @@ class Shelf:
             return
         store = Store(self.url).below(f"checkpoints/{trial_id}")
         (name,) = {key.split("/")[0] for key in keys}
-        files = sorted(key.removeprefix(f"{name}/") for key in keys)
+        # Each machine has put the list of all files.
+        files = sorted({key.removeprefix(f"{name}/") for key in keys})
         store.write(WHOLE, json.dumps({"name": name, "files": files}).encode())
         for key in store.listing():
             if key != WHOLE and not key.startswith(f"{name}/"):
@@ -255,6 +262,16 @@ class Mirror:
             if self._seen.get(key) != version:
                 self.store.put(file, str(key))
                 self._seen[key] = version
+
+
+def _whole(trial: Store) -> tuple[str, list[str]]:
+    """The last checkpoint that is in a trial's part of the store, and its files; nothing if there
+    is none."""
+    try:
+        said = json.loads(trial.read(WHOLE) or b"null") or {"name": "", "files": []}
+        return str(said["name"]), [str(file) for file in said["files"]]
+    except (ValueError, KeyError, TypeError):
+        return "", []
 
 
 def fetch_names(url: str) -> Path:

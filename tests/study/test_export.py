@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from study import export, predict
+from tests.trainables.cut_short import cut
+from trainables import saved
 
 ARM = {"arm": "lora", "seeds": [{"seed": 1, "trial": "abc"}]}
 TRIAL = {"trial": "abc", "rungs": [{"validation_loss": 1.0}], "recipe": {}, "seed": 1}
 PROTOCOL = {
-    "settings": {"model": "tiny"},
+    "settings": {"model": "tiny", "image_size": None},
     "model": {"digest": "0" * 64},
     "precision": "fp32",
+    "answer_tokens": 10,
+    "beams": 1,
 }
 
 
@@ -87,6 +93,26 @@ def test_results_that_are_no_json_are_said(
     assert line.startswith(f"error: {tmp_path / 'done' / 'results.json'} is no JSON:")
 
 
+@pytest.mark.parametrize("broken", ["trained.safetensors", "manifest.json"])
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "of an earlier version"])
+def test_a_checkpoint_that_is_cut_short_is_named(
+    broken: str, listed: bool, storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = storage / "done" / "checkpoints" / "abc" / "000000000064"
+    checkpoint.mkdir(parents=True)
+    save_file({"w": torch.ones(9)}, checkpoint / saved.WEIGHTS)
+    if listed:
+        files = {saved.WEIGHTS: saved._digest(checkpoint / saved.WEIGHTS)}
+        (checkpoint / saved.MANIFEST).write_text(json.dumps({"files": files}))
+        assert list(saved.weights(checkpoint)) == ["w"]
+    elif broken == saved.MANIFEST:
+        return
+    cut(checkpoint / broken, "by a byte")
+    assert export.main(["done", "--storage", str(storage)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {checkpoint / broken} is cut short or damaged (")
+
+
 def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     question = ["--question", "is this a ct ?"]
     image = storage / "image.png"
@@ -95,3 +121,11 @@ def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str])
     image.write_bytes(b"")
     assert predict.main([str(storage), "--image", str(image), *question]) == 2
     assert f"{storage} holds no exported model" in capsys.readouterr().err
+    described = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision": "fp32"}
+    (storage / "tuned.json").write_text(json.dumps(described))
+    save_file({"w": torch.ones(9)}, storage / "trained.safetensors")
+    for name in ("trained.safetensors", "tuned.json"):
+        cut(storage / name, "by a byte")
+        assert predict.main([str(storage), "--image", str(image), *question]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"holds no exported model: {storage / name} can't be read (" in line

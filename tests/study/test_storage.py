@@ -16,7 +16,11 @@ from study import storage
 from study.objects import Store, local
 from study.storage import LEASE, Mirror, Shelf
 from tests.study.object_store import serve
+from tests.trainables.conftest import SMALL, made_up
+from tests.trainables.cut_short import cut
 from trainables.errors import BadInput
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,36 @@ def test_half_a_checkpoint_is_none(url: str) -> None:
     Store(url).write("study/checkpoints/t/000000000128/weights", b"half")
     (found,) = shelf.fetch_checkpoint("t").iterdir()
     assert found.name == "000000000064"
+
+
+def test_a_copy_or_an_object_that_is_cut_short_is_found_out(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = made_up(SMALL["llava"]())
+    tuned = Recipe.of({"decoder": {"method": "layernorm"}})
+    one = TrialConfig(recipe=tuned, lr=1e-3, seed=0, max_examples=16, batch_size=8)
+    trial, shelf = Trial(workload, one), Shelf(shared=Path("/nowhere"), url=f"{url}/study")
+    trial.step()
+    trial.save(shelf.fetch_checkpoint("t"))
+    keys = shelf.put_checkpoint("t")
+    shelf.keep_checkpoint("t", [*keys, *keys])  # as where two machines put the same list
+    store = Store(f"{url}/study/checkpoints/t")
+    assert sorted(json.loads(store.read("whole") or b"")["files"]) == sorted(
+        key.partition("/")[2] for key in keys
+    )
+    for key in keys:
+        cut(shelf.fetch_checkpoint("t") / key, "by a byte")
+        assert Trial(workload, one).restore(shelf.fetch_checkpoint("t")), key
+    for number, key in enumerate([*keys, "whole"]):
+        content = store.read(key) or b""
+        for left in (content[:-1], None):
+            another_machine(monkeypatch, tmp_path / f"{number} {left is None}")
+            store.drop(key) if left is None else store.write(key, left)
+            again = Trial(workload, one)
+            assert not again.restore(shelf.fetch_checkpoint("t")), key
+            assert again.examples_seen == 0
+        store.write(key, content)
+    assert Trial(workload, one).restore(shelf.fetch_checkpoint("t"))
 
 
 def test_a_shared_folder_needs_nothing(tmp_path: Path) -> None:
