@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LONGEST_NAME = 60
+"""Characters of an arm's name."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -132,3 +135,16 @@ class Space:
     def __post_init__(self) -> None:
         if not self.arms:
             raise ValueError("a Space needs at least one arm")
+        for name in self.arms:
+            if not _names_an_arm(name):
+                raise ValueError(
+                    "the name of an arm must begin with a letter or digit and have at most "
+                    f"{LONGEST_NAME} characters, none of them '/' or '\\', but got {name!r}"
+                )
+
+
+def _names_an_arm(name: object) -> bool:
+    """What is exported of an arm lies in a folder of its name."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        return False
+    return name[0].isalnum() and name.isprintable() and not {"/", "\\"} & set(name)

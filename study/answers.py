@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from study.paths import below
+
 if TYPE_CHECKING:
     from study.storage import Shelf
     from trainables.data.dataset import Example
@@ -70,4 +72,4 @@ def read(folder: Path, trial_id: str, split: str) -> pa.Table:
 
 
 def _path(folder: Path, trial_id: str, split: str) -> Path:
-    return folder / "answers" / f"{trial_id}-{split}.parquet"
+    return below(folder, "answers", f"{trial_id}-{split}.parquet")

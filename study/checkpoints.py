@@ -6,12 +6,17 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from study.paths import below
 from study.records import Kind, TrialRecord
 
 
 def path(folder: Path, trial_id: str) -> Path:
-    """The checkpoints of a trial of the study in ``folder``."""
-    return folder / "checkpoints" / trial_id
+    """The checkpoints of a trial of the study in ``folder``.
+
+    Raises:
+        BadInput: this can be no trial's id.
+    """
+    return below(folder, "checkpoints", trial_id)
 
 
 def sweep(folder: Path, confirmed: Collection[str]) -> None:

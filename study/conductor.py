@@ -129,12 +129,15 @@ class Conductor:
         self.ledger.placed(trial_id, ran)
 
     def reported(self, trial_id: str, rung: Rung) -> bool:
-        """Take a report in; True if the trial goes on."""
+        """Take a report in; True if the trial goes on. One that was heard before, of a trial that
+        had to be trained again, tells nothing: the trial went on from there."""
+        news = rung.examples_seen > self.ledger.records[trial_id].examples_seen
         record = self.ledger.rung(trial_id, rung)
-        self._compare(record)
-        self._tell("reported", record)
+        if news:
+            self._compare(record)
+            self._tell("reported", record)
         self._look_into_purse()
-        goes_on = self._judge(record.spec, rung)
+        goes_on = self._judge(record.spec, rung) if news else True
         return goes_on and not (record.spec.kind is Kind.SEARCH and self.ledger.cut_short)
 
     def ended(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import checkpoints
+from study.paths import STUDY, below
 from study.storage import folder_of
 from study.ui import ARTIFACTS, default_uri
 from trainables.errors import BadInput, unknown
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.storage = folder_of(given.storage, given.study)
         results = read_results(given.storage, given.study)
         arm = given.arm or results["arms"][0]["arm"]
-        out = given.out or given.storage / given.study / "export" / arm
+        out = given.out or below(given.storage / given.study, "export", arm)
         adapters = export(given.storage / given.study, results, arm, out)
         registered = _register(given, results, arm, out) if given.register else ""
     except BadInput as error:
@@ -71,11 +72,16 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
         BadInput: no such arm, it was not confirmed, or ``out`` holds something else.
     """
     trial = best_confirmation(results, _arm(results, arm))
+    if out.name in ("", "..") or (out.exists() and not out.is_dir()):
+        raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
     if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
     places = write(study, results, trial, partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -165,9 +171,10 @@ def _write_all(
     by_id = {trial["trial"]: trial for trial in results["trials"]}
     base = workload.model if workload else tuned.base(_described(results, by_id[trials[0]]))
     for trial in trials:
-        shutil.rmtree(out / trial, ignore_errors=True)  # of a process that died at it
-        (out / trial).mkdir()
-        write(study, results, by_id[trial], out / trial, base)
+        place = below(out, trial)
+        shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
+        place.mkdir()
+        write(study, results, by_id[trial], place, base)
 
 
 def rebuild(
@@ -176,16 +183,14 @@ def rebuild(
     """The tuned model of a confirmed trial, on ``base`` if that is loaded already.
 
     Raises:
-        BadInput: its checkpoint is gone, or its base is another one.
+        BadInput: its checkpoint is gone or damaged, or its base is another one.
     """
-    from safetensors.torch import load_file
+    from trainables import saved, tuned
 
-    from trainables import tuned
-
-    kept = sorted(checkpoints.path(study, trial["trial"]).glob(f"[0-9]*/{tuned.WEIGHTS}"))
+    kept = sorted(checkpoints.path(study, trial["trial"]).glob("[0-9]*"))
     if not kept:
         raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
-    return tuned.build(_described(results, trial), load_file(kept[-1]), base)
+    return tuned.build(_described(results, trial), saved.weights(kept[-1]), base)
 
 
 def _described(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Description:
@@ -210,11 +215,15 @@ def read_results(storage: Path, name: str) -> dict[str, Any]:
         BadInput: there is no such study, or it has not ended.
     """
     path = storage / name / RESULTS
-    if not path.is_file():
-        if (path.parent / "study.json").is_file():
+    named = STUDY.fullmatch(name)
+    if not (named and path.is_file()):
+        if named and (path.parent / "study.json").is_file():
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
         raise unknown("study", name, [found.parent.name for found in storage.glob(f"*/{RESULTS}")])
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is no JSON: {error}") from None
     # Of a study that is older than this.
     results["protocol"]["command"] = without_secrets(results["protocol"]["command"])
     return results

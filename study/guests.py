@@ -250,6 +250,9 @@ class Guests:
         alone = self.lane.alone.get(guest.spec.id)
         if alone and self.config.places > 1:
             said.append(f"steps alone: {alone}")
+        if guest.trial is not None and guest.trial.broken:
+            points = " and ".join(f"{seen:,}" for seen in guest.trial.broken)
+            said.append(f"what was saved at {points} examples was not whole: trained again")
         if guest.trial is not None and guest.trial.features_done < guest.trial.frozen_stages:
             said.append(self.lane.features.refused[guest.trial.frozen_stages])
         return "; ".join(said).replace("\n", " ")[:500]

@@ -107,6 +107,8 @@ class Store:
         with files.open_input_stream(f"{root}/{key}") as stream, partial.open("wb") as target:
             while piece := stream.read(PIECE_BYTES):
                 target.write(piece)
+            target.flush()
+            os.fsync(target.fileno())  # a machine that fails leaves no file that is cut short
         partial.replace(file)
 
     def drop(self, prefix: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study.paths import STUDY
 from study.storage import folder_of
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import Parser, without_secrets
@@ -87,7 +88,7 @@ def _page(results: Mapping[str, Any]) -> str:
 
 def _read(storage: Path, name: str) -> dict[str, Any]:
     file = storage / name / RESULTS
-    if not file.is_file():
+    if not (STUDY.fullmatch(name) and file.is_file()):
         there = sorted(path.parent.name for path in storage.glob(f"*/{RESULTS}"))
         if there:
             raise unknown("study with results", name, there)

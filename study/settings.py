@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from search_spaces.declare import Budget, Space
 from study import allowance, limits, objectives, spaces
+from study.paths import STUDY
 from trainables.errors import BadInput, unknown
 from trainables.regime import Regime
 from trainables.secrecy import command_line, without_secrets
@@ -216,7 +216,7 @@ def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
     Raises:
         BadInput: no permission, a bad name, or other settings.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not STUDY.fullmatch(name):
         raise BadInput(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100")
     try:
         storage.mkdir(parents=True, exist_ok=True)
@@ -306,7 +306,7 @@ def read(storage: Path, name: str) -> Settings:
         BadInput: there is none of that name.
     """
     file = storage / name / FILE
-    if not file.is_file():
+    if not (STUDY.fullmatch(name) and file.is_file()):
         raise unknown("study", name, [path.parent.name for path in storage.glob(f"*/{FILE}")])
     return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
 

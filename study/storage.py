@@ -20,6 +20,7 @@ from pathlib import Path
 
 from study.checkpoints import path as checkpoint
 from study.objects import Store, is_store, local
+from study.paths import STUDY, below
 from study.records import Kind, TrialRecord
 from study.settings import FILE as SETTINGS
 from trainables.errors import BadInput
@@ -60,23 +61,30 @@ class Shelf:
             from trainables.kept import only_one
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            with only_one(self.folder / f".{trial_id}.lock"):  # ranks that share this machine
+            with only_one(below(self.folder, f".{trial_id}.lock")):  # ranks that share this machine
                 self._fetch(trial_id, folder)
         return folder
 
     def _fetch(self, trial_id: str, folder: Path) -> None:
         """Make ``folder`` what the store has. What is here besides was never told of, and may be
         the part of one machine only."""
+        from trainables import saved
+
         store = Store(self.url or "").below(f"checkpoints/{trial_id}")
-        whole = json.loads(store.read(WHOLE) or b"null") or {"name": "", "files": []}
-        there = folder / whole["name"]
-        if not whole["files"] or not all((there / file).is_file() for file in whole["files"]):
-            shutil.rmtree(folder, ignore_errors=True)
-            partial = folder / f"partial-{whole['name']}"
-            for file in whole["files"]:
-                store.get(f"{whole['name']}/{file}", partial / file)
-            if partial.is_dir():
-                partial.rename(there)
+        name, files = _whole(store)
+        there = below(folder, name) if name else folder
+        here = bool(files) and all(below(there, *file.split("/")).is_file() for file in files)
+        if here and saved.complete(there):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        partial = folder / f"partial-{name}"
+        try:
+            for file in files:
+                store.get(f"{name}/{file}", below(partial, *file.split("/")))
+        except FileNotFoundError:  # then it is none, and the trial begins anew
+            return
+        if partial.is_dir():
+            partial.rename(there)
 
     def put_checkpoint(self, trial_id: str) -> list[str]:
         """Put what this machine has of a trial's last checkpoint into the store; its keys."""
@@ -99,7 +107,8 @@ class Shelf:
             return
         store = Store(self.url).below(f"checkpoints/{trial_id}")
         (name,) = {key.split("/")[0] for key in keys}
-        files = sorted(key.removeprefix(f"{name}/") for key in keys)
+        # Each machine has put the list of all files.
+        files = sorted({key.removeprefix(f"{name}/") for key in keys})
         store.write(WHOLE, json.dumps({"name": name, "files": files}).encode())
         for key in store.listing():
             if key != WHOLE and not key.startswith(f"{name}/"):
@@ -255,6 +264,16 @@ class Mirror:
                 self._seen[key] = version
 
 
+def _whole(trial: Store) -> tuple[str, list[str]]:
+    """The last checkpoint that is in a trial's part of the store, and its files; nothing if there
+    is none."""
+    try:
+        said = json.loads(trial.read(WHOLE) or b"null") or {"name": "", "files": []}
+        return str(said["name"]), [str(file) for file in said["files"]]
+    except (ValueError, KeyError, TypeError):
+        return "", []
+
+
 def fetch_names(url: str) -> Path:
     """This machine's copy of a store, with the settings of every study that is there.
 
@@ -265,7 +284,7 @@ def fetch_names(url: str) -> Path:
     try:
         begun = [key for key in store.listing() if key.endswith(f"/{SETTINGS}")]
         for key in begun:
-            store.get(key, folder / key)
+            store.get(key, below(folder, *key.split("/")))
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(f"cannot read --storage {url}: {line}") from None
@@ -282,7 +301,7 @@ def folder_of(storage: str, name: str) -> Path:
     if not is_store(storage):
         return Path(storage)
     folder = fetch_names(storage)
-    if (folder / name / SETTINGS).is_file():
+    if STUDY.fullmatch(name) and (folder / name / SETTINGS).is_file():
         store = Store(storage).below(name)
         _refresh(store, folder / name)
         _fetch_by_workers(store, folder / name)
@@ -296,17 +315,19 @@ def _refresh(store: Store, folder: Path) -> None:
     here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
     if here and here.startswith(there) and store.read(SETTINGS) is not None:
         return
+    files = {key: below(folder, *key.split("/")) for key in store.listing()}
     shutil.rmtree(folder, ignore_errors=True)
-    for key in store.listing():
+    for key, file in files.items():
         if key.split("/")[0] not in BY_WORKERS and key != LEASE:
-            store.get(key, folder / key)
+            store.get(key, file)
 
 
 def _fetch_by_workers(store: Store, folder: Path) -> None:
     for name in sorted(BY_WORKERS):
         for key in store.listing(name):
-            if Path(key).name != WHOLE and not (folder / key).exists():
-                store.get(key, folder / key)
+            file = below(folder, *key.split("/"))
+            if file.name != WHOLE and not file.exists():
+                store.get(key, file)
 
 
 def _holder(lease: bytes) -> str:

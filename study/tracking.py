@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import inputs
+from study.paths import below
 from study.records import Kind, Outcome, Rung, TrialRecord
 from study.runs import Runs
 from trainables.secrecy import without_secrets
@@ -232,7 +233,7 @@ class Tracking:
             with tempfile.TemporaryDirectory(prefix="models-") as folder:
                 write(lacking, Path(folder))
                 for trial in lacking:
-                    self.runs.log_model(self.children[trial], Path(folder, trial))
+                    self.runs.log_model(self.children[trial], below(Path(folder), trial))
 
 
 @dataclass(frozen=True, kw_only=True)

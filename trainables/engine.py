@@ -70,6 +70,13 @@ class Engine(Protocol):
     def save(self, folder: Path) -> None:
         """Write the optimizer's state into ``folder``, or what this rank has of it."""
 
+    def look(self, folder: Path) -> None:
+        """Read what this rank would of the optimizer's state in ``folder``, and take nothing back.
+
+        Raises:
+            Exception: of any kind; it cannot be read.
+        """
+
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
         """Take back trained parameters and the optimizer's state as ``save`` left them."""
 
@@ -164,6 +171,9 @@ class Plain:
     def save(self, folder: Path) -> None:
         if ranks.here().first:
             torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+
+    def look(self, folder: Path) -> None:
+        torch.load(folder / "optimizer.pt", weights_only=True)
 
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

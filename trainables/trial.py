@@ -123,6 +123,8 @@ class Trial:
         """Examples seen, and the pieces of the step that comes then; see ``computes_ahead``."""
         self.report: dict[str, Any] = {}
         """What was said at the point that was restored."""
+        self.broken: list[int] = []
+        """Points later than that, in examples seen, whose checkpoints were not whole."""
         network = fork(workload.model.network)
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
         if checkpointing:
@@ -271,7 +273,7 @@ class Trial:
         """Go on from the last whole ``save`` in ``folder``; False if there is none, or one of an
         engine that keeps its state otherwise: then the trial begins anew, with the same losses."""
         running = self._running()
-        last = saved.last(folder, self._engine)
+        last, self.broken = saved.last(folder, self._engine, running)
         if last is None:
             return False
         self.examples_seen, self.report = saved.read(last, running)

@@ -138,9 +138,14 @@ def load(folder: Path) -> Tuned:
     Raises:
         BadInput: a file is missing or damaged; see also ``build``.
     """
+    file = folder / FILE
     try:
-        described = Description(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        weights = load_file(folder / WEIGHTS)
+        described = Description(**json.loads(file.read_text(encoding="utf-8")))
+        file = folder / WEIGHTS
+        weights = load_file(file)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise BadInput(f"{folder} holds no exported model ({error}); see study.export") from error
+        said = " ".join(str(error).split())
+        raise BadInput(
+            f"{folder} holds no exported model: {file} can't be read ({said}); see study.export"
+        ) from error
     return build(described, weights)

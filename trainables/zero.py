@@ -107,6 +107,13 @@ class DeepSpeed:
             folder, tag="engine", save_latest=False, exclude_frozen_parameters=True
         )
 
+    def look(self, folder: Path) -> None:
+        names = [self.engine._get_ckpt_name(folder, "engine")]
+        if self.stage:
+            names.append(self.engine._get_zero_ckpt_name(folder, "engine"))
+        for name in names:
+            self.engine.checkpoint_engine.load(name, map_location="cpu")
+
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
         if not (folder / "engine").is_dir():
             raise FileNotFoundError(f"{folder} holds no checkpoint of DeepSpeed")

@@ -97,6 +97,24 @@ def test_optuna_is_told_pruned_with_the_curve(begin: Begin) -> None:
     assert any(r.outcome is Outcome.PRUNED for r in conductor.ledger.of_kind(Kind.SEARCH))
 
 
+def test_a_report_that_was_heard_before_stops_nobody(begin: Begin) -> None:
+    """A trial whose checkpoint was lost is trained again: it passed that rung, and goes on."""
+    conductor = begin(given=rules(space=Space(question="?", arms={"wide": WIDE})))
+    first, *others = (conductor.next() for _ in range(4))
+    assert first is not None
+    reported = rung(first, first.stops[0])
+    assert conductor.reported(first.id, reported)
+    for other in others:
+        assert other is not None
+        better = replace(rung(other, other.stops[0]), validation_loss=-1.0)
+        assert conductor.reported(other.id, better)
+    assert conductor.reported(first.id, reported)
+    record = conductor.ledger.records[first.id]
+    assert [r.examples_seen for r in record.rungs] == [first.stops[0]]
+    worse = replace(rung(first, first.stops[1]), validation_loss=9.0)
+    assert conductor.reported(first.id, worse), "it is the first there"
+
+
 @pytest.mark.parametrize("killed_after", [0, 1, 5, 12, 14])
 def test_a_killed_study_goes_on_to_the_same_end(begin: Begin, killed_after: int) -> None:
     whole = drawn(play_all(begin(folder="whole")))

@@ -21,6 +21,7 @@ from mlflow.entities import Run
 from study import answers, export, predict
 from study.ui import default_uri
 from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
+from tests.trainables.cut_short import cut
 from trainables.data import phantom
 from trainables.data.scores import PARTS
 
@@ -161,11 +162,17 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Pat
     left = storage / "killed" / "checkpoints" / ended / "000000000064"
     left.mkdir(parents=True)
     (left / "trained.safetensors").touch()
+    # And as if the machine had failed too: what the other trial saved never came to the disk whole.
+    (running,) = set(os.listdir(storage / "killed" / "checkpoints")) - {ended}
+    for file in (storage / "killed" / "checkpoints" / running).glob("[0-9]*/optimizer.pt"):
+        cut(file, "in half")
     launch(storage, *arguments)  # the same command again
     only_confirmed(storage, "killed")
     assert numbers(results(storage, "killed")) == numbers(results(storage, "one"))
     trials = [r.data.tags["trial"] for r in runs(storage, "smoke") if _of(r, storage, "killed")]
     assert len(trials) == len(set(trials)) == 11
+    (again,) = (t for t in results(storage, "killed")["trials"] if t["trial"] == running)
+    assert "was not whole: trained again" in again["remark"]
 
 
 def test_a_study_on_a_cluster_that_was_there_before(

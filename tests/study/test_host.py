@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from study import checkpoints
+from study.conductor import Conductor
 from study.guest import HostConfig
 from study.host import Host
+from study.ledger import Ledger
 from study.placement import as_told
-from study.records import Kind, Outcome, TrialSpec
+from study.records import Kind, Outcome, Rung, TrialRecord, TrialSpec
 from study.storage import Shelf
+from tests.study.made_up import rules
 from tests.trainables.conftest import SMALL, made_up
+from tests.trainables.cut_short import cut
 from trainables.regime import Regime
 from trainables.trial import Trial
 from trainables.workload import Workload, WorkloadConfig
@@ -34,11 +38,11 @@ def workload() -> Workload:
 def begin(workload: Workload, tmp_path: Path) -> Begin:
     """Starts a host in the test's folder, or another after it was lost."""
 
-    def begin(places: int = 2) -> Host:
+    def begin(places: int = 2, folder: Path = tmp_path) -> Host:
         config = HostConfig(
             workload=WorkloadConfig(),
             others={},
-            shelf=Shelf(shared=tmp_path),
+            shelf=Shelf(shared=folder),
             precision="fp32",
             regime=Regime(),
             places=places,
@@ -177,6 +181,49 @@ def test_a_lost_hosts_trial_goes_on_elsewhere_as_if_nothing_had_happened(
         return [first, second, await ask(host, spec(), heard=STOPS[1])]
 
     assert losses(asyncio.run(moved())) == pytest.approx(alone(workload, spec()), rel=1e-4)
+
+
+def test_a_lost_checkpoint_costs_a_trial_of_a_study_nothing_but_time(
+    begin: Begin, tmp_path: Path
+) -> None:
+    """The study was killed after a trial's second rung; what was saved there is cut short. Its
+    journal has that rung, and the trial reports it, and the one before, once more."""
+    few = replace(rules(trials=1).budget, max_examples=24, reduction=2, batch_size=4)
+    given = replace(rules(), budget=few, slots=("vision", "fusion", "decoder"))
+
+    async def go_on(folder: Path, most: int) -> TrialRecord:
+        folder.mkdir(exist_ok=True)
+        conductor, host = Conductor(given, Ledger(folder)), begin(folder=folder)
+        trial = conductor.next()
+        assert trial is not None
+        record = conductor.ledger.records[trial.id]
+        heard = record.examples_seen
+        for _ in range(most):
+            report = await ask(host, trial, heard)
+            if "rung" in report:
+                heard = report["rung"]["examples_seen"]
+                assert conductor.reported(trial.id, Rung(**report["rung"], costs=report["costs"]))
+            if report["done"]:
+                named = {name: report[name] for name in ("costs", "scores", "remark")}
+                conductor.ended(trial.id, report["outcome"], **named)
+                break
+        return record
+
+    whole = asyncio.run(go_on(tmp_path / "whole", 9))
+    assert whole.outcome is Outcome.COMPLETE and len(whole.rungs) == 3 and not whole.remark
+    killed = asyncio.run(go_on(tmp_path / "killed", 2))
+    (last,) = checkpoints.path(tmp_path / "killed", killed.spec.id).iterdir()
+    assert int(last.name) == killed.examples_seen == whole.rungs[1].examples_seen
+    for file in sorted(last.iterdir()):
+        shutil.copytree(tmp_path / "killed", again := tmp_path / file.name)
+        cut(again / file.relative_to(tmp_path / "killed"), "in half")
+        found = asyncio.run(go_on(again, 9))
+        assert found.outcome is Outcome.COMPLETE, (file.name, found.error)
+        assert [(r.examples_seen, r.validation_loss, r.train_loss) for r in found.rungs] == [
+            (r.examples_seen, r.validation_loss, r.train_loss) for r in whole.rungs
+        ]
+        assert found.scores == pytest.approx(whole.scores, abs=0, nan_ok=True)
+        assert found.remark.startswith("what was saved at 12 examples was not whole"), file.name
 
 
 def test_a_suspect_trains_alone_up_to_its_next_report(

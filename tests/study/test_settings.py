@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from study import spaces
-from study.settings import FILE, Settings, agree, identity, open_folder, precision
+from study import report, spaces
+from study.settings import FILE, Settings, agree, identity, open_folder, precision, read
 from trainables.errors import BadInput
 
 ASKED = Settings(space="smoke")
@@ -68,3 +68,19 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
         replace(ASKED, deepspeed=str(file)).configuration()
     assert "\n" not in str(error.value)
+
+
+def test_a_name_with_a_path_in_it_is_no_studys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = begin(tmp_path)
+    (elsewhere / "results.json").write_text("{}")
+    storage = tmp_path / "studies"
+    storage.mkdir()
+    begun = begin(storage, name="two")
+    for name in ("../one", str(elsewhere), f"two/../../{elsewhere.name}", "."):
+        with pytest.raises(BadInput, match=r"unknown study .*There are: two"):
+            read(storage, name)
+    (begun / "results.json").write_text("{}")
+    assert report.main(["../one", "--storage", str(storage)]) == 2
+    assert "unknown study with results '../one'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ SPACE = """from search_spaces.declare import Arm, Choice, LogUniform, Space, met
 LR = LogUniform(1e-4, 1e-1)
 SPACE = Space(question="?", arms={"a": Arm(everywhere=method("lora", %s), lr=LR)})
 """
+NAMED = SPACE.replace('"a": Arm', "%s: Arm") % ("%s", "rank=2")
 
 
 @pytest.mark.parametrize("value", ['("query", "value")', '["query"]', "{}", "LogUniform(1, 2)"])
@@ -27,3 +28,21 @@ def test_what_a_choice_cannot_hold_may_be_the_setting_of_an_arm(tmp_path: Path) 
     file.write_text(SPACE % 'targets=("query", "value"), rank=Choice(2, 4)')
     (arm,) = spaces.load(str(file)).arms.values()
     assert arm.slots["everywhere"].settings["targets"] == ("query", "value")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", "", "/x", "a/b", "a\\b", ".x", "-x", "a\nb", "a\0", "x" * 61, 7]
+)
+def test_an_arm_whose_name_could_be_a_path_is_refused(name: object, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(NAMED % repr(name))
+    with pytest.raises(BadInput, match="line 3: ValueError: the name of an arm must") as refused:
+        spaces.load(str(file))
+    assert str(refused.value).endswith(f"but got {name!r}") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["lora_plus", "LoRA+ (r=8)", "8 bit", "ein \u00e4rmel", "x" * 60])
+def test_any_other_name_of_an_arm_will_do(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(NAMED % repr(name))
+    assert list(spaces.load(str(file)).arms) == [name]

@@ -16,7 +16,11 @@ from study import storage
 from study.objects import Store, local
 from study.storage import LEASE, Mirror, Shelf
 from tests.study.object_store import serve
+from tests.trainables.conftest import SMALL, made_up
+from tests.trainables.cut_short import cut
 from trainables.errors import BadInput
+from trainables.recipe import Recipe
+from trainables.trial import Trial, TrialConfig
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,36 @@ def test_half_a_checkpoint_is_none(url: str) -> None:
     Store(url).write("study/checkpoints/t/000000000128/weights", b"half")
     (found,) = shelf.fetch_checkpoint("t").iterdir()
     assert found.name == "000000000064"
+
+
+def test_a_copy_or_an_object_that_is_cut_short_is_found_out(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = made_up(SMALL["llava"]())
+    tuned = Recipe.of({"decoder": {"method": "layernorm"}})
+    one = TrialConfig(recipe=tuned, lr=1e-3, seed=0, max_examples=16, batch_size=8)
+    trial, shelf = Trial(workload, one), Shelf(shared=Path("/nowhere"), url=f"{url}/study")
+    trial.step()
+    trial.save(shelf.fetch_checkpoint("t"))
+    keys = shelf.put_checkpoint("t")
+    shelf.keep_checkpoint("t", [*keys, *keys])  # as where two machines put the same list
+    store = Store(f"{url}/study/checkpoints/t")
+    assert sorted(json.loads(store.read("whole") or b"")["files"]) == sorted(
+        key.partition("/")[2] for key in keys
+    )
+    for key in keys:
+        cut(shelf.fetch_checkpoint("t") / key, "by a byte")
+        assert Trial(workload, one).restore(shelf.fetch_checkpoint("t")), key
+    for number, key in enumerate([*keys, "whole"]):
+        content = store.read(key) or b""
+        for left in (content[:-1], None):
+            another_machine(monkeypatch, tmp_path / f"{number} {left is None}")
+            store.drop(key) if left is None else store.write(key, left)
+            again = Trial(workload, one)
+            assert not again.restore(shelf.fetch_checkpoint("t")), key
+            assert again.examples_seen == 0
+        store.write(key, content)
+    assert Trial(workload, one).restore(shelf.fetch_checkpoint("t"))
 
 
 def test_a_shared_folder_needs_nothing(tmp_path: Path) -> None:
@@ -185,6 +219,40 @@ def test_a_driver_that_was_taken_for_dead_stops(url: str) -> None:
                 mirror.started(record)
                 time.sleep(0.05)
     assert Store(url).read(f"one/{LEASE}") is not None, "the lease is the other's"
+
+
+def test_a_key_that_leads_out_of_the_study_is_refused(url: str, tmp_path: Path) -> None:
+    """Whoever may write into a bucket must not write into its readers' home folders."""
+    import boto3
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    said, copy = "cannot name a file in", local(url)
+    out = "/".join([".."] * len(copy.parts)) + f"{tmp_path}/out"
+    Store(url).write("one/study.json", b"{}")
+    for key in (f"{out}/study.json", "../study.json"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
+        with pytest.raises(BadInput, match=f"cannot read --storage .* {said}"):
+            storage.fetch_names(url)
+        client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    for key in (f"one/{out}", f"one/answers/{out}", f"one/checkpoints/{out}"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
+        with pytest.raises(BadInput, match=said):
+            storage.folder_of(url, "one")
+        client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    shelf = Shelf(shared=Path("/nowhere"), url=f"{url}/one")
+    for whole in ({"name": "../../..", "files": ["x"]}, {"name": "000000000064", "files": [out]}):
+        Store(url).write("one/checkpoints/t/whole", json.dumps(whole).encode())
+        with pytest.raises(BadInput, match=said):
+            shelf.fetch_checkpoint("t")
+    with pytest.raises(BadInput, match=said):
+        shelf.fetch_checkpoint("../t")
+    assert not (tmp_path / "out").exists() and shelf.folder.is_dir()
+    outside = copy.parent / "outside"
+    outside.mkdir()
+    (outside / "study.json").touch()
+    storage.folder_of(url, "../outside")
+    assert (outside / "study.json").exists(), "it is no study's copy, to be made anew"
 
 
 def test_a_cache_folder_that_cannot_be_written_is_passed_over(

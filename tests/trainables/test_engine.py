@@ -8,9 +8,11 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainables.cut_short import every_cut
 from tests.trainables.placed import everywhere
-from trainables import engine
+from trainables import engine, saved
 from trainables.errors import BadInput
 from trainables.models.contract import slot
 from trainables.trial import Trial, TrialConfig
@@ -182,6 +185,47 @@ def test_what_another_engine_saved_is_left_alone(workload: Workload, tmp_path: P
     other = trial(workload, "layernorm", "2")
     assert not other.restore(tmp_path) and other.examples_seen == 0
     assert trial(workload, "layernorm", "off").restore(tmp_path)
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("stage", ["0", "2", "3"])
+def test_a_checkpoint_that_is_cut_short_is_passed_over(
+    made: Callable[..., Workload], tmp_path: Path, stage: str
+) -> None:
+    workload, folder = made("llava"), tmp_path / "whole"
+    first = trial(workload, "lora", stage)
+    expected = [first.step()]
+    first.save(folder)
+    shutil.copytree(folder, tmp_path / "first")
+    expected.append(first.step())
+    first.save(folder)
+    shutil.copytree(tmp_path / "first", folder, dirs_exist_ok=True)
+    expected.append(first.step())
+
+    # None of these touches the engine that looks.
+    looking = trial(workload, "lora", stage)
+    assert looking.engine is not None
+    for listed in (True, False):
+        for what, copy in every_cut(folder, tmp_path / "cut", listed=listed):
+            found, broken = saved.last(copy, looking._engine, looking.engine)
+            script = not listed and what.startswith("zero_to_")  # DeepSpeed's, which nobody runs
+            assert found == copy / f"{16 if script else 8:012d}", what
+            assert broken == ([16] if listed or not (script or "engine.txt" in what) else []), what
+    states = sorted(file.name for file in folder.glob("*16/engine/*.pt"))
+    assert len(states) == (1 if stage == "0" else 2)
+    for name in states:  # as earlier versions may have left it, without a list
+        shutil.rmtree(tmp_path / "cut")
+        shutil.copytree(folder, tmp_path / "cut")
+        (tmp_path / "cut" / "000000000016" / "engine" / name).unlink()
+        found, _ = saved.last(tmp_path / "cut", looking._engine, looking.engine)
+        assert found is not None and int(found.name) == 8, name
+
+    assert looking.restore(tmp_path / "cut")
+    assert (looking.examples_seen, looking.broken) == (8, [16])
+    assert [looking.step() for _ in range(2)] == pytest.approx(expected[1:], rel=1e-6)
+    looking.save(tmp_path / "cut")
+    other = trial(workload, "lora", stage)
+    assert other.restore(tmp_path / "cut") and (other.examples_seen, other.broken) == (24, [])
 
 
 def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
