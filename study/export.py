@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given.storage = folder_of(given.storage, given.study)
         results = read_results(given.storage, given.study)
-        arm = given.arm or results["arms"][0]["arm"]
+        arm = given.arm or _winner(results)
         out = given.out or below(given.storage / given.study, "export", arm)
         adapters = export(given.storage / given.study, results, arm, out)
         registered = _register(given, results, arm, out) if given.register else ""
@@ -227,6 +227,17 @@ def read_results(storage: Path, name: str) -> dict[str, Any]:
     # Of a study that is older than this.
     results["protocol"]["command"] = without_secrets(results["protocol"]["command"])
     return results
+
+
+def _winner(results: Mapping[str, Any]) -> str:
+    """The arm with the highest test score."""
+    first: Mapping[str, Any] = results["arms"][0]
+    if not first["seeds"]:
+        raise BadInput(
+            f"no arm of study {results['study']!r} was confirmed, so there is no model to export: "
+            f"{results['verdict']}"
+        )
+    return str(first["arm"])
 
 
 def _arm(results: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def _page(results: Mapping[str, Any]) -> str:
                 *(figures.learning_curves, figures.learning_rates, figures.parallel),
             )
         },
+        tested=any(arm["test"] for arm in results["arms"]),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),
         rungs_reached=_rungs_reached(results),

@@ -106,13 +106,19 @@ def collect(
         _arm(arm, conductor, confirmed[arm], folder, dataset) | {"test": test["arms"].get(arm)}
         for arm in space.arms
     ]
+    errors: dict[str, str] = {}
+    for record in ledger.of_kind(Kind.SEARCH):
+        if record.outcome is Outcome.FAILED:
+            errors.setdefault(record.spec.arm, record.error)
     order = list(test["arms"])
     arms.sort(key=lambda a: order.index(a["arm"]) if a["test"] else len(order))
     found = {
         "version": 1,
         "study": name,
         "question": space.question,
-        "verdict": answer(arms, test["comparisons"], test["baselines"]["majority"]["overall"]),
+        "verdict": answer(
+            arms, test["comparisons"], test["baselines"]["majority"]["overall"], errors
+        ),
         "shown": test["shown"],
         "baselines": test["baselines"],
         "arms": arms,

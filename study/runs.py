@@ -256,14 +256,19 @@ class Runs:
         return f"models:/{name}/{version}"
 
     def comparison(self, parent_id: str) -> str:
-        """The address, on a server, of MLflow's page that compares a study's confirmed runs."""
+        """The address, on a server, of MLflow's page that compares a study's confirmed runs; empty
+        if there are none."""
         confirmed = [
             run.info.run_id
             for run in self.trials(parent_id).values()
             if run.data.tags["kind"] == Kind.CONFIRM
         ]
         asked = {"runs": json.dumps(confirmed), "experiments": json.dumps([self.experiment_id])}
-        return f"/#/compare-runs?{urlencode(asked)}"
+        return f"/#/compare-runs?{urlencode(asked)}" if confirmed else ""
+
+    def page(self, run_id: str) -> str:
+        """The address, on a server, of MLflow's page on a run."""
+        return f"/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     def _search(self, condition: str) -> list[Run]:
         found: list[Run] = []

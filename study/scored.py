@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +30,14 @@ ENDED = {
     Outcome.OUT_OF_MEMORY: "ran out of memory",
     Outcome.FAILED: "failed",
 }
-"""How a confirmation ends that gives no score."""
+"""How a trial ends that gives no score."""
+LESS: Mapping[str, str] = {
+    Outcome.DIVERGED: "the space's learning rates may be too high",
+    Outcome.OUT_OF_MEMORY: "a smaller batch_size in the space's budget would take less",
+}
+"""What to think of where all trials end so."""
+ERROR = 200
+"""Letters of an error that a sentence quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Scored:
         asked = {part: part_of(part, examples) for part in PARTS}
         asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
         found: dict[str, list[Comparison]] = {}
-        for part, asked_Q in asked.items():
+        for part, asked_Q in asked.items() if ranked else ():
             estimates, found[part] = verdict.compare(
                 {arm: correct[arm][:, asked_Q] for arm in ranked},
                 images_Q[asked_Q].tolist(),
@@ -93,16 +102,20 @@ class Scored:
 
 
 def answer(
-    arms: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]], majority: float
+    arms: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    majority: float,
+    errors: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """What is known of the best arm, and of whom else one might take; as ``results.json`` has them.
 
-    ``majority`` is the score of always giving the most frequent answer.
+    ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
+    error in the search, of those that had any.
     """
     ranked = [arm["arm"] for arm in arms if arm["test"]]
     if not ranked:
-        return f"No arm could be confirmed, so there is no answer.{_dropped(arms)}"
-    caveats = _caveats(arms, majority)
+        return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
+    caveats = _caveats(arms, majority) + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
@@ -178,7 +191,7 @@ def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[st
 
 
 def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
-    """Winning means little for an arm that chance reaches too, or whose worst seeds are missing."""
+    """Winning means little for an arm that chance reaches too."""
     tested = [arm for arm in arms if arm["test"]]
     weak = [arm["arm"] for arm in tested if arm["test"]["overall"]["low"] <= majority]
     said = ""
@@ -189,19 +202,50 @@ def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
         )
     if any(len(arm["seeds"]) < 2 for arm in tested):
         said += " One seed an arm: the luck of seeds is not in the intervals."
-    return said + _dropped(arms)
+    return said
 
 
-def _dropped(arms: Sequence[Mapping[str, Any]]) -> str:
-    """Of each arm, the confirmations that are not in its score."""
-    said = ""
+def _dropped(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
+    """Of each arm, why its search gave nothing to confirm, and the confirmations that are not in
+    its score: to win means little where the worst seeds are missing."""
+    said = _lossless(arms, errors)
     for arm in arms:
         begun = arm["confirmations"]
-        ended = _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun[how]])
+        ended = _ended(begun)
         if ended:
             rest = "its score is that of the rest" if arm["test"] else "so it has no score"
             said += f" Of {sum(begun.values())} confirmations of {arm['arm']}, {ended}: {rest}."
     return said
+
+
+def _lossless(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
+    """Why arms have no settings that could be confirmed; those with the same reason together."""
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for arm in arms:
+        if arm["best"] is None and sum(arm["trials"].values()):
+            alike.setdefault(tuple(how for how in Outcome if arm["trials"][how]), []).append(arm)
+    said = ""
+    for ways, some in alike.items():
+        names, begun = _names([arm["arm"] for arm in some]), Counter[str]()
+        for arm in some:
+            begun.update(arm["trials"])
+        if Outcome.COMPLETE in ways or Outcome.PRUNED in ways:
+            said += f" No trial of {names} that reported a loss kept to --under."
+            continue
+        every = "all " if len(ways) == 1 and begun.total() > 1 else ""
+        said += f" No trial of {names} reported a loss: {every}{_ended(begun)}"
+        error = next((errors[arm["arm"]] for arm in some if arm["arm"] in errors), "")
+        if Outcome.FAILED in ways and error:
+            said += f", the first with {error[:ERROR]!r}"
+        elif len(ways) == 1 and ways[0] in LESS:
+            said += f"; {LESS[ways[0]]}"
+        said += "."
+    return said
+
+
+def _ended(begun: Mapping[str, int]) -> str:
+    """How many ended in each of the ways that give no score."""
+    return _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun[how]])
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

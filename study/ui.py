@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
         database.prepare(uri)
         if given.study:
-            link = page + _comparison(storage, given.study, uri)
-            print(f"the arms of {given.study} side by side: {link}", flush=True)
+            what, link = _link(storage, given.study, uri)
+            print(f"{what}: {page}{link}", flush=True)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,8 +63,9 @@ def _storage(given: argparse.Namespace) -> Path:
     return fetch_names(given.storage)
 
 
-def _comparison(storage: Path, study: str, uri: str) -> str:
-    """Where on the server a study's confirmed runs are compared.
+def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
+    """What there is to see of a study, and where on the server: its confirmed runs compared, or, if
+    there are none, its own run.
 
     Raises:
         BadInput: MLflow does not have the study.
@@ -78,7 +79,10 @@ def _comparison(storage: Path, study: str, uri: str) -> str:
     parent = runs.study(study, identity(storage / study))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
-    return runs.comparison(parent.info.run_id)
+    compared = runs.comparison(parent.info.run_id)
+    if compared:
+        return f"the arms of {study} side by side", compared
+    return f"no arm of {study} has a confirmed run; the study's own", runs.page(parent.info.run_id)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """A study that has come to its end without a model: made-up losses and answers, real records."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +66,29 @@ def dataset(name: str = "made up") -> Dataset:
     )
 
 
+Lost = Callable[[TrialSpec], Outcome | None]
+"""How a trial ends before its first report; None if it does not."""
+SAID = {
+    Outcome.DIVERGED: "loss is nan",
+    Outcome.OUT_OF_MEMORY: "RuntimeError: [enforce fail] can't allocate memory",
+    Outcome.FAILED: "RuntimeError: <no> & never",
+}
+
+
+def bitfit(spec: TrialSpec) -> Outcome | None:
+    """Arm ``bitfit`` never comes far enough to be confirmed."""
+    return Outcome.FAILED if spec.arm == "bitfit" else None
+
+
 def finish(
-    conductor: Conductor, folder: Path, splits: Mapping[str, Dataset], diverges: str = ""
+    conductor: Conductor, folder: Path, splits: Mapping[str, Dataset], lost: Lost = bitfit
 ) -> None:
-    """Run all trials; arm ``bitfit`` never comes far enough to be confirmed. The first seed of arm
-    ``diverges`` does when it is confirmed."""
-    first = conductor.rules.seed + 1
+    """Run all trials."""
     while not conductor.done:
         spec = conductor.next()
         assert spec is not None
-        if spec.arm == "bitfit":
-            error = "RuntimeError: <no> & never"
-            conductor.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error=error)
-        elif spec.kind is Kind.CONFIRM and (spec.arm, spec.seed) == (diverges, first):
-            conductor.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="loss is nan")
+        if (outcome := lost(spec)) is not None:
+            conductor.ended(spec.id, outcome, costs={}, scores={}, error=SAID[outcome])
         elif spec.kind is Kind.SEARCH:
             play(conductor, spec, _costs(spec), {"validation.overall": _validation(spec)})
         else:
@@ -87,13 +96,13 @@ def finish(
 
 
 def collected(
-    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False, diverges: str = ""
+    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False, lost: Lost = bitfit
 ) -> dict[str, Any]:
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
     splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}
     conductor = Conductor(rules(space=space, trials=trials), Ledger(folder))
-    finish(conductor, folder, splits, diverges)
+    finish(conductor, folder, splits, lost)
     return results.collect("one", folder, conductor, dataset(), others, PROTOCOL, margin=1.0)
 
 

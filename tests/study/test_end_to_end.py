@@ -22,6 +22,7 @@ from study import answers, export, predict
 from study.ui import default_uri
 from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
 from tests.trainables.cut_short import cut
+from tests.trainables.data.small import jsonl
 from trainables.data import phantom
 from trainables.data.scores import PARTS
 
@@ -220,6 +221,39 @@ def _of(run: Run, storage: Path, study: str) -> bool:
         return False
     client = MlflowClient(default_uri(storage))
     return bool(client.get_run(parent).data.tags["study"] == study)
+
+
+LOST = """
+from search_spaces.declare import Arm, Budget, LogUniform, Space, method
+
+LR = LogUniform(1e25, 1e30)
+SPACE = Space(
+    question="Does a study end if all diverge?",
+    arms={name: Arm(everywhere=method(name), lr=LR) for name in ("layernorm", "lora")},
+    budget=Budget(trials=2, max_examples=96, rungs=1),
+)
+"""
+
+
+def test_a_study_whose_trials_all_diverge_ends_and_says_so(tmp_path: Path) -> None:
+    space = tmp_path / "lost.py"
+    space.write_text(LOST)
+    jsonl.write(tmp_path)
+    data = ("--data", "jsonl", "--data-root", str(tmp_path), "--split", "by_image")
+    launch(tmp_path, "--space", str(space), *data, "--name", "one", "--seeds", "1")
+    found = results(tmp_path, "one")
+    assert found["verdict"] == (
+        "No arm could be confirmed, so there is no answer. No trial of layernorm and lora reported "
+        "a loss: all 2 diverged; the space's learning rates may be too high."
+    )
+    assert found["baselines"]["untuned"]["overall"] is not None
+    assert "not confirmed" in launch(tmp_path, "--resume", "one")
+    assert results(tmp_path, "one") == found
+    recorded = runs(tmp_path, "lost")
+    assert {run.data.tags["kind"] for run in recorded} == {"study", "search", "untuned"}
+    (parent,) = [run for run in recorded if run.data.tags["kind"] == "study"]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == found["verdict"]
 
 
 @pytest.mark.deepspeed

@@ -136,6 +136,24 @@ def test_the_link_to_the_arms_side_by_side(
     assert "did you mean 'one'?" in capsys.readouterr().err
 
 
+def test_of_a_study_without_confirmed_runs_its_own_is_linked(
+    storage: Path,
+    server: str,
+    recorded: tuple[Runs, Conductor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs, _ = recorded
+    folder = open_folder(storage, "lost", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    tracking = Tracking(runs, "lost")
+    tracking.begin("?", PROTOCOL | {"identity": identity(folder)}, [])
+    tracking.finish("no arm", {}, [], [], cards)
+    capsys.readouterr()
+    assert ui.main(["lost", "--storage", str(storage), "--tracking-uri", server]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    own = f"/#/experiments/{runs.experiment_id}/runs/{tracking.parent_id}"
+    assert said == f"no arm of lost has a confirmed run; the study's own: {server}{own}"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 def test_a_browser_compares_the_arms(
     storage: Path, server: str, recorded: tuple[Runs, Conductor], tmp_path: Path

@@ -178,6 +178,8 @@ def arm(
         "arm": name,
         "test": {"overall": {"mean": mean, "low": mean - 5, "high": mean + 5}},
         "seeds": [{}] * seeds,
+        "best": {},
+        "trials": dict.fromkeys(Outcome, 0) | {Outcome.COMPLETE: 4},
         "confirmations": dict.fromkeys(Outcome, 0) | {Outcome.COMPLETE: seeds} | dropped,
         "costs": {"trained_parameters": trained},
     }
@@ -266,3 +268,15 @@ def test_without_confirmed_arms_there_is_no_answer() -> None:
     nothing = arm("a", math.nan, seeds=0) | {"test": None}
     assert answer([nothing], [], 0.0) == "No arm could be confirmed, so there is no answer."
     assert answer([arm("b", 60), nothing], [], 0.0).startswith("Only b could be confirmed")
+    costly = nothing | {"best": None}
+    assert answer([costly], [], 0.0) == (
+        "No arm could be confirmed, so there is no answer. "
+        "No trial of a that reported a loss kept to --under."
+    )
+    ended = {Outcome.DIVERGED: 2, Outcome.FAILED: 1}
+    mixed = costly | {"trials": dict.fromkeys(Outcome, 0) | ended}
+    assert answer([mixed, costly], [], 0.0, {"a": "it broke"}) == (
+        "No arm could be confirmed, so there is no answer. "
+        "No trial of a reported a loss: 2 diverged and 1 failed, the first with 'it broke'. "
+        "No trial of a that reported a loss kept to --under."
+    )
