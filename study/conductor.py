@@ -91,10 +91,10 @@ class Conductor:
         """Trials that ran when the study was last killed, to be gone on with first."""
         if purse is not None:
             purse.resume(ledger.seconds, ledger.records.values())
+        goes_on = self._judge_again()
+        self._stopped = {trial for trial, on in goes_on.items() if not on}
+        """Trials that were to be stopped at their last report; not all of them were."""
         for record in ledger.records.values():
-            for rung in record.rungs:
-                if rung.examples_seen < self.stops[-1]:
-                    self._judge(record.spec, rung)
             self._compare(record)
             if record.outcome is None:
                 self._again.append(record.spec)
@@ -113,13 +113,9 @@ class Conductor:
     def next(self) -> TrialSpec | None:
         """The next trial to run; None while it must wait for running ones, or when all is done."""
         self._look_into_purse()
-        if self._again:
-            record = self.ledger.records[self._again.popleft().id]
-        else:
-            new = self._draw() or self._confirm()
-            if new is None:
-                return None
-            record = new
+        record = self._go_on() or self._draw() or self._confirm()
+        if record is None:
+            return None
         self._live[record.spec.id] = record.spec.kind
         self._tell("started", record)
         return record.spec
@@ -188,6 +184,17 @@ class Conductor:
         tried = all(self.ledger.tried[arm] for arm in self.rules.space.arms)
         if self.purse and tried and self._searching and self.purse.empty(self):
             self.ledger.cut()
+
+    def _go_on(self) -> TrialRecord | None:
+        """A trial that ran when the study was last stopped; None if there is none left. One that
+        was told to stop at its last report, of which no end could be noted, ends now."""
+        while self._again:
+            record = self.ledger.records[self._again.popleft().id]
+            if record.spec.id not in self._stopped:
+                return record
+            self._live[record.spec.id] = record.spec.kind
+            self.ended(record.spec.id, Outcome.PRUNED, costs={}, scores={})
+        return None
 
     def _draw(self) -> TrialRecord | None:
         """A new search trial; None if the budget is spent, or no arm has points left."""
@@ -294,6 +301,18 @@ class Conductor:
             stops=self.stops,
             base=rules.base,
         )
+
+    def _judge_again(self) -> dict[str, bool]:
+        """Judge all reports that were noted, in the order in which they came: trial id -> whether
+        it went on from its last one."""
+        told = [
+            (rung.reported_at, record.spec, rung)
+            for record in self.ledger.records.values()
+            for rung in record.rungs
+            if rung.examples_seen < self.stops[-1]
+        ]
+        in_order = sorted(told, key=lambda report: report[0])
+        return {spec.id: self._judge(spec, rung) for _, spec, rung in in_order}
 
     def _judge(self, spec: TrialSpec, rung: Rung) -> bool:
         if spec.kind is not Kind.SEARCH:

@@ -131,6 +131,22 @@ def test_a_killed_study_goes_on_to_the_same_end(begin: Begin, killed_after: int)
     assert begin(folder="killed").done
 
 
+def test_who_was_told_to_stop_when_the_study_was_killed_ends_when_it_goes_on(begin: Begin) -> None:
+    conductor = begin()
+    while True:
+        stopped = conductor.next()
+        assert stopped is not None
+        if not conductor.reported(stopped.id, rung(stopped, stopped.stops[0])):
+            break  # killed before its end is noted
+        play(conductor, stopped)
+    again = begin()
+    other = again.next()
+    assert other is not None and other.id != stopped.id
+    record = again.ledger.records[stopped.id]
+    assert record.outcome is Outcome.PRUNED and len(record.rungs) == 1
+    assert record.costs == {"seconds": stopped.stops[0] / 100}
+
+
 def arm(*, ranks: int, rates: Range | float) -> Arm:
     return Arm(everywhere=method("lora", rank=Choice(*range(1, 1 + ranks))), lr=rates)
 
