@@ -19,6 +19,12 @@ def path(folder: Path, trial_id: str) -> Path:
     return below(folder, "checkpoints", trial_id)
 
 
+def drop_partial(folder: Path, trial_id: str) -> None:
+    """Delete what there is of a checkpoint that was not written to its end: it takes room."""
+    for left in path(folder, trial_id).glob("partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def sweep(folder: Path, confirmed: Collection[str]) -> None:
     """Delete what is left of other than the confirmed trials of the study in ``folder``, once all
     trials have ended: a driver was killed before it did, or a host outlived it for a moment."""

@@ -60,6 +60,14 @@ def leave(lanes: Lanes) -> threading.Thread:
     return thread
 
 
+def drop(lanes: Lanes) -> None:
+    """Leave the cluster at once, with all that runs there: the study stops before its end. To be
+    done while the hosts' processes live, or Ray tells the user of each that it died."""
+    for gang in lanes.gangs.there.values():
+        gang.drop()
+    ray.shutdown()
+
+
 def nodes() -> list[Mapping[str, float]]:
     """What each node of the cluster has."""
     return [node["Resources"] for node in _living()]

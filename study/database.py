@@ -40,8 +40,9 @@ def prepare(uri: str) -> None:
     Raises:
         BadInput: the file cannot be made.
     """
-    # MLflow tells of each change to its tables, which says nothing to a user.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    # MLflow tells of each change to its tables, which says nothing to a user, and of a full disk in
+    # a traceback, beside the line that the study has for it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     file = _file(uri)
     if file is None:
         return

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import checkpoints
+from study import checkpoints, faults
 from study.paths import STUDY, below
 from study.storage import folder_of
 from study.ui import ARTIFACTS, default_uri
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         results = read_results(given.storage, given.study)
         arm = given.arm or _winner(results)
         out = given.out or below(given.storage / given.study, "export", arm)
-        adapters = export(given.storage / given.study, results, arm, out)
+        with faults.told(out.parent):
+            adapters = export(given.storage / given.study, results, arm, out)
         registered = _register(given, results, arm, out) if given.register else ""
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,7 +83,11 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
         partial.mkdir(parents=True)
     except OSError as error:
         raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
-    places = write(study, results, trial, partial)
+    try:
+        places = write(study, results, trial, partial)
+    except Exception:  # on a full disk half of it would take room
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return {name: out / place.relative_to(partial) for name, place in places.items()}

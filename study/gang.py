@@ -20,7 +20,7 @@ import ray
 from study.guest import HostConfig
 from study.guests import Guests
 from study.placement import Placement
-from study.records import Outcome, TrialSpec
+from study.records import TrialSpec
 
 PATIENCE_SECONDS = 20.0
 """After which a rank that waits for orders looks up: collectives do not wait for ever."""
@@ -116,13 +116,16 @@ class Door:
         if reply is not None and not reply.done():
             reply.set_result(result)
 
-    async def fell(self, outcome: Outcome, error: str) -> None:
-        """A trial has ended all workers: tell that it was so; others come."""
+    async def fell(self, why: Mapping[str, Any]) -> None:
+        """A trial has ended all workers, or the place has: tell why; others come.
+
+        Args:
+            why: ``outcome`` and ``error`` of the trial, or ``place``, as in ``Host.ask``.
+        """
         self._open.clear()
         self._orders = asyncio.Queue()  # the old one may still have someone who waits for it
         for trial in list(self._replies):
-            result = {"outcome": outcome, "error": error, "costs": {}, "done": True}
-            await self.told(trial, result)
+            await self.told(trial, {"costs": {}, "done": "outcome" in why, **why})
 
 
 def work(given: Mapping[str, Any]) -> None:

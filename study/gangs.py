@@ -22,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from study.cluster import wait_for
 from study.devices import Devices
+from study.faults import of_place
 from study.gang import Door, NotMet, work
 from study.guest import HostConfig
 from study.guests import one_line, outcome_of
@@ -69,6 +70,10 @@ class Gang:
         self.door.end.remote()
         self._thread.join()
         ray.kill(self.door)
+
+    def drop(self) -> None:
+        """Begin no workers again: the study leaves the cluster with all that runs."""
+        self._ending.set()
 
     def _look_after(self) -> None:
         failed, said_that_it_waits = 0, False
@@ -160,12 +165,16 @@ class Gang:
         """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
         whoever waits at the door by the door's being gone."""
         causes = _of_workers(error)
-        own = _own(causes)
-        if any(map(_of_ray, causes)) or not own:
-            ray.kill(self.door, no_restart=False)
-            return
+        folder = self.config.shelf.folder.parent
+        places = filter(None, (of_place(cause, folder) for cause in (*causes, error)))
+        own, why = _own(causes), {"place": next(places, "")}
+        if not why["place"]:
+            if any(map(_of_ray, causes)) or not own:
+                ray.kill(self.door, no_restart=False)
+                return
+            why = {"outcome": outcome_of(own[0]), "error": one_line(own[0])}
         with suppress(RayActorError):  # then it is gone already
-            ray.get(self.door.fell.remote(outcome_of(own[0]), one_line(own[0])))
+            ray.get(self.door.fell.remote(why))
 
 
 def _of_workers(error: Exception) -> list[BaseException]:

@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from study import checkpoints
+from study import checkpoints, faults
 from study.guest import Guest, HostConfig
 from study.placement import Placement
 from study.records import Kind, Outcome, TrialSpec
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from trainables.lane import Arrival
     from trainables.trial import Trial
     from trainables.workload import Workload
+
+
+CHECKPOINT_BYTES = 3 * 4
+"""For each trained parameter: its value and the two moments of AdamW, in fp32."""
 
 
 class Guests:
@@ -136,6 +140,7 @@ class Guests:
             self._short = False
         spec = guest.spec
         untuned = spec.kind is Kind.UNTUNED
+        checkpoints.drop_partial(self.config.shelf.folder, spec.id)
         restored = None if untuned else self.config.shelf.fetch_checkpoint(spec.id)
         guest.trial = self.lane.enter(
             spec.id,
@@ -199,7 +204,8 @@ class Guests:
 
     @contextmanager
     def _outcomes(self, guest: Guest) -> Iterator[None]:
-        """Whatever goes wrong inside is the trial's outcome.
+        """Whatever goes wrong inside is the trial's outcome, but for a fault of the place: the
+        trial has none then, and is left to whoever resumes the study.
 
         Raises:
             Exception: on one of several ranks, what the others may know nothing of. They wait for
@@ -211,13 +217,27 @@ class Guests:
             yield
         except Diverged as error:
             self._fail(guest, Outcome.DIVERGED, str(error))
-        except BadInput as error:
-            self._fail(guest, Outcome.FAILED, str(error))
         except Exception as error:  # whatever else a trial does, the study goes on and records it
-            if self._devices > 1:
+            place = self._place(guest, error)
+            if isinstance(error, BadInput) and not place:
+                self._fail(guest, Outcome.FAILED, str(error))
+            elif self._devices > 1:
                 raise
-            print(traced(error), file=sys.stderr)
-            self._fail(guest, outcome_of(error), one_line(error))
+            elif place:
+                self._tell(guest, {"place": place})
+            else:
+                with suppress(OSError):  # Ray's log, which this is for, may be on a full disk
+                    print(traced(error), file=sys.stderr)
+                self._fail(guest, outcome_of(error), one_line(error))
+
+    def _place(self, guest: Guest, error: Exception) -> str:
+        """What is wrong with the place, if that is what a trial met; see ``faults.of_place``."""
+        folder = self.config.shelf.folder
+        trained = guest.trial.applied.trained_parameters if guest.trial is not None else 0
+        place = faults.of_place(error, folder.parent, checkpoint=trained * CHECKPOINT_BYTES)
+        if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
+            checkpoints.drop_partial(folder, guest.spec.id)
+        return place
 
     def _fail(self, guest: Guest, outcome: Outcome, error: str) -> None:
         self._short = self._short or outcome is Outcome.OUT_OF_MEMORY
@@ -234,7 +254,7 @@ class Guests:
             costs["trained_parameters"] = guest.trial.applied.trained_parameters
             costs["trained_percent"] = guest.trial.applied.trained_percent
         remark = self._remark(guest)
-        if "outcome" in result:
+        if "outcome" in result or "place" in result:
             self.forget(guest.spec.id)
         ran = {}
         if guest.trial is not None and guest.trial.engine and guest.trial.engine.settings:

@@ -40,7 +40,8 @@ class Host:
         self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
     ) -> Future[dict[str, Any]]:
         """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
-        ``costs``. A trial that is new here goes on from its checkpoint."""
+        ``costs``; or ``place``, a fault of the place, which ends no trial. A trial that is new here
+        goes on from its checkpoint."""
         trial, reply = TrialSpec.of(spec), Future[dict[str, Any]]()
         self._orders.put(lambda: self.guests.take(trial, placement, heard, suspect, reply))
         return reply

@@ -10,8 +10,10 @@ import copy
 import json
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,9 +44,15 @@ class Journal(JournalFileBackend):
     machine that fails loses the last at most. Only one process writes a study: no lock is taken."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines behind the others."""
-        with open(self._file_path, "ab") as file:
-            file.write(b"".join(json.dumps(log).encode() + b"\n" for log in logs))
+        """Write lines behind the others; all of them, or none where the disk is full."""
+        whole = os.path.getsize(self._file_path)
+        try:
+            with open(self._file_path, "ab") as file:
+                file.write(b"".join(json.dumps(log).encode() + b"\n" for log in logs))
+        except OSError:  # what follows would be glued to half a line
+            with suppress(OSError):
+                os.truncate(self._file_path, whole)
+            raise
 
     def flush(self) -> None:
         """Wait until the disk has it all."""
@@ -123,7 +131,10 @@ class Ledger:
         if rung.examples_seen > record.examples_seen:
             trial = self._trials[trial_id]
             if not (self.objectives and record.spec.kind is Kind.SEARCH):  # Optuna has no curves
-                trial.report(rung.validation_loss, rung.examples_seen)  # of several objectives
+                with warnings.catch_warnings():  # of several objectives
+                    # Stopped between these two lines, a study that goes on reports it once more.
+                    warnings.filterwarnings("ignore", "The reported value is ignored")
+                    trial.report(rung.validation_loss, rung.examples_seen)
             trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
             self._journal.flush()
             record.rungs.append(rung)

@@ -28,15 +28,17 @@ def is_store(storage: str | Path) -> bool:
 def local(url: str) -> Path:
     """This machine's copy of a store."""
     name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
+    refused: OSError | None = None
     for folder in caches.folders():
         copy = folder / "storage" / name
         try:
             copy.mkdir(parents=True, exist_ok=True)
-        except OSError:
+        except OSError as error:
+            refused = error
             continue
         if os.access(copy, os.W_OK):
             return copy
-    raise BadInput(f"no cache folder can be written for a copy of --storage {url}")
+    raise BadInput(f"no cache folder can be written for a copy of --storage {url}") from refused
 
 
 @dataclass(frozen=True)

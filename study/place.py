@@ -110,11 +110,12 @@ def look(
         BadInput: there is no such cluster, or none of its nodes can run trials, or there are not as
             many devices as were asked for.
     """
-    from study import cluster
+    from study import cluster, faults
 
     if place.address is None:
         template.take(dataset)
         if starting:
+            faults.check(Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # where Ray has its session
             cluster.connect(None)
         arithmetic = template.arithmetic
         nodes = cluster.nodes() if starting else [_this_machine(arithmetic)]

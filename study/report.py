@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study import faults
 from study.paths import STUDY
 from study.storage import folder_of
 from trainables.errors import BadInput, unknown
@@ -37,8 +38,11 @@ def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     for name, text in texts.items():
         path = folder / name
         partial = folder / f".{name}.partial-{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         written.append(path)
     return written
 
@@ -49,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         storage = folder_of(given.storage, given.name)
         results = _read(storage, given.name)
-        for path in write(storage / given.name, results):
-            print(path)
+        with faults.told(storage):
+            for path in write(storage / given.name, results):
+                print(path)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -146,8 +146,11 @@ def write(folder: Path, results: Mapping[str, Any]) -> Path:
     path = folder / FILE
     partial = path.with_suffix(f".partial-{os.getpid()}")
     text = json.dumps(results, indent=2, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import allowance, limits, objectives, protocol, reading, runs
+from study import allowance, faults, limits, objectives, protocol, reading, runs
 from study.allowance import Purse
 from study.place import Place, look, open_lanes, placed, placements, reach, start
-from study.settings import Settings, agree, open_folder, precision
+from study.settings import FILE, Settings, agree, open_folder, precision
 from study.storage import Mirror
 from study.ui import ARTIFACTS
 from trainables.errors import BadInput
@@ -67,16 +67,22 @@ def run(settings: Settings, space: Space, place: Place, console: Console) -> Pat
     """Run a study, or go on with it, and show what it found; its folder.
 
     Raises:
-        BadInput: something that the user gave cannot be; no trial has been run then.
+        BadInput: something that the user gave cannot be, and no trial has been run then; or the
+            place fails (``study.faults``), and the study can be gone on with when it is mended.
     """
+
+    def then() -> str:
+        begun = (place.storage / place.name / FILE).is_file()
+        return f"--resume {place.name} goes on" if begun else ""
+
     began = time.monotonic()
-    # What cannot be is refused before anything is written or started.
-    agree(place.storage, place.name, settings, space)
-    runs.check(place.tracking_uri)
-    reach(place.address)
-    _check_engine(settings)
-    placements(settings, space, place, places=1, cuda=False)
-    with ExitStack() as stack:
+    with faults.told(place.storage, then), ExitStack() as stack:
+        # What cannot be is refused before anything is written or started.
+        agree(place.storage, place.name, settings, space)
+        runs.check(place.tracking_uri)
+        reach(place.address)
+        _check_engine(settings)
+        placements(settings, space, place, places=1, cuda=False)
         mirror = None
         if place.store:
             mirror = stack.enter_context(Mirror(place.store, place.name, say=console.print))
@@ -199,7 +205,11 @@ def _run(
         progress.watch(conductor)
         early.conductor = conductor
         if not conductor.done:
-            tune.run(conductor, lanes)
+            try:
+                tune.run(conductor, lanes)
+            except BaseException:
+                cluster.drop(lanes)
+                raise
     leaving = cluster.leave(lanes)
     from study import export, report, results  # seconds to import: not before trials run
 

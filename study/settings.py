@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from trainables.workload import WorkloadConfig
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
 PRECISIONS = ("auto", "fp32", "bf16")
 FILE = "study.json"
+PROBE_BYTES = 2**16
+"""That are written to see that a storage folder can be written: a study begins with less."""
 ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
 """Share of the trials that is divided equally among the arms; the rest goes where it pays."""
 
@@ -220,7 +223,8 @@ def agree(storage: Path, name: str, settings: Settings, space: Space) -> None:
         raise BadInput(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100")
     try:
         storage.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=storage).close()
+        with tempfile.TemporaryFile(dir=storage) as probe:
+            probe.write(bytes(PROBE_BYTES))
         file = storage / name / FILE
         begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     except OSError as error:
@@ -255,6 +259,7 @@ def open_folder(
 
     Raises:
         BadInput: the study was begun on another base, or with other arms.
+        OSError: it cannot be written; then nothing of it is there.
     """
     folder = storage / name
     folder.mkdir(exist_ok=True)
@@ -289,8 +294,14 @@ def open_folder(
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
     partial = folder / f"{FILE}.partial-{os.getpid()}"
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / FILE)
+    except OSError:  # the disk is full, say: half a study would be in the way of a whole one
+        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it stays if there is more in it
+            folder.rmdir()
+        raise
 
 
 def identity(folder: Path) -> str:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
-from ray.tune import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor
+from study.faults import PlaceFault
 from study.lanes import Lanes
 from study.placements import NOTE
 from study.records import Outcome, Rung
 from study.worker import TrialClient
-from trainables.errors import BadInput
 from trainables.secrecy import without_secrets
 
 RETRIES = 3
@@ -40,16 +41,31 @@ class ConductedSearcher(Searcher):
         """Tune's trial id -> ours."""
         self.errors: dict[str, str] = {}
         """Tune's trial id -> why its host died, in one line."""
+        self.stopped: Exception | None = None
+        """What ends the study before its end. Tune may take it for the fault of a trial and go on
+        a little: nothing more is written then."""
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """What is raised inside ends the study."""
+        try:
+            yield
+        except Exception as error:
+            self.stopped = error
+            raise
 
     # Ray's own searchers return FINISHED too, which its annotation leaves out.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial; None to be asked again later."""
-        start = self.lanes.next(self.conductor.next)
-        if start is None:
-            return Searcher.FINISHED if self.conductor.done else None
+        if self.stopped:
+            return None
+        with self.ending():
+            start = self.lanes.next(self.conductor.next)
+            if start is None:
+                return Searcher.FINISHED if self.conductor.done else None
+            self.conductor.placed(start.spec.id, start.placement.plain())
         spec = start.spec
         self.ids[trial_id] = spec.id
-        self.conductor.placed(spec.id, start.placement.plain())
         return {
             "trial": spec.plain(),
             "placement": start.placement,
@@ -62,7 +78,11 @@ class ConductedSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """A trial ended by itself, was stopped, or lost its host once too often."""
-        result = result or {}
+        if not self.stopped:
+            with self.ending():
+                self._ended(trial_id, result or {}, error)
+
+    def _ended(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
         outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
         lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
         ours = self.ids.pop(trial_id)
@@ -116,7 +136,11 @@ class ConductedScheduler(FIFOScheduler):
             self.keeping = True
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge a report that is not a trial's last."""
+        """Judge a report that is not a trial's last.
+
+        Raises:
+            PlaceFault: it tells of one.
+        """
         return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -125,13 +149,16 @@ class ConductedScheduler(FIFOScheduler):
         If that was once too often, the searcher is told next, without the reason: it is kept.
         """
         searcher = self.searcher
+        if searcher.stopped:
+            return
         said = str(trial.get_error() or "").strip().splitlines()
         if said:
             searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
         ours = searcher.ids[trial.trial_id]
         heard = searcher.conductor.ledger.records[ours].examples_seen
-        again = {"heard": heard, "host": searcher.lanes.lost(ours), "suspect": True}
-        trial.set_config(trial.config | again)
+        with searcher.ending():
+            host = searcher.lanes.lost(ours)
+        trial.set_config(trial.config | {"heard": heard, "host": host, "suspect": True})
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Take in the last report of a trial that ended by itself."""
@@ -139,10 +166,15 @@ class ConductedScheduler(FIFOScheduler):
             self._report(trial.trial_id, result)
 
     def _report(self, tune_id: str, result: dict[str, Any]) -> bool:
-        rung = _under("rung", result)
-        return not rung or self.searcher.conductor.reported(
-            self.searcher.ids[tune_id], Rung(**rung, costs=_under("costs", result))
-        )
+        searcher, rung = self.searcher, _under("rung", result)
+        if searcher.stopped:
+            return False
+        with searcher.ending():
+            if "place" in result:
+                raise PlaceFault(result["place"])
+            return not rung or searcher.conductor.reported(
+                searcher.ids[tune_id], Rung(**rung, costs=_under("costs", result))
+            )
 
 
 class Keeper(tune.Callback):
@@ -153,8 +185,11 @@ class Keeper(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Some times a second."""
-        lanes = self.searcher.lanes
-        lanes.give_back(all_idle=not (self.searcher.conductor.more or lanes.waits))
+        searcher, lanes = self.searcher, self.searcher.lanes
+        if searcher.stopped:
+            raise searcher.stopped
+        with searcher.ending():
+            lanes.give_back(all_idle=not (searcher.conductor.more or lanes.waits))
 
 
 def run(conductor: Conductor, lanes: Lanes) -> None:
@@ -162,6 +197,8 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
 
     Raises:
         BadInput: no host, or no gang, could be started.
+        PlaceFault: a trial met one; see ``study.faults``.
+        OSError: what the study is to remember cannot be written.
     """
     # Tune's own logs, one folder a trial, say nothing that the ledger does not; nor do its tables.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -197,15 +234,10 @@ def run(conductor: Conductor, lanes: Lanes) -> None:
         )
         try:
             tuner.fit()
-        except TuneError as error:
-            raise _bad_input(error) or error from None
-
-
-def _bad_input(error: BaseException | None) -> BadInput | None:
-    """What the user can mend, if that is what Tune met: it wraps whatever stops its loop."""
-    while error is not None and not isinstance(error, BadInput):
-        error = error.__cause__ or error.__context__
-    return error
+        except Exception:  # Tune wraps what it is stopped by
+            if searcher.stopped:
+                raise searcher.stopped from None
+            raise
 
 
 def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:

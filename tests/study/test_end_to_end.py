@@ -19,7 +19,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study import answers, export, predict
+from study.ledger import JOURNAL, Ledger
+from study.records import Outcome
 from study.ui import default_uri
+from tests.small_disk import Disk, disk
 from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
 from tests.trainables.cut_short import cut
 from tests.trainables.data.small import jsonl
@@ -174,6 +177,57 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Pat
     assert len(trials) == len(set(trials)) == 11
     (again,) = (t for t in results(storage, "killed")["trials"] if t["trial"] == running)
     assert "was not whole: trained again" in again["remark"]
+
+
+def test_a_study_whose_disk_fills_up_stops_and_ends_with_the_same_numbers(
+    smoke: tuple[Path, str], tmp_path: Path
+) -> None:
+    """First for a checkpoint that does not fit, then at whatever is written next."""
+    storage, _ = smoke
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    asked = ("--space", "smoke", "--name", "full", "--concurrency", "1", "--tracking-uri", uri)
+    with disk(tmp_path / "small", "250k") as small:
+        stopped_by_its_disk(small, *asked)
+        small.resize("20m")
+        stopped_by_its_disk(small, *asked, fills_after=" rung ")
+        small.free()
+        launch(small.folder, "--resume", "full", "--concurrency", "1", "--tracking-uri", uri)
+        only_confirmed(small.folder, "full")
+        assert numbers(results(small.folder, "full")) == numbers(results(storage, "one"))
+    recorded = MlflowClient(uri).search_runs(["1"], max_results=1000)
+    assert len(recorded) == 1 + 11
+    assert {run.info.status for run in recorded} <= {"FINISHED", "KILLED"}, "none is left running"
+
+
+def stopped_by_its_disk(small: Disk, *asked: str, fills_after: str = "") -> None:
+    """A study that stops in one line and leaves open what ran. Its disk is too small, or fills up
+    when the study's log has that more often than when the study was begun."""
+    log = small.folder / "full" / "study.log"
+    before = log.read_text().count(fills_after) if log.exists() else 0
+    with subprocess.Popen(
+        command(small.folder, *asked),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=REPOSITORY,
+    ) as driver:
+        give_up = time.monotonic() + 240
+        while fills_after and log.read_text().count(fills_after) == before:
+            assert driver.poll() is None and time.monotonic() < give_up
+            time.sleep(0.02)
+        if fills_after:
+            small.fill()
+        shown, said = driver.communicate(timeout=240)
+    assert driver.returncode == 2, said
+    (line,) = said.splitlines()
+    assert line.startswith(f"error: no room is left in {small.folder} (")
+    assert line.endswith("; make room, and --resume full goes on")
+    assert "raylet" not in shown and "Traceback" not in shown
+    copy = Path(tempfile.mkdtemp(dir=small.folder.parent))
+    shutil.copy(small.folder / "full" / JOURNAL, copy)
+    outcomes = [record.outcome for record in Ledger(copy).records.values()]
+    assert None in outcomes and set(outcomes) <= {None, Outcome.COMPLETE, Outcome.PRUNED}
 
 
 def test_a_study_on_a_cluster_that_was_there_before(

@@ -16,6 +16,7 @@ import pytest
 import ray
 import torch
 
+from study import checkpoints
 from study.cluster import connect, nodes
 from study.devices import divide
 from study.gangs import Gangs
@@ -23,6 +24,7 @@ from study.guest import HostConfig
 from study.placement import Placement, as_told
 from study.records import Kind, Outcome, TrialSpec
 from study.storage import Shelf
+from tests.small_disk import disk
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
 from trainables import ranks
@@ -169,6 +171,23 @@ def test_what_a_trial_does_wrong_is_its_outcome(gangs: Gangs) -> None:
     (lacking,) = play(gangs, LACKING)
     assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
     assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
+
+
+def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
+    gangs: Gangs, config: HostConfig
+) -> None:
+    trial = spec(seed=4)
+    folder = checkpoints.path(config.shelf.folder, trial.id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk(folder, "64k") as small_disk:
+        told = ray.get(ask(gangs, trial), timeout=180)
+        assert "outcome" not in told and not told["done"]
+        assert told["place"].startswith("no room is left in ")
+        small_disk.resize("20m")
+        found = play(gangs, trial)
+        assert found[-1]["outcome"] == Outcome.COMPLETE
+        assert not list(folder.glob("partial-*"))
+    assert losses(found) == pytest.approx(losses(alone(config, trial)), rel=1e-4)
 
 
 def test_workers_that_cannot_load_the_base_are_not_begun_without_end(

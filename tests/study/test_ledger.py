@@ -1,5 +1,9 @@
+import errno
+import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -7,7 +11,8 @@ from optuna.storages import JournalStorage
 
 from study.conductor import Conductor
 from study.ledger import JOURNAL, STATES, Journal, Ledger
-from study.records import Kind, Outcome, TrialSpec
+from study.records import Kind, Outcome, TrialRecord, TrialSpec
+from tests.small_disk import disk
 from tests.study.made_up import play_all, rung
 
 
@@ -24,6 +29,36 @@ def test_a_line_cut_off_by_a_kill_is_ignored(
         journal.write('{"op_code": 5, "trial')
     assert Ledger(tmp_path / "study").records == conductor.ledger.records
     assert play_all(begin()).done
+
+
+def test_a_disk_that_is_full_at_every_page_loses_no_trial_and_changes_none(
+    begin: Callable[..., Conductor], tmp_path: Path
+) -> None:
+    """Each session finds room for one page more, and stops somewhere in a trial."""
+    whole = play_all(begin(folder="whole"))
+    sessions = 0
+    with disk(tmp_path / "small", "2m") as small, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while True:
+            sessions += 1
+            small.fill(but=1)
+            try:
+                conductor = play_all(begin(folder="small"))
+                break
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                journal = (small.folder / JOURNAL).read_bytes()
+                assert all(json.loads(line) for line in journal.splitlines())
+    assert sessions > 5
+    assert [known(r) for r in conductor.ledger.records.values()] == [
+        known(r) for r in whole.ledger.records.values()
+    ]
+
+
+def known(record: TrialRecord) -> list[Any]:
+    """What two runs of a study have in common: all but times."""
+    rungs = [(rung.examples_seen, rung.validation_loss) for rung in record.rungs]
+    return [record.spec, record.outcome, rungs, record.scores]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.DIVERGED, Outcome.FAILED])
