@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -60,11 +60,11 @@ def leave(lanes: Lanes) -> threading.Thread:
     return thread
 
 
-def drop(lanes: Lanes) -> None:
-    """Leave the cluster at once, with all that runs there: the study stops before its end. To be
-    done while the hosts' processes live, or Ray tells the user of each that it died."""
-    for gang in lanes.gangs.there.values():
-        gang.drop()
+def drop(drop_running: Callable[[], None]) -> None:
+    """Leave the cluster at once, with all that runs there, which ``drop_running`` lets go: the
+    study stops before its end. To be done while the hosts' processes live, or Ray tells the user of
+    each that it died."""
+    drop_running()
     ray.shutdown()
 
 

@@ -168,3 +168,8 @@ class Lanes:
     @property
     def _of_idle_gangs(self) -> int:
         return sum(gang.size for gang in self.gangs.idle())
+
+    def drop(self) -> None:
+        """Let go of all gangs with what they train, as when the study stops before its end."""
+        for gang in self.gangs.there.values():
+            gang.drop()

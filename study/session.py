@@ -208,7 +208,7 @@ def _run(
             try:
                 tune.run(conductor, lanes)
             except BaseException:
-                cluster.drop(lanes)
+                cluster.drop(lanes.drop)
                 raise
     leaving = cluster.leave(lanes)
     from study import export, report, results  # seconds to import: not before trials run
