@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -77,8 +78,7 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
         raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
     if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
     except OSError as error:

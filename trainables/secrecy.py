@@ -42,8 +42,10 @@ def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
     return tuple(
         re.compile(pattern, re.IGNORECASE | re.DOTALL)
         for pattern in (
-            rf"(?P<before>://[^\s:/@]*:)(?P<secret>(?:(?!://){character})*)(?=@)",
-            r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)(?=@)",  # a token instead of a user
+            rf"(?P<before>://[^\s:/]*:)(?P<secret>(?:(?!://){character})*)(?=@)",
+            # A token instead of a user, and no user that has an @ in it.
+            r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)"
+            r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))",
             rf"(?P<before>[?&;][\w.%+-]*(?:{IN_QUERY})=)(?P<secret>{of_value}*)",
             r"(?P<before>\b(?:basic|bearer) )(?P<secret>[\w+/=.~-]{16,})",
         )

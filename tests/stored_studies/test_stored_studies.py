@@ -119,7 +119,9 @@ def test_a_report_is_written_anew(study: str, written: Path, tmp_path: Path) -> 
 
 def test_a_winner_is_exported_as_it_was(written: Path, tmp_path: Path) -> None:
     where = ("--storage", str(written), "--out", str(tmp_path / "lora"))
+    (tmp_path / "lora.partial").mkdir()  # somebody's own, and stays
     _call("study.export", "finished", "--arm", "lora", *where)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "lora.partial"]
     before = written / "finished" / "export" / "lora"
     for name in ("trained.safetensors", "adapter_model.safetensors"):
         assert (tmp_path / "lora" / name).read_bytes() == (before / name).read_bytes()

@@ -133,3 +133,8 @@ def test_a_command_shows_no_secret(tmp_path: Path) -> None:
         assert done.returncode == code and "http://u:***@host" in done.stderr
         assert "ß" not in done.stderr, done.stderr
         assert "Traceback" in done.stderr and "in fail" in done.stderr
+
+
+def test_a_user_may_be_an_address_of_mail() -> None:
+    said = without_secrets("no server at http://me@example.org:hunter2@127.0.0.1:1: refused")
+    assert said == "no server at http://me@example.org:***@127.0.0.1:1: refused"
