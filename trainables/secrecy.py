@@ -44,8 +44,10 @@ def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
         for pattern in (
             rf"(?P<before>://[^\s:/]*:)(?P<secret>(?:(?!://){character})*)(?=@)",
             # A token instead of a user, and no user that has an @ in it.
-            r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)"
-            r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))",
+            (
+                r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)"
+                r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))"
+            ),
             rf"(?P<before>[?&;][\w.%+-]*(?:{IN_QUERY})=)(?P<secret>{of_value}*)",
             r"(?P<before>\b(?:basic|bearer) )(?P<secret>[\w+/=.~-]{16,})",
         )
