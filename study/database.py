@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from trainables.errors import BadInput
+from trainables.secrecy import shown
 
 BUSY_SECONDS = 20.0
 """How long another process may write before a file counts as unreadable; MLflow's own patience."""
@@ -59,7 +60,7 @@ def prepare(uri: str) -> None:
                 else:
                     _make(file, alone)
     except OSError as error:
-        raise BadInput(f"--tracking-uri {uri} cannot be made: {error}") from None
+        raise BadInput(f"--tracking-uri {shown(uri)} cannot be made: {error}") from None
 
 
 def is_between(uri: str, error: Exception) -> bool:

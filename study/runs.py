@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 from study import database, once
 from study.records import Kind, TrialRecord
 from trainables.errors import BadInput
-from trainables.secrecy import without_user
+from trainables.secrecy import shown, without_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -43,19 +43,21 @@ def check(uri: str) -> None:
     """
     parts = urlsplit(uri)
     if not parts.scheme.startswith(SCHEMES):
-        raise BadInput(f"--tracking-uri {uri} must begin with one of: {', '.join(SCHEMES)}")
+        raise BadInput(f"--tracking-uri {shown(uri)} must begin with one of: {', '.join(SCHEMES)}")
     if parts.scheme in ("http", "https"):
         try:
             port = parts.port or {"http": 80, "https": 443}[parts.scheme]
         except ValueError:
             raise BadInput(
-                f"--tracking-uri {uri} has no port that is a number; in a password write '/' as "
-                "%2F, '?' as %3F, '#' as %23 and '@' as %40"
+                f"--tracking-uri {shown(uri)} has no port that is a number; in a password write "
+                "'/' as %2F, '?' as %3F, '#' as %23 and '@' as %40"
             ) from None
         try:
             socket.create_connection((parts.hostname or "", port), timeout=5).close()
         except OSError as error:
-            raise BadInput(f"no MLflow server answers at --tracking-uri {uri}: {error}") from None
+            raise BadInput(
+                f"no MLflow server answers at --tracking-uri {shown(uri)}: {error}"
+            ) from None
         if not _is_open(uri):
             _ask(uri)
 
@@ -113,11 +115,11 @@ def probe(uri: str, artifacts: Path) -> float:
         client.log_metric(run, "probe", 1.0)
         client.log_text(run, "probe", "probe.txt")
         if client.get_run(run).data.metrics != {"probe": 1.0}:
-            raise BadInput(f"--tracking-uri {uri} keeps no metric")
+            raise BadInput(f"--tracking-uri {shown(uri)} keeps no metric")
         with tempfile.TemporaryDirectory() as folder:
             file = client.download_artifacts(run, "probe.txt", folder)
             if Path(file).read_text(encoding="utf-8") != "probe":
-                raise BadInput(f"--tracking-uri {uri} keeps no file")
+                raise BadInput(f"--tracking-uri {shown(uri)} keeps no file")
         client.delete_run(run)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise _unusable(uri, error) from None
@@ -317,4 +319,4 @@ def _unusable(uri: str, error: Exception) -> BadInput:
             "it does not let this user in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             "say who asks"
         )
-    return BadInput(f"--tracking-uri {uri} cannot be used: {line}")
+    return BadInput(f"--tracking-uri {shown(uri)} cannot be used: {line}")

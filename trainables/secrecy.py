@@ -42,21 +42,30 @@ def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
     return tuple(
         re.compile(pattern, re.IGNORECASE | re.DOTALL)
         for pattern in (
-            rf"(?P<before>://[^\s:/]*:)(?P<secret>(?:(?!://){character})*)(?=@)",
+            # Digits and a slash are a port, and an @ after them is part of a path.
+            rf"(?P<before>://[^\s:/]*:)(?!\d+/)(?P<secret>(?:(?!://){character})*)(?=@)",
             # A token instead of a user, and no user that has an @ in it.
             (
                 r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)"
                 r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))"
             ),
             rf"(?P<before>[?&;][\w.%+-]*(?:{IN_QUERY})=)(?P<secret>{of_value}*)",
-            r"(?P<before>\b(?:basic|bearer) )(?P<secret>[\w+/=.~-]{16,})",
+            # A word has no digit, sign or capital after its first letter; what is encoded has.
+            (
+                r"(?P<before>\b(?:basic|bearer) )(?-i:(?=\S[\w+/=.~-]*[A-Z\d+/=]))"
+                r"(?P<secret>[\w+/=.~-]{16,})"
+            ),
         )
     )
 
 
 IN_TEXT = _patterns(r"\S", r"[^\s&;#'\"]")
-ALONE = _patterns(".", "[^&]")
-"""Of an argument of a command, which may have anything in it."""
+NO_SCHEME = re.compile(
+    r"^(?P<before>(?:[\w+.-]+:/{0,2}|/{0,2})[^:/@]*:)(?!/|\d+/)(?P<secret>.+)(?=@)", re.DOTALL
+)
+"""A password in an address whose scheme was forgotten or misspelt, as ``user:password@host``."""
+ALONE = (*_patterns(".", "[^&]"), NO_SCHEME)
+"""Patterns for a text that is one argument of a command: what it holds may have blanks."""
 
 
 def without_secrets(text: str) -> str:
@@ -75,6 +84,15 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
     """The command that runs a module with arguments, as a shell takes it, without secrets."""
     shown = (without_secrets(_cut(argument, ALONE)) for argument in arguments)
     return shlex.join(["python", "-m", module, *shown])
+
+
+def shown(address: str) -> str:
+    """An address as a refusal quotes it: without secrets, also where it is none that can be read.
+
+    >>> shown("user:my password@host:5000")
+    'user:***@host:5000'
+    """
+    return without_secrets(_cut(address, ALONE))
 
 
 def without_user(address: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import BadInput, NothingThere
-from trainables.secrecy import command_line, without_secrets, without_user
+from trainables.secrecy import command_line, shown, without_secrets, without_user
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +138,39 @@ def test_a_command_shows_no_secret(tmp_path: Path) -> None:
 def test_a_user_may_be_an_address_of_mail() -> None:
     said = without_secrets("no server at http://me@example.org:hunter2@127.0.0.1:1: refused")
     assert said == "no server at http://me@example.org:***@127.0.0.1:1: refused"
+
+
+@pytest.mark.parametrize(
+    ("address", "quoted"),
+    [
+        ("user:hunter2@localhost:5000", "user:***@localhost:5000"),
+        ("//user:hunter2@localhost", "//user:***@localhost"),
+        ("http:/user:hunter2@localhost", "http:/user:***@localhost"),
+        ("mysql:/u:hunter2zz@127.0.0.1:1/db", "mysql:/u:***@127.0.0.1:1/db"),
+        ("postgresql:u:hunter2zz@127.0.0.1:1/db", "postgresql:u:***@127.0.0.1:1/db"),
+        ("http://user:my pw@127.0.0.1:1", "http://user:***@127.0.0.1:1"),
+        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
+        ("http://localhost:5000/team@site", "http://localhost:5000/team@site"),
+    ],
+)
+def test_an_address_that_is_refused_is_quoted_without_its_password(
+    address: str, quoted: str
+) -> None:
+    assert shown(address) == quoted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it shows a basic electrocardiogram and",
+        "Basic Electrocardiogram",
+        "no server at http://localhost:5000/team@site",
+        "jsonl: http://h:80/a@2x.png",
+    ],
+)
+def test_a_text_without_secrets_stays(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_a_header_that_lets_in_is_cut() -> None:
+    assert without_secrets("Basic c3R1ZHk6czNjcmV0UFc=") == "Basic ***"
