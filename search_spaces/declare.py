@@ -1,7 +1,8 @@
-"""The words in which a search space is written: ``Space``, ``Arm``, ``method`` and ranges.
+"""Declarations that make up a search space: ``Space``, ``Arm``, ``method`` and ranges.
 
-A space is a question with its contenders. It is plain data: neither torch nor ray is imported, and
-methods are named, not loaded; ``study`` checks names and values when it plans a study.
+A search space is a question and the arms that compete to answer it. It is plain data: this module
+imports neither torch nor ray, and names methods without loading them. ``study`` checks names and
+values when it plans a study.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Choice:
-    """One of these values: numbers, strings, bools or None, as the study's journal keeps them."""
+    """A range of listed values: numbers, strings, bools or None, since the journal stores JSON."""
 
     values: tuple[Any, ...]
 
@@ -35,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Uniform:
-    """A number between ``low`` and ``high``."""
+    """A range of numbers between ``low`` and ``high``, all equally likely."""
 
     low: float
     high: float
@@ -47,7 +48,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class LogUniform:
-    """A positive number between ``low`` and ``high``, every factor equally likely."""
+    """A range of positive numbers between ``low`` and ``high``, uniform on a logarithmic scale."""
 
     low: float
     high: float
@@ -62,23 +63,23 @@ Range = Choice | Uniform | LogUniform
 
 @dataclass(frozen=True)
 class MethodRanges:
-    """A method and its settings, each a value or a range. Made by ``method``."""
+    """A fine-tuning method and its settings, each a value or a range; made by ``method``."""
 
     name: str
     settings: Mapping[str, Any]
 
 
 def method(name: str, **settings: Any) -> MethodRanges:
-    """A fine-tuning method by name (a file of ``trainables/methods``), with values or ranges."""
+    """Name a method (a file of ``trainables/methods``), with a value or range for each setting."""
     return MethodRanges(name=name, settings=settings)
 
 
 class Arm:
-    """One contender: a method for every slot, or one for each, and the learning rate's range.
+    """One contender of a search space: its methods by slot, and the range of its learning rate.
 
-    ``Arm(everywhere=method("lora", rank=Choice(4, 8)), lr=...)`` searches one rank for all slots;
-    ``Arm(vision=method("frozen"), fusion=method("full"), decoder=method("lora"), lr=...)`` names
-    each slot of the model family.
+    ``Arm(everywhere=method("lora", rank=Choice(4, 8)), lr=...)`` searches one rank for all slots.
+    ``Arm(vision=method("frozen"), fusion=method("full"), decoder=method("lora"), lr=...)`` names a
+    method for each slot of the model family.
     """
 
     def __init__(self, *, lr: Range | float, **slots: MethodRanges) -> None:
@@ -99,17 +100,18 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a study of this space spends unless told otherwise."""
+    """Trials and training examples of a study of this space, unless the user asks for others."""
 
     trials: int = 24
-    """Trials of the search; the confirmation of each arm's best comes on top."""
+    """Number of trials in the search. Confirming each arm's best configuration adds more."""
     max_examples: int = 6400
-    """Training examples of a trial that is never stopped, repeated ones counted."""
+    """Number of training examples of a trial that is never stopped, repeated ones counted."""
     reduction: int = 3
-    """ASHA keeps one trial of ``reduction`` at a rung; rungs are that factor apart."""
+    """Factor between one rung and the next. ASHA keeps one trial in ``reduction`` at each rung."""
     rungs: int = 3
-    """Rungs before the end of a trial."""
+    """Number of rungs before the end of a trial."""
     batch_size: int = 32
+    """Number of training examples in a batch."""
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -126,7 +128,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """A question, the arms that contend for the answer, and the budget that suits it."""
+    """A question, the arms that compete to answer it, and a budget that suits it."""
 
     question: str
     arms: Mapping[str, Arm]

@@ -1,8 +1,9 @@
-"""The comparison of *LayerNorm as a Catalyst* (arXiv 2312.11420): a model's own parts, each trained
-alone, against all of it and against what PEFT methods add.
+"""Parts of a model, each trained alone, against full fine-tuning and PEFT methods.
 
-Every learning rate has four decades, around where its method is usually run: from full tuning,
-which moves all weights at once, to a handful of vectors or tokens, which have far to go.
+This is the comparison of *LayerNorm as a Catalyst* (arXiv 2312.11420). Every learning rate spans
+four decades around the values at which its method is usually run: low ones for full fine-tuning,
+which moves all weights at once, and high ones for a handful of vectors or tokens, which have far to
+go.
 """
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method

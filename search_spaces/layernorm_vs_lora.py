@@ -1,4 +1,4 @@
-"""The main question: LayerNorm alone (arXiv 2312.11420) against LoRA, each at its best settings."""
+"""LayerNorm tuning (arXiv 2312.11420) against LoRA, each at its best: the main question."""
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 

@@ -1,8 +1,9 @@
-"""The 23 recipes of *Can LLMs' Tuning Methods Work in Medical Multimodal Domain?* (MILE, MICCAI
-2024, arXiv 2403.06407), Tables 1 to 4, each with a learning rate of its own.
+"""The 23 recipes of MILE (arXiv 2403.06407), each with a learning rate of its own.
 
-An arm is named as its row: vision, fusion, decoder; F is frozen, T trained in full. The paper gave
-every row the learning rate 1e-5.
+MILE is *Can LLMs' Tuning Methods Work in Medical Multimodal Domain?* (MICCAI 2024), and the recipes
+are the rows of its Tables 1 to 4. The name of an arm lists what its row does in vision, fusion and
+decoder, where F is frozen and T is trained in full. The paper used the learning rate 1e-5 in every
+row.
 """
 
 from search_spaces.declare import Arm, Budget, LogUniform, MethodRanges, Space, method
@@ -16,17 +17,17 @@ LAYERS = ("patch", "qkv", "attention_output", "ffn_in", "ffn_out")
 
 
 def lora(rank: int) -> MethodRanges:
-    """On query and value of the text stacks, with alpha 32."""
+    """LoRA on query and value of the text stacks, with alpha 32."""
     return method("lora", rank=rank, alpha_per_rank=32 / rank, dropout=0.1)
 
 
 def vision_lora(rank: int) -> MethodRanges:
-    """On every linear layer of the image encoder, and on its patches."""
+    """LoRA on the patch embedding and every linear layer of the image encoder, with alpha 32."""
     return method("lora", rank=rank, alpha_per_rank=32 / rank, dropout=0.1, targets=LAYERS)
 
 
 def row(vision: MethodRanges, fusion: MethodRanges, decoder: MethodRanges) -> Arm:
-    """A row of the tables."""
+    """An arm for one row of the tables."""
     return Arm(vision=vision, fusion=fusion, decoder=decoder, lr=LogUniform(1e-6, 1e-2))
 
 

@@ -1,6 +1,6 @@
-"""Which adapter? Every method that adds parameters to a frozen model, each at its best settings.
+"""Methods that add parameters to a frozen model, each at its best settings.
 
-Every learning rate has four decades, around where its method is usually run.
+Every learning rate spans four decades around the values at which its method is usually run.
 """
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method

@@ -1,4 +1,4 @@
-"""MILE's question (arXiv 2403.06407): which parts frozen, which full, which with an adapter?"""
+"""Frozen, full or adapter tuning for each slot: MILE's question (arXiv 2403.06407)."""
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 

@@ -1,4 +1,4 @@
-"""``python -m study.audit --data NAME --data-root DIR``: what is wrong with a dataset.
+"""``python -m study.audit --data NAME --data-root DIR``: find what is wrong with a dataset.
 
 Exit code 0: nothing that would stop a study; 2: something that would, or bad input.
 """
@@ -10,20 +10,20 @@ import json
 import sys
 from dataclasses import asdict
 
-from trainables.data.splits import SPLITS
+from trainables.data.common.splits import SPLITS
 from trainables.errors import BadInput
 from trainables.secrecy import Parser
 from trainables.workload import WorkloadConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code."""
+    """Run the command and return its exit code."""
     given = _parser().parse_args(arguments)
     config = WorkloadConfig(data=given.data, data_root=given.data_root, split=given.split)
     try:
         config.check()
         dataset = config.dataset()
-        from trainables.data import audit
+        from trainables.audit import audit
 
         found = audit.examine(dataset, progress=_show if sys.stderr.isatty() else None)
     except BadInput as error:

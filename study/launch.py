@@ -1,6 +1,6 @@
 """``python -m study.launch --space layernorm_vs_lora``: run a study and show its answer.
 
-Nothing heavy is imported before everything that the user gave has been looked at.
+Everything that the user gave is checked before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study import launchers, spaces
-from study.objects import is_store
-from study.settings import ALLOCATE, ENGINES, PRECISIONS, Settings, free_name, read
-from study.ui import default_uri
-from trainables import hub
-from trainables.data.splits import SPLITS
+from study.config import spaces
+from study.config.budget import ALLOCATE
+from study.config.settings import ENGINES, PRECISIONS, Settings
+from study.config.study_json import free_name, read
+from study.storage.object_store import is_store
+from study.tracking.mlflow_store import default_uri
+from study.worker import launchers
+from trainables.cache import hub
+from trainables.data.common.splits import SPLITS
 from trainables.errors import BadInput
 from trainables.secrecy import Parser, guard, without_secrets
 
@@ -24,7 +27,7 @@ FIELDS = tuple(Settings.__dataclass_fields__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted."""
     given = _parser().parse_args(arguments)
     try:
         return _launch(given)
@@ -62,10 +65,10 @@ def _launch(given: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from study.place import Place
-    from study.session import run, show_plan
+    from study.config.deployment import Deployment
+    from study.workflow import run, show_plan
 
-    place = Place(
+    place = Deployment(
         storage=storage,
         store=given.storage if is_store(given.storage) else None,
         name=given.resume or given.name or free_name(storage, settings),
@@ -75,7 +78,7 @@ def _launch(given: argparse.Namespace) -> int:
         devices_per_trial=given.devices_per_trial,
         device_gib=given.device_gib,
     )
-    # Piped into a file there is no width to fit into.
+    # Output that is piped into a file has no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     if given.dry_run:
         show_plan(settings, space, place, console)
@@ -94,10 +97,11 @@ def _launch(given: argparse.Namespace) -> int:
 
 
 def _storage(given: argparse.Namespace) -> Path:
-    """The folder that studies are in; of those in an object store, this machine's copy."""
+    """The folder that holds the studies. For studies in an object store it is this machine's
+    copy."""
     if not is_store(given.storage):
         return Path(given.storage)
-    from study.storage import fetch_names
+    from study.storage.mirror import fetch_names
 
     if given.tracking_uri is None and not given.dry_run:
         raise BadInput(
@@ -108,8 +112,8 @@ def _storage(given: argparse.Namespace) -> Path:
 
 
 def _chosen(given: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given. Paths are made absolute: workers and a resumed study must find
-    them too. What is on the hub has no path."""
+    """The settings that were given. Paths are made absolute, because workers and a resumed study
+    must find them too; a name on the hub is no path and stays as it is."""
     chosen = {name: getattr(given, name) for name in FIELDS if hasattr(given, name)}
     for name, value in chosen.items():
         names_a_path = {
@@ -127,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m study.launch",
         description="Run a hyperparameter study of fine-tuning methods and show its answer.",
-        # Settings that were not given are absent: their defaults stand in one place, Settings.
+        # Settings that were not given are absent, so that defaults stand in one place,
+        # ``Settings``.
         argument_default=argparse.SUPPRESS,
     )
     parser.set_defaults(list=False, dry_run=False, storage="studies")
@@ -283,5 +288,5 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     guard()
     code = main()
-    gc.freeze()  # Python would look through all that was imported once more, for two seconds
+    gc.freeze()  # at exit Python would scan everything imported once more, for two seconds
     sys.exit(code)

@@ -1,7 +1,7 @@
-"""What each arm of a space trains, and the memory it takes: without weights.
+"""Shows what each arm of a space trains and the memory that it takes; no weights are needed.
 
-``python -m study.plan --space NAME --model NAME`` counts what each arm trains; with
-``--batch-size N`` it also predicts the memory that a training step takes, and for what.
+``python -m study.plan --space NAME --model NAME`` counts what each arm trains. With ``--batch-size
+N`` it also predicts the memory of a training step, by what the memory is for.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from study import predicted, spaces, survey
-from study.placement import Devices
-from study.planned import arms_table
+from study.config import spaces
+from study.planning import memory_prediction, plan_tables, workload_profile
+from study.planning.placement import DeviceMemory
+from study.planning.plan_tables import arms_table
 from trainables.errors import BadInput
 from trainables.secrecy import Parser
 
 if TYPE_CHECKING:
-    from study.predicted import Predicted
-    from trainables.footprint import BatchShape
-    from trainables.models.contract import Skeleton
+    from study.planning.memory_prediction import ArmMemory
+    from trainables.memory.footprint import BatchShape
+    from trainables.model_contract import Skeleton
     from trainables.recipe import Counted
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 2 bad input."""
+    """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     try:
         _check(given)
         space = spaces.load(given.space)
-        from trainables.workload import skeleton_of
+        from trainables.model_lookup import skeleton_of
 
         model = skeleton_of(given.model, given.image_size, given.precision)
-        applied = survey.arms(space, model)
+        applied = workload_profile.arms(space, model)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -46,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         devices = None
         if given.devices:
             host_gib = given.host_gib or 0.0
-            devices = Devices(count=given.devices, gib=given.device_gib, host_gib=host_gib)
+            devices = DeviceMemory(count=given.devices, gib=given.device_gib, host_gib=host_gib)
         shape = _shape(given, model)
-        memory = predicted.arms(
+        memory = memory_prediction.arms(
             space,
             model,
             shape,
@@ -72,13 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
             f"{shape.questions} questions about {shape.images} images of {model.image_size} px, "
             f"{shape.question_tokens} + {shape.answer_tokens} tokens each\n"
         )
-        console.print(predicted.memory_table(memory))
+        console.print(plan_tables.memory_table(memory))
     if given.probe:
         console.print("\nThe same in GiB beside three real steps here, and a whole batch by both\n")
-        console.print(predicted.probe_table(memory))
+        console.print(plan_tables.probe_table(memory))
     if given.devices:
         console.print(f"\nOn {given.devices} devices of {given.device_gib:g} GiB\n")
-        console.print(predicted.placement_table(memory))
+        console.print(plan_tables.placement_table(memory))
     return 0
 
 
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Refuse sizes that cannot be."""
+    """Refuse sizes that are out of range or that do not go together."""
     of_a_batch = ("batch_size", "images", "question_tokens", "answer_tokens")
     for name in (*of_a_batch, "devices", "device_gib", "host_gib"):
         value = getattr(given, name)
@@ -146,23 +147,23 @@ def _check(given: argparse.Namespace) -> None:
         raise BadInput("--devices N and --device-gib X belong together; give both or neither")
 
 
-def _probe(given: argparse.Namespace) -> predicted.Probe:
-    """Loads the model, and takes three steps of a recipe in it."""
+def _probe(given: argparse.Namespace) -> memory_prediction.Probe:
+    """Load the model, and return a function that takes three steps of a recipe in it."""
     from functools import partial
 
-    from trainables.probe import probe
+    from trainables.memory.calibration import probe
     from trainables.workload import WorkloadConfig
 
     config = WorkloadConfig(
         model=given.model, image_size=given.image_size, precision=given.precision
     )
     model, device = config.load_model()
-    found: predicted.Probe = partial(probe, model, precision=given.precision, device=device)
+    found: memory_prediction.Probe = partial(probe, model, precision=given.precision, device=device)
     return found
 
 
 def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
-    from trainables.footprint import BatchShape
+    from trainables.memory.footprint import BatchShape
 
     return BatchShape(
         questions=given.batch_size,
@@ -172,8 +173,8 @@ def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
     )
 
 
-def _row(name: str, applied: Counted, memory: Predicted | None) -> dict[str, Any]:
-    """An arm as JSON. Percentages are of all parameters, adapters included."""
+def _row(name: str, applied: Counted, memory: ArmMemory | None) -> dict[str, Any]:
+    """One arm as JSON. Percentages are of all parameters, adapters included."""
     row: dict[str, Any] = {
         "arm": name,
         "recipe": {count.slot: count.tuning for count in applied.counts},

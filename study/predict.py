@@ -11,7 +11,7 @@ from trainables.secrecy import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 2 bad input."""
+    """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     try:
         if not given.image.is_file():
@@ -20,9 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise BadInput(
                 f"{given.model} holds no exported model; python -m study.export makes one"
             )
-        from trainables import tuned
+        from trainables.export import tuned_model
 
-        answers = tuned.load(given.model).answers(given.image, given.question)
+        answers = tuned_model.load(given.model).answers(given.image, given.question)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""``python -m study.ui``: MLflow's page on the studies of a storage folder."""
+"""``python -m study.ui``: serve MLflow's web page for the studies of a storage folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from study import database
+from study.tracking import mlflow_database
+from study.tracking.mlflow_store import ARTIFACTS, STORE, default_uri
 from trainables.errors import BadInput
 from trainables.secrecy import Parser, guard, without_user
-
-STORE = "mlflow.db"
-ARTIFACTS = "mlflow-artifacts"
-"""Folder of a store's files, beside it."""
-
-
-def default_uri(storage: Path) -> str:
-    """The MLflow store inside a storage folder."""
-    return f"sqlite:///{(storage / STORE).resolve()}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,14 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
         page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
         if given.tracking_uri is None and not (storage / STORE).is_file():
             raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
-        database.prepare(uri)
+        mlflow_database.prepare(uri)
         if given.study:
             what, link = _link(storage, given.study, uri)
             print(f"{what}: {page}{link}", flush=True)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if served:  # it has its page already
+    if served:  # an MLflow server has its page already
         print(page)
         return 0
     # The job runner and its consumers serve MLflow's GenAI features only, at 240 MB a process.
@@ -52,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _storage(given: argparse.Namespace) -> Path:
-    """The folder of studies; of those in an object store, this machine's copy."""
-    from study.objects import is_store
-    from study.storage import fetch_names
+    """The folder that holds the studies. For studies in an object store it is this machine's
+    copy."""
+    from study.storage.mirror import fetch_names
+    from study.storage.object_store import is_store
 
     if not is_store(given.storage):
         return Path(given.storage)
@@ -70,12 +63,13 @@ def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
     Raises:
         BadInput: MLflow does not have the study.
     """
-    from study.runs import Runs, check
-    from study.settings import identity, read
+    from study.config.study_json import identity, read
+    from study.tracking.mlflow_runs import MlflowRuns
+    from study.tracking.mlflow_store import check
 
     experiment = Path(read(storage, study).space).stem
     check(uri)
-    runs = Runs(uri, experiment=experiment, artifacts=storage / ARTIFACTS)
+    runs = MlflowRuns(uri, experiment=experiment, artifacts=storage / ARTIFACTS)
     parent = runs.study(study, identity(storage / study))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")

@@ -1,19 +1,19 @@
-"""Which code may know of which: the arrows between our packages, and the doors of foreign ones.
+"""Which code may import which: our packages, the folders within them, and foreign packages.
 
 The sources are parsed, not imported, so an import inside a function counts as much as one at the
-top of a file, and one under ``TYPE_CHECKING`` too.
-"""
+top of a file, and one under ``TYPE_CHECKING`` too. ``python -m tests.import_graph`` prints the
+graph."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from tests.import_graph import PLUG_INS, by_room, circles, folder_sizes, graph, imports
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,29 +27,34 @@ ARROWS = {
 DOORS = {
     "torch": ["trainables/*", "study/*"],
     "transformers": ["trainables/*"],
-    "huggingface_hub": ["trainables/hub.py"],
-    "peft": ["trainables/methods/*", "trainables/adapter.py"],
-    "spacy": ["trainables/data/observations.py"],
-    "negspacy": ["trainables/data/observations.py"],
-    "deepspeed": ["trainables/zero.py"],
-    "ray": [
-        f"study/{room}.py"
-        for room in (
-            "cluster",
-            "tune",
-            "worker",
-            "prober",
-            "hosts",
-            "gang",
-            "gangs",
-            "group",
-            "nodes",
-        )
+    "huggingface_hub": ["trainables/cache/hub.py"],
+    "peft": [
+        "trainables/methods/*",
+        "trainables/shared_layers/*",
+        "trainables/export/peft_adapter.py",
     ],
-    "optuna": [f"study/{room}.py" for room in ("ledger", "sampler", "spaces", "importance")],
-    "mlflow": [f"study/{room}.py" for room in ("database", "inputs", "once", "runs", "tracking")],
+    "spacy": ["trainables/measures/observations.py"],
+    "negspacy": ["trainables/measures/observations.py"],
+    "deepspeed": ["trainables/engine/deepspeed_engine.py"],
+    "ray": ["study/execution/*", "study/worker/*", "study/health/nodes.py"],
+    "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],
+    "mlflow": ["study/tracking/*"],
 }
 """Foreign package -> files that may import it."""
+
+LAYERS = (
+    {"trials"},
+    {"storage"},
+    {"config"},
+    {"planning", "search", "analysis"},
+    {"worker", "tracking", "reporting"},
+    {"execution"},
+    {"workflow.py", "health"},
+)
+"""Folders of ``study/`` from the lowest to the highest; above them are the commands. A folder
+imports lower ones only, and a command also imports what every command may."""
+MOST_MODULES = 12
+"""Modules that a folder may have, plug-in folders aside."""
 
 HEAVY = ["torch", "transformers", "peft", "spacy", "deepspeed", "ray", "optuna", "mlflow"]
 """Seconds to import: never before it is known that there is something to run."""
@@ -81,15 +86,15 @@ def test_every_door_leads_somewhere() -> None:
         ("trainables/models/bad.py", "import peft", "peft"),
         ("trainables/data/bad.py", "if TYPE_CHECKING:\n    import search_spaces", "search_spaces"),
         ("trainables/data/bad.py", "from ...study import spaces", "study"),
-        ("trainables/trial.py", "import deepspeed", "deepspeed"),
+        ("trainables/training/trial.py", "import deepspeed", "deepspeed"),
         ("study/launch.py", "import ray", "ray"),
         ("study/report.py", "try:\n    import mlflow\nexcept ImportError: ...", "mlflow"),
-        ("study/tune.py", "__import__('transformers')", "transformers"),
+        ("study/execution/ray_tune.py", "__import__('transformers')", "transformers"),
     ],
 )
 def test_a_bad_import_is_found(path: str, source: str, imported: str) -> None:
     (found,) = violations(path, source)
-    assert found.startswith(f"{path}:") and f" {imported}:" in found
+    assert found.startswith(f"{path}:") and f" imports {imported}" in found
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_a_bad_import_is_found(path: str, source: str, imported: str) -> None:
     [
         ("search_spaces/good.py", "from search_spaces.declare import Space\nimport math"),
         ("trainables/methods/good.py", "from peft import LoraConfig\nfrom . import select"),
-        ("study/tune.py", "import ray\nfrom trainables import registry"),
+        ("study/execution/ray_tune.py", "import ray\nfrom trainables import registry"),
         ("study/good.py", "import rayon, raytune.ray, mlflow_of_ours"),
         ("study/good.py", "'import ray'  # import ray"),
     ],
@@ -129,11 +134,43 @@ print(code, *loaded, file=sys.stderr)
     assert done.stderr.splitlines()[-1] == str(exit_code), done.stderr
 
 
+def test_folders_of_study_import_lower_ones_only() -> None:
+    floor = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+    rooms = by_room(graph(), "study")
+    commands = {room for room in rooms if room not in floor}
+    assert all(room.endswith(".py") for room in commands), commands
+    upwards = [
+        f"study/{room} imports study/{other}"
+        for room, others in rooms.items()
+        for other in others
+        if other in commands or (room in floor and floor[other] >= floor[room])
+    ]
+    assert not upwards, "\n".join(upwards)
+
+
+@pytest.mark.parametrize("package", ["study", "trainables"])
+def test_no_import_goes_in_a_circle(package: str) -> None:
+    assert [" -> ".join(circle) for circle in circles(by_room(graph(), package))] == []
+    own = {path: to for path, to in graph().items() if path.startswith(f"{package}/")}
+    assert [" -> ".join(circle) for circle in circles(own)] == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) != []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set(), "d": {"a"}}) == []
+
+
+def test_no_folder_is_too_full_to_read() -> None:
+    sizes = folder_sizes(graph())
+    full = {f: n for f, n in sizes.items() if n > MOST_MODULES and f not in PLUG_INS}
+    assert full == {}
+
+
 def violations(path: str, source: str) -> list[str]:
     """What ``source`` imports although its ``path`` (from the root, with slashes) forbids it."""
     package = path.split("/")[0]
     found = []
-    for line, module in _imports(path, source):
+    for line, module in imports(path, source):
         top = module.split(".")[0]
         if top in ARROWS and top not in ARROWS[package]:
             found.append(f"{path}:{line} imports {module}: {package} must not know of {top}")
@@ -142,26 +179,3 @@ def violations(path: str, source: str) -> list[str]:
                 f"{path}:{line} imports {module}: {top} enters only by {', '.join(DOORS[top])}"
             )
     return found
-
-
-def _imports(path: str, source: str) -> Iterator[tuple[int, str]]:
-    """Line and full name of every module that is imported, anywhere and in any way."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Import(names=names):
-                yield from ((node.lineno, alias.name) for alias in names)
-            case ast.ImportFrom(module=module, names=names, level=0):
-                assert module is not None
-                yield node.lineno, module
-            case ast.ImportFrom(module=module, names=names, level=level):
-                above = path.split("/")[:-level]
-                if above or module:
-                    yield node.lineno, ".".join([*above, *([module] if module else [])])
-                else:  # from .. import study, in a package: study's root
-                    yield from ((node.lineno, alias.name) for alias in names)
-            case ast.Call(
-                func=ast.Name(id="__import__" | "import_module")
-                | ast.Attribute(attr="import_module"),
-                args=[ast.Constant(value=str(module)), *_],
-            ):
-                yield node.lineno, module

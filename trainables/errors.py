@@ -1,4 +1,4 @@
-"""What a user can get wrong, said in one line: what was given, what is allowed, what to do."""
+"""Errors that a user can cause, one line each: what was given, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BadInput(ValueError):
 
 
 class NothingThere(BadInput):
-    """A method finds none of its layers in a slot; ``lacks`` names them."""
+    """A method finds no layer to train in a slot; ``lacks`` names the layers that it looked for."""
 
     def __init__(self, said: str, *, lacks: str) -> None:
         super().__init__(said)
@@ -27,7 +27,7 @@ class NothingThere(BadInput):
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> BadInput:
-    """The error for a name that does not exist, with what exists and the closest match.
+    """Error for a name that does not exist, with the closest match and the names that do exist.
 
     >>> str(unknown("method", "lorra", ["lora", "ia3"]))
     "unknown method 'lorra'; did you mean 'lora'? There are: ia3, lora"

@@ -14,28 +14,28 @@ from trainables.errors import BadInput, NothingThere, unknown
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainables.models.contract import Structure
+    from trainables.model_contract import Structure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """A method with its settings, checked."""
+    """A method with checked settings."""
 
     method: str
     config: Any
-    """An instance of the method's own ``Config``."""
+    """Instance of the method's own ``Config``."""
     everywhere: bool = False
-    """Asked for wherever the method has something to train, not for a slot by name: one without
-    such layers is left frozen."""
+    """Whether the method was asked for in all slots instead of a named one. A slot in which it
+    finds nothing to train is then left frozen."""
 
     @classmethod
     def of(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
-        """Look the method up and check its settings.
+        """Find a method and check its settings.
 
         Raises:
-            BadInput: no such method or setting, or a value that the method refuses.
+            BadInput: there is no such method or setting, or the method refuses a value.
         """
-        module = registry.find("method", *registry.METHODS, method)
+        module = registry.METHODS.find(method)
         defaults = dataclasses.asdict(module.Config())
         for name in settings:
             if name not in defaults:
@@ -50,14 +50,15 @@ class Tuning:
         return dataclasses.asdict(self.config)
 
     def __str__(self) -> str:
-        """The method, with the settings that differ from its defaults."""
+        """Name of the method, with the settings that differ from its defaults."""
         defaults = type(self.config)()
         shown = [f"{k}={v}" for k, v in self.settings().items() if v != getattr(defaults, k)]
         return f"{self.method}({', '.join(shown)})" if shown else self.method
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:
-    """A setting is of the type of its default; an int will do for a float, a bool for neither."""
+    """Refuse a setting that is not of its default's type. An int will do for a float; a bool will
+    do for no number."""
     kind = type(default)
     fits = isinstance(value, int | float if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
@@ -74,7 +75,8 @@ class Recipe:
 
     @classmethod
     def of(cls, slots: Mapping[str, Mapping[str, Any]]) -> Recipe:
-        """From values like ``{"decoder": {"method": "lora", "rank": 8}}``. Inverse of ``plain``."""
+        """Make a recipe from values like ``{"decoder": {"method": "lora", "rank": 8}}``. Inverse of
+        ``plain``."""
         return cls(
             slots={
                 slot: Tuning.of(
@@ -87,7 +89,8 @@ class Recipe:
         )
 
     def plain(self) -> dict[str, dict[str, Any]]:
-        """As JSON-ready values, defaults included, so that a trial's identity names all it used."""
+        """The recipe as JSON-ready values, defaults included, so that a trial's identity names
+        every setting that it used."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
@@ -104,19 +107,19 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class SlotCount:
-    """What a recipe trains in one slot."""
+    """Number of values that a recipe trains in one slot."""
 
     slot: str
     tuning: str
-    """The method, or ``frozen`` with what the slot lacks for it."""
+    """Method of the slot, or ``frozen`` with the layers that the slot lacks for the method."""
     trained_parameters: int
     total_parameters: int
-    """The slot's parameters, adapters included."""
+    """Number of all values of the slot, adapters included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What a recipe trains in a model."""
+    """Number of values that a recipe trains in a model."""
 
     counts: tuple[SlotCount, ...]
     total_parameters: int
@@ -128,32 +131,35 @@ class Counted:
 
     @property
     def trained_percent(self) -> float:
-        """Trained values in percent of all, adapters included (MILE's definition)."""
+        """Trained values in percent of all values, adapters included (MILE's definition)."""
         return 100 * self.trained_parameters / self.total_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Applied(Counted):
-    """A recipe put into a network."""
+    """A recipe that was put into a network."""
 
     parameters: dict[str, nn.Parameter]
-    """Name in the network -> what is trained, in fp32."""
+    """Trained parameters, in fp32, by name in the network."""
     lr_factors: dict[str, float]
-    """Name in the network -> its learning rate in units of the trial's: mostly 1."""
+    """Factor on the trial's learning rate, mostly 1, by the trained parameter's name in the
+    network."""
 
 
 def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> Applied:
-    """Put ``recipe`` into ``network``, a fork of ``model.network``.
+    """Put ``recipe`` into ``network``, a weight-sharing copy of ``model.network``.
 
-    ``seed`` decides the random values of adapters, in each slot whatever the others hold.
+    ``seed`` decides the random initial values of adapters. Those of a slot do not depend on what
+    other slots hold.
 
     Raises:
-        BadInput: the recipe names a slot that the family lacks, or a method finds nothing to train
-            in a slot that was named, or in none at all.
+        BadInput: the recipe names a slot that the family lacks; a method finds nothing to train in
+            a slot that was named or, if asked for everywhere, in any slot; or two slots share a
+            trained parameter.
     """
-    from trainables.fork import own
-    from trainables.models.contract import slot as find_slot
-    from trainables.seeds import seeded
+    from trainables.model_contract import slot as find_slot
+    from trainables.seeding import seeded
+    from trainables.weight_sharing import own_trained_parameters
 
     for name in recipe.slots:
         if name not in model.slots:
@@ -162,7 +168,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
     lacking: list[NothingThere] = []
     for name, tuning in recipe.slots.items():
-        method = registry.find("method", *registry.METHODS, tuning.method)
+        method = registry.METHODS.find(tuning.method)
         try:
             with seeded("adapters", seed, name):
                 chosen = method.apply(find_slot(model, network, name), tuning.config)
@@ -176,7 +182,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
     if lacking and not factors:
         raise lacking[0]
-    parameters = own(network, factors)
+    parameters = own_trained_parameters(network, factors)
     counts = tuple(
         _count(network.get_submodule(path), name, tunings[name])
         for name, path in model.slots.items()

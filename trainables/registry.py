@@ -1,67 +1,80 @@
-"""Methods, datasets, model families and search spaces are files, found by their names.
+"""Finds methods, datasets, model families, measures and search spaces as files, by their names.
 
 Adding one is adding a file to its folder: there is no list to edit. A file is a member when it
-defines, at top level, the one name that its folder asks for (``apply`` for a method, ``load`` for
-a dataset or a model family, ``SPACE`` for a search space).
+defines, at top level, the one name that its folder asks for (``apply`` for a method, ``load`` for a
+dataset or a model family, ``MEASURE`` for a measure, ``SPACE`` for a search space).
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.util
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from trainables.errors import unknown
 
-METHODS = ("trainables.methods", "apply")
-DATASETS = ("trainables.data", "load")
-FAMILIES = ("trainables.models", "load")
 
+@dataclass(frozen=True)
+class Registry:
+    """Files of one folder that define the name that the folder asks for."""
 
-@cache
-def names(package: str, defines: str) -> tuple[str, ...]:
-    """The members of ``package``, sorted. Files are parsed, not imported: it takes milliseconds."""
-    return tuple(
-        sorted(
-            file.stem
-            for file in _folder(package).glob("[!_]*.py")
-            if defines in _top_level(ast.parse(file.read_text(encoding="utf-8")))
+    kind: str
+    """What a member is called in error messages."""
+    package: str
+    """Name of the folder as a Python package."""
+    defines: str
+    """Name that a file must define at top level to be a member."""
+
+    @cache  # noqa: B019  # there are few registries, and each lives as long as the process
+    def names(self) -> tuple[str, ...]:
+        """Names of the members, sorted; found in milliseconds, as files are parsed, not
+        imported."""
+        return tuple(
+            sorted(
+                file.stem
+                for file in self.folder.glob("[!_]*.py")
+                if self.defines in _top_level(ast.parse(file.read_text(encoding="utf-8")))
+            )
         )
-    )
+
+    def find(self, name: str) -> ModuleType:
+        """Import the member called ``name``.
+
+        Raises:
+            BadInput: no member has that name; the message lists the names that exist.
+        """
+        if name not in self.names():
+            raise unknown(self.kind, name, self.names())
+        return importlib.import_module(f"{self.package}.{name}")
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the members."""
+        spec = importlib.util.find_spec(self.package)
+        assert spec is not None and spec.submodule_search_locations
+        return Path(next(iter(spec.submodule_search_locations)))
 
 
-def find(kind: str, package: str, defines: str, name: str) -> ModuleType:
-    """Import the member of ``package`` that is called ``name``; ``kind`` is its word in errors.
-
-    Raises:
-        BadInput: no member has that name; the message lists those there are.
-    """
-    if name not in names(package, defines):
-        raise unknown(kind, name, names(package, defines))
-    return importlib.import_module(f"{package}.{name}")
+METHODS = Registry("method", "trainables.methods", "apply")
+DATASETS = Registry("dataset", "trainables.data", "load")
+FAMILIES = Registry("model family", "trainables.models", "load")
+MEASURES = Registry("measure", "trainables.measures", "MEASURE")
 
 
 @cache
 def presets() -> dict[str, str]:
-    """Well-known models, of which families know the structure -> their family."""
-    package, defines = FAMILIES
+    """Family of each preset, a well-known model whose structure the family defines, by name."""
     found: dict[str, str] = {}
-    for family in names(package, defines):
-        tree = ast.parse((_folder(package) / f"{family}.py").read_text(encoding="utf-8"))
+    for family in FAMILIES.names():
+        tree = ast.parse((FAMILIES.folder / f"{family}.py").read_text(encoding="utf-8"))
         for node in tree.body:
             match node:
                 case ast.Assign(targets=[ast.Name(id="PRESETS")], value=ast.Dict(keys=keys)):
                     found |= {ast.literal_eval(key): family for key in keys if key}
     return found
-
-
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _top_level(tree: ast.Module) -> set[str]:

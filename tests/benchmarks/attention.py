@@ -23,11 +23,14 @@ from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from tests.benchmarks import shapes
-from trainables import engine, fakes, memory
-from trainables.features import Features
-from trainables.models._attention import ImageAttention, TextAttention
+from trainables.engine import start
+from trainables.memory import fake_weights, measure
+from trainables.memory.measure import growing
+from trainables.models.common.attention import ImageAttention, TextAttention
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.frozen_features import Features
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     given = parser.parse_args()
-    precision = engine.resolve_precision(given.precision)
+    precision = start.resolve_precision(given.precision)
     print(
         f"{given.shape}, {precision}, {torch.get_num_threads()} threads, "
         f"batches of {given.batch_size}, {given.steps} steps\n"
@@ -69,10 +72,10 @@ def main() -> None:
             workload = shapes.workload(given.shape, images=given.batch_size, image_size=size)
             slots = [*workload.model.slots]
             for tuned in (slots, slots[1:]):
-                measure(workload, tuned, precision, given.batch_size, given.steps)
+                compare(workload, tuned, precision, given.batch_size, given.steps)
 
 
-def measure(
+def compare(
     workload: Workload, tuned: list[str], precision: str, batch_size: int, steps: int
 ) -> None:
     """One line."""
@@ -83,7 +86,7 @@ def measure(
         max_examples=10**6,
         batch_size=batch_size,
     )
-    base = sum(fakes.storages(workload.model.network).values())
+    base = sum(fake_weights.storages(workload.model.network).values())
     clock = time.perf_counter if workload.device.type == "cuda" else time.process_time
     features = Features(workload, precision=precision)
     trials = [Trial(workload, config, precision=precision, features=features) for _ in range(2)]
@@ -91,9 +94,9 @@ def measure(
         module.__class__ = PLAIN.get(type(module), type(module))
     gib, losses = [], []
     for trial in trials:
-        with memory.growing() as grown:
+        with growing() as grown:
             losses.append(trial.step())
-        gib.append((base + grown.size) / memory.GIB)
+        gib.append((base + grown.size) / measure.GIB)
     seconds: list[list[float]] = [[], []]
     for _ in range(steps):
         for trial, taken in zip(trials, seconds, strict=True):

@@ -18,12 +18,13 @@ import time
 from itertools import product
 from typing import Any
 
-from trainables import engine
-from trainables.data.scores import score
-from trainables.features import Features
+from trainables.engine import start
+from trainables.measures.common.scores import score
 from trainables.recipe import Recipe
-from trainables.regime import Regime
-from trainables.trial import Trial, TrialConfig
+from trainables.training.frozen_features import Features
+from trainables.training.regime import Regime
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
 METHODS: dict[str, tuple[dict[str, Any], float]] = {
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--max-examples", type=int, default=3200)
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
-    precision = engine.resolve_precision("auto")
+    precision = start.resolve_precision("auto")
     workload = Workload.load(
         WorkloadConfig(data=given.data, data_root=given.data_root, image_size=given.image_size)
     )

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from trainables import engine
+from trainables.engine import start
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
 BATCH = 16
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--precision", default="auto")
     given = parser.parse_args()
-    precision = engine.resolve_precision(given.precision)
+    precision = start.resolve_precision(given.precision)
     workload = Workload.load(WorkloadConfig())
     print(f"tiny, {precision} on {workload.device}, batches of {BATCH}, {given.steps} steps")
     print("method      plain ms  compiled ms  gain  compiling s  pays after")

@@ -26,20 +26,23 @@ from rich.console import Console
 
 from search_spaces.declare import Budget
 from search_spaces.layernorm_vs_lora import SPACE
-from study import tune
-from study.allowance import Allowance, Purse
-from study.checkpoints import Tidy
-from study.cluster import connect
-from study.conductor import Conductor, Observer, Rules
-from study.devices import Devices
-from study.hosts import Hosts
-from study.ledger import Ledger
-from study.placement import Placement
-from study.records import Outcome, TrialRecord, TrialSpec
-from study.runs import Runs
-from study.terminal import Progress
-from study.tracking import Tracking
-from study.ui import default_uri
+from study.config.spending_limit import SpendingLimit
+from study.execution import ray_tune
+from study.execution.cluster import connect
+from study.execution.host_pool import HostPool
+from study.planning.cluster_partition import ClusterPartition
+from study.planning.placement import Placement
+from study.search.journal import StudyJournal
+from study.search.scheduler import SearchRules, StudyScheduler
+from study.search.spending import SpendingTracker
+from study.storage.checkpoints import CheckpointCleaner
+from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_store import default_uri
+from study.tracking.mlflow_writer import MlflowWriter
+from study.tracking.progress import Progress
+from study.trials.callback import StudyCallback
+from study.trials.record import Outcome, TrialRecord
+from study.trials.spec import TrialSpec
 from tests.study.made_up import PROTOCOL, cards, hosts_alone, loss_of
 
 TRIALS = 2000
@@ -84,8 +87,8 @@ class Instant:
         """It is."""
 
 
-class Clock:
-    """Notes when trials end, and what the driver's main thread spent on what. An observer."""
+class Clock(StudyCallback):
+    """Notes when trials end, and what the driver's main thread spent on what. A callback."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -94,12 +97,6 @@ class Clock:
         self.parts: list[defaultdict[str, float]] = []
         """After each end: seconds so far by part."""
         self.spent: defaultdict[str, float] = defaultdict(float)
-
-    def started(self, record: TrialRecord) -> None:
-        """Nothing."""
-
-    def reported(self, record: TrialRecord) -> None:
-        """Nothing."""
 
     def ended(self, record: TrialRecord) -> None:
         """The time."""
@@ -128,17 +125,17 @@ def main(arguments: list[str]) -> None:
     """Run it once and print the table."""
     trials = int(arguments[0]) if arguments else TRIALS
     clock = Clock()
-    clock.time(Conductor, "next", "draw")
-    clock.time(Conductor, "reported", "report")
-    clock.time(Conductor, "ended", "end")
-    clock.time(Hosts, "place", "hosts")
-    clock.time(Hosts, "left", "hosts")
+    clock.time(StudyScheduler, "next", "draw")
+    clock.time(StudyScheduler, "reported", "report")
+    clock.time(StudyScheduler, "ended", "end")
+    clock.time(HostPool, "place", "hosts")
+    clock.time(HostPool, "left", "hosts")
     connect(None)
-    devices = Devices(hosts=1, cpus=1, gpus=0, places=4, concurrency=4, shared=False)
+    devices = ClusterPartition(hosts=1, cpus=1, gpus=0, places=4, concurrency=4, shared=False)
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:
         folder = Path(storage, "instant")
         folder.mkdir()
-        rules = Rules(
+        rules = SearchRules(
             space=SPACE,
             budget=Budget(trials=trials, max_examples=6400),
             slots=("vision", "fusion", "decoder"),
@@ -147,24 +144,26 @@ def main(arguments: list[str]) -> None:
             base="made up",
         )
         uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")
-        track = Tracking(Runs(uri, experiment="instant", artifacts=artifacts), "instant")
+        track = MlflowWriter(MlflowRuns(uri, experiment="instant", artifacts=artifacts), "instant")
         track.begin("?", PROTOCOL, [])
-        purse = Purse(Allowance(), devices=2, concurrency=4, scored=2.0, began=time.monotonic())
+        spending = SpendingTracker(
+            SpendingLimit(), devices=2, concurrency=4, scored=2.0, began=time.monotonic()
+        )
         with (
             Path(storage, "out").open("w") as out,
-            Progress(Console(file=out), folder, 1, purse=purse, questions=254) as progress,
+            Progress(Console(file=out), folder, 1, spending=spending, questions=254) as progress,
         ):
-            observers: list[Observer] = [Tidy(folder), track, progress, clock]
-            conductor = Conductor(rules, Ledger(folder), observers, purse)
-            progress.watch(conductor)
+            callbacks: list[StudyCallback] = [CheckpointCleaner(folder), track, progress, clock]
+            scheduler = StudyScheduler(rules, StudyJournal(folder), callbacks, spending)
+            progress.watch(scheduler)
             began = time.perf_counter()
-            lanes = hosts_alone(Instant, devices.places, devices)
-            lanes.start()
-            tune.run(conductor, lanes)
+            dispatcher = hosts_alone(Instant, devices.places, devices)
+            dispatcher.start()
+            ray_tune.run(scheduler, dispatcher)
             searched = time.perf_counter()
         track.finish("made up", {}, [], [], cards)
         flushed = time.perf_counter() - searched
-        rungs = sum(len(record.rungs) for record in conductor.ledger.records.values())
+        rungs = sum(len(record.rungs) for record in scheduler.journal.records.values())
     ray.shutdown()
     print(f"{len(clock.ends)} trials with {rungs} reports in {searched - began:.0f} s;", end=" ")
     print(f"MLflow had the rest {flushed:.1f} s later {track.error}")

@@ -18,7 +18,7 @@ import random
 from statistics import mean, median
 from typing import Any
 
-from study.rungs import Rungs
+from study.search.asha import PerArmAsha
 from tests.benchmarks.record_curves import FILE, REDUCTIONS, stops
 
 ORDERS = 200
@@ -38,7 +38,7 @@ class Curve:
 
 def replay(curves: list[Curve], levels: tuple[int, ...], reduction: int, *, per_arm: bool) -> Any:
     """Pass the curves through rungs in this order: examples trained on, and how far each got."""
-    rungs, waiting = Rungs(reduction), list(enumerate(curves))[::-1]
+    rungs, waiting = PerArmAsha(reduction), list(enumerate(curves))[::-1]
     reached: dict[int, int] = {}
     now, trained = 0, 0
     running: list[tuple[int, int, int]] = []
@@ -64,7 +64,7 @@ def replay(curves: list[Curve], levels: tuple[int, ...], reduction: int, *, per_
 
 
 def regret(curves: list[Curve], reached: dict[int, int]) -> float:
-    """Of the trial that got furthest, with the lowest loss there (as the conductor chooses)."""
+    """Of the trial that got furthest, with the lowest loss there (as the scheduler chooses)."""
     if not reached:
         return float("inf")
     chosen = min(reached, key=lambda n: (-reached[n], curves[n].losses[reached[n]]))

@@ -19,10 +19,11 @@ import time
 import torch
 
 from tests.benchmarks import shapes
-from trainables import engine
-from trainables.features import Features
+from trainables.engine import start
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.frozen_features import Features
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--images", type=int, default=24, help="of each split, for miss")
     given = parser.parse_args()
-    precision = engine.resolve_precision(given.precision)
+    precision = start.resolve_precision(given.precision)
     for shape in given.shape:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder

@@ -26,7 +26,8 @@ from rich.table import Table
 from torch import distributed
 
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
 BATCH = 32

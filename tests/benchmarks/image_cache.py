@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.cache import cached_images
-from trainables.data.images import load_images
+from trainables.data.common.image_cache import cached_images
+from trainables.data.common.images import load_images
 from trainables.workload import WorkloadConfig
 
 

@@ -24,16 +24,19 @@ from torch import distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from study.needs import sharded
-from trainables import fakes, footprint, memory, recipe
-from trainables.data.dataset import Dataset
-from trainables.fork import fork
+from study.planning.zero_memory import sharded
+from trainables import recipe
+from trainables.data.common.dataset import Dataset
+from trainables.engine.deepspeed_config import OFFLOAD
+from trainables.memory import fake_weights, footprint
+from trainables.memory.measure import growing
+from trainables.model_contract import Row
 from trainables.models.blip import Blip
-from trainables.models.contract import Row
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
+from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
-from trainables.zero_settings import OFFLOAD
 
 MIB = 2**20
 QUESTION_TOKENS, ANSWER_TOKENS = 24, 8
@@ -136,7 +139,7 @@ def stages(
         needs = sharded(predicted, kind, workers)
         # On a CPU the host's memory is the device's, but under ZeRO-3 for the base, which is there
         # either way.
-        base = sum(fakes.storages(model.network).values()) if kind.startswith("3") else 0
+        base = sum(fake_weights.storages(model.network).values()) if kind.startswith("3") else 0
         yield Compared(
             name=f"{name} {f'zero{kind}':14}",
             measured=measure(model, chosen, questions, "fp32", kind) - base,
@@ -185,12 +188,12 @@ def measure(
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     model.network.to(workload.device)  # type: ignore[arg-type]  # transformers wraps torch's
-    base = sum(fakes.storages(model.network).values())
+    base = sum(fake_weights.storages(model.network).values())
     config = TrialConfig(
         recipe=chosen, lr=1e-4, seed=0, max_examples=8 * questions, batch_size=questions
     )
     gc.collect()
-    with memory.growing() as grown:
+    with growing() as grown:
         trial = Trial(workload, config, precision=precision, deepspeed=deepspeed)
         assert trial.engine is not None
         batch = trial.batch("train", trial.upcoming()[:: trial.ranks.count])
@@ -201,7 +204,7 @@ def measure(
 
 def predict(model: Blip, chosen: Recipe, questions: int, precision: str) -> footprint.Footprint:
     """The same, without running it."""
-    network = fork(model.network)
+    network = share_weights(model.network)
     applied = recipe.apply(chosen, model, network, seed=0)
     shape = footprint.BatchShape(
         questions=questions,

@@ -2,7 +2,7 @@
 
 The server is the one of infra/mlflow: passwords, PostgreSQL, files in an object store. A client is
 a study's driver, a process of its own, and a report is one ``log_batch`` of ten metrics, as
-study.tracking writes a rung's. Studies write in a thread, off their critical path.
+study.tracking.mlflow_writer writes a rung's. Studies write in a thread, off their critical path.
 """
 
 import multiprocessing

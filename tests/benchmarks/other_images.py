@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from trainables.data.scores import majority_baseline, score
-from trainables.features import Features
+from trainables.measures.common.baselines import majority_baseline
+from trainables.measures.common.scores import score
+from trainables.training.frozen_features import Features
 from trainables.workload import Workload, WorkloadConfig
 
 BATCH = 128

@@ -28,11 +28,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmarks import shapes
-from trainables import engine, fakes, memory
-from trainables.lane import Lane
-from trainables.models.contract import Model
+from trainables.engine import start
+from trainables.memory import fake_weights, measure
+from trainables.memory.measure import growing, release_cached
+from trainables.model_contract import Model
+from trainables.packing.trial_group import TrialGroup
 from trainables.recipe import Recipe
-from trainables.trial import TrialConfig
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 MIXES: dict[str, list[dict[str, Any]]] = {
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=USUAL)
     given = parser.parse_args()
-    precision = engine.resolve_precision(given.precision)
+    precision = start.resolve_precision(given.precision)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         workload = shapes.workload(given.shape, images=given.images, image_size=given.image_size)
@@ -94,14 +96,14 @@ class Bench:
 
     def __init__(self, workload: Workload, precision: str, given: Any) -> None:
         self.workload, self.precision, self.given = workload, precision, given
-        self.base = sum(fakes.storages(workload.model.network).values())
+        self.base = sum(fake_weights.storages(workload.model.network).values())
         self.cuda = workload.device.type == "cuda"
         self.clock = time.perf_counter if self.cuda else time.process_time
         self.lane("layernorm", 1, 1)  # from now on features are on disk
 
-    def lane(self, mix: str, trials: int, at_once: int) -> Lane:
+    def lane(self, mix: str, trials: int, at_once: int) -> TrialGroup:
         """With so many trials of a mix, on their way."""
-        lane = Lane(self.workload, precision=self.precision, places=trials, at_once=at_once)
+        lane = TrialGroup(self.workload, precision=self.precision, places=trials, at_once=at_once)
         for n in range(trials):
             lane.enter(
                 str(n),
@@ -133,14 +135,14 @@ class Bench:
         Returns:
             the peak of these.
         """
-        memory.give_back()  # or what goes meanwhile would be subtracted
-        with memory.growing() as grown:
+        release_cached()  # or what goes meanwhile would be subtracted
+        with growing() as grown:
             packed = self.lane(mix, trials, trials)
             packed.step()
-        gib = (self.base + grown.size) / memory.GIB
+        gib = (self.base + grown.size) / measure.GIB
         apart = self.lane(mix, trials, 1)
         apart.step()
-        seconds: dict[Lane, list[float]] = {packed: [], apart: []}
+        seconds: dict[TrialGroup, list[float]] = {packed: [], apart: []}
         for _ in range(self.given.steps):
             for lane, taken in seconds.items():
                 started = self.clock()
@@ -179,7 +181,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(lane: Lane) -> int:
+def count(lane: TrialGroup) -> int:
     """Operations of a step."""
     operations = Operations()
     with operations:

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Range, Space, method
-from study import spaces
-from study.rungs import levels
-from trainables.data.scores import score
+from study.config import spaces
+from study.config.budget import levels
+from trainables.measures.common.scores import score
 from trainables.recipe import Recipe
-from trainables.trial import Diverged, Trial, TrialConfig
+from trainables.training.trial import Diverged, Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload, WorkloadConfig
 
 FILE = Path(__file__).with_name("learning_curves.jsonl")

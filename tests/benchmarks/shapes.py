@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from tests.trainables.made_llava import words_tokenizer
-from trainables.data import dataset as datasets
+from trainables.data.common import dataset as datasets
+from trainables.model_contract import Model
+from trainables.model_tools.tiny_pretraining.network import vocabulary
 from trainables.models import blip, llava
-from trainables.models._llava import AsPublished, Parts
-from trainables.models._tiny import vocabulary
-from trainables.models.contract import Model
+from trainables.models.common.llava_network import AsPublished, Parts
 from trainables.workload import Workload, WorkloadConfig
 
 DECODERS: dict[str, Any] = {

@@ -44,7 +44,8 @@ def load(job: dict[str, Any]) -> Any:
 def run_trial(workload: Any, trial: dict[str, Any], precision: str) -> float:
     """Train a trial of ``results.json`` as far as it got there; seconds of arithmetic."""
     from trainables.recipe import Recipe
-    from trainables.trial import Trial, TrialConfig
+    from trainables.training.trial import Trial
+    from trainables.training.trial_config import TrialConfig
 
     config = TrialConfig(
         recipe=Recipe.of(trial["recipe"]),
@@ -126,10 +127,10 @@ def measure(command: list[str]) -> dict[str, float]:
 def trials_of(studies: Path) -> tuple[list[dict[str, Any]], float]:
     """What the study ran, with what it takes to run it again; seconds from the first trial's begin
     to the last one's end."""
-    from study.ledger import Ledger
+    from study.search.journal import StudyJournal
 
     found = []
-    records = Ledger(studies / "ours").records.values()
+    records = StudyJournal(studies / "ours").records.values()
     for record in records:
         stops = [rung.examples_seen for rung in record.rungs]
         trial = record.spec.plain() | {"trial": record.spec.id, "stops": stops}

@@ -122,7 +122,7 @@ def test_the_package_is_whole_without_its_repository(tmp_path: Path) -> None:
     shutil.rmtree(source)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(tmp_path / "site"), "STUDY_COMMIT": "f" * 40, "PATH": "/none"}
-    commit = "from study import protocol; print(protocol._commit())"
+    commit = "from study.planning import provenance; print(provenance._commit())"
     said = subprocess.run(
         [sys.executable, "-c", commit],
         cwd=tmp_path,

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from study.ui import default_uri
+from study.tracking.mlflow_store import default_uri
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,22 +1,27 @@
+"""TODO"""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from study.conductor import Conductor, Observer, Rules
-from study.ledger import Ledger
+from study.search.journal import StudyJournal
+from study.search.scheduler import SearchRules, StudyScheduler
+from study.trials.callback import StudyCallback
 from tests.study.finished import collected
 from tests.study.made_up import rules
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Callable[..., Conductor]:
+def begin(tmp_path: Path) -> Callable[..., StudyScheduler]:
     """Begins a study in the test's folder, or goes on with the one that is there."""
 
-    def begin(*observers: Observer, folder: str = "study", given: Rules | None = None) -> Conductor:
+    def begin(
+        *callbacks: StudyCallback, folder: str = "study", given: SearchRules | None = None
+    ) -> StudyScheduler:
         (tmp_path / folder).mkdir(exist_ok=True)
-        return Conductor(given or rules(), Ledger(tmp_path / folder), observers)
+        return StudyScheduler(given or rules(), StudyJournal(tmp_path / folder), callbacks)
 
     return begin
 

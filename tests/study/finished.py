@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, method
-from study import answers, results
-from study.conductor import Conductor
-from study.ledger import Ledger
-from study.records import Kind, Outcome, TrialSpec
+from study.analysis import results
+from study.search.journal import StudyJournal
+from study.search.scheduler import StudyScheduler
+from study.storage import answers
+from study.trials.record import Outcome
+from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules
-from trainables.data.dataset import Dataset, Example
-from trainables.data.scores import score
+from trainables.data.common.dataset import Dataset, Example
+from trainables.measures.common.scores import score
 
 LR = LogUniform(1e-5, 1e-1)
 SPACE = Space(
@@ -81,18 +83,18 @@ def bitfit(spec: TrialSpec) -> Outcome | None:
 
 
 def finish(
-    conductor: Conductor, folder: Path, splits: Mapping[str, Dataset], lost: Lost = bitfit
+    scheduler: StudyScheduler, folder: Path, splits: Mapping[str, Dataset], lost: Lost = bitfit
 ) -> None:
     """Run all trials."""
-    while not conductor.done:
-        spec = conductor.next()
+    while not scheduler.done:
+        spec = scheduler.next()
         assert spec is not None
         if (outcome := lost(spec)) is not None:
-            conductor.ended(spec.id, outcome, costs={}, scores={}, error=SAID[outcome])
+            scheduler.ended(spec.id, outcome, costs={}, scores={}, error=SAID[outcome])
         elif spec.kind is Kind.SEARCH:
-            play(conductor, spec, _costs(spec), {"validation.overall": _validation(spec)})
+            play(scheduler, spec, _costs(spec), {"validation.overall": _validation(spec)})
         else:
-            play(conductor, spec, _costs(spec), _scores(spec, folder, splits))
+            play(scheduler, spec, _costs(spec), _scores(spec, folder, splits))
 
 
 def collected(
@@ -101,9 +103,15 @@ def collected(
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
     splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}
-    conductor = Conductor(rules(space=space, trials=trials), Ledger(folder))
-    finish(conductor, folder, splits, lost)
-    return results.collect("one", folder, conductor, dataset(), others, PROTOCOL, margin=1.0)
+    scheduler = StudyScheduler(rules(space=space, trials=trials), StudyJournal(folder))
+    finish(scheduler, folder, splits, lost)
+    trials_ended = results.FinishedTrials(
+        space=space,
+        objectives=(),
+        records=[*scheduler.journal.records.values()],
+        best=scheduler.best(),
+    )
+    return results.collect("one", folder, trials_ended, dataset(), others, PROTOCOL, margin=1.0)
 
 
 def _costs(spec: TrialSpec) -> dict[str, float]:

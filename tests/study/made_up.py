@@ -11,14 +11,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
-from study.conductor import Conductor, Rules
-from study.limits import Limit
-from study.placement import as_told
-from study.records import Outcome, Rung, TrialSpec
+from study.config.goals import Limit
+from study.planning.placement import as_told
+from study.search.scheduler import SearchRules, StudyScheduler
+from study.trials.record import Outcome, Rung
+from study.trials.spec import TrialSpec
 
 if TYPE_CHECKING:
-    from study.devices import Devices
-    from study.lanes import Lanes
+    from study.execution.dispatcher import Dispatcher
+    from study.planning.cluster_partition import ClusterPartition
 
 SPACE = Space(
     question="?",
@@ -47,8 +48,8 @@ def rules(
     allocate: str = "floor",
     under: tuple[Limit, ...] = (),
     objectives: tuple[str, ...] = (),
-) -> Rules:
-    return Rules(
+) -> SearchRules:
+    return SearchRules(
         space=space,
         budget=Budget(trials=trials, max_examples=960, rungs=2),
         slots=("vision", "decoder"),
@@ -61,15 +62,17 @@ def rules(
     )
 
 
-def hosts_alone(actor: type, config: Any, devices: Devices) -> Lanes:
+def hosts_alone(actor: type, config: Any, devices: ClusterPartition) -> Dispatcher:
     """Hosts of made-up trials, which need one device each."""
-    from study.gangs import Gangs
-    from study.hosts import Hosts
-    from study.lanes import Lanes
-    from study.placements import Placements
+    from study.execution.dispatcher import Dispatcher
+    from study.execution.gang_pool import GangPool
+    from study.execution.host_pool import HostPool
+    from study.planning.arm_placements import ArmPlacements
 
     told = as_told(devices=1, deepspeed="off", batch_size=32, sharing=devices.places, reason="")
-    return Lanes(Hosts(actor, config, devices), Gangs(config, devices), Placements({}, told))
+    return Dispatcher(
+        HostPool(actor, config, devices), GangPool(config, devices), ArmPlacements({}, told)
+    )
 
 
 def loss_of(spec: TrialSpec, examples_seen: int) -> float:
@@ -99,31 +102,31 @@ def rung(spec: TrialSpec, examples_seen: int) -> Rung:
 
 
 def play(
-    conductor: Conductor,
+    scheduler: StudyScheduler,
     spec: TrialSpec,
     costs: Mapping[str, float] = MappingProxyType({"seconds": 1.0}),
     scores: Mapping[str, float] = MappingProxyType({"validation.overall": 50.0}),
 ) -> Outcome:
     """Run one trial to its end, from where it stood."""
-    seen = conductor.ledger.records[spec.id].examples_seen
+    seen = scheduler.journal.records[spec.id].examples_seen
     for stop in (stop for stop in spec.stops if stop > seen):
-        goes_on = conductor.reported(spec.id, rung(spec, stop))
+        goes_on = scheduler.reported(spec.id, rung(spec, stop))
         if not goes_on and stop < spec.stops[-1]:
-            conductor.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
             return Outcome.PRUNED
-    conductor.ended(spec.id, Outcome.COMPLETE, costs=costs, scores=scores)
+    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores=scores)
     return Outcome.COMPLETE
 
 
-def play_all(conductor: Conductor, *, most: int = 10**6) -> Conductor:
+def play_all(scheduler: StudyScheduler, *, most: int = 10**6) -> StudyScheduler:
     """Run trials one after another until all is done, or ``most`` have been."""
     for _ in range(most):
-        if conductor.done:
+        if scheduler.done:
             break
-        spec = conductor.next()
+        spec = scheduler.next()
         assert spec is not None
-        play(conductor, spec)
-    return conductor
+        play(scheduler, spec)
+    return scheduler
 
 
 def cards(trials: Sequence[str], folder: Path) -> None:

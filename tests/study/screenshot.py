@@ -20,9 +20,9 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
-from study import ui
-from study.runs import Runs
-from study.settings import identity, read
+from study.config.study_json import identity, read
+from study.tracking import mlflow_store
+from study.tracking.mlflow_runs import MlflowRuns
 from tests.study.browser import CHROMIUM, serving
 
 OUT = Path(__file__).parents[2] / ".github" / "mlflow.png"
@@ -38,7 +38,11 @@ def main(storage: Path, study: str) -> None:
     """Write the picture."""
     assert CHROMIUM is not None, "apt-get install chromium"
     experiment = Path(read(storage, study).space).stem
-    runs = Runs(ui.default_uri(storage), experiment=experiment, artifacts=storage / ui.ARTIFACTS)
+    runs = MlflowRuns(
+        mlflow_store.default_uri(storage),
+        experiment=experiment,
+        artifacts=storage / mlflow_store.ARTIFACTS,
+    )
     parent = runs.study(study, identity(storage / study))
     assert parent is not None
     with serving(storage) as uri, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:

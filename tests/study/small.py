@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.guest import HostConfig
-from study.guests import Guests
-from study.placement import as_told
-from study.records import Kind, TrialSpec
-from study.storage import Shelf
+from study.planning.placement import as_told
+from study.storage.study_folder import StudyFolder
+from study.trials.spec import Kind, TrialSpec
+from study.worker.host_config import HostConfig
+from study.worker.resident_trials import ResidentTrials
 from tests.trainables import made_llava
 from tests.trainables.data.small import jsonl
-from trainables.regime import Regime
+from trainables.training.regime import Regime
 from trainables.workload import WorkloadConfig
 
 STOPS = (8, 16, 24)
@@ -33,7 +33,7 @@ def config(folder: Path) -> HostConfig:
             split="by_image",
         ),
         others={},
-        shelf=Shelf(shared=folder / "study"),
+        study_folder=StudyFolder(shared=folder / "study"),
         precision="fp32",
         regime=Regime(),
         places=1,
@@ -61,13 +61,15 @@ def spec(
 def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     """A trial's reports without Ray, on one device."""
     one = as_told(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
-    guests = Guests(replace(config, shelf=Shelf(shared=config.shelf.shared / "alone")))
+    residents = ResidentTrials(
+        replace(config, study_folder=StudyFolder(shared=config.study_folder.shared / "alone"))
+    )
     heard, reports = 0, []
     while not (reports and reports[-1]["done"]):
         reply = Future[dict[str, Any]]()
-        guests.take(trial, one, heard, False, reply)
+        residents.take(trial, one, heard, False, reply)
         while not reply.done():
-            guests.step()
+            residents.step()
         reports.append(reply.result())
         heard = reports[-1].get("rung", {}).get("examples_seen", heard)
     return reports

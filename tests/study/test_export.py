@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from study import export, predict
+from study.analysis import results_file
 from tests.trainables.cut_short import cut
-from trainables import saved
+from trainables.training import checkpoint
 
 ARM = {"arm": "lora", "seeds": [{"seed": 1, "trial": "abc"}]}
 TRIAL = {"trial": "abc", "rungs": [{"validation_loss": 1.0}], "recipe": {}, "seed": 1}
@@ -60,7 +61,7 @@ def test_what_cannot_be_exported(
 
 
 def test_the_command_of_an_older_study_is_read_without_its_password(storage: Path) -> None:
-    command = export.read_results(storage, "done")["protocol"]["command"]
+    command = results_file.read_results(storage, "done")["protocol"]["command"]
     assert command == "python -m study.launch --tracking-uri http://study:***@mlflow"
 
 
@@ -104,19 +105,19 @@ def test_results_that_are_no_json_are_said(
 def test_a_checkpoint_that_is_cut_short_is_named(
     broken: str, listed: bool, storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = storage / "done" / "checkpoints" / "abc" / "000000000064"
-    checkpoint.mkdir(parents=True)
-    save_file({"w": torch.ones(9)}, checkpoint / saved.WEIGHTS)
+    folder = storage / "done" / "checkpoints" / "abc" / "000000000064"
+    folder.mkdir(parents=True)
+    save_file({"w": torch.ones(9)}, folder / checkpoint.WEIGHTS)
     if listed:
-        files = {saved.WEIGHTS: saved._digest(checkpoint / saved.WEIGHTS)}
-        (checkpoint / saved.MANIFEST).write_text(json.dumps({"files": files}))
-        assert list(saved.weights(checkpoint)) == ["w"]
-    elif broken == saved.MANIFEST:
+        files = {checkpoint.WEIGHTS: checkpoint._digest(folder / checkpoint.WEIGHTS)}
+        (folder / checkpoint.MANIFEST).write_text(json.dumps({"files": files}))
+        assert list(checkpoint.weights(folder)) == ["w"]
+    elif broken == checkpoint.MANIFEST:
         return
-    cut(checkpoint / broken, "by a byte")
+    cut(folder / broken, "by a byte")
     assert export.main(["done", "--storage", str(storage)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {checkpoint / broken} is cut short or damaged (")
+    assert line.startswith(f"error: {folder / broken} is cut short or damaged (")
 
 
 def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,7 +203,7 @@ def test_no_permission_on_the_storage(tmp_path: Path) -> None:
 
 
 def test_list_shows_every_space_with_its_question() -> None:
-    from study import spaces
+    from study.config import spaces
 
     shown = launch("--list").stdout
     for name, question in spaces.questions().items():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from study import plan
-from trainables.models import _attention
+from trainables.models.common import attention
 
 FACTS = Path(__file__).parents[3] / "shared" / "facts" / "mile_slake.json"
 LETTERS = {"F": "frozen", "T": "full"}
@@ -99,9 +99,6 @@ def test_the_percentages_of_mile(capsys: pytest.CaptureFixture[str]) -> None:
             assert found[arm]["recipe"][slot].startswith(LETTERS.get(part, part)), arm
 
 
-# --- Memory ---------------------------------------------------------------------------------------
-
-
 def test_memory_with_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ("--batch-size", "8", "--images", "4", "--question-tokens", "12", "--precision", "bf16")
     assert plan.main(["--space", "smoke", *sizes]) == 0
@@ -155,7 +152,7 @@ def test_the_memory_of_mile(
     batch = str(facts["recipe_of_the_paper"]["batch"])
     asked = ("--space", str(file), "--model", "miss", "--batch-size", batch)
     ours = rows(capsys, *asked)
-    for kind in (_attention.ImageAttention, _attention.TextAttention):
+    for kind in (attention.ImageAttention, attention.TextAttention):
         monkeypatch.setattr(kind, "forward", kind.__base__.forward)
     found = rows(capsys, *asked)
     whole = arms["lora"]

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from study import report, results
-from study.records import Outcome
+from study.analysis import results_file
+from study.reporting import page as report_page
+from study.trials.record import Outcome
 from tests.study.browser import CHROMIUM
 from tests.study.finished import SPACE, collected
 
@@ -46,7 +47,7 @@ class Tags(HTMLParser):
 
 
 def page_of(folder: Path, found: dict[str, Any]) -> Tags:
-    return Tags(report.write(folder, found)[0].read_text(encoding="utf-8"))
+    return Tags(report_page.write(folder, found)[0].read_text(encoding="utf-8"))
 
 
 def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
@@ -115,7 +116,9 @@ def test_a_study_in_which_nothing_worked_has_a_report_too(
 
 
 def test_tables_lie_beside_it(found: dict[str, Any], tmp_path: Path) -> None:
-    files = {path.name: path.read_text(encoding="utf-8") for path in report.write(tmp_path, found)}
+    files = {
+        path.name: path.read_text(encoding="utf-8") for path in report_page.write(tmp_path, found)
+    }
     rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
     assert [row["arm"] for row in rows[:5]] == [arm["arm"] for arm in found["arms"]]
     assert float(rows[0]["overall_mean"]) == found["arms"][0]["test"]["overall"]["mean"]
@@ -129,7 +132,7 @@ def test_tables_lie_beside_it(found: dict[str, Any], tmp_path: Path) -> None:
 
 def test_latex_is_escaped(found: dict[str, Any], tmp_path: Path) -> None:
     text = json.dumps(found).replace('"layernorm"', '"50%_of_{it} & more"')
-    report.write(tmp_path, json.loads(text))
+    report_page.write(tmp_path, json.loads(text))
     latex = (tmp_path / "results.tex").read_text(encoding="utf-8")
     assert r"50\%\_of\_\{it\} \& more &" in latex
 
@@ -142,7 +145,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_it_anew(found: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     old = found["protocol"] | {"command": "x --tracking-uri postgresql://mlflow:planted@db"}
-    results.write(tmp_path / "one", found | {"protocol": old})
+    results_file.write(tmp_path / "one", found | {"protocol": old})
     done = command("one", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(tmp_path / "one" / "report.html")
@@ -151,7 +154,7 @@ def test_the_command_writes_it_anew(found: dict[str, Any], tmp_path: Path) -> No
     assert "--tracking-uri postgresql://mlflow:***@db" in page.text, "older ones had the password"
     said = command("oen", "--storage", str(tmp_path))
     assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
-    results.write(tmp_path / "one", found | {"version": 99})
+    results_file.write(tmp_path / "one", found | {"version": 99})
     said = command("one", "--storage", str(tmp_path))
     assert said.returncode == 2 and "is of version 99; this reads 1" in said.stderr
 
@@ -196,7 +199,7 @@ NEEDS_A_BROWSER = pytest.mark.skipif(
 def seen_of(found: dict[str, Any], folder: Path, *, dark: bool = False) -> dict[str, Any]:
     """What a browser says of the page."""
     assert CHROMIUM is not None
-    page = report.write(folder, found)[0]
+    page = report_page.write(folder, found)[0]
     probed = page.read_text(encoding="utf-8").replace("<head>", "<head>" + PROBE, 1)
     page.write_text(probed, encoding="utf-8")
     done = subprocess.run(

@@ -16,9 +16,9 @@ import torch
 
 from tests.trainables.made_llava import small_llava
 from trainables import registry
-from trainables.data.dataset import Dataset, Example
+from trainables.data.common.dataset import Dataset, Example
+from trainables.model_contract import Model
 from trainables.models.blip import Blip
-from trainables.models.contract import Model
 from trainables.workload import Workload
 
 WORDS = "is this a ct mri of the head chest liver lesion left right yes no one two where ?".split()
@@ -119,7 +119,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", params=registry.names(*registry.FAMILIES))
+@pytest.fixture(scope="session", params=registry.FAMILIES.names())
 def family(request: pytest.FixtureRequest) -> str:
     """The name of a model family: every test that takes it, or what follows, runs for each."""
     name = str(request.param)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainables.saved import MANIFEST
+from trainables.training.checkpoint import MANIFEST
 
 CUTS = {"to nothing": 0.0, "in half": 0.5, "by a byte": 1.0}
 """How a file is cut -> the share of its bytes that is left, one byte less at the end."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainables.models._llava import AsPublished, Parts
-from trainables.models._tiny import vocabulary
+from trainables.model_tools.tiny_pretraining.network import vocabulary
+from trainables.models.common.llava_network import AsPublished, Parts
 from trainables.models.llava import Llava
 
 

@@ -17,16 +17,18 @@ import torch
 
 from tests.trainables.conftest import SMALL, made_up, small_blip
 from tests.trainables.cut_short import cut
-from trainables import ranks
-from trainables.models._attention import TextAttention
+from trainables.engine import ranks
+from trainables.models.common.attention import TextAttention
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 STEPS, STOP, BATCH = 6, 3, 8
 MODELS = {
     **SMALL,
-    # Its image has so many tokens that no keys are made of them; see ``trainables.heads``.
+    # Its image has so many tokens that no keys are made of them; see
+    # ``trainables.shared_layers.absorbed_projections``.
     "sparing blip": partial(small_blip, patch=2, hidden_size=64, num_attention_heads=1),
 }
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from trainables import recipe
 from trainables.errors import NothingThere
-from trainables.fork import fork
-from trainables.models.contract import Model
+from trainables.model_contract import Model
 from trainables.recipe import Recipe
+from trainables.weight_sharing import share_weights
 
 
 def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
@@ -18,7 +18,7 @@ def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
     for name in model.slots:
         alone = Recipe.of({name: {"method": method, **settings}})
         with contextlib.suppress(NothingThere):
-            recipe.apply(alone, model, fork(model.network), seed=0)
+            recipe.apply(alone, model, share_weights(model.network), seed=0)
             found[name] = alone
     return found
 

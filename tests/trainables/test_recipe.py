@@ -10,10 +10,10 @@ import torch
 
 from tests.trainables.conftest import SMALL
 from trainables.errors import BadInput
-from trainables.fork import fork
+from trainables.model_contract import Model
 from trainables.models.blip import Blip
-from trainables.models.contract import Model
 from trainables.recipe import Recipe, Tuning, apply
+from trainables.weight_sharing import share_weights
 
 PER_SLOT: dict[str, dict[str, Any]] = {
     "vision": {"method": "frozen"},
@@ -67,7 +67,7 @@ def test_everywhere_leaves_a_slot_without_such_layers_frozen_and_says_so() -> No
         recipe = Recipe.of(dict.fromkeys(model.slots, tuning))
         assert Recipe.of(recipe.plain()) == recipe
         assert str(recipe) == method
-        applied = apply(recipe, model, fork(model.network), seed=0)
+        applied = apply(recipe, model, share_weights(model.network), seed=0)
         assert tuple(count.tuning for count in applied.counts) == expected
         for count in applied.counts:
             assert (count.trained_parameters == 0) == count.tuning.startswith("frozen")
@@ -83,11 +83,13 @@ def test_nothing_anywhere_and_nothing_in_a_slot_that_was_named_are_errors() -> N
         (named, "slot 'connector' has no layer of norm; it has: projection"),
     ):
         with pytest.raises(BadInput, match=said):
-            apply(recipe, model, fork(model.network), seed=0)
+            apply(recipe, model, share_weights(model.network), seed=0)
 
 
 def test_slots_are_counted_one_by_one(model: Model) -> None:
-    applied = apply(Recipe.of({"decoder": {"method": "full"}}), model, fork(model.network), seed=0)
+    applied = apply(
+        Recipe.of({"decoder": {"method": "full"}}), model, share_weights(model.network), seed=0
+    )
     for count in applied.counts:
         whole = sum(
             p.numel() for p in model.network.get_submodule(model.slots[count.slot]).parameters()
@@ -103,12 +105,14 @@ def test_slots_are_counted_one_by_one(model: Model) -> None:
 
 def test_adapters_are_counted_in_the_total(model: Model) -> None:
     base = sum(parameter.numel() for parameter in model.network.parameters())
-    applied = apply(Recipe.of({"decoder": {"method": "lora"}}), model, fork(model.network), seed=0)
+    applied = apply(
+        Recipe.of({"decoder": {"method": "lora"}}), model, share_weights(model.network), seed=0
+    )
     assert applied.total_parameters == base + applied.trained_parameters
 
 
 def test_tied_embeddings_stay_tied_and_count_once(model: Model) -> None:
-    network = fork(model.network)
+    network = share_weights(model.network)
     everywhere = Recipe.of({slot: {"method": "full"} for slot in model.slots})
     applied = apply(everywhere, model, network, seed=0)
     base = sum(parameter.numel() for parameter in model.network.parameters())
@@ -128,7 +132,7 @@ def test_tied_embeddings_stay_tied_and_count_once(model: Model) -> None:
 def test_the_seed_decides_adapters_alone(model: Model) -> None:
     def adapters(slots: tuple[str, ...], seed: int) -> dict[str, torch.Tensor]:
         recipe = Recipe.of({slot: {"method": "lora"} for slot in slots})
-        return dict(apply(recipe, model, fork(model.network), seed=seed).parameters)
+        return dict(apply(recipe, model, share_weights(model.network), seed=seed).parameters)
 
     torch.manual_seed(1)
     before = torch.random.get_rng_state()

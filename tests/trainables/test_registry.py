@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trainables import registry
 from trainables.errors import BadInput
+from trainables.registry import DATASETS, FAMILIES, MEASURES, METHODS, Registry
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package of the user's own, by name."""
+def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A package of the user's own."""
     package = tmp_path / f"members_of_{tmp_path.name}"  # names are remembered for good
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -23,27 +23,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (package / "helper.py").write_text("def other():\n    def load(): pass\n")
     (package / "_private.py").write_text("load = print\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    return package.name
+    return Registry("thing", package.name, "load")
 
 
-def test_members_are_found_without_importing_them(folder: str) -> None:
-    assert registry.names(folder, "load") == ("annotated", "assigned", "explodes", "plain")
+def test_members_are_found_without_importing_them(things: Registry) -> None:
+    assert things.names() == ("annotated", "assigned", "explodes", "plain")
 
 
-def test_a_member_is_imported_by_name(folder: str) -> None:
-    assert registry.find("thing", folder, "load", "plain").load() == 1
+def test_a_member_is_imported_by_name(things: Registry) -> None:
+    assert things.find("plain").load() == 1
 
 
 @pytest.mark.parametrize("name", ["helper", "_private", "plian"])
-def test_what_is_no_member_is_refused(folder: str, name: str) -> None:
+def test_what_is_no_member_is_refused(things: Registry, name: str) -> None:
     with pytest.raises(BadInput, match=f"unknown thing '{name}'") as refused:
-        registry.find("thing", folder, "load", name)
+        things.find(name)
     assert "There are: annotated, assigned, explodes, plain" in str(refused.value)
 
 
-@pytest.mark.parametrize("place", [registry.METHODS, registry.DATASETS, registry.FAMILIES])
-def test_our_own_members_can_be_imported(place: tuple[str, str]) -> None:
-    names = registry.names(*place)
-    assert names
-    for name in names:
-        assert hasattr(registry.find("member", *place, name), place[1])
+@pytest.mark.parametrize("members", [METHODS, DATASETS, FAMILIES, MEASURES])
+def test_our_own_members_can_be_imported(members: Registry) -> None:
+    assert members.names()
+    for name in members.names():
+        assert hasattr(members.find(name), members.defines)

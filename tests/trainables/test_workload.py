@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.small import jsonl, slake, vqa_rad
-from trainables.data.images import load_images
+from trainables.data.common.images import load_images
 from trainables.errors import BadInput
 from trainables.workload import Workload, WorkloadConfig
 

@@ -1,7 +1,7 @@
 """jsonl: your own questions and images, in a folder with a manifest.
 
-The folder given as ``--data-root`` holds ``questions.jsonl``: a line for each question, which is a
-JSON object of
+The folder given as ``--data-root`` holds ``questions.jsonl``, with one line for each question: a
+JSON object with these fields.
 
 ============= ========= ===========================================================================
 image         required  path of an image file in the folder
@@ -16,10 +16,10 @@ split         optional  "train", "validation" or "test"; in all lines or in none
 
 For example ``{"image": "images/7.png", "question": "Is there a fracture?", "answer": "no"}``.
 
-Without splits, a fifth of the images become the test split, and an eighth of the rest validation;
-without a validation split, an eighth of the training images become one. Which images depends on the
-``image_id`` alone: it is the same on every machine, and further images don't move those that were
-there. Where patients have several images, give splits: nothing here knows who is whose.
+Without splits, a fifth of the images become the test split, and an eighth of the rest validation.
+Without a validation split, an eighth of the training images become one. An image's split depends
+only on its ``image_id``, so it is the same on every machine, and adding images moves none of the
+others. If patients have several images, give splits: nothing here knows which belong together.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
-from trainables.data import dataset, published
-from trainables.data.dataset import AnswerType, Dataset, Example, answer_type_of, carve
+from trainables.data.common import dataset, published_files
+from trainables.data.common.dataset import AnswerType, Dataset, Example, answer_type_of, carve
 from trainables.errors import BadInput, unknown
 
 MANIFEST = "questions.jsonl"
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = ("answer_type", "question_id", "image_id", "question_type", "split")
 ALLOWED = {"split": ("train", "validation", "test"), "answer_type": get_args(AnswerType)}
-TEST_SHARE = 0.2  # of the images, where lines have no split
-VALIDATION_SHARE = 0.125  # of the other images, where there is no validation split
+TEST_SHARE = 0.2  # share of the images, if the lines have no split
+VALIDATION_SHARE = 0.125  # share of the other images, if there is no validation split
 
 
 def load(root: Path | None) -> Dataset:
-    """The questions of ``root``'s manifest.
+    """Load the questions of the manifest in the folder ``root``.
 
     Raises:
-        BadInput: no ``root``, no manifest, or a line or an image that is not as it must be.
+        BadInput: no ``root``, no manifest, or a line or an image that is not as described above.
     """
     if root is None:
         raise dataset.needs_root("jsonl")
     root = root.absolute()
-    file = published.first("jsonl", root, (MANIFEST,))
+    file = published_files.first("jsonl", root, (MANIFEST,))
     splits: defaultdict[str, list[Example]] = defaultdict(list)
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -83,8 +83,8 @@ def _row(where: str, line: str) -> dict[str, str]:
         if key not in REQUIRED + OPTIONAL:
             raise unknown(f"field in {where}:", key, REQUIRED + OPTIONAL)
         try:
-            row[key] = published.text(found, key)
-        except published.NoText as error:
+            row[key] = published_files.text(found, key)
+        except published_files.NoText as error:
             raise BadInput(f"{where}: {error}") from error
         if key in ALLOWED and row[key] not in ALLOWED[key]:
             raise unknown(f"{key} in {where}:", row[key], ALLOWED[key])
@@ -108,7 +108,7 @@ def _example(row: Mapping[str, str], number: int, root: Path) -> Example:
 
 
 def _all_three(splits: Mapping[str, Sequence[Example]], file: Path) -> dict[str, Sequence[Example]]:
-    """Split what has no split; carve validation from training if there is none."""
+    """Divide questions without a split, and carve validation from training if there is none."""
     if "" in splits and len(splits) > 1:
         raise BadInput(
             f"jsonl: {len(splits[''])} lines of {file} have no split but others do; "

@@ -1,14 +1,14 @@
 """phantom: radiology-like pictures drawn by this project, for learning and testing the system.
 
-540 pictures of body phantoms (x ray, ct, mri, ultrasound; axial, coronal, sagittal; eight organs;
-masses, cysts, fractures, effusions) and 2,286 questions about them. *Nothing here is clinical*: a
-score on it says that the system works, and nothing about medicine.
+It has 540 pictures of body phantoms (x ray, ct, mri, ultrasound; axial, coronal, sagittal; eight
+organs; masses, cysts, fractures, effusions) and 2,286 questions about them. *Nothing here is
+clinical*: a score on it says that the system works, and nothing about medicine.
 
 Conventions: left and right are the halves of the image as one looks at it. A mass is a bright round
 lesion, a cyst a dark one. All lesions of an image have one size.
 
 The data are drawn on first use (a second or two) and are the same to the last bit everywhere:
-``DIGEST`` is checked whenever they are loaded, and what doesn't match is drawn again. They lie in
+``DIGEST`` is checked whenever they are loaded, and data that differ are drawn again. They lie in
 ``phantom-v1/`` below the user's cache folder, or below the folder given as ``--data-root``:
 
 - ``questions.jsonl``: a line for each question, with ``split`` ("train", "validation" or "test"),
@@ -25,35 +25,35 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainables import caches
-from trainables.data import dataset
+from trainables.cache import folders as cache_folders
 from trainables.data._phantom import questions
 from trainables.data._phantom.bits import Bits
 from trainables.data._phantom.cases import Case, cases_of
 from trainables.data._phantom.drawing import draw
-from trainables.data.dataset import Dataset, Example
+from trainables.data.common import dataset
+from trainables.data.common.dataset import Dataset, Example
 from trainables.errors import BadInput
 
-VERSION = 1  # of the content; another content is another version
-SEED = 20261  # with it, every bit of the dataset is decided
+VERSION = 1  # version of the content; raise it when the content changes
+SEED = 20261  # decides every bit of the dataset
 DIGEST = "011ea3b19a004a1cc22b29156d56c250ab7a223fa99d0d057f772365200be2b4"
 DESCRIPTION = "drawn body phantoms and balanced questions; to test the system, not clinical"
 
-# Split -> (images, how many times the plan of questions is asked)
+# Split -> (number of images, how often the plan of questions is repeated)
 SPLITS = {"train": (360, 6), "validation": (60, 1), "test": (120, 2)}
 
 
 def load(root: Path | None) -> Dataset:
-    """The phantom dataset, drawn first if it isn't there yet.
+    """Load the phantom dataset, and draw it first if it isn't there yet.
 
     Args:
-        root: the folder to keep it in. None, or where that can't be written: the user's cache
-            folder, or a temporary one.
+        root: the folder to keep it in. If it is None or can't be written, the user's cache folder
+            is used, or a temporary one.
 
     Raises:
-        BadInput: there is no folder that can be written.
+        BadInput: no folder can be written.
     """
-    homes = caches.folders() if root is None else [root, *caches.folders()]
+    homes = cache_folders.folders() if root is None else [root, *cache_folders.folders()]
     folders = [home / f"phantom-v{VERSION}" for home in homes]
     refused = []
     for folder in folders:
@@ -72,19 +72,16 @@ def load(root: Path | None) -> Dataset:
 
 
 def words() -> frozenset[str]:
-    """Every word of the questions and answers, lower case, without punctuation."""
+    """All words of the questions and answers, in lower case and without punctuation."""
     return questions.words()
 
 
-# --- Reading --------------------------------------------------------------------------------------
-
-
 def _read_if_whole(folder: Path) -> Dataset | None:
-    """The dataset, if every bit of it is there."""
+    """The dataset in ``folder``, or None unless its digest is the expected one."""
     try:
         found = _read(folder)
     except (BadInput, OSError, ValueError, KeyError, TypeError):
-        return None  # nothing there, or files that are missing, cut off or not ours
+        return None  # no such folder, or files that are missing, truncated or of another origin
     return found if found.digest == DIGEST else None
 
 
@@ -98,6 +95,7 @@ def _read(folder: Path) -> Dataset:
 
 
 def _checked(drawn: Dataset) -> Dataset:
+    """Return the dataset that was drawn, if its digest is the expected one."""
     if drawn.digest != DIGEST:
         raise RuntimeError(
             f"phantom was drawn with digest {drawn.digest} instead of {DIGEST}: its generator was "
@@ -106,14 +104,12 @@ def _checked(drawn: Dataset) -> Dataset:
     return drawn
 
 
-# --- Writing --------------------------------------------------------------------------------------
-
-
 def _write(folder: Path) -> None:
     """Draw the dataset beside ``folder``, then move it there in one step.
 
-    Several processes may do so at once: the first to finish gives the folder, and the others, or
-    whoever mends a damaged one, replace its files one by one with equal ones, each in one step.
+    Several processes may do so at once. The first to finish provides the folder. The others, and a
+    process that repairs a damaged folder, replace its files one by one with equal ones, each in one
+    step.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
@@ -132,7 +128,7 @@ def _write(folder: Path) -> None:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    """Names and contents of all files of the dataset."""
+    """Yield the name and content of every file of the dataset."""
     bits = Bits(SEED)
     rows = []
     for split, (images, times) in SPLITS.items():
@@ -159,6 +155,7 @@ def _image_name(case: Case) -> str:
 
 
 def _pgm(case: Case) -> bytes:
+    """The image of a case as a binary PGM file."""
     image = draw(case)
     height, width = image.shape
     return f"P5\n{width} {height}\n255\n".encode() + image.tobytes()

@@ -1,13 +1,17 @@
-"""slake_zh: the Chinese half of SLAKE; see ``slake`` for its source and its form."""
+"""slake_zh: the Chinese questions of SLAKE; ``slake`` gives source and format."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from trainables.data import slake
-from trainables.data.dataset import Dataset
+from trainables.data.common.dataset import Dataset
 
 
 def load(root: Path | None) -> Dataset:
-    """The Chinese half of SLAKE below ``root``. Raises as ``slake.load``."""
+    """Load the Chinese half of SLAKE from the folder ``root``.
+
+    Raises:
+        BadInput: no ``root``, a missing file or folder, or a file that isn't SLAKE.
+    """
     return slake.read(root, name="slake_zh", languages=("zh",))

@@ -1,20 +1,20 @@
-"""vqa_rad: real questions of clinicians about radiology images, in the form they were published.
+"""vqa_rad: clinicians' questions about radiology images, in the format of the original release.
 
 Lau, Gayen, Ben Abacha, Demner-Fushman: "A dataset of clinically generated visual questions and
 answers about radiology images", Scientific Data 5:180251 (2018); https://osf.io/89kps, CC0 1.0.
 
-The folder given as ``--data-root`` holds what the Open Science Framework gives: the file
-``VQA_RAD Dataset Public.json`` (also taken from ``original/``) and the images, in
-``VQA_RAD Image Folder/`` or ``images/``.
+The folder given as ``--data-root`` holds what the Open Science Framework offers: the file ``VQA_RAD
+Dataset Public.json`` (also found in ``original/``) and the images, in ``VQA_RAD Image Folder/`` or
+``images/``.
 
 The official split is kept: rows whose ``phrase_type`` starts with "test" are the test split (451 of
-2,248). Be warned that it is by question: nearly all test images are also asked about in training.
-The official release has no validation split; about an eighth of the official training *images*
-become one, so that training and validation share none.
+2,248). It is a split by question, so nearly all test images also occur in training. The official
+release has no validation split. About an eighth of the official training *images* become one, so
+that training and validation share no image.
 
-A copy on the hub in parquet will do too (``trainables.data.hub_copy``): that of
-flaviagiammarino/vqa-rad lacks four training questions that were there twice, and its types of
-answers are by yes and no.
+A parquet copy from the Hugging Face hub works too (``trainables.data.common.hub_parquet``). That of
+flaviagiammarino/vqa-rad lacks four training questions that were there twice, and its answer types
+only tell yes and no from the rest.
 """
 
 from __future__ import annotations
@@ -22,39 +22,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainables.data import dataset, hub_copy, published
-from trainables.data.dataset import Dataset, Example
+from trainables.data.common import dataset, hub_parquet, published_files
+from trainables.data.common.dataset import Dataset, Example
 
 DESCRIPTION = "VQA-RAD: 2,248 clinicians' questions about 314 radiology images (official split)"
-VALIDATION_SHARE = 0.125  # of the images of the official training split
+VALIDATION_SHARE = 0.125  # share of the images of the official training split
 QUESTIONS = ("VQA_RAD Dataset Public.json", "original/VQA_RAD Dataset Public.json")
 IMAGES = ("VQA_RAD Image Folder", "images")
 
 
 def load(root: Path | None) -> Dataset:
-    """VQA-RAD below ``root``.
+    """Load VQA-RAD from the folder ``root``.
 
     Raises:
-        BadInput: no ``root``, a file or folder that isn't there, or a file that isn't VQA-RAD.
+        BadInput: no ``root``, a missing file or folder, or a file that isn't VQA-RAD.
     """
     if root is None:
         raise dataset.needs_root("vqa_rad")
     root = root.absolute()
-    if hub_copy.files(root):
-        root, splits = hub_copy.read("vqa_rad", root)
+    if hub_parquet.files(root):
+        root, splits = hub_parquet.read("vqa_rad", root)
         return _built(root, splits.get("train", []), splits.get("test", []))
-    questions = published.first("vqa_rad", root, QUESTIONS)
-    images = published.first("vqa_rad", root, IMAGES)
-    rows = published.rows("vqa_rad", questions, published.read_json("vqa_rad", questions))
+    questions = published_files.first("vqa_rad", root, QUESTIONS)
+    images = published_files.first("vqa_rad", root, IMAGES)
+    rows = published_files.rows(
+        "vqa_rad", questions, published_files.read_json("vqa_rad", questions)
+    )
     official: dict[bool, list[Example]] = {True: [], False: []}
     for number, row in enumerate(rows, start=1):
-        with published.reading("vqa_rad", questions, number):
+        with published_files.reading("vqa_rad", questions, number):
             is_test = row["phrase_type"].startswith("test")
             official[is_test].append(_example(row, images))
     return _built(root, official[False], official[True])
 
 
 def _built(root: Path, official: list[Example], test: list[Example]) -> Dataset:
+    """Make the dataset, with a validation split carved from the official training split."""
     train, validation = dataset.carve(official, share=VALIDATION_SHARE, salt="vqa_rad")
     return dataset.build(
         name="vqa_rad",
@@ -68,13 +71,13 @@ def _built(root: Path, official: list[Example], test: list[Example]) -> Dataset:
 
 def _example(row: dict[str, Any], images: Path) -> Example:
     # Some ids and answers are numbers, and two answer types end in a blank.
-    image = published.text(row, "image_name")
+    image = published_files.text(row, "image_name")
     return Example(
-        question_id=published.text(row, "qid"),
+        question_id=published_files.text(row, "qid"),
         image_id=image,
         image=images / image,
-        question=published.text(row, "question"),
-        answer=published.text(row, "answer"),
-        answer_type=published.ANSWER_TYPES[row["answer_type"].strip()],
-        question_type=published.text({"question_type": "", **row}, "question_type"),
+        question=published_files.text(row, "question"),
+        answer=published_files.text(row, "answer"),
+        answer_type=published_files.ANSWER_TYPES[row["answer_type"].strip()],
+        question_type=published_files.text({"question_type": "", **row}, "question_type"),
     )

@@ -1,21 +1,21 @@
-"""Attention tuning: the projections of self- and cross-attention, without their LayerNorms."""
+"""Attention tuning: trains the projections of self- and cross-attention, but no LayerNorms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """No settings."""
+    """Settings of ``attention``: there are none."""
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Weights and biases of the query, key, value and output projections."""
+    """Names of the weights and biases of query, key, value and output projections."""
     return select.parameters(slot, ("query", "key", "value", "qkv", "attention_output"))

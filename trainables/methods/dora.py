@@ -1,4 +1,4 @@
-"""DoRA: LoRA gives the direction of each weight, and a trained vector its magnitude.
+"""DoRA: LoRA trains the direction of each weight, and a vector its magnitude.
 
 (Liu et al. 2024, arXiv 2402.09353)
 """
@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING
 from trainables.methods import lora
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(lora.Config):
-    """The settings of ``lora``. A row of the weight is m (W + update) / |W + update|."""
+    """Settings of ``dora``, the same as those of ``lora``.
+
+    A row of the weight becomes m (W + update) / |W + update|.
+    """
 
 
 def apply(slot: Slot, config: Config) -> dict[str, float]:
-    """Put the adapters in; m is |W| at first, so the output is unchanged."""
+    """Insert the adapters. m starts at |W|, so the output is unchanged at first.
+
+    Returns:
+        name of each trained parameter -> its learning rate in units of the trial's.
+    """
     return lora.add(slot, config, decomposed=True)

@@ -1,21 +1,21 @@
-"""Feed-forward tuning: the two projections of every feed-forward block, without LayerNorms."""
+"""Feed-forward tuning: trains both projections of every feed-forward block, but no LayerNorms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """No settings."""
+    """Settings of ``ffn``: there are none."""
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Weights and biases of both projections."""
+    """Names of the weights and biases of both projections."""
     return select.parameters(slot, ("ffn_in", "ffn_out"))

@@ -1,4 +1,4 @@
-"""Nothing is trained."""
+"""No tuning: every parameter of the slot stays frozen."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """No settings."""
+    """Settings of ``frozen``: there are none."""
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """No parameter."""
+    """Train no parameter: the list of names is empty."""
     return []

@@ -1,26 +1,26 @@
-"""Every parameter is trained."""
+"""Full fine-tuning: trains every parameter of the slot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """No settings."""
+    """Settings of ``full``: there are none."""
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """All parameters of the slot; those that it ties are one.
+    """Names of all parameters of the slot; tied parameters count once.
 
     Raises:
-        BadInput: the slot has none.
+        BadInput: the slot has no parameters.
     """
     names = [name for name, _ in slot.module.named_parameters()]
     if not names:

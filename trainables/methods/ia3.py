@@ -1,4 +1,4 @@
-"""IA3: trained vectors that rescale keys, values and inner feed-forward activations.
+"""IA3: trains vectors that rescale keys, values and inner feed-forward activations.
 
 (Liu et al. 2022, arXiv 2205.05638)
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which roles are rescaled: outputs of ``targets``, inputs of ``feedforward``."""
+    """Roles of the layers to rescale: the outputs of ``targets``, the inputs of ``feedforward``."""
 
     targets: tuple[str, ...] = ("key", "value", "qkv")
     feedforward: tuple[str, ...] = ("ffn_out",)
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Put the vectors in; they are one at first, so the output is unchanged."""
+    """Insert the vectors. They start at one, so the output is unchanged at first."""
     from peft import IA3Config, inject_adapter_in_model
 
     targets = select.modules(slot, (*config.targets, *config.feedforward))

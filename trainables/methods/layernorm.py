@@ -1,4 +1,4 @@
-"""LayerNorm tuning: gain and bias of every LayerNorm or RMSNorm.
+"""LayerNorm tuning: trains gain and bias of every LayerNorm or RMSNorm.
 
 (Zhao et al. 2023, arXiv 2312.11420)
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """No settings."""
+    """Settings of ``layernorm``: there are none."""
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """The parameters of all normalisation layers, those of embeddings and heads included."""
+    """Names of the parameters of all normalisation layers, also in embeddings and heads."""
     return select.parameters(slot, ("norm",))

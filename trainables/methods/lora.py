@@ -1,4 +1,4 @@
-"""LoRA: a trained product of two thin matrices beside each frozen one.
+"""LoRA: trains a product of two thin matrices beside each frozen matrix.
 
 (Hu et al. 2021, arXiv 2106.09685; rank-stabilized: Kalajdzievski 2023, arXiv 2312.03732; LoRA+:
 Hayou et al. 2024, arXiv 2402.12354)
@@ -10,26 +10,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import BadInput
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The update of a weight is (alpha / rank) B A, where A is (rank, in) and B (out, rank)."""
+    """Settings of ``lora``.
+
+    The update of a weight is (alpha / rank) B A, where A is (rank, in) and B (out, rank).
+    """
 
     rank: int = 8
     alpha_per_rank: float = 2.0
-    """alpha / rank, the factor itself: rank and step size can then be searched apart."""
+    """Factor of the update, alpha / rank, so that rank and step size can be searched
+    independently."""
     dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "qkv")
-    """Roles of the layers that get one; a fused ``qkv`` stands for query and value."""
+    """Roles of the layers that get an update; a fused ``qkv`` stands for query and value."""
     rank_stabilized: bool = False
-    """rsLoRA: the factor is alpha / sqrt(rank), so that high ranks learn as fast as low ones."""
+    """Whether the factor is alpha / sqrt(rank) (rsLoRA), so that high ranks learn as fast as low
+    ones."""
     lr_ratio: float = 1.0
-    """LoRA+: the learning rate of B in units of that of A; its authors advise 2 to 16."""
+    """Learning rate of B in units of that of A (LoRA+); its authors advise 2 to 16."""
 
     def __post_init__(self) -> None:
         method = type(self).__module__.rpartition(".")[2]
@@ -43,15 +48,19 @@ class Config:
 
 
 def apply(slot: Slot, config: Config) -> dict[str, float]:
-    """Put the adapters in; B is zero at first, so the output is unchanged."""
+    """Insert the adapters. B starts at zero, so the output is unchanged at first.
+
+    Returns:
+        name of each trained parameter -> its learning rate in units of the trial's.
+    """
     return add(slot, config, decomposed=False)
 
 
 def add(slot: Slot, config: Config, *, decomposed: bool) -> dict[str, float]:
-    """Put LoRA in, or DoRA if ``decomposed``.
+    """Insert LoRA, or DoRA if ``decomposed``.
 
     Returns:
-        name of what is trained -> its learning rate in units of the trial's.
+        name of each trained parameter -> its learning rate in units of the trial's.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
@@ -76,7 +85,10 @@ def add(slot: Slot, config: Config, *, decomposed: bool) -> dict[str, float]:
 
 
 def _magnitudes_in_fp32(layer: Any) -> None:
-    """peft takes them in the base's precision, so that a bf16 base would change at the start."""
+    """Compute the magnitudes of a DoRA layer in fp32.
+
+    peft computes them in the base's precision, so that a bf16 base would change at the start.
+    """
     for adapter, magnitudes in layer.lora_magnitude_vector.items():
         magnitudes.update_layer(
             base_layer=layer.get_base_layer(),

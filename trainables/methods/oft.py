@@ -1,4 +1,4 @@
-"""OFT: each layer's input is rotated in blocks, so that angles between its neurons are kept.
+"""OFT: trains rotations of each layer's input in blocks, which keep angles between its neurons.
 
 (Qiu et al. 2023, arXiv 2306.07280; on inputs, by a Neumann series: arXiv 2506.19847)
 """
@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A rotation of ``block`` dimensions has block (block - 1) / 2 parameters."""
+    """Settings of ``oft``.
+
+    A rotation of ``block`` dimensions has block (block - 1) / 2 parameters.
+    """
 
     block: int = 32
-    """It must divide the width of what is rotated."""
+    """Number of dimensions that are rotated together. It must divide the width of a layer's
+    input."""
     targets: tuple[str, ...] = ("query", "value", "qkv")
     """Roles of the linear layers whose input is rotated."""
 
@@ -30,10 +34,10 @@ class Config:
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Put the rotations in; they turn by nothing at first, so the output is unchanged.
+    """Insert the rotations. They start as the identity, so the output is unchanged at first.
 
     Raises:
-        BadInput: a layer's width is no multiple of ``block``.
+        BadInput: the width of a layer is no multiple of ``block``.
     """
     from peft import OFTConfig, inject_adapter_in_model
 
@@ -47,7 +51,7 @@ def apply(slot: Slot, config: Config) -> list[str]:
             )
     inject_adapter_in_model(
         OFTConfig(
-            r=0,  # the number of blocks, which follows
+            r=0,  # number of blocks, which follows from their size
             oft_block_size=config.block,
             target_modules=select.pattern(names),
         ),

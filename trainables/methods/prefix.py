@@ -1,4 +1,4 @@
-"""Prefix tuning: keys and values of a few virtual tokens, made by an MLP that is trained too.
+"""Prefix tuning: trains keys and values of a few virtual tokens, and the MLP that makes them.
 
 (Li and Liang 2021, arXiv 2101.00190)
 """
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
-from trainables.methods import virtual
-from trainables.methods.virtual import CHANGES_AT_START as CHANGES_AT_START
+from trainables.methods.common import virtual_tokens
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
+
+CHANGES_AT_START = virtual_tokens.CHANGES_AT_START
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How many. ``ptv2`` is the same without the MLP."""
+    """Settings of ``prefix``, which is ``ptv2`` with an MLP."""
 
     tokens: int = 10
+    """Number of virtual tokens."""
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -28,5 +30,5 @@ class Config:
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Put the tokens in, and the MLP: with width W, W to W to 2 W for each layer."""
-    return virtual.add(slot, tokens=config.tokens, projected=True)
+    """Insert the tokens and the MLP, which maps width W to W and then to 2 W for each layer."""
+    return virtual_tokens.add(slot, tokens=config.tokens, projected=True)

@@ -1,4 +1,4 @@
-"""P-tuning v2: every layer has trained keys and values of its own for a few virtual tokens.
+"""P-tuning v2: trains keys and values of a few virtual tokens in every layer.
 
 (Liu et al. 2022, arXiv 2110.07602)
 """
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
-from trainables.methods import virtual
-from trainables.methods.virtual import CHANGES_AT_START as CHANGES_AT_START
+from trainables.methods.common import virtual_tokens
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
+
+CHANGES_AT_START = virtual_tokens.CHANGES_AT_START
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How many."""
+    """Settings of ``ptv2``, which is ``prefix`` without the MLP."""
 
     tokens: int = 10
+    """Number of virtual tokens."""
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -28,5 +30,5 @@ class Config:
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Put the tokens in: 2 ``tokens`` x width parameters a layer."""
-    return virtual.add(slot, tokens=config.tokens, projected=False)
+    """Insert the tokens, which have 2 ``tokens`` x width parameters in each layer."""
+    return virtual_tokens.add(slot, tokens=config.tokens, projected=False)

@@ -1,4 +1,4 @@
-"""VeRA: two random frozen matrices, shared by all layers, between two trained vectors for each.
+"""VeRA: trains two vectors per layer, which scale two random frozen matrices shared by all layers.
 
 (Kopiczko et al. 2024, arXiv 2310.11454)
 """
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import BadInput
-from trainables.methods import select
+from trainables.methods.common import select
 
 if TYPE_CHECKING:
-    from trainables.models.contract import Slot
+    from trainables.model_contract import Slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The update of a weight is diag(b) B diag(d) A; A is (rank, in), B (out, rank), both frozen.
+    """Settings of ``vera``.
 
-    They are no parameters: like everything random, they follow from the trial's seed.
+    The update of a weight is diag(b) B diag(d) A, where A is (rank, in) and B (out, rank), both
+    frozen. A and B are no parameters: like everything random, they follow from the trial's seed.
     """
 
     rank: int = 256
     start: float = 0.1
-    """Of d; b starts at zero."""
+    """Initial value of d. b starts at zero."""
     dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "qkv")
     """Roles of the linear layers that get the vectors."""
@@ -39,7 +40,7 @@ class Config:
 
 
 def apply(slot: Slot, config: Config) -> list[str]:
-    """Put the vectors in; b is zero at first, so the output is unchanged."""
+    """Insert the vectors. b starts at zero, so the output is unchanged at first."""
     import torch
     from peft import VeraConfig, VeraModel
 
@@ -53,6 +54,6 @@ def apply(slot: Slot, config: Config) -> list[str]:
     )
     # peft's inject_adapter_in_model refuses methods whose layers share something.
     tuner: Any = VeraModel(slot.module, settings, "default")
-    for shared in (tuner.vera_A, tuner.vera_B):  # peft leaves them on the CPU
+    for shared in (tuner.vera_A, tuner.vera_B):  # peft leaves these two on the CPU
         shared.to(slot.module.get_submodule(names[0]).get_parameter("base_layer.weight").device)
     return select.adapters(slot)

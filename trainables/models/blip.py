@@ -1,8 +1,8 @@
-"""BLIP for visual question answering (Li et al. 2022, arXiv 2201.12086), the shape of MISS.
+"""BLIP for visual question answering (Li et al. 2022, arXiv 2201.12086), the architecture of MISS.
 
-A ViT encodes the image (slot ``vision``), a BERT-like encoder reads the question and attends to the
-image (``fusion``), a BERT-like decoder attends to that and writes the answer (``decoder``). Weights
-are a folder in the layout of ``transformers.BlipForQuestionAnswering``.
+A ViT encodes the image (slot ``vision``). A BERT-like encoder reads the question and attends to the
+image (``fusion``). A BERT-like decoder attends to the question and writes the answer (``decoder``).
+Weights are a folder in the layout of ``transformers.BlipForQuestionAnswering``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering, Pr
 from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
-from trainables import hub
-from trainables.models import _checkpoint, _clip
-from trainables.models._attention import ImageAttention, TextAttention, fuse
-from trainables.models._collate import collate
-from trainables.models.contract import (
+from trainables.cache import hub
+from trainables.model_contract import (
     ANSWER_TOKENS,
     Batch,
     Row,
@@ -34,35 +31,40 @@ from trainables.models.contract import (
     answer_losses,
     run_stages,
 )
+from trainables.models.common import clip, weights_folder
+from trainables.models.common.attention import ImageAttention, TextAttention, fuse
+from trainables.models.common.collate import collate
 
-QUESTION_TOKENS = 35  # as MISS was trained
-BEAMS = 3  # as MISS and BLIP answer; a folder's generation_config.json may say another number
+QUESTION_TOKENS = 35  # most tokens of a question, as in the training of MISS
+BEAMS = 3  # beams of MISS and BLIP; a folder's generation_config.json may give another number
 
 PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
-"""Name -> what its image encoder has other than BLIP's usual configuration: MISS (the base model of
-MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
+"""Preset -> settings of its image encoder that differ from BLIP's usual configuration. The presets
+are MISS (the base model of MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
 
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Blip:
-    """Load a model folder; for images of another size with interpolated positions.
+    """Load a model folder. For another ``image_size``, position embeddings are interpolated.
 
-    It is held in fp32 in any ``precision``: a BLIP is small.
+    Weights are held in fp32 whatever the ``precision``, since a BLIP is small.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
             or patches do not fill an image of that size.
     """
-    _checkpoint.needs_tokenizer(path, "tokenizer.json", "vocab.txt")
-    network = _checkpoint.read(BlipForQuestionAnswering, path, called="BLIP", dtype=torch.float32)
+    weights_folder.needs_tokenizer(path, "tokenizer.json", "vocab.txt")
+    network = weights_folder.read(
+        BlipForQuestionAnswering, path, called="BLIP", dtype=torch.float32
+    )
     if image_size is not None:
         embeddings = network.vision_model.embeddings
-        positions_1TD = _clip.positions(embeddings, image_size)
+        positions_1TD = clip.positions(embeddings, image_size)
         embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
         embeddings.num_positions = positions_1TD.shape[1]
         embeddings.image_size = network.config.vision_config.image_size = image_size
     return Blip(
         name=hub.name_of(path),
-        digest=_checkpoint.digest(path, image_size),
+        digest=weights_folder.digest(path, image_size),
         network=network,
         tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
     )
@@ -71,14 +73,18 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
 def skeleton(
     source: str | Path, image_size: int | None = None, precision: str = "fp32"
 ) -> Skeleton:
-    """A preset by name, or the model of a folder, without weights."""
+    """The structure of a preset or of a folder's model, without weights.
+
+    Raises:
+        BadInput: patches do not fill an image of that size.
+    """
     if isinstance(source, Path):
         config = BlipConfig.from_pretrained(source, local_files_only=True)
     else:
         config = BlipConfig(vision_config=PRESETS[source])
     if image_size is not None:
         vision_config: Any = config.vision_config
-        _clip.check_size(image_size, vision_config.patch_size)
+        clip.check_size(image_size, vision_config.patch_size)
         vision_config.image_size = image_size
     with torch.device("meta"):
         network = BlipForQuestionAnswering(config)
@@ -89,8 +95,9 @@ def skeleton(
 
 
 def as_written(text: str) -> str:
-    """Without the blanks that BERT's tokens leave around marks within words and numbers and between
-    Chinese characters, so that an answer that is right token for token is right.
+    """Remove the blanks that BERT's tokens leave within words and numbers and in Chinese text.
+
+    An answer that is right token for token is then right as text too.
 
     >>> as_written("patient ' s 3. 5 cm x - ray, 5 %")
     "patient's 3.5 cm x-ray, 5%"
@@ -102,7 +109,7 @@ def as_written(text: str) -> str:
 
 
 class Blip:
-    """A BLIP base with its tokenizer. See ``trainables.models.contract.Model``."""
+    """A BLIP base model with its tokenizer; implements ``trainables.model_contract.Model``."""
 
     slots: Mapping[str, str] = MappingProxyType(
         {"vision": "vision_model", "fusion": "text_encoder", "decoder": "text_decoder"}
@@ -136,7 +143,7 @@ class Blip:
         self.beams: int = network.generation_config.num_beams or BEAMS
         config = config.text_config
         self.longest: int = config.max_position_embeddings
-        """Tokens of an answer that the decoder has positions for."""
+        """Number of tokens of an answer for which the decoder has positions."""
         self.pad, self.begin, self.end = (
             config.pad_token_id,
             config.bos_token_id,
@@ -144,25 +151,25 @@ class Blip:
         )
 
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
-        """The question between [CLS] and [SEP], the answer between [DEC] and [SEP]."""
+        """Tokenise a question between [CLS] and [SEP], and an answer between [DEC] and [SEP]."""
         asked = self.tokenizer(question, truncation=True, max_length=QUESTION_TOKENS)["input_ids"]
         words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: self.longest - 2]
         return Row(image=image, question=tuple(asked), answer=(self.begin, *words, self.end))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The image is encoded, then the question looks at it."""
+        """The stages before the decoder: the image is encoded, then the question attends to it."""
         return (
             Stage(slots=("vision",), per="image", run=self._encode),
             Stage(slots=("fusion",), per="question", run=self._fuse),
         )
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
-        """Pads to the longest question and answer of the batch; repeated images are put in once."""
+        """Pad rows to the batch's longest question and answer; repeated images are put in once."""
         return collate(rows, images_NSSC, pad=self.pad, question_padding="right")
 
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
+        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
         fused_BQD = run_stages(self, network, batch)
         parts: Any = network
         logits_BAV = parts.text_decoder(
@@ -180,10 +187,10 @@ class Blip:
     def answers(
         self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
     ) -> list[str]:
-        """Greedy or beam search, with a key-value cache.
+        """Generate answers by greedy or beam search, with a key-value cache.
 
         ``BlipForQuestionAnswering.generate`` lets the decoder attend to padding, so that an answer
-        would depend on the longest question of its batch; hence the parts are called here.
+        would depend on the longest question of its batch. The parts are therefore called here.
         """
         fused_BQD = run_stages(self, network, batch)
         begin_B1 = torch.full((len(fused_BQD), 1), self.begin, device=fused_BQD.device)
@@ -202,22 +209,22 @@ class Blip:
         return [as_written(text) for text in texts]
 
     def to_transformers(self, network: nn.Module) -> PreTrainedModel:
-        """Its network is transformers'."""
+        """Return the network unchanged, since it is transformers' own."""
         assert isinstance(network, PreTrainedModel)
         return network
 
     def from_transformers(self, network: PreTrainedModel) -> nn.Module:
-        """As it is."""
+        """Return the network unchanged."""
         return network
 
     def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
-        """Shape (U, T, D): the tokens of each image."""
+        """Encode the images; shape (U, T, D)."""
         parts: Any = network
         image_UTD: Tensor = parts.vision_model(batch.pixels_UCSS).last_hidden_state
         return image_UTD
 
     def _fuse(self, network: nn.Module, batch: Batch, image_UTD: Tensor | None) -> Tensor:
-        """Shape (B, Q, D): the question's tokens after they have looked at the image."""
+        """Encode the questions, which attend to their images; shape (B, Q, D)."""
         assert image_UTD is not None
         parts: Any = network
         fused = parts.text_encoder(

@@ -1,4 +1,4 @@
-"""LLaVA (Liu et al. 2023, arXiv 2304.08485), the shape of LLaVA-Med (arXiv 2306.00890).
+"""LLaVA (Liu et al. 2023, arXiv 2304.08485), the architecture of LLaVA-Med (arXiv 2306.00890).
 
 A CLIP tower encodes the image (slot ``vision``), a linear layer or two turn its patches into tokens
 (``connector``), and a Llama, Vicuna or Mistral reads them among the question's tokens and goes on
@@ -34,13 +34,9 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.mistral import modeling_mistral as mistral
 
-from trainables import hub
+from trainables.cache import hub
 from trainables.errors import BadInput
-from trainables.models import _checkpoint, _clip, _prompt
-from trainables.models._collate import collate
-from trainables.models._llava import AsPublished, OneLayer, Parts
-from trainables.models._prompt import Prompt
-from trainables.models.contract import (
+from trainables.model_contract import (
     ANSWER_TOKENS,
     Batch,
     Row,
@@ -49,6 +45,11 @@ from trainables.models.contract import (
     answer_losses,
     run_stages,
 )
+from trainables.models.common import clip as clip_tower
+from trainables.models.common import prompt, weights_folder
+from trainables.models.common.collate import collate
+from trainables.models.common.llava_network import AsPublished, OneLayer, Parts
+from trainables.models.common.prompt import Prompt
 
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
 _VIT_L = {**_LARGE, "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768}
@@ -71,28 +72,28 @@ PRESETS = {
         "dtype": "bfloat16",
     },
 }
-"""Name -> what its configuration has other than transformers' defaults, which are a LLaMA-7B, a
-Mistral-7B and a connector of two layers."""
+"""Preset -> settings that differ from transformers' defaults, which are a LLaMA-7B, a Mistral-7B
+and a connector of two layers."""
 
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Llava:
-    """Load a model folder; for images of another size with interpolated positions.
+    """Load a model folder. For another ``image_size``, position embeddings are interpolated.
 
-    See ``_held`` for how it is held.
+    ``_held`` decides in which type the weights are held.
 
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
-            it is a LLaVA of other parts than CLIP and Llama or Mistral; or patches do not fill an
+            the model has other parts than CLIP and Llama or Mistral; or patches do not fill an
             image of that size.
     """
-    _checkpoint.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
+    weights_folder.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
     config = LlavaConfig.from_pretrained(path, local_files_only=True)
     _check(config, path)
     dtype = _held(config, precision)
-    network = _checkpoint.read(AsPublished, path, called="LLaVA", dtype=dtype)
+    network = weights_folder.read(AsPublished, path, called="LLaVA", dtype=dtype)
     if image_size is not None:
         embeddings = network.model.vision_tower.embeddings
-        positions_1TD = _clip.positions(embeddings, image_size)
+        positions_1TD = clip_tower.positions(embeddings, image_size)
         embeddings.position_embedding = nn.Embedding(*positions_1TD[0].shape)
         embeddings.position_embedding.weight = nn.Parameter(positions_1TD[0], requires_grad=False)
         embeddings.num_positions = positions_1TD.shape[1]
@@ -101,7 +102,7 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return Llava(
         name=hub.name_of(path),
-        digest=_checkpoint.digest(path, image_size),
+        digest=weights_folder.digest(path, image_size),
         network=Parts(network).eval().requires_grad_(False),
         tokenizer=tokenizer,
     )
@@ -110,7 +111,12 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
 def skeleton(
     source: str | Path, image_size: int | None = None, precision: str = "fp32"
 ) -> Skeleton:
-    """A preset by name, or the model of a folder, without weights."""
+    """The structure of a preset or of a folder's model, without weights.
+
+    Raises:
+        BadInput: the model has other parts than CLIP and Llama or Mistral, or patches do not fill
+            an image of that size.
+    """
     if isinstance(source, Path):
         config = LlavaConfig.from_pretrained(source, local_files_only=True)
     else:
@@ -119,26 +125,32 @@ def skeleton(
     _check(config, name)
     if image_size is not None:
         vision: Any = config.vision_config
-        _clip.check_size(image_size, vision.patch_size)
+        clip_tower.check_size(image_size, vision.patch_size)
         vision.image_size = image_size
     with torch.device("meta"):
         network = Parts(AsPublished(config)).eval().requires_grad_(False)
     network.to(_held(config, precision))
     model = Llava(name=name, digest="", network=network, tokenizer=None)
-    question_tokens = model.image_tokens + _prompt.AROUND_TOKENS + _prompt.QUESTION_TOKENS
+    question_tokens = model.image_tokens + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
     return Skeleton.of(model, question_tokens=question_tokens)
 
 
 def _held(config: Any, precision: str) -> torch.dtype:
-    """In which type weights lie in memory: bf16 if trials compute in it and they were published in
-    16 bits, since matrix products would round them all the same and LLaVA-Med v1.5 takes 28 GiB in
-    fp32."""
+    """The type in which weights are held in memory.
+
+    It is bf16 if trials compute in bf16 and the weights were published in 16 bits: matrix products
+    would round them anyway, and LLaVA-Med v1.5 takes 28 GiB in fp32.
+    """
     halves = config.dtype in (torch.bfloat16, torch.float16)
     return torch.bfloat16 if precision == "bf16" and halves else torch.float32
 
 
 def _check(config: Any, source: object) -> None:
-    """Refuse parts whose layers have no roles here."""
+    """Refuse parts whose layers have no roles here.
+
+    Raises:
+        BadInput: the parts are not CLIP and Llama or Mistral, or several layers of CLIP are read.
+    """
     for part, known in (("vision", CLIPVisionConfig), ("text", LlamaConfig | MistralConfig)):
         found = getattr(config, f"{part}_config")
         if not isinstance(found, known):
@@ -153,7 +165,7 @@ _GATED = {"gate_proj": "ffn_in", "up_proj": "ffn_in", "down_proj": "ffn_out"}
 
 
 class Llava:
-    """A LLaVA base with its tokenizer. See ``trainables.models.contract.Model``."""
+    """A LLaVA base model with its tokenizer; implements ``trainables.model_contract.Model``."""
 
     slots: Mapping[str, str] = MappingProxyType(
         {
@@ -185,12 +197,12 @@ class Llava:
         self.beams = 1  # LLaVA and LLaVA-Med answer greedily
         self.image_size: int = config.vision_config.image_size
         self.image: int = config.image_token_id
-        """Stands in a prompt for the tokens of the image; no row of the embeddings is its own."""
+        """Token that stands for the image in a prompt. It is never looked up in the embeddings."""
         patches = (self.image_size // config.vision_config.patch_size) ** 2
         self.with_class = config.vision_feature_select_strategy == "full"
         self.image_tokens: int = patches + self.with_class
         if tokenizer is None:
-            return  # of a skeleton, which reads nothing
+            return  # a skeleton reads no text
         image_word = tokenizer.convert_ids_to_tokens(self.image)
         if image_word is None:
             raise BadInput(
@@ -209,26 +221,29 @@ class Llava:
         )
 
     def tokenize(self, *, question: str, answer: str, image: int) -> Row:
-        """The question in the prompt's words, then the answer as it goes on from there.
+        """Tokenise a question within the prompt, and the answer as it goes on from there.
 
-        The image is one token here; ``collate`` makes it as many as there are.
+        The image is one token here; ``collate`` repeats it for each token that the image encoder
+        gives.
         """
         asked, said = self.prompt.around(question, answer)
         return Row(image=image, question=tuple(asked), answer=(*said, self.end))
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
-        """Prompts are padded on the left and answers on the right, so that the two can be joined;
-        repeated images are put in once."""
+        """Pad prompts on the left and answers on the right, so that the two can be joined.
+
+        Repeated images are put in once.
+        """
         expanded = [replace(row, question=self._expanded(row.question)) for row in rows]
         return collate(expanded, images_NSSC, pad=self.pad, question_padding="left")
 
     def _expanded(self, question: Sequence[int]) -> tuple[int, ...]:
-        """With as many tokens for the image as the tower gives."""
+        """The question with as many tokens for the image as the image encoder gives."""
         at = question.index(self.image)
         return (*question[:at], *[self.image] * self.image_tokens, *question[at + 1 :])
 
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Shape (B,): mean negative log-likelihood of each answer's tokens and of its end."""
+        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
         prompt_BQD = self._prompt(network, batch)
         decoder: Any = network.language_model
         answer_BAD = decoder.model.embed_tokens(batch.answer_BA)
@@ -247,7 +262,7 @@ class Llava:
     def answers(
         self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
     ) -> list[str]:
-        """Greedy or beam search, with a key-value cache."""
+        """Generate answers by greedy or beam search, with a key-value cache."""
         prompt_BQD = self._prompt(network, batch)
         decoder: Any = network.language_model
         tokens_BA = decoder.generate(
@@ -263,38 +278,38 @@ class Llava:
         return [answer.strip() for answer in said]
 
     def to_transformers(self, network: nn.Module) -> PreTrainedModel | None:
-        """The parts put together again, unless its connector is one that transformers lacks."""
+        """Rebuild transformers' network; None if transformers does not support the connector."""
         assert isinstance(network, Parts)
         one_layer = isinstance(network.multi_modal_projector, OneLayer)
         return None if one_layer else network.whole()
 
     def from_transformers(self, network: PreTrainedModel) -> nn.Module:
-        """Its parts."""
+        """Divide transformers' network into its parts."""
         assert isinstance(network, LlavaForConditionalGeneration)
         return Parts(network).eval()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The image is encoded, then made into tokens of a prompt."""
+        """The stages before the decoder: the image is encoded, then mapped to a prompt's tokens."""
         return (
             Stage(slots=("vision",), per="image", run=self._encode),
             Stage(slots=("connector",), per="image", run=self._connect),
         )
 
     def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
-        """Shape (U, T, D): the tokens of each image, as the tower gives them."""
+        """Encode the images; shape (U, T, D)."""
         parts: Any = network
         image_UTD: Tensor = parts.vision_tower(batch.pixels_UCSS).last_hidden_state
         return image_UTD if self.with_class else image_UTD[:, 1:].contiguous()
 
     def _connect(self, network: nn.Module, _: Batch, image_UTD: Tensor | None) -> Tensor:
-        """Shape (U, T, D): as the decoder takes them."""
+        """Map the features of images to the width of the decoder; shape (U, T, D)."""
         parts: Any = network
         connected_UTD: Tensor = parts.multi_modal_projector(image_UTD)
         return connected_UTD
 
     def _prompt(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Shape (B, Q, D): the embeddings of the question's tokens, the image's among them."""
+        """Embeddings of the prompt's tokens, those of the image among them; shape (B, Q, D)."""
         parts: Any = network
         connected_UTD = run_stages(self, network, batch)
         is_image_BQ = batch.question_BQ == self.image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.trainables.data.pictures import picture
-from trainables.data.dataset import AnswerType, Dataset, Example, build
+from trainables.data.common.dataset import AnswerType, Dataset, Example, build
 
 
 @dataclass(frozen=True, kw_only=True)

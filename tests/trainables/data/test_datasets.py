@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from trainables import registry
-from trainables.data.dataset import Dataset
-from trainables.data.images import load_images
+from trainables.data.common.dataset import Dataset
+from trainables.data.common.images import load_images
 from trainables.errors import BadInput
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[3] / "shared" / "data"
-NAMES = registry.names(*registry.DATASETS)
+NAMES = registry.DATASETS.names()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Case:
     root: Path | None
 
     def load(self) -> Dataset:
-        found = registry.find("dataset", *registry.DATASETS, self.name).load(self.root)
+        found = registry.DATASETS.find(self.name).load(self.root)
         assert isinstance(found, Dataset)
         return found
 
@@ -39,7 +39,7 @@ class Case:
 def small(name: str, root: Path) -> Case:
     """The dataset's small copy, in ``root``."""
     try:
-        registry.find("dataset", *registry.DATASETS, name).load(None)
+        registry.DATASETS.find(name).load(None)
     except BadInput:
         file = HERE / "small" / f"{name}.py"
         assert file.is_file(), (

@@ -19,10 +19,11 @@ from trainables.data import phantom
 from trainables.data._phantom import drawing
 from trainables.data._phantom.bits import Bits
 from trainables.data._phantom.cases import LESIONS, cases_of
-from trainables.data.dataset import Dataset, Example
-from trainables.data.images import load_images
-from trainables.data.scores import majority_baseline, score
+from trainables.data.common.dataset import Dataset, Example
+from trainables.data.common.images import load_images
 from trainables.errors import BadInput
+from trainables.measures.common.baselines import majority_baseline
+from trainables.measures.common.scores import score
 
 # The content of version 1. Studies are compared across machines by it: change it with VERSION only.
 DIGEST = "011ea3b19a004a1cc22b29156d56c250ab7a223fa99d0d057f772365200be2b4"
@@ -36,9 +37,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(root: Path) -> Dataset:
     return phantom.load(root)
-
-
-# --- The same everywhere --------------------------------------------------------------------------
 
 
 def test_is_the_same_to_the_last_bit(data: Dataset) -> None:
@@ -92,9 +90,6 @@ def test_no_folder_that_can_be_written_is_one_line(
     assert "\n" not in str(error.value)
 
 
-# --- Visible --------------------------------------------------------------------------------------
-
-
 def test_lesions_are_drawn_as_the_case_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a body of one grey and without the machine, there are the lesions and nothing else."""
     machines = {name: lambda body, bits: body for name in drawing._MACHINES}
@@ -124,9 +119,6 @@ def test_what_is_asked_about_can_be_seen(data: Dataset, kind: str) -> None:
     test, test_answers = known(data.test)
     distances = ((test[:, None] - train[None]) ** 2).sum(axis=-1)
     assert (train_answers[distances.argmin(axis=1)] == test_answers).mean() > 0.8
-
-
-# --- Not to be guessed ----------------------------------------------------------------------------
 
 
 def test_splits_share_no_image(data: Dataset) -> None:

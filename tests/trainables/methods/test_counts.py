@@ -10,9 +10,9 @@ import pytest
 from tests.trainables.placed import fitting
 from trainables import recipe
 from trainables.errors import BadInput
-from trainables.fork import fork
-from trainables.models.contract import Model, slot
+from trainables.model_contract import Model, slot
 from trainables.recipe import Recipe, Tuning
+from trainables.weight_sharing import share_weights
 
 Formula = Callable[[int, int], int]
 """Inputs and outputs of an adapted layer -> its trained parameters."""
@@ -40,7 +40,7 @@ def test_adapters(model: Model, method: str, settings: dict[str, Any], formula: 
         there = slot(model, model.network, name)
         layers = [n for role in tuning.config.targets for n in there.roles.get(role, ())]
         weights = [there.module.get_submodule(layer).get_parameter("weight") for layer in layers]
-        network = fork(model.network)
+        network = share_weights(model.network)
         applied = recipe.apply(alone, model, network, seed=0)
         expected = sum(formula(weight.shape[1], weight.shape[0]) for weight in weights)
         assert applied.trained_parameters == expected > 0, name
@@ -50,7 +50,7 @@ def test_soft_tokens(model: Model) -> None:
     for name, alone in fitting(model, "prompt", tokens=3).items():
         there = slot(model, model.network, name)
         norm = there.module.get_submodule(there.roles["norm"][0])
-        applied = recipe.apply(alone, model, fork(model.network), seed=0)
+        applied = recipe.apply(alone, model, share_weights(model.network), seed=0)
         assert applied.trained_parameters == 3 * norm.get_parameter("weight").numel(), name
 
 
@@ -58,14 +58,14 @@ def test_oft_refuses_blocks_that_do_not_fit(model: Model) -> None:
     (*_, last) = model.slots
     placed = Recipe.of({last: {"method": "oft", "block": 7}})
     with pytest.raises(BadInput, match=rf"oft block 7 does not divide \d+, .* of slot '{last}'"):
-        recipe.apply(placed, model, fork(model.network), seed=0)
+        recipe.apply(placed, model, share_weights(model.network), seed=0)
 
 
 @pytest.mark.parametrize("method", ["vera", "oft", "adapter"])
 def test_only_linear_layers(model: Model, method: str) -> None:
     placed = Recipe.of({"vision": {"method": method, "targets": ["patch"]}})
     with pytest.raises(BadInput, match=f"{method} is for linear layers, but .* is a Conv2d"):
-        recipe.apply(placed, model, fork(model.network), seed=0)
+        recipe.apply(placed, model, share_weights(model.network), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from search_spaces.declare import LogUniform, Uniform
+from study.config.spaces import SPACES
 from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
 from trainables.errors import BadInput, NothingThere
-from trainables.fork import fork
-from trainables.methods import select
-from trainables.models.contract import Model, Slot, slot
+from trainables.methods.common import select
+from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
-from trainables.saved import WEIGHTS
-from trainables.trial import Trial, TrialConfig
+from trainables.training.checkpoint import WEIGHTS
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
+from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
-METHODS = registry.names(*registry.METHODS)
-SPACES = ("search_spaces", "SPACE")
+METHODS = registry.METHODS.names()
 
 
 @pytest.fixture(params=METHODS)
@@ -59,16 +59,13 @@ def tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-# --- What is trained, and what is not -------------------------------------------------------------
-
-
 def test_the_output_is_unchanged_at_start(workload: Workload, method: str) -> None:
     """A method whose own definition does not allow it says why in ``CHANGES_AT_START``."""
     model, batch = workload.model, workload.batch("validation", range(8))
     base = model.losses(model.network, batch)
-    why = getattr(registry.find("method", *registry.METHODS, method), "CHANGES_AT_START", None)
+    why = getattr(registry.METHODS.find(method), "CHANGES_AT_START", None)
     for placed in places(model, method):
-        network = fork(model.network)
+        network = share_weights(model.network)
         recipe.apply(placed, model, network, seed=1)
         losses = model.losses(network.eval(), batch)
         assert torch.isfinite(losses).all(), placed
@@ -99,7 +96,7 @@ def test_only_what_it_names_moves(workload: Workload, method: str) -> None:
 
 def test_counts_are_of_what_is_trained(workload: Workload, method: str) -> None:
     for placed in places(workload.model, method):
-        network = fork(workload.model.network)
+        network = share_weights(workload.model.network)
         applied = recipe.apply(placed, workload.model, network, seed=0)
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         assert applied.trained_parameters == trained
@@ -115,7 +112,7 @@ def test_the_seed_decides_what_is_random(workload: Workload, method: str) -> Non
     placed, found = everywhere(model, method), []
     for seed, before in ((0, 1), (0, 2), (3, 2)):
         torch.manual_seed(before)
-        network = fork(model.network)
+        network = share_weights(model.network)
         trained = recipe.apply(placed, model, network, seed=seed).parameters
         with torch.no_grad():
             for parameter in trained.values():
@@ -131,20 +128,17 @@ def test_a_slot_without_layers_for_it_is_refused(model: Model, method: str) -> N
     for name in set(model.slots) - set(fitting(model, method)):
         with pytest.raises(NothingThere, match=f"slot '{name}' has no .*: "):
             named = Recipe.of({name: {"method": method}})
-            recipe.apply(named, model, fork(model.network), seed=0)
+            recipe.apply(named, model, share_weights(model.network), seed=0)
 
 
 def test_frozen_trains_nothing(model: Model) -> None:
     applied = recipe.apply(
         Recipe.of({name: {"method": "frozen"} for name in model.slots}),
         model,
-        fork(model.network),
+        share_weights(model.network),
         seed=0,
     )
     assert (applied.parameters, applied.trained_parameters, applied.trained_percent) == ({}, 0, 0)
-
-
-# --- How it is trained ----------------------------------------------------------------------------
 
 
 def test_the_smallest_steps_move_a_bf16_base(
@@ -175,7 +169,7 @@ def test_the_smallest_steps_move_a_bf16_base(
 
 def smallest_lr() -> float:
     """Of all arms of all spaces that ship with the project."""
-    spaces = [import_module(f"search_spaces.{n}").SPACE for n in registry.names(*SPACES)]
+    spaces = [SPACES.find(name).SPACE for name in SPACES.names()]
     ranges = [arm.lr for space in spaces for arm in space.arms.values()]
     return min(r.low if isinstance(r, Uniform | LogUniform) else r for r in ranges)
 
@@ -208,11 +202,8 @@ def test_only_what_is_trained_is_saved_and_comes_back(
         assert other.validation_loss() == trial.validation_loss()
 
 
-# --- What it refuses ------------------------------------------------------------------------------
-
-
 def test_a_slot_without_its_layers_is_refused(method: str) -> None:
-    module = registry.find("method", *registry.METHODS, method)
+    module = registry.METHODS.find(method)
     full = Slot(name="full", module=nn.Sequential(nn.Linear(2, 2)), roles={"query": ("0",)})
     empty = Slot(name="empty", module=nn.Sequential(nn.ReLU()), roles={})
     if method == "frozen":
@@ -249,7 +240,7 @@ def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str)
     settings = tuning.settings().values()
     roles = {role for value in settings if isinstance(value, tuple) for role in value}
     for name, alone in fitting(model, method).items():
-        network = fork(model.network)
+        network = share_weights(model.network)
         there = slot(model, network, name).roles
         expected = {layer for role in roles for layer in there.get(role, ())}
         recipe.apply(alone, model, network, seed=0)
@@ -262,7 +253,7 @@ def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str)
 
 
 def test_every_role_of_a_config_exists() -> None:
-    from trainables.models.contract import ROLES
+    from trainables.model_contract import ROLES
 
     for method in METHODS:
         config = Tuning.of(method, {}).config

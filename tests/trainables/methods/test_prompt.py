@@ -15,9 +15,9 @@ from transformers.models.blip.configuration_blip import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel, BlipTextModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from trainables.methods import soft_tokens
-from trainables.methods.soft_tokens import SoftTokens
-from trainables.models.contract import Slot
+from trainables.methods.common import soft_prompt
+from trainables.methods.common.soft_prompt import SoftTokens
+from trainables.model_contract import Slot
 
 N, T, D = 3, 6, 32
 
@@ -30,7 +30,7 @@ def put(stack: nn.Module, block: str, attention: str, query: str, layers: int = 
         "query": [query.format(i) for i in range(layers)],
     }
     slot = Slot(name="text", module=stack, roles={r: tuple(names) for r, names in roles.items()})
-    (name,) = soft_tokens.add(slot, tokens=N)
+    (name,) = soft_prompt.add(slot, tokens=N)
     return stack.get_parameter(name)[None].detach()
 
 

@@ -17,12 +17,12 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel, BlipTextS
 
 from trainables import recipe, registry
 from trainables.errors import BadInput
-from trainables.fork import fork
-from trainables.methods import virtual
-from trainables.models._attention import fuse
+from trainables.methods.common import virtual_tokens
+from trainables.model_contract import ROLES, Model, Slot
 from trainables.models.blip import Blip
-from trainables.models.contract import ROLES, Model, Slot
+from trainables.models.common.attention import fuse
 from trainables.recipe import Recipe, Tuning
+from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
 METHODS = ["prefix", "ptv2"]
@@ -31,7 +31,7 @@ BLIP = pytest.mark.parametrize("family", ["blip"], scope="session", indirect=Tru
 
 
 def tuned(model: Model, method: str, *slots: str) -> nn.Module:
-    network = fork(model.network)
+    network = share_weights(model.network)
     tuning = {"method": method, "tokens": 3, "everywhere": not slots}
     recipe.apply(Recipe.of(dict.fromkeys(slots or model.slots, tuning)), model, network, seed=0)
     return network.eval()
@@ -49,7 +49,7 @@ def test_counts_are_those_of_the_papers(method: str, count: int) -> None:
         for attribute, role in Blip.parts.get(type(part), {}).items():
             roles[role].append(f"{path}.{attribute}")
     slot = Slot(name="text", module=stack, roles={r: tuple(names) for r, names in roles.items()})
-    module = registry.find("method", *registry.METHODS, method)
+    module = registry.METHODS.find(method)
     trained = module.apply(slot, module.Config())
     assert sum(stack.get_parameter(name).numel() for name in trained) == count
 
@@ -138,7 +138,7 @@ def test_attention_is_what_the_formula_says(
         else:
             q, k, v = (_linear(attention, name, real_TD) for name in ("query", "key", "value"))
         added = stack.get_submodule("virtual_tokens")
-        assert isinstance(added, virtual.VirtualTokens)
+        assert isinstance(added, virtual_tokens.VirtualTokens)
         keys_NW, values_NW = added.of(0)
         k, v = torch.cat((keys_NW, k)), torch.cat((values_NW, v))
         q, k, v = (x.view(len(x), 2, 16).transpose(0, 1) for x in (q, k, v))
@@ -159,7 +159,7 @@ def test_cross_attention_sees_none(workload: Workload) -> None:
     decoder = tuned(model, "ptv2").get_submodule(model.slots["decoder"])
     added = decoder.get_submodule("virtual_tokens")
     layers = [m for m in decoder.modules() if isinstance(m, BlipTextSelfAttention)]
-    assert isinstance(added, virtual.VirtualTokens)
+    assert isinstance(added, virtual_tokens.VirtualTokens)
     assert added.layers == len(layers) / 2
 
 
@@ -168,9 +168,6 @@ def test_there_is_at_least_one(method: str) -> None:
     with pytest.raises(BadInput, match=f"{method} tokens must be at least 1 but got 0"):
         Tuning.of(method, {"tokens": 0})
     assert dataclasses.asdict(Tuning.of(method, {}).config) == {"tokens": 10}
-
-
-# --- Attention of other families ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -193,7 +190,9 @@ def test_rope_and_shared_keys_and_a_mask_left_to_the_kernel(kernel: str) -> None
     roles = {"self_attention": tuple(layers), "key": tuple(f"{name}.k_proj" for name in layers)}
     tokens_BT = torch.randint(20, (2, 6))
     plain_BTD = stack(tokens_BT).last_hidden_state
-    trained = virtual.add(Slot(name="text", module=stack, roles=roles), tokens=3, projected=False)
+    trained = virtual_tokens.add(
+        Slot(name="text", module=stack, roles=roles), tokens=3, projected=False
+    )
     assert [stack.get_parameter(name).numel() for name in trained] == [3 * 2 * 2 * 16]
     with torch.no_grad():
         whole_BTD = stack(tokens_BT, use_cache=False).last_hidden_state
@@ -227,7 +226,7 @@ def test_keys_and_values_of_an_image_encoder_that_does_not_fuse_them() -> None:
     stack: Any = Stack().requires_grad_(False)
     roles = {x: (f"attention.{x[0]}_proj",) for x in ("key", "value")}
     roles["self_attention"] = ("attention",)
-    virtual.add(Slot(name="vision", module=stack, roles=roles), tokens=3, projected=False)
+    virtual_tokens.add(Slot(name="vision", module=stack, roles=roles), tokens=3, projected=False)
     hidden_BTD = torch.randn(2, 5, 32)
     with torch.no_grad():
         found_BTD = stack(hidden_BTD)

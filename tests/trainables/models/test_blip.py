@@ -13,14 +13,15 @@ from transformers import BertTokenizer
 
 from tests.trainables.conftest import made_up
 from trainables import recipe
-from trainables.data.scores import correct, normalize
 from trainables.errors import BadInput
-from trainables.fork import fork
+from trainables.measures.common.normalize import correct, normalize
+from trainables.model_contract import ANSWER_TOKENS, Model
+from trainables.model_lookup import TINY
 from trainables.models import blip
 from trainables.models.blip import Blip, as_written
-from trainables.models.contract import ANSWER_TOKENS, Model
 from trainables.recipe import Recipe
-from trainables.workload import TINY, Workload
+from trainables.weight_sharing import share_weights
+from trainables.workload import Workload
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,9 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "family" in metafunc.fixturenames:
         blip = pytest.mark.parametrize("family", ["blip"], scope="session", indirect=True)
         metafunc.definition.add_marker(blip)
-
-
-# --- Losses and answers ---------------------------------------------------------------------------
 
 
 def test_the_loss_is_that_of_transformers(workload: Workload) -> None:
@@ -110,9 +108,6 @@ def test_an_empty_answer_has_a_loss(workload: Workload) -> None:
     model = workload.model
     row = model.tokenize(question="is this a ct ?", answer="", image=0)
     assert model.losses(model.network, model.collate([row], workload.images_NSSC)).isfinite().all()
-
-
-# --- Checkpoints ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -209,9 +204,6 @@ def test_loading_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     assert "".join(capfd.readouterr()) == ""
 
 
-# --- The papers' model ----------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def miss() -> Blip:
     """The shape of MISS, without memory."""
@@ -238,7 +230,7 @@ def test_counts_are_those_of_the_papers(
     applied = recipe.apply(
         Recipe.of({slot: {"method": method} for slot, method in slots.items()}),
         miss,
-        fork(miss.network),
+        share_weights(miss.network),
         seed=0,
     )
     assert applied.total_parameters == 361_478_972
@@ -254,5 +246,5 @@ def test_percentages_are_those_of_the_papers(
 ) -> None:
     lora = {"method": "lora", "rank": rank}
     slots = {"fusion": lora if fusion == "lora" else {"method": fusion}, "decoder": lora}
-    applied = recipe.apply(Recipe.of(slots), miss, fork(miss.network), seed=0)
+    applied = recipe.apply(Recipe.of(slots), miss, share_weights(miss.network), seed=0)
     assert round(applied.trained_percent, 3) == percent

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from trainables.errors import BadInput
-from trainables.fork import fork
-from trainables.models.contract import ROLES, Model, Row, slot
+from trainables.model_contract import ROLES, Model, Row, slot
 from trainables.recipe import Recipe, apply
+from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
 QUESTIONS = 10  # of the made-up validation split
@@ -99,7 +99,7 @@ def test_the_image_and_the_question_matter(workload: Workload) -> None:
 def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
     """Every parameter of a slot has a gradient; what is in none is never run."""
     model = workload.model
-    network = fork(model.network).requires_grad_(True)
+    network = share_weights(model.network).requires_grad_(True)
     model.losses(network, workload.batch("train", range(5))).sum().backward()
     for name, parameter in network.named_parameters():
         in_slot = any(name.startswith(f"{path}.") for path in model.slots.values())
@@ -133,4 +133,4 @@ def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
 def test_an_unknown_slot_is_refused(model: Model) -> None:
     recipe = Recipe.of({"visoin": {"method": "full"}})
     with pytest.raises(BadInput, match="unknown slot 'visoin'; did you mean 'vision'"):
-        apply(recipe, model, fork(model.network), seed=0)
+        apply(recipe, model, share_weights(model.network), seed=0)

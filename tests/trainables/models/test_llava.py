@@ -17,12 +17,14 @@ from study import plan
 from tests.trainables import made_llava
 from tests.trainables.conftest import SMALL, WORDS, made_up
 from trainables.errors import BadInput
-from trainables.models import _prompt, llava
-from trainables.models._llava import Parts
-from trainables.models.contract import slot
+from trainables.model_contract import slot
+from trainables.models import llava
+from trainables.models.common import prompt as prompts
+from trainables.models.common.llava_network import Parts
 from trainables.models.llava import Llava
 from trainables.recipe import Recipe
-from trainables.trial import Trial, TrialConfig
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 LINEAR = {"mm_projector_type": "linear"}
@@ -38,9 +40,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def loaded(folder: Path) -> Workload:
     """What is loaded from it, with questions."""
     return made_up(llava.load(folder))
-
-
-# --- Losses and answers ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +120,6 @@ def test_it_learns_to_answer(loaded: Workload) -> None:
     assert sum(right) > len(right) / 2
 
 
-# --- Prompts --------------------------------------------------------------------------------------
-
-
 def words(model: Llava, tokens: Any) -> str:
     return " ".join(model.tokenizer.convert_ids_to_tokens(tokens)).replace(" ##", "")
 
@@ -156,7 +152,7 @@ def test_a_question_that_names_the_image_token_asks_for_no_second_image(loaded: 
 def test_long_questions_are_cut(loaded: Workload) -> None:
     rows = [loaded.model.tokenize(question="ct " * n, answer="no", image=0) for n in (300, 999)]
     assert rows[0] == rows[1]
-    assert _prompt.QUESTION_TOKENS < len(rows[0].question) < _prompt.QUESTION_TOKENS + 20
+    assert prompts.QUESTION_TOKENS < len(rows[0].question) < prompts.QUESTION_TOKENS + 20
 
 
 IMAGE_APART = """{% for m in messages %}{{ bos_token }}[{{ m.role }}]{% for c in m.content %}
@@ -185,9 +181,6 @@ def test_a_template_that_shows_no_image_is_refused(template: str) -> None:
     assert isinstance(network, Parts)
     with pytest.raises(BadInput, match="chat template of own does not show <image>"):
         Llava(name="own", digest="", network=network, tokenizer=tokenizer)
-
-
-# --- Checkpoints ----------------------------------------------------------------------------------
 
 
 def test_a_connector_of_one_layer(tmp_path: Path) -> None:
@@ -318,8 +311,6 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="can't be read as a LLaVA model"):
         llava.load(tmp_path)
 
-
-# --- The published models -------------------------------------------------------------------------
 
 TOWERS = {224: 303_179_776, 336: 303_507_456}  # of openai/clip-vit-large-patch14
 UNREAD = 12 * 1024**2 + 13 * 1024 + 2 * 1024  # a layer, and the last LayerNorm

@@ -13,10 +13,12 @@ from safetensors import safe_open
 from transformers import BertTokenizerFast, BlipForQuestionAnswering
 
 from trainables.errors import BadInput
-from trainables.models import _picture_questions, _pictures, _sentences, blip
-from trainables.models._shapes import OUTLINES, SPOTS, TEXTURES
-from trainables.models._tiny import SPECIAL, make_tokenizer, vocabulary
-from trainables.models.pretrain_tiny import PretrainConfig, run
+from trainables.model_tools.pretrain_tiny import PretrainConfig, run
+from trainables.model_tools.tiny_pretraining import picture_questions, sentences
+from trainables.model_tools.tiny_pretraining import pictures as drawn_pictures
+from trainables.model_tools.tiny_pretraining.network import SPECIAL, make_tokenizer, vocabulary
+from trainables.model_tools.tiny_pretraining.shapes import OUTLINES, SPOTS, TEXTURES
+from trainables.models import blip
 
 TINY = Path(blip.__file__).parent / "tiny"
 
@@ -38,17 +40,14 @@ def tokenizer() -> BertTokenizerFast:
 def asked(count: int) -> list[str]:
     """Questions of the pretraining, of both kinds."""
     rng = np.random.default_rng(0)
-    facts = [_pictures.draw(rng).facts for _ in range(50)]
-    on_pictures = [_picture_questions.ask(rng, facts[i % 50])[0] for i in range(count)]
-    return on_pictures + [_sentences.read(rng)[0] for _ in range(count)]
+    facts = [drawn_pictures.draw(rng).facts for _ in range(50)]
+    on_pictures = [picture_questions.ask(rng, facts[i % 50])[0] for i in range(count)]
+    return on_pictures + [sentences.read(rng)[0] for _ in range(count)]
 
 
 def bare(question: str) -> str:
     """Letters and digits only, so that spacing and punctuation can't hide that two are the same."""
     return " ".join(re.findall(r"[a-z0-9]+", question.lower()))
-
-
-# --- The folder ----------------------------------------------------------------------------------
 
 
 def test_weights_are_small_and_half_precision() -> None:
@@ -81,9 +80,6 @@ def test_card_says_what_it_is() -> None:
     assert "apache-2.0" in card and "nothing about medicine" in card and "held out" in card
 
 
-# --- Words ---------------------------------------------------------------------------------------
-
-
 def test_folder_has_the_vocabulary_of_the_script(tokenizer: BertTokenizerFast) -> None:
     lines = (TINY / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert tuple(lines) == vocabulary()
@@ -110,11 +106,8 @@ def test_special_tokens_are_those_of_blip(tokenizer: BertTokenizerFast) -> None:
     assert tokenizer.decode([begin, word, end], skip_special_tokens=True) == "liver"
 
 
-# --- What it was trained on ----------------------------------------------------------------------
-
-
 def test_pictures_and_questions_follow_the_seed() -> None:
-    one, same, other = (_pictures.draw(np.random.default_rng(seed)) for seed in (7, 7, 8))
+    one, same, other = (drawn_pictures.draw(np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert one.facts == same.facts and np.array_equal(one.pixels, same.pixels)
     assert not np.array_equal(one.pixels, other.pixels)
     assert asked(20) == asked(20)
@@ -129,7 +122,7 @@ def test_every_outline_is_visible(outline: str) -> None:
 
 def test_pictures_are_diverse_and_facts_true() -> None:
     rng = np.random.default_rng(1)
-    pictures = [_pictures.draw(rng) for _ in range(400)]
+    pictures = [drawn_pictures.draw(rng) for _ in range(400)]
     facts = [picture.facts for picture in pictures]
     assert {f.outline for f in facts} == set(OUTLINES) and len(OUTLINES) >= 12
     assert {f.texture for f in facts} == set(TEXTURES)
@@ -145,7 +138,7 @@ def test_pictures_are_diverse_and_facts_true() -> None:
 
 def test_closed_questions_are_balanced() -> None:
     rng = np.random.default_rng(2)
-    answers = [_picture_questions.ask(rng, _pictures.draw(rng).facts)[1] for _ in range(1500)]
+    answers = [picture_questions.ask(rng, drawn_pictures.draw(rng).facts)[1] for _ in range(1500)]
     closed = [answer for answer in answers if answer in ("yes", "no")]
     assert 0.42 < closed.count("yes") / len(closed) < 0.58
 
@@ -163,9 +156,6 @@ def test_no_question_of_phantom_was_asked() -> None:
     # Nor as the question that ends a text: what comes after the last full stop.
     texts = [bare(question.rpartition(" . ")[2]) for question in asked(5000)]
     assert not theirs & set(texts)
-
-
-# --- The script ----------------------------------------------------------------------------------
 
 
 def test_bad_numbers_and_folders_are_refused(tmp_path: Path) -> None:

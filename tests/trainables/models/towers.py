@@ -85,10 +85,6 @@ def _wheel(requirement: str) -> Iterator[zipfile.ZipFile]:
             yield opened
 
 
-# --- ONNX ----------------------------------------------------------------------------------------
-# A file is a protocol buffer of which four messages matter here. Field numbers are those of
-# github.com/onnx/onnx/blob/main/onnx/onnx.proto.
-
 GRAPH = 7  # of a model
 NODE, INITIALIZER = 1, 5  # of a graph
 INPUT, NODE_NAME = 1, 3  # of a node

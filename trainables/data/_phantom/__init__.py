@@ -1,1 +1,1 @@
-"""How the phantom dataset is made: bits -> cases -> drawing and questions."""
+"""Generator of the phantom dataset: random bits, then cases, then drawings and questions."""

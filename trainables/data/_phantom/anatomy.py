@@ -1,8 +1,9 @@
-"""Bodies as tables of simple shapes, on a canvas of 96 x 96 units with (0, 0) at the top left.
+"""Anatomy of the phantoms: bodies as tables of simple shapes.
 
-Later shapes lie on top of earlier ones. Slices (ct, mri) name the tissue of a shape and the
-modality gives it its brightness; projections (x ray) add up, as absorption does; in ultrasound the
-brightness is the echo. Bodies are as simple as a phantom in a physics department.
+The canvas has 96 x 96 units, with (0, 0) at the top left. Later shapes lie on top of earlier ones.
+In slices (ct, mri) a shape names its tissue, and the modality gives the tissue its brightness. In
+projections (x ray) shapes add up, as absorption does. In ultrasound the brightness is the echo. The
+bodies are as simple as a phantom in a physics department.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ class Shape:
 
     form: Form
     tissue: str
-    x: float  # centre
-    y: float
+    x: float  # x of the centre
+    y: float  # y of the centre
     rx: float  # half width
     ry: float  # half height
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is drawn for one (modality, plane, organ)."""
+    """The shapes to draw for one (modality, plane, organ), and the zones for its lesions."""
 
     shapes: tuple[Shape, ...]
     # Lesions have their centres in these ellipses (x, y, rx, ry): the left and the right half.
@@ -38,22 +39,22 @@ class View:
 
 
 def disk(tissue: str, x: float, y: float, rx: float, ry: float) -> tuple[Shape, ...]:
-    """One ellipse."""
+    """One ellipse, as a group of shapes."""
     return (Shape(form="disk", tissue=tissue, x=x, y=y, rx=rx, ry=ry),)
 
 
 def ring(tissue: str, x: float, y: float, rx: float, ry: float) -> tuple[Shape, ...]:
-    """The outline of an ellipse."""
+    """The outline of one ellipse, as a group of shapes."""
     return (Shape(form="ring", tissue=tissue, x=x, y=y, rx=rx, ry=ry),)
 
 
 def box(tissue: str, x: float, y: float, rx: float, ry: float) -> tuple[Shape, ...]:
-    """One rectangle with round corners."""
+    """One rectangle with round corners, as a group of shapes."""
     return (Shape(form="box", tissue=tissue, x=x, y=y, rx=rx, ry=ry),)
 
 
 def pair(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """Shapes and their mirror images."""
+    """Shapes and their mirror images in the other half of the canvas."""
     mirrored = tuple(
         Shape(form=s.form, tissue=s.tissue, x=SIZE - s.x, y=s.y, rx=s.rx, ry=s.ry) for s in shapes
     )
@@ -61,7 +62,7 @@ def pair(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
 
 
 def column(tissue: str, x: float, top: int, bottom: int, rx: float) -> tuple[Shape, ...]:
-    """A spine: vertebrae on top of one another, every 9 units, with discs between them."""
+    """A spine: one vertebra above the other, every 9 units, with gaps for the discs."""
     return tuple(s for y in range(top, bottom, 9) for s in box(tissue, x, y, rx, 3.4))
 
 
@@ -70,7 +71,7 @@ def view(
     left: tuple[float, float, float, float],
     right: tuple[float, float, float, float] | None = None,
 ) -> View:
-    """Join shapes; without ``right`` the right half mirrors the left."""
+    """Make a view of groups of shapes; without ``right``, the right zone mirrors the left one."""
     x, y, rx, ry = left
     return View(
         shapes=tuple(shape for group in shapes for shape in group),
@@ -79,7 +80,7 @@ def view(
     )
 
 
-# Brightness of tissues, 0 to 255. Lesions are put on the middle greys and stand out from all.
+# Modality -> brightness of its tissues, 0 to 255. Lesions lie on middle greys and stand out.
 TISSUES: dict[str, dict[str, float]] = {
     "ct": {
         "skin": 75, "muscle": 112, "organ": 138, "pale": 160, "grey": 122, "white": 108,
@@ -89,7 +90,7 @@ TISSUES: dict[str, dict[str, float]] = {
         "skin": 178, "muscle": 74, "organ": 104, "pale": 128, "grey": 132, "white": 100,
         "fluid": 216, "bone": 12, "marrow": 150, "lung": 8, "gas": 2, "blood": 40, "gut": 150,
     },
-    "x ray": {  # what the shape adds to the projection where it is thickest
+    "x ray": {  # what a shape adds to the projection where it is thickest
         "soft": 78, "air": -62, "bone": 92, "thin": 44, "rib": 26, "gap": -55, "dense": 70,
     },
     "ultrasound": {
@@ -102,7 +103,7 @@ _BELLY = disk("skin", 48, 49, 46, 36) + disk("muscle", 48, 49, 42, 32)
 _SIDE = box("skin", 48, 50, 40, 58) + box("muscle", 48, 50, 36, 56)
 _LEG = box("skin", 48, 48, 30, 70) + box("muscle", 48, 48, 26, 70)
 
-SLICES: dict[tuple[str, str], View] = {  # (plane, organ); ct and mri share them
+SLICES: dict[tuple[str, str], View] = {  # (plane, organ) -> view, shared by ct and mri
     ("axial", "brain"): view(
         disk("skin", 48, 48, 40, 46), disk("bone", 48, 48, 37, 43), disk("fluid", 48, 48, 32, 38),
         disk("grey", 48, 48, 30.5, 36.5), pair(disk("white", 34, 50, 10, 25)),
@@ -221,7 +222,7 @@ SLICES: dict[tuple[str, str], View] = {  # (plane, organ); ct and mri share them
 
 _RIBS = tuple(s for y in range(14, 80, 10) for s in pair(ring("rib", 27, y + 7, 21, 9)))
 
-PROJECTIONS: dict[str, View] = {  # x rays, from the front
+PROJECTIONS: dict[str, View] = {  # organ -> x ray from the front
     "lung": view(
         box("soft", 48, 56, 45, 60), pair(box("air", 27, 48, 16, 34)),
         disk("dense", 55, 60, 16, 17), box("thin", 48, 48, 5, 60),
@@ -243,7 +244,7 @@ PROJECTIONS: dict[str, View] = {  # x rays, from the front
     ),
 }  # fmt: skip
 
-ECHOES: dict[str, View] = {  # ultrasound; the probe is at the top
+ECHOES: dict[str, View] = {  # organ -> ultrasound image; the probe is at the top
     "liver": view(
         box("tissue", 48, 48, 60, 60), ring("wall", 46, 34, 46, 46), disk("vessel", 40, 40, 4, 2.5),
         disk("vessel", 58, 54, 5, 2.5), disk("vessel", 46, 64, 3, 2),
@@ -269,7 +270,7 @@ ECHOES: dict[str, View] = {  # ultrasound; the probe is at the top
 
 
 def view_of(modality: str, plane: str, organ: str) -> View:
-    """The view of a case; ``plane`` is "" where the modality has none."""
+    """The view for a modality, plane and organ; ``plane`` is "" for modalities without planes."""
     if modality == "x ray":
         return PROJECTIONS[organ]
     if modality == "ultrasound":
@@ -278,7 +279,7 @@ def view_of(modality: str, plane: str, organ: str) -> View:
 
 
 def organs_of(modality: str, plane: str) -> tuple[str, ...]:
-    """The organs that can be drawn in a modality and plane."""
+    """Organs that can be drawn in a modality and plane."""
     if modality == "x ray":
         return tuple(PROJECTIONS)
     if modality == "ultrasound":

@@ -1,6 +1,6 @@
-"""Chance that is the same on every machine and with every version of NumPy.
+"""Random numbers that are the same on every machine and with every version of NumPy.
 
-NumPy promises that the raw bits of a bit generator stay as they are, and doesn't promise it for
+NumPy promises that the raw bits of a bit generator stay the same, but doesn't promise it for
 distributions (NEP 19). Everything random in the phantoms is therefore made from raw bits, by
 integer and exactly rounded arithmetic.
 """
@@ -17,25 +17,25 @@ T = TypeVar("T")
 
 
 class Bits:
-    """A stream of random bits, and the few draws that the phantoms need."""
+    """A stream of random bits, with the few distributions that the phantoms need."""
 
     def __init__(self, seed: int) -> None:
         self._source = np.random.PCG64(seed)
 
     def below(self, n: int) -> int:
-        """An integer from 0 to n - 1 (its bias, n / 2**64, is of no consequence)."""
+        """A random integer from 0 to n - 1; its bias, n / 2**64, is negligible."""
         return int(self._source.random_raw()) % n
 
     def between(self, low: float, high: float) -> float:
-        """A float from [low, high)."""
+        """A random float from [low, high)."""
         return low + (high - low) * ((int(self._source.random_raw()) >> 11) / 2**53)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """One of the options at random."""
         return options[self.below(len(options))]
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in random order (Fisher and Yates)."""
+        """The items in random order (Fisher-Yates shuffle)."""
         shuffled = list(items)
         for last in range(len(shuffled) - 1, 0, -1):
             other = self.below(last + 1)
@@ -63,7 +63,7 @@ class Deck(Generic[T]):
         self._left: list[T] = []
 
     def draw(self) -> T:
-        """The next option."""
+        """Draw the next option."""
         if not self._left:
             self._left = self._bits.shuffled(self._options)
         return self._left.pop()

@@ -1,4 +1,4 @@
-"""Which cases the phantom dataset has: what is to be seen on each image, before it is drawn."""
+"""Cases of the phantom dataset: what each image is to show, decided before it is drawn."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ LESIONS = ("mass", "cyst")  # round findings: bright and dark ones
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One image to draw. "" and 0 mean: doesn't apply."""
+    """What one image is to show; "" and 0 mean that an attribute does not apply."""
 
     image_id: str
-    seed: int  # of everything about the image that no question asks for
+    seed: int  # decides everything about the image that no question asks for
     modality: str
-    plane: str  # ct and mri only
+    plane: str  # for ct and mri only
     organ: str
     finding: str  # "normal", "mass", "cyst", "fracture" (one) or "effusion"
     side: str = ""  # the half or halves of the image with lesions or effusion
-    count: int = 0  # of lesions
-    size: str = ""  # of the lesions: all of an image have the same
+    count: int = 0  # number of lesions
+    size: str = ""  # size of the lesions, the same for all in an image
 
 
 def cases_of(split: str, n: int, bits: Bits) -> list[Case]:
-    """``n`` cases, each attribute balanced as far as the others allow."""
+    """Make ``n`` cases in which each attribute is as balanced as the others allow."""
     modalities = Deck(bits, MODALITIES)
     planes = Deck(bits, PLANES)
     organs = {
@@ -63,7 +63,7 @@ def cases_of(split: str, n: int, bits: Bits) -> list[Case]:
 
 
 class _Findings:
-    """Deals findings: fractures to bones, effusions to lungs, lesions to all."""
+    """Draws balanced findings: fractures for bones, effusions for lungs, lesions for all organs."""
 
     def __init__(self, bits: Bits) -> None:
         lesions = ("mass", "mass", "cyst", "cyst")
@@ -73,20 +73,20 @@ class _Findings:
         self._sides = Deck(bits, SIDES)
         self._halves = Deck(bits, ("left", "right"))
         self._counts = Deck(bits, (1, 1, 1, 1, 2, 2, 3, 3, 4, 4))
-        # Several lesions are on both sides as often as on either, single ones can't be.
+        # Several lesions lie on both sides as often as on one; a single one lies on one side.
         self._sides_of_several = Deck(bits, ("left", "right", "both", "both"))
-        # Sizes that have room beside one another: of one, two, three or more lesions on a side.
+        # Sizes that fit next to one another, for one, two, and three or more lesions on a side.
         self._sizes = [Deck(bits, SIZES), Deck(bits, ("small", "medium")), Deck(bits, ("small",))]
 
     def draw(self, modality: str, plane: str, organ: str) -> tuple[str, str, int, str]:
-        """The next (finding, side, count, size) for an image of this kind."""
+        """Draw the next (finding, side, count, size) for a modality, plane and organ."""
         if organ == "knee" and modality != "mri":
             finding = self._bones.draw()
         elif organ == "lung":
             finding = self._lungs.draw()
         else:
             finding = self._anywhere.draw()
-        if finding == "effusion":  # seen from the side, both lungs lie over one another
+        if finding == "effusion":  # in a view from the side, the two lungs overlap
             return finding, "" if plane == "sagittal" else self._sides.draw(), 0, ""
         if finding not in LESIONS:
             return finding, "", 0, ""

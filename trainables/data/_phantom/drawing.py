@@ -1,10 +1,11 @@
-"""Draws a case: body, findings, then what the machine adds (blur, noise, artefacts).
+"""Draws a case: body and findings, then the blur, noise and artefacts of the imaging.
 
-Images must be the same on every machine to the last bit. All arithmetic is therefore elementwise
-+ - * / and square root on float64, which IEEE 754 rounds exactly: no sums over arrays, no matrix
-products, no sine, exponential or power, whose last bits differ between libraries.
+Images must be the same on every machine to the last bit. All arithmetic is therefore elementwise +
+- * / and square root on float64, which IEEE 754 rounds exactly. Sums over arrays, matrix products,
+sine, exponential and power are avoided, since their last bits differ between libraries.
 
-``x`` and ``y`` are float64 of shape (96, 96): where each pixel lies on the canvas of the anatomy.
+``x`` and ``y`` are float64 of shape (96, 96): the position of each pixel on the canvas of
+``anatomy``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from trainables.data._phantom.cases import LESIONS, Case
 
 Plane = NDArray[np.float64]  # (96, 96)
 
-RADIUS = {"small": 3.6, "medium": 6.2, "large": 9.6}  # of lesions, in pixels
+RADIUS = {"small": 3.6, "medium": 6.2, "large": 9.6}  # radius of a lesion in pixels
 _MIDDLE = SIZE / 2
-_APEX = -10.0  # height of the point from which the fan of an ultrasound image spreads
+_APEX = -10.0  # y of the point from which the fan of an ultrasound image spreads
 
 
 def draw(case: Case) -> NDArray[np.uint8]:
-    """The image of a case: uint8 of shape (96, 96), grey."""
+    """Draw the image of a case; grey levels as uint8 of shape (96, 96)."""
     bits = Bits(case.seed)
     x, y = _canvas(bits)
     view = view_of(case.modality, case.plane, case.organ)
@@ -40,11 +41,8 @@ def draw(case: Case) -> NDArray[np.uint8]:
     return np.asarray(np.floor(np.clip(image, 0.0, 255.0) + 0.5), dtype=np.uint8)
 
 
-# --- The body -------------------------------------------------------------------------------------
-
-
 def _canvas(bits: Bits) -> tuple[Plane, Plane]:
-    """Pixel positions of a patient who lies a little askew: moved, scaled and sheared."""
+    """Pixel positions for a patient who lies a little askew: moved, scaled and sheared."""
     rows = np.repeat(np.arange(SIZE, dtype=np.float64), SIZE).reshape(SIZE, SIZE) + 0.5
     columns = rows.T
     move_x, move_y = bits.between(-2.5, 2.5), bits.between(-2.5, 2.5)
@@ -55,7 +53,7 @@ def _canvas(bits: Bits) -> tuple[Plane, Plane]:
 
 
 def _body(modality: str, view: View, x: Plane, y: Plane, bits: Bits) -> Plane:
-    """Shapes over one another; those of an x ray add up."""
+    """Draw shapes over one another, or, in an x ray, add them up."""
     adds_up = modality == "x ray"
     body = np.full((SIZE, SIZE), 12.0 if adds_up else 3.0)
     for shape in view.shapes:
@@ -69,7 +67,7 @@ def _body(modality: str, view: View, x: Plane, y: Plane, bits: Bits) -> Plane:
 
 
 def _cover(shape: Shape, x: Plane, y: Plane, bits: Bits) -> tuple[Plane, Plane]:
-    """How much of each pixel a shape covers, and how deep the shape is there (both 0 to 1)."""
+    """How much of each pixel a shape covers, and how deep the shape is there, both from 0 to 1."""
     rx, ry = shape.rx * bits.between(0.97, 1.03), shape.ry * bits.between(0.97, 1.03)
     across = (x - shape.x - bits.between(-0.6, 0.6)) / rx
     down = (y - shape.y - bits.between(-0.6, 0.6)) / ry
@@ -83,18 +81,16 @@ def _cover(shape: Shape, x: Plane, y: Plane, bits: Bits) -> tuple[Plane, Plane]:
 
 
 def _paint(under: Plane, covered: Plane, value: float) -> Plane:
+    """Blend a brightness over an image, as far as each pixel is covered."""
     return under * (1.0 - covered) + covered * value
 
 
-# --- Findings -------------------------------------------------------------------------------------
-
-
 def _places(case: Case, view: View, bits: Bits) -> list[tuple[float, float]]:
-    """Centres of the lesions: inside the zones of the view, clear of each other and the middle."""
+    """Choose centres of lesions in the view's zones, clear of each other and of the middle line."""
     radius = RADIUS[case.size]
     halves = ["left", "right"] if case.side == "both" else [case.side]
-    first = bits.below(2)  # of three lesions on both sides, either half may have two
-    while True:  # ends: Case gives no more lesions than have room, see cases._Findings
+    first = bits.below(2)  # if three lesions are on both sides, either half may have two
+    while True:  # ends, since cases._Findings draws no more lesions than fit
         places: list[tuple[float, float]] = []
         for _ in range(60):
             half = halves[(first + len(places)) % len(halves)]
@@ -113,7 +109,10 @@ def _places(case: Case, view: View, bits: Bits) -> list[tuple[float, float]]:
 
 
 def _lesion(body: Plane, x: Plane, y: Plane, radius: float, finding: str) -> Plane:
-    """A mass is bright with a dark rim, a cyst dark with a bright wall: seen on any tissue."""
+    """Draw a mass, bright with a dark rim, or a cyst, dark with a bright wall.
+
+    Both can be seen on any tissue.
+    """
     core, rim = (250.0, 25.0) if finding == "mass" else (8.0, 225.0)
     away = np.sqrt(x * x + y * y)
     body = _paint(body, np.clip(radius + 0.5 - away, 0.0, 1.0), rim)
@@ -121,7 +120,7 @@ def _lesion(body: Plane, x: Plane, y: Plane, radius: float, finding: str) -> Pla
 
 
 def _effusion(body: Plane, x: Plane, y: Plane, view: View, side: str, bits: Bits) -> Plane:
-    """Fluid at the bottom of a lung, higher at its outer edge."""
+    """Draw fluid at the bottom of a lung, higher at the lung's outer edge."""
     for lung in (shape for shape in view.shapes if shape.tissue in ("lung", "air")):
         if side in ("left", "right") and (lung.x < _MIDDLE) != (side == "left"):
             continue
@@ -133,7 +132,7 @@ def _effusion(body: Plane, x: Plane, y: Plane, view: View, side: str, bits: Bits
 
 
 def _fracture(body: Plane, x: Plane, y: Plane, bits: Bits) -> Plane:
-    """A jagged gap through the femur, whose upper part is pushed aside."""
+    """Draw a jagged gap through the femur, and push the part above it aside."""
     teeth = np.abs((x / 8.0 - np.floor(x / 8.0)) - 0.5) * 7.0
     line = y - bits.between(12.0, 26.0) - bits.between(-0.4, 0.4) * (x - 50.0) - teeth
     near = np.abs(x - 50.0) < 17.0
@@ -142,10 +141,8 @@ def _fracture(body: Plane, x: Plane, y: Plane, bits: Bits) -> Plane:
     return _paint(body, np.where(near, np.clip(2.4 - np.abs(line), 0.0, 1.0), 0.0), 14.0)
 
 
-# --- Machines -------------------------------------------------------------------------------------
-
-
 def _x_ray(body: Plane, bits: Bits) -> Plane:
+    """Add to a body what an x-ray machine adds."""
     image = _blur(body)
     if _has_artefact(bits):  # a wire on the skin
         line = _COLUMNS - bits.between(10.0, 86.0) - bits.between(-0.5, 0.5) * _ROWS
@@ -155,6 +152,7 @@ def _x_ray(body: Plane, bits: Bits) -> Plane:
 
 
 def _ct(body: Plane, bits: Bits) -> Plane:
+    """Add to a body what a CT scanner adds."""
     image = body
     if _has_artefact(bits):  # rings of a detector out of calibration
         x, y = _COLUMNS - _MIDDLE, _ROWS - _MIDDLE
@@ -164,6 +162,7 @@ def _ct(body: Plane, bits: Bits) -> Plane:
 
 
 def _mri(body: Plane, bits: Bits) -> Plane:
+    """Add to a body what an MRI scanner adds."""
     image = _blur(body) * 0.5 + body * 0.5
     if _has_artefact(bits):  # a ghost of a patient who moved
         image = image * 0.9 + np.roll(image, SIZE // 3, axis=0) * 0.14
@@ -172,6 +171,7 @@ def _mri(body: Plane, bits: Bits) -> Plane:
 
 
 def _ultrasound(body: Plane, bits: Bits) -> Plane:
+    """Turn a body into a fan-shaped ultrasound image with speckle."""
     speckle = bits.noise(SIZE, SIZE)
     speckle = 0.7 * speckle + 0.5 * np.roll(speckle, 1, axis=1)
     image = _blur(body) * (1.0 + 0.24 * speckle) + 4.0
@@ -192,17 +192,18 @@ _COLUMNS: Plane = _ROWS.T
 
 
 def _has_artefact(bits: Bits) -> bool:
+    """Draw whether an image gets an artefact, which three in ten do."""
     return bits.below(10) < 3
 
 
 def _shading(bits: Bits, strength: float) -> Plane:
-    """A coil or beam that is stronger at one edge than at the other: about 1, tilted."""
+    """Brightness of a coil or beam that is stronger at one edge: a tilted plane around 1."""
     down, across = bits.between(-strength, strength), bits.between(-strength, strength)
     return 1.0 + (down * (_ROWS - _MIDDLE) + across * (_COLUMNS - _MIDDLE)) / _MIDDLE
 
 
 def _blur(image: Plane) -> Plane:
-    """The mean of a pixel and its neighbours, weighted 1 2 1 both ways."""
+    """Mean of each pixel and its neighbours, weighted 1 2 1 in both directions."""
     padded = np.pad(image, 1, mode="edge")
     rows = padded[:-2] + 2.0 * padded[1:-1] + padded[2:]
     both: Plane = rows[:, :-2] + 2.0 * rows[:, 1:-1] + rows[:, 2:]

@@ -1,10 +1,10 @@
-"""What is asked about the cases, so that no answer can be guessed from its question.
+"""Questions about the cases, balanced so that no answer can be guessed from its question.
 
-A split's questions are planned before they are given to images: every closed wording is asked as
-often with "yes" as with "no", every open wording as often with each of its answers, within every
-split. Then each planned (wording, answer) goes to an image of which it is true. Whoever sees only
-the words therefore gets exactly half of the closed questions right, and one in k of the open ones
-with k answers.
+The questions of a split are planned before they are given to images. Within every split, each
+closed wording is asked as often with "yes" as with "no", and each open wording equally often with
+each of its answers. Then each planned (wording, answer) goes to an image of which it is true.
+Someone who sees only the words therefore gets exactly half of the closed questions right, and one
+in k of the open ones with k answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FINDINGS = ("normal", "mass", "cyst", "fracture", "effusion")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question given to a case."""
+    """A question that was given to a case."""
 
     case: Case
     question: str
@@ -34,13 +34,13 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wording:
-    """One way to ask, with its answers and the cases that may be asked."""
+    """One way to ask a question, with its answers and the cases that it fits."""
 
     question: str
     question_type: str
     answers: tuple[str, ...]
-    answer: Callable[[Case], str]  # "" where the question makes no sense
-    times: int  # with each answer, in the smallest split
+    answer: Callable[[Case], str]  # gives "" for a case that the question does not fit
+    times: int  # how often it is asked with each answer, in the smallest split
 
     @property
     def answer_type(self) -> Literal["open", "closed"]:
@@ -48,10 +48,11 @@ class _Wording:
 
 
 def ask(cases: Sequence[Case], times: int, bits: Bits) -> list[Asked]:
-    """The questions about a split's cases: the plan, ``times`` over.
+    """Give questions to the cases of a split: the plan, repeated ``times`` times.
 
-    Each goes to the case that was least asked for this type, then least asked at all; never is one
-    case asked the same twice. Plans with the fewest cases to choose from are given out first.
+    Each question goes to the case with the fewest questions of its type, and among those to the one
+    with the fewest questions at all. No case is asked the same question twice. Questions that fit
+    the fewest cases are given out first.
     """
     plan: list[tuple[_Wording, str, list[Case]]] = []
     for wording in _wordings():
@@ -88,15 +89,13 @@ def ask(cases: Sequence[Case], times: int, bits: Bits) -> list[Asked]:
 
 
 def words() -> frozenset[str]:
-    """Every word of the questions and answers."""
+    """All words of the questions and answers."""
     text = " ".join(f"{w.question} {' '.join(w.answers)}" for w in _wordings())
     return frozenset(text.replace("?", " ").split())
 
 
-# --- The wordings ---------------------------------------------------------------------------------
-
-
 def _wordings() -> Iterator[_Wording]:
+    """Yield all wordings, topic by topic."""
     yield from _modality()
     yield from _plane()
     yield from _organ()
@@ -181,7 +180,7 @@ def _presence() -> Iterator[_Wording]:
     ):
         yield _closed(question, "presence", lesion, "yes", times=2)
 
-    # Asked where the finding may be, or the organ alone would say no.
+    # Asked only where the finding can occur, since elsewhere the organ alone would say no.
     may_be = {
         "mass": lambda case: True,
         "cyst": lambda case: True,
@@ -253,6 +252,7 @@ def _open(
     of: Callable[[Case], str],
     times: int = 1,
 ) -> _Wording:
+    """An open wording; ``of`` tells the answer for a case."""
     return _Wording(
         question=question, question_type=question_type, answers=answers, answer=of, times=times
     )
@@ -261,6 +261,8 @@ def _open(
 def _closed(
     question: str, question_type: str, of: Callable[[Case], str], true: str, times: int = 1
 ) -> _Wording:
+    """A yes-no wording: yes if ``of`` gives ``true`` for a case."""
+
     def answer(case: Case) -> str:
         value = of(case)
         return "" if not value else "yes" if value == true else "no"

@@ -1,0 +1,112 @@
+"""Scores of the arms on one set of questions, with baselines and comparisons of all pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study.analysis import pairwise
+from study.analysis.pairwise import Comparison
+from study.storage import answers
+from study.trials.record import TrialRecord
+from trainables.measures.common.baselines import majority_baseline
+from trainables.measures.common.parts import PARTS, part_of
+from trainables.measures.common.scores import columns, shown
+
+if TYPE_CHECKING:
+    from trainables.data.common.dataset import Example
+
+Array = np.ndarray[Any, Any]
+NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
+"""Estimate of a part without questions. Measures of a whole set of reports have a mean only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmScores:
+    """Scores and compares the arms, by the answers of their confirmed trials."""
+
+    folder: Path
+    """Folder of the study."""
+    confirmed: Mapping[str, Sequence[TrialRecord]]
+    """Arm -> its complete confirmations, one for each seed."""
+    untuned: Sequence[TrialRecord]
+    """Trials that scored the untuned model; one, or none."""
+    train: Sequence[Example]
+    """Training examples, from which the majority baseline takes its answers."""
+    margin: float
+    """Difference that does not matter, in percentage points."""
+
+    def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
+        """Scores from the answers that are stored under ``name``, which are those to ``examples``.
+
+        Returns:
+            ``arms`` (arm -> part -> estimate, the best arm first), ``shown``, ``comparisons`` and
+            ``baselines``, in the form of ``study.analysis.results``.
+        """
+        correct = {
+            arm: np.stack([_correct(self.folder, record, name) for record in records])
+            for arm, records in self.confirmed.items()
+            if records
+        }
+        ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
+        images_Q = np.asarray([example.image_id for example in examples])
+        arms: dict[str, dict[str, Any]] = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
+        asked = {part: part_of(part, examples) for part in PARTS}
+        asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
+        found: dict[str, list[Comparison]] = {}
+        for part, asked_Q in asked.items() if ranked else ():
+            estimates, found[part] = pairwise.compare(
+                {arm: correct[arm][:, asked_Q] for arm in ranked},
+                images_Q[asked_Q].tolist(),
+                margin=self.margin,
+                parts=len(pairwise.holm_family(part, asked)),
+            )
+            for arm, estimate in estimates.items():
+                arms[arm][part] = asdict(estimate)
+        pairs: dict[tuple[str, str], dict[str, Any]] = {}
+        for part, comparisons in pairwise.over_parts(found).items():
+            for comparison in comparisons:
+                pair = pairs.setdefault((comparison.first, comparison.second), {})
+                pair[part] = _plain(comparison)
+        majority = majority_baseline(self.train, examples)
+        for measure, column in columns().items():
+            in_tables = column.title or column.of == "reports"
+            if measure in majority and measure not in PARTS and in_tables:
+                for arm in ranked:
+                    values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
+                    arms[arm][measure] = {**NOTHING, "mean": float(np.mean(values))}
+        return {
+            "arms": arms,
+            "shown": shown(majority),
+            "baselines": {
+                "majority": majority,
+                "untuned": scores_of(self.untuned[0], name) if self.untuned else None,
+            },
+            "comparisons": [
+                {"first": first, "second": second, "parts": parts}
+                for (first, second), parts in pairs.items()
+            ],
+        }
+
+
+def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
+    """Measure -> score of a trial on the split ``name``."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    """A comparison in the form of ``results.json``."""
+    plain = asdict(comparison)
+    del plain["first"], plain["second"]
+    return plain | {"finding": comparison.finding, "sentence": comparison.sentence()}
+
+
+def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
+    """Credit of each answer that a trial gave, 0 to 1; shape (Q,)."""
+    return np.asarray(answers.read(folder, record.spec.id, name)["credit"])

@@ -1,0 +1,216 @@
+"""Relates scores to costs: Pareto fronts, score against search budget, and how forgiving an arm is.
+
+Everything comes from records of trials that ran anyway; nothing is run for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from study.trials.record import Outcome, TrialRecord
+
+Array = np.ndarray[Any, Any]
+COSTS = {
+    "trained_parameters": "trained parameters",
+    "adapter_mib": "adapter, MiB",
+    "peak_memory_gib": "peak memory, GiB",
+    "seconds": "device-seconds of a training",
+}
+"""Cost of an arm -> its name in words."""
+ORDERS = 2000
+"""Number of searches that are simulated from one real search."""
+BUDGETS = 24
+"""Number of points of a budget curve."""
+GOOD = 0.05
+"""A learning rate is good if its validation loss is above the best one by at most this fraction."""
+FEWEST = 4
+"""Number of trials below which no range of learning rates is given."""
+
+
+def pareto(arms: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Cost -> arms on the front of test score and that cost, which no other arm dominates."""
+    tested = [arm for arm in arms if arm["test"]]
+
+    def beaten(one: Mapping[str, Any], cost: str) -> bool:
+        mine = one["test"]["overall"]["mean"], -one["costs"][cost]
+        others = [(a["test"]["overall"]["mean"], -a["costs"][cost]) for a in tested]
+        return any(o[0] >= mine[0] and o[1] >= mine[1] and o != mine for o in others)
+
+    return {cost: [a["arm"] for a in tested if not beaten(a, cost)] for cost in COSTS}
+
+
+def budget_curves(
+    searched: Mapping[str, Sequence[TrialRecord]], untuned: float
+) -> dict[str, Any] | None:
+    """Validation accuracy that a search of an arm is expected to end with, against its cost.
+
+    The method is that of Dodge et al. 2019 (arXiv 1909.03004), but with costs in device-seconds,
+    since trials that are stopped early cost less. An arm's trials are drawn again and again in
+    other orders, with replacement. After so many seconds, the result of a search is its complete
+    trial with the lowest validation loss; before there is one, it is the untuned model, whose
+    accuracy is ``untuned``. TPE draws later trials where earlier ones were good, so a curve
+    flatters the beginning of a real search a little.
+
+    Returns:
+        ``arms`` (arm -> rows of ``seconds, mean, low, high``: the mean and the middle 80 % of
+        searches) and ``leaders``: at some budgets, the arm that is ahead in most searches, and its
+        share of them (``arm`` is null where most searches of every arm have nothing but the untuned
+        model). None if no arm has a complete trial.
+    """
+    drawn = np.random.default_rng(0)
+    totals = {
+        arm: sum(r.costs.get("seconds", 0.0) for r in records)
+        for arm, records in searched.items()
+        if any(_validation(r) is not None for r in records)
+    }
+    if not totals:
+        return None
+    whole = [r for arm in totals for r in searched[arm] if _validation(r) is not None]
+    first = min(r.costs["seconds"] for r in whole) / 2
+    budgets_B = np.geomspace(first, max(totals.values()), BUDGETS)
+    ends = {}
+    for arm, total in totals.items():
+        within_B = budgets_B[budgets_B <= total * (1 + 1e-9)]
+        ends[arm] = _searches(searched[arm], within_B, untuned, drawn)
+    common = min(totals.values())
+    return {
+        "untuned": untuned,
+        "arms": {
+            arm: [
+                {
+                    "seconds": float(budget),
+                    "mean": float(end_R.mean()),
+                    "low": float(np.percentile(end_R, 10)),
+                    "high": float(np.percentile(end_R, 90)),
+                }
+                for budget, end_R in zip(budgets_B, ends_BR, strict=False)
+            ]
+            for arm, ends_BR in ends.items()
+        },
+        "leaders": [
+            _leader(searched, totals, common * share, untuned) for share in (0.05, 0.25, 1.0)
+        ],
+    }
+
+
+def _leader(
+    searched: Mapping[str, Sequence[TrialRecord]],
+    totals: Mapping[str, float],
+    budget: float,
+    untuned: float,
+) -> dict[str, Any]:
+    """The arm that is ahead if every arm is searched for ``budget`` device-seconds."""
+    drawn = np.random.default_rng(0)
+    at_B = np.array([budget])
+    ends_AR = np.stack([_searches(searched[arm], at_B, untuned, drawn)[0] for arm in totals])
+    # Arms that are ahead together share the lead.
+    ahead_AR = (ends_AR == ends_AR.max(0)).astype(float)
+    chance_A = (ahead_AR / ahead_AR.sum(0)).mean(1)
+    best = int(chance_A.argmax())
+    return {
+        "seconds": budget,
+        "arm": list(totals)[best] if ((ends_AR != untuned).mean(1) > 0.5).any() else None,
+        "chance": float(chance_A[best]),
+        "expected": float(ends_AR[best].mean()),
+    }
+
+
+def _searches(
+    records: Sequence[TrialRecord], budgets_B: Array, untuned: float, drawn: np.random.Generator
+) -> Array:
+    """Accuracy that simulated searches have at each budget; shape (B, R)."""
+    costs_T = np.array([r.costs.get("seconds", 0.0) for r in records])
+    scores = [_validation(r) for r in records]
+    complete_T = np.array([score is not None for score in scores])
+    scores_T = np.array([untuned if score is None else score for score in scores])
+    losses_T = np.where(complete_T, [r.loss for r in records], math.inf)
+    # Enough draws to spend the largest budget, nearly always.
+    length = min(4 * len(records), 400)
+    order_RN = drawn.integers(0, len(records), (ORDERS, length))
+    spent_RN = costs_T[order_RN].cumsum(1)
+    lost_RN = np.minimum.accumulate(losses_T[order_RN], axis=1)
+    by_loss = np.argsort(losses_T, kind="stable")
+    ends = []
+    for budget in budgets_B:
+        done_R = (spent_RN <= budget * (1 + 1e-9)).sum(1)
+        best_R = np.where(
+            done_R > 0, lost_RN[np.arange(ORDERS), np.maximum(done_R - 1, 0)], math.inf
+        )
+        place_R = np.searchsorted(losses_T[by_loss], best_R)
+        score_R = scores_T[by_loss][np.minimum(place_R, len(records) - 1)]
+        ends.append(np.where(np.isfinite(best_R), score_R, untuned))
+    return np.stack(ends) if ends else np.empty((0, ORDERS))
+
+
+def learning_rates(
+    searched: Mapping[str, Sequence[TrialRecord]],
+) -> dict[str, dict[str, Any] | None]:
+    """Arm -> its range of good learning rates and the range's width in decades; None if too few
+    trials.
+
+    The range is judged at the first rung, which all trials reach. A learning rate is good if a
+    trial with it, whatever its other settings, comes within 5 % of the arm's lowest loss there. On
+    a logarithmic scale, each quarter of a decade is represented by its best trial. The edge of the
+    range is where the loss, interpolated between neighbours, crosses that limit. ``open_low`` and
+    ``open_high`` say that no trial beyond was worse, so that the range may well go on.
+    """
+    return {arm: _range(records) for arm, records in searched.items()}
+
+
+def _range(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
+    """The range of good learning rates of one arm; None if it has too few trials."""
+    seen = min((r.rungs[0].examples_seen for r in records if r.rungs), default=0)
+    found = [
+        (math.log10(r.spec.lr), _loss_at(r, seen))
+        for r in records
+        if r.rungs or r.outcome is Outcome.DIVERGED
+    ]
+    if len(found) < FEWEST or not seen:
+        return None
+    quarters: dict[int, tuple[float, float]] = {}
+    for lr, loss in found:
+        quarter = math.floor(4 * lr)
+        if quarter not in quarters or loss < quarters[quarter][1]:
+            quarters[quarter] = lr, loss
+    tried = sorted(quarters.values())
+    best = min(range(len(tried)), key=lambda i: tried[i][1])
+    limit = tried[best][1] * (1 + GOOD)
+
+    def edge(step: int) -> tuple[float, bool]:
+        """One end of the range, as log10 of the learning rate, and whether it is open."""
+        good = best
+        for i in range(best, len(tried) if step > 0 else -1, step):
+            if tried[i][1] <= limit:
+                good = i
+        beyond = good + step
+        if not 0 <= beyond < len(tried):
+            return tried[good][0], True
+        (lr, loss), (next_lr, next_loss) = tried[good], tried[beyond]
+        share = (limit - loss) / (next_loss - loss) if math.isfinite(next_loss) else 0.5
+        return lr + (next_lr - lr) * share, False
+
+    (low, open_low), (high, open_high) = edge(-1), edge(1)
+    return {
+        "examples_seen": seen,
+        "best": 10 ** tried[best][0],
+        "low": 10**low,
+        "high": 10**high,
+        "decades": high - low,
+        "open_low": open_low,
+        "open_high": open_high,
+        "trials": len(found),
+    }
+
+
+def _loss_at(record: TrialRecord, seen: int) -> float:
+    """Validation loss after ``seen`` examples; infinite if the trial did not report there."""
+    return next((r.validation_loss for r in record.rungs if r.examples_seen == seen), math.inf)
+
+
+def _validation(record: TrialRecord) -> float | None:
+    """Validation accuracy in percent; None for a trial that was stopped."""
+    return record.scores.get("validation.overall")

@@ -1,0 +1,245 @@
+"""Compares two arms: one is better, they are equally good within a margin, or nothing can be said.
+
+The numbers come from ``study.analysis.uncertainty``; here they become findings and sentences. The
+margin is the difference, in percentage points, that the user said beforehand does not matter. The
+p-values of all pairs of arms are corrected for one another (Holm). An arm is called better only if
+that p-value is below 0.05 and the interval excludes zero.
+
+All questions together (``overall``) decide whether one arm is better, at the level of that test
+alone. Types of questions are tested beside it: their p-values are also corrected for ``overall``
+and for the other types. What they show where ``overall`` shows nothing is a lead and no finding, as
+secondary endpoints are behind a gatekeeper that stays shut (Dmitrienko, Offen and Westfall 2003,
+doi 10.1002/sim.1526). So one of two equal arms is called better in 5% of studies, not in the 11% of
+three tests.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from study.analysis.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
+from study.analysis.uncertainty import LEVEL, Estimate, Scores, VarianceComponents, holm
+
+Array = np.ndarray[Any, Any]
+TYPES = (("open", "closed", "report"), ("yes_no", "other"))
+"""Parts of the questions by their type, in two ways of dividing the questions."""
+
+
+class Finding(StrEnum):
+    """Finding about a pair of arms."""
+
+    BETTER = "better"
+    """One arm is better than the other."""
+    AS_GOOD = "as_good"
+    """Neither arm is worse than the other by more than the margin."""
+    NOT_WORSE = "not_worse"
+    """The arm that scores higher is not worse by more than the margin; it may be better."""
+    UNDECIDED = "undecided"
+    """The arms cannot be told apart, and either may be worse by more than the margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Comparison of arm ``first`` with arm ``second`` on the same questions."""
+
+    first: str
+    second: str
+    difference: Estimate
+    """First minus second, in percentage points."""
+    p: float
+    """Two-sided p-value of this pair alone."""
+    p_holm: float
+    """P-value corrected for the other pairs; of a type of question, also for other parts."""
+    margin: float
+    """Difference in percentage points that does not matter."""
+    seeds: int
+    """Number of seeds of each arm."""
+    questions: int
+    """Number of questions."""
+    seeds_share: float
+    """Share of the uncertainty that more seeds could remove; 0 to 1."""
+    points_to_tell: float
+    """Difference in points that ``seeds_needed`` and ``questions_needed`` would show: the one that
+    was found, or the margin if that is larger."""
+    seeds_needed: int | None
+    """Seeds of each arm that would show that difference on these questions, in 8 of 10 studies;
+    None if no number would."""
+    questions_needed: int | None
+    """Questions that would show that difference with these seeds, in 8 of 10 studies; None if no
+    number would."""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether one arm is better than the other."""
+        excludes_zero = self.difference.low > 0 or self.difference.high < 0
+        return excludes_zero and self.p_holm < (100 - LEVEL) / 100
+
+    @property
+    def finding(self) -> Finding:
+        """The finding about the pair."""
+        low, high = sorted((self._higher.low, self._higher.high))
+        if self.told_apart:
+            return Finding.BETTER
+        if low > -self.margin:
+            return Finding.AS_GOOD if high < self.margin else Finding.NOT_WORSE
+        return Finding.UNDECIDED
+
+    def sentence(self) -> str:
+        """The finding in words, with the difference."""
+        d = self._higher
+        turned = self.difference.mean < 0
+        first, second = (self.second, self.first) if turned else (self.first, self.second)
+        by = _by(d, self.p_holm)
+        margin = margin_in_words(self.margin)
+        match self.finding:
+            case Finding.BETTER:
+                small = f", which is less than {margin}" if d.high < self.margin else ""
+                return f"{first} is better than {second} by {by}{small}."
+            case Finding.AS_GOOD:
+                return (
+                    f"{second} is not worse than {first} by more than {margin}, nor {first} than "
+                    f"{second}: {first} is higher by {by}."
+                )
+            case Finding.NOT_WORSE:
+                return (
+                    f"{first} is not worse than {second} by more than {margin}, and may be better: "
+                    f"it is higher by {by}."
+                )
+            case Finding.UNDECIDED:
+                return (
+                    f"{first} and {second} cannot be told apart: {first} is higher by {by}. "
+                    + self.needed()
+                )
+
+    def needed(self) -> str:
+        """Number of seeds or questions that would tell the pair apart, in words."""
+        if self.seeds < 2:
+            return "One seed an arm says nothing about the luck of seeds: confirm with more."
+        told = f"To tell {self.points_to_tell:.1f} points,"
+        seeds, questions = self.seeds_needed, self.questions_needed
+        more = [
+            f"{seeds - self.seeds} more seeds an arm" if seeds else "",
+            f"{_round(questions - self.questions):,} more questions" if questions else "",
+        ]
+        if not any(more):
+            return (
+                f"{told} neither {MOST_SEEDS} seeds an arm nor {MOST_TIMES} times the questions "
+                "would do: it takes more of both."
+            )
+        never = {
+            (True, False): " (more questions alone would not do)",
+            (False, True): " (more seeds alone would not do)",
+        }.get((bool(seeds), bool(questions)), "")
+        return f"{told} about {' or '.join(filter(None, more))} would be needed{never}."
+
+    @property
+    def _higher(self) -> Estimate:
+        """Score of the higher arm minus that of the lower, in percentage points."""
+        d = self.difference
+        return d if d.mean >= 0 else _turned(d)
+
+
+def higher(first: str, second: str, difference: Estimate, p: float) -> str:
+    """Say which of two arms scores higher and by how much, without calling it better."""
+    turned = difference.mean < 0
+    name, d = (second, _turned(difference)) if turned else (first, difference)
+    return f"{name} is higher by {_by(d, p)}"
+
+
+def margin_in_words(points: float) -> str:
+    """The margin in words, as they follow "worse by more than"."""
+    return f"the margin of {points:g} point{'' if points == 1 else 's'}"
+
+
+def compare(
+    correct: Mapping[str, Array], images_Q: Sequence[str], *, margin: float, parts: int = 1
+) -> tuple[dict[str, Estimate], list[Comparison]]:
+    """Each arm's accuracy, and a comparison of every pair of arms in the order of ``correct``.
+
+    Args:
+        correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
+            (S, Q).
+        images_Q: image of each question.
+        margin: difference that does not matter, in percentage points.
+        parts: number of parts of the questions that will be corrected for one another; see
+            ``over_parts``.
+    """
+    scores = Scores(correct, images_Q)
+    pairs = list(itertools.combinations(correct, 2))
+    differences = [scores.difference(first, second) for first, second in pairs]
+    adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
+    comparisons = [
+        Comparison(
+            first=first,
+            second=second,
+            difference=difference.estimate,
+            p=difference.p,
+            p_holm=p_holm,
+            margin=margin,
+            seeds=difference.luck.count_S,
+            questions=len(images_Q),
+            **_power(difference.luck, difference.estimate, len(images_Q), margin, tests),
+        )
+        for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
+    ]
+    return {arm: scores.score(arm) for arm in correct}, comparisons
+
+
+def holm_family(part: str, asked: Collection[str]) -> list[str]:
+    """The parts that are corrected for one another when ``part`` is tested; ``part`` is the last.
+    ``asked`` are the parts that have questions."""
+    types = next((types for types in TYPES if part in types), ())
+    others = [p for p in ("overall", *types) if p in asked and p != part]
+    return [*(others if types else ()), part]
+
+
+def over_parts(found: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comparison]]:
+    """Correct types of questions for ``overall`` and for one another (Holm), and leave ``overall``.
+
+    Args:
+        found: part -> comparisons of all pairs, as ``compare`` returns them.
+    """
+    corrected = {}
+    for part, comparisons in found.items():
+        tested = [c.p for other in holm_family(part, found) for c in found[other]]
+        own = holm(tested)[len(tested) - len(comparisons) :]
+        corrected[part] = [
+            replace(c, p_holm=p_holm) for c, p_holm in zip(comparisons, own, strict=True)
+        ]
+    return corrected
+
+
+def _power(
+    luck: VarianceComponents, difference: Estimate, questions: int, margin: float, tests: int
+) -> dict[str, Any]:
+    """The fields of ``Comparison`` about what more data would show."""
+    points = max(abs(difference.mean), margin)
+    images = images_needed(luck, points, tests)
+    return {
+        "seeds_share": luck.seeds_share,
+        "points_to_tell": points,
+        "seeds_needed": seeds_needed(luck, points, tests),
+        "questions_needed": round(images * questions / luck.count_C) if images else None,
+    }
+
+
+def _turned(difference: Estimate) -> Estimate:
+    """The difference with the arms exchanged."""
+    return Estimate(mean=-difference.mean, low=-difference.high, high=-difference.low)
+
+
+def _by(d: Estimate, p: float) -> str:
+    told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {told})"
+
+
+def _round(count: int) -> int:
+    """Round up to two digits: more would promise too much."""
+    size = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // size) * size

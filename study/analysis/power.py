@@ -1,0 +1,62 @@
+"""Computes how many more seeds or questions would be needed to tell two arms apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from study.analysis.uncertainty import LEVEL, VarianceComponents
+
+POWER = 0.8
+"""Probability that a true difference is shown, with as much data as is said to be needed."""
+MOST_SEEDS, MOST_TIMES = 200, 100
+"""Most seeds of an arm, and most times the present images; more is as good as never."""
+
+
+def seeds_needed(luck: VarianceComponents, points: float, tests: int = 1) -> int | None:
+    """Seeds of each arm that would show a true difference of ``points`` percentage points on the
+    same images; None if even ``MOST_SEEDS`` are too few.
+
+    ``tests`` is the number of tests that are corrected for, by the smallest level of Holm's method.
+    """
+
+    def tells(seeds: int) -> bool:
+        return _tells(luck, seeds, luck.count_C, points, tests)
+
+    return _fewest(tells, luck.count_S + 1, MOST_SEEDS)
+
+
+def images_needed(luck: VarianceComponents, points: float, tests: int = 1) -> int | None:
+    """Images that would show a true difference of ``points`` percentage points with the same seeds;
+    None if ``MOST_TIMES`` as many are too few.
+
+    ``tests`` is the number of tests that are corrected for, by the smallest level of Holm's method.
+    """
+
+    def tells(images: int) -> bool:
+        return _tells(luck, luck.count_S, images, points, tests)
+
+    return _fewest(tells, luck.count_C + 1, luck.count_C * MOST_TIMES)
+
+
+def _fewest(tells: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number from ``low`` to ``high`` that tells; None if ``high`` does not. If a
+    number tells, all larger ones do."""
+    if not tells(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if tells(middle) else (middle + 1, high)
+    return low
+
+
+def _tells(luck: VarianceComponents, seeds: int, images: int, points: float, tests: int) -> bool:
+    """Whether the difference is shown in a share ``POWER`` of all studies."""
+    from scipy.special import stdtrit
+
+    level = 1 - (100 - LEVEL) / 200 / tests
+    free = min(luck.freedom(seeds, images), 1e9)
+    far = float(stdtrit(free, level) + stdtrit(free, POWER))
+    known = far * float(np.sqrt(luck.variance(seeds, images)))
+    return known + luck.unseen(images) <= points / 100

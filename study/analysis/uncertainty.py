@@ -1,0 +1,297 @@
+"""Uncertainty of scores and of their differences: intervals, p-values, sources of variance.
+
+A score depends on two kinds of chance: which images were asked about (questions about one image go
+together) and which seeds were drawn. Studies in radiology have the same two, cases and readers
+(Obuchowski and Rockette 1995, doi 10.1080/03610919508813243); here each arm has readers of its own.
+
+Images are many. They are resampled for the intervals; for the test, the two arms are exchanged on
+images that are drawn by lot. Both arms always answer the same questions. Seeds are few. Resampling
+three of them makes intervals too narrow by a half, and 3 + 3 trained models can be exchanged in
+only 20 ways, so that no p-value falls below 0.1. So the variance between seeds is estimated and
+added, with two degrees of freedom for an arm of three seeds. Both kinds are joined as in Student's
+t, with degrees of freedom after Satterthwaite (1946) and Hillis (2007, doi 10.1002/sim.2532).
+
+Resampling knows only the images that are there: for two arms that answer all images alike it gives
+an interval of no width, with five images as with five thousand. But if ``n`` images are alike, up
+to ``3 / n`` of all images may not be (the rule of three, Hanley and Lippman-Hand 1983, doi
+10.1001/jama.1983.03330370053031). While fewer than ``RARE`` images tell two arms apart, the
+interval reaches further by that much on both sides; if there are fewer than ``RARE`` images in all,
+nothing follows from them. This keeps no pair from being called better: five images that all favour
+one arm have a p-value of 2 / 2**5, which is above 0.05.
+
+``python -m tests.benchmarks.coverage`` measures how often these intervals hold the truth, and how
+often the test sees a difference where there is none, beside the plain ways to do it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+REPLICATES = 10_000
+"""Number of times that images are resampled."""
+LEVEL = 95
+"""Confidence level of the intervals in percent."""
+RARE, UNSEEN = 6, 3
+"""If fewer than ``RARE`` of ``n`` images tell two arms apart, up to ``UNSEEN / n`` of all images
+may be unlike those that were drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95% interval, in percent or percentage points."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceComponents:
+    """The variance of a score or a difference by its sources, for scores as fractions, not percent.
+
+    With S seeds and C images the variance is ``(images + sum(both) / S) / C + sum(seeds) / S``.
+    """
+
+    count_S: int
+    """Number of seeds of each arm; of the arm with the fewest."""
+    count_C: int
+    """Number of images."""
+    images: float
+    """Variance between images, over and above what differs between seeds."""
+    seeds: tuple[float, ...]
+    """Variance between seeds over and above ``both``, for each arm."""
+    both: tuple[float, ...]
+    """Variance between seeds on one image, for each arm."""
+    rare: bool = False
+    """Whether fewer than ``RARE`` images tell the two arms apart."""
+
+    def unseen(self, images: int) -> float:
+        """Fraction by which images unlike those that were drawn may move the difference."""
+        if not self.rare:
+            return 0.0
+        return UNSEEN / images if images >= RARE else 2.0
+
+    def variance(self, seeds: int, images: int) -> float:
+        """Variance of the mean, if there were that many seeds and images."""
+        return self._from_images(seeds, images) + sum(self.seeds) / seeds
+
+    def freedom(self, seeds: int, images: int) -> float:
+        """Degrees of freedom of the estimate of ``variance(seeds, images)`` (Satterthwaite)."""
+        if seeds < 2:
+            return float("inf")
+        known = self._from_images(seeds, images) ** 2 / max(images - 1, 1)
+        for between, both in zip(self.seeds, self.both, strict=True):
+            # Where no variance between seeds was found, it adds no uncertainty either.
+            measured = between + both / images if between else 0.0
+            known += (measured / seeds) ** 2 / (seeds - 1)
+        return self.variance(seeds, images) ** 2 / known if known else float("inf")
+
+    @property
+    def seeds_share(self) -> float:
+        """Share of the present variance that more seeds alone could remove; 0 to 1."""
+        now = self.variance(self.count_S, self.count_C)
+        of_seeds = sum(self.seeds) + sum(self.both) / self.count_C
+        return of_seeds / self.count_S / now if now else 0.0
+
+    def _from_images(self, seeds: int, images: int) -> float:
+        """Part of the variance that more images would reduce."""
+        return (self.images + sum(self.both) / seeds) / images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The difference of two arms, the first minus the second."""
+
+    estimate: Estimate
+    p: float
+    """Two-sided p-value: how often chance alone makes as large a difference between equal arms."""
+    luck: VarianceComponents
+    """Variance components of the difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arm:
+    """The answers of one arm, summed by image."""
+
+    right_SC: Array
+    """Credit of each seed's answers about each image."""
+    scores_S: Array
+    """Accuracy of each seed, as a fraction."""
+    above_SC: Array
+    """Amount by which an image raises a seed's accuracy, times C; the mean over images is 0."""
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.scores_S)
+
+    @property
+    def both(self) -> float:
+        """Variance between seeds on one image; see ``VarianceComponents``."""
+        if self.seeds < 2:
+            return 0.0
+        apart_SC = self.above_SC - self.above_SC.mean(0)
+        free = (self.seeds - 1) * max(self.above_SC.shape[1] - 1, 1)
+        return float((apart_SC**2).sum() / free)
+
+    @property
+    def between(self) -> float:
+        """Variance between seeds over and above ``both``; never negative."""
+        if self.seeds < 2:
+            return 0.0
+        images = int(self.above_SC.shape[1])
+        return max(float(self.scores_S.var(ddof=1)) - self.both / images, 0.0)
+
+
+class Scores:
+    """The answers of some arms to the same questions, with their accuracies and differences.
+
+    Args:
+        correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
+            (S, Q), where each arm may have its own number of seeds S.
+        images_Q: image of each question.
+        replicates: number of times that images are resampled.
+    """
+
+    def __init__(
+        self,
+        correct: Mapping[str, Array],
+        images_Q: Sequence[str],
+        *,
+        replicates: int = REPLICATES,
+    ) -> None:
+        _, image_Q = np.unique(np.asarray(images_Q), return_inverse=True)
+        self.questions_C = np.bincount(image_Q).astype(float)
+        self.arms = {arm: self._arm(correct_SQ, image_Q) for arm, correct_SQ in correct.items()}
+        self._pairs = {pair: i for i, pair in enumerate(itertools.combinations(self.arms, 2))}
+        self._column = {arm: i for i, arm in enumerate(self.arms)}
+        self._normal_R, self._moved_RA, self._swapped_RP = self._replicates(replicates)
+
+    def score(self, arm: str) -> Estimate:
+        """Accuracy of an arm in percent."""
+        found = self.arms[arm]
+        moved_R = self._moved_RA[:, self._column[arm]]
+        mean = float(found.scores_S.mean())
+        return _estimate(mean, self._with_seeds(moved_R, self._luck(found)), least=0.0, most=100.0)
+
+    def difference(self, first: str, second: str) -> Difference:
+        """Difference of two arms, first minus second, in percentage points."""
+        one, other = self.arms[first], self.arms[second]
+        mean = float(one.scores_S.mean() - other.scores_S.mean())
+        moved_R = self._moved_RA[:, self._column[first]] - self._moved_RA[:, self._column[second]]
+        pair = (first, second) if (first, second) in self._pairs else (second, first)
+        luck = self._luck(one, other)
+        equal_R = np.abs(self._with_seeds(self._swapped_RP[:, self._pairs[pair]], luck))
+        as_large = np.count_nonzero(equal_R >= abs(mean) - 1e-12)
+        known = _estimate(mean, self._with_seeds(moved_R, luck))
+        further = 100 * luck.unseen(luck.count_C)
+        return Difference(
+            estimate=replace(
+                known, low=max(known.low - further, -100.0), high=min(known.high + further, 100.0)
+            ),
+            p=float((1 + as_large) / (1 + len(equal_R))),
+            luck=luck,
+        )
+
+    def _arm(self, correct_SQ: Array, image_Q: Array) -> _Arm:
+        """The answers of one arm, summed by image."""
+        images = len(self.questions_C)
+        right_SC = np.stack([np.bincount(image_Q, row, images) for row in correct_SQ])
+        scores_S = right_SC.sum(1) / self.questions_C.sum()
+        above_SC = (right_SC - scores_S[:, None] * self.questions_C) / self.questions_C.mean()
+        return _Arm(right_SC=right_SC, scores_S=scores_S, above_SC=above_SC)
+
+    def _luck(self, one: _Arm, other: _Arm | None = None) -> VarianceComponents:
+        """Variance components of one arm's score, or of the difference of two arms."""
+        arms = [one] if other is None else [one, other]
+        apart_C = one.above_SC.mean(0) - (0 if other is None else other.above_SC.mean(0))
+        images = len(apart_C)
+        rare = False
+        if other is not None:
+            gap_C = one.right_SC.mean(0) - other.right_SC.mean(0)
+            rare = int(np.count_nonzero(np.abs(gap_C) > 1e-12)) < RARE
+        total = float((apart_C**2).sum() / max(images - 1, 1))
+        return VarianceComponents(
+            count_S=min(arm.seeds for arm in arms),
+            count_C=images,
+            images=max(total - sum(arm.both / arm.seeds for arm in arms), 0.0),
+            seeds=tuple(arm.between for arm in arms),
+            both=tuple(arm.both for arm in arms),
+            rare=rare,
+        )
+
+    def _replicates(self, count: int) -> tuple[Array, Array, Array]:
+        """Replicates of what chance in the images does.
+
+        Returns:
+            Standard normal numbers, which ``_with_seeds`` scales; shape (R,). How far each arm's
+            mean moves when images are resampled; shape (R, A). Each pair's difference when the two
+            arms are exchanged on half of the images; shape (R, P).
+        """
+        drawn = np.random.default_rng(0)
+        images = len(self.questions_C)
+        right_CA = np.stack([arm.right_SC.mean(0) for arm in self.arms.values()], axis=1)
+        mean_A = right_CA.sum(0) / self.questions_C.sum()
+        apart_CP = np.empty((images, len(self._pairs)))
+        for (first, second), pair in self._pairs.items():
+            apart_CP[:, pair] = right_CA[:, self._column[first]] - right_CA[:, self._column[second]]
+        # C images have C - 1 degrees of freedom: resampling them gives too small a spread.
+        stretch = np.sqrt(images / max(images - 1, 1))
+        moved, swapped = [], []
+        for size in _portions(count, images):
+            at_once = np.arange(size)[:, None] * images
+            picked = drawn.integers(0, images, (size, images)) + at_once
+            weights_RC = np.bincount(picked.ravel(), minlength=size * images).reshape(size, images)
+            accuracy_RA = (weights_RC @ right_CA) / (weights_RC @ self.questions_C)[:, None]
+            moved.append((accuracy_RA - mean_A) * stretch)
+            signs_RC = drawn.integers(0, 2, (size, images)) * 2.0 - 1.0
+            swapped.append(signs_RC @ apart_CP / self.questions_C.sum())
+        return drawn.standard_normal(count), np.concatenate(moved), np.concatenate(swapped)
+
+    def _with_seeds(self, by_images_R: Array, luck: VarianceComponents) -> Array:
+        """Add chance in the seeds to chance in the images, and widen both by how uncertain their
+        variances are."""
+        of_seeds = np.sqrt(sum(luck.seeds) / luck.count_S)
+        joined_R: Array = by_images_R + of_seeds * self._normal_R
+        free = luck.freedom(luck.count_S, luck.count_C)
+        if not np.isfinite(free):
+            return joined_R
+        joined_R /= np.sqrt(np.random.default_rng(1).chisquare(free, len(joined_R)) / free)
+        return joined_R
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values of a family of tests, adjusted to keep the chance of any false finding at one test's
+    level.
+
+    The method is that of Holm 1979: the smallest is multiplied by the number of tests, the next by
+    one less, and so on.
+    """
+    adjusted, so_far = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        so_far = max(so_far, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = so_far
+    return adjusted
+
+
+def _portions(count: int, images: int) -> list[int]:
+    """Sizes of portions of ``count`` replicates that fit into memory."""
+    most = max(1, 4_000_000 // images)
+    return [min(most, count - done) for done in range(0, count, most)]
+
+
+def _estimate(
+    mean: float, moved_R: Array, *, least: float = -100.0, most: float = 100.0
+) -> Estimate:
+    """Mean and interval in percent, from a mean and how far replicates move it, both fractions."""
+    tail = (100 - LEVEL) / 2
+    low, high = 100 * (mean + np.percentile(moved_R, [tail, 100 - tail]))
+    return Estimate(
+        mean=100 * mean, low=max(least, min(float(low), 100 * mean)), high=min(most, float(high))
+    )

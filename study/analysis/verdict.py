@@ -1,0 +1,175 @@
+"""The verdict of a study in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from study.analysis import pairwise
+from study.analysis.pairwise import Finding
+from study.analysis.uncertainty import Estimate
+from study.trials.record import Outcome
+
+ENDED = {
+    Outcome.DIVERGED: "diverged",
+    Outcome.OUT_OF_MEMORY: "ran out of memory",
+    Outcome.FAILED: "failed",
+}
+"""How a trial ends that gives no score."""
+LESS: Mapping[str, str] = {
+    Outcome.DIVERGED: "the space's learning rates may be too high",
+    Outcome.OUT_OF_MEMORY: "a smaller batch_size in the space's budget would take less",
+}
+"""What to think of where all trials end so."""
+ERROR = 200
+"""Letters of an error that a sentence quotes."""
+
+
+def answer(
+    arms: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    majority: float,
+    errors: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The verdict: what is known of the best arm, and which other arms one might take instead.
+
+    ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
+    error in the search, of those that had any.
+    """
+    ranked = [arm["arm"] for arm in arms if arm["test"]]
+    if not ranked:
+        return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
+    caveats = _caveats(arms, majority) + _dropped(arms, errors)
+    if len(ranked) == 1:
+        return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
+    of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
+    if len(of_best) == 1:
+        (only,) = of_best.values()
+        types = _by_type(comparisons[0])
+        return f"{only['sentence']}{types}{_cheaper(arms, of_best)}{caveats}"
+    return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
+
+
+def _ranking(
+    best: str, arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Sentences on more than two arms: which of them the best arm beats, and which it does not."""
+    found = {
+        finding: [a for a, c in of_best.items() if c["finding"] == finding] for finding in Finding
+    }
+    better, undecided = found[Finding.BETTER], found[Finding.UNDECIDED]
+    margin = pairwise.margin_in_words(next(iter(of_best.values()))["margin"])
+    said = []
+    if len(better) == len(of_best):
+        return f"{best} is better than every other arm. {of_best[better[0]]['sentence']}"
+    if better:
+        said.append(f"it is better than {_names(better)}")
+    if found[Finding.AS_GOOD]:
+        said.append(f"{_names(found[Finding.AS_GOOD])} is as good to within {margin}")
+    if found[Finding.NOT_WORSE]:
+        others = _names(found[Finding.NOT_WORSE])
+        said.append(f"it is not worse than {others} by more than {margin}, and may be better")
+    closest = ""
+    if undecided:
+        closest = of_best[undecided[0]]["sentence"]
+    if len(undecided) > 1:
+        said.append(f"it cannot be told apart from {_names(undecided)}")
+        closest = f"The closest: {closest}"
+    head = f"{best} scores highest ({arms[0]['test']['overall']['mean']:.1f}%)"
+    head += f": {'; '.join(said)}." if said else "."
+    return f"{head} {closest}".rstrip()
+
+
+def _by_type(pair: Mapping[str, Any]) -> str:
+    """Sentence on two arms that do not differ on all questions: on which types of questions they
+    do; empty if on none. It is a lead and no finding, for the reason that
+    ``study.analysis.pairwise`` gives."""
+    parts = pair["parts"]
+    if parts["overall"]["finding"] == Finding.BETTER:
+        return ""
+    differing = []
+    for part in ("open", "closed"):
+        if part in parts and parts[part]["finding"] == Finding.BETTER:
+            difference = Estimate(**parts[part]["difference"])
+            said = pairwise.higher(pair["first"], pair["second"], difference, parts[part]["p_holm"])
+            differing.append(f"on {part} questions alone {said}")
+    return f" A lead, not a finding: {_names(differing)}." if differing else ""
+
+
+def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sentence on the arm that trains the fewest parameters of those shown not to be worse than the
+    best arm by the margin; empty if that trains no fewer."""
+    trained = {a["arm"]: a["costs"]["trained_parameters"] for a in arms if a["test"]}
+    best = next(iter(trained))
+    as_good = [a for a, c in of_best.items() if c["difference"]["high"] < c["margin"]]
+    least = min(as_good, key=lambda arm: trained[arm], default=best)
+    if trained[least] >= trained[best]:
+        return ""
+    return (
+        f" {least} trains {trained[best] / trained[least]:.1f} times fewer parameters than {best}."
+    )
+
+
+def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
+    """Winning means little for an arm that chance reaches too."""
+    tested = [arm for arm in arms if arm["test"]]
+    weak = [arm["arm"] for arm in tested if arm["test"]["overall"]["low"] <= majority]
+    said = ""
+    if weak:
+        said += (
+            f" But {_names(weak)}: not shown to beat always giving the most frequent answer "
+            f"({majority:.1f}%)."
+        )
+    if any(len(arm["seeds"]) < 2 for arm in tested):
+        said += " One seed an arm: the luck of seeds is not in the intervals."
+    return said
+
+
+def _dropped(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
+    """Of each arm, why its search gave nothing to confirm, and the confirmations that are not in
+    its score: to win means little where the worst seeds are missing."""
+    said = _lossless(arms, errors)
+    for arm in arms:
+        begun = arm["confirmations"]
+        ended = _ended(begun)
+        if ended:
+            rest = "its score is that of the rest" if arm["test"] else "so it has no score"
+            said += f" Of {sum(begun.values())} confirmations of {arm['arm']}, {ended}: {rest}."
+    return said
+
+
+def _lossless(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
+    """Why arms have no settings that could be confirmed; those with the same reason together."""
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for arm in arms:
+        if arm["best"] is None and sum(arm["trials"].values()):
+            alike.setdefault(tuple(how for how in Outcome if arm["trials"][how]), []).append(arm)
+    said = ""
+    for ways, some in alike.items():
+        names, begun = _names([arm["arm"] for arm in some]), Counter[str]()
+        for arm in some:
+            begun.update(arm["trials"])
+        if Outcome.COMPLETE in ways or Outcome.PRUNED in ways:
+            said += f" No trial of {names} that reported a loss kept to --under."
+            continue
+        every = "all " if len(ways) == 1 and begun.total() > 1 else ""
+        said += f" No trial of {names} reported a loss: {every}{_ended(begun)}"
+        error = next((errors[arm["arm"]] for arm in some if arm["arm"] in errors), "")
+        if Outcome.FAILED in ways and error:
+            said += f", the first with {error[:ERROR]!r}"
+        elif len(ways) == 1 and ways[0] in LESS:
+            said += f"; {LESS[ways[0]]}"
+        said += "."
+    return said
+
+
+def _ended(begun: Mapping[str, int]) -> str:
+    """How many ended in each of the ways that give no score."""
+    return _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun[how]])
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names with commas, and ``and`` before the last."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -1,0 +1,28 @@
+"""Arithmetic on a budget: rungs, and the minimum of trials that each arm gets."""
+
+from __future__ import annotations
+
+import math
+
+from search_spaces.declare import Budget
+
+
+def floor(trials: int, arms: int, allocate: str) -> int:
+    """Minimum number of trials that each of ``arms`` arms gets of ``trials``; ``allocate`` is a key
+    of ``ALLOCATE``."""
+    return max(1, int(ALLOCATE[allocate] * trials) // arms)
+
+
+def levels(budget: Budget) -> tuple[int, ...]:
+    """Examples seen at the rungs, ascending; the last is the end of a trial.
+
+    Rungs are a factor ``budget.reduction`` apart and rounded up to whole batches.
+    """
+    batch = budget.batch_size
+    exact = [budget.max_examples / budget.reduction**k for k in range(budget.rungs, -1, -1)]
+    return tuple(sorted({math.ceil(examples / batch) * batch for examples in exact}))
+
+
+ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
+"""Way of allocating trials -> share of them that is divided equally among the arms. The rest goes
+to the arms that do best."""

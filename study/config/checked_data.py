@@ -1,0 +1,54 @@
+"""Reads and checks a study's data before anything is written or started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from study.config.settings import Settings
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from trainables.audit.audit import Audit
+    from trainables.data.common.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedData:
+    """The datasets of a study, read from disk."""
+
+    dataset: Dataset
+    """Dataset to train on."""
+    others: Mapping[str, Dataset]
+    """Name -> dataset that confirmed trials are only scored on."""
+    audit: Audit
+    """Audit of ``dataset``: what is wrong with it."""
+
+
+def read(settings: Settings) -> CheckedData:
+    """Read the datasets and audit the one to train on.
+
+    Raises:
+        BadInput: so many of the test questions or images were trained on that no score would mean
+            anything, and the user has not allowed it (``--allow-leak``).
+    """
+    from trainables.audit import audit
+
+    dataset = settings.workload.dataset()
+    others = {name: config.dataset() for name, config in settings.others.items()}
+    found = audit.examine(dataset)
+    leaks = [finding.text for finding in found.stops]
+    trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}
+    for name, other in others.items():
+        images = {other.contents[example.image_id] for example in other.test}
+        if shared := len(images & trained_on):
+            leaks.append(
+                f"{shared} of {len(images)} test images of --ood {name} are trained on "
+                "(not so with --split by_image)"
+            )
+    if leaks and not settings.allow_leak:
+        raise BadInput(
+            f"--data {settings.data}: {'; '.join(leaks)}; --allow-leak runs it all the same"
+        )
+    return CheckedData(dataset=dataset, others=others, audit=found)

@@ -1,0 +1,144 @@
+"""Goals of a study: what the search minimises (``--objective``) and what it may cost (``--under``).
+
+``--objective score`` minimises the validation loss. ``--objective score,memory`` asks for a
+trade-off: a trial beats another only if it is as good in all objectives and better in one, and the
+trials that none beats are the Pareto front. TPE (for several objectives: Ozaki et al. 2020, doi
+10.1145/3377930.3389817) draws near the front. Early stopping (after Schmucker et al. 2021, arXiv
+2106.12639) lets every trial on the front go on. Confirmation still takes each arm's best by loss:
+the front is a result of the search alone, and is presented as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study.trials.record import Outcome, TrialRecord
+from study.trials.spec import Kind
+from trainables.errors import BadInput, unknown
+
+LIMITED_COSTS = {
+    "memory": ("peak_memory_gib", {"GiB": 1.0, "MiB": 2.0**-10}),
+    "parameters": ("trained_parameters", {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}),
+    "percent": ("trained_percent", {"": 1.0, "%": 1.0}),
+    "seconds": ("seconds", {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}),
+}
+"""Cost in ``--under`` -> its name in ``TrialRecord.costs``, and its units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """Upper limit of one cost."""
+
+    cost: str
+    """Name of the cost in ``TrialRecord.costs``."""
+    below: float
+
+    def holds(self, costs: Mapping[str, float]) -> bool:
+        """Whether ``costs`` stay below the limit. A cost that is unknown does not."""
+        return self.cost in costs and costs[self.cost] < self.below
+
+
+def within_limits(limits: Sequence[Limit], record: TrialRecord) -> bool:
+    """Whether a trial that has reported a rung keeps all limits. Its costs are known when it ends,
+    so a running trial keeps none. A trial that was stopped early counts with the seconds that it
+    would have taken if it had gone on."""
+    if not limits:
+        return True
+    costs = dict(record.costs)
+    if "seconds" in costs:
+        costs["seconds"] *= record.spec.max_examples / record.examples_seen
+    return record.outcome is not None and all(limit.holds(costs) for limit in limits)
+
+
+def parse_limits(text: str | None) -> tuple[Limit, ...]:
+    """Limits that ``--under`` names, separated by commas.
+
+    Raises:
+        BadInput: a limit cannot be read.
+    """
+    return tuple(_limit(part.strip()) for part in text.split(",")) if text else ()
+
+
+def _limit(text: str) -> Limit:
+    found = re.fullmatch(r"([a-z]+)\s*<\s*([0-9.]+(?:e-?[0-9]+)?)\s*([A-Za-z%]*)", text)
+    if found is None:
+        raise BadInput(f"--under {text!r} must be like memory<8GiB or parameters<1M")
+    name, value, unit = found.groups()
+    if name not in LIMITED_COSTS:
+        raise unknown("cost in --under", name, list(LIMITED_COSTS))
+    cost, units = LIMITED_COSTS[name]
+    if unit not in units:
+        allowed = ", ".join(u or "none" for u in units)
+        raise BadInput(f"--under {text!r}: the unit of {name} must be one of: {allowed}")
+    try:
+        below = float(value) * units[unit]
+    except ValueError:
+        raise BadInput(f"--under {text!r}: {value!r} is no number") from None
+    return Limit(cost=cost, below=below)
+
+
+SCORE = "score"
+COSTS = {
+    "memory": "peak_memory_gib",
+    "parameters": "trained_parameters",
+    "seconds": "seconds",
+}
+"""Cost in ``--objective`` -> its name in ``TrialRecord.costs``."""
+SAME = 0.02
+"""Share by which two costs must differ to count as different: two measurements of the same trial
+differ by less."""
+
+
+def parse_objectives(text: str) -> tuple[str, ...]:
+    """Costs that ``--objective`` minimises beside the validation loss, by their names in
+    ``TrialRecord.costs``.
+
+    Raises:
+        BadInput: ``text`` cannot be read.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in (SCORE, *COSTS):
+            raise unknown("value of --objective", name, [SCORE, *COSTS])
+    if SCORE not in names or len(set(names)) < len(names):
+        raise BadInput(f"--objective {text} must be score, or score and costs: score,memory")
+    return tuple(COSTS[name] for name in names if name != SCORE)
+
+
+def point(loss: float, costs: Mapping[str, float], names: Sequence[str]) -> tuple[float, ...]:
+    """The values of one trial that are minimised: its loss, then the costs in ``names``."""
+    return loss, *(costs[name] for name in names)
+
+
+def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether ``one`` is as good as ``other`` in everything and better in something. Both are made
+    by ``point``."""
+    low = [a <= b for a, b in zip(one[:1], other[:1], strict=True)]
+    low += [a <= b * (1 + SAME) for a, b in zip(one[1:], other[1:], strict=True)]
+    better = one[0] < other[0] or any(
+        a < b * (1 - SAME) for a, b in zip(one[1:], other[1:], strict=True)
+    )
+    return all(low) and better
+
+
+def pareto_front(records: Iterable[TrialRecord], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The complete search trials that no other beats, by ascending loss. Each has ``trial, arm,
+    parameters``, ``validation_loss``, ``validation_percent`` (accuracy) and each cost of
+    ``names``."""
+    whole = [r for r in records if r.spec.kind is Kind.SEARCH and r.outcome is Outcome.COMPLETE]
+    points = {r.spec.id: point(r.loss, r.costs, names) for r in whole}
+    kept = [r for r in whole if not any(beats(p, points[r.spec.id]) for p in points.values())]
+    return [
+        {
+            "trial": r.spec.id,
+            "arm": r.spec.arm,
+            "parameters": dict(r.spec.parameters),
+            "validation_loss": r.loss,
+            "validation_percent": r.scores.get("validation.overall"),
+            **{name: r.costs[name] for name in names},
+        }
+        for r in sorted(kept, key=lambda r: r.loss)
+    ]

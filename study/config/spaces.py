@@ -1,0 +1,187 @@
+"""Finds search spaces, checks them against the methods' settings, and draws trials from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
+from trainables.errors import BadInput
+from trainables.recipe import Recipe, Tuning
+from trainables.registry import Registry
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+SPACES = Registry("space", "search_spaces", "SPACE")
+Draw = Callable[[str, Range], Any]
+"""Function that gives a value of a range, from the parameter's name and the range."""
+
+
+def load(name: str) -> Space:
+    """The space of a file in ``search_spaces``, or of the user's own file if ``name`` ends in .py.
+
+    Raises:
+        BadInput: there is no such space or file, or a method, setting or value in it does not
+            exist.
+    """
+    space = _from_file(Path(name)) if name.endswith(".py") else _shipped(name)
+    for arm_name, arm in space.arms.items():
+        try:
+            check(arm)
+        except ValueError as error:
+            raise BadInput(f"space {name!r}, arm {arm_name!r}: {error}") from None
+    return space
+
+
+def questions() -> dict[str, str]:
+    """Name of every shipped space -> its question."""
+    return {name: _shipped(name).question for name in SPACES.names()}
+
+
+def check(arm: Arm) -> None:
+    """Try every value at the edge of every range against the methods' ``Config``.
+
+    Raises:
+        BadInput: a method or setting does not exist, or a method refuses a value.
+    """
+    for slot, ranges in arm.slots.items():
+        first = {name: _edges(value)[0] for name, value in ranges.settings.items()}
+        Tuning.of(ranges.name, first)
+        for name, value in ranges.settings.items():
+            for edge in _edges(value):
+                Tuning.of(ranges.name, {**first, name: edge})
+        if slot == "everywhere" and len(arm.slots) > 1:
+            raise BadInput("everywhere excludes other slots")
+
+
+def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, Any], float]:
+    """One point of an arm: its recipe, as ``trainables.recipe.Recipe.of`` takes it, and its
+    learning rate.
+
+    Raises:
+        BadInput: the arm names a slot that is not in ``slots``.
+    """
+    chosen = {
+        slot: {"method": ranges.name}
+        | {
+            name: value_of(parameter, value) if isinstance(value, Range) else value
+            for name, value, parameter in _named(slot, ranges.name, ranges.settings)
+        }
+        for slot, ranges in arm.slots.items()
+    }
+    recipe = chosen
+    if "everywhere" in chosen:
+        recipe = dict.fromkeys(slots, chosen["everywhere"] | {"everywhere": True})
+    for slot in chosen:
+        if slot != "everywhere" and slot not in slots:
+            raise BadInput(f"the model has no slot {slot!r}; it has: {', '.join(slots)}")
+    lr = value_of("lr", arm.lr) if isinstance(arm.lr, Range) else arm.lr
+    return recipe, float(lr)
+
+
+def ranges(arm: Arm) -> dict[str, Range]:
+    """Logged name of every searched parameter of an arm -> its range."""
+    found = {
+        parameter: value
+        for slot, method in arm.slots.items()
+        for _, value, parameter in _named(slot, method.name, method.settings)
+        if isinstance(value, Range)
+    }
+    return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {})
+
+
+def suggest(trial: optuna.Trial, arm_name: str) -> Draw:
+    """Function that draws an arm's values from Optuna. Each arm has parameters of its own, so
+    ranges may differ between arms."""
+
+    def value_of(parameter: str, values: Range) -> Any:
+        name = f"{arm_name}/{parameter}"
+        if isinstance(values, Choice):
+            return trial.suggest_categorical(name, values.values)
+        log = isinstance(values, LogUniform)
+        return trial.suggest_float(name, values.low, values.high, log=log)
+
+    return value_of
+
+
+def points(arm: Arm) -> float:
+    """Number of different points of an arm; infinite if one of its ranges is continuous."""
+    sizes = [
+        # Values are told apart as ``TrialSpec.id`` does.
+        len({json.dumps(value) for value in values.values})
+        if isinstance(values, Choice)
+        else math.inf
+        for values in ranges(arm).values()
+    ]
+    return math.prod(sizes)
+
+
+def distribution(values: Range) -> BaseDistribution:
+    """The Optuna distribution of a range, from which ``suggest`` draws."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(values, Choice):
+        return CategoricalDistribution(values.values)
+    return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
+
+
+def middle(parameter: str, values: Range) -> Any:
+    """A typical value of a range, to show what an arm trains before any trial is drawn."""
+    if isinstance(values, Choice):
+        return values.values[len(values.values) // 2]
+    if isinstance(values, LogUniform):
+        return math.sqrt(values.low * values.high)
+    return (values.low + values.high) / 2
+
+
+def typical(arm: Arm, slots: Collection[str]) -> Recipe:
+    """An arm's recipe at the middle of its ranges."""
+    plain, _ = draw(arm, slots, middle)
+    return Recipe.of(plain)
+
+
+def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Setting, its value or range, and the parameter's name, for each setting of a method. The name
+    is like ``lora.rank`` or ``decoder.lora.rank``."""
+    prefix = method if slot == "everywhere" else f"{slot}.{method}"
+    for name, value in settings.items():
+        yield name, value, f"{prefix}.{name}"
+
+
+def _edges(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, Choice):
+        return value.values
+    if isinstance(value, Uniform | LogUniform):
+        return value.low, value.high
+    return (value,)
+
+
+def _shipped(name: str) -> Space:
+    space: Space = SPACES.find(name).SPACE
+    return space
+
+
+def _from_file(path: Path) -> Space:
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}; --space takes one, or a name: see --list")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # this is the user's own code: whatever it raises is theirs to see
+        line = getattr(error, "lineno", None) or max(
+            (frame.lineno for frame in inspect.trace() if frame.filename == str(path)), default=1
+        )
+        raise BadInput(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        raise BadInput(f"{path} must define SPACE = Space(...); see search_spaces/smoke.py")
+    return space

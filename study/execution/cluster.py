@@ -1,0 +1,130 @@
+"""Joins a study's Ray cluster, inspects its nodes, and waits for actors whose node may be lost."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.planning.cluster_partition import ClusterPartition
+from study.worker.hardware import Hardware
+from trainables.errors import BadInput
+
+AGAIN_SECONDS = 0.5
+"""Seconds between two calls to an actor whose node may be lost."""
+
+
+def connect(address: str | None) -> None:
+    """Join the Ray cluster at ``address`` or, if that is None, start one on this machine. Do
+    nothing if Ray is initialised already.
+
+    Raises:
+        BadInput: there is no cluster at that address.
+    """
+    if ray.is_initialized():
+        return
+    # Ray's log is for its developers; what a user must know of a trial is in its outcome.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
+            "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
+        ) from None
+
+
+def leave(give_back: Callable[[], None]) -> threading.Thread:
+    """Call ``give_back``, which releases what the study holds, then leave the cluster, or shut down
+    one that was started here. Both happen in the returned thread: they take a second or two, in
+    which nothing else needs the cluster."""
+
+    def work() -> None:
+        give_back()
+        ray.shutdown()
+
+    thread = threading.Thread(target=work, name="leave")
+    thread.start()
+    return thread
+
+
+def drop(drop_running: Callable[[], None]) -> None:
+    """Leave the cluster at once, with all that runs there, which ``drop_running`` lets go: the
+    study stops before its end. To be done while the hosts' processes live, or Ray tells the user of
+    each that it died."""
+    drop_running()
+    ray.shutdown()
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """Resources of each living node: ``CPU``, ``GPU`` and ``memory`` (bytes)."""
+    return [node["Resources"] for node in _living()]
+
+
+def hardware(precision: str) -> Hardware:
+    """Hardware of the nodes that have CUDA devices or, where none has, of those that have
+    processors. The driver's machine may have neither. If there is no such node yet, wait until one
+    with a CUDA device joins."""
+
+    def ask() -> Hardware:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides devices from tasks without any
+        return Hardware.here(precision)
+
+    # The task needs no resources, so it waits for no other user's trials; its process ends with it.
+    task: Any = ray.remote(num_gpus=0, num_cpus=0, max_calls=1)(ask)
+    living = _living()
+    with_devices = [node for node in living if node["Resources"].get("GPU", 0) >= 1]
+    asked = with_devices or [node for node in living if node["Resources"].get("CPU", 0) >= 1]
+    answers = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in asked
+    ]
+    return Hardware.joint(ray.get(answers or [task.options(num_gpus=1).remote()]))
+
+
+def fits(devices: ClusterPartition) -> int:
+    """Number of hosts for which the nodes that are alive have room, if nobody else uses them."""
+    kind, each = ("GPU", devices.gpus) if devices.gpus else ("CPU", devices.cpus)
+    return sum(int(node["Resources"].get(kind, 0) // each) for node in _living())
+
+
+def _living() -> list[dict[str, Any]]:
+    """Ray's description of each node that is alive."""
+    told: list[dict[str, Any]] = ray.nodes()
+    return [node for node in told if node["Alive"]]
+
+
+def wait_for(method: Any, *, seconds: float = math.inf) -> None:
+    """Wait until an actor whose node may be lost answers. Ray restarts it once the node is given up
+    and another has room; calls made before that fail at once.
+
+    Ray could retry by itself (``max_task_retries``), but it would print to the user's terminal each
+    time.
+
+    Args:
+        method: a method of the actor that takes no arguments.
+        seconds: longest time to wait.
+
+    Raises:
+        RayActorError: the actor is gone for good.
+    """
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        try:
+            ray.get(method.remote())
+            return
+        except ActorUnavailableError:
+            time.sleep(AGAIN_SECONDS)

@@ -1,0 +1,254 @@
+"""Runs the trials of a study through Ray Tune, which takes them to hosts and brings reports back.
+
+The study's own scheduler decides what to run and what to stop; the Tune searcher and the Tune
+scheduler in this module only translate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+from ray.tune.execution import class_cache
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from study.execution.dispatcher import Dispatcher
+from study.execution.trial_client import TrialClient
+from study.planning.arm_placements import NOTE
+from study.search.scheduler import StudyScheduler
+from study.storage.faults import PlaceFault
+from study.trials.record import Outcome, Rung
+from trainables.secrecy import without_secrets
+
+RETRIES = 3
+"""Number of times that a trial whose host died is resumed from its last rung."""
+CLIENT_BYTES = 128 * 2**20
+"""Memory in bytes that Ray reserves for a trial's client, so that the client need not reserve a
+processor: the hosts have all of them."""
+
+
+class ScheduledSearcher(Searcher):
+    """Tune searcher that takes trials from the study's scheduler and tells it how they ended."""
+
+    def __init__(self, scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
+        super().__init__()
+        self.scheduler, self.dispatcher = scheduler, dispatcher
+        self.ids: dict[str, str] = {}
+        """Tune's trial id -> the study's trial id."""
+        self.errors: dict[str, str] = {}
+        """Tune's trial id -> why its host died, in one line."""
+        self.stopped: Exception | None = None
+        """What ends the study before its end. Tune may take it for the fault of a trial and go on
+        a little: nothing more is written then."""
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """What is raised inside ends the study."""
+        try:
+            yield
+        except Exception as error:
+            self.stopped = error
+            raise
+
+    # Ray's own searchers return FINISHED too, which its annotation leaves out.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next trial; None to be asked again later."""
+        if self.stopped:
+            return None
+        with self.ending():
+            start = self.dispatcher.next(self.scheduler.next)
+            if start is None:
+                return Searcher.FINISHED if self.scheduler.done else None
+            self.scheduler.placed(start.spec.id, start.placement.plain())
+        spec = start.spec
+        self.ids[trial_id] = spec.id
+        return {
+            "trial": spec.plain(),
+            "placement": start.placement,
+            "heard": self.scheduler.journal.records[spec.id].examples_seen,
+            "host": start.host,
+            "suspect": False,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial ended by itself, was stopped, or lost its host once too often."""
+        if not self.stopped:
+            with self.ending():
+                self._ended(trial_id, result or {}, error)
+
+    def _ended(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
+        outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
+        lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
+        ours = self.ids.pop(trial_id)
+        self.dispatcher.left(ours)
+        self.scheduler.placed(ours, _under("ran", result))
+        spec = self.scheduler.journal.records[ours].spec
+        if outcome is Outcome.OUT_OF_MEMORY and (note := self.dispatcher.again(spec)):
+            said = f"{result.get('error', '')} {note}".strip()
+            self.scheduler.placed(ours, {NOTE: said})
+            return
+        self.scheduler.ended(
+            ours,
+            outcome,
+            costs=_under("costs", result),
+            scores=_under("scores", result),
+            error=result.get("error", lost if error else ""),
+            remark=result.get("remark", ""),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles a searcher to restore it; a study has its journal for
+        that."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal holds all state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: a study is resumed from its journal."""
+
+
+class ScheduledScheduler(FIFOScheduler):
+    """Tune scheduler that passes reports to the study's scheduler, which may stop their trials."""
+
+    def __init__(self, searcher: ScheduledSearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray
+        self.searcher = searcher
+        self.keeping = False
+        """Whether Tune was told to keep all clients; see ``on_trial_add``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: a study is restored from its journal."""
+        return {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Before the first trial, tell Tune to keep every client for later trials. By default it
+        keeps only one client that is idle, and starts new ones a moment later."""
+        if not self.keeping:
+            cache, clients = tune_controller._actor_cache, self.searcher.dispatcher.concurrency
+            cache.increase_max(trial.placement_group_factory, by=clients)
+            self.keeping = True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Judge a report that is not a trial's last.
+
+        Raises:
+            PlaceFault: it tells of one.
+        """
+        return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Resume a trial whose host or client died from its last rung, on a host that is alive.
+
+        If that was once too often, Tune calls the searcher's ``on_trial_complete`` next, without
+        the reason. So the reason is kept here.
+        """
+        searcher = self.searcher
+        if searcher.stopped:
+            return
+        said = str(trial.get_error() or "").strip().splitlines()
+        if said:
+            searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
+        ours = searcher.ids[trial.trial_id]
+        heard = searcher.scheduler.journal.records[ours].examples_seen
+        with searcher.ending():
+            host = searcher.dispatcher.lost(ours)
+        trial.set_config(trial.config | {"heard": heard, "host": host, "suspect": True})
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Pass on the last report of a trial that ended by itself."""
+        if "outcome" in result:
+            self._report(trial.trial_id, result)
+
+    def _report(self, tune_id: str, result: dict[str, Any]) -> bool:
+        searcher, rung = self.searcher, _under("rung", result)
+        if searcher.stopped:
+            return False
+        with searcher.ending():
+            if "place" in result:
+                raise PlaceFault(result["place"])
+            return not rung or searcher.scheduler.reported(
+                searcher.ids[tune_id], Rung(**rung, costs=_under("costs", result))
+            )
+
+
+class IdleReleaser(tune.Callback):
+    """Tune callback that releases devices as soon as they are not needed, whether or not Tune asks
+    for a trial."""
+
+    def __init__(self, searcher: ScheduledSearcher) -> None:
+        self.searcher = searcher
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Some times a second."""
+        searcher, dispatcher = self.searcher, self.searcher.dispatcher
+        if searcher.stopped:
+            raise searcher.stopped
+        with searcher.ending():
+            dispatcher.give_back(all_idle=not (searcher.scheduler.more or dispatcher.waits))
+
+
+def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
+    """Run all trials of a study that are left to run.
+
+    Raises:
+        BadInput: no host, or no gang, could be started.
+        PlaceFault: a trial met one; see ``study.storage.faults``.
+        OSError: what the study is to remember cannot be written.
+    """
+    # Tune's logs, one folder for each trial, and its tables only repeat what the journal has.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # The driver handles interruptions: --resume continues the trials that were running.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Ray Tune would copy the driver's credentials into the environment of the clients, and with it
+    # into their command lines and a log. Clients speak to no store; hosts have their nodes' own.
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    copied.difference_update([name for name in copied if name.startswith("AWS_")])
+    # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    searcher = ScheduledSearcher(scheduler, dispatcher)
+    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=ScheduledScheduler(searcher),
+                num_samples=-1,
+                max_concurrent_trials=dispatcher.concurrency,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                # Trials save their own checkpoints in the study's folder: see
+                # study.worker.resident_trials.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[IdleReleaser(searcher)],
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception:  # Tune wraps what it is stopped by
+            if searcher.stopped:
+                raise searcher.stopped from None
+            raise
+
+
+def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:
+    """The values below ``prefix`` in a result, which Tune may have flattened to ``prefix/name``."""
+    nested = result.get(prefix)
+    if isinstance(nested, dict):
+        return nested
+    start = prefix + "/"
+    return {k.removeprefix(start): v for k, v in result.items() if k.startswith(start)}

@@ -1,0 +1,1 @@
+"""Checks of ``study.doctor``: whether all that a study needs is there."""

@@ -1,0 +1,254 @@
+"""The checks of ``study.doctor``: storage, MLflow, Ray and every node."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.storage.object_store import ObjectStore, is_store
+from study.tracking.mlflow_store import ARTIFACTS, default_uri
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from study.health.nodes import Node, Report
+
+FREE_GIB = (2.0, 20.0)
+"""Free disk space in GiB below which it is a problem, and below which it is a warning."""
+SKEW_SECONDS = (30.0, 2.0)
+"""Difference of clocks in seconds above which it is a problem, and above which it is a warning."""
+SLOW_SECONDS = 10.0
+"""Seconds for a run in MLflow above which there is a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The result of one check."""
+
+    what: str
+    """Name of what was checked."""
+    said: str
+    """Observation in one line."""
+    todo: str = ""
+    """Advice on what to do; empty if all is well."""
+    stops: bool = True
+    """Whether a study would fail or be wrong, and not only be slow or puzzling."""
+
+    @property
+    def mark(self) -> str:
+        """``ok``, ``warning`` or ``problem``: the first column of the output."""
+        return "ok" if not self.todo else "problem" if self.stops else "warning"
+
+
+def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iterator[Finding]:
+    """Run all checks, each after those that it builds on."""
+    yield _storage(storage)
+    yield _mlflow(storage, tracking_uri)
+    from study.config import deployment
+    from study.execution import cluster
+    from study.health import nodes
+
+    try:
+        deployment.check_address(address)
+        cluster.connect(address)
+    except BadInput as error:
+        yield Finding(what="Ray", said=str(error), todo="start it, or give another --address")
+        return
+    found = nodes.nodes()
+    yield _room(found)
+    reports = {node: nodes.ask(node, storage) for node in found}
+    for node, report in reports.items():
+        yield from _node(node, report)
+    told = {node: r for node, r in reports.items() if not isinstance(r, str)}
+    yield from _versions(told)
+    yield from _clocks(told)
+    if len(told) > 1:
+        yield _passing(list(told), storage)
+    yield from _adding(list(told))
+
+
+def _storage(storage: str) -> Finding:
+    """Write a file to the storage."""
+    what = "storage"
+    try:
+        if is_store(storage):
+            ObjectStore(storage).check()
+        else:
+            folder = Path(storage)
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".doctor-{uuid.uuid4().hex}"
+            probe.write_text("x", encoding="utf-8")
+            probe.unlink()
+    except BadInput as error:
+        todo = "see that the bucket is there, and AWS_ENDPOINT_URL and the credentials are right"
+        return Finding(what=what, said=str(error), todo=todo)
+    except OSError as error:
+        said = f"cannot write to --storage {storage}: {error.strerror}"
+        return Finding(what=what, said=said, todo="give a folder that this user can write")
+    return Finding(what=what, said=f"{storage} can be written from here")
+
+
+def _mlflow(storage: str, uri: str | None) -> Finding:
+    """Make a run in MLflow and read it back."""
+    from study.tracking import mlflow_runs, mlflow_store
+
+    if uri is None and is_store(storage):
+        todo = "give --tracking-uri: MLflow's database cannot lie in an object store"
+        return Finding(what="MLflow", said="no server is named", todo=todo)
+    shown = uri or default_uri(Path(storage))
+    try:
+        mlflow_store.check(shown)
+        took = mlflow_runs.probe(shown, Path(storage) / ARTIFACTS)
+    except BadInput as error:
+        todo = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
+        return Finding(what="MLflow", said=str(error), todo=todo)
+    return Finding(
+        what="MLflow",
+        said=f"{shown}: a run with a metric and a file came back, {took:.1f} seconds",
+        todo=""
+        if took < SLOW_SECONDS
+        else "studies write in the background; still, look at its database",
+        stops=False,
+    )
+
+
+def _room(found: list[Node]) -> Finding:
+    """Count nodes, processors and CUDA devices."""
+    cpus, gpus = sum(n.cpus for n in found), sum(n.gpus for n in found)
+    return Finding(
+        what="Ray",
+        said=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
+        f"{_count(gpus, 'CUDA device')}",
+        todo=""
+        if cpus or gpus
+        else "no trial can run: start workers (a cluster that scales itself starts them when asked:"
+        " give studies --concurrency)",
+        stops=False,
+    )
+
+
+def _node(node: Node, report: Report | str) -> Iterator[Finding]:
+    """Judge the report of one node: CUDA devices, home folder and free disk space."""
+    if isinstance(report, str):
+        yield Finding(
+            what=node.name,
+            said=f"does not answer: {report}",
+            todo="the same image, or the same packages and PYTHONPATH, on all nodes; "
+            "otherwise look at its raylet.out",
+        )
+        return
+    has = f"{_count(node.cpus, 'processor')}"
+    if node.gpus:
+        has += f", {'; '.join(report.devices) or 'no CUDA device that torch sees'}"
+    blind = len(report.devices) < node.gpus
+    yield Finding(
+        what=node.name,
+        said=has,
+        todo=f"Ray counts {node.gpus} CUDA devices, torch {len(report.devices)}: "
+        "look at the driver (nvidia-smi), and at torch.version.cuda"
+        if blind
+        else "",
+    )
+    if report.home:
+        yield Finding(
+            what=f"{node.name} home",
+            said=f"cannot be written: {report.home}",
+            todo="set HOME, or XDG_CACHE_HOME: decoded images are kept there",
+            stops=False,
+        )
+    for folder, free in report.free_gib.items():
+        if free < max(FREE_GIB):
+            yield Finding(
+                what=f"{node.name} disk",
+                said=f"{free:.1f} GiB free in {folder}",
+                todo="make room: checkpoints and decoded images are kept there",
+                stops=free < min(FREE_GIB),
+            )
+
+
+def _versions(reports: dict[Node, Report]) -> Iterator[Finding]:
+    """Compare the versions on all nodes with those on this machine."""
+    if not reports:
+        return
+    from study.health import nodes
+
+    here = nodes.versions()
+    differ = [
+        f"{name} is {report.versions[name]} on {node.name} and {here[name]} here"
+        for node, report in reports.items()
+        for name in here
+        if report.versions[name] != here[name]
+    ]
+    todo = "the same image or checkout everywhere, and constraints.txt installed: the same trial "
+    todo += "gives other numbers otherwise"
+    same = ", ".join(f"{name} {here[name]}" for name in ("python", "torch", "ray"))
+    if differ:
+        yield from (Finding(what="versions", said=line, todo=todo) for line in differ)
+    else:
+        yield Finding(what="versions", said=f"the same everywhere: {same}, ...")
+
+
+def _clocks(reports: dict[Node, Report]) -> Iterator[Finding]:
+    """Compare the clocks of all nodes with that of this machine."""
+    worst = 0.0
+    for node, report in reports.items():
+        skew = abs(report.clock - report.asked_at) - report.doubt_seconds
+        worst = max(worst, skew)
+        if skew > min(SKEW_SECONDS):
+            yield Finding(
+                what="clocks",
+                said=f"{node.name} is {skew:.0f} seconds off",
+                todo="let NTP set it: times in MLflow are wrong, and S3 refuses requests",
+                stops=skew > max(SKEW_SECONDS),
+            )
+    if reports and worst <= min(SKEW_SECONDS):
+        yield Finding(what="clocks", said=f"at most {max(worst, 0.01):.2f} seconds apart")
+
+
+def _passing(told: list[Node], storage: str) -> Finding:
+    """Let nodes pass files to each other through the shared storage."""
+    from study.health import nodes
+
+    where = storage if is_store(storage) else str(Path(storage).resolve())
+    wrong = nodes.pass_on(told, where, uuid.uuid4().hex)
+    todo = (
+        "give all nodes the same credentials and AWS_ENDPOINT_URL"
+        if is_store(storage)
+        else "mount the same folder at the same place on all nodes, or give --storage s3://..."
+    )
+    if wrong:
+        return Finding(what="shared storage", said="; ".join(wrong), todo=todo)
+    return Finding(what="shared storage", said="each node reads what each node wrote")
+
+
+def _adding(told: list[Node]) -> Iterator[Finding]:
+    """Let the devices of all nodes add a number up, as the devices of one trial do."""
+    from study.health import nodes
+    from study.worker.process_group import LINK
+
+    if not any(n.gpus for n in told) and sum(n.cpus > 0 for n in told) < 2:
+        return
+    kind = "NCCL" if any(n.gpus for n in told) else "Gloo"
+    if taken := nodes.gpus_in_use(told):
+        yield Finding(
+            what=kind,
+            said=f"not tried: {_count(taken, 'CUDA device')} in use",
+            todo="look again when no study runs",
+            stops=False,
+        )
+        return
+    error = nodes.add_up(told)
+    yield Finding(
+        what=kind,
+        said=error or "all add up to the same sum",
+        todo=f"{LINK.format(kind.upper())}; without it no trial can use several devices"
+        if error
+        else "",
+        stops=False,
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

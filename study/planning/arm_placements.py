@@ -1,0 +1,124 @@
+"""Which placement the trials of each arm have, and how an out-of-memory error changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from study.planning.cluster_partition import ClusterPartition as Divided
+from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement, smaller
+from study.trials.record import TrialRecord
+from study.trials.spec import Kind, TrialSpec
+
+BEYOND = 1.05
+"""Memory that a trial which ran out of it is taken to have needed, as a multiple of the usable
+memory."""
+NOTE = "out_of_memory"
+"""Key in ``TrialRecord.ran`` under which an out-of-memory error is noted."""
+
+UNTUNED = str(Kind.UNTUNED)
+"""Name by which the untuned model is placed, as arms are; it trains nothing."""
+
+Place = Callable[[str, float], Placement | Infeasible]
+"""Function that gives the cheapest placement that fits, from an arm (or ``UNTUNED``) and the ratio
+of measured to predicted memory."""
+
+
+class ArmPlacements:
+    """Placements of a study's trials, by arm.
+
+    A trial that runs out of memory is tried once more, in a placement that takes less. If memory
+    was predicted, the prediction is corrected by the failure, for all arms and for the rest of the
+    study. If it was not, the trials of this arm take half as many questions at once from then on.
+    """
+
+    def __init__(
+        self,
+        by_arm: Mapping[str, Placement],
+        untuned: Placement | None,
+        *,
+        place: Place | None = None,
+        devices: DeviceMemory | None = None,
+        corrections: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Start with the placements of a study.
+
+        Args:
+            by_arm: arm -> placement of its trials.
+            untuned: placement of the untuned model; None if it fits nowhere.
+            place: what the placements come from, if they come from a memory prediction.
+            devices: memory of the devices, if placements come from a memory prediction.
+            corrections: arm -> ratio of the memory that three steps took to what was predicted of
+                them, by which its prediction was corrected.
+        """
+        self._placed = {**by_arm, **({UNTUNED: untuned} if untuned else {})}
+        self.correction = 1.0
+        """Ratio of measured to predicted memory, learnt from trials that ran out of memory."""
+        self._place, self._devices = place, devices
+        self.corrections = corrections
+        self._again: set[str] = set()
+        """Ids of trials that have had their second chance."""
+
+    @property
+    def by_arm(self) -> Mapping[str, Placement]:
+        """Arm -> placement, without the untuned model."""
+        return {arm: where for arm, where in self._placed.items() if arm != UNTUNED}
+
+    @property
+    def untuned(self) -> Placement | None:
+        """Placement of the untuned model; None if it fits nowhere."""
+        return self._placed.get(UNTUNED)
+
+    @property
+    def every(self) -> set[Placement]:
+        """All placements that trials may have."""
+        return set(self._placed.values())
+
+    @property
+    def sizes(self) -> set[int]:
+        """All numbers of devices that a trial may have."""
+        return {placement.devices for placement in self.every}
+
+    def concurrency(self, devices: Divided) -> int:
+        """Maximum number of trials at a time."""
+        most = max(placement.sharing for placement in self.every)
+        return min(devices.concurrency, devices.hosts * most)
+
+    def of(self, spec: TrialSpec) -> Placement:
+        """Placement of a trial."""
+        found = self._placed.get(spec.arm, self.untuned)
+        assert found is not None, "what fits nowhere is not drawn"
+        return found
+
+    def recall(self, records: Iterable[TrialRecord]) -> None:
+        """Learn again, on resume, what out-of-memory errors of earlier sessions taught."""
+        for record in records:
+            if NOTE not in record.ran or record.spec.arm not in self._placed:
+                continue  # an arm may fit nowhere by now
+            if not self.of(record.spec).plain().items() <= record.ran.items():
+                self.out_of_memory(record.spec, self.of(record.spec))
+
+    def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:
+        """Learn that a trial ran out of memory where it ran. Return the note for its record if it
+        is to be tried again, or an empty string if it is not."""
+        if spec.id in self._again or spec.arm not in self._placed:
+            return ""
+        self._again.add(spec.id)
+        if self.of(spec) == had:  # else another trial's failure has changed it already
+            self._learn(spec.arm, had)
+        now = self.of(spec)
+        if now == had:
+            return ""
+        of = f" of {self._devices.usable / GIB:.1f} GiB" if self._devices else ""
+        predicted = f", predicted {had.peak / GIB:.1f} GiB" if had.peak else ""
+        return f"did not fit{of} as: {had.shown}{predicted}; tried again as: {now.shown}"
+
+    def _learn(self, arm: str, had: Placement) -> None:
+        if self._place is not None and self._devices is not None and had.peak:
+            self.correction *= BEYOND * self._devices.usable / had.peak
+            for name in self._placed:
+                found = self._place(name, self.correction)
+                if isinstance(found, Placement):
+                    self._placed[name] = found
+        if self._placed[arm] == had:
+            self._placed[arm] = smaller(had, trains=arm != UNTUNED) or had

@@ -1,0 +1,119 @@
+"""How a cluster is divided: into devices for hosts, and each host's device among trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trainables.errors import BadInput
+
+PLACES = 8
+"""Maximum number of trials that share a device. ``concurrency`` says how many do. If it is not
+given, a CUDA device takes as many as fit by prediction. A processor takes one, since it gains
+little by more, and that only where it has nothing of the image encoder to compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPartition:
+    """How the cluster is divided among hosts, and hosts among trials."""
+
+    hosts: int
+    cpus: int
+    """Processors of each host."""
+    gpus: int
+    """CUDA devices of each host."""
+    places: int
+    """Trials at a time on each host."""
+    concurrency: int
+    """Trials at a time in the whole study."""
+    shared: bool
+    """Whether others use the cluster too."""
+    host_gib: float = 0.0
+    """Host memory in GiB beside each CUDA device, to which a trial may be offloaded."""
+    predicting: bool = False
+    """Whether predicted memory decides what a trial gets of a device; see
+    ``study.execution.dispatcher``."""
+
+
+def divide(
+    nodes: Sequence[Mapping[str, float]],
+    concurrency: int | None,
+    *,
+    shared: bool,
+    per_trial: int = 1,
+    alone: bool = False,
+    predicting: bool = False,
+) -> ClusterPartition:
+    """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
+
+    Args:
+        nodes: ``CPU``, ``GPU`` and ``memory`` (bytes) of each node.
+        concurrency: trials at a time; None: as many as the devices suggest.
+        shared: others use the cluster too.
+        per_trial: devices that a trial takes.
+        alone: no two trials share a device.
+        predicting: see ``ClusterPartition.predicting``.
+
+    Raises:
+        BadInput: more trials at a time than the devices can take, more devices for a trial than
+            there are, or no worker at all.
+    """
+    cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
+    if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
+        # A cluster that scales itself and has no worker yet starts some for hosts that wait. There
+        # are so many hosts that no two trials share a device.
+        return ClusterPartition(
+            hosts=concurrency * per_trial,
+            cpus=1,
+            gpus=1,
+            places=1,
+            concurrency=concurrency,
+            shared=shared,
+            predicting=predicting and per_trial == 1,
+        )
+    units = gpus or cpus
+    if not units:
+        raise no_worker()
+    kind = "CUDA devices" if gpus else "processors"
+    if not 1 <= per_trial <= units:
+        raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
+    places = 1 if per_trial > 1 or alone else PLACES
+    most = units // per_trial * places
+    if concurrency is not None and not 1 <= concurrency <= most:
+        each = f", {places} trials each" if places > 1 else ""
+        each += f", {per_trial} for each trial" if per_trial > 1 else ""
+        each += ", which no trials share where their costs decide" if alone else ""
+        raise BadInput(
+            f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
+        )
+    trials = concurrency or units // per_trial * (places if predicting and gpus else 1)
+    hosts = units if predicting else min(units, trials * per_trial)
+    # A host is on one node, so it cannot have more than a node has for each device.
+    each_node = [
+        int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)))
+        for node in nodes
+        if node.get("GPU" if gpus else "CPU", 0) >= 1
+    ]
+    beside = [node.get("memory", 0) / node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
+    return ClusterPartition(
+        hosts=hosts,
+        cpus=max(1, min(cpus // hosts, *each_node)),
+        gpus=1 if gpus else 0,
+        places=-(-trials // hosts),
+        concurrency=trials,
+        shared=shared,
+        host_gib=min(beside, default=0) / 2**30,
+        predicting=predicting,
+    )
+
+
+def no_worker() -> BadInput:
+    """The error for a cluster on which no trial can run."""
+    return BadInput(
+        "the Ray cluster has no worker: start one (for a cluster that starts them itself, say "
+        "how many trials may want one: --concurrency N)"
+    )
+
+
+IDLE_SECONDS = 30.0
+"""Seconds after which a host without trials is given back to a cluster that others use too."""

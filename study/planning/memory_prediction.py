@@ -1,0 +1,207 @@
+"""Memory prediction: what each arm of a space will need, and where it would run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
+
+from search_spaces.declare import Arm, Space
+from study.config import spaces
+from study.planning.arm_placements import UNTUNED, ArmPlacements
+from study.planning.device_fit import place, place_untuned
+from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
+
+if TYPE_CHECKING:
+    from trainables.memory.calibration import MeasuredSteps
+    from trainables.memory.footprint import BatchShape, Footprint
+    from trainables.model_contract import Skeleton
+    from trainables.recipe import Recipe
+
+Probe = Callable[["Recipe", "BatchShape"], "MeasuredSteps | None"]
+"""Function that takes three real training steps of a recipe and measures them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmMemory:
+    """Predicted memory and placement of one arm."""
+
+    footprint: Footprint
+    """Predicted memory of a whole batch on one device."""
+    placement: Placement | Infeasible | None
+    """Where the arm would run; None if nothing is known of devices."""
+    probed: MeasuredSteps | None = None
+    """Measurement of three real steps, if they were taken."""
+    correction: float = 1.0
+    """Ratio of the memory that the real steps took to what was predicted of them."""
+
+    @property
+    def corrected(self) -> int:
+        """Corrected peak bytes of a whole batch on one device."""
+        return int(self.footprint.peak * self.correction)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready values, sizes in GiB."""
+        found: dict[str, Any] = {"memory": self.footprint.gib()}
+        if self.probed is not None:
+            found["probe"] = {
+                "micro_batch": self.probed.micro_batch,
+                "pieces": self.probed.pieces,
+                "peak_gib": self.probed.peak / GIB,
+                "correction": self.correction,
+                "corrected_gib": self.corrected / GIB,
+            }
+        if self.placement is not None:
+            values = asdict(self.placement)
+            for size in {"peak", "host", "least"} & set(values):
+                values[f"{size}_gib"] = values.pop(size) / GIB
+            feasible = isinstance(self.placement, Placement)
+            found["placement"] = {"feasible": feasible, **values}
+        return found
+
+
+def arms(
+    space: Space,
+    model: Skeleton,
+    batch: BatchShape,
+    *,
+    precision: str,
+    devices: DeviceMemory | None,
+    probe: Probe | None = None,
+) -> dict[str, ArmMemory]:
+    """Predicted memory of each arm at the middle of its ranges, corrected if there is a ``probe``.
+    It takes seconds per arm, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    items = space.arms.items()
+    answer = GenerationMemory(model, batch, precision)
+    found = {}
+    for name, arm in track(items, "memory", console=console, transient=True, disable=quiet):
+        predict = TrainingMemory(arm, model, batch, precision)
+        probed = probe(spaces.typical(arm, model.slots), batch) if probe else None
+        correction = predict.correction(probed)
+        found[name] = ArmMemory(
+            footprint=predict(batch.questions, 1),
+            placement=place(predict, answer, batch.questions, devices, correction)
+            if devices
+            else None,
+            probed=probed,
+            correction=correction,
+        )
+    return found
+
+
+def placements(
+    space: Space,
+    model: Skeleton,
+    batch: BatchShape,
+    *,
+    precision: str,
+    beams: int,
+    devices: DeviceMemory,
+    sharing: int,
+    probed: Mapping[str, MeasuredSteps | None],
+) -> tuple[ArmPlacements, dict[str, Infeasible]]:
+    """Where the trials of each arm run, at most ``sharing`` on a device; and what runs nowhere, be
+    it an arm or the untuned model. ``probed``: arm -> what three steps took, for arms of which it
+    is known."""
+    predictors = {
+        name: TrainingMemory(arm, model, batch, precision) for name, arm in space.arms.items()
+    }
+    measured = {
+        name: found.correction(probed[name])
+        for name, found in predictors.items()
+        if probed.get(name) is not None
+    }
+    answer, size = GenerationMemory(model, batch, precision, beams), batch.questions
+
+    def placed(arm: str, correction: float) -> Placement | Infeasible:
+        if arm == UNTUNED:
+            return place_untuned(answer, size, devices, shared, correction)
+        correction *= measured.get(arm, 1.0)
+        return place(predictors[arm], answer, size, devices, correction, sharing)
+
+    found = {name: placed(name, 1.0) for name in space.arms}
+    by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
+    shared = min((where.sharing for where in by_arm.values()), default=1)
+    found[UNTUNED] = untuned = placed(UNTUNED, 1.0)
+    return (
+        ArmPlacements(
+            by_arm,
+            untuned if isinstance(untuned, Placement) else None,
+            place=placed,
+            devices=devices,
+            corrections=measured,
+        ),
+        {name: where for name, where in found.items() if isinstance(where, Infeasible)},
+    )
+
+
+class GenerationMemory:
+    """Predicts and remembers the memory of answering, for any number of questions."""
+
+    def __init__(self, model: Skeleton, batch: BatchShape, precision: str, beams: int = 1) -> None:
+        self.model, self.batch, self.precision, self.beams = model, batch, precision, beams
+        self._found: dict[int, Footprint] = {}
+
+    def __call__(self, questions: int) -> Footprint:
+        """Footprint of answering so many questions at once, each about an image of its own."""
+        from trainables.memory import generation_footprint
+
+        if questions not in self._found:
+            self._found[questions] = generation_footprint.predict(
+                self.model,
+                replace(self.batch, questions=questions, images=questions),
+                beams=self.beams,
+                precision=self.precision,
+            )
+        return self._found[questions]
+
+
+class TrainingMemory:
+    """Predicts and remembers the memory of training one arm at typical values, for any part of a
+    batch."""
+
+    def __init__(self, arm: Arm, model: Skeleton, batch: BatchShape, precision: str) -> None:
+        self.arm, self.model, self.batch, self.precision = arm, model, batch, precision
+        self._found: dict[tuple[int, int, bool], Footprint] = {}
+
+    def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
+        """Footprint of a training step in ``pieces`` of so many ``questions``. ``twice``: with
+        layers computed twice."""
+        key = (questions, min(pieces, 2), twice)
+        if key not in self._found:
+            self._found[key] = self._predict(*key)
+        return self._found[key]
+
+    def correction(self, probed: MeasuredSteps | None) -> float:
+        """Ratio of the memory that a probe took to what is predicted of the same steps; 1 without a
+        probe."""
+        if probed is None:
+            return 1.0
+        return probed.peak / self(probed.micro_batch, probed.pieces).peak
+
+    def _predict(self, questions: int, pieces: int, twice: bool) -> Footprint:
+        from trainables import recipe
+        from trainables.engine.activation_checkpointing import checkpoint_layers
+        from trainables.memory import footprint
+        from trainables.weight_sharing import share_weights
+
+        network = share_weights(self.model.network)
+        applied = recipe.apply(
+            spaces.typical(self.arm, self.model.slots), self.model, network, seed=0
+        )
+        if twice:
+            checkpoint_layers(network)
+        images = min(self.batch.images, questions)
+        return footprint.predict(
+            self.model,
+            network,
+            applied,
+            training=replace(self.batch, questions=questions, images=images),
+            pieces=pieces,
+            precision=self.precision,
+        )

@@ -1,0 +1,122 @@
+"""Tables of a study's plan: arms, predicted memory, measured steps and placement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from search_spaces.declare import Choice, Range, Space
+from study.config import spaces
+from study.planning.memory_prediction import ArmMemory
+from study.planning.placement import GIB, Infeasible, Placement
+
+if TYPE_CHECKING:
+    from trainables.recipe import Counted
+
+
+def arms_table(space: Space, applied: Mapping[str, Counted]) -> Table:
+    """Table of arms: what is searched in each, and what it trains."""
+    table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in ("arm", "searched", "trains", "parameters", "percent"):
+        right = column in ("parameters", "percent")
+        table.add_column(column, justify="right" if right else "left")
+    for arm, found in applied.items():
+        searched = spaces.ranges(space.arms[arm]).items()
+        table.add_row(
+            arm,
+            ", ".join(f"{name} {_range(values)}" for name, values in searched),
+            _trains(found),
+            f"{found.trained_parameters:,}",
+            f"{found.trained_percent:.3f}",
+        )
+    return table
+
+
+def _trains(applied: Counted) -> str:
+    """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
+    if len({count.tuning for count in applied.counts}) == 1:
+        slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)
+        return f"{applied.counts[0].tuning}: {slots}"
+    return ", ".join(
+        f"{c.slot} {c.tuning}" + (f" {c.trained_parameters:,}" if c.trained_parameters else "")
+        for c in applied.counts
+    )
+
+
+def _range(values: Range) -> str:
+    if isinstance(values, Choice):
+        return (
+            "{"
+            + ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values.values)
+            + "}"
+        )
+    return f"{values.low:g} to {values.high:g}"
+
+
+def memory_table(arms: Mapping[str, ArmMemory]) -> Table:
+    """Table of each arm's predicted memory. The fp32 copies and adapters of a trial are a column
+    apart from the weights."""
+    every = [found.footprint for found in arms.values()]
+    slots = list(dict.fromkeys(slot for found in every for slot in found.activations))
+    columns = ["peak", "weights", "trained", "gradients", "optimizer"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for column in (*columns, *(f"kept by {slot}" for slot in slots), "features", "other"):
+        table.add_column(column, justify="right")
+    for arm, found in zip(arms, every, strict=True):
+        sizes = [getattr(found, column) for column in columns]
+        sizes += [found.activations.get(slot, 0) for slot in slots]
+        sizes += [sum(found.features.values()), found.batch + found.workspace]
+        table.add_row(arm, *(f"{size / GIB:.2f}" for size in sizes))
+    return table
+
+
+def probe_table(arms: Mapping[str, ArmMemory]) -> Table:
+    """Table of each arm's probe: what was predicted, what three steps took, and what a whole batch
+    takes."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for column in ("at once", "predicted", "probed", "correction", "corrected"):
+        table.add_column(column, justify="right")
+    for arm, found in arms.items():
+        probed = found.probed
+        if probed is None:
+            table.add_row(arm, "1", "", "[red]did not fit[/]", "", "")
+            continue
+        sizes = (probed.peak / found.correction, probed.peak)
+        table.add_row(
+            arm,
+            str(probed.micro_batch),
+            *(f"{size / GIB:.3f}" for size in sizes),
+            f"{found.correction:.3f}",
+            f"{found.corrected / GIB:.3f}",
+        )
+    return table
+
+
+def placement_table(arms: Mapping[str, ArmMemory]) -> Table:
+    """Table of each arm's placement, with the reason."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("arm", "lane", "devices", "engine", "batch", "at once", "why"):
+        table.add_column(column)
+    for arm, predicted in arms.items():
+        found = predicted.placement
+        if isinstance(found, Infeasible):
+            table.add_row(arm, "[red]none[/]", "", "", "", "", found.reason)
+        if not isinstance(found, Placement):
+            continue
+        pieces = f" x {found.pieces}" if found.pieces > 1 else ""
+        pieces += ", layers twice" if found.checkpointing else ""
+        at_once = f"{found.sharing} a device" if found.sharing > 1 else "1"
+        table.add_row(
+            arm,
+            found.lane,
+            str(found.devices),
+            found.engine,
+            f"{found.micro_batch}{pieces}",
+            at_once,
+            found.reason,
+        )
+    return table

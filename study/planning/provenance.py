@@ -1,0 +1,95 @@
+"""Records how a study was done, for whoever wants to do it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.config.settings import Settings
+from study.storage.study_folder import SETTINGS
+
+if TYPE_CHECKING:
+    from study.planning.study_plan import StudyPlan
+    from trainables.data.common.dataset import Dataset
+
+PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
+
+
+def base(settings: Settings, plan: StudyPlan) -> dict[str, str]:
+    """Everything besides its point of the space that a trial's numbers depend on."""
+    found = {
+        "model": plan.profile.digest,
+        "data": plan.dataset.digest,
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+        "label_smoothing": str(settings.label_smoothing),
+        "beams": str(plan.profile.beams),
+    }
+    if settings.questions_per_image > 1:  # left out at its default, so that older studies go on
+        found["questions_per_image"] = str(settings.questions_per_image)
+    if settings.group_by_length:
+        found["group_by_length"] = "True"
+    return found
+
+
+def describe(
+    settings: Settings, plan: StudyPlan, others: Mapping[str, Dataset], folder: Path
+) -> dict[str, Any]:
+    """Settings, budget, model, data, versions, commit and command, as in ``results.json``.
+
+    ``others`` are the datasets that confirmed trials are scored on too.
+    """
+    begun = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    profile, dataset = plan.profile, plan.dataset
+    not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
+    return {
+        "settings": asdict(settings),
+        "budget": asdict(plan.budget),
+        "deepspeed": plan.deepspeed,
+        "precision": plan.precision,
+        "label_smoothing": settings.label_smoothing,
+        "questions_per_image": settings.questions_per_image,
+        "group_by_length": settings.group_by_length,
+        "beams": profile.beams,
+        "answer_tokens": profile.answer_tokens,
+        "model": {
+            "name": profile.model,
+            "digest": profile.digest,
+            "image_size": profile.image_size,
+        },
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+            "ood": {name: other.digest for name, other in others.items()},
+            "findings": [f"{f.severity}: {f.text}" for f in plan.audit.findings],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        **({"not_run": not_run} if not_run else {}),
+        "identity": begun.get("identity", ""),
+        "commit": _commit(),
+        "command": begun["command"],
+        "begun": begun["begun"],
+    }
+
+
+def _commit() -> str:
+    """The git commit of this code, with ``-dirty`` if the code was changed. Outside of a checkout
+    it is ``STUDY_COMMIT`` of the environment, or empty."""
+    here = Path(__file__).parents[1]
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return os.environ.get("STUDY_COMMIT", "")
+    return found.stdout.strip() or os.environ.get("STUDY_COMMIT", "")

@@ -1,0 +1,252 @@
+"""The plan of a study, shown before it runs: arms, what each trains, rungs, trials, time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+
+from search_spaces.declare import Budget, Space
+from study.config import checked_data
+from study.config.budget import floor, levels
+from study.config.settings import Settings
+from study.config.spaces import points
+from study.planning.placement import Infeasible, Placement
+from study.planning.plan_tables import arms_table
+from study.trials.spec import Kind
+from trainables.engine import deepspeed_config
+
+if TYPE_CHECKING:
+    from study.planning.arm_placements import ArmPlacements
+    from study.planning.workload_profile import WorkloadProfile
+    from trainables.audit.audit import Audit
+    from trainables.data.common.dataset import Dataset
+
+Value = TypeVar("Value")
+
+DEEPSPEED = "deepspeed.json"
+"""File in a study's folder that holds DeepSpeed's configuration of each arm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """Everything that is decided before the first trial."""
+
+    name: str
+    question: str
+    space: Space
+    budget: Budget
+    seeds: int
+    allocate: str
+    """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
+    allowance: str
+    """The value of ``--budget`` if it limits time; empty if trials are the limit."""
+    profile: WorkloadProfile
+    dataset: Dataset
+    audit: Audit
+    """Audit of ``dataset``."""
+    majority: Mapping[str, float]
+    """Scores, in percent, of always giving the most frequent answer."""
+    deepspeed: str
+    precision: str
+    concurrency: int
+    placements: Mapping[str, Placement]
+    """Arm -> placement of its trials."""
+    untuned: Placement | None
+    """Placement of the untuned model, which only answers; None if it fits nowhere."""
+    corrections: Mapping[str, float]
+    """Arm -> ratio of the memory that three steps took to what was predicted of them; empty if none
+    were taken."""
+    nowhere: Mapping[str, Infeasible]
+    """What fits on none of the devices and is not run: arms, or the untuned model."""
+
+    @property
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """DeepSpeed's configuration of each arm that has one, at typical values."""
+        found = {
+            arm: deepspeed_config.configuration(
+                placement.deepspeed,
+                self.profile.sizes[arm],
+                cuda=self.profile.device == "cuda",
+            )
+            for arm, placement in self.placements.items()
+        }
+        return {arm: settings for arm, settings in found.items() if settings}
+
+    def write(self, folder: Path) -> None:
+        """Write what is too long to be shown, DeepSpeed's configurations, into the study's
+        folder."""
+        if self.engines:
+            content = json.dumps(self.engines, indent=2) + "\n"
+            (folder / DEEPSPEED).write_text(content, encoding="utf-8")
+
+    @property
+    def trials(self) -> int:
+        """Trials of the search: as many as are asked for, or all points that there are."""
+        return int(min(self.budget.trials, sum(self._points.values())))
+
+    @property
+    def _points(self) -> dict[str, float]:
+        return {name: points(arm) for name, arm in self.space.arms.items()}
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Seconds that the study takes: expected, and if no trial were stopped early. Expected
+        means that ``1 / reduction`` of the trials pass each rung; the gain of trials that share a
+        device is not counted. None if no step was timed, or where trials exchange weights or
+        gradients: the step that is timed runs on one device that has them all."""
+        kinds = self.placements.values()
+        exchanging = any(p.devices > 1 or deepspeed_config.divides(p.deepspeed) for p in kinds)
+        if exchanging or not self.profile.seconds_an_example:
+            return None
+        stops = levels(self.budget)
+        passing = [self.budget.reduction**-i for i in range(len(stops))]
+        legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
+        each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
+        confirmed = len(self.space.arms) * self.seeds * stops[-1]
+        sharing = max(placement.sharing for placement in self.placements.values())
+        rate = self.profile.seconds_an_example / max(self.concurrency / sharing, 1)
+        return (
+            rate * (self.trials * each + confirmed),
+            rate * (self.trials * stops[-1] + confirmed),
+        )
+
+    def show(self, console: Console, folder: Path | None = None) -> None:
+        """Print the plan. DeepSpeed's configurations are printed in short if ``folder`` is given,
+        where ``write`` puts them, and in full if there is to be no folder."""
+        from trainables.measures.common.scores import shown
+
+        profile, data = self.profile, self.dataset
+        stops = levels(self.budget)
+        splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
+        chance = self.majority
+        console.print(f"[bold]{self.question}[/]")
+        console.print(f"  study    {self.name}")
+        console.print(
+            f"  model    {profile.model}, {profile.parameters:,} parameters, "
+            f"{profile.image_size} px"
+        )
+        images = f"{profile.images:,} images"
+        console.print(f"  data     {data.name}: {splits} questions, {images}")
+        beams = "greedily" if profile.beams == 1 else f"with {profile.beams} beams"
+        console.print(
+            f"  answers  at most {profile.answer_tokens} tokens, as 99% of the training "
+            f"answers need (at least 10), written {beams}"
+        )
+        console.print(
+            f"  chance   always the most frequent answer scores {chance['overall']:.1f}% ("
+            + ", ".join(
+                f"{title.removesuffix(' %')} {chance[name]:.1f}"
+                for name, title in shown(chance).items()
+                if name != "overall"
+            )
+            + ")"
+        )
+        for finding in self.audit.findings:
+            if finding.severity != "note":
+                console.print(f"           [yellow]{finding.text}[/]")
+        if self.allowance:
+            trials = f"until the confirmation needs what is left of --budget {self.allowance}"
+        else:
+            least = floor(self.budget.trials, len(self.space.arms), self.allocate)
+            fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
+            trials = f"{self.trials} trials, at least {least} an arm"
+            trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
+        rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
+        early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {self.budget.reduction} goes on"
+        whole = f"{stops[-1]:,} examples each, none is stopped early"
+        console.print(f"  search   {trials}; {early if rungs else whole}")
+        console.print(
+            f"  confirm  {len(self.space.arms)} arms x {self.seeds} seeds = "
+            f"{len(self.space.arms) * self.seeds} trainings, scored on test once"
+        )
+        time = ""
+        if self.seconds and not self.allowance:
+            time = "; about {}, at most {}".format(*map(_duration, self.seconds))
+        console.print(
+            f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}{time}"
+        )
+        if self.corrections:
+            found = self.corrections.values()
+            console.print(
+                f"  memory   predicted, then corrected by three steps of each arm on a device: "
+                f"{min(found):.2f} to {max(found):.2f} of what was predicted"
+            )
+        for placement, placed in _by_value(self.placements):
+            console.print(f"  devices  {self._whose(placed)}: {placement.shown}")
+        if self.untuned is not None and self.untuned not in self.placements.values():
+            console.print(f"  devices  {Kind.UNTUNED}: {self.untuned.shown}")
+        for engine, placed in _by_value(self.engines):
+            console.print(f"  engine   {self._whose(placed)}: {deepspeed_config.in_a_line(engine)}")
+            if folder is None:
+                console.print(f"           DeepSpeed's configuration: {json.dumps(engine)}")
+        if folder is not None and self.engines:
+            console.print(f"           DeepSpeed's configuration is in {folder / DEEPSPEED}")
+        for arm, lacking in self.nowhere.items():
+            console.print(f"  [red]not run[/]  {arm}: {lacking.reason}")
+        console.print()
+        console.print(arms_table(self.space, {arm: profile.arms[arm] for arm in self.space.arms}))
+        console.print()
+
+    def _whose(self, arms: Collection[str]) -> str:
+        return "all arms" if len(arms) == len(self.profile.arms) else ", ".join(arms)
+
+
+def _by_value(of: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
+    """Each value, with the arms that have it."""
+    found: list[tuple[Value, list[str]]] = []
+    for arm, value in of.items():
+        arms = next((arms for other, arms in found if other == value), None)
+        if arms is None:
+            found.append((value, [arm]))
+        else:
+            arms.append(arm)
+    return found
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def plan_study(
+    settings: Settings,
+    space: Space,
+    name: str,
+    data: checked_data.CheckedData,
+    profile: WorkloadProfile,
+    where: ArmPlacements,
+    nowhere: Mapping[str, Infeasible],
+    *,
+    precision: str,
+    concurrency: int,
+) -> StudyPlan:
+    """Put together the plan of a study, of the arms that ``where`` has placements for."""
+    from trainables.measures.common.baselines import majority_baseline
+
+    return StudyPlan(
+        name=name,
+        question=space.question,
+        space=replace(space, arms={arm: space.arms[arm] for arm in where.by_arm}),
+        budget=settings.budget(space),
+        seeds=settings.seeds,
+        allocate=settings.allocate,
+        allowance=settings.timed,
+        profile=profile,
+        dataset=data.dataset,
+        audit=data.audit,
+        majority=majority_baseline(data.dataset.train, data.dataset.test),
+        deepspeed=settings.engine_name,
+        precision=precision,
+        concurrency=concurrency,
+        placements=where.by_arm,
+        untuned=where.untuned,
+        corrections=where.corrections,
+        nowhere=nowhere,
+    )

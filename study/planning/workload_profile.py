@@ -1,0 +1,195 @@
+"""Profile of the loaded model and data: what a plan needs of them, and how fast arms train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from search_spaces.declare import Budget, Space
+from study.config import spaces
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from trainables.engine.deepspeed_config import Sizes
+    from trainables.memory.calibration import MeasuredSteps
+    from trainables.memory.footprint import BatchShape
+    from trainables.model_contract import Structure
+    from trainables.recipe import Applied, Counted, Recipe
+    from trainables.training.regime import Regime
+    from trainables.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadProfile:
+    """Facts about the loaded model and data: all that a plan needs, and small."""
+
+    model: str
+    """Name of the model."""
+    digest: str
+    """Digest of the model's weights and configuration; see ``Model.digest``."""
+    parameters: int
+    image_size: int
+    """Pixels a side of an image."""
+    slots: tuple[str, ...]
+    images: int
+    question_tokens: int
+    """Tokens of the longest question, tokens that stand for its image included."""
+    answer_tokens: int
+    beams: int
+    """Beams of the search for an answer; see ``Workload.beams``."""
+    device: str
+    """Type of the devices on which trials run."""
+    arms: Mapping[str, Counted]
+    """Arm -> what its recipe trains in the model, at typical values."""
+    sizes: Mapping[str, Sizes]
+    """Arm -> sizes from which DeepSpeed's configuration follows."""
+    seconds_an_example: float
+    """Seconds of training per example, on one device or processor; a mean of arms. 0 where trials
+    run on other devices than were there to measure."""
+    probed: Mapping[str, MeasuredSteps | None] = field(default_factory=dict)
+    """Arm -> measurement of three steps, for arms that were measured; None if not even one question
+    fits."""
+
+    def recipes(self, space: Space) -> dict[str, Recipe]:
+        """Each arm's recipe at typical values."""
+        return {name: spaces.typical(arm, self.slots) for name, arm in space.arms.items()}
+
+    def batch(self, budget: Budget) -> BatchShape:
+        """Shape of a batch as large as any will be."""
+        from trainables.memory.footprint import BatchShape
+
+        return BatchShape(
+            questions=budget.batch_size,
+            images=budget.batch_size,
+            question_tokens=self.question_tokens,
+            answer_tokens=self.answer_tokens,
+        )
+
+    def with_probes(
+        self, probed: Mapping[str, MeasuredSteps | None], budget: Budget
+    ) -> WorkloadProfile:
+        """A copy of the profile with the measurements of three steps. They also say how fast arms
+        train, unless a step was timed already. On a CPU one was, and it is preferred: measuring
+        memory slows steps down."""
+        seconds = [found.seconds / budget.batch_size for found in probed.values() if found]
+        pace = self.seconds_an_example or sum(seconds) / max(len(seconds), 1)
+        return replace(self, probed=probed, seconds_an_example=pace)
+
+
+def arms(space: Space, model: Structure) -> dict[str, Applied]:
+    """Each arm's recipe at typical values, applied to a copy of the model that shares its weights.
+
+    Raises:
+        BadInput: an arm names a slot that the model lacks, or finds nothing to train.
+    """
+    return {name: applied for name, (applied, _) in _tuned(space, model).items()}
+
+
+def _tuned(space: Space, model: Structure) -> dict[str, tuple[Applied, Module]]:
+    """Each arm's recipe at typical values, and the weight-sharing copy that it was applied to."""
+    from trainables import recipe
+    from trainables.weight_sharing import share_weights
+
+    found = {}
+    for name, arm in space.arms.items():
+        network, typical = share_weights(model.network), spaces.typical(arm, model.slots)
+        found[name] = recipe.apply(typical, model, network, seed=0), network
+    return found
+
+
+def profile(
+    workload: Workload,
+    space: Space,
+    budget: Budget,
+    *,
+    precision: str,
+    device: str,
+    regime: Regime,
+) -> WorkloadProfile:
+    """Profile the loaded model and data. ``precision``, ``device`` (its type) and ``regime`` say
+    how the study's trials will compute.
+
+    Raises:
+        BadInput: an arm names a slot that the model lacks, or finds nothing to train.
+    """
+    from trainables.engine.deepspeed_config import Sizes
+    from trainables.recipe import Counted
+
+    model, found = workload.model, _tuned(space, workload.model)
+    counted = {
+        arm: Counted(counts=applied.counts, total_parameters=applied.total_parameters)
+        for arm, (applied, _) in found.items()
+    }
+    sizes = {
+        arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
+    }
+    seconds = 0.0
+    if workload.device.type == device == "cpu":
+        seconds = _pace(workload, space, budget, counted, precision, regime)
+    return WorkloadProfile(
+        model=model.name,
+        digest=model.digest,
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        image_size=model.image_size,
+        slots=tuple(model.slots),
+        images=len(workload.images_NSSC),
+        question_tokens=question_tokens(workload),
+        answer_tokens=workload.answer_tokens,
+        beams=workload.beams,
+        device=device,
+        arms=counted,
+        sizes=sizes,
+        seconds_an_example=seconds,
+    )
+
+
+def question_tokens(workload: Workload) -> int:
+    """Tokens of the longest question to train on, tokens that stand for its image included."""
+    rows = workload.rows["train"]
+    longest = max(range(len(rows)), key=lambda i: len(rows[i].question))
+    return workload.batch("train", [longest]).question_BQ.shape[1]
+
+
+def _pace(
+    workload: Workload,
+    space: Space,
+    budget: Budget,
+    arms: Mapping[str, Counted],
+    precision: str,
+    regime: Regime,
+) -> float:
+    """Seconds of training per example on this machine.
+
+    It is measured by a training step of the arms that train least, most and in the middle, on one
+    thread and in CPU time of that thread, since hosts start meanwhile.
+    """
+    import torch
+
+    from trainables.training.trial import Trial
+    from trainables.training.trial_config import TrialConfig
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rates = []
+    order = sorted(arms, key=lambda name: arms[name].trained_parameters)
+    for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
+        typical = spaces.typical(space.arms[name], workload.model.slots)
+        for size in (2, budget.batch_size):  # the first step of a process pays for set-up
+            config = TrialConfig(
+                recipe=typical,
+                lr=1e-6,
+                seed=0,
+                max_examples=10**6,
+                batch_size=size,
+                regime=regime,
+            )
+            trial = Trial(workload, config, precision=precision)
+            started = time.thread_time()
+            trial.step()
+            rate = (time.thread_time() - started) / size
+        rates.append(rate)
+    torch.set_num_threads(threads)
+    return sum(rates) / len(rates)

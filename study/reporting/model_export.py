@@ -1,0 +1,215 @@
+"""Writes the models of confirmed trials as folders with a model card."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.analysis.results_file import read_results
+from study.storage import checkpoints
+from study.storage.paths import below
+from trainables.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from trainables.export.peft_adapter import PeftFiles
+    from trainables.export.tuned_model import Description, TunedModel
+    from trainables.model_contract import Model
+    from trainables.workload import Workload
+
+SMALL_MIB = 256.0
+"""Size in MiB of trained weights up to which a model is written to MLflow unasked. A larger one is
+no adapter, and is written only on request."""
+CARD = Path(__file__).with_name("model_card.md.jinja")
+"""Template of the model card."""
+RunWithModel = Callable[[Callable[["Workload"], object]], None]
+"""Has a process that holds the base model and the data run a task, and waits until it is done. It
+raises OSError or EOFError where there is no such process, and what the task raises."""
+
+
+def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict[str, Path]:
+    """Write an arm's model into the folder ``out``, whole or not at all.
+
+    Of the arm's confirmations, the one with the lowest validation loss is taken: the test split
+    chooses nothing.
+
+    Returns:
+        Name -> folder of the model's adapters in peft's form.
+
+    Raises:
+        BadInput: there is no such arm, it was not confirmed, or ``out`` holds something else.
+    """
+    trial = best_confirmation(results, arm_of(results, arm))
+    if out.name in ("", "..") or (out.exists() and not out.is_dir()):
+        raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
+    if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
+        raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
+    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex}")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
+    try:
+        places = write(study, results, trial, partial)
+    except Exception:  # on a full disk half of it would take room
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return {name: out / place.relative_to(partial) for name, place in places.items()}
+
+
+def write(
+    study: Path,
+    results: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    folder: Path,
+    base: Model | None = None,
+) -> Mapping[str, Path]:
+    """Write the model of a confirmed trial into an empty folder. ``base`` is the base model, if it
+    is loaded already.
+
+    Returns:
+        Name -> folder of the model's adapters in peft's form.
+
+    Raises:
+        BadInput: the trial's checkpoint is gone, or its base model is another one now.
+    """
+    from trainables.export import peft_adapter
+
+    tuned = rebuild(study, results, trial, base)
+    tuned.save(folder)
+    written = peft_adapter.write(tuned, folder)
+    names = {name: place.relative_to(folder) for name, place in written.adapters.items()}
+    card = _card(results, trial, tuned, written, names)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return written.adapters
+
+
+def small(results: Mapping[str, Any]) -> list[str]:
+    """Ids of the confirmed trials whose models are small enough to be stored with their runs."""
+    return [
+        seed["trial"]
+        for arm in results["arms"]
+        for seed in arm["seeds"]
+        if arm["costs"]["adapter_mib"] <= SMALL_MIB
+    ]
+
+
+def write_all(study: Path, run: RunWithModel, trials: Sequence[str], out: Path) -> None:
+    """Write the models of confirmed trials of a finished study into folders named after the trials.
+
+    A process of its own does it, whose memory is released afterwards, so that the driver needs no
+    torch. ``run`` has a process do it that has the base model already; where ``run`` cannot, a new
+    process loads the base model.
+
+    Raises:
+        BrokenProcessPool: that process was killed, mostly for lack of memory.
+    """
+    task = partial(_write_all, study, trials, out)
+    try:
+        run(task)
+    except (OSError, EOFError):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(task).result()
+
+
+def _write_all(
+    study: Path, trials: Sequence[str], out: Path, workload: Workload | None = None
+) -> None:
+    """Write the models of confirmed trials; the base model is that of ``workload``, if given."""
+    from trainables.export import tuned_model
+
+    results = read_results(study.parent, study.name)
+    by_id = {trial["trial"]: trial for trial in results["trials"]}
+    base = workload.model if workload else tuned_model.base(_described(results, by_id[trials[0]]))
+    for trial in trials:
+        place = below(out, trial)
+        shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
+        place.mkdir()
+        write(study, results, by_id[trial], place, base)
+
+
+def rebuild(
+    study: Path, results: Mapping[str, Any], trial: Mapping[str, Any], base: Model | None = None
+) -> TunedModel:
+    """The tuned model of a confirmed trial, built on ``base`` if that is loaded already.
+
+    Raises:
+        BadInput: its checkpoint is gone or damaged, or its base is another one.
+    """
+    from trainables.export import tuned_model
+    from trainables.training import checkpoint
+
+    kept = sorted(checkpoints.path(study, trial["trial"]).glob("[0-9]*"))
+    if not kept:
+        raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
+    return tuned_model.build(_described(results, trial), checkpoint.weights(kept[-1]), base)
+
+
+def _described(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Description:
+    """Description of a trial's tuned model: its base, recipe, seed and settings."""
+    from trainables.export import tuned_model
+
+    return tuned_model.Description(
+        model=results["protocol"]["settings"]["model"],
+        digest=results["protocol"]["model"]["digest"],
+        recipe=trial["recipe"],
+        seed=trial["seed"],
+        precision=results["protocol"]["precision"],
+        image_size=results["protocol"]["settings"]["image_size"],
+        answer_tokens=results["protocol"]["answer_tokens"],
+        beams=results["protocol"]["beams"],
+    )
+
+
+def arm_of(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object of an arm in ``results.json``.
+
+    Raises:
+        BadInput: there is no such arm, or it was not confirmed.
+    """
+    arms: dict[str, dict[str, Any]] = {arm["arm"]: arm for arm in results["arms"]}
+    if name not in arms:
+        raise unknown("arm", name, arms)
+    if not arms[name]["seeds"]:
+        raise BadInput(f"arm {name!r} was not confirmed, so there is no model of it")
+    return arms[name]
+
+
+def best_confirmation(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """The confirmed trial of an arm that has the lowest validation loss."""
+    trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
+    seeds = [trials[seed["trial"]] for seed in arm["seeds"]]
+    return min(seeds, key=lambda trial: float(trial["rungs"][-1]["validation_loss"]))
+
+
+def _card(
+    results: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    tuned: TunedModel,
+    written: PeftFiles,
+    adapters: Mapping[str, Path],
+) -> str:
+    """The text of the model card."""
+    from jinja2 import Environment, StrictUndefined
+
+    arm = arm_of(results, trial["arm"])
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(CARD.read_text(encoding="utf-8"))
+    return template.render(
+        r=results,
+        arm=arm,
+        trial=trial,
+        best=best_confirmation(results, arm)["trial"] == trial["trial"],
+        recipe=str(tuned.recipe),
+        counts=tuned.applied.counts,
+        adapters={name: place.as_posix() for name, place in adapters.items()},
+        weights=written.weights.name if written.weights else "",
+        network=written.network,
+    )

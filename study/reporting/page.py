@@ -1,0 +1,100 @@
+"""Writes ``report.html``: what a study found, on one page that needs no other file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FILE = "report.html"
+"""File name of the page."""
+HERE = Path(__file__).parent
+
+
+def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Write the report of ``results`` (see ``study.analysis.results``) and its tables, each file
+    whole or not at all.
+
+    Returns:
+        The files, the page first.
+    """
+    from study.reporting import table_files
+
+    texts = {FILE: _page(results), **table_files.texts(results)}
+    written = []
+    for name, text in texts.items():
+        path = folder / name
+        partial = folder / f".{name}.partial-{os.getpid()}"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        written.append(path)
+    return written
+
+
+def _page(results: Mapping[str, Any]) -> str:
+    """The HTML of the page."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from study.reporting import figures, search_figures
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    source = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    counts = sorted({len(arm["seeds"]) for arm in results["arms"] if arm["test"]}) or [0]
+    return environment.from_string(source).render(
+        r=results,
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        legend=figures.legend(results),
+        figures={
+            draw.__name__: draw(results)
+            for draw in (
+                *(figures.scores, figures.differences, figures.pareto, figures.budget),
+                *(
+                    search_figures.learning_curves,
+                    search_figures.learning_rates,
+                    search_figures.parallel,
+                ),
+            )
+        },
+        tested=any(arm["test"] for arm in results["arms"]),
+        seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
+        margin=_margin(results),
+        rungs_reached=_rungs_reached(results),
+        number=_number,
+        mean=_mean,
+    )
+
+
+def _rungs_reached(results: Mapping[str, Any]) -> dict[str, int]:
+    """Arm -> number of rungs that its search trials reported together: how far they came."""
+    reached: Counter[str] = Counter()
+    for trial in results["trials"]:
+        if trial["kind"] == "search":
+            reached[trial["arm"]] += len(trial["rungs"])
+    return {arm["arm"]: reached[arm["arm"]] for arm in results["arms"]}
+
+
+def _margin(results: Mapping[str, Any]) -> str:
+    """The margin in words; empty if there are no pairs of arms."""
+    from study.analysis.pairwise import margin_in_words
+
+    found = [pair["parts"]["overall"]["margin"] for pair in results["comparisons"]]
+    return margin_in_words(found[0]) if found else ""
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Mean of a column without its empty cells; None if all are empty."""
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    """A number with a fixed number of digits; a dash if there is none."""
+    return "\u2013" if value is None or math.isnan(value) else f"{value:,.{digits}f}"

@@ -1,0 +1,1 @@
+"""Decides which trial runs next and which goes on; knows nothing of Ray."""

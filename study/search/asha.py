@@ -1,0 +1,59 @@
+"""Early stopping: ASHA (Li et al. 2020, arXiv 1810.05934) with separate rungs for each arm.
+
+A trial is compared only with trials of its own arm at the same number of examples seen. So a method
+that starts slowly is never stopped by the fast start of another.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+from study.config import goals
+
+
+class PerArmAsha:
+    """Decides which trials go on. It is pure bookkeeping: losses in, decisions out."""
+
+    def __init__(self, reduction: int) -> None:
+        self.reduction = reduction
+        self.losses: dict[tuple[str, int], dict[str, float]] = {}
+        """(arm, examples seen) -> trial -> loss."""
+        self._points: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {}
+        """(arm, examples seen) -> trial -> loss and costs, where there are several objectives."""
+        self._sorted: dict[tuple[str, int], list[float]] = {}
+        """(arm, examples seen) -> losses, ascending."""
+
+    def record(
+        self, arm: str, trial: str, examples_seen: int, loss: float, costs: tuple[float, ...] = ()
+    ) -> bool:
+        """Record a trial's validation loss at a rung. Return whether the trial goes on.
+
+        It goes on if it is among the best ``1 / reduction`` of its arm's earlier arrivals at the
+        rung, or the first. (This is the stopping variant of ASHA, as in Ray Tune: nothing ever
+        waits.) A trial that reports a rung again, after a restart, is judged against the same
+        others. If ``costs`` count too, it also goes on if none of the others beats it in all
+        objectives.
+        """
+        rung = self.losses.setdefault((arm, examples_seen), {})
+        others = self._sorted.setdefault((arm, examples_seen), [])
+        if trial in rung:
+            del others[bisect_left(others, rung[trial])]
+        goes_on = not others or loss <= quantile(others, 1 / self.reduction)
+        if costs:
+            points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
+            rivals = [other for name, other in points.items() if name != trial]
+            goes_on = goes_on or not any(goals.beats(other, point) for other in rivals)
+            points[trial] = point
+        rung[trial] = loss
+        insort(others, loss)
+        return goes_on
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of the values lie, interpolated as ``numpy.percentile``
+    does."""
+    place = share * (len(ascending) - 1)
+    below = int(place)
+    low, high = ascending[below], ascending[min(below + 1, len(ascending) - 1)]
+    return low + (high - low) * (place - below)

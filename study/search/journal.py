@@ -1,0 +1,268 @@
+"""Journal of a study: every trial and what became of it, in Optuna's journal file on disk.
+
+One append-only file is the only state. A study that is killed and started again reads it and goes
+on. TPE learns from the same record that the report shows.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from study.config.goals import point
+from study.search.sampler import Recall
+from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.spec import Kind, TrialSpec
+from trainables.secrecy import without_secrets
+
+JOURNAL = "optuna.journal"
+# Optuna learns from trials that were pruned or diverged, but must not from those that failed for
+# other reasons.
+STATES = {
+    Outcome.COMPLETE: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.OUT_OF_MEMORY: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal file, written by one process only, so that no lock is taken.
+
+    Each line reaches the file at once, so a killed process loses none. Lines reach the disk once
+    per event, so a machine that fails loses the last event at most.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines behind the others; all of them, or none where the disk is full."""
+        whole = os.path.getsize(self._file_path)
+        try:
+            with open(self._file_path, "ab") as file:
+                file.write(b"".join(json.dumps(log).encode() + b"\n" for log in logs))
+        except OSError:  # what follows would be glued to half a line
+            with suppress(OSError):
+                os.truncate(self._file_path, whole)
+            raise
+
+    def flush(self) -> None:
+        """Wait until the disk has everything."""
+        with open(self._file_path, "ab") as file:
+            os.fsync(file.fileno())
+
+
+class StudyJournal:
+    """The record of one study, in ``folder``. Two Optuna studies share its journal file:
+    ``search``, which TPE learns from, and ``confirm``, which TPE must not see."""
+
+    def __init__(self, folder: Path, objectives: tuple[str, ...] = ()) -> None:
+        """Open the journal. ``objectives`` are costs that are minimised beside the loss; see
+        ``study.config.goals``."""
+        # Optuna would log every trial that it starts; the study's own progress output says it
+        # better.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = str(folder / JOURNAL)
+        _mend(folder / JOURNAL)
+        self._journal = Journal(path)
+        storage = JournalStorage(self._journal)
+        self.studies = {
+            name: optuna.create_study(
+                study_name=name,
+                storage=storage,
+                load_if_exists=True,
+                directions=["minimize"] * (1 + len(costs)),
+            )
+            for name, costs in {"search": objectives, "confirm": ()}.items()
+        }
+        self.objectives = objectives
+        self.records: dict[str, TrialRecord] = {}
+        """Trial id -> record, in the order in which trials were started."""
+        self._trials: dict[str, optuna.Trial] = {}
+        """Trial id -> Optuna's handle, for trials that have not ended."""
+        self.draws: Counter[str] = Counter()
+        """Arm -> number of search trials drawn. It includes repeats, which earlier versions
+        drew."""
+        self.tried: Counter[str] = Counter()
+        """Arm -> number of search trials, without repeats."""
+        self.broken: Counter[str] = Counter()
+        """Arm -> number of search trials that failed or ran out of memory."""
+        self.recall = Recall(1 + len(objectives))
+        """Ended trials that the sampler learns from."""
+        noted = self.studies["search"].user_attrs
+        self.cut_short: bool = noted.get("cut_short", False)
+        """Whether the search was ended before all its trials were drawn."""
+        self.seconds: float = noted.get("seconds", 0.0)
+        """Seconds that the study has run, as last recorded by ``spent``."""
+        for study in self.studies.values():
+            for trial in study.get_trials(deepcopy=False):
+                self._remember(study, trial)
+
+    def study_of(self, kind: Kind) -> optuna.Study:
+        """The Optuna study that holds trials of ``kind``."""
+        return self.studies["search" if kind is Kind.SEARCH else "confirm"]
+
+    def started(self, spec: TrialSpec, trial: optuna.Trial) -> TrialRecord:
+        """Record that ``spec`` was drawn as Optuna's ``trial``."""
+        record = TrialRecord(spec=spec, number=trial.number, started_at=time.time())
+        trial.set_user_attr("begin", {"spec": spec.plain(), "started_at": record.started_at})
+        self._journal.flush()
+        self._trials[spec.id] = trial
+        self._enter(record)
+        return record
+
+    def placed(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
+        """Record how a trial is computed, or add to what was recorded of it."""
+        record = self.records[trial_id]
+        known, record.ran = record.ran, {**record.ran, **ran}
+        if record.ran != known:
+            self._trials[trial_id].set_user_attr("ran", record.ran)
+            self._journal.flush()
+        return record
+
+    def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
+        """Record a reported rung. A second report of the same rung, after a restart, is ignored."""
+        record = self.records[trial_id]
+        if rung.examples_seen > record.examples_seen:
+            trial = self._trials[trial_id]
+            if not (self.objectives and record.spec.kind is Kind.SEARCH):  # Optuna has no curves
+                with warnings.catch_warnings():  # of several objectives
+                    # Stopped between these two lines, a study that goes on reports it once more.
+                    warnings.filterwarnings("ignore", "The reported value is ignored")
+                    trial.report(rung.validation_loss, rung.examples_seen)
+            trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
+            self._journal.flush()
+            record.rungs.append(rung)
+        return record
+
+    def ended(
+        self,
+        trial_id: str,
+        outcome: Outcome,
+        *,
+        costs: Mapping[str, float],
+        scores: Mapping[str, float],
+        error: str = "",
+        remark: str = "",
+    ) -> TrialRecord:
+        """Record how a trial ended, and tell Optuna. A cost that is missing from ``costs``, as when
+        the trial was lost with its host, keeps its value at the last rung."""
+        record = self.records[trial_id]
+        record.outcome, record.ended_at = outcome, time.time()
+        record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
+        record.error, record.remark = without_secrets(error), without_secrets(remark)
+        end = {
+            "outcome": outcome,
+            "ended_at": record.ended_at,
+            "costs": record.costs,
+            "scores": record.scores,
+            "error": record.error,
+            "remark": record.remark,
+        }
+        trial = self._trials.pop(trial_id)
+        trial.set_user_attr("end", end)
+        self._told(record, trial)
+        self._journal.flush()
+        return record
+
+    def spent(self, seconds: float) -> None:
+        """Record how long the study has run, all its sessions together."""
+        self.seconds = seconds
+        self.studies["search"].set_user_attr("seconds", seconds)
+
+    def cut(self) -> None:
+        """Record that the search ends now, for good."""
+        self.cut_short = True
+        self.studies["search"].set_user_attr("cut_short", True)
+        self._journal.flush()
+
+    def running(self) -> list[FrozenTrial]:
+        """Search trials that have begun and not ended."""
+        return self.studies["search"].get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def of_kind(self, kind: Kind) -> list[TrialRecord]:
+        """The records of one kind, oldest first."""
+        return [record for record in self.records.values() if record.spec.kind is kind]
+
+    def _remember(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        attributes = trial.user_attrs
+        if "begin" not in attributes:
+            if "repeated" in attributes:
+                self.draws[trial.params["arm"]] += 1
+            if trial.state is TrialState.RUNNING:  # killed between draw and record
+                study.tell(trial.number, state=TrialState.FAIL)
+            return
+        spec = TrialSpec.of(attributes["begin"]["spec"])
+        rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
+        record = TrialRecord(
+            spec=spec,
+            number=trial.number,
+            started_at=attributes["begin"]["started_at"],
+            rungs=sorted(rungs, key=lambda rung: rung.examples_seen),
+            ran=attributes.get("ran", {}),
+        )
+        if "end" in attributes:
+            end: dict[str, Any] = attributes["end"]
+            record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
+            record.costs, record.scores = {**_last_costs(record), **end["costs"]}, end["scores"]
+            record.error, record.remark = end["error"], end.get("remark", "")
+            if trial.state is TrialState.RUNNING:  # killed before Optuna was told
+                self._told(record, optuna.Trial(study, trial._trial_id))
+            elif spec.kind is Kind.SEARCH:
+                self._learn(record, trial)
+        else:
+            # Optuna gives no other handle of a trial that another process began.
+            self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
+        self._enter(record)
+
+    def _told(self, record: TrialRecord, trial: optuna.Trial) -> None:
+        """Tell Optuna of a trial that has ended, and learn from it."""
+        assert record.outcome is not None
+        state, searched = STATES[record.outcome], record.spec.kind is Kind.SEARCH
+        names = self.objectives if searched else ()
+        whole = state is TrialState.COMPLETE
+        values = list(point(record.loss, record.costs, names)) if whole else None
+        told = self.study_of(record.spec.kind).tell(trial, values, state=state)
+        if searched:
+            self._learn(record, told)
+
+    def _learn(self, record: TrialRecord, trial: FrozenTrial) -> None:
+        if record.outcome is Outcome.DIVERGED:  # however far it got, TPE ranks it last
+            trial = copy.copy(trial)
+            trial.intermediate_values = {}
+        self.recall.add(trial)
+        self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
+
+    def _enter(self, record: TrialRecord) -> None:
+        self.records[record.spec.id] = record
+        if record.spec.kind is Kind.SEARCH:
+            self.draws[record.spec.arm] += 1
+            self.tried[record.spec.arm] += 1
+
+
+def _last_costs(record: TrialRecord) -> dict[str, float]:
+    if not record.rungs:
+        return {}
+    return {"seconds": record.rungs[-1].seconds, **record.rungs[-1].costs}
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that a killed process left unfinished; the next would be added to it."""
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)

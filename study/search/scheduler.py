@@ -1,0 +1,342 @@
+"""Decides which trial runs next and which goes on: first the search, then the confirmation.
+
+The search is one joint TPE over all arms (Optuna, multivariate and grouped): the arm is a
+categorical parameter, and the others are conditional on it. Each arm first gets its minimum of
+trials. The rest of the budget goes to the arms that do best, unless all of it is divided equally.
+Nothing here knows of Ray.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from search_spaces.declare import Budget, Range, Space
+from study.config import goals, spaces
+from study.config.budget import floor, levels
+from study.config.goals import Limit
+from study.config.spaces import points
+from study.search.asha import PerArmAsha
+from study.search.journal import StudyJournal
+from study.search.sampler import Sampler, groups
+from study.search.spending import SpendingTracker
+from study.trials.callback import StudyCallback
+from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.spec import Kind, TrialSpec
+from trainables.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRules:
+    """Everything besides results that decides which trials a study runs."""
+
+    space: Space
+    budget: Budget
+    slots: tuple[str, ...]
+    """Slots of the model."""
+    seed: int
+    confirm_seeds: int
+    allocate: str = "floor"
+    """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
+    objectives: tuple[str, ...] = ()
+    """Costs that are minimised beside the loss; see ``study.config.goals``."""
+    under: tuple[Limit, ...] = ()
+    """Limits on what an arm's best may cost."""
+    untuned: bool = True
+    """Whether the untuned model is scored beside the arms; not so where it fits on no device."""
+    base: str
+    """Digest of what else trials' numbers depend on; see ``TrialSpec.base``."""
+
+
+class StudyScheduler:
+    """Draws trials, judges the rungs that they report, and knows when the study is over."""
+
+    def __init__(
+        self,
+        rules: SearchRules,
+        journal: StudyJournal,
+        callbacks: Sequence[StudyCallback] = (),
+        spending: SpendingTracker | None = None,
+    ) -> None:
+        """Go on from what is in ``journal``. ``spending``: given if time is limited, and not only
+        trials."""
+        self.rules, self.journal, self.spending = rules, journal, spending
+        self.callbacks = callbacks if spending is None else (spending, *callbacks)
+        self.stops = levels(rules.budget)
+        self.rungs = PerArmAsha(rules.budget.reduction)
+        self._groups = groups(rules.space)
+        self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
+        self._live: dict[str, Kind] = {}
+        """Trial id -> kind, for trials that run now."""
+        self._best: dict[str, TrialRecord] = {}
+        self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
+        """Arm -> id of its best trial, and the confirmations that follow from these."""
+        self._again: deque[TrialSpec] = deque()
+        """Trials that ran when the study was last killed; they go on first."""
+        if spending is not None:
+            spending.resume(journal.seconds, journal.records.values())
+        goes_on = self._judge_again()
+        self._stopped = {trial for trial, on in goes_on.items() if not on}
+        """Trials that were to be stopped at their last report; not all of them were."""
+        for record in journal.records.values():
+            self._compare(record)
+            if record.outcome is None:
+                self._again.append(record.spec)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing runs and nothing is left to run."""
+        return not (self._live or self._again or self._searching or self.confirmations())
+
+    @property
+    def more(self) -> bool:
+        """Whether trials may still begin."""
+        searching = self._searching or Kind.SEARCH in self._live.values()
+        return bool(self._again or searching or self.confirmations())
+
+    def next(self) -> TrialSpec | None:
+        """The next trial to run; None while it must wait for running ones, or when all is done."""
+        self._look_into_spending()
+        record = self._go_on() or self._draw() or self._confirm()
+        if record is None:
+            return None
+        self._live[record.spec.id] = record.spec.kind
+        for callback in self.callbacks:
+            callback.started(record)
+        return record.spec
+
+    def placed(self, trial_id: str, ran: Mapping[str, str]) -> None:
+        """Record how a trial is computed."""
+        self.journal.placed(trial_id, ran)
+
+    def reported(self, trial_id: str, rung: Rung) -> bool:
+        """Take a report in; True if the trial goes on. One that was heard before, of a trial that
+        had to be trained again, tells nothing: the trial went on from there."""
+        news = rung.examples_seen > self.journal.records[trial_id].examples_seen
+        record = self.journal.rung(trial_id, rung)
+        if news:
+            self._compare(record)
+            for callback in self.callbacks:
+                callback.reported(record)
+        self._look_into_spending()
+        goes_on = self._judge(record.spec, rung) if news else True
+        return goes_on and not (record.spec.kind is Kind.SEARCH and self.journal.cut_short)
+
+    def ended(
+        self,
+        trial_id: str,
+        outcome: Outcome,
+        *,
+        costs: Mapping[str, float],
+        scores: Mapping[str, float],
+        error: str = "",
+        remark: str = "",
+    ) -> None:
+        """Record the end of a trial."""
+        del self._live[trial_id]
+        record = self.journal.ended(
+            trial_id, outcome, costs=costs, scores=scores, error=error, remark=remark
+        )
+        self._compare(record)
+        for callback in self.callbacks:
+            callback.ended(record)
+        if self.spending is not None:
+            self.journal.spent(self.spending.seconds)
+
+    def best(self) -> dict[str, TrialRecord]:
+        """Arm -> the search trial with the lowest validation loss among those that got furthest.
+
+        A trial that diverged or failed comes after all that did not. An arm is left out if none of
+        its trials has reported a rung, or if none keeps the limits.
+        """
+        return {arm: self._best[arm] for arm in self.rules.space.arms if arm in self._best}
+
+    def confirmations(self) -> list[TrialSpec]:
+        """Confirmations that are left to run: the untuned model, and each arm's best with new
+        seeds."""
+        return [s for s in self._to_confirm() if s.id not in self.journal.records]
+
+    @property
+    def _searching(self) -> bool:
+        """Whether the search has trials left to draw."""
+        left = self.journal.draws.total() < self.rules.budget.trials and self._open
+        return bool(left) and not self.journal.cut_short
+
+    @property
+    def _open(self) -> list[str]:
+        """Arms that have points left which were not tried."""
+        return [arm for arm in self._points if self.journal.tried[arm] < self._points[arm]]
+
+    def _look_into_spending(self) -> None:
+        """End the search if the rest of the spending limit is needed for the confirmation. Each arm
+        gets a trial first."""
+        tried = all(self.journal.tried[arm] for arm in self.rules.space.arms)
+        if self.spending is None or not (tried and self._searching):
+            return
+        best = self.best().values()
+        if self.spending.empty(self.stops, self.rules.confirm_seeds, best):
+            self.journal.cut()
+
+    def _go_on(self) -> TrialRecord | None:
+        """A trial that ran when the study was last stopped; None if there is none left. One that
+        was told to stop at its last report, of which no end could be noted, ends now."""
+        while self._again:
+            record = self.journal.records[self._again.popleft().id]
+            if record.spec.id not in self._stopped:
+                return record
+            self._live[record.spec.id] = record.spec.kind
+            self.ended(record.spec.id, Outcome.PRUNED, costs={}, scores={})
+        return None
+
+    def _draw(self) -> TrialRecord | None:
+        """A new search trial; None if the budget is spent, or no arm has points left."""
+        if not self._searching:
+            return None
+        search = self.journal.studies["search"]
+        search.sampler = self._sampler()
+        trial = search.ask()
+        arm = trial.suggest_categorical("arm", list(self.rules.space.arms))
+        return self.journal.started(self._spec(arm, spaces.suggest(trial, arm)), trial)
+
+    def _confirm(self) -> TrialRecord | None:
+        """A new confirmation; None while the search runs, or if none is left."""
+        left = [] if Kind.SEARCH in self._live.values() else self.confirmations()
+        return (
+            self.journal.started(left[0], self.journal.studies["confirm"].ask()) if left else None
+        )
+
+    def _to_confirm(self) -> list[TrialSpec]:
+        """All confirmations, those that are done included."""
+        best = {arm: record.spec.id for arm, record in self.best().items()}
+        if self._confirmed is not None and self._confirmed[0] == best:
+            return self._confirmed[1]
+        rules = self.rules
+        untuned = TrialSpec(
+            kind=Kind.UNTUNED,
+            arm=str(Kind.UNTUNED),
+            parameters={},
+            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
+            lr=1.0,
+            seed=rules.seed,
+            max_examples=1,
+            batch_size=rules.budget.batch_size,
+            stops=(),
+            base=rules.base,
+        )
+        seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
+        confirmed = [
+            replace(self.journal.records[trial_id].spec, kind=Kind.CONFIRM, seed=seed)
+            for trial_id in best.values()
+            for seed in seeds
+        ]
+        self._confirmed = best, [*([untuned] if rules.untuned else []), *confirmed]
+        return self._confirmed[1]
+
+    def _sampler(self) -> Sampler:
+        """The sampler of the next draw. It depends on the seed and on the journal alone, so that a
+        study that was stopped and started again draws what it would have drawn."""
+        return Sampler(
+            self.journal.recall,
+            self.journal.running(),
+            self._groups,
+            draws=self.journal.draws,
+            known=self._known,
+            arm=self._given(),
+            seed=self.rules.seed,
+        )
+
+    def _known(self, arm: str, point: Mapping[str, Any]) -> bool:
+        """Whether a point is a trial already. A parameter that ``point`` has no value for has only
+        one."""
+
+        def value_of(name: str, values: Range) -> Any:
+            return point.get(f"{arm}/{name}", spaces.middle(name, values))
+
+        return self._spec(arm, value_of).id in self.journal.records
+
+    def _given(self) -> str | None:
+        """The arm of the next trial; None to let TPE choose among all.
+
+        An arm of which only failures are known is not left to TPE. To TPE it is the least explored
+        and so the most promising arm, and all that is left would be spent on it. Nor is an arm all
+        of whose points were tried: whatever is drawn of it was drawn before.
+        """
+        rules, tried, broken = self.rules, self.journal.tried, self.journal.broken
+        arms = len(rules.space.arms)
+        poorest = min(self._open, key=lambda arm: tried[arm])
+        # If time is limited, it counts the trials so far: nobody knows how many there will be.
+        timed = self.spending is not None and self.spending.allowance.timed
+        trials = self.journal.draws.total() if timed else rules.budget.trials
+        if tried[poorest] < floor(trials, arms, rules.allocate):
+            return poorest
+        left = [arm for arm in self._open if tried[arm] > broken[arm]] or self._open
+        if rules.allocate == "equal" or len(left) < arms:
+            return min(left, key=lambda arm: tried[arm])
+        return None
+
+    def _spec(self, arm: str, draw: spaces.Draw) -> TrialSpec:
+        """The search trial at the point of ``arm`` that ``draw`` gives."""
+        parameters: dict[str, Any] = {}
+
+        def value_of(name: str, values: Range) -> Any:
+            parameters[name] = draw(name, values)
+            return parameters[name]
+
+        rules = self.rules
+        recipe, lr = spaces.draw(rules.space.arms[arm], rules.slots, value_of)
+        return TrialSpec(
+            kind=Kind.SEARCH,
+            arm=arm,
+            parameters=parameters,
+            recipe=Recipe.of(recipe).plain(),
+            lr=lr,
+            seed=rules.seed,
+            max_examples=self.stops[-1],
+            batch_size=rules.budget.batch_size,
+            stops=self.stops,
+            base=rules.base,
+        )
+
+    def _judge_again(self) -> dict[str, bool]:
+        """Judge all reports that were noted, in the order in which they came: trial id -> whether
+        it went on from its last one."""
+        told = [
+            (rung.reported_at, record.spec, rung)
+            for record in self.journal.records.values()
+            for rung in record.rungs
+            if rung.examples_seen < self.stops[-1]
+        ]
+        in_order = sorted(told, key=lambda report: report[0])
+        return {spec.id: self._judge(spec, rung) for _, spec, rung in in_order}
+
+    def _judge(self, spec: TrialSpec, rung: Rung) -> bool:
+        if spec.kind is not Kind.SEARCH:
+            return True
+        costs = tuple(rung.costs[name] for name in self.rules.objectives)
+        return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
+
+    def _compare(self, record: TrialRecord) -> None:
+        """Update the best trial of an arm. A trial gets better by getting further, and worse if it
+        fails: then any other trial of the arm may be the best."""
+        arm, rivals = record.spec.arm, [record]
+        if self._best.get(arm) is record and _failed(record):
+            del self._best[arm]
+            rivals = [r for r in self.journal.of_kind(Kind.SEARCH) if r.spec.arm == arm]
+        for rival in filter(self._may_be_best, rivals):
+            if _merit(rival) < _merit(self._best.setdefault(arm, rival)):
+                self._best[arm] = rival
+
+    def _may_be_best(self, record: TrialRecord) -> bool:
+        searched = record.spec.kind is Kind.SEARCH and bool(record.rungs)
+        return searched and goals.within_limits(self.rules.under, record)
+
+
+def _failed(record: TrialRecord) -> bool:
+    return record.outcome not in (None, Outcome.COMPLETE, Outcome.PRUNED)
+
+
+def _merit(record: TrialRecord) -> tuple[bool, int, float, int]:
+    """Sort key, lower is better: not failed, got furthest, validation loss, drawn first."""
+    return _failed(record), -record.examples_seen, record.loss, record.number

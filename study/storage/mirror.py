@@ -1,0 +1,249 @@
+"""Mirrors a study's folder to an object store, so that any machine can resume the study.
+
+With a folder that all nodes share there is nothing to do. With a store (``--storage
+s3://bucket/studies``) every node works on a copy of its own, in its cache folder. What must survive
+the node is put into the store before anything is reported that relies on it. An object is in the
+store whole or not at all, so a kill at any moment leaves a study that can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from study.storage.object_store import ObjectStore, is_store, local
+from study.storage.paths import STUDY, below
+from study.storage.study_folder import SETTINGS, WHOLE, StudyFolder
+from study.trials.callback import StudyCallback
+from study.trials.record import TrialRecord
+from study.trials.spec import Kind
+from trainables.errors import BadInput
+
+LEASE = "driver.json"
+BEAT_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
+"""Seconds without a renewed lease after which a driver is taken for dead."""
+JOURNAL = "optuna.journal"
+"""Name of the journal file, as in ``study.search.journal``, which imports Optuna."""
+BY_WORKERS = {"answers", "checkpoints"}
+"""Folders of a study that its workers write."""
+
+
+class StoreMirror(StudyCallback):
+    """Keeps a study's store equal to the driver's folder, and the study to one driver.
+
+    It is a callback of the scheduler and comes after those that write into the folder. A thread of
+    its own writes to the store. What it has not written when the driver is killed is done again by
+    the driver that resumes.
+    """
+
+    def __init__(self, url: str, name: str, say: Callable[[str], object] = print) -> None:
+        self.study_folder = StudyFolder(shared=local(url) / name, url=f"{url.rstrip('/')}/{name}")
+        self.folder, self.store = self.study_folder.folder, ObjectStore(f"{url.rstrip('/')}/{name}")
+        self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        self._say = say
+        self._lost = ""
+        """Why this driver does not hold the study any more; empty while it does."""
+        self._seen: dict[Path, tuple[int, int]] = {}
+        """File -> version that the store has: time of change in nanoseconds, and size in bytes."""
+        self._dropped: list[str] = []
+        self._changed, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="storage", daemon=True)
+
+    def __enter__(self) -> StoreMirror:
+        """Take the lease of the study, and make this machine's copy equal to the store.
+
+        Raises:
+            BadInput: the store cannot be written, or another driver runs the study.
+        """
+        ObjectStore(self.store.url.rpartition("/")[0]).check()
+        self._take()
+        _refresh(self.store, self.folder)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is left, and drop the lease, so that another driver can take the study.
+
+        Raises:
+            BadInput: the store cannot be written.
+        """
+        self._stop.set()
+        self._changed.set()
+        self._thread.join()
+        if self._lost:
+            return
+        try:
+            self._push(self.folder.rglob("*"))
+            self.store.drop(LEASE)
+        except OSError as error:
+            if kind is None:
+                line = str(error).strip().splitlines()[0]
+                raise BadInput(
+                    f"cannot write to --storage {self.store.url}: {line}; what it lacks is in "
+                    f"{self.folder}, and --resume {self.folder.name} writes it"
+                ) from None
+
+    def started(self, record: TrialRecord) -> None:
+        """Have the store updated: the journal has a new trial."""
+        self._tell()
+
+    def reported(self, record: TrialRecord) -> None:
+        """Have the store updated: the journal has a new rung."""
+        self._tell()
+
+    def ended(self, record: TrialRecord) -> None:
+        """Have the store updated: the journal has the trial's end. A search trial's checkpoints are
+        deleted, since nobody needs them any more."""
+        if record.spec.kind is Kind.SEARCH:
+            self._dropped.append(record.spec.id)
+        self._tell()
+
+    def fetch(self, confirmed: Collection[str]) -> None:
+        """Download what workers have put into the store, once all trials have ended. Checkpoints of
+        all but the ``confirmed`` trials are deleted there: they are left from drivers that were
+        killed."""
+        for key in self.store.listing("checkpoints"):
+            if key.split("/")[1] not in confirmed:
+                self.store.drop(key)
+        _fetch_by_workers(self.store, self.folder)
+
+    def _tell(self) -> None:
+        if self._lost:
+            raise BadInput(self._lost)
+        self._changed.set()
+
+    def _take(self) -> None:
+        """Take the lease. A lease that is renewed is held by a running driver; the driver of one
+        that is not was killed.
+
+        Raises:
+            BadInput: another driver runs the study.
+        """
+        before = self.store.read(LEASE)
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        if before is not None:
+            self._say(
+                f"waiting {PATIENCE_SECONDS:.0f} seconds: does {_holder(before)} still run it?"
+            )
+        while before is not None and time.monotonic() < give_up:
+            time.sleep(BEAT_SECONDS / 5)
+            now = self.store.read(LEASE)
+            if now is not None and now != before:
+                raise BadInput(
+                    f"study {self.folder.name!r} is running already, on {_holder(now)}; "
+                    "give another --name"
+                )
+            before = now
+        self._beat()
+
+    def _beat(self) -> None:
+        # In microseconds, so that its length is always the same. A reader asks for the length
+        # first; if the object is written over meanwhile, a shorter one would make it read past the
+        # end.
+        content = {"driver": self._me, "beat": time.time_ns() // 1000}
+        self.store.write(LEASE, json.dumps(content).encode())
+
+    # The methods below run in the writing thread, and ``_push`` once more at the end.
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self._changed.wait(BEAT_SECONDS)
+            try:
+                self._keep_up()
+            except OSError:  # tried again with the next beat; if it never ends, __exit__ says so
+                self._stop.wait(BEAT_SECONDS)
+            if self._lost:
+                return
+
+    def _keep_up(self) -> None:
+        holder = self.store.read(LEASE)
+        if holder is not None and json.loads(holder)["driver"] != self._me:
+            self._lost = f"study {self.folder.name!r} was taken over, on {_holder(holder)}"
+            return
+        self._beat()
+        if self._changed.is_set():
+            self._changed.clear()
+            dropped, self._dropped = self._dropped, []
+            self._push(self.folder.iterdir())
+            for trial_id in dropped:  # after the journal, which says that it has ended
+                self.store.drop(f"checkpoints/{trial_id}")
+
+    def _push(self, files: Iterable[Path]) -> None:
+        """Upload the files that have changed since they were last uploaded. The workers' files are
+        in the store already."""
+        for file in sorted(files):
+            key = file.relative_to(self.folder)
+            if key.parts[0] in BY_WORKERS or key.name.startswith(".") or not file.is_file():
+                continue
+            stat = file.stat()
+            version = (stat.st_mtime_ns, stat.st_size)
+            if self._seen.get(key) != version:
+                self.store.put(file, str(key))
+                self._seen[key] = version
+
+
+def fetch_names(url: str) -> Path:
+    """Folder of this machine's copy of a store, with the settings of every study in the store.
+
+    Raises:
+        BadInput: the store cannot be read.
+    """
+    store, folder = ObjectStore(url), local(url)
+    try:
+        begun = [key for key in store.listing() if key.endswith(f"/{SETTINGS}")]
+        for key in begun:
+            store.get(key, below(folder, *key.split("/")))
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(f"cannot read --storage {url}: {line}") from None
+    return folder
+
+
+def folder_of(storage: str, name: str) -> Path:
+    """The folder that ``--storage`` names. If it names a store, it is this machine's copy, with
+    everything that the store has of study ``name``, the workers' files included.
+
+    Raises:
+        BadInput: the store cannot be read.
+    """
+    if not is_store(storage):
+        return Path(storage)
+    folder = fetch_names(storage)
+    if STUDY.fullmatch(name) and (folder / name / SETTINGS).is_file():
+        store = ObjectStore(storage).below(name)
+        _refresh(store, folder / name)
+        _fetch_by_workers(store, folder / name)
+    return folder
+
+
+def _refresh(store: ObjectStore, folder: Path) -> None:
+    """Make ``folder`` equal to the store. It is left alone only if its journal begins with the
+    whole journal of the store: then the store was out of reach when this machine last wrote."""
+    there = store.read(JOURNAL) or b""
+    here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
+    if here and here.startswith(there) and store.read(SETTINGS) is not None:
+        return
+    files = {key: below(folder, *key.split("/")) for key in store.listing()}
+    shutil.rmtree(folder, ignore_errors=True)
+    for key, file in files.items():
+        if key.split("/")[0] not in BY_WORKERS and key != LEASE:
+            store.get(key, file)
+
+
+def _fetch_by_workers(store: ObjectStore, folder: Path) -> None:
+    for name in sorted(BY_WORKERS):
+        for key in store.listing(name):
+            file = below(folder, *key.split("/"))
+            if file.name != WHOLE and not file.exists():
+                store.get(key, file)
+
+
+def _holder(lease: bytes) -> str:
+    return str(json.loads(lease)["driver"]).split()[0]

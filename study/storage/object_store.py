@@ -1,0 +1,143 @@
+"""Access to objects in an S3-compatible store, and this machine's copy of them.
+
+Credentials and the store's address come as they do for every S3 client: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, or a role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.cache import folders as cache_folders
+from trainables.errors import BadInput
+
+SCHEMES = ("s3://", "gs://")
+PIECE_BYTES = 16 * 2**20
+
+
+def is_store(storage: str | Path) -> bool:
+    """Whether ``--storage`` names an object store and not a folder."""
+    return str(storage).startswith(SCHEMES)
+
+
+def local(url: str) -> Path:
+    """Folder of this machine's copy of a store, in the first cache folder that can be written.
+
+    Raises:
+        BadInput: no cache folder can be written.
+    """
+    name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
+    refused: OSError | None = None
+    for folder in cache_folders.folders():
+        copy = folder / "storage" / name
+        try:
+            copy.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refused = error
+            continue
+        if os.access(copy, os.W_OK):
+            return copy
+    raise BadInput(f"no cache folder can be written for a copy of --storage {url}") from refused
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """Objects below a URL, by key (``optuna.journal``, ``answers/x.parquet``)."""
+
+    url: str
+
+    def check(self) -> None:
+        """Check that an object can be written, read and removed.
+
+        Raises:
+            BadInput: one of the three fails.
+        """
+        key, content = f".check-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        try:
+            self.write(key, content)
+            whole = self.read(key) == content
+            self.drop(key)
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise BadInput(f"cannot write to --storage {self.url}: {line}") from None
+        if not whole:
+            raise BadInput(f"--storage {self.url} gives back something else than was written")
+
+    def below(self, name: str) -> ObjectStore:
+        """The part of the store whose keys begin with ``name/``."""
+        return ObjectStore(f"{self.url.rstrip('/')}/{name}")
+
+    def listing(self, prefix: str = "") -> list[str]:
+        """All keys below ``prefix``, or below the URL."""
+        from pyarrow import fs
+
+        files, root = self._open()
+        where = f"{root}/{prefix}".rstrip("/")
+        found = files.get_file_info(fs.FileSelector(where, recursive=True, allow_not_found=True))
+        return [i.path.removeprefix(f"{root}/") for i in found if i.type is fs.FileType.File]
+
+    def read(self, key: str) -> bytes | None:
+        """Content of an object; None if there is no such object."""
+        files, root = self._open()
+        try:
+            with files.open_input_stream(f"{root}/{key}") as stream:
+                content: bytes = stream.read()
+                return content
+        except FileNotFoundError:
+            return None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write an object. Until it is written, readers get the old one."""
+        files, root = self._open()
+        with files.open_output_stream(f"{root}/{key}") as stream:
+            stream.write(content)
+
+    def put(self, file: Path, key: str) -> None:
+        """Upload a file as an object."""
+        with file.open("rb") as source:
+            files, root = self._open()
+            with files.open_output_stream(f"{root}/{key}") as stream:
+                while piece := source.read(PIECE_BYTES):
+                    stream.write(piece)
+
+    def get(self, key: str, file: Path) -> None:
+        """Download an object into a file, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+        files, root = self._open()
+        with files.open_input_stream(f"{root}/{key}") as stream, partial.open("wb") as target:
+            while piece := stream.read(PIECE_BYTES):
+                target.write(piece)
+            target.flush()
+            os.fsync(target.fileno())  # a machine that fails leaves no file that is cut short
+        partial.replace(file)
+
+    def drop(self, prefix: str) -> None:
+        """Remove an object and all objects below its name."""
+        files, root = self._open()
+        for key in {*self.listing(prefix), *([prefix] if self.read(prefix) is not None else [])}:
+            files.delete_file(f"{root}/{key}")
+
+    def _open(self) -> tuple[Any, str]:
+        files, root = _connection(self.url)
+        return files, root
+
+
+_connections: dict[tuple[int, str], tuple[Any, str]] = {}
+
+
+def _connection(url: str) -> tuple[Any, str]:
+    """File system and path of a URL, opened once per process: a connection does not survive a
+    fork."""
+    from pyarrow import fs
+
+    key = (os.getpid(), url)
+    if key not in _connections:
+        files, root = fs.FileSystem.from_uri(url)
+        _connections[key] = files, root.rstrip("/")
+    return _connections[key]

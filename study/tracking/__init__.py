@@ -1,0 +1,1 @@
+"""Records a study while it runs, in MLflow and on the terminal."""

@@ -1,0 +1,304 @@
+"""Writes a study to MLflow while the study runs.
+
+Runs are looked up before they are made (``study.tracking.mlflow_runs``), and metrics carry the time
+at which they were reported, so a study that is resumed writes nothing twice. A separate thread
+writes, off the study's critical path, and puts what happened within a second into as few requests
+as possible. If the server fails, the study goes on, and resuming it writes what is missing.
+MLflow's own monitor also writes the load of the driver's machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.config.deployment import Deployment
+from study.config.settings import Settings
+from study.storage.paths import below
+from study.tracking import mlflow_datasets
+from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_store import ARTIFACTS
+from study.trials.callback import StudyCallback
+from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.spec import Kind
+from trainables.secrecy import without_secrets
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric
+
+GATHER_SECONDS = 1.0
+"""Seconds for which events are gathered before they are written."""
+STATUS = {
+    Outcome.COMPLETE: "FINISHED",
+    Outcome.PRUNED: "KILLED",
+    Outcome.DIVERGED: "FAILED",
+    Outcome.OUT_OF_MEMORY: "FAILED",
+    Outcome.FAILED: "FAILED",
+}
+"""Outcome of a trial -> status of its run."""
+
+
+class MlflowWriter(StudyCallback):
+    """Writes a study to MLflow, as a callback of the scheduler."""
+
+    def __init__(self, runs: MlflowRuns, study: str) -> None:
+        self.runs, self.study = runs, study
+        self.parent_id = ""
+        self.children = dict[str, str]()
+        """Trial id -> id of its run."""
+        self.whole: set[str] = set()
+        """Ids of the trials that were written completely before a restart."""
+        self.written: dict[str, int] = {}
+        """Trial id -> number of rungs that were written."""
+        self.last = 0.0
+        """Time at which the last trial ended, in seconds since 1970. It is the time of the study's
+        results, so that they are the same however often they are written."""
+        self.error = ""
+        """Why writing stopped; empty if it did not."""
+        self._inputs: Mapping[Kind, list[DatasetInput]] = {}
+        self._monitor: Any = None
+        self._news: queue.Queue[_News | Callable[[], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def begin(
+        self, question: str, protocol: Mapping[str, Any], records: Iterable[TrialRecord]
+    ) -> None:
+        """Find or make the study's run, and write what is missing of earlier records.
+
+        ``protocol`` is what ``study.planning.provenance.describe`` returns.
+        """
+        self.parent_id = self.runs.begin_study(self.study, protocol["identity"])
+        for trial, run in self.runs.trials(self.parent_id).items():
+            self.children[trial] = run.info.run_id
+            if run.info.status != "RUNNING":
+                self.whole.add(trial)
+        # MLflow's parameters never change; what changes if a study is resumed elsewhere is a tag.
+        tagged = ("versions", "commit", "command", "begun", "identity", "not_run")
+        changing = {name: protocol[name] for name in tagged if name in protocol}
+        fixed = {name: value for name, value in protocol.items() if name not in changing}
+        tags = {
+            "question": question,
+            "mlflow.source.name": "study.launch",
+            "mlflow.source.git.commit": protocol["commit"],
+        }
+        changed = tags | _flat(changing)
+        self._inputs = mlflow_datasets.of_study(protocol)
+
+        def first() -> None:
+            self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
+            self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
+            self._monitor = _monitor(self.runs, self.parent_id)
+            self._monitor.start()
+
+        self._news.put(first)
+        for record in records:
+            self.last = max(self.last, record.ended_at or 0.0)
+            if record.spec.id not in self.whole:
+                self._news.put(_News(record=record, ended=record.outcome is not None))
+
+    def started(self, record: TrialRecord) -> None:
+        """Make a child run for the trial."""
+        self._news.put(_News(record=record, ended=False))
+
+    def reported(self, record: TrialRecord) -> None:
+        """Write the losses of the trial's last rung."""
+        self._news.put(_News(record=record, ended=False))
+
+    def ended(self, record: TrialRecord) -> None:
+        """Write the trial's outcome, costs and scores."""
+        self.last = max(self.last, record.ended_at or 0.0)
+        self._news.put(_News(record=record, ended=True))
+
+    def finish(
+        self,
+        verdict: str,
+        metrics: Mapping[str, float],
+        files: Iterable[Path],
+        models: Sequence[str],
+        write: Callable[[Sequence[str], Path], object],
+    ) -> None:
+        """Write the study's results, wait until everything is written, and stop.
+
+        ``models`` are the ids of confirmed trials whose runs are to hold their models. Those that a
+        run lacks are written by ``write``, each into a folder named after its trial.
+        """
+
+        def results() -> None:
+            from mlflow.entities import Metric
+
+            at = int(self.last * 1000)
+            self.runs.log(self.parent_id, metrics=[Metric(k, v, at, 0) for k, v in metrics.items()])
+            self.runs.client.set_tag(self.parent_id, "mlflow.note.content", verdict)
+            for file in files:
+                self.runs.client.log_artifact(self.parent_id, str(file))
+
+        self._news.put(results)
+        self._news.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
+        self._news.put(lambda: self._models(models, write))
+        self.close()
+
+    def close(self) -> None:
+        """Wait until everything is written, and stop."""
+        self._news.put(None)
+        self._thread.join()
+        # Without a server the monitor tries for minutes; its thread ends with the process.
+        if self._monitor is not None and not self.error:
+            self._monitor.finish()
+
+    # The methods below run in the writing thread.
+
+    def _write(self) -> None:
+        """Write events until there are no more to come, those of a trial together."""
+        going_on = True
+        while going_on:
+            trials: dict[str, _News] = {}
+            for news in self._gathered():
+                if isinstance(news, _News):
+                    known = trials.get(news.record.spec.id)
+                    trials[news.record.spec.id] = news if known is None or news.ended else known
+                    continue
+                for trial in trials.values():
+                    self._try(partial(self._trial, trial))
+                trials = {}
+                going_on = news is not None
+                if news is not None:
+                    self._try(news)
+            for trial in trials.values():
+                self._try(partial(self._trial, trial))
+
+    def _gathered(self) -> Iterator[_News | Callable[[], object] | None]:
+        """Events to write, in order, of ``GATHER_SECONDS`` at a time; None comes last of all."""
+        news = self._news.get()
+        until = time.monotonic() + GATHER_SECONDS
+        while True:
+            yield news
+            if news is None:
+                return
+            try:
+                news = self._news.get(timeout=max(until - time.monotonic(), 0.0))
+            except queue.Empty:
+                return
+
+    def _try(self, work: Callable[[], object]) -> None:
+        """Run one piece of writing, unless writing has stopped; stop writing if it fails."""
+        if self.error:
+            return  # MLflow's client has tried for minutes: the rest is written on resume
+        try:
+            work()
+        except Exception as error:  # a lost server must not end a study that can be resumed
+            self.error = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
+
+    def _trial(self, news: _News) -> None:
+        """Write what is missing of a trial, in one request."""
+        from mlflow.entities import Metric
+
+        from trainables.measures.common.scores import logged_name
+
+        record, spec = news.record, news.record.spec
+        parameters, tags = dict[str, Any](), dict[str, str]()
+        if spec.id not in self.children:
+            self.children[spec.id] = self.runs.begin_trial(record, self.parent_id)
+        run_id = self.children[spec.id]
+        if spec.id not in self.written:  # or again after a restart, which does no harm
+            self.runs.client.log_inputs(run_id, self._inputs[spec.kind])
+            parameters = {
+                "arm": spec.arm,
+                "lr": spec.lr,
+                **spec.parameters,
+                **{f"recipe.{s}": _recipe(t) for s, t in spec.recipe.items()},
+                "seed": spec.seed,
+                "max_examples": spec.max_examples,
+                "batch_size": spec.batch_size,
+            }
+        reported = record.rungs[self.written.get(spec.id, 0) :]
+        metrics = [metric for rung in reported for metric in _losses(rung)]
+        ended = int((record.ended_at or 0.0) * 1000)
+        if news.ended:
+            assert record.outcome is not None
+            scores = {logged_name(k): v for k, v in record.scores.items() if v == v}
+            values = {**record.costs, **scores, "examples_seen": record.examples_seen}
+            metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
+            said = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
+            tags = {name: str(text) for name, text in said.items() if text} | record.ran
+        self.runs.log(run_id, metrics=metrics, params=parameters, tags=tags)
+        self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
+        if news.ended and record.outcome is not None:
+            self.runs.client.set_terminated(run_id, STATUS[record.outcome], ended)
+
+    def _models(
+        self, trials: Sequence[str], write: Callable[[Sequence[str], Path], object]
+    ) -> None:
+        """Add the models of confirmed trials to the artifacts of their runs."""
+        lacking = [t for t in trials if not self.runs.holds_model(self.children[t])]
+        if lacking:
+            with tempfile.TemporaryDirectory(prefix="models-") as folder:
+                write(lacking, Path(folder))
+                for trial in lacking:
+                    self.runs.log_model(self.children[trial], below(Path(folder), trial))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """An event of a trial that is to be written: its start, its rungs, or its end with them."""
+
+    record: TrialRecord
+    ended: bool
+
+
+def _monitor(runs: MlflowRuns, run_id: str) -> Any:
+    """MLflow's monitor of this machine, which writes every ten seconds; in a resumed study it
+    continues its count of steps."""
+    from mlflow.system_metrics import system_metrics_monitor
+
+    # Its log says that it starts and ends, and that there is no GPU: nothing for the user.
+    logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
+    return system_metrics_monitor.SystemMetricsMonitor(
+        run_id, resume_logging=True, tracking_uri=runs.uri
+    )
+
+
+def _losses(rung: Rung) -> list[Metric]:
+    """The losses of a rung as metrics."""
+    from mlflow.entities import Metric
+
+    reported = int(rung.reported_at * 1000)
+    values = {"validation_loss": rung.validation_loss, "train_loss": rung.train_loss}
+    return [Metric(k, v, reported, rung.examples_seen) for k, v in values.items()]
+
+
+def _recipe(tuning: Mapping[str, Any]) -> str:
+    """A method with its settings, such as ``lora(rank=8)``."""
+    settings = ", ".join(f"{k}={v}" for k, v in tuning.items() if k != "method")
+    return f"{tuning['method']}({settings})" if settings else str(tuning["method"])
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def open_tracking(settings: Settings, place: Deployment) -> MlflowWriter:
+    """A writer for the study. Its experiment is named after the file of the search space.
+
+    Raises:
+        BadInput: the MLflow store cannot be reached or written.
+    """
+    from study.tracking.mlflow_runs import MlflowRuns
+    from study.tracking.mlflow_writer import MlflowWriter
+
+    experiment, artifacts = Path(settings.space).stem, place.storage / ARTIFACTS
+    found = MlflowRuns(place.tracking_uri, experiment=experiment, artifacts=artifacts)
+    return MlflowWriter(found, place.name)

@@ -1,0 +1,73 @@
+"""Record of a trial: what it is (``TrialSpec``) and what became of it (``TrialRecord``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from study.trials.spec import TrialSpec
+
+
+class Outcome(StrEnum):
+    """How a trial ended: exactly one of these."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """What a trial reports at a rung."""
+
+    examples_seen: int
+    validation_loss: float
+    train_loss: float
+    """Mean training loss since the rung before."""
+    seconds: float
+    """Device-seconds that the trial took so far, validation included."""
+    reported_at: float
+    """Time of the report, in seconds since 1970."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs so far, as in ``TrialRecord.costs``, as far as they are known."""
+
+
+@dataclass(kw_only=True)
+class TrialRecord:
+    """A trial and what became of it so far. Only the journal changes it."""
+
+    spec: TrialSpec
+    number: int
+    """Number of its Optuna trial."""
+    started_at: float
+    """Time of the start, in seconds since 1970."""
+    rungs: list[Rung] = field(default_factory=list)
+    ran: dict[str, str] = field(default_factory=dict)
+    """How the trial is computed, which decides none of its numbers: ``lane``, ``devices``,
+    ``engine``, ``micro_batch``, ..."""
+    outcome: Outcome | None = None
+    """How the trial ended; None while it runs or waits to be run again."""
+    ended_at: float | None = None
+    costs: dict[str, float] = field(default_factory=dict)
+    """Costs of the trial: ``trained_parameters``, ``trained_percent``, ``seconds``,
+    ``peak_memory_gib``."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Scores in percent: ``validation.overall``, ``test.open``, ...; see
+    ``trainables.measures.common.scores.score``."""
+    error: str = ""
+    """Error in one line, for outcomes other than ``complete`` and ``pruned``."""
+    remark: str = ""
+    """Remark in one line, if the trial did not run as it should, though that changes no number."""
+
+    @property
+    def loss(self) -> float:
+        """The last validation loss; infinite before the first."""
+        return self.rungs[-1].validation_loss if self.rungs else float("inf")
+
+    @property
+    def examples_seen(self) -> int:
+        """Examples seen at the last reported rung."""
+        return self.rungs[-1].examples_seen if self.rungs else 0

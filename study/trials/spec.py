@@ -1,0 +1,75 @@
+"""A trial before it runs: one point of the space with one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainables.training.regime import Regime
+    from trainables.training.trial_config import TrialConfig
+
+
+class Kind(StrEnum):
+    """Why a trial runs."""
+
+    SEARCH = "search"
+    """A trial of the search; it sees train and validation data only."""
+    CONFIRM = "confirm"
+    """The best configuration of an arm with a new seed; scored on the test split."""
+    UNTUNED = "untuned"
+    """The base model as it is, scored on the test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One trial, as plain values: it travels to workers, into the journal and into MLflow."""
+
+    kind: Kind
+    arm: str
+    parameters: Mapping[str, Any]
+    """Values of the searched parameters, flat: ``lora.rank``, ``lr``."""
+    recipe: Mapping[str, Mapping[str, Any]]
+    """Slot -> method and settings, as ``trainables.recipe.Recipe.plain`` gives them."""
+    lr: float
+    seed: int
+    max_examples: int
+    batch_size: int
+    stops: tuple[int, ...]
+    """Examples seen at which the trial reports: the rungs and the end."""
+    base: str
+    """Digest of model, data, precision and engine: what else the trial's numbers depend on."""
+
+    @cached_property
+    def id(self) -> str:
+        """Id, derived from the content: the same trial has the same id, whenever it is drawn."""
+        content = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready values, from which ``of`` makes the trial again."""
+        return asdict(self) | {"kind": self.kind.value, "stops": list(self.stops)}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> TrialSpec:
+        """The trial whose ``plain`` values these are."""
+        return cls(**{**plain, "kind": Kind(plain["kind"]), "stops": tuple(plain["stops"])})
+
+    def config(self, regime: Regime) -> TrialConfig:
+        """The trial's configuration, as ``trainables`` takes it."""
+        from trainables.recipe import Recipe
+        from trainables.training.trial_config import TrialConfig
+
+        return TrialConfig(
+            recipe=Recipe.of(self.recipe),
+            lr=self.lr,
+            seed=self.seed,
+            max_examples=self.max_examples,
+            batch_size=self.batch_size,
+            regime=regime,
+        )

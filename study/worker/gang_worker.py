@@ -1,0 +1,190 @@
+"""Trains one trial on several devices with Ray Train: the workers of a gang, and the gang's inbox.
+
+To the client of a trial, a gang is a host like any other: ``GangInbox`` has the methods of
+``HostActor``. Behind it, the workers of a ``TorchTrainer`` live as long as the gang and keep the
+base model and the data. Rank 0 fetches orders from the inbox, all ranks carry them out in step, and
+rank 0 answers. So a new trial needs no new process. A trial that is stopped is dropped by all ranks
+between two steps, and they take the next order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from study.planning.placement import Placement
+from study.trials.spec import TrialSpec
+from study.worker.host_config import HostConfig
+from study.worker.resident_trials import ResidentTrials
+
+PATIENCE_SECONDS = 20.0
+"""Longest time in seconds that rank 0 waits for an order. Then it tells the other ranks that there
+is none, because the collective in which they wait would time out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvanceTrial:
+    """Order to train a trial to its next report; see ``ResidentTrials.take``."""
+
+    spec: Mapping[str, Any]
+    placement: Placement
+    heard: int
+    suspect: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetTrial:
+    """Order to drop a trial that was stopped or given up."""
+
+    trial: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndGang:
+    """Order to end the workers: the gang is not needed any more."""
+
+
+Order = AdvanceTrial | ForgetTrial | EndGang
+
+
+class NotMet(RuntimeError):
+    """Workers of a gang found no way to each other: what torch said of it, in one line."""
+
+
+class GangInbox:
+    """Actor that takes orders for a gang and passes them to its workers. It computes nothing."""
+
+    def __init__(self) -> None:
+        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._open = asyncio.Event()
+
+    async def advance(
+        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> dict[str, Any]:
+        """A trial's next report, once there is one; as in ``HostActor.advance``."""
+        trial = TrialSpec.of(spec).id
+        if trial in self._replies:  # the client that asked before has died
+            self._replies[trial].cancel()
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._replies[trial] = reply
+        order = AdvanceTrial(spec=spec, placement=placement, heard=heard, suspect=suspect)
+        self._orders.put_nowait(order)
+        return await reply
+
+    async def leave(self, trial: str) -> None:
+        """Forget a trial that was stopped or given up."""
+        self._replies.pop(trial, None)
+        self._orders.put_nowait(ForgetTrial(trial=trial))
+
+    async def alive(self) -> None:
+        """Return as soon as the workers are ready."""
+        await self._open.wait()
+
+    async def back(self) -> None:
+        """Return as soon as this actor runs, with or without workers."""
+
+    async def end(self) -> None:
+        """Order the workers to end."""
+        self._orders.put_nowait(EndGang())
+
+    async def opened(self) -> bool:
+        """Whether the workers are there, or were when they ended."""
+        return self._open.is_set()
+
+    # What follows is called by the first worker, and by whoever started the workers.
+
+    async def open(self) -> None:
+        """Note that the workers are ready."""
+        self._open.set()
+
+    async def next(self) -> Order | None:
+        """The next order; None if none comes within ``PATIENCE_SECONDS``."""
+        orders = self._orders
+        try:
+            return await asyncio.wait_for(orders.get(), PATIENCE_SECONDS)
+        except TimeoutError:
+            return None
+
+    async def told(self, trial: str, result: dict[str, Any]) -> None:
+        """Answer the client that waits for a trial's report."""
+        reply = self._replies.pop(trial, None)
+        if reply is not None and not reply.done():
+            reply.set_result(result)
+
+    async def fell(self, why: Mapping[str, Any]) -> None:
+        """A trial has ended all workers, or the place has: tell why; others come.
+
+        Args:
+            why: ``outcome`` and ``error`` of the trial, or ``place``, as in ``Host.ask``.
+        """
+        self._open.clear()
+        self._orders = asyncio.Queue()  # somebody may still wait at the old queue
+        for trial in list(self._replies):
+            await self.told(trial, {"costs": {}, "done": "outcome" in why, **why})
+
+
+def work(given: Mapping[str, Any]) -> None:
+    """Run one worker, in the process group that Ray Train has set up, until the gang ends.
+
+    Args:
+        given: ``inbox``, the name of the gang's inbox actor, and ``config``, a ``HostConfig`` with
+            ``places=1``.
+    """
+    from trainables.engine import ranks
+
+    config: HostConfig = given["config"]
+    residents = ResidentTrials(config)
+    orders = _Orders(given["inbox"]) if ranks.here().first else None
+    ranks.wait()
+    if orders is not None:
+        orders.begin()
+    while True:
+        order = ranks.of_first(orders.next(wait=not residents.training) if orders else None)
+        match order:
+            case AdvanceTrial():
+                spec, reply = TrialSpec.of(order.spec), Future[dict[str, Any]]()
+                if orders is not None:
+                    orders.answer(spec.id, reply)
+                residents.take(spec, order.placement, order.heard, order.suspect, reply)
+            case ForgetTrial():
+                residents.forget(order.trial)
+            case EndGang():
+                return
+            case None if residents.training:
+                residents.step()
+
+
+class _Orders:
+    """Rank 0's connection to the inbox."""
+
+    def __init__(self, inbox: str) -> None:
+        self._inbox = ray.get_actor(inbox)
+        self._asked: Any = None
+
+    def begin(self) -> None:
+        """Tell the inbox that all ranks are ready."""
+        ray.get(self._inbox.open.remote())
+
+    def next(self, *, wait: bool) -> Order | None:
+        """The next order; None if there is none yet or, with ``wait``, none for a while."""
+        self._asked = self._asked or self._inbox.next.remote()
+        if not wait and not ray.wait([self._asked], timeout=0)[0]:
+            return None
+        asked, self._asked = self._asked, None
+        order: Order | None = ray.get(asked)
+        return order
+
+    def answer(self, trial: str, reply: Future[dict[str, Any]]) -> None:
+        """Send a trial's report to the inbox as soon as there is one."""
+
+        def tell(done: Future[dict[str, Any]]) -> None:
+            if not done.cancelled():
+                self._inbox.told.remote(trial, done.result())
+
+        reply.add_done_callback(tell)

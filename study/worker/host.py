@@ -1,0 +1,61 @@
+"""A host: a long-lived process that keeps base model and data on a device and trains trials.
+
+Trials come and go in milliseconds, several at a time on one resident base. A client that asks for a
+trial's next report waits for it; the trials train meanwhile, in a thread of their own.
+
+The driver and the Ray actors of hosts import this module, so heavy packages are imported where they
+are used.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from study.planning.placement import Placement
+from study.trials.spec import TrialSpec
+from study.worker.host_config import HostConfig
+from study.worker.resident_trials import ResidentTrials
+from trainables.secrecy import traced
+
+if TYPE_CHECKING:
+    from trainables.workload import Workload
+
+
+class Host:
+    """Trains trials for its clients. However a trial ends, the end is a report and not a crash."""
+
+    def __init__(self, config: HostConfig, workload: Workload | None = None) -> None:
+        """``workload`` is the model with its data, if it is loaded already."""
+        self.residents = ResidentTrials(config, workload)
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="lane", daemon=True).start()
+
+    def ask(
+        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> Future[dict[str, Any]]:
+        """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
+        ``costs``; or ``place``, a fault of the place, which ends no trial. A trial that is new here
+        goes on from its checkpoint."""
+        trial, reply = TrialSpec.of(spec), Future[dict[str, Any]]()
+        self._orders.put(lambda: self.residents.take(trial, placement, heard, suspect, reply))
+        return reply
+
+    def leave(self, trial_id: str) -> None:
+        """Forget a trial that was stopped or given up."""
+        self._orders.put(lambda: self.residents.forget(trial_id))
+
+    def _work(self) -> None:
+        try:
+            while True:
+                while not (self.residents.training and self._orders.empty()):
+                    self._orders.get()()
+                self.residents.step()
+        except BaseException as error:  # a host that no longer works must not look as if it did
+            print(traced(error), file=sys.stderr, flush=True)
+            os._exit(1)

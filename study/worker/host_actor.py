@@ -1,0 +1,47 @@
+"""The Ray actor of a host. Trials run in the actor's process or in one forked beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from study.planning.placement import Placement
+from study.worker.forked_host import ForkedHost
+from study.worker.host import Host
+from study.worker.host_config import HostConfig
+
+
+class HostActor:
+    """Passes the requests of trial clients on to a host."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self._host = _host(config)
+
+    async def advance(
+        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
+    ) -> dict[str, Any]:
+        """A trial's next report, once there is one; see ``Host.ask``."""
+        reply = self._host.ask(spec, placement=placement, heard=heard, suspect=suspect)
+        return await asyncio.wrap_future(reply)
+
+    async def leave(self, trial_id: str) -> None:
+        """Forget a trial that was stopped or given up."""
+        self._host.leave(trial_id)
+
+    async def alive(self) -> None:
+        """Return as soon as the host can take trials."""
+
+
+def _host(config: HostConfig) -> Host | ForkedHost:
+    """A host forked from this machine's zygote or, where there is none, one that loads model and
+    data itself."""
+    if config.zygote is not None:
+        try:
+            # An actor whose host has died must not look alive: it exits.
+            return ForkedHost(config.zygote, config, lost=partial(os._exit, 1))
+        except (OSError, EOFError):
+            pass
+    return Host(config)

@@ -1,0 +1,348 @@
+"""Trains the trials that are resident on one base model from rung to rung, and reports on them.
+
+A host runs this in a thread (``study.worker.host``), each rank of a gang in its own process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from study.planning.placement import Placement
+from study.storage import checkpoints, faults
+from study.trials.record import Outcome
+from study.trials.spec import Kind, TrialSpec
+from study.worker.host_config import HostConfig
+from study.worker.resident_trial import ResidentTrial
+from trainables.errors import BadInput
+from trainables.secrecy import traced, without_secrets
+
+if TYPE_CHECKING:
+    from trainables.packing.trial_group import Arrival
+    from trainables.training.trial import Trial
+    from trainables.workload import Workload
+
+
+CHECKPOINT_BYTES = 3 * 4
+"""For each trained parameter: its value and the two moments of AdamW, in fp32."""
+
+
+class ResidentTrials:
+    """The trials on one device, called by one thread. However a trial ends, the end is a report."""
+
+    def __init__(self, config: HostConfig, workload: Workload | None = None) -> None:
+        """``workload`` is the model with its data, if it is loaded already."""
+        import torch
+
+        from trainables.engine import ranks
+        from trainables.packing.trial_group import TrialGroup
+        from trainables.workload import Workload
+
+        torch.set_num_threads(_threads(config))  # holds for this thread only
+        self.config = config
+        self._devices, self._speaks = ranks.here().count, ranks.here().first
+        self.workload = workload or Workload.load(config.workload)
+        self.others: dict[str, Workload] = {}
+        """Name -> another dataset on which confirmed trials are scored; loaded at first use."""
+        self.lane = TrialGroup(
+            self.workload,
+            precision=config.precision,
+            places=config.places,
+        )
+        """The trials that have a place on the base model."""
+        self.here: dict[str, ResidentTrial] = {}
+        """Trial id -> resident trial."""
+        self.training: set[str] = set()
+        """Ids of the trials that train towards a rung."""
+        self.waiting: list[ResidentTrial] = []
+        """Trials that wait to train: a suspect trains alone, or no place is free."""
+        self._short = False
+        """Whether memory has run out since the last trial entered."""
+
+    def step(self) -> None:
+        """Take one step of all trials that train."""
+        from trainables.packing.trial_group import Arrival
+
+        began = time.perf_counter()
+        try:
+            arrivals = self.lane.step()
+        except Exception as error:  # an error of no trial in particular ends all
+            arrivals = [Arrival(key=k, train_loss=math.nan, error=error) for k in self.training]
+        share = self._devices * (time.perf_counter() - began) / len(self.training)
+        for trial_id in self.training:
+            self.here[trial_id].seconds += share
+        for arrival in arrivals:
+            self.training.discard(arrival.key)
+            resident = self.here[arrival.key]
+            with self._outcomes(resident):
+                self._arrived(resident, arrival)
+        self._admit()
+
+    def take(
+        self,
+        spec: TrialSpec,
+        placement: Placement,
+        heard: int,
+        suspect: bool,
+        reply: Future[dict[str, Any]],
+    ) -> None:
+        """Take in that a client asks for a trial's next report."""
+        if spec.id not in self.here:
+            self._note_peak()
+            self.here[spec.id] = ResidentTrial(spec=spec, placement=placement, suspect=suspect)
+        resident = self.here[spec.id]
+        if resident.reply is not None:  # the client that asked before has died
+            resident.reply.cancel()
+        resident.reply, resident.heard = reply, heard
+        if spec.id not in self.training and resident not in self.waiting:
+            self.waiting.append(resident)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Let waiting trials go on: all of them together, but a suspect alone."""
+        while (resident := self._next()) is not None:
+            self.waiting.remove(resident)
+            with self._outcomes(resident):
+                self._go_on(resident)
+
+    def _next(self) -> ResidentTrial | None:
+        """The waiting trial that may go on now; None if there is none."""
+        entered = sum(resident.trial is not None for resident in self.here.values())
+        for resident in self.waiting:
+            if resident.trial is None and entered >= self.config.places:
+                continue  # until a trial that has a place ends
+            alone = resident.suspect or any(self.here[key].suspect for key in self.training)
+            return None if alone and self.training else resident
+        return None
+
+    def _go_on(self, resident: ResidentTrial) -> None:
+        """Report a rung that the study has not heard of, or train to the next one, or answer."""
+        if resident.trial is None:
+            with self._timed(resident):
+                self._enter(resident)
+        assert resident.trial is not None
+        seen = resident.trial.examples_seen
+        ahead = [stop for stop in resident.spec.stops if stop > seen]
+        if seen > resident.heard or not ahead:
+            self._reached(resident, resident.report if seen > resident.heard else {})
+        else:
+            self.lane.train_to(resident.spec.id, ahead[0])
+            self.training.add(resident.spec.id)
+
+    def _enter(self, resident: ResidentTrial) -> None:
+        """Give a trial a place on the base model, and restore its checkpoint if there is one."""
+        from trainables.memory.measure import release_cached
+
+        if self._short:  # until now the error kept the tensors of its trial alive
+            release_cached()
+            self._short = False
+        spec = resident.spec
+        untuned = spec.kind is Kind.UNTUNED
+        checkpoints.drop_partial(self.config.study_folder.folder, spec.id)
+        restored = None if untuned else self.config.study_folder.fetch_checkpoint(spec.id)
+        resident.trial = self.lane.enter(
+            spec.id,
+            spec.config(self.config.regime),
+            deepspeed=resident.placement.deepspeed,
+            micro_batch=resident.placement.micro_batch,
+            evaluation_batch=resident.placement.evaluation_batch,
+            checkpointing=resident.placement.checkpointing,
+            checkpoint=restored,
+        )
+        resident.report = resident.trial.report
+        resident.seconds += resident.report.get("seconds", 0.0)
+
+    def _arrived(self, resident: ResidentTrial, arrival: Arrival) -> None:
+        """Validate, save and report a trial that has trained to its next rung.
+
+        Raises:
+            Exception: the trial failed on its way to the rung.
+        """
+        from trainables.engine import ranks
+
+        if arrival.error is not None:
+            raise arrival.error
+        assert resident.trial is not None
+        with self._timed(resident):
+            loss = resident.trial.validation_loss()
+        resident.report = {
+            "train_loss": arrival.train_loss,
+            "validation_loss": loss,
+            "examples_seen": resident.trial.examples_seen,
+            "seconds": resident.seconds,
+            "reported_at": time.time(),
+        }
+        with self._timed(resident):
+            study_folder, trial_id = self.config.study_folder, resident.spec.id
+            answers = resident.trial.save(
+                checkpoints.path(study_folder.folder, trial_id), resident.report
+            )
+            put = ranks.gathered(study_folder.put_checkpoint(trial_id) if answers else [])
+            if self._speaks:
+                study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
+        self._reached(resident, resident.report)
+
+    def _reached(self, resident: ResidentTrial, report: Mapping[str, Any]) -> None:
+        """Report a rung; after the last one, let the trial answer too."""
+        assert resident.trial is not None
+        resident.suspect = False
+        result: dict[str, Any] = {"rung": dict(report)} if report else {}
+        if all(stop <= resident.trial.examples_seen for stop in resident.spec.stops):
+            with self._timed(resident):
+                scores = self._answer(resident.spec, resident.trial)
+            result |= {"outcome": Outcome.COMPLETE, "scores": scores}
+        self._tell(resident, result)
+
+    def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
+        """Scores of a trial's answers on the validation split and, outside of the search, on the
+        test split and the other datasets."""
+        from study.storage.answers import scored
+
+        asked = {"validation": (self.workload, "validation")}
+        if spec.kind is not Kind.SEARCH:
+            asked["test"] = (self.workload, "test")
+            for name, config in self.config.others.items():
+                if name not in self.others:
+                    self.others[name] = self.workload.on(config.dataset())
+                asked[f"ood.{name}"] = (self.others[name], "test")
+        return scored(spec.id, trial, asked, self.config.study_folder if self._speaks else None)
+
+    @contextmanager
+    def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
+        """Whatever goes wrong inside is the trial's outcome, but for a fault of the place: the
+        trial has none then, and is left to whoever resumes the study.
+
+        Raises:
+            Exception: on one of several ranks, an error of which the other ranks may know nothing.
+                They wait for this one, so all of them have to be ended
+                (``study.execution.gang_pool``).
+        """
+        from trainables.training.trial import Diverged
+
+        try:
+            yield
+        except Diverged as error:
+            self._fail(resident, Outcome.DIVERGED, str(error))
+        except Exception as error:  # whatever else a trial does, the study goes on and records it
+            place = self._place(resident, error)
+            if isinstance(error, BadInput) and not place:
+                self._fail(resident, Outcome.FAILED, str(error))
+            elif self._devices > 1:
+                raise
+            elif place:
+                self._tell(resident, {"place": place})
+            else:
+                with suppress(OSError):  # Ray's log, which this is for, may be on a full disk
+                    print(traced(error), file=sys.stderr)
+                self._fail(resident, outcome_of(error), one_line(error))
+
+    def _place(self, resident: ResidentTrial, error: Exception) -> str:
+        """What is wrong with the place, if that is what a trial met; see ``faults.of_place``."""
+        folder = self.config.study_folder.folder
+        trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
+        place = faults.of_place(error, folder.parent, checkpoint=trained * CHECKPOINT_BYTES)
+        if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
+            checkpoints.drop_partial(folder, resident.spec.id)
+        return place
+
+    def _fail(self, resident: ResidentTrial, outcome: Outcome, error: str) -> None:
+        """End a trial with an error."""
+        self._short = self._short or outcome is Outcome.OUT_OF_MEMORY
+        self._tell(resident, {"outcome": outcome, "error": error})
+
+    def _tell(self, resident: ResidentTrial, result: Mapping[str, Any]) -> None:
+        """Send a report to the client that waits for it."""
+        from trainables.engine import ranks
+
+        self._note_peak()
+        resident.peak_gib = max(ranks.gathered(resident.peak_gib))
+        costs: dict[str, float] = {
+            "seconds": resident.seconds,
+            "peak_memory_gib": resident.peak_gib,
+        }
+        if resident.trial is not None:
+            costs["trained_parameters"] = resident.trial.applied.trained_parameters
+            costs["trained_percent"] = resident.trial.applied.trained_percent
+        remark = self._remark(resident)
+        if "outcome" in result or "place" in result:
+            self.forget(resident.spec.id)
+        ran = {}
+        if resident.trial is not None and resident.trial.engine and resident.trial.engine.settings:
+            ran = {"deepspeed": json.dumps(dict(resident.trial.engine.settings))}
+        reply, resident.reply = resident.reply, None
+        if reply is not None and not reply.cancelled():
+            said = {"costs": costs, "ran": ran, "remark": remark, "done": "outcome" in result}
+            reply.set_result({**said, **result})
+
+    def _remark(self, resident: ResidentTrial) -> str:
+        """Remark on what did not run as it should, though it changes no number; else empty."""
+        said = []
+        alone = self.lane.alone.get(resident.spec.id)
+        if alone and self.config.places > 1:
+            said.append(f"steps alone: {alone}")
+        if resident.trial is not None and resident.trial.broken:
+            points = " and ".join(f"{seen:,}" for seen in resident.trial.broken)
+            said.append(f"what was saved at {points} examples was not whole: trained again")
+        if (
+            resident.trial is not None
+            and resident.trial.features_done < resident.trial.frozen_stages
+        ):
+            said.append(self.lane.features.refused[resident.trial.frozen_stages])
+        return "; ".join(said).replace("\n", " ")[:500]
+
+    def forget(self, trial_id: str) -> None:
+        """Drop a trial that has ended, was stopped or was given up."""
+        self._note_peak()
+        resident = self.here.pop(trial_id, None)
+        if resident is None:
+            return
+        self.training.discard(trial_id)
+        if resident in self.waiting:
+            self.waiting.remove(resident)
+        if resident.trial is not None:
+            self.lane.leave(trial_id)
+        self._admit()
+
+    @contextmanager
+    def _timed(self, resident: ResidentTrial) -> Iterator[None]:
+        """Charge the device-seconds of what happens inside to this trial alone."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            resident.seconds += self._devices * (time.perf_counter() - began)
+
+    def _note_peak(self) -> None:
+        """Charge the peak memory since the last call to all trials that are here, and reset it."""
+        from trainables.memory.measure import peak_gib, reset_peak
+
+        peak = peak_gib()
+        for resident in self.here.values():
+            resident.peak_gib = max(resident.peak_gib, peak)
+        reset_peak()
+
+
+def _threads(config: HostConfig) -> int:
+    """Number of threads that compute. ``OMP_NUM_THREADS`` may ask for fewer than the host's
+    processors; more would compete for them."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), config.threads) if asked.isdigit() and int(asked) else config.threads
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Outcome of a trial that raised ``error``."""
+    from trainables.memory.measure import is_out_of_memory
+
+    return Outcome.OUT_OF_MEMORY if is_out_of_memory(error) else Outcome.FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """What a trial's record says of it."""
+    return without_secrets(f"{type(error).__name__}: {error}").replace("\n", " ")[:500]

@@ -1,0 +1,265 @@
+"""A zygote: one process that loads model and data, and from which this machine's hosts are forked.
+
+Importing torch, transformers and peft and loading a model take six seconds of a processor, and a
+study has as many hosts as there are processors. So one process does it once, while Ray starts. The
+driver imports none of these packages: it lets the zygote inspect the model
+(``study.planning.workload_profile``) and write tuned models at the end. Hosts are forked from the
+zygote (``study.worker.forked_host``): they are ready in milliseconds, share the memory of weights
+and data, and are replaced as fast when one dies. On other machines, and where there is CUDA, which
+does not survive a fork, hosts load for themselves.
+
+Threads and locks that a fork inherits are of no use to it, so the zygote has one thread and
+computes nothing. It ends when the driver does, and the hosts that were forked from it end then too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from study.config import spaces
+from study.worker.forked_host import fork_of
+from study.worker.hardware import Hardware
+from trainables.errors import BadInput
+from trainables.secrecy import traced
+
+if TYPE_CHECKING:
+    from study.config.settings import Settings
+    from study.planning.workload_profile import WorkloadProfile
+    from study.worker.host_config import HostConfig
+    from trainables.data.common.dataset import Dataset
+    from trainables.workload import Workload
+
+BACKLOG = 128
+"""Number of hosts that may ask for a fork before the model is loaded."""
+PROCESS = "import sys; from study.worker import zygote; zygote.main(sys.argv[1:])"
+"""Python code of the zygote process."""
+
+
+class Zygote:
+    """The driver's handle of the zygote process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = tempfile.mkdtemp(prefix="zygote-")  # which no other user may enter
+        self.socket = Path(self._folder, "socket")
+        """Socket at which hosts ask to be forked."""
+        self._connection, theirs = Pipe()
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.socket))
+            listener.listen(BACKLOG)
+            ends = theirs.fileno(), listener.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROCESS, *map(str, ends)],
+                pass_fds=ends,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # an interruption is the driver's to handle
+            )
+        self._connection.send(settings)
+
+    def take(self, dataset: Dataset, hardware: Hardware | None = None) -> None:
+        """Pass on the data, which the driver has read. ``hardware`` is that of the devices on which
+        trials run, if they are not those of this machine."""
+        self._connection.send((dataset, hardware))
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        """Hardware of this machine, which the zygote sends before the profile."""
+        found: Hardware = self._receive()
+        return found
+
+    def profile(self) -> WorkloadProfile:
+        """Profile of the loaded model and data.
+
+        Raises:
+            BadInput: they cannot be loaded, or a recipe does not suit the model.
+        """
+        assert self.hardware
+        found: WorkloadProfile = self._receive()
+        return found
+
+    def do(self, task: Callable[[Workload], object]) -> None:
+        """Let a fork of the zygote run a task with the loaded model, and wait until it is done.
+
+        Raises:
+            OSError, EOFError: the zygote does not fork, as where there is CUDA, or the fork died.
+            Exception: what the task raised.
+        """
+        with closing(fork_of(self.socket)) as fork:
+            fork.send((task, dict(os.environ)))
+            error = fork.recv()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End the zygote, and the hosts that were forked from it."""
+        self._connection.close()
+        self._process.kill()  # it may be in the middle of an import
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _receive(self) -> Any:
+        """The zygote's next message; raise it if it is an exception."""
+        try:
+            found = self._connection.recv()
+        except EOFError:
+            raise RuntimeError("the process that loads the model has died") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def main(ends: list[str]) -> None:
+    """Run the zygote: load, report to the driver, and fork until the driver has ended. ``ends`` are
+    the file descriptors of the connection to the driver and of the listening socket."""
+    driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end leave no zombies
+    try:
+        settings = driver.recv()
+        import torch
+
+        torch.set_num_threads(1)
+        here = Hardware.here(settings.precision)
+        driver.send(here)
+        dataset, hardware = driver.recv()
+        hardware = hardware or here
+        workload = _load(settings, hardware, dataset, resident=not here.cuda)
+        if here.cuda:
+            listener.close()
+            driver.send(_profile(settings, workload, hardware))
+            return
+    except EOFError:
+        return
+    except Exception as error:  # the driver raises it
+        driver.send(_sendable(error))
+        return
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy the memory that it looks at
+    if _forked():
+        try:
+            driver.send(_profile(settings, workload, hardware))
+        except Exception as error:  # the driver raises it
+            driver.send(_sendable(error))
+        os._exit(0)
+    while True:
+        ready, _, _ = select.select([driver.fileno(), listener.fileno()], [], [])
+        if driver.fileno() in ready:
+            return
+        end, _ = listener.accept()
+        if _forked():
+            listener.close()
+            driver.close()
+            _serve(end, workload)
+        end.close()
+
+
+def _load(settings: Settings, hardware: Hardware, dataset: Dataset, *, resident: bool) -> Workload:
+    from trainables.packing import trial_group  # noqa: F401  # for hosts, before they fork
+    from trainables.workload import Workload
+
+    config = replace(settings.workload, precision=hardware.precision, resident=resident)
+    return Workload.load(config, dataset)
+
+
+def _profile(settings: Settings, workload: Workload, hardware: Hardware) -> WorkloadProfile:
+    from study.planning.workload_profile import profile
+
+    space = spaces.load(settings.space)
+    budget = settings.budget(space)
+    return profile(
+        workload,
+        space,
+        budget,
+        precision=hardware.precision,
+        device="cuda" if hardware.cuda else "cpu",
+        regime=settings.regime,
+    )
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error in a form that can be sent: ``BadInput`` as it is, any other as its traceback."""
+    if isinstance(error, BadInput):
+        return error
+    return RuntimeError(traced(error))
+
+
+def _forked() -> bool:
+    """Fork this process; return True in the new one."""
+    if os.fork():
+        return False
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.platform == "linux":  # elsewhere a fork ends when its client does
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the zygote
+    return True
+
+
+def _serve(end: socket.socket, workload: Workload) -> None:
+    """Do in a fork what its client asks for: run a task, or a host until the client ends."""
+    from study.worker.host_config import HostConfig
+
+    _, outputs, _, _ = socket.recv_fds(end, 1, 2)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+        os.close(output)
+    asking = Connection(end.detach())
+    try:
+        asked, environment = asking.recv()
+        os.environ.clear()
+        os.environ.update(environment)
+        if isinstance(asked, HostConfig):
+            _be_host(asking, asked, workload)
+        asking.send(_done(asked, workload))
+        os._exit(0)
+    except (EOFError, OSError):  # the client has ended
+        os._exit(0)
+    except BaseException as error:  # a fork must never go on as a second zygote
+        print(traced(error), file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoReturn:
+    """Run a host for the client.
+
+    Raises:
+        EOFError: the client has ended, or does not need the host any more.
+    """
+    from study.worker.host import Host
+
+    host = Host(config, workload)
+    asking.send(None)
+    while True:
+        number, order = asking.recv()
+        if isinstance(order, str):
+            host.leave(order)
+            continue
+
+        def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
+            # Runs in the host's only thread, so no other thread sends.
+            asking.send((number, None if reply.cancelled() else reply.result()))
+
+        host.ask(**order).add_done_callback(answer)
+
+
+def _done(task: Callable[[Workload], object], workload: Workload) -> Exception | None:
+    """Run a task; return what it raised, None if nothing."""
+    try:
+        task(workload)
+    except Exception as error:  # the client raises it
+        return _sendable(error)
+    return None

@@ -1,0 +1,166 @@
+"""``results.json`` of a made-up study: what was found, from records and kept answers alone."""
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search_spaces.declare import Space
+from study import export
+from study.analysis import results, results_file
+from study.analysis.uncertainty import holm
+from study.reporting import model_export
+from study.reporting import page as report_page
+from study.reporting.terminal import show_results
+from study.trials.record import Outcome
+from study.trials.spec import Kind, TrialSpec
+from tests.study.finished import SPACE, Lost, bitfit, collected
+
+
+def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: dict[str, Any]) -> None:
+    arms = found["arms"]
+    assert {arms[0]["arm"], arms[1]["arm"]} == {"lora", "layernorm"}
+    assert [arm["arm"] for arm in arms[2:]] == ["full", "ia3", "bitfit"]
+    assert arms[-1]["test"] is None and arms[-1]["best"] is None
+    means = [arm["test"]["overall"]["mean"] for arm in arms[:-1]]
+    assert means == sorted(means, reverse=True)
+    for arm in arms[:-1]:
+        seeds = [seed["overall"] for seed in arm["seeds"]]
+        assert arm["test"]["overall"]["mean"] == pytest.approx(sum(seeds) / len(seeds))
+
+
+def test_a_confirmation_that_diverged_is_counted_and_told(tmp_path: Path) -> None:
+    def first_seed(spec: TrialSpec) -> Outcome | None:
+        one = spec.kind is Kind.CONFIRM and (spec.arm, spec.seed) == ("full", 1)
+        return Outcome.DIVERGED if one else bitfit(spec)
+
+    found = collected(tmp_path, trials=20, lost=first_seed)
+    full = next(arm for arm in found["arms"] if arm["arm"] == "full")
+    assert full["confirmations"]["complete"] == full["confirmations"]["diverged"] == 1
+    assert len(full["seeds"]) == 1 and sum(full["confirmations"].values()) == 2
+    told = "Of 2 confirmations of full, 1 diverged: its score is that of the rest."
+    assert found["verdict"].endswith(told)
+    report_page.write(tmp_path, found)
+    assert told in (tmp_path / report_page.FILE).read_text(encoding="utf-8")
+
+
+def searched(outcome: Outcome, *arms: str) -> Lost:
+    """All trials of the search end so; of these arms, if they are named."""
+    return lambda spec: (
+        outcome if spec.kind is Kind.SEARCH and (not arms or spec.arm in arms) else None
+    )
+
+
+def confirmed(spec: TrialSpec) -> Outcome | None:
+    return None if spec.kind is Kind.SEARCH else Outcome.DIVERGED
+
+
+TWO = Space(question="?", arms={arm: SPACE.arms[arm] for arm in ("layernorm", "lora")})
+
+
+NOTHING = "No arm could be confirmed, so there is no answer. "
+NO_LOSS = NOTHING + "No trial of layernorm and lora reported a loss: "
+FAILED = NO_LOSS + "all 4 failed, the first with 'RuntimeError: <no> & never'."
+NO_SCORE = "Of 2 confirmations of {}, 2 diverged: so it has no score."
+HIGH = "the space's learning rates may be too high."
+LESS = "a smaller batch_size in the space's budget would take less."
+ONE = "Only layernorm could be confirmed: there is nothing to compare it with. "
+ONE += f"No trial of lora reported a loss: all 2 diverged; {HIGH}"
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (searched(Outcome.DIVERGED), f"{NO_LOSS}all 4 diverged; {HIGH}"),
+        (searched(Outcome.OUT_OF_MEMORY), f"{NO_LOSS}all 4 ran out of memory; {LESS}"),
+        (searched(Outcome.FAILED), FAILED),
+        (lambda spec: Outcome.FAILED, FAILED),
+        (confirmed, f"{NOTHING}{NO_SCORE.format('layernorm')} {NO_SCORE.format('lora')}"),
+        (searched(Outcome.DIVERGED, "lora"), ONE),
+    ],
+    ids=["diverged", "no memory", "failed", "untuned too", "confirmations", "one arm"],
+)
+def test_a_study_that_confirms_nothing_or_one_arm_says_why_and_has_its_files(
+    lost: Lost, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    found = collected(folder, space=TWO, trials=4, ood=True, lost=lost)
+    assert found["verdict"] == said
+    results_file.write(folder, found)
+    page = html.unescape(report_page.write(folder, found)[0].read_text(encoding="utf-8"))
+    assert said in page and "0 seeds" not in page
+    one = any(arm["test"] for arm in found["arms"])
+    assert page.count("not confirmed") == (1 if one else 2)
+    assert ("What a score costs" in page) == (one or lost is confirmed)
+    untuned = next(t for t in found["trials"] if t["kind"] == "untuned")
+    assert (found["baselines"]["untuned"] is None) == (untuned["outcome"] != "complete")
+    assert (
+        found["baselines"]["majority"]["overall"]
+        == found["ood"][0]["baselines"]["majority"]["overall"]
+    )
+    assert "majority.test.overall_percent" in results.metrics(found)
+    assert bool(model_export.small(found)) == one
+    show_results(Console(width=140), found)
+    assert "not confirmed" in capsys.readouterr().out
+    if not one:
+        assert export.main(["one", "--storage", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == (
+            "error: no arm of study 'one' was confirmed, so there is no model to export: " + said
+        )
+
+
+def test_every_pair_is_compared_in_every_part(found: dict[str, Any]) -> None:
+    assert len(found["comparisons"]) == 6
+    for pair in found["comparisons"]:
+        assert set(pair["parts"]) == {"overall", "open", "closed", "yes_no", "other"}
+        assert pair["parts"]["overall"]["questions"] == 400
+        assert pair["parts"]["open"]["questions"] == 200
+    parts = [[c["parts"][p]["p"] for c in found["comparisons"]] for p in ("overall", "closed")]
+    opened = [c["parts"]["open"] for c in found["comparisons"]]
+    expected = holm([*(c["p"] for c in opened), *parts[0], *parts[1]])[: len(opened)]
+    assert [c["p_holm"] for c in opened] == pytest.approx(expected)
+    findings = {
+        frozenset((c["first"], c["second"])): c["parts"]["overall"] for c in found["comparisons"]
+    }
+    assert findings[frozenset(("lora", "ia3"))]["finding"] == "better"
+    assert findings[frozenset(("lora", "layernorm"))]["finding"] != "better"
+
+
+def test_the_verdict_names_the_best_and_says_less_of_the_second(found: dict[str, Any]) -> None:
+    assert found["verdict"].startswith(f"{found['arms'][0]['arm']} scores highest")
+    assert "better than full and ia3" in found["verdict"] or "better than ia3" in found["verdict"]
+
+
+def test_another_dataset_is_reported_like_the_test_split(found: dict[str, Any]) -> None:
+    (other,) = found["ood"]
+    assert other["data"] == "other set" and len(other["arms"]) == 4
+    assert len(other["comparisons"]) == 6 and other["baselines"]["untuned"]["overall"] > 0
+
+
+def test_efficiency_is_of_the_same_arms(found: dict[str, Any]) -> None:
+    efficiency = found["efficiency"]
+    best = found["arms"][0]["arm"]
+    assert all(best in front for front in efficiency["pareto"].values())
+    assert "full" not in efficiency["pareto"]["trained_parameters"]
+    assert set(efficiency["budget"]["arms"]) == {"lora", "layernorm", "full", "ia3"}
+    assert efficiency["learning_rates"]["bitfit"] is None
+    assert {entry["of"] for entry in efficiency["importance"]} <= {"all arms", "lora"}
+    good = efficiency["learning_rates"]["lora"]
+    assert good["low"] <= good["best"] <= good["high"]
+
+
+def test_it_is_json_as_it_is(found: dict[str, Any], tmp_path: Path) -> None:
+    path = results_file.write(tmp_path, found)
+    assert json.loads(path.read_text(encoding="utf-8")) == found
+
+
+def test_the_numbers_for_mlflow_are_numbers(found: dict[str, Any]) -> None:
+    numbers = results.metrics(found)
+    assert numbers["lora.test.open_percent"] > 50
+    assert "majority.test.overall_percent" in numbers and "bitfit.test.open_percent" not in numbers
+    assert all(isinstance(value, int | float) for value in numbers.values())

@@ -1,0 +1,89 @@
+"""A study goes on as it began, or says in one line why it cannot."""
+
+import json
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study import report
+from study.config import spaces
+from study.config.settings import Settings
+from study.config.study_json import check_resumable, identity, open_study, precision, read
+from study.storage.study_folder import SETTINGS
+from trainables.errors import BadInput
+
+ASKED = Settings(space="smoke")
+SPACE = spaces.load("smoke")
+
+
+def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str = "one") -> Path:
+    return open_study(storage, name, ASKED, SPACE, run=run, base={"precision": "bf16"})
+
+
+def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
+    assert precision(tmp_path, "one", ASKED) == "auto", "the devices say"
+    who = identity(begin(tmp_path))
+    assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
+    assert precision(tmp_path, "one", ASKED) == "bf16"
+    assert precision(tmp_path, "one", replace(ASKED, precision="fp32")) == "fp32"
+
+
+def test_its_command_is_kept_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["study/launch.py", "--name", "one", "--tracking-uri"]
+    monkeypatch.setattr(sys, "argv", [*given, "http://study:planted@mlflow"])
+    file = begin(tmp_path) / SETTINGS
+    kept = "python -m study.launch --name one --tracking-uri 'http://study:***@mlflow'"
+    assert json.loads(file.read_text())["command"] == kept
+    # As a study that is older than this was begun; it goes on.
+    file.write_text(file.read_text().replace("***", "planted"))
+    who = identity(begin(tmp_path))
+    begun = json.loads(file.read_text())
+    assert begun["command"] == kept and begun["identity"] == who
+
+
+def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
+    begin(tmp_path)
+    check_resumable(tmp_path, "one", ASKED, SPACE)
+    changed = replace(SPACE, budget=replace(SPACE.budget, rungs=SPACE.budget.rungs + 1))
+    with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
+        check_resumable(tmp_path, "one", ASKED, changed)
+
+
+def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
+    """Which arms are run follows from memory, and so from where it is resumed."""
+    begin(tmp_path)
+    first, *others = sorted(SPACE.arms)
+    with pytest.raises(
+        BadInput, match=f"was begun with arms {first}, .* but here it is {others[0]}"
+    ):
+        begin(tmp_path, run=others)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(f'{{"gradient_clipping": {number}}}')
+    with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
+        replace(ASKED, deepspeed=str(file)).configuration()
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_with_a_path_in_it_is_no_studys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = begin(tmp_path)
+    (elsewhere / "results.json").write_text("{}")
+    storage = tmp_path / "studies"
+    storage.mkdir()
+    begun = begin(storage, name="two")
+    for name in ("../one", str(elsewhere), f"two/../../{elsewhere.name}", "."):
+        with pytest.raises(BadInput, match=r"unknown study .*There are: two"):
+            read(storage, name)
+    (begun / "results.json").write_text("{}")
+    assert report.main(["../one", "--storage", str(storage)]) == 2
+    assert "unknown study with results '../one'" in capsys.readouterr().err

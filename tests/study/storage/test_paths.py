@@ -1,0 +1,38 @@
+"""Text that becomes part of a path: what leads out of a folder is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.storage import answers, checkpoints
+from study.storage.paths import below
+from trainables.errors import BadInput
+
+BAD: list[Any] = [
+    *("", ".", "..", "../x", "../../x", "a/b", "a/../../b", "/etc", "a\\..\\b"),
+    *("a\0b", "a\nb", "\ud800", "x" * 256, None, 7),
+]
+
+
+@pytest.mark.parametrize("name", BAD, ids=repr)
+def test_what_is_no_name_of_a_file_is_refused(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot name a file in") as refused:
+        below(tmp_path, name)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(BadInput):
+        below(tmp_path, "inside", name)
+
+
+@pytest.mark.parametrize("name", ["lora", "LoRA+ (r=8)", "0123456789ab", "..x", "x..", "ein Arm é"])
+def test_a_plain_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
+    assert below(tmp_path, name, name) == tmp_path / name / name
+
+
+def test_the_id_of_a_trial_is_a_name(tmp_path: Path) -> None:
+    study, other = tmp_path / "study", tmp_path / "other" / "checkpoints" / "abc"
+    other.mkdir(parents=True)
+    with pytest.raises(BadInput, match="cannot name a file"):
+        checkpoints.path(study, "../../other/checkpoints/abc")
+    with pytest.raises(BadInput, match="cannot name a file"):
+        answers.read(study, "../../other", "test")

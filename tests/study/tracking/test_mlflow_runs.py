@@ -1,0 +1,238 @@
+"""MLflow as its users have it: a server, its client over HTTP, and its page in a browser.
+
+The browser is Debian's ``chromium``; where there is none, its test says so and is skipped.
+"""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.store.tracking.dbmodels.initial_models import Base
+from sqlalchemy import create_engine, text
+
+from study import ui
+from study.config.settings import Settings
+from study.config.study_json import identity, open_study
+from study.search.journal import StudyJournal
+from study.search.scheduler import StudyScheduler
+from study.tracking import mlflow_store
+from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_writer import MlflowWriter
+from study.trials.spec import Kind
+from tests.study.browser import CHROMIUM, serving
+from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
+from tests.study.proxy import losing
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage folder for ``study.ui`` to serve, with an MLflow store that a kill left half
+    made."""
+    folder = tmp_path_factory.mktemp("studies")
+    engine = create_engine(mlflow_store.default_uri(folder))
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        connection.execute(text("CREATE TABLE registered_models (name VARCHAR)"))
+    engine.dispose()
+    os.utime(folder / mlflow_store.STORE, (0, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(storage: Path) -> Iterator[str]:
+    """Its address."""
+    with serving(storage) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def recorded(storage: Path, server: str) -> tuple[MlflowRuns, StudyScheduler]:
+    """A made-up study that was recorded over HTTP, asked for twice."""
+    folder = open_study(storage, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    protocol = PROTOCOL | {"identity": identity(folder)}
+    runs = MlflowRuns(server, experiment="smoke", artifacts=storage / mlflow_store.ARTIFACTS)
+    journal = StudyJournal(storage / "one")
+    for _ in range(2):
+        tracking = MlflowWriter(runs, "one")
+        tracking.begin("?", protocol, journal.records.values())
+        scheduler = play_all(StudyScheduler(rules(), journal, [tracking]))
+        models = [r.spec.id for r in journal.of_kind(Kind.CONFIRM)]
+        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models, cards)
+        assert tracking.error == ""
+    return runs, scheduler
+
+
+def test_a_client_finds_all_of_a_study(
+    server: str, recorded: tuple[MlflowRuns, StudyScheduler]
+) -> None:
+    _, scheduler = recorded
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'study'")
+    under = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = client.search_runs([experiment.experiment_id], under)
+    assert {r.data.tags["trial"] for r in children} == set(scheduler.journal.records)
+    assert len(children) == len(scheduler.journal.records)
+    for run in children:
+        record = scheduler.journal.records[run.data.tags["trial"]]
+        history = client.get_metric_history(run.info.run_id, "validation_loss")
+        assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
+        assert float(run.data.params["lr"]) == record.spec.lr
+        names = {i.dataset.name for i in run.inputs.dataset_inputs}
+        assert ("phantom.test" in names) == (record.spec.kind is not Kind.SEARCH)
+    where = "tags.kind = 'confirm' and params.arm = 'lora'"
+    first = client.search_runs([experiment.experiment_id], where)[0]
+    assert first.data.params["lora.rank"] in ("2", "8")
+    card = client.download_artifacts(first.info.run_id, "model/README.md")
+    assert Path(card).read_text() == "a card"
+
+
+def test_a_confirmed_model_is_registered_once(
+    storage: Path, server: str, recorded: tuple[MlflowRuns, StudyScheduler]
+) -> None:
+    runs, scheduler = recorded
+    parent = runs.study("one", identity(storage / "one"))
+    assert parent is not None
+    trial = scheduler.journal.of_kind(Kind.CONFIRM)[0].spec.id
+    run = runs.trials(parent.info.run_id)[trial].info.run_id
+    for _ in range(2):
+        assert runs.register(run, "winner", {"arm": "lora"}, "better") == "models:/winner/1"
+    (version,) = MlflowClient(server).search_model_versions("name = 'winner'")
+    assert version.run_id == run and version.source == f"runs:/{run}/model"
+    assert version.status == "READY" and version.tags == {"arm": "lora"}
+
+
+def test_another_study_of_that_name_has_runs_of_its_own(
+    server: str, recorded: tuple[MlflowRuns, StudyScheduler], storage: Path, tmp_path: Path
+) -> None:
+    """On a server that many use, each from a storage of his own."""
+    runs, _ = recorded
+    first = runs.study("one", identity(storage / "one"))
+    assert first is not None
+    where = tmp_path / "studies"
+    where.mkdir()
+    folder = open_study(where, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    tracking = MlflowWriter(runs, "one")
+    tracking.begin("?", PROTOCOL | {"identity": identity(folder), "seed": 1}, [])
+    tracking.close()
+    assert tracking.error == "" and tracking.parent_id != first.info.run_id
+    assert runs.trials(tracking.parent_id) == {}
+    runs.client.delete_run(tracking.parent_id)
+
+
+def test_the_link_to_the_arms_side_by_side(
+    storage: Path,
+    server: str,
+    recorded: tuple[MlflowRuns, StudyScheduler],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ["--storage", str(storage), "--tracking-uri", server]
+    assert ui.main(["one", *where]) == 0
+    link = capsys.readouterr().out.splitlines()[0].removeprefix("the arms of one side by side: ")
+    assert link.startswith(f"{server}/#/compare-runs?runs=")
+    assert ui.main(["oen", *where]) == 2
+    assert "did you mean 'one'?" in capsys.readouterr().err
+
+
+def test_of_a_study_without_confirmed_runs_its_own_is_linked(
+    storage: Path,
+    server: str,
+    recorded: tuple[MlflowRuns, StudyScheduler],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs, _ = recorded
+    folder = open_study(storage, "lost", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    tracking = MlflowWriter(runs, "lost")
+    tracking.begin("?", PROTOCOL | {"identity": identity(folder)}, [])
+    tracking.finish("no arm", {}, [], [], cards)
+    capsys.readouterr()
+    assert ui.main(["lost", "--storage", str(storage), "--tracking-uri", server]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    own = f"/#/experiments/{runs.experiment_id}/runs/{tracking.parent_id}"
+    assert said == f"no arm of lost has a confirmed run; the study's own: {server}{own}"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_a_browser_compares_the_arms(
+    storage: Path, server: str, recorded: tuple[MlflowRuns, StudyScheduler], tmp_path: Path
+) -> None:
+    assert CHROMIUM is not None
+    runs, _ = recorded
+    parent = runs.study("one", identity(storage / "one"))
+    assert parent is not None
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000"),
+            *("--dump-dom", server + runs.comparison(parent.info.run_id)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    page = done.stdout
+    assert "Comparing 4 Runs from 1 Experiment" in page, done.stderr[-2000:]
+    for shown in ("layernorm-confirm-seed1", "lora-confirm-seed2", "lora.rank", "validation_loss"):
+        assert shown in page, shown
+    assert page.count("parcoords") > 0, "the plot of parallel coordinates is drawn"
+
+
+def test_the_store_stands_in_no_command_line(storage: Path, server: str) -> None:
+    """A database's address may have a password."""
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    served = [line for line in lines if str((storage / mlflow_store.ARTIFACTS).resolve()) in line]
+    assert served and not [
+        w for line in lines for w in line if mlflow_store.default_uri(storage) in w
+    ]
+
+
+def test_a_store_that_is_not_there_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ui.main(["--storage", str(tmp_path)]) == 2
+    assert "no studies in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["503", "cut"])
+def test_what_is_made_is_made_once_though_answers_are_lost(
+    server: str,
+    begin: Callable[..., StudyScheduler],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    for wait in ("FACTOR", "JITTER"):  # of MLflow's client, between a request and its repetition
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_BACKOFF_{wait}", "0")
+    client = MlflowClient(server)
+    with losing(server, how) as proxy:
+        runs = MlflowRuns(proxy.uri, experiment=f"lost {how}", artifacts=tmp_path)
+        tracking = MlflowWriter(runs, "one")
+        tracking.begin("?", PROTOCOL, [])
+        records = play_all(begin(tracking), most=3).journal.records
+        models = list(records)[:1]
+        tracking.finish("verdict", {"lora.test.overall_percent": 50.0}, [], models, cards)
+        assert tracking.error == ""
+        found = client.search_runs([runs.experiment_id])
+        trials = Counter(run.data.tags.get("trial", "study") for run in found)
+        assert trials == Counter(["study", *records])
+        version = runs.register(tracking.children[models[0]], f"lost-{how}", {}, "better")
+        assert version == f"models:/lost-{how}/1"
+    assert len(client.search_model_versions(f"name = 'lost-{how}'")) == 1
+    asked = {f"runs/{verb}" for verb in ("create", "log-batch", "log-inputs", "update", "set-tag")}
+    made = {f"{kind}/create" for kind in ("experiments", "registered-models", "model-versions")}
+    assert asked | made <= set(proxy.lost), proxy.lost
+    for run in found:
+        assert run.info.status in ("FINISHED", "KILLED")
+        names = [i.dataset.name for i in run.inputs.dataset_inputs]
+        assert names and len(names) == len(set(names))
+        if "trial" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "validation_loss")
+            rungs = records[run.data.tags["trial"]].rungs
+            assert [m.step for m in history] == [rung.examples_seen for rung in rungs]

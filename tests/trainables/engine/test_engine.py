@@ -1,0 +1,284 @@
+"""DeepSpeed trains as plain PyTorch does, at every stage of ZeRO, and leaves nothing behind.
+
+All in this process, one engine after another on one resident base, as a worker of a study does it.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainables.cut_short import every_cut
+from tests.trainables.placed import everywhere
+from trainables.engine import plain_engine, start
+from trainables.engine.deepspeed_engine import check_configuration
+from trainables.errors import BadInput
+from trainables.model_contract import slot
+from trainables.training import checkpoint
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
+from trainables.workload import Workload
+
+STEPS, STOP = 10, 6
+STAGES = ["0", "1", "2", "3"]
+METHODS = ["layernorm", "lora", "full"]
+SPECIAL = [
+    ("prefix", "2"),
+    ("lora+", "2"),
+    ("lora+", "3"),
+    ("dora", "3"),  # it reads the weights of other layers
+    ("vera", "3"),  # its layers share what is no parameter
+    ("oft", "3"),
+    ("prompt", "2"),
+    ("prompt", "3"),  # from block to block
+    ("adapter", "3"),
+    ("lora", "2-offload"),
+    ("lora", "3-offload"),
+]
+SETTINGS: dict[str, dict[str, Any]] = {"lora+": {"method": "lora", "lr_ratio": 8.0}}
+
+
+def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:
+    config = TrialConfig(
+        **{
+            "recipe": everywhere(workload.model, **SETTINGS.get(method, {"method": method})),
+            "lr": 1e-3,
+            "seed": 0,
+            "max_examples": 8 * STEPS,
+            "batch_size": 8,
+            "weight_decay": 0.1,
+            **settings,
+        }
+    )
+    return Trial(workload, config, deepspeed=kind)
+
+
+def whole(tensor_of: dict[str, Tensor], workload: Workload) -> dict[str, Tensor]:
+    """Without the biases of keys: softmax doesn't see them, so that their gradient is nothing but
+    rounding, which Adam makes as large as any other."""
+    model = workload.model
+    blind = {
+        f"{model.slots[name]}.{layer}.bias"
+        for name in model.slots
+        for role in ("key", "qkv")
+        for layer in slot(model, model.network, name).roles.get(role, ())
+    }
+    return {name: tensor for name, tensor in tensor_of.items() if name not in blind}
+
+
+@pytest.mark.parametrize(
+    ("method", "stage"),
+    # IA3 as well, since its vectors are parameters of no layer, which ZeRO-3 has to notice.
+    [*itertools.product(METHODS, STAGES), ("ia3", "3"), ("prefix", "3")],
+)
+def test_it_trains_as_plain_pytorch_does(
+    workload: Workload, tmp_path: Path, method: str, stage: str
+) -> None:
+    base = {name: tensor.clone() for name, tensor in workload.model.network.state_dict().items()}
+    plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
+    assert plain.engine is not None and zero.engine is not None
+    begun = whole(plain.engine.trained(), workload)
+    for step in range(1, STEPS + 1):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+        if step == STOP:
+            assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+            assert zero.answers("test") == plain.answers("test")
+            zero.save(tmp_path, {"rung": 1})
+    assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+    expected, found = (
+        whole(plain.engine.trained(), workload),
+        whole(zero.engine.trained(), workload),
+    )
+    assert found.keys() == expected.keys()
+    # As a whole and by how far it moved: a single value whose gradient is all but zero may end a
+    # little elsewhere, since Adam makes its rounding as large as any other gradient.
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).norm() <= 1e-3 * (tensor - begun[name]).norm(), name
+
+    other = trial(workload, method, stage)
+    assert other.restore(tmp_path)
+    assert (other.examples_seen, other.report) == (8 * STOP, {"rung": 1})
+    again = trial(workload, method, "off")
+    again.train(8 * STOP)
+    assert other.validation_loss() == pytest.approx(again.validation_loss(), rel=1e-5)
+    for step in range(STOP + 1, STEPS + 1):
+        assert other.train(8 * step) == pytest.approx(again.train(8 * step), rel=1e-5)
+
+    after = workload.model.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in base.items())
+
+
+@pytest.mark.parametrize(("method", "stage"), SPECIAL)
+def test_it_trains_special_modules_too(workload: Workload, method: str, stage: str) -> None:
+    """Those of methods whose modules do what ZeRO may not expect."""
+    plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
+    for step in range(1, 4):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+    assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
+    assert plain.engine is not None and zero.engine is not None
+    expected, found = plain.engine.trained(), zero.engine.trained()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_leaves_nothing_behind(workload: Workload, stage: str) -> None:
+    usual = torch.nn.functional.linear
+    ended = trial(workload, "lora", stage)
+    ended.train(16)
+    ended.validation_loss()
+    assert torch.nn.functional.linear is usual, "ZeRO-3 replaces it for the whole process"
+    parameter = next(iter(ended.applied.parameters.values()))
+    remains: list[weakref.ref[Any]] = [weakref.ref(ended.losses), weakref.ref(parameter)]
+    del ended, parameter
+    gc.collect()  # finds the trial, whose end lets go of its engine,
+    gc.collect()  # and what that held
+    assert [there() for there in remains] == [None, None]
+
+
+@pytest.mark.parametrize("stage", ["2", "3"])
+def test_it_says_nothing(
+    workload: Workload,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    stage: str,
+    tmp_path: Path,
+) -> None:
+    quiet = trial(workload, "lora", stage)
+    quiet.train(16)
+    quiet.save(tmp_path)
+    quiet.restore(tmp_path)
+    assert "".join(capfd.readouterr()) == ""
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_plain_pytorch_does_without_deepspeed() -> None:
+    """It takes seconds to import, and is imported by the engine that needs it alone."""
+    code = "import sys, trainables.training.trial; print('deepspeed' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(workload: Workload, tmp_path: Path) -> None:
+    """DeepSpeed itself would fail an assertion without a word."""
+    started = trial(workload, "layernorm", "2").engine
+    assert started is not None
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        started.restore(tmp_path, {})
+
+
+def test_what_another_engine_saved_is_left_alone(workload: Workload, tmp_path: Path) -> None:
+    plain = trial(workload, "layernorm", "off")
+    plain.step()
+    plain.save(tmp_path)
+    other = trial(workload, "layernorm", "2")
+    assert not other.restore(tmp_path) and other.examples_seen == 0
+    assert trial(workload, "layernorm", "off").restore(tmp_path)
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("stage", ["0", "2", "3"])
+def test_a_checkpoint_that_is_cut_short_is_passed_over(
+    made: Callable[..., Workload], tmp_path: Path, stage: str
+) -> None:
+    workload, folder = made("llava"), tmp_path / "whole"
+    first = trial(workload, "lora", stage)
+    expected = [first.step()]
+    first.save(folder)
+    shutil.copytree(folder, tmp_path / "first")
+    expected.append(first.step())
+    first.save(folder)
+    shutil.copytree(tmp_path / "first", folder, dirs_exist_ok=True)
+    expected.append(first.step())
+
+    # None of these touches the engine that looks.
+    looking = trial(workload, "lora", stage)
+    assert looking.engine is not None
+    for listed in (True, False):
+        for what, copy in every_cut(folder, tmp_path / "cut", listed=listed):
+            found, broken = checkpoint.last(copy, looking._engine, looking.engine)
+            script = not listed and what.startswith("zero_to_")  # DeepSpeed's, which nobody runs
+            assert found == copy / f"{16 if script else 8:012d}", what
+            assert broken == ([16] if listed or not (script or "engine.txt" in what) else []), what
+    states = sorted(file.name for file in folder.glob("*16/engine/*.pt"))
+    assert len(states) == (1 if stage == "0" else 2)
+    for name in states:  # as earlier versions may have left it, without a list
+        shutil.rmtree(tmp_path / "cut")
+        shutil.copytree(folder, tmp_path / "cut")
+        (tmp_path / "cut" / "000000000016" / "engine" / name).unlink()
+        found, _ = checkpoint.last(tmp_path / "cut", looking._engine, looking.engine)
+        assert found is not None and int(found.name) == 8, name
+
+    assert looking.restore(tmp_path / "cut")
+    assert (looking.examples_seen, looking.broken) == (8, [16])
+    assert [looking.step() for _ in range(2)] == pytest.approx(expected[1:], rel=1e-6)
+    looking.save(tmp_path / "cut")
+    other = trial(workload, "lora", stage)
+    assert other.restore(tmp_path / "cut") and (other.examples_seen, other.broken) == (24, [])
+
+
+def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
+    content = json.dumps({"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5})
+    check_configuration(content)
+    started = trial(workload, "layernorm", content).engine
+    assert started is not None
+    assert started.settings == {**json.loads(content), "train_micro_batch_size_per_gpu": 1}
+    assert started.settings != trial(workload, "layernorm", "1").engine.settings  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"zero_optimization": {"stage": 7}}, "does not take it"),
+        ({"zero_optimization": {"stagge": 2}}, "stagge"),
+        ({"optimizer": {"type": "SGD"}}, "must not have 'optimizer'"),
+        ({"train_batch_size": 8}, "must not have 'train_batch_size'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        check_configuration(json.dumps(given))
+
+
+def test_what_is_trained_is_a_copy(workload: Workload) -> None:
+    for kind in ("off", "2", "3"):
+        going_on = trial(workload, "layernorm", kind)
+        assert going_on.engine is not None
+        before = going_on.engine.trained()
+        kept = {name: tensor.clone() for name, tensor in before.items()}
+        going_on.train(16)
+        assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "ia3"])
+def test_weight_decay_is_for_matrices(workload: Workload, method: str) -> None:
+    """IA3's vectors are none, though peft has them as such."""
+    decayed = trial(workload, method, "off")
+    plain = decayed.engine
+    assert isinstance(plain, plain_engine.Plain)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in plain.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for parameter in decayed.applied.parameters.values():
+        matrix = parameter.ndim > 1 and method != "ia3"
+        assert decay[id(parameter)] == (0.1 if matrix else 0)
+
+
+def test_auto_is_a_precision() -> None:
+    assert start.resolve_precision("auto") in ("fp32", "bf16")
+    assert start.resolve_precision("fp32") == "fp32"

@@ -1,0 +1,91 @@
+"""What every measure keeps, whichever it is: a file in ``trainables/measures`` joins by being
+there."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+import pytest
+
+from tests.trainables.measures.examples import examples
+from trainables.measures.common.measure import Column, Measure, of_kind
+from trainables.measures.common.scores import columns, logged_name, measures, score
+
+EXAMPLES = examples(
+    ("closed", "yes"),
+    ("open", "the left lung"),
+    ("report", "The heart is enlarged. No effusion."),
+    ("closed", "no"),
+    ("report", "Lungs are clear."),
+    ("open", "pneumonia"),
+)
+ANSWERS = ["yes", "left lung", "The heart is enlarged.", "yes", "Lungs are clear.", ""]
+ORDER = [5, 2, 0, 4, 1, 3]
+
+
+def scored(measure: Measure, order: list[int]) -> dict[str, float]:
+    """A measure's numbers of the examples that it is about, asked in another order."""
+    given, asked = [ANSWERS[i] for i in order], [EXAMPLES[i] for i in order]
+    chosen = of_kind(measure.of, asked)
+    return dict(measure.score([given[i] for i in chosen], [asked[i] for i in chosen]))
+
+
+@pytest.mark.parametrize("name", measures())
+def test_a_measure_fills_its_columns_with_numbers(name: str) -> None:
+    measure = measures()[name]
+    found = scored(measure, list(range(len(ANSWERS))))
+    assert set(found) == set(measure.columns), (
+        f"score of trainables/measures/{name}.py must give a value for each of MEASURE.columns"
+    )
+    for column, value in found.items():
+        assert isinstance(value, float), f"{column} of measure {name} must be a float: {value!r}"
+        assert math.isfinite(value), f"{column} of measure {name} has no number where it could"
+
+
+@pytest.mark.parametrize("name", measures())
+def test_the_order_of_questions_changes_no_measure(name: str) -> None:
+    measure = measures()[name]
+    one, other = scored(measure, list(range(len(ANSWERS)))), scored(measure, ORDER)
+    assert other == pytest.approx(one), f"measure {name} depends on the order of the questions"
+
+
+@pytest.mark.parametrize("name", measures())
+def test_a_percentage_is_at_most_what_perfect_answers_get(name: str) -> None:
+    measure = measures()[name]
+    chosen = [EXAMPLES[i] for i in of_kind(measure.of, EXAMPLES)]
+    perfect = measure.score([example.answer for example in chosen], chosen)
+    for column, value in scored(measure, list(range(len(ANSWERS)))).items():
+        if measure.columns[column].unit == "percent":
+            assert 0 <= value <= perfect[column] + 1e-9, f"{column} of measure {name}"
+
+
+@pytest.mark.parametrize("name", measures())
+def test_a_column_has_a_name_that_mlflow_and_tables_take(name: str) -> None:
+    for column in measures()[name].columns:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", column), (
+            f"column {column!r} of measure {name} must be lower case letters, digits and '_'"
+        )
+
+
+def test_no_two_measures_share_a_column() -> None:
+    counts = Counter(column for measure in measures().values() for column in measure.columns)
+    assert [column for column, count in counts.items() if count > 1] == []
+
+
+def test_a_number_is_logged_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert logged_name("test.overall") == "test.overall_percent"
+    assert logged_name("lora.ood.slake.token_f1") == "lora.ood.slake.token_f1_percent"
+    monkeypatch.setitem(columns(), "words", Column(unit="words"))
+    monkeypatch.setitem(columns(), "ece", Column(unit=""))
+    assert logged_name("test.words") == "test.words_words"
+    assert logged_name("test.ece") == "test.ece"
+
+
+def test_measures_of_reports_are_left_out_where_there_are_none() -> None:
+    asked = [e for e in EXAMPLES if e.answer_type != "report"]
+    found = score(asked, [e.answer for e in asked])
+    of_reports = {name for name, column in columns().items() if column.of == "reports"}
+    assert set(found) == set(columns()) - of_reports | {"report"}
+    assert math.isnan(found["report"])

@@ -1,0 +1,55 @@
+"""Three real steps: of a batch as it was predicted, and of less where memory is out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainables.placed import everywhere
+from trainables import recipe
+from trainables.memory import footprint
+from trainables.memory.calibration import probe, workload
+from trainables.memory.footprint import BatchShape
+from trainables.model_contract import Model
+from trainables.weight_sharing import share_weights
+
+CPU = torch.device("cpu")
+SHAPE = BatchShape(questions=6, images=3, question_tokens=35, answer_tokens=9)
+
+
+def test_the_batch_is_as_it_was_asked_for(model: Model) -> None:
+    made_up = workload(model, SHAPE, CPU)
+    assert BatchShape.of(made_up.batch("train", range(SHAPE.questions))) == SHAPE
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_it_takes_what_is_predicted(model: Model, method: str) -> None:
+    chosen = everywhere(model, method=method)
+    found = probe(model, chosen, SHAPE, precision="fp32", device=CPU)
+    assert found is not None and (found.micro_batch, found.pieces) == (6, 1)
+    network = share_weights(model.network)
+    applied = recipe.apply(chosen, model, network, seed=0)
+    predicted = footprint.predict(model, network, applied, training=SHAPE)
+    assert found.peak == pytest.approx(predicted.peak, rel=0.1)
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize(("fit", "seen"), [(6, (6, 1)), (3, (3, 2)), (1, (1, 6)), (0, None)])
+def test_where_memory_is_out_it_takes_less_at_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch, fit: int, seen: tuple[int, int] | None
+) -> None:
+    losses = model.losses
+
+    def small(network: Any, batch: Any, **settings: Any) -> Any:
+        if len(batch.image_B) > fit:
+            raise torch.OutOfMemoryError("as a small device would say")
+        return losses(network, batch, **settings)
+
+    monkeypatch.setattr(
+        type(model), "losses", lambda _, *given, **settings: small(*given, **settings)
+    )
+    shape = BatchShape(questions=6, images=6, question_tokens=35, answer_tokens=9)
+    found = probe(model, everywhere(model, method="lora"), shape, precision="fp32", device=CPU)
+    assert (found and (found.micro_batch, found.pieces)) == seen

@@ -1,0 +1,353 @@
+"""Exact: a trial's losses are the same alone, packed with others of other methods, with frozen
+features, or restored.
+
+How near: fp32 within 1e-5 of the loss (what is measured is 1e-7, the rounding of a product over
+other rows). bf16 within 1e-2: one of its roundings is 4e-3.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainables import registry
+from trainables.errors import BadInput
+from trainables.memory.measure import growing, release_cached
+from trainables.model_contract import Model
+from trainables.packing.pack import Pack
+from trainables.packing.trial_group import Arrival, TrialGroup
+from trainables.recipe import Recipe
+from trainables.training.regime import Regime
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
+from trainables.workload import Workload
+
+RELATIVE = {"fp32": 1e-5, "bf16": 1e-2}
+METHODS = [name for name in registry.METHODS.names() if name != "frozen"]
+PACKED = {"attention", "bitfit", "ffn", "ia3", "layernorm", "lora", "prefix", "ptv2"}
+"""Must not step alone; a method that is not here may, and then is exact for that."""
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen features are not kept among the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def config(model: Model, method: str = "", *, frozen: int = 0, **settings: Any) -> TrialConfig:
+    """``method`` in every slot that takes it, but those of the first ``frozen`` stages."""
+    tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
+    still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
+    return TrialConfig(
+        **{
+            "recipe": Recipe.of({slot: tuning for slot in model.slots if slot not in still}),
+            "lr": 3e-3,
+            "seed": 0,
+            "max_examples": 64,
+            "batch_size": 4,
+            **settings,
+        }
+    )
+
+
+def suits(workload: Workload, settings: TrialConfig) -> bool:
+    try:
+        Trial(workload, settings)
+    except BadInput:  # a Llama-like decoder has no bias
+        return False
+    return True
+
+
+def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, TrialConfig]:
+    """Trials of every method, with batches of those sizes, ranks and seeds of their own."""
+    model = workload.model
+    configs = {
+        name: config(model, name, frozen=frozen, seed=n, batch_size=sizes[n % len(sizes)])
+        for n, name in enumerate(METHODS)
+    }
+    configs["lora 3, dropping"] = config(
+        model, "lora", frozen=frozen, tuning={"rank": 3, "dropout": 0.3}, seed=40
+    )
+    configs["another lora 3"] = config(model, "lora", frozen=frozen, tuning={"rank": 3}, seed=41)
+    return {key: c for key, c in configs.items() if suits(workload, c)}
+
+
+def arrivals(lane: TrialGroup, steps: int = 12) -> Iterator[Arrival]:
+    """Step until all have arrived."""
+    for _ in range(steps):
+        yield from lane.step()
+
+
+@pytest.mark.parametrize(
+    ("left", "precision", "sizes"),
+    [
+        ("nothing", "fp32", (3, 4, 4)),
+        ("the image", "fp32", (4,)),
+        ("all but the last slot", "fp32", (3, 4, 4)),
+        ("the image", "bf16", (4,)),
+    ],
+)
+def test_packed_as_alone(
+    workload: Workload, left: str, precision: str, sizes: tuple[int, ...]
+) -> None:
+    """Every method side by side with every other, whatever is frozen below; with batches of one
+    size, where what trials add is computed together, and of several."""
+    stages = workload.model.stages
+    frozen = {"nothing": 0, "the image": 1, "all but the last slot": len(stages)}[left]
+    configs = mixed(workload, frozen, sizes)
+    lane = TrialGroup(workload, precision=precision, places=len(configs))
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
+    assert not PACKED & set(lane.alone), lane.alone
+    assert "another lora 3" not in lane.alone
+    if workload.model.slots.keys() == {"vision", "fusion", "decoder"}:
+        # A decoder that reads image, question and answer in a row can't tell padding by its length.
+        assert "lora 3, dropping" not in lane.alone
+    for key, settings in configs.items():
+        alone = Trial(workload, settings, precision=precision)
+        near = RELATIVE[precision]
+        assert losses[key] == pytest.approx(alone.train(8), rel=near), key
+        packed = lane.trial(key)
+        assert packed.features_done == frozen or key in lane.alone
+        assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
+
+
+def test_who_would_draw_other_masks_steps_alone(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pack, "_draws_as_alone", False)
+    lane = TrialGroup(workload, places=2)
+    lane.enter("dropping", config(workload.model, "lora", tuning={"dropout": 0.3}))
+    lane.enter("not", config(workload.model, "lora"))
+    assert lane.alone == {"dropping": "its dropout would draw other masks than alone"}
+
+
+def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
+    """Trials of several regimes, which one study never has, share no pass."""
+    model, lane = workload.model, TrialGroup(workload, places=4)
+    configs = {
+        f"{method} {smoothing}": config(
+            model, method, seed=seed, regime=Regime(label_smoothing=smoothing)
+        )
+        for method in ("lora", "layernorm")
+        for seed, smoothing in enumerate((0.1, 0.0))
+    }
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
+    for key, settings in configs.items():
+        assert losses[key] == pytest.approx(Trial(workload, settings).train(8), rel=1e-5), key
+
+
+def test_coming_going_and_restored_in_the_midst_of_others(
+    workload: Workload, tmp_path: Path
+) -> None:
+    model = workload.model
+    watched = config(model, "lora", tuning={"dropout": 0.3}, max_examples=40)
+    alone = Trial(workload, watched)
+    expected = [alone.train(8), alone.train(20), alone.train(40)]
+    lane = TrialGroup(workload, places=4)
+    for n, method in enumerate(("layernorm", "ia3", "ptv2")):
+        lane.enter(method, config(model, method, seed=n))
+        lane.train_to(method, (n + 2) * 4)
+    lane.enter("watched", watched)
+    found = []
+    for until in (8, 20, 40):
+        lane.train_to("watched", until)
+        steps = (until - lane.trial("watched").examples_seen) // 4
+        for arrival in arrivals(lane, steps):
+            if arrival.key == "watched":
+                found.append(arrival.train_loss)
+            else:  # back-filled at once
+                lane.leave(arrival.key)
+                lane.enter(arrival.key, config(model, "lora", seed=5))
+                lane.train_to(arrival.key, 16)
+        lane.trial("watched").save(tmp_path / "watched")
+        lane.leave("watched")
+        if until < 40:
+            trial = lane.enter("watched", watched, checkpoint=tmp_path / "watched")
+            assert trial.examples_seen == until
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert {*lane.alone} <= {"watched"}
+
+
+def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a device computes by itself the next batches are made meanwhile: each once, and the
+    same, whoever comes, goes, or steps alone."""
+    settings = {
+        name: config(workload.model, name, seed=n) for n, name in enumerate(("lora", "ia3", "full"))
+    }
+    expected = {key: Trial(workload, c).train(12) for key, c in settings.items()}
+    monkeypatch.setattr(Workload, "computes_ahead", True)
+    made: list[tuple[int, ...]] = []
+    usual = type(workload.model).collate
+
+    def collate(self: Any, rows: Any, images: Any) -> Any:
+        made.append(tuple(id(row) for row in rows))
+        return usual(self, rows, images)
+
+    lane = TrialGroup(workload, places=3)
+    for key, given in settings.items():
+        lane.enter(key, given)
+        lane.train_to(key, 12)
+    monkeypatch.setattr(type(workload.model), "collate", collate)
+    found = {arrival.key: arrival.train_loss for arrival in arrivals(lane, 3)}
+    assert set(lane.alone) == {"full"}
+    assert found == pytest.approx(expected, rel=1e-5)
+    # Three of the pair, and three of the one alone, which has one more ahead: it may yet go on.
+    assert len(made) == 3 + 4
+    lane.leave("ia3")
+    lane.train_to("lora", 24)
+    (arrival,) = arrivals(lane, 3)
+    alone = Trial(workload, settings["lora"])
+    alone.train(12)
+    assert arrival.train_loss == pytest.approx(alone.train(24), rel=1e-5)
+
+
+def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
+    """Not once for each: or packing would be for nothing."""
+    model = workload.model
+    lane = TrialGroup(workload, places=4)
+    methods = ("layernorm", "lora", "ia3")
+    for method in methods:
+        lane.enter(method, config(model, method, frozen=len(model.stages)))
+        lane.train_to(method, 4)
+    calls, usual = [], torch.nn.functional.linear
+    frozen = {p.data_ptr() for p in model.network.parameters() if p.ndim == 2}
+
+    def counting(x: Any, weight: Any, bias: Any = None) -> Any:
+        calls.append(weight.data_ptr())
+        return usual(x, weight, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", counting)
+        lane.step()
+    products = [pointer for pointer in calls if pointer in frozen]
+    assert len(products) == len(set(products)) > 0
+
+
+@pytest.mark.parametrize("tuning", [{"method": "layernorm"}, {"method": "lora"}, {"method": "ia3"}])
+def test_a_pass_is_as_many_operations_however_many_trials(
+    workload: Workload, tuning: dict[str, Any]
+) -> None:
+    """Each is a kernel on a GPU, which has little to do in it. Ranks may differ."""
+
+    def operations(trials: int) -> int:
+        lane = TrialGroup(workload, places=trials)
+        for n in range(trials):
+            ranks = {"rank": 2 + n} if tuning["method"] == "lora" else {}
+            frozen = len(workload.model.stages)
+            lane.enter(str(n), config(workload.model, tuning=tuning | ranks, seed=n, frozen=frozen))
+        guests = [member.guest for member in lane._members.values() if member.guest is not None]
+        lane._pack.backward(guests)
+        with Operations() as counted:
+            lane._pack.backward(guests)
+        return counted.count
+
+    # What is left for each: the mean of its losses, and a copy of a gradient that lies otherwise.
+    assert operations(6) < 1.3 * operations(3)
+
+
+@pytest.mark.parametrize("method", ["layernorm", "bitfit", "lora", "ia3", "ptv2"])
+def test_a_pass_takes_no_more_memory_than_its_trials_alone(workload: Workload, method: str) -> None:
+    """Placement counts on it: what a trial adds to a device is what it takes alone."""
+
+    def grown(trials: int) -> int:
+        release_cached()  # or what goes meanwhile would be subtracted
+        with growing() as found:
+            lane = TrialGroup(workload, places=trials)
+            for n in range(trials):
+                lane.enter(str(n), config(workload.model, method, batch_size=16))
+                lane.train_to(str(n), 16)
+            lane.step()
+        assert not lane.alone
+        return found.size
+
+    if suits(workload, config(workload.model, method)):
+        assert grown(5) < 5.25 * grown(1)
+
+
+class Operations(TorchDispatchMode):
+    """Counts those that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or "empty" in func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
+    """Neither alone nor packed is anything kept for a backward pass that nobody needs."""
+    model = workload.model
+    first = model.network.get_submodule(model.slots[next(iter(model.slots))])
+    seen: list[bool] = []
+    # A fork's module keeps the hook.
+    handle = first.register_forward_hook(
+        lambda _, __, out: seen.append(any(t.requires_grad for t in out.values()))
+    )
+    try:
+        lane = TrialGroup(workload, places=3)
+        lane.features.refused[1] = "no room, says this test"
+        for method in ("lora", "layernorm"):
+            lane.enter(method, config(model, method, frozen=1))
+            lane.train_to(method, 4)
+        seen.clear()
+        lane.step()
+        Trial(workload, config(model, "lora", frozen=1)).step()
+        assert seen and not any(seen)
+        Trial(workload, config(model, "lora")).step()
+        assert seen[-1]
+    finally:
+        handle.remove()
+
+
+def test_who_left_is_not_held(workload: Workload) -> None:
+    lane = TrialGroup(workload, places=2)
+    for key in ("a", "b"):
+        lane.enter(key, config(workload.model, "lora"))
+        lane.train_to(key, 4)
+    lane.step()
+    gone = weakref.ref(next(iter(lane.trial("a").applied.parameters.values())))
+    lane.leave("a")
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("error", [MemoryError("too much"), RuntimeError("something else")])
+def test_a_pass_that_fails_is_made_smaller(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Out of memory: by halves, from then on. Anything else: each alone."""
+    usual, tried = Pack.backward, []
+
+    def failing(self: Pack, guests: Any) -> list[float]:
+        tried.append(len(guests))
+        if len(guests) > 2:
+            usual(self, guests)  # leaves gradients behind
+            raise error
+        return usual(self, guests)
+
+    monkeypatch.setattr(Pack, "backward", failing)
+    lane = TrialGroup(workload, places=4)
+    configs = {str(n): config(workload.model, "lora", seed=n) for n in range(4)}
+    for key, settings in configs.items():
+        lane.enter(key, settings)
+        lane.train_to(key, 8)
+    found = {arrival.key: arrival for arrival in arrivals(lane)}
+    for key, settings in configs.items():
+        assert found[key].error is None
+        expected = Trial(workload, settings).train(8)
+        assert found[key].train_loss == pytest.approx(expected, rel=1e-5)
+    assert tried == ([4, 2, 2, 2, 2] if isinstance(error, MemoryError) else [4])
+    assert set(lane.alone) == (set() if isinstance(error, MemoryError) else set(configs))

@@ -1,0 +1,340 @@
+"""Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from study import export, predict
+from study.search.journal import JOURNAL, StudyJournal
+from study.storage import answers
+from study.tracking.mlflow_store import default_uri
+from study.trials.record import Outcome
+from tests.small_disk import Disk, disk
+from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
+from tests.trainables.cut_short import cut
+from tests.trainables.data.small import jsonl
+from trainables.data import phantom
+from trainables.measures.common.parts import PARTS
+
+pytestmark = pytest.mark.long
+RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A smoke study that was run to its end, one trial at a time, and what it printed."""
+    storage = tmp_path_factory.mktemp("studies")
+    yield storage, launch(storage, "--space", "smoke", "--name", "one", "--concurrency", "1")
+
+
+def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
+    storage, shown = smoke
+    found = results(storage, "one")
+    assert found["version"] == 1
+    assert found["verdict"] in " ".join(shown.split())
+    assert "python -m study.ui" in shown
+    kinds = [t["kind"] for t in found["trials"]]
+    assert kinds == ["search"] * 4 + ["untuned"] + ["confirm"] * 6
+    assert {a["arm"] for a in found["arms"]} == {"layernorm", "lora"}
+    for arm in found["arms"]:
+        test = arm["test"]["overall"]
+        assert 0 <= test["low"] <= test["mean"] <= test["high"] <= 100
+        assert [s["seed"] for s in arm["seeds"]] == [1, 2, 3]
+        assert arm["costs"]["trained_parameters"] > 0
+        assert arm["costs"]["seconds"] > 0 and arm["costs"]["peak_memory_gib"] > 0
+    for name in ("majority", "untuned"):
+        scored = found["baselines"][name]
+        assert set(scored) == {*PARTS, "token_recall", "token_f1"}
+        assert scored.pop("report") is None  # there is none in the data
+        assert all(0 <= value <= 100 for value in scored.values())
+    page = html.unescape((storage / "one" / "report.html").read_text())
+    assert found["verdict"] in page and "http" not in page.split("<body>")[0]
+
+
+def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    found = {t["trial"]: t for t in results(storage, "one")["trials"]}
+    recorded = runs(storage, "smoke")
+    (parent,) = [run for run in recorded if run.data.tags["kind"] == "study"]
+    assert parent.info.status == "FINISHED"
+    assert {"commit", "versions.torch", "command"} <= set(parent.data.tags)
+    children = {r.data.tags["trial"]: r for r in recorded if r.info.run_id != parent.info.run_id}
+    assert set(children) == set(found)
+    client = MlflowClient(default_uri(storage))
+    for trial, run in children.items():
+        expected = found[trial]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["outcome"] == expected["outcome"]
+        for name, value in expected["parameters"].items():
+            assert run.data.params[name] == str(value)
+        history = client.get_metric_history(run.info.run_id, "validation_loss")
+        assert [(m.step, m.value) for m in history] == [
+            (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
+        ]
+        scores = {part: v for part, v in expected["scores"].items() if v is not None}
+        assert {part: run.data.metrics[f"{part}_percent"] for part in scores} == scores
+        assert all(part.endswith(".report") for part in set(expected["scores"]) - set(scores))
+    for trial, run in children.items():
+        held = {file.path for file in client.list_artifacts(run.info.run_id, "model")}
+        assert ("model/README.md" in held) == (found[trial]["kind"] == "confirm")
+        if found[trial]["kind"] == "confirm" and found[trial]["arm"] == "lora":
+            assert "model/adapter_model.safetensors" in held
+    assert {"results.json", "report.html"} <= {
+        file.path for file in client.list_artifacts(parent.info.run_id)
+    }
+
+
+def test_the_winner_answers_as_it_did_in_the_study(
+    smoke: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, _ = smoke
+    found = results(storage, "one")
+    trials = {t["trial"]: t for t in found["trials"]}
+    confirmed = [trials[s["trial"]] for s in found["arms"][0]["seeds"]]
+    best = min(confirmed, key=lambda trial: trial["rungs"][-1]["validation_loss"])
+    where = ["--storage", str(storage), "--out", str(tmp_path / "out")]
+    assert export.main(["one", *where, "--register", "winner"]) == 0
+    client = MlflowClient(default_uri(storage))
+    (version,) = client.search_model_versions("name = 'winner'")
+    assert version.tags == {"study": "one", "arm": best["arm"], "trial": best["trial"]}
+    registered = client.download_artifacts(version.run_id, "model/trained.safetensors")
+    weights = Path(registered).read_bytes()
+    assert weights == (tmp_path / "out" / "trained.safetensors").read_bytes()
+    assert found["verdict"] in (tmp_path / "out" / "README.md").read_text()
+    kept = answers.read(storage / "one", best["trial"], "test").to_pylist()
+    for example, row in list(zip(phantom.load(None).test, kept, strict=True))[:5]:
+        capsys.readouterr()
+        asked = ["--image", str(example.image), "--question", example.question]
+        assert predict.main([str(tmp_path / "out"), *asked]) == 0
+        assert capsys.readouterr().out == row["answer"] + "\n"
+
+
+def test_only_confirmed_trials_keep_what_they_trained(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    only_confirmed(storage, "one")
+
+
+def only_confirmed(storage: Path, study: str) -> None:
+    kept = {path.parents[1].name for path in (storage / study).rglob("trained.safetensors")}
+    trials = results(storage, study)["trials"]
+    assert kept == {t["trial"] for t in trials if t["kind"] == "confirm"}
+
+
+def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    before = results(storage, "one")
+    recorded = len(runs(storage, "smoke"))
+    launch(storage, "--resume", "one")
+    assert results(storage, "one") == before
+    assert len(runs(storage, "smoke")) == recorded
+
+
+def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Path, str]) -> None:
+    """So two studies with one seed agree, whether one of them was killed or not."""
+    storage, _ = smoke
+    arguments = ("--space", "smoke", "--name", "killed", "--concurrency", "1")
+    with subprocess.Popen(
+        command(storage, *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=REPOSITORY,
+    ) as driver:
+        log, give_up = storage / "killed" / "study.log", time.monotonic() + 240
+        # Killed after the second trial's first rung: one trial ended, one in the middle.
+        while not (log.exists() and log.read_text().count(" rung ") >= 3):
+            assert driver.poll() is None and time.monotonic() < give_up
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+    assert not (storage / "killed" / "results.json").exists()
+    # As if it had come after the journal said that the first trial ended, and before its
+    # checkpoint went.
+    ended = re.findall("[0-9a-f]{12}", log.read_text())[0]
+    left = storage / "killed" / "checkpoints" / ended / "000000000064"
+    left.mkdir(parents=True)
+    (left / "trained.safetensors").touch()
+    # And as if the machine had failed too: what the other trial saved never came to the disk whole.
+    (running,) = set(os.listdir(storage / "killed" / "checkpoints")) - {ended}
+    for file in (storage / "killed" / "checkpoints" / running).glob("[0-9]*/optimizer.pt"):
+        cut(file, "in half")
+    launch(storage, *arguments)  # the same command again
+    only_confirmed(storage, "killed")
+    assert numbers(results(storage, "killed")) == numbers(results(storage, "one"))
+    trials = [r.data.tags["trial"] for r in runs(storage, "smoke") if _of(r, storage, "killed")]
+    assert len(trials) == len(set(trials)) == 11
+    (again,) = (t for t in results(storage, "killed")["trials"] if t["trial"] == running)
+    assert "was not whole: trained again" in again["remark"]
+
+
+def test_a_study_whose_disk_fills_up_stops_and_ends_with_the_same_numbers(
+    smoke: tuple[Path, str], tmp_path: Path
+) -> None:
+    """First for a checkpoint that does not fit, then at whatever is written next."""
+    storage, _ = smoke
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    asked = ("--space", "smoke", "--name", "full", "--concurrency", "1", "--tracking-uri", uri)
+    with disk(tmp_path / "small", "250k") as small:
+        stopped_by_its_disk(small, *asked)
+        small.resize("20m")
+        stopped_by_its_disk(small, *asked, fills_after=" rung ")
+        small.free()
+        launch(small.folder, "--resume", "full", "--concurrency", "1", "--tracking-uri", uri)
+        only_confirmed(small.folder, "full")
+        assert numbers(results(small.folder, "full")) == numbers(results(storage, "one"))
+    recorded = MlflowClient(uri).search_runs(["1"], max_results=1000)
+    assert len(recorded) == 1 + 11
+    assert {run.info.status for run in recorded} <= {"FINISHED", "KILLED"}, "none is left running"
+
+
+def stopped_by_its_disk(small: Disk, *asked: str, fills_after: str = "") -> None:
+    """A study that stops in one line and leaves open what ran. Its disk is too small, or fills up
+    when the study's log has that more often than when the study was begun."""
+    log = small.folder / "full" / "study.log"
+    before = log.read_text().count(fills_after) if log.exists() else 0
+    with subprocess.Popen(
+        command(small.folder, *asked),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=REPOSITORY,
+    ) as driver:
+        give_up = time.monotonic() + 240
+        while fills_after and log.read_text().count(fills_after) == before:
+            assert driver.poll() is None and time.monotonic() < give_up
+            time.sleep(0.02)
+        if fills_after:
+            small.fill()
+        shown, said = driver.communicate(timeout=240)
+    assert driver.returncode == 2, said
+    (line,) = said.splitlines()
+    assert line.startswith(f"error: no room is left in {small.folder} (")
+    assert line.endswith("; make room, and --resume full goes on")
+    assert "raylet" not in shown and "Traceback" not in shown
+    copy = Path(tempfile.mkdtemp(dir=small.folder.parent))
+    shutil.copy(small.folder / "full" / JOURNAL, copy)
+    outcomes = [record.outcome for record in StudyJournal(copy).records.values()]
+    assert None in outcomes and set(outcomes) <= {None, Outcome.COMPLETE, Outcome.PRUNED}
+
+
+def test_a_study_on_a_cluster_that_was_there_before(
+    smoke: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, _ = smoke
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    session = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it holds sockets
+    head = [*RAY, "start", "--head", f"--port={port}", "--num-cpus=2", f"--temp-dir={session}"]
+    with subprocess.Popen(
+        [*head, "--include-dashboard=false", "--block"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as cluster:
+        try:
+            answers_at(port)
+            address = ("--address", f"127.0.0.1:{port}", "--concurrency", "1")
+            launch(storage, "--space", "smoke", "--name", "joined", *address)
+        finally:
+            os.killpg(cluster.pid, signal.SIGKILL)
+    shutil.rmtree(session)
+    assert numbers(results(storage, "joined")) == numbers(results(storage, "one"))
+
+
+def answers_at(port: int) -> None:
+    """Wait until something listens there."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+
+
+def _of(run: Run, storage: Path, study: str) -> bool:
+    parent = run.data.tags.get("mlflow.parentRunId")
+    if parent is None:
+        return False
+    client = MlflowClient(default_uri(storage))
+    return bool(client.get_run(parent).data.tags["study"] == study)
+
+
+LOST = """
+from search_spaces.declare import Arm, Budget, LogUniform, Space, method
+
+LR = LogUniform(1e25, 1e30)
+SPACE = Space(
+    question="Does a study end if all diverge?",
+    arms={name: Arm(everywhere=method(name), lr=LR) for name in ("layernorm", "lora")},
+    budget=Budget(trials=2, max_examples=96, rungs=1),
+)
+"""
+
+
+def test_a_study_whose_trials_all_diverge_ends_and_says_so(tmp_path: Path) -> None:
+    space = tmp_path / "lost.py"
+    space.write_text(LOST)
+    jsonl.write(tmp_path)
+    data = ("--data", "jsonl", "--data-root", str(tmp_path), "--split", "by_image")
+    launch(tmp_path, "--space", str(space), *data, "--name", "one", "--seeds", "1")
+    found = results(tmp_path, "one")
+    assert found["verdict"] == (
+        "No arm could be confirmed, so there is no answer. No trial of layernorm and lora reported "
+        "a loss: all 2 diverged; the space's learning rates may be too high."
+    )
+    assert found["baselines"]["untuned"]["overall"] is not None
+    assert "not confirmed" in launch(tmp_path, "--resume", "one")
+    assert results(tmp_path, "one") == found
+    recorded = runs(tmp_path, "lost")
+    assert {run.data.tags["kind"] for run in recorded} == {"study", "search", "untuned"}
+    (parent,) = [run for run in recorded if run.data.tags["kind"] == "study"]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == found["verdict"]
+
+
+@pytest.mark.deepspeed
+def test_a_study_with_a_deepspeed_configuration_of_ones_own(tmp_path: Path) -> None:
+    """Named before it starts, kept with the study, what its trials really ran with; it clips as
+    plain PyTorch does here, and gives the plain study's losses."""
+    file = tmp_path / "mine.json"
+    mine = {"zero_optimization": {"stage": 2}, "gradient_clipping": 1.0}
+    file.write_text(json.dumps(mine))
+    few = ("--trials", "2", "--max-examples", "64", "--seeds", "1", "--concurrency", "1")
+    common = ("--space", "smoke", *few, "--precision", "fp32")
+    launch(tmp_path, *common, "--name", "plain")
+    shown = launch(tmp_path, *common, "--name", "own", "--deepspeed", str(file))
+    assert "ZeRO-2, gradients clipped at 1" in shown
+    kept = json.loads((tmp_path / "own" / "deepspeed.json").read_text())
+    used = {**mine, "train_micro_batch_size_per_gpu": 1}
+    assert kept == {"layernorm": used, "lora": used}
+
+    children = [run for run in runs(tmp_path, "smoke") if _of(run, tmp_path, "own")]
+    trained = [run for run in children if run.data.tags["kind"] != "untuned"]
+    assert len(trained) == 2 + 2
+    for run in trained:
+        assert json.loads(run.data.tags["deepspeed"]) == used
+    plain, own = results(tmp_path, "plain")["trials"], results(tmp_path, "own")["trials"]
+    for one, other in zip(plain, own, strict=True):
+        assert one["parameters"] == other["parameters"]
+        assert other["outcome"] == "complete"
+        losses = [r["validation_loss"] for r in one["rungs"]]
+        assert [r["validation_loss"] for r in other["rungs"]] == pytest.approx(losses, rel=1e-3)

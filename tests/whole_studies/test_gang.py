@@ -1,0 +1,207 @@
+"""Gangs for real: Ray Train workers, a small model, trials that are stopped or fail.
+
+All that one of two processes of torchrun, or of mpirun, is told is in their environment.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from study.execution.cluster import connect, nodes
+from study.execution.gang_pool import GangPool
+from study.planning.cluster_partition import divide
+from study.planning.placement import Placement, as_told
+from study.storage import checkpoints
+from study.storage.study_folder import StudyFolder
+from study.trials.record import Outcome
+from study.trials.spec import Kind, TrialSpec
+from study.worker.host_config import HostConfig
+from tests.small_disk import disk
+from tests.study import small
+from tests.study.small import BATCH, alone, losses, spec
+from trainables.engine import ranks
+from trainables.errors import BadInput
+
+pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
+TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
+LACKING = spec(seed=100)
+LAUNCHED = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "1"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), "2"),
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29511",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "TORCHELASTIC_RUN_ID": "none",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "2",
+}
+"""By launchers."""
+
+
+class Narrow(StudyFolder):
+    """Where the second of two workers finds no memory for one trial."""
+
+    def fetch_checkpoint(self, trial_id: str) -> Path:
+        if trial_id == LACKING.id and not ranks.here().first:
+            torch.empty(2**60)
+        return super().fetch_checkpoint(trial_id)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
+    found = small.config(tmp_path_factory.mktemp("gang"))
+    return replace(found, study_folder=Narrow(shared=found.study_folder.shared))
+
+
+@pytest.fixture(scope="module")
+def gangs(config: HostConfig) -> Iterator[GangPool]:
+    """Two processors, and a gang on both."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in LAUNCHED.items():
+            environment.setenv(name, value)
+        connect(None)
+    found = GangPool(config, divide(nodes(), 1, shared=False, per_trial=2))
+    found.start(2)
+    yield found
+    found.give_back(all_idle=True)
+    ray.shutdown()
+
+
+def ask(gangs: GangPool, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
+    """Begin to wait for a trial's next report."""
+    gang = gangs.there[gangs.place(trial.id, 2)]
+    return gang.inbox.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
+
+
+def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[dict[str, Any]]:
+    """All its reports."""
+    heard, reports = 0, []
+    while not (reports and reports[-1]["done"]):
+        gang = gangs.of(trial.id)
+        inbox = gang.inbox if gang else gangs.there[gangs.place(trial.id, 2)].inbox
+        asked = inbox.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
+        reports.append(ray.get(asked, timeout=180))
+        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+    gang = gangs.of(trial.id)
+    assert gang is not None
+    gangs.left(gang)
+    return reports
+
+
+@pytest.mark.parametrize("stage", ["off", "2", "3"])
+def test_a_gangs_losses_are_those_of_one_device(
+    gangs: GangPool, config: HostConfig, stage: str
+) -> None:
+    trial = spec(seed=int(stage, 36))
+    found = play(gangs, trial, replace(TWO, deepspeed=stage, micro_batch=1))
+    expected = alone(config, trial)
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
+    assert found[-1]["outcome"] == Outcome.COMPLETE
+    assert found[-1]["scores"] == pytest.approx(expected[-1]["scores"], nan_ok=True)
+    costs = found[-1]["costs"]
+    assert costs["trained_parameters"] == expected[-1]["costs"]["trained_parameters"]
+    assert costs["seconds"] > 0 and costs["peak_memory_gib"] > 0
+
+
+def test_the_untuned_model_answers_on_a_gang_what_it_answers_on_one_device(
+    gangs: GangPool, config: HostConfig
+) -> None:
+    untuned = replace(spec("frozen"), kind=Kind.UNTUNED, stops=())
+    (found,) = play(gangs, untuned, replace(TWO, deepspeed="3", evaluation_batch=2))
+    (expected,) = alone(config, untuned)
+    assert found["outcome"] == Outcome.COMPLETE, found
+    assert found["scores"] == pytest.approx(expected["scores"], nan_ok=True)
+    assert "test.overall" in found["scores"]
+
+
+def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -> None:
+    chance = random.Random(0)
+    for seed in range(20):
+        trial, heard = spec("layernorm", seed=seed), 0
+        for _ in range(chance.randrange(3)):
+            heard = ray.get(ask_again(gangs, trial, heard), timeout=180)["rung"]["examples_seen"]
+        if chance.random() < 0.7:  # in the middle of the way to its next rung
+            ask_again(gangs, trial, heard)
+            time.sleep(chance.uniform(0, 0.3))
+        gang = gangs.of(trial.id)
+        if gang is not None:
+            gangs.left(gang)
+    (gang,) = gangs.there.values()
+    assert play(gangs, spec("layernorm", seed=99))[-1]["outcome"] == Outcome.COMPLETE
+    gangs.end(gang)
+    assert nothing_is_held()
+    gangs.start(2)
+
+
+def ask_again(gangs: GangPool, trial: TrialSpec, heard: int) -> Any:
+    gang = gangs.of(trial.id)
+    if gang is None:
+        return ask(gangs, trial, heard)
+    return gang.inbox.advance.remote(trial.plain(), placement=TWO, heard=heard, suspect=False)
+
+
+def nothing_is_held() -> bool:
+    """All processors are free and no placement group is left, soon."""
+    give_up = time.monotonic() + 20
+    while time.monotonic() < give_up:
+        groups = ray.util.placement_group_table().values()
+        free = ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+        if free and all(group["state"] == "REMOVED" for group in groups):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_what_a_trial_does_wrong_is_its_outcome(gangs: GangPool) -> None:
+    (uneven,) = play(gangs, spec(batch_size=5))
+    assert uneven["outcome"] == Outcome.FAILED and "multiple of 2 workers" in uneven["error"]
+    (diverged,) = play(gangs, spec("full", lr=1e30))[-1:]
+    assert diverged["outcome"] == Outcome.DIVERGED
+    (broken,) = play(gangs, spec(lr=1e-2, seed=1), replace(TWO, deepspeed="no such engine"))
+    assert broken["outcome"] == Outcome.FAILED and "no such engine" in broken["error"]
+    (lacking,) = play(gangs, LACKING)
+    assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
+    assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
+
+
+def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
+    gangs: GangPool, config: HostConfig
+) -> None:
+    trial = spec(seed=4)
+    folder = checkpoints.path(config.study_folder.folder, trial.id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk(folder, "64k") as small_disk:
+        told = ray.get(ask(gangs, trial), timeout=180)
+        assert "outcome" not in told and not told["done"]
+        assert told["place"].startswith("no room is left in ")
+        small_disk.resize("20m")
+        found = play(gangs, trial)
+        assert found[-1]["outcome"] == Outcome.COMPLETE
+        assert not list(folder.glob("partial-*"))
+    assert losses(found) == pytest.approx(losses(alone(config, trial)), rel=1e-4)
+
+
+def test_workers_that_cannot_load_the_base_are_not_begun_without_end(
+    gangs: GangPool, config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.execution.gang_pool.ATTEMPTS", 1)
+    gangs.give_back(all_idle=True)
+    workload = replace(config.workload, model="/no/such/model")
+    others = GangPool(replace(config, workload=workload), gangs.devices)
+    others.place("a trial", 2)
+    with pytest.raises(BadInput, match=r"no gang of 2 processors .*: BadInput: unknown model '/no"):
+        give_up = time.monotonic() + 120
+        while time.monotonic() < give_up:
+            others.give_back(all_idle=False)
+            time.sleep(0.2)
+    assert nothing_is_held()

@@ -1,0 +1,1 @@
+"""Checks of a dataset for leakage and other defects, made before anything is trained on it."""

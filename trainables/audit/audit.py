@@ -1,0 +1,115 @@
+"""The audit of a dataset: what its splits hold, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trainables.audit import checks
+from trainables.audit.checks import Finding
+from trainables.cache.arrays import Progress
+from trainables.data.common.dataset import Dataset, Example
+from trainables.measures.common.baselines import majority_baseline
+from trainables.measures.common.normalize import normalize
+
+FREQUENT = 5  # most frequent answers listed for a split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Counts of what one split holds."""
+
+    questions: int
+    images: int
+    open: int
+    closed: int
+    yes_no: int  # questions whose answer is yes or no, whatever their type
+    different_answers: int  # distinct answers once normalised
+    frequent_answers: tuple[tuple[str, int], ...]  # normalised answers with their counts
+    majority: float  # accuracy in percent of each type's most frequent training answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The result of ``examine``: what a dataset holds, and what is wrong with it."""
+
+    dataset: str
+    description: str
+    digest: str
+    splits: Mapping[str, Facts]
+    findings: tuple[Finding, ...]  # most severe first
+
+    @property
+    def stops(self) -> tuple[Finding, ...]:
+        """Findings that forbid a study: its answer could not be trusted."""
+        return tuple(finding for finding in self.findings if finding.severity == "stop")
+
+    def lines(self) -> list[str]:
+        """Format the audit as lines of text."""
+        columns = "split questions images open closed yes/no answers majority".split()
+        lines = [
+            f"{self.dataset}: {self.description}",
+            f"digest {self.digest}",
+            "",
+            f"{columns[0]:<11}" + "".join(f"{column:>10}" for column in columns[1:]),
+        ]
+        for split, facts in self.splits.items():
+            counts = (facts.questions, facts.images, facts.open, facts.closed, facts.yes_no)
+            numbers = "".join(f"{count:>10,}" for count in (*counts, facts.different_answers))
+            lines.append(f"{split:<11}{numbers}{facts.majority:>9.1f}%")
+        lines.append("")
+        for split, facts in self.splits.items():
+            frequent = ", ".join(
+                f"{answer[:40] or '(nothing)'} {100 * count / facts.questions:.1f}%"
+                for answer, count in facts.frequent_answers
+            )
+            lines.append(f"answers in {split}: {frequent}")
+        lines.append("")
+        for finding in self.findings:
+            more = ", ..." if finding.count > len(finding.shown) else ""
+            lines.append(f"{finding.severity.upper():<5} {finding.text}")
+            lines.append(f"      {', '.join(finding.shown)}{more}")
+        return lines if self.findings else [*lines, "nothing was found to be wrong"]
+
+
+def examine(dataset: Dataset, *, progress: Progress | None = None) -> Audit:
+    """Audit a dataset: count what is in its splits, and look for what is wrong with them.
+
+    The first audit of a dataset decodes its images, and calls ``progress`` after each.
+
+    Raises:
+        BadInput: an image can't be read.
+    """
+    found = [
+        *checks.shared(dataset, "test", ("train", "validation")),
+        *checks.shared(dataset, "validation", ("train",)),
+        *checks.copies(dataset),
+        *checks.lookalikes(dataset, progress),
+        *checks.flat(dataset, progress),
+        *checks.contradictions(dataset),
+        *checks.unanswerable(dataset),
+    ]
+    order = ("stop", "warn", "note")
+    return Audit(
+        dataset=dataset.name,
+        description=dataset.description,
+        digest=dataset.digest,
+        splits={split: _facts(dataset, examples) for split, examples in dataset.splits().items()},
+        findings=tuple(sorted(found, key=lambda finding: order.index(finding.severity))),
+    )
+
+
+def _facts(dataset: Dataset, examples: Sequence[Example]) -> Facts:
+    """Count what one split holds."""
+    answers = Counter(normalize(example.answer) for example in examples)
+    return Facts(
+        questions=len(examples),
+        images=len({dataset.contents[example.image_id] for example in examples}),
+        open=sum(example.answer_type == "open" for example in examples),
+        closed=sum(example.answer_type == "closed" for example in examples),
+        yes_no=answers["yes"] + answers["no"],
+        different_answers=len(answers),
+        frequent_answers=tuple(answers.most_common(FREQUENT)),
+        majority=majority_baseline(dataset.train, examples)["overall"],
+    )

@@ -1,0 +1,1 @@
+"""Caches files that are computed or downloaded once and used again."""

@@ -1,0 +1,50 @@
+"""Folders for what can be made again, such as decoded images. They may be deleted at any time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from trainables.errors import BadInput
+
+
+def folders() -> list[Path]:
+    """Cache folders of this user to read and to write, best first; they need not exist.
+
+    The first is the user's cache folder. The second is a temporary folder, for machines where the
+    first can't be written, as in containers.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
+    return [home / "medvlm-study", Path(tempfile.gettempdir()) / f"medvlm-study-{os.getuid()}"]
+
+
+def made(name: Path, make: Callable[[Path], None]) -> Path:
+    """Folder ``name`` in a cache folder; ``make`` fills a new one, whole or not at all.
+
+    Raises:
+        BadInput: it can be written in no cache folder.
+    """
+    places = [folder / name for folder in folders()]
+    for place in places:
+        if place.is_dir():
+            return place
+    refused = []
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
+                whole = Path(beside) / place.name
+                whole.mkdir()
+                make(whole)
+                if not place.is_dir():  # another process may have been faster
+                    whole.rename(place)
+            return place
+        except OSError as error:
+            refused.append(f"{place.parent} ({error.strerror})")
+    raise BadInput(
+        f"{name.name} can't be unpacked into {' or '.join(refused)}; make room, or set "
+        "XDG_CACHE_HOME to a folder that has some"
+    )

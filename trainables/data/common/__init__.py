@@ -1,0 +1,1 @@
+"""Examples, images, splits and published files: what the readers of datasets share."""

@@ -1,0 +1,106 @@
+"""Reads image files as arrays in the form that vision-language models expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.common import deep_images
+from trainables.data.common.deep_images import Deep
+from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+    """Read images as RGB, stretched to squares with bicubic interpolation (as BLIP does).
+
+    Greyscale becomes grey RGB; what is transparent becomes black, the background of radiology;
+    images with more than 8 bits are scaled from their own darkest to their own brightest value,
+    since scanners use an arbitrary part of the 16 bits. Where those are not numbers, NaN and minus
+    infinity are as the darkest, and infinity is as the brightest.
+
+    Args:
+        paths: N files of any format that Pillow reads.
+        size: side of the squares in pixels.
+
+    Returns:
+        uint8 of shape (N, size, size, 3).
+
+    Raises:
+        BadInput: a file can't be read as an image, is cut off, has more than 8 bits of which some
+            would be lost, or no pixel of it is a number.
+    """
+    images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+    for image, path in zip(images, paths, strict=True):
+        image[:] = _load(path, size)
+    return images
+
+
+def _load(path: Path, size: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            found = deep_images.read(path, opened, _upright)
+            rgb = _rgb(_upright(opened)) if found is None else _to_8_bits(found)
+    # Pillow's decoders answer damaged files, and unusual ones, with these, depending on the format.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if _is_dicom(path):
+            reason = "DICOM has more greys than an image; choose a window and save it as PNG"
+        raise BadInput(f"image {path} can't be read ({reason}); replace or remove it") from error
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Photographs of films carry their orientation beside the pixels."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its magic number."""
+    try:
+        with path.open("rb") as opened:
+            return opened.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, over a black background if it is transparent."""
+    from PIL import Image
+
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
+        black = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(found: Deep) -> Image.Image:
+    from PIL import Image
+
+    values_HWC = found.values_HWC
+    seen = values_HWC[np.isfinite(values_HWC) & (found.opacity_HW1 > 0)]
+    if not seen.size:
+        raise ValueError("no pixel of it is a finite number and opaque")
+    darkest, brightest = float(seen.min()), float(seen.max())
+    scale = 255 / (brightest - darkest) if brightest > darkest else 0.0
+    values_HWC = np.nan_to_num(values_HWC, nan=darkest, neginf=darkest, posinf=brightest)
+    scaled_HWC = (values_HWC.clip(darkest, brightest) - darkest) * scale * found.opacity_HW1
+    rgb_HWC = np.broadcast_to(np.rint(scaled_HWC).astype(np.uint8), (*scaled_HWC.shape[:2], 3))
+    return Image.fromarray(np.ascontiguousarray(rgb_HWC))

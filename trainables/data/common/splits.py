@@ -1,0 +1,88 @@
+"""Splits the questions of a dataset anew, and joins several datasets to one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trainables.data.common.dataset import Dataset, Example, seal
+from trainables.errors import BadInput
+
+SPLITS = ("official", "by_image")
+"""Choices of a split: as the dataset was published, or made by ``by_image``."""
+
+
+def by_image(dataset: Dataset) -> Dataset:
+    """Split a dataset anew so that no image is in two splits.
+
+    About 70 % of the images go to training, 10 % to validation and 20 % to testing. Where an image
+    goes depends only on the bytes of its file: on the sha256 of ``by_image-v1:`` and the sha256 of
+    the file, modulo 100, where 0 to 69 is training and 70 to 79 validation. The split is therefore
+    the same on every machine, and copies under other names stay together. An image that two
+    datasets share is on the same side in both, so a model trained on one can be scored on the
+    other.
+
+    Raises:
+        BadInput: there are so few images that a split gets none.
+    """
+    splits: dict[str, list[Example]] = {split: [] for split in dataset.splits()}
+    for examples in dataset.splits().values():
+        for example in examples:
+            splits[_side(dataset.contents[example.image_id])].append(example)
+    empty = [split for split, examples in splits.items() if not examples]
+    if empty:
+        raise BadInput(
+            f"{dataset.name}: split by image, none of its {len(dataset.contents)} images falls "
+            f"into {' or '.join(empty)}; keep the official split"
+        )
+    return seal(
+        name=dataset.name,
+        description=f"{dataset.description}, split by image",
+        contents=dataset.contents,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+    )
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Join datasets to one, split by split, in the given order; a single one is returned as it is.
+
+    Ids of questions and images are prefixed with the name of their dataset: ``slake:11934``.
+
+    Raises:
+        BadInput: a dataset is given twice.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    contents: dict[str, str] = {}
+    for dataset in datasets:
+        for split, examples in dataset.splits().items():
+            splits[split] += [_named(example, dataset.name) for example in examples]
+        for image_id, content in dataset.contents.items():
+            contents[f"{dataset.name}:{image_id}"] = content
+    return seal(
+        name=",".join(dataset.name for dataset in datasets),
+        description="; ".join(dataset.description for dataset in datasets),
+        contents=contents,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+    )
+
+
+def _side(content: str) -> str:
+    """The split of an image, given the sha256 of its file."""
+    bucket = int(hashlib.sha256(f"by_image-v1:{content}".encode()).hexdigest(), 16) % 100
+    return "train" if bucket < 70 else "validation" if bucket < 80 else "test"
+
+
+def _named(example: Example, dataset: str) -> Example:
+    """A copy of an example with the dataset's name in front of its ids."""
+    return replace(
+        example,
+        question_id=f"{dataset}:{example.question_id}",
+        image_id=f"{dataset}:{example.image_id}",
+    )

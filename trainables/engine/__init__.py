@@ -1,0 +1,1 @@
+"""Engines, which take training steps by PyTorch alone or by DeepSpeed, on one device or several."""

@@ -1,0 +1,111 @@
+"""Interface of an engine, which takes training steps, and what all engines share.
+
+Plain PyTorch (``trainables.engine.plain_engine``) and DeepSpeed
+(``trainables.engine.deepspeed_engine``) take the same gradient of the same mean loss, clip it to
+the same norm and use the same AdamW. So a trial's losses agree within rounding whichever engine
+runs it, on however many ranks (the processes of a gang, ``trainables.engine.ranks``) and in however
+many pieces a batch is computed. Dropout is the exception: its masks are drawn for each piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainables.model_contract import Batch, Model, Skeleton
+from trainables.recipe import Applied
+
+
+class Losses(nn.Module):
+    """Module whose forward pass is the loss that training minimises, in the trial's precision."""
+
+    def __init__(
+        self,
+        model: Model | Skeleton,
+        network: nn.Module,
+        precision: str,
+        *,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model, self.network, self.precision = model, network, precision
+        self.smoothing = smoothing
+        """Label smoothing, in training mode only: trials are compared by the plain likelihood."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Loss of each question, of shape (B,)."""
+        with self.autocast(batch.pixels_UCSS.device):
+            smoothing = self.smoothing if self.training else 0.0
+            return self.model.losses(self.network, batch, smoothing=smoothing)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Context in which matrix products are computed in bf16, if that is the precision;
+        parameters keep their type."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class Engine(Protocol):
+    """Trains the parameters of one network. All ranks call its methods together."""
+
+    settings: Mapping[str, Any]
+    """DeepSpeed's configuration; empty for another engine."""
+    together: bool
+    """Whether a forward pass needs all ranks at once, as no rank has all weights."""
+
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        """Take one optimizer step on a batch; returns the mean loss before it, a detached scalar.
+
+        The batch is all pieces of all ranks, each question of equal weight. All ranks must have the
+        same number of pieces and of questions.
+        """
+
+    def trained(self) -> dict[str, Tensor]:
+        """Trained parameters by name, whole, on the CPU."""
+
+    def save(self, folder: Path) -> None:
+        """Write the optimizer's state, or this rank's part of it, into ``folder``."""
+
+    def look(self, folder: Path) -> None:
+        """Read what this rank would of the optimizer's state in ``folder``, and take nothing back.
+
+        Raises:
+            Exception: of any kind; it cannot be read.
+        """
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        """Restore the trained parameters and the optimizer's state as they were at ``save``."""
+
+
+def adamw(applied: Applied, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with weight decay for matrices only, not for gains, biases and other vectors.
+
+    IA3's vectors have none either, though peft holds them as matrices of one row or column: decay
+    would pull them to 0, not to 1. There is a parameter group for each weight decay and each factor
+    on the learning rate.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in applied.parameters.items():
+        vector = parameter.ndim <= 1 or ".ia3_l." in name
+        groups.setdefault((vector, applied.lr_factors[name]), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": some, "weight_decay": 0.0 if vectors else weight_decay, "lr_factor": factor}
+            for (vectors, factor), some in sorted(groups.items(), key=lambda group: group[0])
+        ],
+        fused=True,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set each parameter group's learning rate to ``lr`` times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def questions(pieces: Sequence[Batch]) -> int:
+    """Number of questions of a batch in pieces."""
+    return sum(len(piece.image_B) for piece in pieces)

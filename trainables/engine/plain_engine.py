@@ -1,0 +1,67 @@
+"""Trains with PyTorch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.engine import ranks
+from trainables.engine.base import Losses, adamw, questions, set_lr
+from trainables.engine.deepspeed_config import CLIP_NORM
+from trainables.model_contract import Batch
+from trainables.recipe import Applied
+
+
+class Plain:
+    """Engine that uses PyTorch alone. Ranks keep all parameters each and sum their gradients."""
+
+    together = False
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, losses: Losses, applied: Applied, weight_decay: float) -> None:
+        self.losses, self.parameters = losses, applied.parameters
+        self.optimizer = adamw(applied, weight_decay)
+
+    def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
+        mean = self.backward(pieces)
+        ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
+        self.update(lr)
+        return ranks.total(mean)
+
+    def backward(self, pieces: Sequence[Batch]) -> Tensor:
+        """Compute this rank's part of the gradient; returns its part of the mean loss."""
+        count = questions(pieces) * ranks.here().count
+        mean = torch.zeros((), device=pieces[0].image_B.device)
+        for piece in pieces:
+            loss: Tensor = self.losses(piece).sum() / count
+            loss.backward()
+            mean += loss.detach()
+        return mean
+
+    def update(self, lr: float) -> None:
+        """Clip the current gradient, take an optimizer step and clear the gradient."""
+        nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
+        set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def trained(self) -> dict[str, Tensor]:
+        return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
+
+    def save(self, folder: Path) -> None:
+        if ranks.here().first:
+            torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+
+    def look(self, folder: Path) -> None:
+        torch.load(folder / "optimizer.pt", weights_only=True)
+
+    def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(trained[name])
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))

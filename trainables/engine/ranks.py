@@ -1,0 +1,90 @@
+"""Ranks, the processes that train one trial together, and how they exchange values.
+
+Without a process group there is one. Every function here is a collective, which all ranks call in
+the same order, but ``here`` and ``take_time``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as group
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """Rank of this process and number of ranks that train its trial."""
+
+    rank: int
+    count: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank acts for all."""
+        return self.rank == 0
+
+
+def here() -> Ranks:
+    """Rank of this process and number of ranks."""
+    if not (group.is_available() and group.is_initialized()):
+        return Ranks(rank=0, count=1)
+    return Ranks(rank=group.get_rank(), count=group.get_world_size())
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks."""
+    if here().count > 1:
+        tensor = tensor.clone()
+        group.all_reduce(tensor)
+    return tensor
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by their sums over all ranks, in one exchange for each data type."""
+    if here().count == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for some in by_type.values():
+        flat = torch.cat([tensor.flatten() for tensor in some])
+        group.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in some])
+        for tensor, part in zip(some, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def gathered(value: Value) -> list[Value]:
+    """Values of all ranks, in the order of ranks."""
+    count = here().count
+    if count == 1:
+        return [value]
+    found: list[Value] = [value] * count
+    group.all_gather_object(found, value)
+    return found
+
+
+def of_first(value: Value) -> Value:
+    """Value of rank 0."""
+    return gathered(value)[0]
+
+
+def wait() -> None:
+    """Wait until all ranks have called this."""
+    if here().count > 1:
+        group.barrier()
+
+
+def take_time(seconds: float) -> None:
+    """Let each collective from now on, and each group that is made, take up to ``seconds``: more
+    than was given to find each other."""
+    patience = timedelta(seconds=seconds)
+    group.distributed_c10d._set_pg_timeout(patience)
+    group.distributed_c10d._get_default_store().set_timeout(patience)

@@ -1,0 +1,154 @@
+"""Tuned models: a base with what a trial trained, to answer questions without data or optimizer.
+
+A tuned model is stored as two files: ``tuned.json`` (base model, recipe, seed) and
+``trained.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trainables import model_lookup, recipe, registry
+from trainables.data.common.images import load_images
+from trainables.errors import BadInput
+from trainables.recipe import Recipe
+from trainables.weight_sharing import share_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainables.model_contract import Model
+    from trainables.recipe import Applied
+
+FILE, WEIGHTS = "tuned.json", "trained.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is needed to put a tuned model together again."""
+
+    version: int = 1
+    model: str
+    """Base model: ``tiny``, or its folder."""
+    digest: str
+    """Digest of the base model's weights and configuration."""
+    recipe: Mapping[str, Mapping[str, Any]]
+    """Recipe as ``Recipe.plain`` gives it."""
+    seed: int
+    """Seed of the random values that some methods keep frozen."""
+    precision: str
+    """Precision in which the model was trained and scored, ``fp32`` or ``bf16``."""
+    image_size: int | None = None
+    """Pixels a side of an image; None: the base model's own size."""
+    answer_tokens: int = 10
+    """Maximum number of tokens of an answer."""
+    beams: int = 1
+    """Number of beams in the search for an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedModel:
+    """A tuned network on a resident base."""
+
+    model: Model
+    network: nn.Module
+    recipe: Recipe
+    applied: Applied
+    described: Description
+
+    def answers(self, image: Path, questions: Sequence[str]) -> list[str]:
+        """Answer questions about an image file.
+
+        Raises:
+            BadInput: the image can't be read.
+        """
+        images_1SSC = load_images([image], self.model.image_size)
+        rows = [self.model.tokenize(question=q, answer="", image=0) for q in questions]
+        device = next(self.network.parameters()).device
+        batch = self.model.collate(rows, images_1SSC).to(device)
+        low = self.described.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            return self.model.answers(
+                self.network,
+                batch,
+                tokens=self.described.answer_tokens,
+                beams=self.described.beams,
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write both files into ``folder``, which must exist."""
+        save_file(self.weights(), folder / WEIGHTS)
+        text = json.dumps(asdict(self.described), indent=2)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Trained weights by name in the network, on the CPU."""
+        return {n: p.detach().cpu().contiguous() for n, p in self.applied.parameters.items()}
+
+
+def build(
+    described: Description, weights: Mapping[str, Tensor], model: Model | None = None
+) -> TunedModel:
+    """Load the base, apply the recipe to it and set the trained values.
+
+    ``model`` is the base if it is loaded already; it is not changed.
+
+    Raises:
+        BadInput: the base does not exist or is another one, or the values are not the recipe's.
+    """
+    if model is None:
+        model = base(described)
+    if model.digest != described.digest:
+        raise BadInput(
+            f"model {described.model} is not the one that was tuned (its digest is "
+            f"{model.digest[:12]}, not {described.digest[:12]}); give back its files"
+        )
+    found = Recipe.of(described.recipe)
+    network = share_weights(model.network)
+    applied = recipe.apply(found, model, network, seed=described.seed)
+    if set(weights) != set(applied.parameters):
+        wrong = sorted(set(weights) ^ set(applied.parameters))
+        raise BadInput(f"the trained weights are not those of {found}: {', '.join(wrong[:3])}, ...")
+    with torch.no_grad():
+        for name, parameter in applied.parameters.items():
+            parameter.copy_(weights[name])
+    network.eval().requires_grad_(False)
+    return TunedModel(
+        model=model, network=network, recipe=found, applied=applied, described=described
+    )
+
+
+def base(described: Description) -> Model:
+    """Load the base model onto the device."""
+    family, path = model_lookup.family_of(described.model)
+    module = registry.FAMILIES.find(family)
+    model: Model = module.load(path, described.image_size, described.precision)
+    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model
+
+
+def load(folder: Path) -> TunedModel:
+    """Load a tuned model that ``TunedModel.save`` wrote.
+
+    Raises:
+        BadInput: a file is missing or damaged; see also ``build``.
+    """
+    file = folder / FILE
+    try:
+        described = Description(**json.loads(file.read_text(encoding="utf-8")))
+        file = folder / WEIGHTS
+        weights = load_file(file)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise BadInput(
+            f"{folder} holds no exported model: {file} can't be read ({said}); see study.export"
+        ) from error
+    return build(described, weights)

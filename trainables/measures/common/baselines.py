@@ -1,0 +1,54 @@
+"""Baselines for scores: the most frequent answers, and whether a model ignores its images."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from trainables.data.common.dataset import AnswerType, Example
+from trainables.measures.common.normalize import normalize
+from trainables.measures.common.reports import clean
+from trainables.measures.common.scores import score
+
+_NEARLY_CONSTANT = 0.95
+
+
+def majority_answers(train: Iterable[Example]) -> dict[AnswerType, str]:
+    """The most frequent answer of each answer type, normalised; a report is cleaned.
+
+    Of equally frequent answers, the alphabetically first is taken.
+    """
+    counts = _counts((e.answer_type, e.answer) for e in train)
+    return {kind: min(c, key=lambda answer: (-c[answer], answer)) for kind, c in counts.items()}
+
+
+def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> dict[str, float]:
+    """Scores on ``test`` of always giving the most frequent training answer of the answer type."""
+    answers = majority_answers(train)
+    return score(test, [answers.get(example.answer_type, "") for example in test])
+
+
+def collapsed(examples: Sequence[Example], predictions: Sequence[str]) -> bool:
+    """Whether a model has collapsed: it gives (nearly) one answer to each type of question.
+
+    Nearly means 95 % of the answers. Types whose true answers are just as constant say nothing and
+    are left out; if that leaves none, the result is False.
+    """
+    true = _counts((e.answer_type, e.answer) for e in examples)
+    given = _counts(
+        (e.answer_type, predicted) for e, predicted in zip(examples, predictions, strict=True)
+    )
+    telling = [kind for kind in true if not _nearly_constant(true[kind])]
+    return bool(telling) and all(_nearly_constant(given[kind]) for kind in telling)
+
+
+def _counts(answers: Iterable[tuple[AnswerType, str]]) -> Mapping[AnswerType, Counter[str]]:
+    """How often each answer, normalised or cleaned, occurs in each answer type."""
+    counts: defaultdict[AnswerType, Counter[str]] = defaultdict(Counter)
+    for kind, answer in answers:
+        counts[kind][clean(answer) if kind == "report" else normalize(answer)] += 1
+    return counts
+
+
+def _nearly_constant(counts: Counter[str]) -> bool:
+    return max(counts.values()) >= _NEARLY_CONSTANT * counts.total()

@@ -1,0 +1,1 @@
+"""Predicts and measures the memory of a trial."""

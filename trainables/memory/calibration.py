@@ -1,0 +1,106 @@
+"""Measures what a trial really takes, in three of its steps, to correct a memory prediction.
+
+The model is the real one. Images and questions are made up, as many and as long as in the predicted
+batch: the memory of a step depends on no value.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from trainables.data.common.dataset import Dataset
+from trainables.memory.fake_weights import storages
+from trainables.memory.footprint import BatchShape
+from trainables.memory.measure import growing, is_out_of_memory, release_cached
+from trainables.model_contract import Model
+from trainables.recipe import Recipe
+from trainables.training.trial import Trial
+from trainables.training.trial_config import TrialConfig
+from trainables.workload import Workload
+
+STEPS = 3
+"""Number of steps. The second is the first with the optimizer's state in memory, the third the
+first that is like all later ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSteps:
+    """Measured memory and time of a batch in ``pieces`` of at most ``micro_batch`` questions."""
+
+    micro_batch: int
+    pieces: int
+    peak: int
+    """Bytes of tensors at the peak, the resident base included."""
+    seconds: float
+    """Seconds of the last step."""
+
+
+def probe(
+    model: Model, recipe: Recipe, shape: BatchShape, *, precision: str, device: torch.device
+) -> MeasuredSteps | None:
+    """Train three steps on a batch of ``shape`` on one device, which ``model`` is on.
+
+    If memory runs out, half as many questions are computed at once, and so on. The result is None
+    if not even one question fits.
+    """
+    config = TrialConfig(
+        recipe=recipe, lr=1e-6, seed=0, max_examples=10**6, batch_size=shape.questions
+    )
+    made_up, micro_batch = workload(model, shape, device), shape.questions
+    while True:
+        try:
+            return _probed(made_up, config, precision, micro_batch)
+        except Exception as error:  # several types say that memory ran out
+            if not is_out_of_memory(error):
+                raise
+        release_cached()  # not in the ``except`` block: there the error still holds tensors
+        if micro_batch == 1:
+            return None
+        micro_batch = -(-micro_batch // 2)
+
+
+def _probed(
+    made_up: Workload, config: TrialConfig, precision: str, micro_batch: int
+) -> MeasuredSteps:
+    gc.collect()
+    base = sum(storages(made_up.model.network).values())
+    with growing() as grown:
+        trial = Trial(made_up, config, precision=precision, micro_batch=micro_batch)
+        for _ in range(STEPS):
+            started = time.perf_counter()
+            trial.step()
+        seconds = time.perf_counter() - started
+    return MeasuredSteps(
+        micro_batch=micro_batch,
+        pieces=-(-config.batch_size // micro_batch),
+        peak=base + grown.size,
+        seconds=seconds,
+    )
+
+
+def workload(model: Model, shape: BatchShape, device: torch.device) -> Workload:
+    """Workload of questions about black images, of which one batch has ``shape``."""
+    images = np.zeros((shape.images, model.image_size, model.image_size, 3), dtype=np.uint8)
+    row = model.tokenize(question="is it so", answer="yes", image=0)
+    one = BatchShape.of(model.collate([row], images))
+    longer = shape.question_tokens - one.question_tokens, shape.answer_tokens - one.answer_tokens
+    row = replace(
+        row,
+        question=(*row.question, *row.question[-1:] * max(longer[0], 0)),
+        answer=(*row.answer, *row.answer[-1:] * max(longer[1], 0)),
+    )
+    rows = tuple(replace(row, image=i % shape.images) for i in range(shape.questions))
+    return Workload(
+        model=model,
+        dataset=Dataset(
+            name="made up", description="", contents={}, digest="", train=(), validation=(), test=()
+        ),
+        images_NSSC=images,
+        rows={"train": rows},
+        device=device,
+    )

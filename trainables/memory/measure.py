@@ -1,0 +1,85 @@
+"""Measures a trial's peak memory: of the device on CUDA, of the process or its tensors on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+
+GIB = 2**30
+
+
+def reset_peak() -> None:
+    """Reset the peak, so that a process that runs many trials has a peak for each."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    # Linux: see "clear_refs" in proc(5). Elsewhere the peak is of the process's whole life.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_gib() -> float:
+    """Peak GiB since ``reset_peak``: allocated on the CUDA device, else resident in the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / GIB
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+@dataclass(kw_only=True)
+class Grown:
+    """Growth of the memory of tensors at its peak, beyond what was allocated at the start."""
+
+    size: int = 0
+    """Growth in bytes."""
+
+
+@contextlib.contextmanager
+def growing() -> Iterator[Grown]:
+    """Measure how far PyTorch's allocated memory grows inside the block; its end sets the size.
+
+    On CUDA the allocator's own count is used. On a CPU it is the profiler, which slows the block
+    down and does not see what is freed by a thread that the block did not start.
+    """
+    grown = Grown()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield grown
+        grown.size = torch.cuda.max_memory_allocated() - before
+        return
+    with torch.autograd.profiler.profile(profile_memory=True) as profiled:
+        yield grown
+    changes = [(e.start_ns(), e.nbytes()) for e in profiled.kineto_results.events() if e.nbytes()]
+    grown.size = max(accumulate(size for _, size in sorted(changes, key=itemgetter(0))), default=0)
+
+
+def release_cached() -> None:
+    """Free unreferenced objects, and memory that allocators keep for themselves."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        return
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    # Messages of RuntimeErrors: torch's on a CPU, and oneDNN's when it gets no memory.
+    said = any(words in str(error) for words in ("can't allocate memory", "create a primitive"))
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -1,0 +1,1 @@
+"""Selection of layers, soft prompts, virtual tokens and bottlenecks: what methods share."""

@@ -1,0 +1,259 @@
+"""Contract of a model family: its slots, roles of layers, batches, losses and generated answers.
+
+A family is one file of ``trainables/models``. It defines
+``load(path, image_size, precision) -> Model``. Without ``image_size``, images have the size that
+the model's folder names. Trials compute in ``precision``: under ``bf16`` a family may hold its
+weights in bf16, under ``fp32`` it holds them in fp32. The loaded model is the *base*. All trials of
+a process share its tensors, and none writes to them: a trial gets a weight-sharing copy of the
+network (``trainables.weight_sharing``) and passes it to the methods below.
+
+A family also defines ``PRESETS``, a dict literal of well-known models of its architecture by name,
+and ``skeleton(source, image_size, precision) -> Skeleton``: the network of a preset, or of a
+folder, without its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROLES = (
+    "norm",  # LayerNorm, RMSNorm
+    "query",
+    "key",
+    "value",
+    "qkv",  # query, key and value fused in one projection
+    "attention_output",
+    "ffn_in",
+    "ffn_out",
+    "self_attention",  # the module around query, key and value; not cross-attention
+    "block",  # a layer of a stack that holds a self_attention; tokens pass from block to block
+    "patch",  # the convolution that turns image patches into tokens
+    "projection",  # a layer between two parts of a model
+)
+ANSWER_TOKENS = 10
+"""Default maximum of tokens in a generated answer, its end token included, as MISS was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Part of a network that a method is applied to."""
+
+    name: str
+    module: nn.Module
+    roles: Mapping[str, tuple[str, ...]]
+    """Names of the modules that play each role, relative to ``module``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One tokenised question. Tokens include the special tokens that the family adds; the last
+    token of an answer is its end token."""
+
+    image: int
+    """Index of the question's image among all images of the workload."""
+    question: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors of B questions about U <= B different images; each image is encoded once.
+
+    Legend: U images, C channels, S pixels a side, B questions, Q question tokens, A answer tokens.
+    """
+
+    pixels_UCSS: Tensor
+    image_B: Tensor
+    question_BQ: Tensor
+    question_mask_BQ: Tensor
+    answer_BA: Tensor
+    answer_mask_BA: Tensor
+    done: int = 0
+    """Number of the family's stages whose output ``state`` has; above 0, pixels may be missing."""
+    state: Tensor | None = None
+    """Output of the last stage that is done; None if ``done`` is 0."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``. CUDA copies it from pinned memory while other work goes on."""
+        cuda = device.type == "cuda"
+        fields: dict[str, Any] = vars(self)
+        moved = {
+            name: (t.pin_memory() if cuda and not t.is_cuda else t).to(device, non_blocking=cuda)
+            for name, t in fields.items()
+            if isinstance(t, Tensor)
+        }
+        return Batch(**{**fields, **moved})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Part of the computation from a batch to its losses, done by certain slots and no other.
+
+    A family lists its stages in order; the model's last slot computes the rest. A stage's output
+    may be computed once and cached as long as nothing that the stage runs is trained
+    (``trainables.training.frozen_features``).
+    """
+
+    slots: tuple[str, ...]
+    per: Literal["image", "question"]
+    """What a row of the output is about: an image, in shape (U, T, D), or a question, in shape
+    (B, Q, D), where Q is the length of the questions."""
+    run: Callable[[nn.Module, Batch, Tensor | None], Tensor]
+    """Output from network, batch and the previous stage's output. Rows are independent."""
+
+
+def run_stages(
+    model: Model | Skeleton, network: nn.Module, batch: Batch, upto: int | None = None
+) -> Tensor:
+    """Output of the last stage, or of the last before ``upto``; skips stages that are done."""
+    state = batch.state
+    for stage in model.stages[batch.done : upto]:
+        state = stage.run(network, batch, state)
+    assert state is not None, "a family has at least one stage"
+    return state
+
+
+class Structure(Protocol):
+    """What a recipe is applied to: a network, and where its slots are."""
+
+    @property
+    def name(self) -> str:
+        """Model name as users know it."""
+
+    @property
+    def slots(self) -> Mapping[str, str]:
+        """Name of each slot's submodule in ``network``."""
+
+    @property
+    def parts(self) -> Mapping[type[nn.Module], Mapping[str, str]]:
+        """Role of a module type's attributes: type -> attribute -> role. The type, not a substring
+        of a name, decides what a layer is."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Base network, frozen and in evaluation mode. Modules outside all slots are never run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skeleton:
+    """Structure without weights, on the meta device: enough to count what a recipe trains and to
+    predict the memory that it takes."""
+
+    name: str
+    slots: Mapping[str, str]
+    parts: Mapping[type[nn.Module], Mapping[str, str]]
+    network: nn.Module
+    stages: Sequence[Stage]
+    losses: Callable[..., Tensor]
+    """Losses of a batch, computed as by ``Model.losses``."""
+    image_size: int
+    question_tokens: int
+    """Maximum number of tokens of a question; tokens that stand for its image included."""
+    answer_tokens: int
+
+    @classmethod
+    def of(
+        cls, model: Model, *, question_tokens: int, answer_tokens: int = ANSWER_TOKENS
+    ) -> Skeleton:
+        """Skeleton of a model whose network is on the meta device."""
+        return cls(
+            name=model.name,
+            slots=model.slots,
+            parts=model.parts,
+            network=model.network,
+            stages=model.stages,
+            losses=model.losses,
+            image_size=model.image_size,
+            question_tokens=question_tokens,
+            answer_tokens=answer_tokens,
+        )
+
+
+class Model(Structure, Protocol):
+    """A loaded base model."""
+
+    digest: str
+    """SHA-256 of the weights and the configuration."""
+    image_size: int
+    """Pixels a side of the square images that the model takes."""
+    beams: int
+    """Default number of beams in the search for an answer, as in the folder or the family's
+    paper."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Stages of the computation of losses up to the last slot, in order."""
+
+    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+        """Tokenise one question."""
+
+    def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
+        """Make one padded batch of rows; ``images_NSSC`` is uint8 RGB.
+
+        Each image of the rows is in the batch once, in the order of the indices. Without
+        ``images_NSSC`` the batch has no pixels, for callers that have the output of the stages that
+        read them.
+        """
+
+    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """Mean negative log-likelihood of the tokens of each question's answer, of shape (B,).
+
+        ``smoothing`` is the share of a token's probability that is spread over the vocabulary
+        (label smoothing). A question's loss does not depend on the batch it is in.
+        """
+
+    def answers(
+        self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
+    ) -> list[str]:
+        """Generate B answers of at most ``tokens`` tokens, greedily or by a search with several
+        ``beams``. Like a loss, an answer does not depend on the batch it is in."""
+
+    def to_transformers(self, network: nn.Module) -> PreTrainedModel | None:
+        """The network as transformers' class, made of the same modules; None if there is no class.
+
+        ``network`` is a weight-sharing copy of the base, and of no other use afterwards.
+        """
+
+    def from_transformers(self, network: PreTrainedModel) -> nn.Module:
+        """Inverse of ``to_transformers``."""
+
+
+def slot(model: Structure, network: nn.Module, name: str) -> Slot:
+    """Slot ``name`` of ``network`` (the base or a copy of it), its layers sorted into roles."""
+    module = network.get_submodule(model.slots[name])
+    found: dict[str, list[str]] = {role: [] for role in ROLES}
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for attribute, role in model.parts.get(type(part), {}).items():
+            found[role].append(prefix + attribute)
+            if role == "self_attention":
+                found["block"].append(path)
+        if is_norm(part):
+            found["norm"].append(path)
+    return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items() if p})
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm or RMSNorm. Class names are compared too, since each family
+    of transformers has an RMSNorm class of its own."""
+    norms = nn.LayerNorm | nn.RMSNorm
+    return isinstance(module, norms) or type(module).__name__.endswith("RMSNorm")
+
+
+def answer_losses(
+    logits_BAV: Tensor, answer_BA: Tensor, mask_BA: Tensor, smoothing: float
+) -> Tensor:
+    """Mean loss over each answer's own tokens, of shape (B,); see ``Model.losses``."""
+    nll_BA = nn.functional.cross_entropy(
+        logits_BAV.transpose(1, 2).float(), answer_BA, reduction="none", label_smoothing=smoothing
+    )
+    return (nll_BA * mask_BA).sum(1) / mask_BA.sum(1)

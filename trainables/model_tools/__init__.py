@@ -1,0 +1,1 @@
+"""Commands that make models: by conversion, by composition or from scratch."""

@@ -1,0 +1,1 @@
+"""Attention, prompts, batches and weights on disk: what model families share."""

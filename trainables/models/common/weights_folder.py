@@ -1,0 +1,103 @@
+"""Reads a model folder in the layout of Hugging Face, or refuses it with a one-line error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from trainables.errors import BadInput
+
+
+def read(
+    kind: type[PreTrainedModel],
+    path: Path,
+    *,
+    called: str,
+    dtype: torch.dtype,
+    part: bool = False,
+) -> Any:
+    """Read the network of the folder ``path``, frozen and in evaluation mode.
+
+    Nothing in the folder is executed: weights are safetensors, and remote code stays off.
+
+    Args:
+        kind: the network's class in transformers.
+        path: the folder.
+        called: the family's name, for errors.
+        dtype: type of the weights in memory, whatever they are stored in.
+        part: whether the folder may hold more weights than the class, say those of a head.
+
+    Raises:
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
+    """
+    hf_logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
+    try:
+        loaded: Any = kind.from_pretrained(
+            path,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # the loading report lists them; they are refused below
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path} can't be read as a {called} model: {error}") from error
+    network, report = loaded
+    if part:
+        del report["unexpected_keys"]
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
+    if wrong:
+        raise BadInput(f"{path} does not hold a whole {called} model; {_listed(wrong)}")
+    return network.eval().requires_grad_(False)
+
+
+def needs_tokenizer(path: Path, *files: str) -> None:
+    """Check that one of ``files`` exists: without it, transformers would use a tiny vocabulary.
+
+    Raises:
+        BadInput: none of them exists.
+    """
+    if not any((path / name).is_file() for name in files):
+        raise BadInput(f"{path} has no tokenizer; it needs {' or '.join(files)}")
+
+
+def digest(path: Path, image_size: int | None) -> str:
+    """sha256 of the configuration, the weights and an image size other than the folder's.
+
+    Files are hashed in pieces, since they may be large.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    own = image_size in (None, config.get("vision_config", {}).get("image_size"))
+    hashed = hashlib.sha256(b"" if own else f"{image_size} px".encode())
+    for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
+        with file.open("rb") as opened:
+            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether to keep a log record of transformers.
+
+    It would print a table of wrong weights, which ``read`` refuses in a line of its own.
+    """
+    said = record.getMessage()
+    return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
+
+
+def _listed(wrong: Mapping[str, Sequence[str]], most: int = 5) -> str:
+    """Wrong weights as text: ``2 missing keys: a, b; 40 unexpected keys: c, d, e, f, g, ...``"""
+    return "; ".join(
+        f"{len(keys)} {kind.replace('_', ' ')}: "
+        + ", ".join([*keys[:most], *["..."] * (len(keys) > most)])
+        for kind, keys in sorted(wrong.items())
+    )

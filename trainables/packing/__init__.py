@@ -1,0 +1,1 @@
+"""Trains several trials in one pass over a base that they share."""

@@ -1,0 +1,271 @@
+"""Trains several trials in one forward and backward pass over the frozen base.
+
+Their batches are joined to one, so that every layer that is frozen in all of them runs once. Where
+trials differ, their rows are computed separately. A linear layer multiplies all rows by the base's
+weight and adds to each what its own trial's method adds
+(``trainables.shared_layers.shared_linear``). Any other layer that a trial trained or replaced is
+run by that trial's own module on its own rows (``trainables.shared_layers.split_layer``). Trials
+share no parameter, so the gradient of the sum of their losses is to each the gradient of its own.
+
+A trial keeps its own network, parameters and optimizer. It is in a pack for one step, and may be in
+another, or alone, for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from trainables.engine import base, plain_engine
+from trainables.model_contract import Batch, Row, is_norm, run_stages
+from trainables.packing.network_diff import Differences, Unpackable, differences
+from trainables.seeding import seeded
+from trainables.shared_layers import shared_linear
+from trainables.shared_layers.row_owners import PaddingUnknown, RowOwners
+from trainables.shared_layers.split_layer import SharedNorm, SplitLayer
+from trainables.training.frozen_features import Features
+from trainables.training.trial import Trial
+from trainables.weight_sharing import share_weights
+from trainables.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackMember:
+    """A trial that can be in a pack."""
+
+    trial: Trial
+    own: Differences
+    linear: Mapping[str, shared_linear.TrialDelta]
+    """What the trial adds to each linear layer, by the layer's path."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether the trial has dropout."""
+        return any(own.dropout for own in self.linear.values())
+
+
+Segments = Mapping[str, Sequence[tuple[int, int]]]
+"""What rows are about (``image`` or ``question``) -> members, and how many rows each has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stacked:
+    """Next batches of several trials, joined to one."""
+
+    guests: Sequence[PackMember]
+    indices: Sequence[Sequence[int]]
+    """Indices of each trial's training questions."""
+    batch: Batch
+    segments: Segments
+
+
+class Pack:
+    """One network for several trials, rearranged when they change."""
+
+    def __init__(self, workload: Workload, features: Features, precision: str) -> None:
+        self.workload, self.features = workload, features
+        self.network = share_weights(workload.model.network)
+        self.losses = base.Losses(workload.model, self.network, precision).train()
+        self.rows = RowOwners()
+        self._guests: tuple[PackMember, ...] = ()
+        self._replaced: dict[str, nn.Module] = {}
+        self._hooks: list[Any] = []
+        self._segments: Segments = {}
+        """Owners of rows in the pass that is running."""
+        self._ahead: _Stacked | None = None
+        """Batch of the pass that is likely to come next; see ``prepare``."""
+
+    @cached_property
+    def why_not(self) -> str:
+        """Reason why no trial of this base can be in a pack; empty if there is none.
+
+        A base with dropout draws random numbers for all rows at once, so no trial would get those
+        that it gets alone.
+        """
+        model, batch, found = self.workload.model, self.workload.batch("train", [0]), []
+        network = share_weights(model.network).train()
+        for seed in range(2):
+            with seeded("steady", seed), torch.no_grad():
+                found.append(model.losses(network, batch))
+        return "" if torch.equal(*found) else "the base has dropout"
+
+    @cached_property
+    def _image_tokens(self) -> int:
+        with torch.no_grad():
+            batch = self.workload.batch("train", [0])
+            model = self.workload.model
+            return run_stages(model, model.network, batch, 1).shape[1]
+
+    def guest(self, trial: Trial) -> PackMember:
+        """Make the trial a ``PackMember``.
+
+        Raises:
+            Unpackable: it can't be in a pack; the message says why.
+        """
+        if not isinstance(trial.engine, plain_engine.Plain):
+            raise Unpackable("its engine steps by itself")
+        if trial.micro_batch < trial.config.batch_size or trial.ranks.count > 1:
+            raise Unpackable("its batch is computed in pieces")
+        if trial.checkpointing:
+            raise Unpackable("its layers are computed twice")
+        if self.why_not:
+            raise Unpackable(self.why_not)
+        own = differences(self.workload.model.network, trial.losses.network)
+        linear = {}
+        for path, module in own.modules.items():
+            found = shared_linear.own(module)
+            if found is not None:
+                linear[path] = found
+            elif any(isinstance(m, _DropoutNd) and m.p for m in module.modules()):
+                raise Unpackable(f"{path} has dropout of its own")
+        guest = PackMember(trial=trial, own=own, linear=linear)
+        if guest.drops and not self._draws_as_alone:
+            raise Unpackable("its dropout would draw other masks than alone")
+        return guest
+
+    @property
+    def _draws_as_alone(self) -> bool:
+        """Whether a member's masks (``RowOwners.dropped``) are those of ``nn.Dropout``. On CUDA,
+        dropout has a kernel of its own, with which the masks have not been compared yet."""
+        return self.workload.device.type == "cpu"
+
+    def backward(self, guests: Sequence[PackMember]) -> Tensor:
+        """Back-propagate each trial's next batch; returns the mean losses, of shape (M,).
+
+        The gradient is left in the trials' parameters. All trials must have the same label
+        smoothing.
+
+        Raises:
+            PaddingUnknown: trials with dropout can't take part in this step.
+        """
+        self._arrange(tuple(guests))
+        indices = [guest.trial.upcoming() for guest in guests]
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or (ahead.guests, ahead.indices) != (guests, indices):
+            ahead = self._stacked(guests, indices)
+        self._segments = ahead.segments
+        self.losses.smoothing = guests[0].trial.losses.smoothing
+        self._set_chance(guests, indices)
+        losses_B = self.losses(ahead.batch)
+        means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
+        means_M.sum().backward()
+        return means_M.detach()
+
+    def prepare(self, guests: Sequence[PackMember]) -> None:
+        """Join the trials' next batches early, while the device computes the previous pass."""
+        self._ahead = self._stacked(guests, [guest.trial.upcoming() for guest in guests])
+
+    def forget(self) -> None:
+        """Release all trials."""
+        self._ahead = None
+        self._arrange(())
+
+    def _arrange(self, guests: tuple[PackMember, ...]) -> None:
+        """Put layers for these trials into the network, in place of those for the trials before."""
+        if guests == self._guests:
+            return
+        self._guests = guests
+        for path in reversed(self._replaced):
+            self._put(path, self._replaced[path])
+        self._replaced = {}
+        for hook in self._hooks:
+            hook.remove()
+        paths = {path for guest in guests for path in guest.own.modules}
+        for path in sorted(paths, key=lambda path: -path.count(".")):  # inner modules first
+            self._replaced[path] = module = self.network.get_submodule(path)
+            linear = {m: g.linear[path] for m, g in enumerate(guests) if path in g.linear}
+            others = {
+                m: g.own.modules[path]
+                for m, g in enumerate(guests)
+                if path in g.own.modules and path not in g.linear
+            }
+            if linear:
+                assert isinstance(module, nn.Linear)
+                module = shared_linear.SharedLinear(module, linear, self.rows)
+            if others:
+                kind = SharedNorm if is_norm(module) else SplitLayer
+                module = kind(module, others, self.rows)
+            self._put(path, module)
+        self._hooks = self._make_hooks(guests)
+
+    def _put(self, path: str, module: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        self.network.get_submodule(parent)._modules[name] = module
+
+    def _make_hooks(self, guests: tuple[PackMember, ...]) -> list[Any]:
+        """Add hooks before each slot, which set the owners of its rows and renew virtual tokens."""
+        model = self.workload.model
+        per = {slot: stage.per for stage in model.stages for slot in stage.slots}
+        hooks = []
+        for slot, path in model.slots.items():
+            renewed = [g.own.virtual_tokens[path] for g in guests if path in g.own.virtual_tokens]
+
+            def before(
+                *_: Any, about: str = per.get(slot, "question"), renewed: Any = renewed
+            ) -> None:
+                self.rows.now = self._segments[about]
+                for tokens in renewed:
+                    tokens.renew()
+
+            hooks.append(self.network.get_submodule(path).register_forward_pre_hook(before))
+        return hooks
+
+    def _stacked(self, guests: Sequence[PackMember], indices: Sequence[Sequence[int]]) -> _Stacked:
+        """Join the trials' batches. An image that several trials ask about is included once, unless
+        they process it differently."""
+        model, workload = self.workload.model, self.workload
+        done, frozen = guests[0].trial.features_done, guests[0].trial.frozen_stages
+        segments: dict[str, Sequence[tuple[int, int]]] = {
+            "question": [(m, len(some)) for m, some in enumerate(indices)]
+        }
+        if not any(stage.per == "image" for stage in model.stages[frozen:]):
+            # All trials process images alike, so rows of images need no owners.
+            segments["image"] = ()
+            batch = self.features.batch("train", [i for some in indices for i in some], done)
+            return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
+        rows: list[Row] = []
+        used: list[int] = []
+        counts = []
+        for some in indices:
+            own = [workload.rows["train"][i] for i in some]
+            images = sorted({row.image for row in own})
+            place = {image: len(used) + n for n, image in enumerate(images)}
+            rows += [replace(row, image=place[row.image]) for row in own]
+            used += images
+            counts.append(len(images))
+        segments["image"] = list(enumerate(counts))
+        if done:
+            state = self.features.of_images("train", used, done)
+            batch = replace(model.collate(rows, None), done=done, state=state)
+        else:
+            batch = model.collate(rows, workload.images_NSSC[used])
+        batch = batch.to(workload.device)
+        return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
+
+    def _set_chance(self, guests: Sequence[PackMember], indices: Sequence[Sequence[int]]) -> None:
+        """Make each trial's dropout draw what it draws when the trial is alone.
+
+        Raises:
+            PaddingUnknown: a layer could not tell, from its number of tokens, how many of them are
+                padding.
+        """
+        if not any(guest.drops for guest in guests):
+            return
+        rows = self.workload.rows["train"]
+        asked, answered = (
+            [max(len(getattr(rows[i], part)) for i in some) for some in indices]
+            for part in ("question", "answer")
+        )
+        images = self._image_tokens
+        for member, (guest, q, a) in enumerate(zip(guests, asked, answered, strict=True)):
+            pairs = {(max(asked), q), (max(answered), a), (images, images)}
+            if len(dict(pairs)) < len(pairs):
+                raise PaddingUnknown
+            self.rows.lengths[member] = dict(pairs)
+            self.rows.generators[member] = guest.trial.chance()

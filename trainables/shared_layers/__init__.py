@@ -1,0 +1,1 @@
+"""Layers that compute for several trials at once."""

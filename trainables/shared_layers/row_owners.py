@@ -1,0 +1,125 @@
+"""Tells which trial owns which rows of a tensor in a shared pass, and computes what differs there.
+
+If all members have the same number of rows, as in a study, whose batches are of one size, what
+differs is one operation on all of them: a small kernel for each member would cost a GPU more than
+its arithmetic. No member's row ever meets another member's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PaddingUnknown(Exception):
+    """A layer with dropout can't tell how many of its tokens are padding."""
+
+
+@dataclass(kw_only=True)
+class RowOwners:
+    """Owners of the rows of a tensor, in which each member's rows lie side by side. Layers that
+    treat members differently read it."""
+
+    now: Sequence[tuple[int, int]] = ()
+    """Members and their numbers of rows, in the order in which the rows lie."""
+    lengths: dict[int, dict[int, int]] = field(default_factory=dict)
+    """Member -> number of tokens, padded for all -> number of tokens, padded for it alone."""
+    generators: dict[int, torch.Generator] = field(default_factory=dict)
+    """Random generator of each member."""
+    _kept: dict[object, Tensor] = field(default_factory=dict)
+    """Cached vectors of ones, by length, type and device."""
+
+    @contextmanager
+    def only(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Restrict the rows to ``some`` inside the block."""
+        before, self.now = self.now, some
+        try:
+            yield
+        finally:
+            self.now = before
+
+    def parts(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
+        """Runs of neighbouring members for which ``of`` gives the same."""
+        return [[*some] for _, some in groupby(self.now, key=lambda row: of(row[0]))]
+
+    def each(
+        self,
+        parts: Sequence[Sequence[tuple[int, int]]],
+        run: Callable[..., Any],
+        *tensors: Tensor | None,
+    ) -> list[Any]:
+        """Results of ``run`` for each part, from the part's first member and its rows.
+
+        During a call there are no rows but the part's. A tensor that does not have a row for each
+        row in ``now``, or None, is passed as it is.
+        """
+        sizes = [sum(count for _, count in some) for some in parts]
+        total = sum(sizes)
+        split = [
+            [t] * len(parts) if t is None or len(t) != total else t.split(sizes) for t in tensors
+        ]
+        found = []
+        for place, some in enumerate(parts):
+            with self.only(some):
+                found.append(run(some[0][0], *[part[place] for part in split]))
+        return found
+
+    @property
+    def even(self) -> bool:
+        """Whether all members have the same number of rows."""
+        return len({count for _, count in self.now}) == 1
+
+    def times(self, x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
+        """Multiply each member's rows by a vector of its own; None leaves them as they are."""
+        if not self.even:
+            pairs = zip(self._split(x), factors, strict=True)
+            return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
+        own = next(factor for factor in factors if factor is not None)
+        stacked = self.stacked([self._ones(own) if f is None else f for f in factors], x)
+        return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
+
+    def plus(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
+        """Add to each member's rows a vector of its own."""
+        if not self.even:
+            pairs = zip(self._split(x), terms, strict=True)
+            return torch.cat([(part + term).to(part.dtype) for part, term in pairs])
+        stacked = self.stacked(terms, x)
+        return (x.reshape(len(terms), -1, *x.shape[1:]) + stacked).view(x.shape).to(x.dtype)
+
+    @staticmethod
+    def stacked(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Stack a vector of each of M members to shape (M, 1, ..., 1, D), to be combined with ``x``
+        when its members have a dimension of their own."""
+        stacked_MD = torch.stack([vector.flatten() for vector in vectors])
+        return stacked_MD.view(len(vectors), *[1] * (x.ndim - 1), -1)
+
+    def _ones(self, like: Tensor) -> Tensor:
+        key = like.numel(), like.dtype, like.device
+        if key not in self._kept:
+            self._kept[key] = torch.ones(like.numel(), dtype=like.dtype, device=like.device)
+        return self._kept[key]
+
+    def _split(self, x: Tensor) -> Sequence[Tensor]:
+        return torch.split(x, [count for _, count in self.now])
+
+    def dropped(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
+        """Apply dropout to a member's rows as when the member is alone.
+
+        Random numbers are drawn for the tokens that it then has, not for the padding that others
+        need.
+
+        Raises:
+            PaddingUnknown: the number of tokens is not in ``lengths``.
+        """
+        tokens = self.lengths[member].get(x_BTI.shape[1])
+        if tokens is None:
+            raise PaddingUnknown
+        kept_BTI = torch.empty_like(x_BTI[:, :tokens], memory_format=torch.contiguous_format)
+        kept_BTI.bernoulli_(1 - share, generator=self.generators[member]).div_(1 - share)
+        return x_BTI * nn.functional.pad(kept_BTI, (0, 0, 0, x_BTI.shape[1] - tokens))

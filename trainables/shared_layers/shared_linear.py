@@ -1,0 +1,248 @@
+"""A linear layer that several trials share: one product with the frozen weight serves all of them.
+
+To this product each trial's method adds a part of its own. Supported are ``bitfit``, ``lora`` and
+``ia3``, recognised by the types of their layers. What trials add is computed for neighbours
+together: vectors are stacked, and LoRA's matrices are a batch of products in which zeros fill up
+lower ranks. Each trial has products of its own there, so none of its values, not even a NaN, can
+reach another's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from peft.tuners import ia3, lora
+from torch import Tensor, nn
+
+from trainables.shared_layers.row_owners import RowOwners
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialDelta:
+    """What a trial has of its own at a linear layer whose weight is the base's."""
+
+    bias: Tensor | None = None
+    a_RI: Tensor | None = None
+    """LoRA's matrix A, for rank R and I inputs of the layer."""
+    b_OR: Tensor | None = None
+    """LoRA's matrix B, for O outputs of the layer and rank R."""
+    scaling: float = 1.0
+    dropout: float = 0.0
+    scale_I: Tensor | None = None
+    """IA3's scales of a feed-forward layer's inputs."""
+    scale_O: Tensor | None = None
+    """IA3's scales of a layer's outputs."""
+
+
+NOTHING = TrialDelta()
+
+
+def own(module: nn.Module) -> TrialDelta | None:
+    """What ``module`` adds to the base's layer; None if it is more than a pack can share."""
+    linear = module.base_layer if isinstance(module, lora.Linear | ia3.Linear) else module
+    if type(linear) is not nn.Linear or linear.weight.requires_grad:
+        return None
+    if any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()):
+        return None
+    bias = linear.bias if linear.bias is not None and linear.bias.requires_grad else None
+    if module is linear:
+        return TrialDelta(bias=bias)
+    assert isinstance(module, lora.Linear | ia3.Linear)
+    if len(module.active_adapters) != 1 or module.merged or module.disable_adapters:
+        return None
+    (name,) = module.active_adapters
+    if isinstance(module, ia3.Linear):
+        scale = module.ia3_l[name]
+        return TrialDelta(bias=bias, **{"scale_I" if module.is_feedforward else "scale_O": scale})
+    if module.lora_variant or module.lora_bias[name] or module.lora_magnitude_vector:
+        return None
+    return TrialDelta(
+        bias=bias,
+        a_RI=module.lora_A[name].get_parameter("weight"),
+        b_OR=module.lora_B[name].get_parameter("weight"),
+        scaling=module.scaling[name],
+        dropout=getattr(module.lora_dropout[name], "p", 0.0),
+    )
+
+
+class SharedLinear(nn.Module):
+    """The base's linear layer with what each trial of a pack adds to it."""
+
+    def __init__(self, base: nn.Linear, owns: Mapping[int, TrialDelta], rows: RowOwners) -> None:
+        super().__init__()
+        self.base, self.owns, self.rows = base, owns, rows
+        self._groups: dict[tuple[int, ...], _LowRank] = {}
+        """Stacked LoRA matrices of neighbouring members, by the members."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map shape (rows, ..., inputs) to (rows, ..., outputs)."""
+        owns = self._now
+        if any(own.scale_I is not None for own in owns):
+            x = self.rows.times(x, [own.scale_I for own in owns])
+        biases = any(own.bias is not None for own in owns)
+        y = nn.functional.linear(x, self.base.weight, None if biases else self.base.bias)
+        if biases:
+            y = self.rows.plus(y, self._biases)
+        y = self._with_low_rank(x, y, _LowRank.__call__)
+        if any(own.scale_O is not None for own in owns):
+            y = self.rows.times(y, [own.scale_O for own in owns])
+        return y
+
+    def turned(self, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Absorb the weight into queries; see
+        ``trainables.shared_layers.absorbed_projections.turned``."""
+        owns, heads, alike_BhQ1 = self._now, q_BQhd.shape[2:], None
+        if any(own.bias is not None for own in owns):
+            met_BQD = self.rows.times(q_BQhd.flatten(2), self._biases)
+            alike_BhQ1 = met_BQD.unflatten(2, heads).sum(-1).transpose(1, 2)[..., None]
+        if any(own.scale_O is not None for own in owns):
+            scaled_BQD = self.rows.times(q_BQhd.flatten(2), [own.scale_O for own in owns])
+            q_BQhd = scaled_BQD.unflatten(2, heads)
+        weight_hdI = self.base.weight.view(*heads, -1)
+        q_BhQI = torch.einsum("bqhd,hdi->bhqi", q_BQhd, weight_hdI)
+        return self._with_low_rank(q_BQhd, q_BhQI, _LowRank.turned), alike_BhQ1
+
+    def of_means(self, mean_BhQI: Tensor) -> Tensor:
+        """Apply the layer to means of tokens; see
+        ``trainables.shared_layers.absorbed_projections.of_means``."""
+        owns, heads = self._now, mean_BhQI.shape[1]
+        weight_hdI = self.base.weight.unflatten(0, (heads, -1))
+        y_BQhd = torch.einsum("bhqi,hdi->bqhd", mean_BhQI, weight_hdI)
+        y_BQD = self._with_low_rank(mean_BhQI, y_BQhd, _LowRank.of_means).flatten(2)
+        if any(own.bias is not None for own in owns):
+            y_BQD = self.rows.plus(y_BQD, self._biases)
+        elif self.base.bias is not None:
+            y_BQD = y_BQD + self.base.bias
+        if any(own.scale_O is not None for own in owns):
+            y_BQD = self.rows.times(y_BQD, [own.scale_O for own in owns])
+        return y_BQD
+
+    @property
+    def _now(self) -> list[TrialDelta]:
+        return [self.owns.get(member, NOTHING) for member, _ in self.rows.now]
+
+    @property
+    def _biases(self) -> list[Tensor]:
+        return [self.base.bias if own.bias is None else own.bias for own in self._now]
+
+    def _with_low_rank(
+        self, x: Tensor, y: Tensor, add: Callable[[_LowRank, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """``y`` plus what LoRA adds by ``add`` from ``x``, member by member or neighbours at
+        once."""
+        if all(own.a_RI is None for own in self._now):
+            return y
+        runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.even
+        for kind, some in groupby(self.rows.now, key=lambda row: self._kind(row[0])):
+            run, together = [*some], kind == "none" or (kind == "alike" and even)
+            runs += [(kind, run)] if together else [(kind, [row]) for row in run]
+        sizes = [sum(count for _, count in run) for _, run in runs]
+        parts = []
+        # Split in one operation, so that gradients are joined in one operation too.
+        for (kind, run), given, made in zip(runs, x.split(sizes), y.split(sizes), strict=True):
+            if kind == "none":
+                parts.append(made)
+            elif kind == "by chance":
+                parts.append(self._by_chance(given, made, run[0][0]))
+            else:
+                parts.append(add(self._group(tuple(member for member, _ in run)), given, made))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _kind(self, member: int) -> str:
+        """Kind of what LoRA adds for a member: ``none``, ``by chance`` (with dropout) or ``alike``.
+        Only without dropout can neighbours be computed together."""
+        own = self.owns.get(member, NOTHING)
+        return "none" if own.a_RI is None else "by chance" if own.dropout else "alike"
+
+    def _group(self, members: tuple[int, ...]) -> _LowRank:
+        if members not in self._groups:
+            self._groups[members] = _LowRank([self.owns[member] for member in members])
+        return self._groups[members]
+
+    def _by_chance(self, x: Tensor, y: Tensor, member: int) -> Tensor:
+        own = self.owns[member]
+        assert own.a_RI is not None and own.b_OR is not None
+        given = self.rows.dropped(x.to(own.a_RI.dtype), own.dropout, member)
+        low_R = nn.functional.linear(given, own.a_RI)
+        return (y + nn.functional.linear(low_R, own.b_OR) * own.scaling).to(y.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        """Look up in the base what callers read from a layer, such as its weight's type."""
+        return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+
+
+class _LowRank:
+    """What LoRA adds for M trials that have the same number of rows.
+
+    Legend: N rows times tokens of a trial, I inputs, O outputs, R the highest of the ranks; for
+    shapes with heads see ``trainables.shared_layers.absorbed_projections``.
+    """
+
+    def __init__(self, owns: Sequence[TrialDelta]) -> None:
+        self.a_RI = [own.a_RI for own in owns if own.a_RI is not None]
+        self.b_OR = [own.b_OR for own in owns if own.b_OR is not None]
+        ranks, device = [len(a_RI) for a_RI in self.a_RI], self.a_RI[0].device
+        scales = [own.scaling for own in owns]
+        alike = len({*scales}) == 1
+        self.scaling = scales[0] if alike else torch.tensor(scales, device=device)[:, None, None]
+        self.rows_MR: Tensor | None = None
+        """Indices into the ranks of all trials, one after another and followed by a row of zeros;
+        None if all trials have the same rank."""
+        if len(set(ranks)) > 1:
+            starts = [sum(ranks[:place]) for place in range(len(ranks))]
+            nothing = [sum(ranks)] * max(ranks)
+            rows = [
+                [*range(start, start + rank), *nothing[rank:]]
+                for start, rank in zip(starts, ranks, strict=True)
+            ]
+            self.rows_MR = torch.tensor(rows, device=device)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """``y`` plus what LoRA adds; ``x`` has shape (rows, ..., I) and ``y`` (rows, ..., O)."""
+        a_MRI, b_MOR = self._matrices()
+        x_MNI = x.reshape(len(a_MRI), -1, x.shape[-1])
+        y_MNO = y.reshape(len(a_MRI), -1, y.shape[-1])
+        if not torch.is_autocast_enabled(x.device.type):
+            x_MNI, y_MNO = x_MNI.to(a_MRI.dtype), y_MNO.to(a_MRI.dtype)
+        low_MNR = torch.bmm(x_MNI, a_MRI.transpose(1, 2))
+        return torch.baddbmm(y_MNO, low_MNR, b_MOR.transpose(1, 2)).view(y.shape).to(y.dtype)
+
+    def turned(self, q_BQhd: Tensor, q_BhQI: Tensor) -> Tensor:
+        """``q_BhQI``, absorbed queries, plus what LoRA adds to them."""
+        a_MRI, b_MOR = self._matrices()
+        members, (heads, width) = len(a_MRI), q_BQhd.shape[2:]
+        low_MnhQR = torch.einsum(
+            "mnqhd,mhdr->mnhqr",
+            q_BQhd.unflatten(0, (members, -1)),
+            b_MOR.unflatten(1, (heads, width)),
+        )
+        low_MNR = low_MnhQR.reshape(members, -1, low_MnhQR.shape[-1])
+        q_MNI = q_BhQI.reshape(members, -1, q_BhQI.shape[-1])
+        return torch.baddbmm(q_MNI, low_MNR, a_MRI).view(q_BhQI.shape).to(q_BhQI.dtype)
+
+    def of_means(self, mean_BhQI: Tensor, y_BQhd: Tensor) -> Tensor:
+        """``y_BQhd``, the layer's output for means of tokens, plus what LoRA adds to it."""
+        a_MRI, b_MOR = self._matrices()
+        members, (heads, width) = len(a_MRI), y_BQhd.shape[2:]
+        mean_MNI = mean_BhQI.reshape(members, -1, mean_BhQI.shape[-1])
+        low_MNR = torch.bmm(mean_MNI, a_MRI.transpose(1, 2))
+        added_MnQhd = torch.einsum(
+            "mnhqr,mhdr->mnqhd",
+            low_MNR.view(members, -1, *mean_BhQI.shape[1:3], low_MNR.shape[-1]),
+            b_MOR.unflatten(1, (heads, width)),
+        )
+        return (y_BQhd + added_MnQhd.flatten(0, 1)).to(y_BQhd.dtype)
+
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """A, multiplied by the scaling, and B of all trials; zeros fill up lower ranks."""
+        if self.rows_MR is None:
+            return torch.stack(self.a_RI) * self.scaling, torch.stack(self.b_OR)
+        a_RI, b_RO = (
+            torch.cat([*some, some[0].new_zeros(1, some[0].shape[1])])[self.rows_MR]
+            for some in (self.a_RI, [b_OR.t() for b_OR in self.b_OR])
+        )
+        return a_RI * self.scaling, b_RO.transpose(1, 2)

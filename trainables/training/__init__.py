@@ -1,0 +1,1 @@
+"""Trains one trial from its first step to its last."""

@@ -1,0 +1,35 @@
+"""Training settings that all trials of a study share, whatever their methods and learning rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """Training settings that trials are compared under. A wrong value raises ``BadInput``."""
+
+    label_smoothing: float = 0.0
+    """Share of each answer token's probability that training spreads over the vocabulary; BLIP was
+    trained with 0.1. The validation loss is without label smoothing."""
+    questions_per_image: int = 1
+    """Number of questions about an image in a row; see ``trainables.training.data_order``."""
+    group_by_length: bool = False
+    """Whether a batch's texts are of similar length; see ``trainables.training.data_order``."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"label_smoothing must be in [0, 1) but got {self.label_smoothing}")
+        if self.questions_per_image < 1:
+            raise BadInput(
+                f"questions_per_image must be at least 1 but got {self.questions_per_image}"
+            )
+        if self.questions_per_image > 1 and self.group_by_length:
+            raise BadInput(
+                f"questions_per_image {self.questions_per_image} and group_by_length: give one"
+            )
+
+
+USUAL = Regime()

@@ -1,0 +1,297 @@
+"""Trains one trial: a recipe on a workload up to a budget, with its validation loss and answers.
+
+The clock is ``examples_seen``. Data order, schedule, dropout and initial values depend on the
+trial's configuration and this clock alone, so a trial that is stopped and restored goes on as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables import recipe
+from trainables.engine import base, plain_engine, ranks
+from trainables.engine.activation_checkpointing import checkpoint_layers
+from trainables.engine.deepspeed_config import divides
+from trainables.engine.start import start_engine
+from trainables.errors import BadInput
+from trainables.model_contract import Batch
+from trainables.seeding import number, seeded
+from trainables.training import checkpoint
+from trainables.training.data_order import DataOrder
+from trainables.training.frozen_features import Features
+from trainables.training.trial_config import TrialConfig
+from trainables.weight_sharing import share_weights
+from trainables.workload import Workload
+
+EVALUATION_BATCH = 128
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class Trial:
+    """A running trial. It owns what it trains; all else is the workload's."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        config: TrialConfig,
+        *,
+        deepspeed: str = "off",
+        precision: str = "fp32",
+        features: Features | None = None,
+        micro_batch: int | None = None,
+        evaluation_batch: int | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        """Apply the recipe to a weight-sharing copy of the workload's network and start the engine.
+
+        Args:
+            workload: model and data.
+            config: configuration of the trial.
+            deepspeed: kind of the engine; see ``trainables.engine.start``.
+            precision: ``fp32`` or ``bf16``.
+            features: frozen features of this workload in this precision, shared by its trials.
+            micro_batch: maximum number of questions computed at once in training, for where a whole
+                batch would take too much memory.
+            evaluation_batch: maximum number of questions computed at once where nothing is learnt
+                from them.
+            checkpointing: keep less of each layer (``trainables.engine.activation_checkpointing``).
+
+        Apart from ``precision``, no option changes a loss by more than rounding, except through
+        dropout: its masks are drawn for each piece of a batch.
+
+        Raises:
+            BadInput: the ranks of a gang cannot share a batch evenly.
+        """
+        self.workload, self.config, self.features = workload, config, features
+        self.ranks = ranks.here()
+        self.micro_batch = micro_batch or config.batch_size
+        self.checkpointing = checkpointing
+        self.evaluation_batch = evaluation_batch or EVALUATION_BATCH
+        self.deepspeed = deepspeed
+        if config.batch_size % self.ranks.count:
+            raise BadInput(
+                f"batch_size {config.batch_size} is not a multiple of {self.ranks.count} workers"
+            )
+        self.order = DataOrder(
+            workload.rows["train"],
+            seed=config.seed,
+            batch_size=config.batch_size,
+            questions_per_image=config.regime.questions_per_image,
+            by_length=config.regime.group_by_length,
+        )
+        self.examples_seen = 0
+        self._ahead: tuple[int, list[Batch]] = 0, []
+        """Examples seen, and the pieces of the step that comes then; see
+        ``Workload.computes_ahead``."""
+        self.report: dict[str, Any] = {}
+        """What was said at the point that was restored."""
+        self.broken: list[int] = []
+        """Points later than that, in examples seen, whose checkpoints were not whole."""
+        network = share_weights(workload.model.network)
+        self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
+        if checkpointing:
+            checkpoint_layers(network)
+        if not workload.resident and not divides(deepspeed):
+            network.to(workload.device)
+        self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
+        """Number of the model's first stages that the recipe leaves as they are."""
+        self.features_done = features.usable(self.frozen_stages) if features else 0
+        """Number of these stages whose output is read from the cache."""
+        self.losses = base.Losses(
+            workload.model, network, precision, smoothing=config.regime.label_smoothing
+        )
+        self.engine = (
+            start_engine(deepspeed, self.losses, self.applied, config.weight_decay)
+            if self.applied.parameters or divides(deepspeed)
+            else None
+        )
+
+    def train(self, until: int) -> float:
+        """Train until at least ``until`` examples have been seen; returns the mean loss on the way.
+
+        Raises:
+            Diverged: a loss was not finite.
+            BadInput: the recipe trains nothing.
+        """
+        self._running()
+        losses = []
+        while self.examples_seen < until:
+            losses.append(self.step())
+        return sum(losses) / max(len(losses), 1)
+
+    def step(self) -> float:
+        """Take one optimizer step; returns the mean loss of its examples before it.
+
+        Raises:
+            Diverged: the loss is not finite.
+            BadInput: the recipe trains nothing.
+        """
+        running = self._running()
+        self.losses.train()
+        (seen, pieces), self._ahead = self._ahead, (0, [])
+        if seen != self.examples_seen or not pieces:
+            pieces = self._pieces()
+        self.examples_seen += self.config.batch_size
+        # Each rank has dropout masks of its own; rank 0 has those of a trial on one device.
+        place = () if self.ranks.first else (self.ranks.rank,)
+        with seeded("dropout", self.config.seed, self.examples_seen, *place):
+            loss = running.step(pieces, self.config.lr_at(self.examples_seen))
+        if self.workload.computes_ahead and self.examples_seen < self.config.max_examples:
+            self._ahead = self.examples_seen, self._pieces()
+        return self.finite(float(loss))
+
+    def _pieces(self) -> list[Batch]:
+        """Pieces of the next batch, or of this rank's share of it, as they are computed."""
+        share = self.upcoming()[self.ranks.rank :: self.ranks.count]
+        count = math.ceil(len(share) / self.micro_batch)
+        return [self.batch("train", share[i::count]) for i in range(count)]
+
+    def upcoming(self) -> list[int]:
+        """Indices of the training questions of the next step."""
+        return self.order.between(self.examples_seen, self.examples_seen + self.config.batch_size)
+
+    def chance(self) -> torch.Generator:
+        """Random generator that the next step's dropout draws from."""
+        seen = self.examples_seen + self.config.batch_size
+        seed = number("dropout", self.config.seed, seen)
+        return torch.Generator(self.workload.device).manual_seed(seed)
+
+    def update(self) -> None:
+        """Take a step whose gradient was computed already, by a pass that trials share."""
+        running = self._running()
+        assert isinstance(running, plain_engine.Plain)
+        self._ahead = 0, []
+        self.examples_seen += self.config.batch_size
+        running.update(self.config.lr_at(self.examples_seen))
+
+    def finite(self, loss: float) -> float:
+        """Return the loss of the last step if it is finite.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
+        return loss
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss over the whole validation split, every question of equal weight.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        self.losses.eval()
+        rows = self.workload.rows["validation"]
+        total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
+        for indices, counts in self._shared(self._batches(self.workload, "validation")):
+            losses = self.losses(self.batch("validation", indices))
+            total += losses.double().sum() * counts
+        loss = float(ranks.total(total) / len(rows))
+        if not math.isfinite(loss):
+            raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")
+        return loss
+
+    def answers(self, split: str, workload: Workload | None = None) -> list[str]:
+        """Generate an answer to every question of ``split``, in the dataset's order.
+
+        ``workload`` is another workload on the same model, for data that were not trained on.
+        """
+        workload = workload or self.workload
+        self.losses.eval()
+        model, network = workload.model, self.losses.network
+        found: dict[int, str] = {}
+        # Generation takes as many passes as an answer has tokens, which differs between batches.
+        # So where a pass needs all ranks at once, all of them take the same batch.
+        together = self.engine is not None and self.engine.together
+        batches = self._batches(workload, split)
+        for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
+            own = workload is self.workload
+            batch = self.batch(split, indices) if own else workload.batch(split, indices)
+            with self.losses.autocast(workload.device):
+                answers = model.answers(
+                    network, batch, tokens=workload.answer_tokens, beams=workload.beams
+                )
+            if counts:
+                found |= zip(indices, answers, strict=True)
+        for others in ranks.gathered(found):
+            found |= others
+        return [found[i] for i in range(len(found))]
+
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """Batch of questions as the trial's network takes it, without what the cache holds."""
+        if self.features is None:
+            return self.workload.batch(split, indices)
+        return self.features.batch(split, indices, self.features_done)
+
+    def save(self, folder: Path, report: Mapping[str, Any] | None = None) -> bool:
+        """Write the trained parameters and the optimizer's state into ``folder`` by
+        ``checkpoint.write``.
+
+        ``report`` holds values that the trial reports at this point. A restored trial has them as
+        its attribute ``report``, in case nobody received them.
+        """
+        return checkpoint.write(
+            folder, self.examples_seen, self._running(), self._engine, report or {}
+        )
+
+    def restore(self, folder: Path) -> bool:
+        """Continue from the last whole ``save`` in ``folder``; returns whether there is one.
+
+        False is also returned if its engine stores its state in another form than this trial's.
+        After False the trial begins anew, with the same losses.
+        """
+        running = self._running()
+        last, self.broken = checkpoint.last(folder, self._engine, running)
+        if last is None:
+            return False
+        self.examples_seen, self.report = checkpoint.read(last, running)
+        return True
+
+    @property
+    def _engine(self) -> str:
+        """Kind of the engine whose state is saved. DeepSpeed's state is in as many parts as there
+        are workers, so it includes their number."""
+        return "plain" if self.deepspeed == "off" else f"{self.deepspeed} on {self.ranks.count}"
+
+    def _running(self) -> base.Engine:
+        if self.engine is None or not self.applied.parameters:
+            raise BadInput(f"recipe {self.config.recipe} trains nothing")
+        return self.engine
+
+    def _batches(self, workload: Workload, split: str) -> Iterator[list[int]]:
+        """Batches of the questions of ``split``.
+
+        Questions about one image are side by side, so that fewer images are encoded. Where images
+        are encoded already, questions of one length are, for less padding.
+        """
+        rows, size = workload.rows[split], self.evaluation_batch
+        encoded = self.features_done > 0 and workload is self.workload
+
+        def key(i: int) -> tuple[int, int, int]:
+            image, length = rows[i].image, len(rows[i].question)
+            return (length, image, i) if encoded else (image, length, i)
+
+        order = sorted(range(len(rows)), key=key)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def _shared(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], bool]]:
+        """This rank's share of the batches, and whether each counts.
+
+        All ranks get the same number, since a forward pass may need all of them at once. A rank
+        that has fewer repeats a batch that another rank counts.
+        """
+        whole = list(batches)
+        for start in range(0, len(whole), self.ranks.count):
+            mine = start + self.ranks.rank
+            yield whole[min(mine, len(whole) - 1)], mine < len(whole)
