@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from study.planning.memory_prediction import ArmMemory
     from trainables.memory.footprint import BatchShape
     from trainables.model_contract import Skeleton
-    from trainables.recipe import Counted
+    from trainables.recipe import ParameterCounts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,14 +151,16 @@ def _probe(given: argparse.Namespace) -> memory_prediction.Probe:
     """Load the model, and return a function that takes three steps of a recipe in it."""
     from functools import partial
 
-    from trainables.memory.calibration import probe
+    from trainables.memory.calibration import measure_steps
     from trainables.workload import WorkloadConfig
 
     config = WorkloadConfig(
         model=given.model, image_size=given.image_size, precision=given.precision
     )
     model, device = config.load_model()
-    found: memory_prediction.Probe = partial(probe, model, precision=given.precision, device=device)
+    found: memory_prediction.Probe = partial(
+        measure_steps, model, precision=given.precision, device=device
+    )
     return found
 
 
@@ -173,7 +175,7 @@ def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
     )
 
 
-def _row(name: str, applied: Counted, memory: ArmMemory | None) -> dict[str, Any]:
+def _row(name: str, applied: ParameterCounts, memory: ArmMemory | None) -> dict[str, Any]:
     """One arm as JSON. Percentages are of all parameters, adapters included."""
     row: dict[str, Any] = {
         "arm": name,

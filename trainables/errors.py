@@ -18,7 +18,7 @@ class BadInput(ValueError):
         super().__init__(without_secrets(said))
 
 
-class NothingThere(BadInput):
+class NoMatchingLayer(BadInput):
     """A method finds no layer to train in a slot; ``lacks`` names the layers that it looked for."""
 
     def __init__(self, said: str, *, lacks: str) -> None:

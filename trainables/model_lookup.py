@@ -23,7 +23,7 @@ def family_of(model: str) -> tuple[str, Path]:
         BadInput: it is neither a shipped model nor a folder with a ``config.json`` of a known
             family.
     """
-    path = TINY if model == "tiny" else hub.folder(model, "model")
+    path = TINY if model == "tiny" else hub.local_folder(model, "model")
     config = path / "config.json"
     if model in registry.presets() and not config.is_file():
         raise BadInput(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
-from trainables.errors import BadInput, NothingThere, unknown
+from trainables.errors import BadInput, NoMatchingLayer, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,7 +118,7 @@ class SlotCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class ParameterCounts:
     """Number of values that a recipe trains in a model."""
 
     counts: tuple[SlotCount, ...]
@@ -136,7 +136,7 @@ class Counted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied(Counted):
+class AppliedRecipe(ParameterCounts):
     """A recipe that was put into a network."""
 
     parameters: dict[str, nn.Parameter]
@@ -146,7 +146,7 @@ class Applied(Counted):
     network."""
 
 
-def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> Applied:
+def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> AppliedRecipe:
     """Put ``recipe`` into ``network``, a weight-sharing copy of ``model.network``.
 
     ``seed`` decides the random initial values of adapters. Those of a slot do not depend on what
@@ -166,13 +166,13 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
             raise unknown("slot", name, model.slots)
     factors: dict[str, float] = {}
     tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
-    lacking: list[NothingThere] = []
+    lacking: list[NoMatchingLayer] = []
     for name, tuning in recipe.slots.items():
         method = registry.METHODS.find(tuning.method)
         try:
             with seeded("adapters", seed, name):
                 chosen = method.apply(find_slot(model, network, name), tuning.config)
-        except NothingThere as nothing:
+        except NoMatchingLayer as nothing:
             if not tuning.everywhere:
                 raise
             tunings[name] = f"frozen (no {nothing.lacks})"
@@ -190,7 +190,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     total = sum(parameter.numel() for parameter in network.parameters())
     if len(parameters) != len(factors):
         raise BadInput(f"recipe {recipe} trains a parameter that two slots share")
-    return Applied(
+    return AppliedRecipe(
         parameters=parameters,
         lr_factors={parameter: factors[parameter] for parameter in parameters},
         counts=counts,

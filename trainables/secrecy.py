@@ -101,7 +101,7 @@ def without_user(address: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def traced(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """An exception's traceback, as Python prints it, without secrets."""
     return without_secrets("".join(traceback.format_exception(error)))
 
@@ -119,11 +119,11 @@ def guard() -> None:
     own command line, which others read by ``ps`` and Ray keeps."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.stderr.write(traced(error))
+        sys.stderr.write(format_traceback(error))
 
     def show_of_thread(raised: threading.ExceptHookArgs) -> None:
         if raised.exc_value is not None and not isinstance(raised.exc_value, SystemExit):
-            sys.stderr.write(traced(raised.exc_value))
+            sys.stderr.write(format_traceback(raised.exc_value))
 
     sys.excepthook, threading.excepthook = show, show_of_thread
     with suppress(OSError):  # only Linux has it as a part of the process's memory

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-def number(*key: int | str) -> int:
+def derive_seed(*key: int | str) -> int:
     """Seed of 63 bits for a key. Keys that differ anywhere give unrelated seeds."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8]) >> 1
 
@@ -19,5 +19,5 @@ def seeded(*key: int | str) -> Iterator[None]:
     """Seed torch's global generators with ``key`` inside the block; restore their states then."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(number(*key))
+        torch.manual_seed(derive_seed(*key))
         yield

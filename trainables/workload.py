@@ -59,7 +59,7 @@ class WorkloadConfig:
             raise BadInput(f"--data {self.data} names a dataset twice; name each once")
         if self.split not in splits.SPLITS:
             raise unknown("split", self.split, splits.SPLITS)
-        if self.data_root and not hub.folder(self.data_root, "dataset").is_dir():
+        if self.data_root and not hub.local_folder(self.data_root, "dataset").is_dir():
             raise BadInput(f"--data-root {self.data_root} is not a folder")
         family_of(self.model)
 
@@ -91,7 +91,7 @@ class WorkloadConfig:
         return model, device
 
     def _read(self, name: str) -> Dataset:
-        root = hub.folder(self.data_root, "dataset") if self.data_root else None
+        root = hub.local_folder(self.data_root, "dataset") if self.data_root else None
         if root is not None and (root / name).is_dir():
             root /= name
         dataset: Dataset = registry.DATASETS.find(name).load(root)
@@ -132,16 +132,16 @@ class Workload:
         """
         dataset = dataset or config.dataset()
         model, device = config.load_model()
-        loaded = cls.of(model, dataset, device, progress)
+        loaded = cls.from_parts(model, dataset, device, progress)
         return replace(loaded, beams=config.beams or model.beams)
 
-    def on(self, dataset: Dataset) -> Workload:
+    def with_dataset(self, dataset: Dataset) -> Workload:
         """Workload of the same model on other data; the maximum length of answers stays."""
-        other = self.of(self.model, dataset, self.device, None, self.answer_tokens)
+        other = self.from_parts(self.model, dataset, self.device, None, self.answer_tokens)
         return replace(other, beams=self.beams)
 
     @classmethod
-    def of(
+    def from_parts(
         cls,
         model: Model,
         dataset: Dataset,

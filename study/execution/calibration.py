@@ -53,14 +53,14 @@ class CalibrationActor:
         Raises:
             BadInput: the model does not exist or cannot be read.
         """
-        from trainables.memory.calibration import probe
+        from trainables.memory.calibration import measure_steps
 
         if self._loaded is None:
             return dict.fromkeys(recipes)
         model, device = self._loaded
         precision = self._config.precision
         return {
-            arm: probe(model, recipe, shape, precision=precision, device=device)
+            arm: measure_steps(model, recipe, shape, precision=precision, device=device)
             for arm, recipe in recipes.items()
         }
 

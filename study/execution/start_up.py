@@ -13,7 +13,7 @@ from search_spaces.declare import Space
 from study.config.deployment import Deployment
 from study.config.settings import Settings
 from study.planning.cluster_partition import ClusterPartition, divide, no_worker
-from trainables.engine.deepspeed_config import divides
+from trainables.engine.deepspeed_config import partitions_weights
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def start(place: Deployment, dispatcher: Dispatcher) -> None:
     the weights among devices (ZeRO-3), the base model is loaded into host memory."""
     for lane, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
         kinds = [p.deepspeed for p in dispatcher.placements.every if (p.devices > 1) == several]
-        if any(divides(kind) for kind in kinds):
+        if any(partitions_weights(kind) for kind in kinds):
             workload = replace(lane.config.workload, resident=False)
             lane.config = replace(lane.config, workload=workload)
     if not (place.storage / place.name / "results.json").exists():

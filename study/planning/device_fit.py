@@ -154,7 +154,7 @@ def _whole(
 ) -> Placement:
     """Placement of whole batches on one device, shared with as many other trials as fit."""
     peak = int(footprint.peak * correction)
-    own = max(int(footprint.own * correction), 1)
+    own = max(int(footprint.without_base * correction), 1)
     sharing = min(1 + (devices.usable - peak) // own, most_sharing)
     return Placement(
         lane="shared" if sharing > 1 else "solo",
@@ -239,7 +239,7 @@ def _answered(
     questions = EVALUATION_BATCH
     while questions:
         found = _beside(trial, answer(questions))
-        others = (sharing - 1) * int(found.own * correction)
+        others = (sharing - 1) * int(found.without_base * correction)
         if way.needs(found, correction).device + others <= devices.usable:
             break
         questions //= 2
@@ -278,7 +278,7 @@ def _nowhere(needs: Footprint, least: int, way: _Way, devices: DeviceMemory) -> 
     largest = max(
         (needs.weights, "the weights"),
         (state, "what is trained, with its gradients and optimizer"),
-        (needs.own - state, "the activations of one question"),
+        (needs.without_base - state, "the activations of one question"),
     )
     remedy = {
         "the weights": "bf16 weights, or more devices",

@@ -13,10 +13,10 @@ from study.planning.memory_prediction import ArmMemory
 from study.planning.placement import GIB, Infeasible, Placement
 
 if TYPE_CHECKING:
-    from trainables.recipe import Counted
+    from trainables.recipe import ParameterCounts
 
 
-def arms_table(space: Space, applied: Mapping[str, Counted]) -> Table:
+def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
     """Table of arms: what is searched in each, and what it trains."""
     table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in ("arm", "searched", "trains", "parameters", "percent"):
@@ -34,7 +34,7 @@ def arms_table(space: Space, applied: Mapping[str, Counted]) -> Table:
     return table
 
 
-def _trains(applied: Counted) -> str:
+def _trains(applied: ParameterCounts) -> str:
     """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
     if len({count.tuning for count in applied.counts}) == 1:
         slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)

@@ -100,7 +100,8 @@ class StudyPlan:
         device is not counted. None if no step was timed, or where trials exchange weights or
         gradients: the step that is timed runs on one device that has them all."""
         kinds = self.placements.values()
-        exchanging = any(p.devices > 1 or deepspeed_config.divides(p.deepspeed) for p in kinds)
+        partitions = deepspeed_config.partitions_weights
+        exchanging = any(p.devices > 1 or partitions(p.deepspeed) for p in kinds)
         if exchanging or not self.profile.seconds_an_example:
             return None
         stops = levels(self.budget)
@@ -181,7 +182,7 @@ class StudyPlan:
         if self.untuned is not None and self.untuned not in self.placements.values():
             console.print(f"  devices  {Kind.UNTUNED}: {self.untuned.shown}")
         for engine, placed in _by_value(self.engines):
-            console.print(f"  engine   {self._whose(placed)}: {deepspeed_config.in_a_line(engine)}")
+            console.print(f"  engine   {self._whose(placed)}: {deepspeed_config.summary(engine)}")
             if folder is None:
                 console.print(f"           DeepSpeed's configuration: {json.dumps(engine)}")
         if folder is not None and self.engines:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainables.memory.calibration import MeasuredSteps
     from trainables.memory.footprint import BatchShape
     from trainables.model_contract import Structure
-    from trainables.recipe import Applied, Counted, Recipe
+    from trainables.recipe import AppliedRecipe, ParameterCounts, Recipe
     from trainables.training.regime import Regime
     from trainables.workload import Workload
 
@@ -42,7 +42,7 @@ class WorkloadProfile:
     """Beams of the search for an answer; see ``Workload.beams``."""
     device: str
     """Type of the devices on which trials run."""
-    arms: Mapping[str, Counted]
+    arms: Mapping[str, ParameterCounts]
     """Arm -> what its recipe trains in the model, at typical values."""
     sizes: Mapping[str, Sizes]
     """Arm -> sizes from which DeepSpeed's configuration follows."""
@@ -79,7 +79,7 @@ class WorkloadProfile:
         return replace(self, probed=probed, seconds_an_example=pace)
 
 
-def arms(space: Space, model: Structure) -> dict[str, Applied]:
+def arms(space: Space, model: Structure) -> dict[str, AppliedRecipe]:
     """Each arm's recipe at typical values, applied to a copy of the model that shares its weights.
 
     Raises:
@@ -88,7 +88,7 @@ def arms(space: Space, model: Structure) -> dict[str, Applied]:
     return {name: applied for name, (applied, _) in _tuned(space, model).items()}
 
 
-def _tuned(space: Space, model: Structure) -> dict[str, tuple[Applied, Module]]:
+def _tuned(space: Space, model: Structure) -> dict[str, tuple[AppliedRecipe, Module]]:
     """Each arm's recipe at typical values, and the weight-sharing copy that it was applied to."""
     from trainables import recipe
     from trainables.weight_sharing import share_weights
@@ -116,11 +116,11 @@ def profile(
         BadInput: an arm names a slot that the model lacks, or finds nothing to train.
     """
     from trainables.engine.deepspeed_config import Sizes
-    from trainables.recipe import Counted
+    from trainables.recipe import ParameterCounts
 
     model, found = workload.model, _tuned(space, workload.model)
     counted = {
-        arm: Counted(counts=applied.counts, total_parameters=applied.total_parameters)
+        arm: ParameterCounts(counts=applied.counts, total_parameters=applied.total_parameters)
         for arm, (applied, _) in found.items()
     }
     sizes = {
@@ -157,7 +157,7 @@ def _pace(
     workload: Workload,
     space: Space,
     budget: Budget,
-    arms: Mapping[str, Counted],
+    arms: Mapping[str, ParameterCounts],
     precision: str,
     regime: Regime,
 ) -> float:

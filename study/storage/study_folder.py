@@ -60,10 +60,10 @@ class StudyFolder:
         """Folder of a trial's checkpoints, with the last one in it if there is any."""
         folder = checkpoint(self.folder, trial_id)
         if self.url is not None:
-            from trainables.cache.arrays import only_one
+            from trainables.cache.arrays import file_lock
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            with only_one(below(self.folder, f".{trial_id}.lock")):  # ranks that share this machine
+            with file_lock(below(self.folder, f".{trial_id}.lock")):  # ranks share this machine
                 self._fetch(trial_id, folder)
         return folder
 

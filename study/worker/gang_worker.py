@@ -140,12 +140,12 @@ def work(given: Mapping[str, Any]) -> None:
 
     config: HostConfig = given["config"]
     residents = ResidentTrials(config)
-    orders = _Orders(given["inbox"]) if ranks.here().first else None
-    ranks.wait()
+    orders = _Orders(given["inbox"]) if ranks.current().first else None
+    ranks.barrier()
     if orders is not None:
         orders.begin()
     while True:
-        order = ranks.of_first(orders.next(wait=not residents.training) if orders else None)
+        order = ranks.broadcast(orders.next(wait=not residents.training) if orders else None)
         match order:
             case AdvanceTrial():
                 spec, reply = TrialSpec.of(order.spec), Future[dict[str, Any]]()

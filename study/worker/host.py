@@ -21,7 +21,7 @@ from study.planning.placement import Placement
 from study.trials.spec import TrialSpec
 from study.worker.host_config import HostConfig
 from study.worker.resident_trials import ResidentTrials
-from trainables.secrecy import traced
+from trainables.secrecy import format_traceback
 
 if TYPE_CHECKING:
     from trainables.workload import Workload
@@ -57,5 +57,5 @@ class Host:
                     self._orders.get()()
                 self.residents.step()
         except BaseException as error:  # a host that no longer works must not look as if it did
-            print(traced(error), file=sys.stderr, flush=True)
+            print(format_traceback(error), file=sys.stderr, flush=True)
             os._exit(1)

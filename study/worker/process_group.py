@@ -61,8 +61,8 @@ def _meet() -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    float(ranks.total(torch.ones((), device=device)))
-    ranks.take_time(PATIENCE_SECONDS)
+    float(ranks.summed(torch.ones((), device=device)))
+    ranks.set_timeout(PATIENCE_SECONDS)
 
 
 LINK = (

@@ -22,7 +22,7 @@ from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
 from study.worker.resident_trial import ResidentTrial
 from trainables.errors import BadInput
-from trainables.secrecy import traced, without_secrets
+from trainables.secrecy import format_traceback, without_secrets
 
 if TYPE_CHECKING:
     from trainables.packing.trial_group import Arrival
@@ -47,7 +47,7 @@ class ResidentTrials:
 
         torch.set_num_threads(_threads(config))  # holds for this thread only
         self.config = config
-        self._devices, self._speaks = ranks.here().count, ranks.here().first
+        self._devices, self._speaks = ranks.current().count, ranks.current().first
         self.workload = workload or Workload.load(config.workload)
         self.others: dict[str, Workload] = {}
         """Name -> another dataset on which confirmed trials are scored; loaded at first use."""
@@ -184,7 +184,7 @@ class ResidentTrials:
             answers = resident.trial.save(
                 checkpoints.path(study_folder.folder, trial_id), resident.report
             )
-            put = ranks.gathered(study_folder.put_checkpoint(trial_id) if answers else [])
+            put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
                 study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
         self._reached(resident, resident.report)
@@ -210,7 +210,7 @@ class ResidentTrials:
             asked["test"] = (self.workload, "test")
             for name, config in self.config.others.items():
                 if name not in self.others:
-                    self.others[name] = self.workload.on(config.dataset())
+                    self.others[name] = self.workload.with_dataset(config.dataset())
                 asked[f"ood.{name}"] = (self.others[name], "test")
         return scored(spec.id, trial, asked, self.config.study_folder if self._speaks else None)
 
@@ -240,7 +240,7 @@ class ResidentTrials:
                 self._tell(resident, {"place": place})
             else:
                 with suppress(OSError):  # Ray's log, which this is for, may be on a full disk
-                    print(traced(error), file=sys.stderr)
+                    print(format_traceback(error), file=sys.stderr)
                 self._fail(resident, outcome_of(error), one_line(error))
 
     def _place(self, resident: ResidentTrial, error: Exception) -> str:
@@ -262,7 +262,7 @@ class ResidentTrials:
         from trainables.engine import ranks
 
         self._note_peak()
-        resident.peak_gib = max(ranks.gathered(resident.peak_gib))
+        resident.peak_gib = max(ranks.all_gather(resident.peak_gib))
         costs: dict[str, float] = {
             "seconds": resident.seconds,
             "peak_memory_gib": resident.peak_gib,
@@ -284,7 +284,7 @@ class ResidentTrials:
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""
         said = []
-        alone = self.lane.alone.get(resident.spec.id)
+        alone = self.lane.alone_reasons.get(resident.spec.id)
         if alone and self.config.places > 1:
             said.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:

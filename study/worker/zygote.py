@@ -38,7 +38,7 @@ from study.config import spaces
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
 from trainables.errors import BadInput
-from trainables.secrecy import traced
+from trainables.secrecy import format_traceback
 
 if TYPE_CHECKING:
     from study.config.settings import Settings
@@ -196,7 +196,7 @@ def _sendable(error: Exception) -> Exception:
     """An error in a form that can be sent: ``BadInput`` as it is, any other as its traceback."""
     if isinstance(error, BadInput):
         return error
-    return RuntimeError(traced(error))
+    return RuntimeError(format_traceback(error))
 
 
 def _forked() -> bool:
@@ -229,7 +229,7 @@ def _serve(end: socket.socket, workload: Workload) -> None:
     except (EOFError, OSError):  # the client has ended
         os._exit(0)
     except BaseException as error:  # a fork must never go on as a second zygote
-        print(traced(error), file=sys.stderr, flush=True)
+        print(format_traceback(error), file=sys.stderr, flush=True)
         os._exit(1)
 
 

@@ -25,7 +25,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 from tests.benchmarks import shapes
 from trainables.engine import start
 from trainables.memory import fake_weights, measure
-from trainables.memory.measure import growing
+from trainables.memory.measure import measure_growth
 from trainables.models.common.attention import ImageAttention, TextAttention
 from trainables.recipe import Recipe
 from trainables.training.frozen_features import Features
@@ -86,7 +86,7 @@ def compare(
         max_examples=10**6,
         batch_size=batch_size,
     )
-    base = sum(fake_weights.storages(workload.model.network).values())
+    base = sum(fake_weights.storage_bytes(workload.model.network).values())
     clock = time.perf_counter if workload.device.type == "cuda" else time.process_time
     features = Features(workload, precision=precision)
     trials = [Trial(workload, config, precision=precision, features=features) for _ in range(2)]
@@ -94,7 +94,7 @@ def compare(
         module.__class__ = PLAIN.get(type(module), type(module))
     gib, losses = [], []
     for trial in trials:
-        with growing() as grown:
+        with measure_growth() as grown:
             losses.append(trial.step())
         gib.append((base + grown.size) / measure.GIB)
     seconds: list[list[float]] = [[], []]

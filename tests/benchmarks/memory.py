@@ -29,7 +29,7 @@ from trainables import recipe
 from trainables.data.common.dataset import Dataset
 from trainables.engine.deepspeed_config import OFFLOAD
 from trainables.memory import fake_weights, footprint
-from trainables.memory.measure import growing
+from trainables.memory.measure import measure_growth
 from trainables.model_contract import Row
 from trainables.models.blip import Blip
 from trainables.recipe import Recipe
@@ -139,7 +139,9 @@ def stages(
         needs = sharded(predicted, kind, workers)
         # On a CPU the host's memory is the device's, but under ZeRO-3 for the base, which is there
         # either way.
-        base = sum(fake_weights.storages(model.network).values()) if kind.startswith("3") else 0
+        base = (
+            sum(fake_weights.storage_bytes(model.network).values()) if kind.startswith("3") else 0
+        )
         yield Compared(
             name=f"{name} {f'zero{kind}':14}",
             measured=measure(model, chosen, questions, "fp32", kind) - base,
@@ -188,12 +190,12 @@ def measure(
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     model.network.to(workload.device)  # type: ignore[arg-type]  # transformers wraps torch's
-    base = sum(fake_weights.storages(model.network).values())
+    base = sum(fake_weights.storage_bytes(model.network).values())
     config = TrialConfig(
         recipe=chosen, lr=1e-4, seed=0, max_examples=8 * questions, batch_size=questions
     )
     gc.collect()
-    with growing() as grown:
+    with measure_growth() as grown:
         trial = Trial(workload, config, precision=precision, deepspeed=deepspeed)
         assert trial.engine is not None
         batch = trial.batch("train", trial.upcoming()[:: trial.ranks.count])

@@ -59,7 +59,7 @@ def answers(workload: Workload, features: Features, split: str, *, shifted: bool
         batch = features.batch(split, indices, 1)
         if shifted:
             theirs = [other[image] for image in sorted({rows[i].image for i in indices})]
-            batch = replace(batch, state=features.of_images(split, theirs, 1))
+            batch = replace(batch, state=features.image_features(split, theirs, 1))
         found |= zip(indices, workload.model.answers(workload.model.network, batch), strict=True)
     return [found[i] for i in range(len(found))]
 

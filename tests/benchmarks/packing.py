@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.benchmarks import shapes
 from trainables.engine import start
 from trainables.memory import fake_weights, measure
-from trainables.memory.measure import growing, release_cached
+from trainables.memory.measure import measure_growth, release_cached
 from trainables.model_contract import Model
 from trainables.packing.trial_group import TrialGroup
 from trainables.recipe import Recipe
@@ -51,7 +51,7 @@ MIXES: dict[str, list[dict[str, Any]]] = {
     "bitfit": [{"method": "bitfit"}],
     "attention": [{"method": "attention"}],
 }
-USUAL = ("layernorm", "lora", "ptv2", "mixed")
+DEFAULT_REGIME = ("layernorm", "lora", "ptv2", "mixed")
 WITHOUT_BIAS = {"method": "ia3"}
 """In place of ``bitfit`` in a decoder that has no bias."""
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
-    parser.add_argument("--mixes", nargs="+", choices=MIXES, default=USUAL)
+    parser.add_argument("--mixes", nargs="+", choices=MIXES, default=DEFAULT_REGIME)
     given = parser.parse_args()
     precision = start.resolve_precision(given.precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,14 +96,16 @@ class Bench:
 
     def __init__(self, workload: Workload, precision: str, given: Any) -> None:
         self.workload, self.precision, self.given = workload, precision, given
-        self.base = sum(fake_weights.storages(workload.model.network).values())
+        self.base = sum(fake_weights.storage_bytes(workload.model.network).values())
         self.cuda = workload.device.type == "cuda"
         self.clock = time.perf_counter if self.cuda else time.process_time
         self.lane("layernorm", 1, 1)  # from now on features are on disk
 
-    def lane(self, mix: str, trials: int, at_once: int) -> TrialGroup:
+    def lane(self, mix: str, trials: int, trials_per_pass: int) -> TrialGroup:
         """With so many trials of a mix, on their way."""
-        lane = TrialGroup(self.workload, precision=self.precision, places=trials, at_once=at_once)
+        lane = TrialGroup(
+            self.workload, precision=self.precision, places=trials, trials_per_pass=trials_per_pass
+        )
         for n in range(trials):
             lane.enter(
                 str(n),
@@ -116,7 +118,7 @@ class Bench:
                 ),
             )
             lane.train_to(str(n), 10**6)
-        assert not lane.alone, lane.alone
+        assert not lane.alone_reasons, lane.alone_reasons
         return lane
 
     def recipe(self, tuning: dict[str, Any]) -> Recipe:
@@ -136,7 +138,7 @@ class Bench:
             the peak of these.
         """
         release_cached()  # or what goes meanwhile would be subtracted
-        with growing() as grown:
+        with measure_growth() as grown:
             packed = self.lane(mix, trials, trials)
             packed.step()
         gib = (self.base + grown.size) / measure.GIB

@@ -11,7 +11,7 @@ from trainables.data.common import dataset as datasets
 from trainables.model_contract import Model
 from trainables.model_tools.tiny_pretraining.network import vocabulary
 from trainables.models import blip, llava
-from trainables.models.common.llava_network import AsPublished, Parts
+from trainables.models.common.llava_network import LlavaNetwork, Parts
 from trainables.workload import Workload, WorkloadConfig
 
 DECODERS: dict[str, Any] = {
@@ -48,7 +48,7 @@ def workload(shape: str, *, images: int, image_size: int | None = None) -> Workl
     some = datasets.seal(
         name=data.name, description=data.description, contents=data.contents, **splits
     )
-    return Workload.of(model, some, device, None)
+    return Workload.from_parts(model, some, device, None)
 
 
 def _miss(small: Model) -> Model:
@@ -76,7 +76,7 @@ def _llava(shape: str, image_size: int | None, device: torch.device) -> Model:
     vision: Any = config.vision_config
     vision.image_size = image_size or vision.image_size
     with device:  # a GPU draws 7 billion numbers in no time
-        made: Any = AsPublished
+        made: Any = LlavaNetwork
         network = made._from_config(config, dtype=torch.bfloat16)
     parts = Parts(network).eval().requires_grad_(False)
     return llava.Llava(name=shape, digest="random", network=parts, tokenizer=tokenizer)

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from trainables.model_tools.tiny_pretraining.network import vocabulary
-from trainables.models.common.llava_network import AsPublished, Parts
+from trainables.models.common.llava_network import LlavaNetwork, Parts
 from trainables.models.llava import Llava
 
 
-def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> AsPublished:
+def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> LlavaNetwork:
     """A random network, the same at every call; two queries share a key.
 
     Its weights are large enough for all its parts to matter: with the usual 0.02 every answer would
@@ -48,7 +48,7 @@ def published(tokenizer: Any, decoder: str = "llama", **settings: Any) -> AsPubl
         }
     )
     torch.manual_seed(0)
-    return AsPublished(config)
+    return LlavaNetwork(config)
 
 
 def words_tokenizer(words: Sequence[str], *, image: bool = True) -> Any:
@@ -109,7 +109,7 @@ NAMES = {
 def rename(folder: Path, names: str, *, files: int = 1) -> Path:
     """Give the weights of a folder that ``write`` made the names of ``NAMES``, in so many files."""
     named = {}
-    for name, weight in AsPublished.from_pretrained(folder).state_dict().items():
+    for name, weight in LlavaNetwork.from_pretrained(folder).state_dict().items():
         begin = next((new for new in NAMES[names] if name.startswith(new)), "")
         named[NAMES[names].get(begin, "") + name.removeprefix(begin)] = weight.contiguous()
     if names != "transformers 5":

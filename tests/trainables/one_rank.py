@@ -81,7 +81,7 @@ def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[
     first = Trial(workload, settings, deepspeed=kind, micro_batch=2, evaluation_batch=2)
     losses = [first.step() for _ in range(STOP)]
     first.save(checkpoint)
-    alone = ranks.here().first
+    alone = ranks.current().first
     if alone:
         shutil.copytree(checkpoint, checkpoint.with_suffix(".before"))
     first.step()
@@ -90,7 +90,7 @@ def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[
     if alone:
         cut(max(checkpoint.rglob("*.pt")), "by a byte")
         shutil.copytree(checkpoint.with_suffix(".before"), checkpoint, dirs_exist_ok=True)
-    ranks.wait()
+    ranks.barrier()
     second = Trial(workload, settings, deepspeed=kind, micro_batch=2, evaluation_batch=2)
     assert second.restore(checkpoint)
     assert (second.examples_seen, second.broken) == (BATCH * STOP, [BATCH * (STOP + 1)])
@@ -106,7 +106,7 @@ def train(workload: Workload, kind: str, method: str, checkpoint: Path) -> dict[
 def apart(workload: Workload, folder: Path) -> None:
     """Machines that share no folder: each has what its rank wrote and gets the rest, as by a store.
     What one of them lacks, none goes on from."""
-    here, there = (folder / str(abs(rank - ranks.here().rank)) for rank in (0, 1))
+    here, there = (folder / str(abs(rank - ranks.current().rank)) for rank in (0, 1))
     first = Trial(workload, config(workload, "lora"), deepspeed="2")
     first.step()
     assert first.save(here), "each answers for its own"
@@ -117,12 +117,12 @@ def apart(workload: Workload, folder: Path) -> None:
         mine.parent.mkdir(exist_ok=True)
         if not mine.exists():
             shutil.copy(file, mine)
-    ranks.wait()
-    if not ranks.here().first:
+    ranks.barrier()
+    if not ranks.current().first:
         shutil.copytree(here, folder / "whole")
         cut(max(here.rglob("*.pt")), "by a byte")
     assert not again.restore(here) and again.broken == [BATCH]
-    if not ranks.here().first:
+    if not ranks.current().first:
         shutil.copytree(folder / "whole", here, dirs_exist_ok=True)
     assert again.restore(here) and again.examples_seen == BATCH
 

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from trainables import recipe
-from trainables.errors import NothingThere
+from trainables.errors import NoMatchingLayer
 from trainables.model_contract import Model
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
@@ -17,7 +17,7 @@ def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
     found = {}
     for name in model.slots:
         alone = Recipe.of({name: {"method": method, **settings}})
-        with contextlib.suppress(NothingThere):
+        with contextlib.suppress(NoMatchingLayer):
             recipe.apply(alone, model, share_weights(model.network), seed=0)
             found[name] = alone
     return found

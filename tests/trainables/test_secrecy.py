@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.errors import BadInput, NothingThere
+from trainables.errors import BadInput, NoMatchingLayer
 from trainables.secrecy import command_line, shown, without_secrets, without_user
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_a_command_is_kept_without_secrets() -> None:
 
 def test_bad_input_never_says_a_secret() -> None:
     assert str(BadInput("http://u:p@h is gone")) == "http://u:***@h is gone"
-    assert str(NothingThere("http://u:p@h", lacks="x")) == "http://u:***@h"
+    assert str(NoMatchingLayer("http://u:p@h", lacks="x")) == "http://u:***@h"
 
 
 def test_an_address_for_a_browser() -> None:

@@ -92,4 +92,4 @@ def test_answers_may_be_as_long_as_training_answers_are(
     for rows in workload.rows.values():
         assert max(len(row.answer) for row in rows) <= tokens
         assert len({row.answer[-1] for row in rows}) == 1, "what is cut keeps its end"
-    assert workload.on(workload.dataset).answer_tokens == tokens
+    assert workload.with_dataset(workload.dataset).answer_tokens == tokens

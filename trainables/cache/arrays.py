@@ -96,7 +96,7 @@ def _make(
         OSError: this folder can't hold the file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with only_one(file.with_name(f".{file.stem}.lock")):
+    with file_lock(file.with_name(f".{file.stem}.lock")):
         mapped = _map(file, shape, dtype)
         if mapped is None:
             for left_by_killed in file.parent.glob(f".{file.stem}-*"):
@@ -120,7 +120,7 @@ def _make(
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
+def file_lock(lock: Path) -> Iterator[None]:
     """Hold a lock, so that only one process at a time runs the block. The lock of a killed process
     is released by itself."""
     with lock.open("w") as opened:

@@ -21,7 +21,7 @@ def folders() -> list[Path]:
     return [home / "medvlm-study", Path(tempfile.gettempdir()) / f"medvlm-study-{os.getuid()}"]
 
 
-def made(name: Path, make: Callable[[Path], None]) -> Path:
+def cached_folder(name: Path, make: Callable[[Path], None]) -> Path:
     """Folder ``name`` in a cache folder; ``make`` fills a new one, whole or not at all.
 
     Raises:

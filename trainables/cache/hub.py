@@ -22,7 +22,7 @@ PREFIX = "hub:"
 
 
 @cache
-def folder(given: str, kind: Literal["model", "dataset"]) -> Path:
+def local_folder(given: str, kind: Literal["model", "dataset"]) -> Path:
     """Folder that ``given`` names: a local folder as it is, or the downloaded files of the hub.
 
     Archives of a dataset are unpacked: where its authors publish a folder of images, the hub mostly
@@ -67,7 +67,7 @@ def _unpacked(snapshot: Path) -> Path:
     # A snapshot is named after its content, the folder two levels above it after its dataset.
     name = f"{snapshot.parents[1].name}-{snapshot.name}"
     try:
-        return cache_folders.made(
+        return cache_folders.cached_folder(
             Path("unpacked", name), lambda into: _unpack(snapshot, archives, into)
         )
     except zipfile.BadZipFile as error:

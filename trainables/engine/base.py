@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.model_contract import Batch, Model, Skeleton
-from trainables.recipe import Applied
+from trainables.recipe import AppliedRecipe
 
 
 class Losses(nn.Module):
@@ -53,7 +53,7 @@ class Engine(Protocol):
 
     settings: Mapping[str, Any]
     """DeepSpeed's configuration; empty for another engine."""
-    together: bool
+    needs_all_ranks: bool
     """Whether a forward pass needs all ranks at once, as no rank has all weights."""
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
@@ -63,13 +63,13 @@ class Engine(Protocol):
         same number of pieces and of questions.
         """
 
-    def trained(self) -> dict[str, Tensor]:
+    def trained_weights(self) -> dict[str, Tensor]:
         """Trained parameters by name, whole, on the CPU."""
 
     def save(self, folder: Path) -> None:
         """Write the optimizer's state, or this rank's part of it, into ``folder``."""
 
-    def look(self, folder: Path) -> None:
+    def check_saved(self, folder: Path) -> None:
         """Read what this rank would of the optimizer's state in ``folder``, and take nothing back.
 
         Raises:
@@ -80,7 +80,7 @@ class Engine(Protocol):
         """Restore the trained parameters and the optimizer's state as they were at ``save``."""
 
 
-def adamw(applied: Applied, weight_decay: float) -> torch.optim.AdamW:
+def adamw(applied: AppliedRecipe, weight_decay: float) -> torch.optim.AdamW:
     """AdamW with weight decay for matrices only, not for gains, biases and other vectors.
 
     IA3's vectors have none either, though peft holds them as matrices of one row or column: decay
@@ -106,6 +106,6 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
-def questions(pieces: Sequence[Batch]) -> int:
+def count_questions(pieces: Sequence[Batch]) -> int:
     """Number of questions of a batch in pieces."""
     return sum(len(piece.image_B) for piece in pieces)

@@ -24,7 +24,7 @@ PERSISTENT = 10_000
 default, 100,000, would leave the matrices of a small model on every worker."""
 OFFLOAD = "-offload"
 """Suffix of an engine kind whose optimizer, and under ZeRO-3 whose weights, are in host memory."""
-OURS = ("train_batch_size", "gradient_accumulation_steps", "optimizer", "scheduler")
+RESERVED_KEYS = ("train_batch_size", "gradient_accumulation_steps", "optimizer", "scheduler")
 """Keys that a user's configuration must not have: the study decides them, alike for all trials."""
 
 
@@ -43,7 +43,7 @@ class Sizes:
         return cls(trained=sum(p.numel() for p in trained.values()), layer=max(layers))
 
 
-def divides(kind: str) -> bool:
+def partitions_weights(kind: str) -> bool:
     """Whether an engine kind (see ``configuration``) partitions the weights among its workers, or
     has them in host memory, as ZeRO-3 does."""
     if kind.startswith("{"):
@@ -92,7 +92,7 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
     }
 
 
-def in_a_line(configuration: Mapping[str, Any]) -> str:
+def summary(configuration: Mapping[str, Any]) -> str:
     """Summary of a configuration in one line, for users."""
     zero = configuration.get("zero_optimization", {})
     said = [f"ZeRO-{zero.get('stage', 0)}"]

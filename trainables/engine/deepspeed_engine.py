@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from trainables.engine import ranks
-from trainables.engine.base import Losses, adamw, questions, set_lr
-from trainables.engine.deepspeed_config import OURS
+from trainables.engine.base import Losses, adamw, count_questions, set_lr
+from trainables.engine.deepspeed_config import RESERVED_KEYS
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
-from trainables.recipe import Applied
+from trainables.recipe import AppliedRecipe
 
 
 class DeepSpeed:
@@ -37,13 +37,13 @@ class DeepSpeed:
         self,
         settings: Mapping[str, Any],
         losses: Losses,
-        applied: Applied,
+        applied: AppliedRecipe,
         weight_decay: float,
     ) -> None:
         deepspeed = _deepspeed()
         self.parameters, self.settings = applied.parameters, settings
         self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
-        self.together = self.stage == 3 and ranks.here().count > 1
+        self.needs_all_ranks = self.stage == 3 and ranks.current().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
         # Without anything to train there is no optimizer, and ZeRO-3 only partitions the weights.
         # Partitioned weights are all vectors, so the optimizer, which looks at shapes, comes first.
@@ -73,7 +73,7 @@ class DeepSpeed:
             usual, nn.functional.linear = nn.functional.linear, self.linear
             try:
                 # DeepSpeed takes the mean of the ranks' gradients.
-                loss: Tensor = self.engine(piece).sum() / questions(pieces)
+                loss: Tensor = self.engine(piece).sum() / count_questions(pieces)
             finally:
                 nn.functional.linear = usual
             if self.stage == 3:
@@ -82,7 +82,7 @@ class DeepSpeed:
             mean += loss.detach()
         set_lr(self.engine.optimizer, lr)
         self.engine.step()
-        return ranks.total(mean) / ranks.here().count
+        return ranks.summed(mean) / ranks.current().count
 
     def _retrace(self) -> None:
         """Make ZeRO-3 record the order of layers anew if the weights that they fetch have changed.
@@ -100,7 +100,7 @@ class DeepSpeed:
             if not coordinator.is_invalid_trace():
                 coordinator._invalidate_trace()
 
-    def trained(self) -> dict[str, Tensor]:
+    def trained_weights(self) -> dict[str, Tensor]:
         with self.gathered(list(self.parameters.values())):
             return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
 
@@ -109,7 +109,7 @@ class DeepSpeed:
             folder, tag="engine", save_latest=False, exclude_frozen_parameters=True
         )
 
-    def look(self, folder: Path) -> None:
+    def check_saved(self, folder: Path) -> None:
         names = [self.engine._get_ckpt_name(folder, "engine")]
         if self.stage:
             names.append(self.engine._get_zero_ckpt_name(folder, "engine"))
@@ -160,7 +160,7 @@ def check_configuration(content: str) -> None:
         BadInput: it is not, or it sets what the study decides.
     """
     given = json.loads(content)
-    for name in OURS:
+    for name in RESERVED_KEYS:
         if name in given:
             raise BadInput(f"it must not have {name!r}, which the study decides: leave it away")
     _imported()

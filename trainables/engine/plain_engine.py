@@ -11,31 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from trainables.engine import ranks
-from trainables.engine.base import Losses, adamw, questions, set_lr
+from trainables.engine.base import Losses, adamw, count_questions, set_lr
 from trainables.engine.deepspeed_config import CLIP_NORM
 from trainables.model_contract import Batch
-from trainables.recipe import Applied
+from trainables.recipe import AppliedRecipe
 
 
 class Plain:
     """Engine that uses PyTorch alone. Ranks keep all parameters each and sum their gradients."""
 
-    together = False
+    needs_all_ranks = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, losses: Losses, applied: Applied, weight_decay: float) -> None:
+    def __init__(self, losses: Losses, applied: AppliedRecipe, weight_decay: float) -> None:
         self.losses, self.parameters = losses, applied.parameters
         self.optimizer = adamw(applied, weight_decay)
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
         mean = self.backward(pieces)
-        ranks.add_up(p.grad for p in self.parameters.values() if p.grad is not None)
+        ranks.all_reduce(p.grad for p in self.parameters.values() if p.grad is not None)
         self.update(lr)
-        return ranks.total(mean)
+        return ranks.summed(mean)
 
     def backward(self, pieces: Sequence[Batch]) -> Tensor:
         """Compute this rank's part of the gradient; returns its part of the mean loss."""
-        count = questions(pieces) * ranks.here().count
+        count = count_questions(pieces) * ranks.current().count
         mean = torch.zeros((), device=pieces[0].image_B.device)
         for piece in pieces:
             loss: Tensor = self.losses(piece).sum() / count
@@ -50,14 +50,14 @@ class Plain:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def trained(self) -> dict[str, Tensor]:
+    def trained_weights(self) -> dict[str, Tensor]:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
 
     def save(self, folder: Path) -> None:
-        if ranks.here().first:
+        if ranks.current().first:
             torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
-    def look(self, folder: Path) -> None:
+    def check_saved(self, folder: Path) -> None:
         torch.load(folder / "optimizer.pt", weights_only=True)
 
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """Ranks, the processes that train one trial together, and how they exchange values.
 
 Without a process group there is one. Every function here is a collective, which all ranks call in
-the same order, but ``here`` and ``take_time``.
+the same order, but ``current`` and ``set_timeout``.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ class Ranks:
         return self.rank == 0
 
 
-def here() -> Ranks:
+def current() -> Ranks:
     """Rank of this process and number of ranks."""
     if not (group.is_available() and group.is_initialized()):
         return Ranks(rank=0, count=1)
     return Ranks(rank=group.get_rank(), count=group.get_world_size())
 
 
-def total(tensor: Tensor) -> Tensor:
+def summed(tensor: Tensor) -> Tensor:
     """Sum of a tensor over all ranks."""
-    if here().count > 1:
+    if current().count > 1:
         tensor = tensor.clone()
         group.all_reduce(tensor)
     return tensor
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Replace tensors by their sums over all ranks, in one exchange for each data type."""
-    if here().count == 1:
+    if current().count == 1:
         return
     by_type: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
@@ -61,9 +61,9 @@ def add_up(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def gathered(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """Values of all ranks, in the order of ranks."""
-    count = here().count
+    count = current().count
     if count == 1:
         return [value]
     found: list[Value] = [value] * count
@@ -71,18 +71,18 @@ def gathered(value: Value) -> list[Value]:
     return found
 
 
-def of_first(value: Value) -> Value:
+def broadcast(value: Value) -> Value:
     """Value of rank 0."""
-    return gathered(value)[0]
+    return all_gather(value)[0]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until all ranks have called this."""
-    if here().count > 1:
+    if current().count > 1:
         group.barrier()
 
 
-def take_time(seconds: float) -> None:
+def set_timeout(seconds: float) -> None:
     """Let each collective from now on, and each group that is made, take up to ``seconds``: more
     than was given to find each other."""
     patience = timedelta(seconds=seconds)

@@ -7,10 +7,10 @@ import torch
 from trainables.engine.base import Engine, Losses
 from trainables.engine.deepspeed_config import Sizes, configuration
 from trainables.engine.plain_engine import Plain
-from trainables.recipe import Applied
+from trainables.recipe import AppliedRecipe
 
 
-def start_engine(kind: str, losses: Losses, applied: Applied, weight_decay: float) -> Engine:
+def start_engine(kind: str, losses: Losses, applied: AppliedRecipe, weight_decay: float) -> Engine:
     """Start an engine of a kind: ``off`` is plain PyTorch, all others are DeepSpeed with the
     ``configuration`` of that kind."""
     if kind == "off":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainables.model_contract import Model
-    from trainables.recipe import Applied
+    from trainables.recipe import AppliedRecipe
 
 FILE, WEIGHTS = "tuned.json", "trained.safetensors"
 
@@ -61,7 +61,7 @@ class TunedModel:
     model: Model
     network: nn.Module
     recipe: Recipe
-    applied: Applied
+    applied: AppliedRecipe
     described: Description
 
     def answers(self, image: Path, questions: Sequence[str]) -> list[str]:

@@ -32,33 +32,33 @@ class Allocation:
     """Size in bytes."""
     born: int
     died: int | None = None
-    during: Hashable = None
-    """Value of ``Allocations.now`` when the storage was allocated."""
+    label: Hashable = None
+    """Value of ``Allocations.label`` when the storage was allocated."""
 
-    def lives(self, time: int) -> bool:
+    def alive_at(self, time: int) -> bool:
         """Whether the storage exists at ``time``."""
         return self.born <= time and (self.died is None or self.died > time)
 
 
 class Allocations(TorchDispatchMode):
-    """Dispatch mode that records the storage of each result, with the label ``now``."""
+    """Dispatch mode that records the storage of each result, with the current ``label``."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.all: list[Allocation] = []
-        self.now: Hashable = None
+        self.label: Hashable = None
         self.time = 0
         self._living: dict[int, tuple[Allocation, weakref.ref[Any]]] = {}
         self._paused = False
 
-    def of(self, tensor: Tensor) -> Allocation:
+    def find(self, tensor: Tensor) -> Allocation:
         """Allocation that holds ``tensor``; if it is unknown, it is recorded now."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._living:
             return self._living[key][0]
         self.time += 1
-        taken = Allocation(size=storage.nbytes(), born=self.time, during=self.now)
+        taken = Allocation(size=storage.nbytes(), born=self.time, label=self.label)
         gone = weakref.ref(storage, partial(self._free, key))
         self._living[key] = (taken, gone)
         self.all.append(taken)
@@ -95,5 +95,5 @@ class Allocations(TorchDispatchMode):
         if not self._paused:
             for leaf in tree_iter(result):
                 if isinstance(leaf, Tensor):
-                    self.of(leaf)
+                    self.find(leaf)
         return result

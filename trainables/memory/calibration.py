@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from trainables.data.common.dataset import Dataset
-from trainables.memory.fake_weights import storages
+from trainables.memory.fake_weights import storage_bytes
 from trainables.memory.footprint import BatchShape
-from trainables.memory.measure import growing, is_out_of_memory, release_cached
+from trainables.memory.measure import is_out_of_memory, measure_growth, release_cached
 from trainables.model_contract import Model
 from trainables.recipe import Recipe
 from trainables.training.trial import Trial
@@ -40,7 +40,7 @@ class MeasuredSteps:
     """Seconds of the last step."""
 
 
-def probe(
+def measure_steps(
     model: Model, recipe: Recipe, shape: BatchShape, *, precision: str, device: torch.device
 ) -> MeasuredSteps | None:
     """Train three steps on a batch of ``shape`` on one device, which ``model`` is on.
@@ -51,10 +51,10 @@ def probe(
     config = TrialConfig(
         recipe=recipe, lr=1e-6, seed=0, max_examples=10**6, batch_size=shape.questions
     )
-    made_up, micro_batch = workload(model, shape, device), shape.questions
+    made_up, micro_batch = synthetic_workload(model, shape, device), shape.questions
     while True:
         try:
-            return _probed(made_up, config, precision, micro_batch)
+            return _measure(made_up, config, precision, micro_batch)
         except Exception as error:  # several types say that memory ran out
             if not is_out_of_memory(error):
                 raise
@@ -64,12 +64,12 @@ def probe(
         micro_batch = -(-micro_batch // 2)
 
 
-def _probed(
+def _measure(
     made_up: Workload, config: TrialConfig, precision: str, micro_batch: int
 ) -> MeasuredSteps:
     gc.collect()
-    base = sum(storages(made_up.model.network).values())
-    with growing() as grown:
+    base = sum(storage_bytes(made_up.model.network).values())
+    with measure_growth() as grown:
         trial = Trial(made_up, config, precision=precision, micro_batch=micro_batch)
         for _ in range(STEPS):
             started = time.perf_counter()
@@ -83,7 +83,7 @@ def _probed(
     )
 
 
-def workload(model: Model, shape: BatchShape, device: torch.device) -> Workload:
+def synthetic_workload(model: Model, shape: BatchShape, device: torch.device) -> Workload:
     """Workload of questions about black images, of which one batch has ``shape``."""
     images = np.zeros((shape.images, model.image_size, model.image_size, 3), dtype=np.uint8)
     row = model.tokenize(question="is it so", answer="yes", image=0)

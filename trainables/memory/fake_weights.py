@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainables.memory.allocation_tracker import Allocation, Allocations
 
 
-def without_memory(
+def replace_by_fakes(
     base: nn.Module, fork: nn.Module, allocations: Allocations
 ) -> tuple[dict[Allocation, str], dict[str, nn.Parameter], int]:
     """Replace the tensors of ``fork``, a weight-sharing copy of ``base``, by fake ones.
@@ -22,14 +22,14 @@ def without_memory(
     """
     kinds: dict[Allocation, str] = {}
     fakes: dict[int, Tensor] = {}
-    of_base = storages(base)
+    of_base = storage_bytes(base)
     seen: dict[int, tuple[object, nn.Parameter]] = {}
 
     def fake(tensor: Tensor) -> Tensor:
         key = _storage(tensor)
         if key not in fakes:
             fakes[key] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-            kinds[allocations.of(fakes[key])] = "weights" if key in of_base else "trained"
+            kinds[allocations.find(fakes[key])] = "weights" if key in of_base else "trained"
         return fakes[key]
 
     for module in fork.modules():
@@ -48,7 +48,7 @@ def without_memory(
     return kinds, dict(fork.named_parameters()), elsewhere
 
 
-def storages(network: nn.Module) -> dict[int, int]:
+def storage_bytes(network: nn.Module) -> dict[int, int]:
     """Bytes of each storage of a network, by the storage's address."""
     tensors = [*network.parameters(), *network.buffers()]
     return {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}

@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_iter
 from trainables.engine.base import Losses
 from trainables.engine.plain_engine import Plain
 from trainables.memory.allocation_tracker import Allocation, Allocations
-from trainables.memory.fake_weights import without_memory
+from trainables.memory.fake_weights import replace_by_fakes
 from trainables.memory.measure import GIB
 from trainables.model_contract import Batch, Model, Skeleton, run_stages
-from trainables.recipe import Applied
+from trainables.recipe import AppliedRecipe
 
 CPU = torch.device("cpu")
 BETWEEN = "between"
@@ -99,7 +99,7 @@ class Footprint:
     """Whether the peak is that of a validation batch, not of a training step."""
 
     @property
-    def own(self) -> int:
+    def without_base(self) -> int:
         """Bytes of everything but the resident base."""
         state = self.trained + self.gradients + self.optimizer
         kept = sum(self.activations.values()) + sum(self.features.values())
@@ -108,7 +108,7 @@ class Footprint:
     @property
     def peak(self) -> int:
         """Bytes at the peak, the resident base included."""
-        return self.weights + self.own
+        return self.weights + self.without_base
 
     def gib(self) -> dict[str, Any]:
         """The footprint as JSON-ready values, in GiB."""
@@ -126,7 +126,7 @@ class Footprint:
 def predict(
     model: Model | Skeleton,
     network: nn.Module,
-    applied: Applied,
+    applied: AppliedRecipe,
     *,
     training: BatchShape,
     evaluation: BatchShape | None = None,
@@ -143,29 +143,29 @@ def predict(
     (``trainables.training.frozen_features``).
     """
     with FakeTensorMode(), Allocations() as allocations:
-        kinds, parameters, elsewhere = without_memory(model.network, network, allocations)
+        kinds, parameters, elsewhere = replace_by_fakes(model.network, network, allocations)
         trained = {name: parameters[name] for name in applied.parameters}
         losses = Losses(model, network, precision)
         feed = _Feed(model, losses, allocations, kinds, done)
-        watch = _Watch(model, losses, allocations, done)
+        recorder = _SlotRecorder(model, losses, allocations, done)
         if trained:
             plain = Plain(losses, replace(applied, parameters=trained), weight_decay=0.0)
             _fill(plain.optimizer, trained)
             states = [v for state in plain.optimizer.state.values() for v in state.values()]
-            kinds |= dict.fromkeys(map(allocations.of, states), "optimizer")
+            kinds |= dict.fromkeys(map(allocations.find, states), "optimizer")
             for parameter in trained.values():
-                parameter.register_post_accumulate_grad_hook(watch.gradient)
-            watch.began = allocations.time
+                parameter.register_post_accumulate_grad_hook(recorder.gradient)
+            recorder.began = allocations.time
             # The first piece's gradients are in memory while the second is computed; later pieces
             # need no more.
             plain.backward([feed(training) for _ in range(min(pieces, 2))])
-            watch.updates = allocations.time
+            recorder.updates = allocations.time
             plain.update(lr=1e-3)
         trained_until = allocations.time
         if evaluation is not None:
             with torch.no_grad():
                 losses.eval()(feed(evaluation))
-        return watch.at_peak(kinds, elsewhere, trained_until, min(pieces, 2))
+        return recorder.at_peak(kinds, elsewhere, trained_until, min(pieces, 2))
 
 
 class _Feed:
@@ -189,12 +189,12 @@ class _Feed:
                 state = run_stages(self.model, self.losses.network, batch, self.done)
             none = torch.empty(0, 3, 0, 0)
             batch = replace(batch, done=self.done, state=state, pixels_UCSS=none)
-            kept = self.allocations.of(state)
-            kept.during = self.model.stages[self.done - 1].slots[-1]
+            kept = self.allocations.find(state)
+            kept.label = self.model.stages[self.done - 1].slots[-1]
             self.kinds[kept] = "kept"
         for tensor in vars(batch).values():
             if isinstance(tensor, Tensor):
-                self.kinds.setdefault(self.allocations.of(tensor), "batch")
+                self.kinds.setdefault(self.allocations.find(tensor), "batch")
         return batch
 
 
@@ -206,7 +206,7 @@ def _fill(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Paramete
     optimizer.zero_grad(set_to_none=True)
 
 
-class _Watch:
+class _SlotRecorder:
     """Labels allocations with the slot that is running, and records when each forward pass ran."""
 
     def __init__(
@@ -236,7 +236,7 @@ class _Watch:
     def gradient(self, parameter: Tensor) -> None:
         """Record that a parameter's gradient was computed or added to."""
         assert parameter.grad is not None
-        self.gradients.setdefault(self.allocations.of(parameter.grad), self.allocations.time)
+        self.gradients.setdefault(self.allocations.find(parameter.grad), self.allocations.time)
 
     def at_peak(
         self, kinds: Mapping[Allocation, str], elsewhere: int, trained_until: int, pieces: int
@@ -248,11 +248,11 @@ class _Watch:
         sizes: dict[str, int] = {}
         kept: dict[str, int] = dict.fromkeys([*self.differentiable, BETWEEN], 0)
         for allocation in self.allocations.all:
-            if not allocation.lives(peak):
+            if not allocation.alive_at(peak):
                 continue
             kind = kinds.get(allocation) or self._kind(allocation)
             if kind == "kept":
-                kept[str(allocation.during)] += allocation.size
+                kept[str(allocation.label)] += allocation.size
             else:
                 sizes[kind] = sizes.get(kind, 0) + allocation.size
         features = {slot for slot, does in self.differentiable.items() if not does}
@@ -289,19 +289,19 @@ class _Watch:
     def _kind(self, allocation: Allocation) -> str:
         """Kind of an allocation: ``kept`` if it outlives its forward pass, else ``workspace``."""
         for begin, end in self.passes:
-            if begin < allocation.born <= end and allocation.lives(end):
+            if begin < allocation.born <= end and allocation.alive_at(end):
                 return "kept"
         return "workspace"
 
     def _begin(self, *_: Any) -> None:
-        self.allocations.now = self.at_first
+        self.allocations.label = self.at_first
         self.passes.append((self.allocations.time, self.allocations.time))
 
     def _end(self, *_: Any) -> None:
         self.passes[-1] = (self.passes[-1][0], self.allocations.time)
 
     def _enter(self, slot: str, *_: Any) -> None:
-        self.allocations.now = slot
+        self.allocations.label = slot
 
     def _leave(self, slot: str, _: nn.Module, __: Any, output: Any) -> None:
         if torch.is_grad_enabled():
@@ -309,4 +309,4 @@ class _Watch:
                 isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_iter(output)
             )
         # A frozen slot's output may be copied before it is used: to a row for each question, say.
-        self.allocations.now = BETWEEN if self.differentiable[slot] else slot
+        self.allocations.label = BETWEEN if self.differentiable[slot] else slot

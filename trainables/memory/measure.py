@@ -41,7 +41,7 @@ def peak_gib() -> float:
 
 
 @dataclass(kw_only=True)
-class Grown:
+class MemoryGrowth:
     """Growth of the memory of tensors at its peak, beyond what was allocated at the start."""
 
     size: int = 0
@@ -49,13 +49,13 @@ class Grown:
 
 
 @contextlib.contextmanager
-def growing() -> Iterator[Grown]:
+def measure_growth() -> Iterator[MemoryGrowth]:
     """Measure how far PyTorch's allocated memory grows inside the block; its end sets the size.
 
     On CUDA the allocator's own count is used. On a CPU it is the profiler, which slows the block
     down and does not see what is freed by a thread that the block did not start.
     """
-    grown = Grown()
+    grown = MemoryGrowth()
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

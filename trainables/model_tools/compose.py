@@ -51,7 +51,7 @@ def run(config: ComposeConfig) -> Blip:
     write(config.out, model, card(config, parts, model, None))
     if config.epochs:
         model = blip.load(config.out)  # read back, so that it has a digest
-        workload = Workload.of(model, data.dataset(), torch.device("cpu"), _show)
+        workload = Workload.from_parts(model, data.dataset(), torch.device("cpu"), _show)
         aligned = align(
             workload, epochs=config.epochs, lr=config.lr, seed=config.seed, progress=_show
         )

@@ -232,8 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vision", metavar="DIR", help="a CLIP, or hub:NAME [the checkpoint's]")
     given = parser.parse_args(arguments)
     try:
-        vision = hub.folder(given.vision, "model") if given.vision else None
-        convert(hub.folder(given.model, "model"), given.out, vision)
+        vision = hub.local_folder(given.vision, "model") if given.vision else None
+        convert(hub.local_folder(given.model, "model"), given.out, vision)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

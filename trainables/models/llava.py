@@ -48,7 +48,7 @@ from trainables.model_contract import (
 from trainables.models.common import clip as clip_tower
 from trainables.models.common import prompt, weights_folder
 from trainables.models.common.collate import collate
-from trainables.models.common.llava_network import AsPublished, OneLayer, Parts
+from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt
 
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
@@ -90,7 +90,7 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     config = LlavaConfig.from_pretrained(path, local_files_only=True)
     _check(config, path)
     dtype = _held(config, precision)
-    network = weights_folder.read(AsPublished, path, called="LLaVA", dtype=dtype)
+    network = weights_folder.read(LlavaNetwork, path, called="LLaVA", dtype=dtype)
     if image_size is not None:
         embeddings = network.model.vision_tower.embeddings
         positions_1TD = clip_tower.positions(embeddings, image_size)
@@ -128,7 +128,7 @@ def skeleton(
         clip_tower.check_size(image_size, vision.patch_size)
         vision.image_size = image_size
     with torch.device("meta"):
-        network = Parts(AsPublished(config)).eval().requires_grad_(False)
+        network = Parts(LlavaNetwork(config)).eval().requires_grad_(False)
     network.to(_held(config, precision))
     model = Llava(name=name, digest="", network=network, tokenizer=None)
     question_tokens = model.image_tokens + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS

@@ -40,14 +40,14 @@ class PackMember:
     """A trial that can be in a pack."""
 
     trial: Trial
-    own: Differences
-    linear: Mapping[str, shared_linear.TrialDelta]
+    differences: Differences
+    deltas: Mapping[str, shared_linear.TrialDelta]
     """What the trial adds to each linear layer, by the layer's path."""
 
     @property
-    def drops(self) -> bool:
+    def has_dropout(self) -> bool:
         """Whether the trial has dropout."""
-        return any(own.dropout for own in self.linear.values())
+        return any(delta.dropout for delta in self.deltas.values())
 
 
 Segments = Mapping[str, Sequence[tuple[int, int]]]
@@ -55,10 +55,10 @@ Segments = Mapping[str, Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stacked:
+class _JoinedBatch:
     """Next batches of several trials, joined to one."""
 
-    guests: Sequence[PackMember]
+    members: Sequence[PackMember]
     indices: Sequence[Sequence[int]]
     """Indices of each trial's training questions."""
     batch: Batch
@@ -73,16 +73,16 @@ class Pack:
         self.network = share_weights(workload.model.network)
         self.losses = base.Losses(workload.model, self.network, precision).train()
         self.rows = RowOwners()
-        self._guests: tuple[PackMember, ...] = ()
+        self._members: tuple[PackMember, ...] = ()
         self._replaced: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
         self._segments: Segments = {}
         """Owners of rows in the pass that is running."""
-        self._ahead: _Stacked | None = None
+        self._ahead: _JoinedBatch | None = None
         """Batch of the pass that is likely to come next; see ``prepare``."""
 
     @cached_property
-    def why_not(self) -> str:
+    def no_pack_reason(self) -> str:
         """Reason why no trial of this base can be in a pack; empty if there is none.
 
         A base with dropout draws random numbers for all rows at once, so no trial would get those
@@ -102,7 +102,7 @@ class Pack:
             model = self.workload.model
             return run_stages(model, model.network, batch, 1).shape[1]
 
-    def guest(self, trial: Trial) -> PackMember:
+    def member_of(self, trial: Trial) -> PackMember:
         """Make the trial a ``PackMember``.
 
         Raises:
@@ -114,20 +114,20 @@ class Pack:
             raise Unpackable("its batch is computed in pieces")
         if trial.checkpointing:
             raise Unpackable("its layers are computed twice")
-        if self.why_not:
-            raise Unpackable(self.why_not)
+        if self.no_pack_reason:
+            raise Unpackable(self.no_pack_reason)
         own = differences(self.workload.model.network, trial.losses.network)
-        linear = {}
+        deltas = {}
         for path, module in own.modules.items():
-            found = shared_linear.own(module)
+            found = shared_linear.delta_of(module)
             if found is not None:
-                linear[path] = found
+                deltas[path] = found
             elif any(isinstance(m, _DropoutNd) and m.p for m in module.modules()):
                 raise Unpackable(f"{path} has dropout of its own")
-        guest = PackMember(trial=trial, own=own, linear=linear)
-        if guest.drops and not self._draws_as_alone:
+        member = PackMember(trial=trial, differences=own, deltas=deltas)
+        if member.has_dropout and not self._draws_as_alone:
             raise Unpackable("its dropout would draw other masks than alone")
-        return guest
+        return member
 
     @property
     def _draws_as_alone(self) -> bool:
@@ -135,7 +135,7 @@ class Pack:
         dropout has a kernel of its own, with which the masks have not been compared yet."""
         return self.workload.device.type == "cpu"
 
-    def backward(self, guests: Sequence[PackMember]) -> Tensor:
+    def backward(self, members: Sequence[PackMember]) -> Tensor:
         """Back-propagate each trial's next batch; returns the mean losses, of shape (M,).
 
         The gradient is left in the trials' parameters. All trials must have the same label
@@ -144,46 +144,46 @@ class Pack:
         Raises:
             PaddingUnknown: trials with dropout can't take part in this step.
         """
-        self._arrange(tuple(guests))
-        indices = [guest.trial.upcoming() for guest in guests]
+        self._arrange(tuple(members))
+        indices = [member.trial.upcoming() for member in members]
         ahead, self._ahead = self._ahead, None
-        if ahead is None or (ahead.guests, ahead.indices) != (guests, indices):
-            ahead = self._stacked(guests, indices)
+        if ahead is None or (ahead.members, ahead.indices) != (members, indices):
+            ahead = self._join(members, indices)
         self._segments = ahead.segments
-        self.losses.smoothing = guests[0].trial.losses.smoothing
-        self._set_chance(guests, indices)
+        self.losses.smoothing = members[0].trial.losses.smoothing
+        self._set_dropout_generators(members, indices)
         losses_B = self.losses(ahead.batch)
         means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
         means_M.sum().backward()
         return means_M.detach()
 
-    def prepare(self, guests: Sequence[PackMember]) -> None:
+    def prepare(self, members: Sequence[PackMember]) -> None:
         """Join the trials' next batches early, while the device computes the previous pass."""
-        self._ahead = self._stacked(guests, [guest.trial.upcoming() for guest in guests])
+        self._ahead = self._join(members, [member.trial.upcoming() for member in members])
 
     def forget(self) -> None:
         """Release all trials."""
         self._ahead = None
         self._arrange(())
 
-    def _arrange(self, guests: tuple[PackMember, ...]) -> None:
+    def _arrange(self, members: tuple[PackMember, ...]) -> None:
         """Put layers for these trials into the network, in place of those for the trials before."""
-        if guests == self._guests:
+        if members == self._members:
             return
-        self._guests = guests
+        self._members = members
         for path in reversed(self._replaced):
             self._put(path, self._replaced[path])
         self._replaced = {}
         for hook in self._hooks:
             hook.remove()
-        paths = {path for guest in guests for path in guest.own.modules}
+        paths = {path for member in members for path in member.differences.modules}
         for path in sorted(paths, key=lambda path: -path.count(".")):  # inner modules first
             self._replaced[path] = module = self.network.get_submodule(path)
-            linear = {m: g.linear[path] for m, g in enumerate(guests) if path in g.linear}
+            linear = {m: g.deltas[path] for m, g in enumerate(members) if path in g.deltas}
             others = {
-                m: g.own.modules[path]
-                for m, g in enumerate(guests)
-                if path in g.own.modules and path not in g.linear
+                m: g.differences.modules[path]
+                for m, g in enumerate(members)
+                if path in g.differences.modules and path not in g.deltas
             }
             if linear:
                 assert isinstance(module, nn.Linear)
@@ -192,35 +192,38 @@ class Pack:
                 kind = SharedNorm if is_norm(module) else SplitLayer
                 module = kind(module, others, self.rows)
             self._put(path, module)
-        self._hooks = self._make_hooks(guests)
+        self._hooks = self._make_hooks(members)
 
     def _put(self, path: str, module: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
         self.network.get_submodule(parent)._modules[name] = module
 
-    def _make_hooks(self, guests: tuple[PackMember, ...]) -> list[Any]:
+    def _make_hooks(self, members: tuple[PackMember, ...]) -> list[Any]:
         """Add hooks before each slot, which set the owners of its rows and renew virtual tokens."""
         model = self.workload.model
         per = {slot: stage.per for stage in model.stages for slot in stage.slots}
         hooks = []
         for slot, path in model.slots.items():
-            renewed = [g.own.virtual_tokens[path] for g in guests if path in g.own.virtual_tokens]
+            tokens = [member.differences.virtual_tokens.get(path) for member in members]
+            renewed = [some for some in tokens if some is not None]
 
             def before(
                 *_: Any, about: str = per.get(slot, "question"), renewed: Any = renewed
             ) -> None:
-                self.rows.now = self._segments[about]
+                self.rows.owners = self._segments[about]
                 for tokens in renewed:
                     tokens.renew()
 
             hooks.append(self.network.get_submodule(path).register_forward_pre_hook(before))
         return hooks
 
-    def _stacked(self, guests: Sequence[PackMember], indices: Sequence[Sequence[int]]) -> _Stacked:
+    def _join(
+        self, members: Sequence[PackMember], indices: Sequence[Sequence[int]]
+    ) -> _JoinedBatch:
         """Join the trials' batches. An image that several trials ask about is included once, unless
         they process it differently."""
         model, workload = self.workload.model, self.workload
-        done, frozen = guests[0].trial.features_done, guests[0].trial.frozen_stages
+        done, frozen = members[0].trial.features_done, members[0].trial.frozen_stages
         segments: dict[str, Sequence[tuple[int, int]]] = {
             "question": [(m, len(some)) for m, some in enumerate(indices)]
         }
@@ -228,7 +231,7 @@ class Pack:
             # All trials process images alike, so rows of images need no owners.
             segments["image"] = ()
             batch = self.features.batch("train", [i for some in indices for i in some], done)
-            return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
+            return _JoinedBatch(members=members, indices=indices, batch=batch, segments=segments)
         rows: list[Row] = []
         used: list[int] = []
         counts = []
@@ -241,21 +244,23 @@ class Pack:
             counts.append(len(images))
         segments["image"] = list(enumerate(counts))
         if done:
-            state = self.features.of_images("train", used, done)
+            state = self.features.image_features("train", used, done)
             batch = replace(model.collate(rows, None), done=done, state=state)
         else:
             batch = model.collate(rows, workload.images_NSSC[used])
         batch = batch.to(workload.device)
-        return _Stacked(guests=guests, indices=indices, batch=batch, segments=segments)
+        return _JoinedBatch(members=members, indices=indices, batch=batch, segments=segments)
 
-    def _set_chance(self, guests: Sequence[PackMember], indices: Sequence[Sequence[int]]) -> None:
+    def _set_dropout_generators(
+        self, members: Sequence[PackMember], indices: Sequence[Sequence[int]]
+    ) -> None:
         """Make each trial's dropout draw what it draws when the trial is alone.
 
         Raises:
             PaddingUnknown: a layer could not tell, from its number of tokens, how many of them are
                 padding.
         """
-        if not any(guest.drops for guest in guests):
+        if not any(member.has_dropout for member in members):
             return
         rows = self.workload.rows["train"]
         asked, answered = (
@@ -263,9 +268,9 @@ class Pack:
             for part in ("question", "answer")
         )
         images = self._image_tokens
-        for member, (guest, q, a) in enumerate(zip(guests, asked, answered, strict=True)):
+        for index, (member, q, a) in enumerate(zip(members, asked, answered, strict=True)):
             pairs = {(max(asked), q), (max(answered), a), (images, images)}
             if len(dict(pairs)) < len(pairs):
                 raise PaddingUnknown
-            self.rows.lengths[member] = dict(pairs)
-            self.rows.generators[member] = guest.trial.chance()
+            self.rows.lengths[index] = dict(pairs)
+            self.rows.generators[index] = member.trial.dropout_generator()

@@ -40,13 +40,18 @@ class Arrival:
 class _Member:
     key: str
     trial: Trial
-    guest: PackMember | None = None
+    pack_member: PackMember | None = None
     """Its member in a pack; None if the trial steps alone."""
     until: int | None = None
     """Target in examples seen; None if the trial is not training."""
     total: float = 0.0
     steps: int = 0
     error: Exception | None = None
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the trial can be in a pack and has dropout."""
+        return self.pack_member is not None and self.pack_member.has_dropout
 
     def advance(self, step: Callable[[], float]) -> None:
         """Take a step; an error is kept as this trial's own."""
@@ -72,25 +77,25 @@ class TrialGroup:
         *,
         precision: str = "fp32",
         places: int,
-        at_once: int | None = None,
+        trials_per_pass: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Start without trials.
 
-        ``at_once`` is the maximum number of trials that share a pass; by default it is ``places``.
-        ``progress`` is called while frozen features (``trainables.training.frozen_features``) are
-        computed. That happens when the first trial that can use them enters, unless they are on
-        disk already.
+        ``trials_per_pass`` is the maximum number of trials that share a pass; by default it is
+        ``places``. ``progress`` is called while frozen features
+        (``trainables.training.frozen_features``) are computed. That happens when the first trial
+        that can use them enters, unless they are on disk already.
         """
         self.workload, self.precision = workload, precision
         self.features = Features(workload, precision=precision, progress=progress)
         self.places = places
         """Maximum number of trials in the group."""
-        self.alone: dict[str, str] = {}
+        self.alone_reasons: dict[str, str] = {}
         """Reasons, by key, why some trials step by themselves."""
         self._members: dict[str, _Member] = {}
         self._pack = Pack(workload, self.features, precision)
-        self._at_once = at_once or places
+        self._trials_per_pass = trials_per_pass or places
         """Maximum number of trials in a pass; lowered when memory runs out."""
 
     def enter(
@@ -129,9 +134,9 @@ class TrialGroup:
         self._members[key] = member = _Member(key=key, trial=trial)
         if trial.applied.parameters:  # without them it takes no step
             try:
-                member.guest = self._pack.guest(trial)
+                member.pack_member = self._pack.member_of(trial)
             except Unpackable as error:
-                self.alone[key] = str(error)
+                self.alone_reasons[key] = str(error)
         return trial
 
     def trial(self, key: str) -> Trial:
@@ -161,18 +166,18 @@ class TrialGroup:
 
     def leave(self, key: str) -> None:
         """Remove a trial at once, whether or not it has reached its target."""
-        if self._members.pop(key).guest is not None:
+        if self._members.pop(key).pack_member is not None:
             self._pack.forget()
-        self.alone.pop(key, None)
+        self.alone_reasons.pop(key, None)
 
     def _passes(self, going: Sequence[_Member]) -> Iterator[list[_Member]]:
         """Trials that go through the network together: those that begin at the same stage and have
         the same loss function. Trials of similar recipes are neighbours, since layers that differ
         from the base's run once for a run of neighbours."""
         together: dict[tuple[int, int, float], list[_Member]] = {}
-        most = self._at_once
+        most = self._trials_per_pass
         for member in going:
-            if member.guest is None:
+            if member.pack_member is None:
                 yield [member]
                 continue
             trial = member.trial
@@ -185,31 +190,32 @@ class TrialGroup:
 
     def _advance(self, some: Sequence[_Member]) -> None:
         """Take one step of each trial, in one pass if possible."""
-        guests = [member.guest for member in some if member.guest is not None]
-        if len(guests) < 2:
+        members = [member.pack_member for member in some if member.pack_member is not None]
+        if len(members) < 2:
             for member in some:
                 member.advance(member.trial.step)
             return
         try:
-            losses_M = self._pack.backward(guests)
+            losses_M = self._pack.backward(members)
         except PaddingUnknown:
             for member in some:
-                if member.guest is not None and member.guest.drops:
+                if member.has_dropout:
                     member.advance(member.trial.step)
-            self._advance([m for m in some if m.guest is not None and not m.guest.drops])
+            self._advance([m for m in some if not m.has_dropout])
         except Exception as error:
             for member in some:
                 for parameter in member.trial.applied.parameters.values():
                     parameter.grad = None
             self._pack.forget()
             if is_out_of_memory(error):
-                half = self._at_once = (len(some) + 1) // 2
+                half = self._trials_per_pass = (len(some) + 1) // 2
                 self._advance(some[:half])
                 self._advance(some[half:])
                 return
             # The error is no particular trial's: alone, only the one that causes it fails.
             for member in some:
-                member.guest, self.alone[member.key] = None, f"{type(error).__name__}: {error}"
+                member.pack_member = None
+                self.alone_reasons[member.key] = f"{type(error).__name__}: {error}"
                 member.advance(member.trial.step)
         else:
             for member in some:
@@ -217,12 +223,12 @@ class TrialGroup:
                     member.trial.update()
             if self.workload.computes_ahead and all(map(_goes_on, some)):
                 try:
-                    self._pack.prepare(guests)
+                    self._pack.prepare(members)
                 except Exception:  # the step that needs the batch raises it, if it persists
                     self._pack.forget()
             for member, loss in zip(some, losses_M.tolist(), strict=True):
                 if member.error is None:
-                    member.advance(partial(member.trial.finite, loss))
+                    member.advance(partial(member.trial.check_finite, loss))
 
 
 def _goes_on(member: _Member) -> bool:

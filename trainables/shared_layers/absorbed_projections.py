@@ -21,27 +21,27 @@ import torch
 from torch import Tensor, nn
 
 from trainables.shared_layers.row_owners import RowOwners
-from trainables.shared_layers.shared_linear import NOTHING, SharedLinear, TrialDelta, own
+from trainables.shared_layers.shared_linear import NOTHING, SharedLinear, TrialDelta, delta_of
 from trainables.shared_layers.split_layer import SplitLayer
 
 
-def affine(layer: nn.Module, member: int | None = None) -> bool:
+def is_affine(layer: nn.Module, member: int | None = None) -> bool:
     """Whether a layer, or what it does for a ``member`` of a pack, is only an affine map by weights
     that are in memory. ZeRO-3 fetches weights only for a call."""
     if isinstance(layer, SplitLayer) and member is not None:
-        return affine(layer.own.get(member, layer.base), member)
+        return is_affine(layer.replacements.get(member, layer.base), member)
     if isinstance(layer, SharedLinear) and member is not None:
-        return not layer.owns.get(member, NOTHING).dropout and affine(layer.base)
-    found = _of_one(layer)
+        return not layer.deltas.get(member, NOTHING).dropout and is_affine(layer.base)
+    found = _linear_and_delta(layer)
     return found is not None and not found[1].dropout and not hasattr(found[0].weight, "ds_id")
 
 
-def rows_of(*layers: nn.Module) -> RowOwners | None:
+def row_owners_of(*layers: nn.Module) -> RowOwners | None:
     """Owners of the layers' rows, if trials of a pack differ in one of these layers; else None."""
     return next((m.rows for m in layers if isinstance(m, SplitLayer | SharedLinear)), None)
 
 
-def turned(layer: nn.Module, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
+def absorb_key(layer: nn.Module, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
     """Absorb the weight of an affine key layer into queries.
 
     Returns:
@@ -49,44 +49,44 @@ def turned(layer: nn.Module, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
         (B, h, Q, 1), or None if nothing in it is trained.
     """
     if not isinstance(layer, SplitLayer):
-        return _shared(layer, len(q_BQhd)).turned(q_BQhd)
-    found = _parted(layer, q_BQhd, turned)
+        return _as_shared_linear(layer, len(q_BQhd)).absorb_key(q_BQhd)
+    found = _per_member(layer, q_BQhd, absorb_key)
     of_all = [torch.zeros_like(q[..., :1]) if alike is None else alike for q, alike in found]
     trained = any(alike is not None for _, alike in found)
     return torch.cat([q for q, _ in found]), torch.cat(of_all) if trained else None
 
 
-def of_means(layer: nn.Module, mean_BhQI: Tensor) -> Tensor:
+def project_means(layer: nn.Module, mean_BhQI: Tensor) -> Tensor:
     """Output of an affine value layer, of shape (B, Q, D), for a mean of tokens of each head."""
     if isinstance(layer, SplitLayer):
-        return torch.cat(_parted(layer, mean_BhQI, of_means))
-    return _shared(layer, len(mean_BhQI)).of_means(mean_BhQI)
+        return torch.cat(_per_member(layer, mean_BhQI, project_means))
+    return _as_shared_linear(layer, len(mean_BhQI)).project_means(mean_BhQI)
 
 
-def _parted(layer: SplitLayer, x: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> list[Any]:
+def _per_member(layer: SplitLayer, x: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> list[Any]:
     """Results of ``run`` with each trial's own layer, or the base's, on its rows."""
 
     def one(member: int, part: Tensor) -> Any:
-        return run(layer.own.get(member, layer.base), part)
+        return run(layer.replacements.get(member, layer.base), part)
 
-    return layer.rows.each(layer.rows.parts(layer.own.get), one, x)
+    return layer.rows.map(layer.rows.runs(layer.replacements.get), one, x)
 
 
-def _shared(layer: nn.Module, rows: int) -> SharedLinear:
+def _as_shared_linear(layer: nn.Module, rows: int) -> SharedLinear:
     """The layer as a ``SharedLinear``; that of a single trial becomes one with a single member."""
     if isinstance(layer, SharedLinear):
         return layer
-    found = _of_one(layer)
+    found = _linear_and_delta(layer)
     assert found is not None, "an affine layer"
-    return SharedLinear(found[0], {0: found[1]}, RowOwners(now=[(0, rows)]))
+    return SharedLinear(found[0], {0: found[1]}, RowOwners(owners=[(0, rows)]))
 
 
-def _of_one(layer: nn.Module) -> tuple[nn.Linear, TrialDelta] | None:
+def _linear_and_delta(layer: nn.Module) -> tuple[nn.Linear, TrialDelta] | None:
     """Linear layer of a single trial, trained or not, with what is added to it; else None."""
     if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks):
         trained = layer.bias is not None and layer.bias.requires_grad
         return layer, TrialDelta(bias=layer.bias) if trained else NOTHING
-    found = own(layer)
+    found = delta_of(layer)
     if found is None:
         return None
     base: Any = layer

@@ -26,7 +26,7 @@ class RowOwners:
     """Owners of the rows of a tensor, in which each member's rows lie side by side. Layers that
     treat members differently read it."""
 
-    now: Sequence[tuple[int, int]] = ()
+    owners: Sequence[tuple[int, int]] = ()
     """Members and their numbers of rows, in the order in which the rows lie."""
     lengths: dict[int, dict[int, int]] = field(default_factory=dict)
     """Member -> number of tokens, padded for all -> number of tokens, padded for it alone."""
@@ -36,19 +36,19 @@ class RowOwners:
     """Cached vectors of ones, by length, type and device."""
 
     @contextmanager
-    def only(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
+    def restrict(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
         """Restrict the rows to ``some`` inside the block."""
-        before, self.now = self.now, some
+        before, self.owners = self.owners, some
         try:
             yield
         finally:
-            self.now = before
+            self.owners = before
 
-    def parts(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
+    def runs(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
         """Runs of neighbouring members for which ``of`` gives the same."""
-        return [[*some] for _, some in groupby(self.now, key=lambda row: of(row[0]))]
+        return [[*some] for _, some in groupby(self.owners, key=lambda row: of(row[0]))]
 
-    def each(
+    def map(
         self,
         parts: Sequence[Sequence[tuple[int, int]]],
         run: Callable[..., Any],
@@ -57,7 +57,7 @@ class RowOwners:
         """Results of ``run`` for each part, from the part's first member and its rows.
 
         During a call there are no rows but the part's. A tensor that does not have a row for each
-        row in ``now``, or None, is passed as it is.
+        row in ``owners``, or None, is passed as it is.
         """
         sizes = [sum(count for _, count in some) for some in parts]
         total = sum(sizes)
@@ -66,34 +66,34 @@ class RowOwners:
         ]
         found = []
         for place, some in enumerate(parts):
-            with self.only(some):
+            with self.restrict(some):
                 found.append(run(some[0][0], *[part[place] for part in split]))
         return found
 
     @property
-    def even(self) -> bool:
+    def equal_counts(self) -> bool:
         """Whether all members have the same number of rows."""
-        return len({count for _, count in self.now}) == 1
+        return len({count for _, count in self.owners}) == 1
 
-    def times(self, x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
+    def multiply(self, x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
         """Multiply each member's rows by a vector of its own; None leaves them as they are."""
-        if not self.even:
+        if not self.equal_counts:
             pairs = zip(self._split(x), factors, strict=True)
             return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
         own = next(factor for factor in factors if factor is not None)
-        stacked = self.stacked([self._ones(own) if f is None else f for f in factors], x)
+        stacked = self.stack([self._ones(own) if f is None else f for f in factors], x)
         return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
 
-    def plus(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    def add(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:
         """Add to each member's rows a vector of its own."""
-        if not self.even:
+        if not self.equal_counts:
             pairs = zip(self._split(x), terms, strict=True)
             return torch.cat([(part + term).to(part.dtype) for part, term in pairs])
-        stacked = self.stacked(terms, x)
+        stacked = self.stack(terms, x)
         return (x.reshape(len(terms), -1, *x.shape[1:]) + stacked).view(x.shape).to(x.dtype)
 
     @staticmethod
-    def stacked(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
+    def stack(vectors: Sequence[Tensor], x: Tensor) -> Tensor:
         """Stack a vector of each of M members to shape (M, 1, ..., 1, D), to be combined with ``x``
         when its members have a dimension of their own."""
         stacked_MD = torch.stack([vector.flatten() for vector in vectors])
@@ -106,9 +106,9 @@ class RowOwners:
         return self._kept[key]
 
     def _split(self, x: Tensor) -> Sequence[Tensor]:
-        return torch.split(x, [count for _, count in self.now])
+        return torch.split(x, [count for _, count in self.owners])
 
-    def dropped(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
+    def dropout(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
         """Apply dropout to a member's rows as when the member is alone.
 
         Random numbers are drawn for the tokens that it then has, not for the padding that others

@@ -41,7 +41,7 @@ class TrialDelta:
 NOTHING = TrialDelta()
 
 
-def own(module: nn.Module) -> TrialDelta | None:
+def delta_of(module: nn.Module) -> TrialDelta | None:
     """What ``module`` adds to the base's layer; None if it is more than a pack can share."""
     linear = module.base_layer if isinstance(module, lora.Linear | ia3.Linear) else module
     if type(linear) is not nn.Linear or linear.weight.requires_grad:
@@ -72,73 +72,73 @@ def own(module: nn.Module) -> TrialDelta | None:
 class SharedLinear(nn.Module):
     """The base's linear layer with what each trial of a pack adds to it."""
 
-    def __init__(self, base: nn.Linear, owns: Mapping[int, TrialDelta], rows: RowOwners) -> None:
+    def __init__(self, base: nn.Linear, deltas: Mapping[int, TrialDelta], rows: RowOwners) -> None:
         super().__init__()
-        self.base, self.owns, self.rows = base, owns, rows
+        self.base, self.deltas, self.rows = base, deltas, rows
         self._groups: dict[tuple[int, ...], _LowRank] = {}
         """Stacked LoRA matrices of neighbouring members, by the members."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map shape (rows, ..., inputs) to (rows, ..., outputs)."""
-        owns = self._now
-        if any(own.scale_I is not None for own in owns):
-            x = self.rows.times(x, [own.scale_I for own in owns])
-        biases = any(own.bias is not None for own in owns)
+        deltas = self._row_deltas
+        if any(delta.scale_I is not None for delta in deltas):
+            x = self.rows.multiply(x, [delta.scale_I for delta in deltas])
+        biases = any(delta.bias is not None for delta in deltas)
         y = nn.functional.linear(x, self.base.weight, None if biases else self.base.bias)
         if biases:
-            y = self.rows.plus(y, self._biases)
+            y = self.rows.add(y, self._biases)
         y = self._with_low_rank(x, y, _LowRank.__call__)
-        if any(own.scale_O is not None for own in owns):
-            y = self.rows.times(y, [own.scale_O for own in owns])
+        if any(delta.scale_O is not None for delta in deltas):
+            y = self.rows.multiply(y, [delta.scale_O for delta in deltas])
         return y
 
-    def turned(self, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
+    def absorb_key(self, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
         """Absorb the weight into queries; see
-        ``trainables.shared_layers.absorbed_projections.turned``."""
-        owns, heads, alike_BhQ1 = self._now, q_BQhd.shape[2:], None
-        if any(own.bias is not None for own in owns):
-            met_BQD = self.rows.times(q_BQhd.flatten(2), self._biases)
+        ``trainables.shared_layers.absorbed_projections.absorb_key``."""
+        deltas, heads, alike_BhQ1 = self._row_deltas, q_BQhd.shape[2:], None
+        if any(delta.bias is not None for delta in deltas):
+            met_BQD = self.rows.multiply(q_BQhd.flatten(2), self._biases)
             alike_BhQ1 = met_BQD.unflatten(2, heads).sum(-1).transpose(1, 2)[..., None]
-        if any(own.scale_O is not None for own in owns):
-            scaled_BQD = self.rows.times(q_BQhd.flatten(2), [own.scale_O for own in owns])
+        if any(delta.scale_O is not None for delta in deltas):
+            scaled_BQD = self.rows.multiply(q_BQhd.flatten(2), [delta.scale_O for delta in deltas])
             q_BQhd = scaled_BQD.unflatten(2, heads)
         weight_hdI = self.base.weight.view(*heads, -1)
         q_BhQI = torch.einsum("bqhd,hdi->bhqi", q_BQhd, weight_hdI)
-        return self._with_low_rank(q_BQhd, q_BhQI, _LowRank.turned), alike_BhQ1
+        return self._with_low_rank(q_BQhd, q_BhQI, _LowRank.absorb_key), alike_BhQ1
 
-    def of_means(self, mean_BhQI: Tensor) -> Tensor:
+    def project_means(self, mean_BhQI: Tensor) -> Tensor:
         """Apply the layer to means of tokens; see
-        ``trainables.shared_layers.absorbed_projections.of_means``."""
-        owns, heads = self._now, mean_BhQI.shape[1]
+        ``trainables.shared_layers.absorbed_projections.project_means``."""
+        deltas, heads = self._row_deltas, mean_BhQI.shape[1]
         weight_hdI = self.base.weight.unflatten(0, (heads, -1))
         y_BQhd = torch.einsum("bhqi,hdi->bqhd", mean_BhQI, weight_hdI)
-        y_BQD = self._with_low_rank(mean_BhQI, y_BQhd, _LowRank.of_means).flatten(2)
-        if any(own.bias is not None for own in owns):
-            y_BQD = self.rows.plus(y_BQD, self._biases)
+        y_BQD = self._with_low_rank(mean_BhQI, y_BQhd, _LowRank.project_means).flatten(2)
+        if any(delta.bias is not None for delta in deltas):
+            y_BQD = self.rows.add(y_BQD, self._biases)
         elif self.base.bias is not None:
             y_BQD = y_BQD + self.base.bias
-        if any(own.scale_O is not None for own in owns):
-            y_BQD = self.rows.times(y_BQD, [own.scale_O for own in owns])
+        if any(delta.scale_O is not None for delta in deltas):
+            y_BQD = self.rows.multiply(y_BQD, [delta.scale_O for delta in deltas])
         return y_BQD
 
     @property
-    def _now(self) -> list[TrialDelta]:
-        return [self.owns.get(member, NOTHING) for member, _ in self.rows.now]
+    def _row_deltas(self) -> list[TrialDelta]:
+        return [self.deltas.get(member, NOTHING) for member, _ in self.rows.owners]
 
     @property
     def _biases(self) -> list[Tensor]:
-        return [self.base.bias if own.bias is None else own.bias for own in self._now]
+        return [self.base.bias if delta.bias is None else delta.bias for delta in self._row_deltas]
 
     def _with_low_rank(
         self, x: Tensor, y: Tensor, add: Callable[[_LowRank, Tensor, Tensor], Tensor]
     ) -> Tensor:
         """``y`` plus what LoRA adds by ``add`` from ``x``, member by member or neighbours at
         once."""
-        if all(own.a_RI is None for own in self._now):
+        if all(delta.a_RI is None for delta in self._row_deltas):
             return y
-        runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.even
-        for kind, some in groupby(self.rows.now, key=lambda row: self._kind(row[0])):
-            run, together = [*some], kind == "none" or (kind == "alike" and even)
+        runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.equal_counts
+        for kind, some in groupby(self.rows.owners, key=lambda row: self._kind(row[0])):
+            run, together = [*some], kind == "none" or (kind == "stacked" and even)
             runs += [(kind, run)] if together else [(kind, [row]) for row in run]
         sizes = [sum(count for _, count in run) for _, run in runs]
         parts = []
@@ -146,29 +146,29 @@ class SharedLinear(nn.Module):
         for (kind, run), given, made in zip(runs, x.split(sizes), y.split(sizes), strict=True):
             if kind == "none":
                 parts.append(made)
-            elif kind == "by chance":
-                parts.append(self._by_chance(given, made, run[0][0]))
+            elif kind == "dropout":
+                parts.append(self._with_dropout(given, made, run[0][0]))
             else:
                 parts.append(add(self._group(tuple(member for member, _ in run)), given, made))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _kind(self, member: int) -> str:
-        """Kind of what LoRA adds for a member: ``none``, ``by chance`` (with dropout) or ``alike``.
+        """Kind of what LoRA adds for a member: ``none``, ``dropout`` or ``stacked``.
         Only without dropout can neighbours be computed together."""
-        own = self.owns.get(member, NOTHING)
-        return "none" if own.a_RI is None else "by chance" if own.dropout else "alike"
+        delta = self.deltas.get(member, NOTHING)
+        return "none" if delta.a_RI is None else "dropout" if delta.dropout else "stacked"
 
     def _group(self, members: tuple[int, ...]) -> _LowRank:
         if members not in self._groups:
-            self._groups[members] = _LowRank([self.owns[member] for member in members])
+            self._groups[members] = _LowRank([self.deltas[member] for member in members])
         return self._groups[members]
 
-    def _by_chance(self, x: Tensor, y: Tensor, member: int) -> Tensor:
-        own = self.owns[member]
-        assert own.a_RI is not None and own.b_OR is not None
-        given = self.rows.dropped(x.to(own.a_RI.dtype), own.dropout, member)
-        low_R = nn.functional.linear(given, own.a_RI)
-        return (y + nn.functional.linear(low_R, own.b_OR) * own.scaling).to(y.dtype)
+    def _with_dropout(self, x: Tensor, y: Tensor, member: int) -> Tensor:
+        delta = self.deltas[member]
+        assert delta.a_RI is not None and delta.b_OR is not None
+        given = self.rows.dropout(x.to(delta.a_RI.dtype), delta.dropout, member)
+        low_R = nn.functional.linear(given, delta.a_RI)
+        return (y + nn.functional.linear(low_R, delta.b_OR) * delta.scaling).to(y.dtype)
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the base what callers read from a layer, such as its weight's type."""
@@ -182,11 +182,11 @@ class _LowRank:
     shapes with heads see ``trainables.shared_layers.absorbed_projections``.
     """
 
-    def __init__(self, owns: Sequence[TrialDelta]) -> None:
-        self.a_RI = [own.a_RI for own in owns if own.a_RI is not None]
-        self.b_OR = [own.b_OR for own in owns if own.b_OR is not None]
+    def __init__(self, deltas: Sequence[TrialDelta]) -> None:
+        self.a_RI = [delta.a_RI for delta in deltas if delta.a_RI is not None]
+        self.b_OR = [delta.b_OR for delta in deltas if delta.b_OR is not None]
         ranks, device = [len(a_RI) for a_RI in self.a_RI], self.a_RI[0].device
-        scales = [own.scaling for own in owns]
+        scales = [delta.scaling for delta in deltas]
         alike = len({*scales}) == 1
         self.scaling = scales[0] if alike else torch.tensor(scales, device=device)[:, None, None]
         self.rows_MR: Tensor | None = None
@@ -211,7 +211,7 @@ class _LowRank:
         low_MNR = torch.bmm(x_MNI, a_MRI.transpose(1, 2))
         return torch.baddbmm(y_MNO, low_MNR, b_MOR.transpose(1, 2)).view(y.shape).to(y.dtype)
 
-    def turned(self, q_BQhd: Tensor, q_BhQI: Tensor) -> Tensor:
+    def absorb_key(self, q_BQhd: Tensor, q_BhQI: Tensor) -> Tensor:
         """``q_BhQI``, absorbed queries, plus what LoRA adds to them."""
         a_MRI, b_MOR = self._matrices()
         members, (heads, width) = len(a_MRI), q_BQhd.shape[2:]
@@ -224,7 +224,7 @@ class _LowRank:
         q_MNI = q_BhQI.reshape(members, -1, q_BhQI.shape[-1])
         return torch.baddbmm(q_MNI, low_MNR, a_MRI).view(q_BhQI.shape).to(q_BhQI.dtype)
 
-    def of_means(self, mean_BhQI: Tensor, y_BQhd: Tensor) -> Tensor:
+    def project_means(self, mean_BhQI: Tensor, y_BQhd: Tensor) -> Tensor:
         """``y_BQhd``, the layer's output for means of tokens, plus what LoRA adds to it."""
         a_MRI, b_MOR = self._matrices()
         members, (heads, width) = len(a_MRI), y_BQhd.shape[2:]

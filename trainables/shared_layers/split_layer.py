@@ -16,9 +16,11 @@ from trainables.shared_layers.row_owners import RowOwners
 class SplitLayer(nn.Module):
     """A layer for which some trials have modules of their own, each run on its trial's rows."""
 
-    def __init__(self, base: nn.Module, own: Mapping[int, nn.Module], rows: RowOwners) -> None:
+    def __init__(
+        self, base: nn.Module, replacements: Mapping[int, nn.Module], rows: RowOwners
+    ) -> None:
         super().__init__()
-        self.base, self.own, self.rows = base, dict(own), rows
+        self.base, self.replacements, self.rows = base, dict(replacements), rows
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the base what callers read from a layer, such as its weight's type."""
@@ -27,13 +29,13 @@ class SplitLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the modules with the base's arguments and join their results. Of a tensor with all
         rows, each module gets its part."""
-        total = sum(count for _, count in self.rows.now)
+        total = sum(count for _, count in self.rows.owners)
         given, start = [], 0
-        for some in self.rows.parts(self.own.get):
+        for some in self.rows.runs(self.replacements.get):
             end = start + sum(count for _, count in some)
             part = slice(start, end)
-            own = self.own.get(some[0][0], self.base)
-            with self.rows.only(some):
+            own = self.replacements.get(some[0][0], self.base)
+            with self.rows.restrict(some):
                 given.append(own(*_part(args, total, part), **_part(kwargs, total, part)))
             start = end
         if isinstance(given[0], tuple):  # an attention's output and attention weights
@@ -45,8 +47,10 @@ class SharedNorm(SplitLayer):
     """A normalisation whose gain and bias are trials' own. If all trials have the same number of
     rows, all rows are normalised at once and then scaled by each trial's vectors."""
 
-    def __init__(self, base: nn.Module, own: Mapping[int, nn.Module], rows: RowOwners) -> None:
-        super().__init__(base, own, rows)
+    def __init__(
+        self, base: nn.Module, replacements: Mapping[int, nn.Module], rows: RowOwners
+    ) -> None:
+        super().__init__(base, replacements, rows)
         self.plain = copy.copy(base)
         """The base's normalisation without gain and bias."""
         self.plain._parameters = {
@@ -57,14 +61,14 @@ class SharedNorm(SplitLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` as the base does, with each trial's gain and bias."""
-        if not self.rows.even:
+        if not self.rows.equal_counts:
             parted: Tensor = super().forward(x)
             return parted
-        modules = [self.own.get(member, self.base) for member, _ in self.rows.now]
-        gain = self.rows.stacked([module.get_parameter("weight") for module in modules], x)
+        modules = [self.replacements.get(member, self.base) for member, _ in self.rows.owners]
+        gain = self.rows.stack([module.get_parameter("weight") for module in modules], x)
         bias = None
         if self.plain._parameters.get("bias") is not None:
-            bias = self.rows.stacked([module.get_parameter("bias") for module in modules], x)
+            bias = self.rows.stack([module.get_parameter("bias") for module in modules], x)
         normed: Tensor = _Normed.apply(x, gain, bias, self.plain)  # type: ignore[no-untyped-call]  # torch
         return normed
 

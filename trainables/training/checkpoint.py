@@ -61,34 +61,34 @@ def write(folder: Path, seen: int, running: Engine, kind: str, report: Mapping[s
         OSError: the disk does not take it. Checkpoints before it stay.
     """
     place = folder / f"{seen:012d}"
-    if ranks.of_first(place.is_dir()) and _usable(place, kind, running):
-        return ranks.here().first
-    partial = folder / f"partial-{place.name}-{ranks.of_first(uuid.uuid4().hex)}"
+    if ranks.broadcast(place.is_dir()) and _usable(place, kind, running):
+        return ranks.current().first
+    partial = folder / f"partial-{place.name}-{ranks.broadcast(uuid.uuid4().hex)}"
     try:
         partial.mkdir(parents=True)
         answers = True
     except FileExistsError:  # made by another rank that shares the folder
         answers = False
-    ranks.wait()
-    trained = running.trained()
+    ranks.barrier()
+    trained = running.trained_weights()
     running.save(partial)
-    if ranks.here().first:
+    if ranks.current().first:
         save_file(trained, partial / WEIGHTS)
         (partial / REPORT).write_text(json.dumps(report), encoding="utf-8")
         (partial / ENGINE).write_text(kind, encoding="utf-8")
-    ranks.wait()
+    ranks.barrier()
     share = _share(partial)
     mine = {file.relative_to(partial).as_posix(): _digest(file) for file in share}
-    files = {name: found for some in ranks.gathered(mine) for name, found in some.items()}
+    files = {name: found for some in ranks.all_gather(mine) for name, found in some.items()}
     if answers:
         (partial / MANIFEST).write_text(json.dumps({"files": files}), encoding="utf-8")
         inside = (path for path in partial.rglob("*") if path.is_dir())
         share = [*share, partial / MANIFEST, *inside, partial]
     _sync(share)
-    ranks.wait()
+    ranks.barrier()
     if answers:
         _finish(partial, place, files)
-    ranks.wait()
+    ranks.barrier()
     return answers
 
 
@@ -100,7 +100,7 @@ def last(folder: Path, kind: str, running: Engine) -> tuple[Path | None, list[in
         otherwise. And of those after it that are not whole, the examples seen.
     """
     there = [path.name for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
-    everywhere = set.intersection(*map(set, ranks.gathered(there)))
+    everywhere = set.intersection(*map(set, ranks.all_gather(there)))
     broken: list[int] = []
     for name in sorted(everywhere, reverse=True):
         usable = _usable(folder / name, kind, running)
@@ -174,9 +174,9 @@ def _usable(checkpoint: Path, kind: str, running: Engine) -> bool | None:
         whole = _whole(checkpoint, _share(checkpoint), kind, running)
     except Exception:  # whatever readers make of files that are cut short
         whole = False
-    if not all(ranks.gathered(whole)):
+    if not all(ranks.all_gather(whole)):
         return None
-    return ranks.of_first((checkpoint / ENGINE).read_text(encoding="utf-8")) == kind
+    return ranks.broadcast((checkpoint / ENGINE).read_text(encoding="utf-8")) == kind
 
 
 def _whole(checkpoint: Path, share: list[Path], kind: str, running: Engine) -> bool:
@@ -186,7 +186,7 @@ def _whole(checkpoint: Path, share: list[Path], kind: str, running: Engine) -> b
         if (checkpoint / ENGINE).read_text(encoding="utf-8") == kind:
             load_file(checkpoint / WEIGHTS)
             json.loads((checkpoint / REPORT).read_text(encoding="utf-8"))
-            running.look(checkpoint)
+            running.check_saved(checkpoint)
         return True
     names = {file: file.relative_to(checkpoint).as_posix() for file in share}
     looked = (_digest(file) == listed[name] for file, name in names.items() if name in listed)
@@ -196,7 +196,7 @@ def _whole(checkpoint: Path, share: list[Path], kind: str, running: Engine) -> b
 def _share(folder: Path) -> list[Path]:
     """The files that this rank looks at: ranks of a machine that see one folder divide them. All
     ranks call it."""
-    rank, places = ranks.here().rank, ranks.gathered(_identity(folder))
+    rank, places = ranks.current().rank, ranks.all_gather(_identity(folder))
     beside = [other for other, place in enumerate(places) if place == places[rank]]
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return files[beside.index(rank) :: len(beside)]

@@ -19,7 +19,7 @@ from math import isqrt
 import torch
 
 from trainables.model_contract import Row
-from trainables.seeding import number
+from trainables.seeding import derive_seed
 
 WINDOW = 16
 """Number of batches among which questions are sorted by length. Questions further apart than that
@@ -48,7 +48,7 @@ class DataOrder:
         self.questions_per_image, self.by_length = questions_per_image, by_length
         self._epochs: dict[int, list[int]] = {}
 
-    def between(self, start: int, end: int) -> list[int]:
+    def indices(self, start: int, end: int) -> list[int]:
         """Indices of the questions from position ``start`` up to position ``end``, exclusive."""
         length = len(self.rows)
         return [self._epoch(i // length)[i % length] for i in range(start, end)]
@@ -57,18 +57,18 @@ class DataOrder:
         if epoch not in self._epochs:
             while len(self._epochs) > 1:  # a batch may need two epochs
                 del self._epochs[min(self._epochs)]
-            generator = torch.Generator().manual_seed(number("order", self.seed, epoch))
+            generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
             shuffled = torch.randperm(len(self.rows), generator=generator).tolist()
             if self.questions_per_image > 1:
-                shuffled = self._gathered(shuffled)
+                shuffled = self._group_by_image(shuffled)
             if self.by_length:
                 # The first questions may fill up a batch that the epoch before began.
                 others = -epoch * len(self.rows) % self.batch_size
-                shuffled = shuffled[:others] + self._sorted(shuffled[others:], generator)
+                shuffled = shuffled[:others] + self._sort_by_length(shuffled[others:], generator)
             self._epochs[epoch] = shuffled
         return self._epochs[epoch]
 
-    def _gathered(self, shuffled: list[int]) -> list[int]:
+    def _group_by_image(self, shuffled: list[int]) -> list[int]:
         """Move the next questions about the same image behind each question."""
         waiting: dict[int, deque[int]] = {}
         for question in shuffled:
@@ -80,7 +80,7 @@ class DataOrder:
                 gathered += [own.popleft() for _ in range(min(self.questions_per_image, len(own)))]
         return gathered
 
-    def _sorted(self, shuffled: list[int], generator: torch.Generator) -> list[int]:
+    def _sort_by_length(self, shuffled: list[int], generator: torch.Generator) -> list[int]:
         """Sort each window's questions by length into batches, and shuffle the batches.
 
         Questions are sorted by their length into groups of batches, and within a group by the

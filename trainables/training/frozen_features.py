@@ -61,7 +61,7 @@ class Features:
         self._absent: set[tuple[int, str]] = set()
         """Number of stages and split whose output found no space after ``_ready``."""
         self._tables: dict[tuple[int, str], _Table] = {}
-        self._steady: dict[int, bool] = {}
+        self._deterministic: dict[int, bool] = {}
 
     def frozen_stages(self, recipe: Recipe) -> int:
         """Number of the model's first stages that a recipe leaves as they are. All that they run is
@@ -72,7 +72,7 @@ class Features:
                 tuning = recipe.slots.get(slot)
                 if tuning is not None and tuning.method != "frozen":
                     return number
-            if not self._is_steady(number):
+            if not self._is_deterministic(number):
                 return number
         return len(model.stages)
 
@@ -86,11 +86,11 @@ class Features:
         """Batch of the questions of ``split`` at ``indices``, with the output of ``done``
         stages."""
         workload = self.workload
-        if not done or not self._is_kept(split, done):
+        if not done or not self._is_cached(split, done):
             return workload.batch(split, indices)
         rows = [workload.rows[split][i] for i in indices]
         if workload.model.stages[done - 1].per == "image":
-            state = self.of_images(split, sorted({row.image for row in rows}), done)
+            state = self.image_features(split, sorted({row.image for row in rows}), done)
         else:
             table = self._table(done, split)
             pieces = [
@@ -101,16 +101,16 @@ class Features:
         batch = workload.model.collate(rows, None)
         return replace(batch, done=done, state=state).to(workload.device)
 
-    def of_images(self, split: str, images: Sequence[int], done: int) -> Tensor:
+    def image_features(self, split: str, images: Sequence[int], done: int) -> Tensor:
         """Output of ``done`` stages for images of ``split``, of shape (U, T, D), on the CPU."""
         table = self._table(done, split)
         return _tensor(table.values[table.starts[images]])
 
     @torch.no_grad()
-    def _is_steady(self, number: int) -> bool:
+    def _is_deterministic(self, number: int) -> bool:
         """Whether a stage's output is the same in training mode, whatever random numbers are drawn,
         as in evaluation mode."""
-        if number not in self._steady:
+        if number not in self._deterministic:
             model, batch = self.workload.model, self.workload.batch("train", [0])
             network = share_weights(model.network)
             state = run_stages(model, network, batch, number) if number else None
@@ -121,8 +121,8 @@ class Features:
             for seed in range(2):
                 with seeded("steady", seed):
                     found.append(stage.run(network, batch, state))
-            self._steady[number] = all(torch.equal(expected, other) for other in found)
-        return self._steady[number]
+            self._deterministic[number] = all(torch.equal(expected, other) for other in found)
+        return self._deterministic[number]
 
     def _ready(self, done: int) -> bool:
         """Whether the output that every trial needs, for training and validation, is available."""
@@ -135,7 +135,7 @@ class Features:
             self.refused[done] = str(error)
         return done not in self.refused
 
-    def _is_kept(self, split: str, done: int) -> bool:
+    def _is_cached(self, split: str, done: int) -> bool:
         """Whether a table exists or can be made; disks may have filled up since ``_ready``."""
         if (done, split) not in self._absent:
             try:

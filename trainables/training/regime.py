@@ -32,4 +32,4 @@ class Regime:
             )
 
 
-USUAL = Regime()
+DEFAULT_REGIME = Regime()

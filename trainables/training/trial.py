@@ -17,11 +17,11 @@ import torch
 from trainables import recipe
 from trainables.engine import base, plain_engine, ranks
 from trainables.engine.activation_checkpointing import checkpoint_layers
-from trainables.engine.deepspeed_config import divides
+from trainables.engine.deepspeed_config import partitions_weights
 from trainables.engine.start import start_engine
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
-from trainables.seeding import number, seeded
+from trainables.seeding import derive_seed, seeded
 from trainables.training import checkpoint
 from trainables.training.data_order import DataOrder
 from trainables.training.frozen_features import Features
@@ -72,7 +72,7 @@ class Trial:
             BadInput: the ranks of a gang cannot share a batch evenly.
         """
         self.workload, self.config, self.features = workload, config, features
-        self.ranks = ranks.here()
+        self.ranks = ranks.current()
         self.micro_batch = micro_batch or config.batch_size
         self.checkpointing = checkpointing
         self.evaluation_batch = evaluation_batch or EVALUATION_BATCH
@@ -100,7 +100,7 @@ class Trial:
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
         if checkpointing:
             checkpoint_layers(network)
-        if not workload.resident and not divides(deepspeed):
+        if not workload.resident and not partitions_weights(deepspeed):
             network.to(workload.device)
         self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
         """Number of the model's first stages that the recipe leaves as they are."""
@@ -111,7 +111,7 @@ class Trial:
         )
         self.engine = (
             start_engine(deepspeed, self.losses, self.applied, config.weight_decay)
-            if self.applied.parameters or divides(deepspeed)
+            if self.applied.parameters or partitions_weights(deepspeed)
             else None
         )
 
@@ -147,7 +147,7 @@ class Trial:
             loss = running.step(pieces, self.config.lr_at(self.examples_seen))
         if self.workload.computes_ahead and self.examples_seen < self.config.max_examples:
             self._ahead = self.examples_seen, self._pieces()
-        return self.finite(float(loss))
+        return self.check_finite(float(loss))
 
     def _pieces(self) -> list[Batch]:
         """Pieces of the next batch, or of this rank's share of it, as they are computed."""
@@ -157,12 +157,12 @@ class Trial:
 
     def upcoming(self) -> list[int]:
         """Indices of the training questions of the next step."""
-        return self.order.between(self.examples_seen, self.examples_seen + self.config.batch_size)
+        return self.order.indices(self.examples_seen, self.examples_seen + self.config.batch_size)
 
-    def chance(self) -> torch.Generator:
+    def dropout_generator(self) -> torch.Generator:
         """Random generator that the next step's dropout draws from."""
         seen = self.examples_seen + self.config.batch_size
-        seed = number("dropout", self.config.seed, seen)
+        seed = derive_seed("dropout", self.config.seed, seen)
         return torch.Generator(self.workload.device).manual_seed(seed)
 
     def update(self) -> None:
@@ -173,7 +173,7 @@ class Trial:
         self.examples_seen += self.config.batch_size
         running.update(self.config.lr_at(self.examples_seen))
 
-    def finite(self, loss: float) -> float:
+    def check_finite(self, loss: float) -> float:
         """Return the loss of the last step if it is finite.
 
         Raises:
@@ -196,7 +196,7 @@ class Trial:
         for indices, counts in self._shared(self._batches(self.workload, "validation")):
             losses = self.losses(self.batch("validation", indices))
             total += losses.double().sum() * counts
-        loss = float(ranks.total(total) / len(rows))
+        loss = float(ranks.summed(total) / len(rows))
         if not math.isfinite(loss):
             raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")
         return loss
@@ -212,7 +212,7 @@ class Trial:
         found: dict[int, str] = {}
         # Generation takes as many passes as an answer has tokens, which differs between batches.
         # So where a pass needs all ranks at once, all of them take the same batch.
-        together = self.engine is not None and self.engine.together
+        together = self.engine is not None and self.engine.needs_all_ranks
         batches = self._batches(workload, split)
         for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
             own = workload is self.workload
@@ -223,7 +223,7 @@ class Trial:
                 )
             if counts:
                 found |= zip(indices, answers, strict=True)
-        for others in ranks.gathered(found):
+        for others in ranks.all_gather(found):
             found |= others
         return [found[i] for i in range(len(found))]
 

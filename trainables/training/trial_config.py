@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainables.errors import BadInput
 from trainables.recipe import Recipe
-from trainables.training.regime import USUAL, Regime
+from trainables.training.regime import DEFAULT_REGIME, Regime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TrialConfig:
     """Weight decay of AdamW, for matrices only."""
     warmup: float = 0.05
     """Share of the schedule in which the learning rate rises; then it falls along a cosine to 0."""
-    regime: Regime = USUAL
+    regime: Regime = DEFAULT_REGIME
     """Training settings of the study."""
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    hub.folder.cache_clear()
+    hub.local_folder.cache_clear()
     return tmp_path / "hub"
 
 
@@ -43,8 +43,8 @@ def cached(cache: Path, kind: str, name: str) -> Path:
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
-    assert hub.folder(str(tmp_path), "model") == tmp_path
-    assert hub.folder("org/name", "dataset") == Path("org/name")
+    assert hub.local_folder(str(tmp_path), "model") == tmp_path
+    assert hub.local_folder("org/name", "dataset") == Path("org/name")
 
 
 def test_a_model_is_found_and_called_by_its_name(offline: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_dataset_is_read_as_published(offline: Path, tmp_path: Path, zipped: b
     found = config.dataset()
     assert (found.digest, found.train[0].question) == (expected.digest, expected.train[0].question)
     assert config.dataset() == found
-    hub.folder.cache_clear()
+    hub.local_folder.cache_clear()
     assert config.dataset() == found, "another process finds what this one unpacked"
 
 
@@ -83,7 +83,7 @@ def test_an_archive_cannot_write_outside(offline: Path, tmp_path: Path) -> None:
     snapshot = cached(offline, "dataset", "someone/bad")
     with zipfile.ZipFile(snapshot / "imgs.zip", "w") as archive:
         archive.writestr("../../../escaped.txt", "no")
-    folder = hub.folder("hub:someone/bad", "dataset")
+    folder = hub.local_folder("hub:someone/bad", "dataset")
     assert (folder / "escaped.txt").is_file()
     assert not list(tmp_path.glob("escaped.txt")) + list((tmp_path / "cache").glob("*.txt"))
 
@@ -92,14 +92,14 @@ def test_a_damaged_archive_is_named(offline: Path) -> None:
     snapshot = cached(offline, "dataset", "someone/cut")
     (snapshot / "imgs.zip").write_bytes(b"PK no archive")
     with pytest.raises(BadInput, match="can't be unpacked") as refused:
-        hub.folder("hub:someone/cut", "dataset")
+        hub.local_folder("hub:someone/cut", "dataset")
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("given", ["hub:nobody/nothing", "hub:not a name", "hub:"])
 def test_what_is_not_there_is_one_line(given: str) -> None:
     with pytest.raises(BadInput, match=f"{given} can't be had from the hub") as refused:
-        hub.folder(given, "model")
+        hub.local_folder(given, "model")
     assert "\n" not in str(refused.value)
 
 

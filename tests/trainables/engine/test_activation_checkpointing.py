@@ -8,7 +8,7 @@ from torch import nn
 from tests.trainables.placed import everywhere
 from trainables.engine.activation_checkpointing import checkpoint_layers
 from trainables.errors import BadInput
-from trainables.memory.measure import growing
+from trainables.memory.measure import measure_growth
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
@@ -39,7 +39,7 @@ def test_less_is_kept(workload: Workload) -> None:
     for checkpointing in (False, True):
         running = trial(workload, "lora", checkpointing=checkpointing)
         running.step()
-        with growing() as grown:
+        with measure_growth() as grown:
             running.step()
         peaks.append(grown.size)
     assert peaks[1] < 0.8 * peaks[0]

@@ -89,7 +89,7 @@ def test_it_trains_as_plain_pytorch_does(
     base = {name: tensor.clone() for name, tensor in workload.model.network.state_dict().items()}
     plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
     assert plain.engine is not None and zero.engine is not None
-    begun = whole(plain.engine.trained(), workload)
+    begun = whole(plain.engine.trained_weights(), workload)
     for step in range(1, STEPS + 1):
         assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
         if step == STOP:
@@ -98,8 +98,8 @@ def test_it_trains_as_plain_pytorch_does(
             zero.save(tmp_path, {"rung": 1})
     assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
     expected, found = (
-        whole(plain.engine.trained(), workload),
-        whole(zero.engine.trained(), workload),
+        whole(plain.engine.trained_weights(), workload),
+        whole(zero.engine.trained_weights(), workload),
     )
     assert found.keys() == expected.keys()
     # As a whole and by how far it moved: a single value whose gradient is all but zero may end a
@@ -128,7 +128,7 @@ def test_it_trains_special_modules_too(workload: Workload, method: str, stage: s
         assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
     assert zero.validation_loss() == pytest.approx(plain.validation_loss(), rel=1e-5)
     assert plain.engine is not None and zero.engine is not None
-    expected, found = plain.engine.trained(), zero.engine.trained()
+    expected, found = plain.engine.trained_weights(), zero.engine.trained_weights()
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
@@ -257,7 +257,7 @@ def test_what_is_trained_is_a_copy(workload: Workload) -> None:
     for kind in ("off", "2", "3"):
         going_on = trial(workload, "layernorm", kind)
         assert going_on.engine is not None
-        before = going_on.engine.trained()
+        before = going_on.engine.trained_weights()
         kept = {name: tensor.clone() for name, tensor in before.items()}
         going_on.train(16)
         assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())

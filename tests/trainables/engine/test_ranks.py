@@ -92,7 +92,7 @@ def test_pieces_change_no_loss(workload: Workload, micro_batch: int) -> None:
 def test_a_batch_that_workers_cannot_share_is_refused(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "here", lambda: ranks.Ranks(rank=1, count=3))
+    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(rank=1, count=3))
     with pytest.raises(BadInput, match="batch_size 8 is not a multiple of 3 workers"):
         Trial(workload, one_rank.config(workload, "lora"))
 
@@ -109,9 +109,9 @@ while not (folder / str(1 - rank)).exists():  # which imports torch
     time.sleep(0.05)
 met, hasty = f"file://{folder}/met", timedelta(seconds=2)
 distributed.init_process_group("gloo", init_method=met, rank=rank, world_size=2, timeout=hasty)
-ranks.take_time(60)
+ranks.set_timeout(60)
 time.sleep(3 * rank)
-ranks.wait()
+ranks.barrier()
 """
 
 
@@ -128,7 +128,7 @@ def test_those_who_have_met_may_take_more_time(tmp_path: Path) -> None:
 
 
 def test_alone_nothing_is_exchanged() -> None:
-    assert ranks.here() == ranks.Ranks(rank=0, count=1)
+    assert ranks.current() == ranks.Ranks(rank=0, count=1)
     tensor = torch.ones(2)
-    assert ranks.total(tensor) is tensor
-    assert ranks.gathered("mine") == ["mine"] and ranks.of_first("mine") == "mine"
+    assert ranks.summed(tensor) is tensor
+    assert ranks.all_gather("mine") == ["mine"] and ranks.broadcast("mine") == "mine"

@@ -11,7 +11,7 @@ KIB = 1024  # bytes of 256 floats
 
 
 def total(allocations: Allocations, time: int) -> int:
-    return sum(a.size for a in allocations.all if a.lives(time))
+    return sum(a.size for a in allocations.all if a.alive_at(time))
 
 
 def test_each_storage_once_and_until_it_is_gone() -> None:
@@ -32,15 +32,15 @@ def test_each_storage_once_and_until_it_is_gone() -> None:
 
 def test_the_peak_may_be_on_the_way() -> None:
     with Allocations() as allocations:
-        allocations.now = "early"
+        allocations.label = "early"
         kept = torch.ones(256)
-        allocations.now = "late"
+        allocations.label = "late"
         large = torch.ones(1024)
         del large
         more = kept + 1
     peak = allocations.peak()
     assert total(allocations, peak) == 5 * KIB
-    assert {a.during for a in allocations.all if a.lives(peak)} == {"early", "late"}
+    assert {a.label for a in allocations.all if a.alive_at(peak)} == {"early", "late"}
     assert total(allocations, allocations.time) == 2 * KIB
     del more
 

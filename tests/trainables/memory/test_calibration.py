@@ -10,7 +10,7 @@ import torch
 from tests.trainables.placed import everywhere
 from trainables import recipe
 from trainables.memory import footprint
-from trainables.memory.calibration import probe, workload
+from trainables.memory.calibration import measure_steps, synthetic_workload
 from trainables.memory.footprint import BatchShape
 from trainables.model_contract import Model
 from trainables.weight_sharing import share_weights
@@ -20,14 +20,14 @@ SHAPE = BatchShape(questions=6, images=3, question_tokens=35, answer_tokens=9)
 
 
 def test_the_batch_is_as_it_was_asked_for(model: Model) -> None:
-    made_up = workload(model, SHAPE, CPU)
+    made_up = synthetic_workload(model, SHAPE, CPU)
     assert BatchShape.of(made_up.batch("train", range(SHAPE.questions))) == SHAPE
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_it_takes_what_is_predicted(model: Model, method: str) -> None:
     chosen = everywhere(model, method=method)
-    found = probe(model, chosen, SHAPE, precision="fp32", device=CPU)
+    found = measure_steps(model, chosen, SHAPE, precision="fp32", device=CPU)
     assert found is not None and (found.micro_batch, found.pieces) == (6, 1)
     network = share_weights(model.network)
     applied = recipe.apply(chosen, model, network, seed=0)
@@ -51,5 +51,7 @@ def test_where_memory_is_out_it_takes_less_at_once(
         type(model), "losses", lambda _, *given, **settings: small(*given, **settings)
     )
     shape = BatchShape(questions=6, images=6, question_tokens=35, answer_tokens=9)
-    found = probe(model, everywhere(model, method="lora"), shape, precision="fp32", device=CPU)
+    found = measure_steps(
+        model, everywhere(model, method="lora"), shape, precision="fp32", device=CPU
+    )
     assert (found and (found.micro_batch, found.pieces)) == seen

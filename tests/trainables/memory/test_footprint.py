@@ -11,7 +11,7 @@ import torch
 from trainables import recipe
 from trainables.memory import fake_weights, footprint
 from trainables.memory.footprint import BatchShape, Footprint
-from trainables.memory.measure import growing
+from trainables.memory.measure import measure_growth
 from trainables.model_contract import Model
 from trainables.model_lookup import skeleton_of
 from trainables.recipe import Recipe
@@ -41,7 +41,7 @@ def measure(workload: Workload, chosen: Recipe, precision: str) -> tuple[BatchSh
     """Of a real trial: the shape of its batch, and its peak without the base."""
     config = TrialConfig(recipe=chosen, lr=1e-4, seed=0, max_examples=64, batch_size=QUESTIONS)
     gc.collect()
-    with growing() as grown:
+    with measure_growth() as grown:
         trial = Trial(workload, config, precision=precision)
         batch = trial.batch("train", range(QUESTIONS))
         assert trial.engine is not None
@@ -67,14 +67,14 @@ def test_it_is_what_the_allocator_gives_out(
     chosen = of_slots(workload.model, first, rest)
     shape, measured = measure(workload, chosen, precision)
     found = predict(workload.model, chosen, shape, precision=precision)
-    assert found.own == pytest.approx(measured, rel=0.1)
+    assert found.without_base == pytest.approx(measured, rel=0.1)
 
 
 def test_parts(model: Model) -> None:
     everything = predict(model, of_slots(model, "full", "full"), SHAPE)
     slots = [model.network.get_submodule(path) for path in model.slots.values()]
     values = sum(p.numel() for p in {p for slot in slots for p in slot.parameters()})
-    base = sum(fake_weights.storages(model.network).values())
+    base = sum(fake_weights.storage_bytes(model.network).values())
     assert everything.weights == base, "the resident base stays beside a trial's own copies"
     assert everything.trained == 4 * values
     assert everything.optimizer == pytest.approx(8 * values, rel=0.01)
@@ -86,7 +86,7 @@ def test_parts(model: Model) -> None:
     assert parts["peak_gib"] * 2**30 == pytest.approx(everything.peak)
     own = sum(parts[f"{part}_gib"] for part in ("trained", "gradients", "optimizer", "batch"))
     kept = sum(parts["activations_gib"].values()) + parts["workspace_gib"]
-    assert (own + kept) * 2**30 == pytest.approx(everything.own)
+    assert (own + kept) * 2**30 == pytest.approx(everything.without_base)
 
 
 def test_memory_follows_what_is_back_propagated_through(model: Model) -> None:

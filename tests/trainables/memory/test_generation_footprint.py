@@ -9,7 +9,7 @@ import pytest
 
 from trainables.memory import generation_footprint
 from trainables.memory.footprint import BatchShape
-from trainables.memory.measure import growing
+from trainables.memory.measure import measure_growth
 from trainables.model_contract import Skeleton
 from trainables.recipe import Recipe
 from trainables.training.trial import Trial
@@ -28,7 +28,7 @@ def test_it_is_enough_and_not_far_too_much(workload: Workload, beams: int) -> No
     model = Skeleton.of(workload.model, question_tokens=shape.question_tokens)
     predicted = generation_footprint.predict(model, shape, beams=beams, precision="fp32")
     gc.collect()
-    with growing() as grown:
+    with measure_growth() as grown:
         trial.answers("train")
-    assert grown.size < predicted.own < 2.5 * grown.size
+    assert grown.size < predicted.without_base < 2.5 * grown.size
     assert predicted.evaluating and predicted.activations == {}

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from trainables import recipe
 from trainables.errors import BadInput
 from trainables.model_contract import Model
-from trainables.recipe import Applied, Recipe, Tuning
+from trainables.recipe import AppliedRecipe, Recipe, Tuning
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
 
-def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Applied]:
+def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, AppliedRecipe]:
     network = share_weights(model.network)
     (*_, last) = model.slots
     put = recipe.apply(Recipe.of({last: {"method": method, **settings}}), model, network, seed=0)

@@ -17,7 +17,7 @@ from search_spaces.declare import LogUniform, Uniform
 from study.config.spaces import SPACES
 from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
-from trainables.errors import BadInput, NothingThere
+from trainables.errors import BadInput, NoMatchingLayer
 from trainables.methods.common import select
 from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
@@ -126,7 +126,7 @@ def test_the_seed_decides_what_is_random(workload: Workload, method: str) -> Non
 def test_a_slot_without_layers_for_it_is_refused(model: Model, method: str) -> None:
     """With what it has."""
     for name in set(model.slots) - set(fitting(model, method)):
-        with pytest.raises(NothingThere, match=f"slot '{name}' has no .*: "):
+        with pytest.raises(NoMatchingLayer, match=f"slot '{name}' has no .*: "):
             named = Recipe.of({name: {"method": method}})
             recipe.apply(named, model, share_weights(model.network), seed=0)
 
@@ -154,7 +154,7 @@ def test_the_smallest_steps_move_a_bf16_base(
     if not trained:
         return
     assert {p.dtype for p in trained.values()} == {torch.float32}
-    start = trial.engine.trained() if trial.engine else {}
+    start = trial.engine.trained_weights() if trial.engine else {}
     with_gradient: set[str] = set()
     for name, parameter in trained.items():
         note = noted(name, with_gradient)

@@ -16,7 +16,7 @@ from tests.trainables.conftest import WORDS, made_up
 from trainables.errors import BadInput
 from trainables.model_tools import convert_llava
 from trainables.models import llava
-from trainables.models.common.llava_network import AsPublished, Parts
+from trainables.models.common.llava_network import LlavaNetwork, Parts
 from trainables.models.llava import Llava
 from trainables.workload import WorkloadConfig
 
@@ -32,7 +32,7 @@ TOWER = {
 }
 
 
-def model(projector: str) -> tuple[AsPublished, Any]:
+def model(projector: str) -> tuple[LlavaNetwork, Any]:
     """A small LLaVA whose token for the image is the last, and as a converter would make it."""
     tokenizer = made_llava.words_tokenizer(WORDS)
     settings = {"mm_projector_type": projector, "vision_config": TOWER}
@@ -44,7 +44,7 @@ def model(projector: str) -> tuple[AsPublished, Any]:
     return network, tokenizer
 
 
-def names_there(network: AsPublished) -> dict[str, torch.Tensor]:
+def names_there(network: LlavaNetwork) -> dict[str, torch.Tensor]:
     """The weights as github.com/haotian-liu/LLaVA and microsoft/LLaVA-Med save them."""
     linear = "linear_2" not in " ".join(network.state_dict())
     found = {}
@@ -118,7 +118,7 @@ def test_it_is_the_same_model(tmp_path: Path, projector: str, tower: bool) -> No
     original = Llava(
         name="original",
         digest="",
-        network=Parts(AsPublished(config)).eval().requires_grad_(False),
+        network=Parts(LlavaNetwork(config)).eval().requires_grad_(False),
         tokenizer=tokenizer,
     )
     original.network.load_state_dict(Parts(network).state_dict())

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import registry
 from trainables.errors import BadInput
-from trainables.memory.measure import growing, release_cached
+from trainables.memory.measure import measure_growth, release_cached
 from trainables.model_contract import Model
 from trainables.packing.pack import Pack
 from trainables.packing.trial_group import Arrival, TrialGroup
@@ -79,10 +79,10 @@ def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, 
     return {key: c for key, c in configs.items() if suits(workload, c)}
 
 
-def arrivals(lane: TrialGroup, steps: int = 12) -> Iterator[Arrival]:
+def arrivals(group: TrialGroup, steps: int = 12) -> Iterator[Arrival]:
     """Step until all have arrived."""
     for _ in range(steps):
-        yield from lane.step()
+        yield from group.step()
 
 
 @pytest.mark.parametrize(
@@ -102,22 +102,22 @@ def test_packed_as_alone(
     stages = workload.model.stages
     frozen = {"nothing": 0, "the image": 1, "all but the last slot": len(stages)}[left]
     configs = mixed(workload, frozen, sizes)
-    lane = TrialGroup(workload, precision=precision, places=len(configs))
+    group = TrialGroup(workload, precision=precision, places=len(configs))
     for key, settings in configs.items():
-        lane.enter(key, settings)
-        lane.train_to(key, 8)
-    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
-    assert not PACKED & set(lane.alone), lane.alone
-    assert "another lora 3" not in lane.alone
+        group.enter(key, settings)
+        group.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
+    assert not PACKED & set(group.alone_reasons), group.alone_reasons
+    assert "another lora 3" not in group.alone_reasons
     if workload.model.slots.keys() == {"vision", "fusion", "decoder"}:
         # A decoder that reads image, question and answer in a row can't tell padding by its length.
-        assert "lora 3, dropping" not in lane.alone
+        assert "lora 3, dropping" not in group.alone_reasons
     for key, settings in configs.items():
         alone = Trial(workload, settings, precision=precision)
         near = RELATIVE[precision]
         assert losses[key] == pytest.approx(alone.train(8), rel=near), key
-        packed = lane.trial(key)
-        assert packed.features_done == frozen or key in lane.alone
+        packed = group.trial(key)
+        assert packed.features_done == frozen or key in group.alone_reasons
         assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
 
 
@@ -125,15 +125,15 @@ def test_who_would_draw_other_masks_steps_alone(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pack, "_draws_as_alone", False)
-    lane = TrialGroup(workload, places=2)
-    lane.enter("dropping", config(workload.model, "lora", tuning={"dropout": 0.3}))
-    lane.enter("not", config(workload.model, "lora"))
-    assert lane.alone == {"dropping": "its dropout would draw other masks than alone"}
+    group = TrialGroup(workload, places=2)
+    group.enter("dropping", config(workload.model, "lora", tuning={"dropout": 0.3}))
+    group.enter("not", config(workload.model, "lora"))
+    assert group.alone_reasons == {"dropping": "its dropout would draw other masks than alone"}
 
 
 def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
     """Trials of several regimes, which one study never has, share no pass."""
-    model, lane = workload.model, TrialGroup(workload, places=4)
+    model, group = workload.model, TrialGroup(workload, places=4)
     configs = {
         f"{method} {smoothing}": config(
             model, method, seed=seed, regime=Regime(label_smoothing=smoothing)
@@ -142,9 +142,9 @@ def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
         for seed, smoothing in enumerate((0.1, 0.0))
     }
     for key, settings in configs.items():
-        lane.enter(key, settings)
-        lane.train_to(key, 8)
-    losses = {arrival.key: arrival.train_loss for arrival in arrivals(lane)}
+        group.enter(key, settings)
+        group.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
     for key, settings in configs.items():
         assert losses[key] == pytest.approx(Trial(workload, settings).train(8), rel=1e-5), key
 
@@ -156,29 +156,29 @@ def test_coming_going_and_restored_in_the_midst_of_others(
     watched = config(model, "lora", tuning={"dropout": 0.3}, max_examples=40)
     alone = Trial(workload, watched)
     expected = [alone.train(8), alone.train(20), alone.train(40)]
-    lane = TrialGroup(workload, places=4)
+    group = TrialGroup(workload, places=4)
     for n, method in enumerate(("layernorm", "ia3", "ptv2")):
-        lane.enter(method, config(model, method, seed=n))
-        lane.train_to(method, (n + 2) * 4)
-    lane.enter("watched", watched)
+        group.enter(method, config(model, method, seed=n))
+        group.train_to(method, (n + 2) * 4)
+    group.enter("watched", watched)
     found = []
     for until in (8, 20, 40):
-        lane.train_to("watched", until)
-        steps = (until - lane.trial("watched").examples_seen) // 4
-        for arrival in arrivals(lane, steps):
+        group.train_to("watched", until)
+        steps = (until - group.trial("watched").examples_seen) // 4
+        for arrival in arrivals(group, steps):
             if arrival.key == "watched":
                 found.append(arrival.train_loss)
             else:  # back-filled at once
-                lane.leave(arrival.key)
-                lane.enter(arrival.key, config(model, "lora", seed=5))
-                lane.train_to(arrival.key, 16)
-        lane.trial("watched").save(tmp_path / "watched")
-        lane.leave("watched")
+                group.leave(arrival.key)
+                group.enter(arrival.key, config(model, "lora", seed=5))
+                group.train_to(arrival.key, 16)
+        group.trial("watched").save(tmp_path / "watched")
+        group.leave("watched")
         if until < 40:
-            trial = lane.enter("watched", watched, checkpoint=tmp_path / "watched")
+            trial = group.enter("watched", watched, checkpoint=tmp_path / "watched")
             assert trial.examples_seen == until
     assert found == pytest.approx(expected, rel=1e-5)
-    assert {*lane.alone} <= {"watched"}
+    assert {*group.alone_reasons} <= {"watched"}
 
 
 def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,19 +196,19 @@ def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.Monk
         made.append(tuple(id(row) for row in rows))
         return usual(self, rows, images)
 
-    lane = TrialGroup(workload, places=3)
+    group = TrialGroup(workload, places=3)
     for key, given in settings.items():
-        lane.enter(key, given)
-        lane.train_to(key, 12)
+        group.enter(key, given)
+        group.train_to(key, 12)
     monkeypatch.setattr(type(workload.model), "collate", collate)
-    found = {arrival.key: arrival.train_loss for arrival in arrivals(lane, 3)}
-    assert set(lane.alone) == {"full"}
+    found = {arrival.key: arrival.train_loss for arrival in arrivals(group, 3)}
+    assert set(group.alone_reasons) == {"full"}
     assert found == pytest.approx(expected, rel=1e-5)
     # Three of the pair, and three of the one alone, which has one more ahead: it may yet go on.
     assert len(made) == 3 + 4
-    lane.leave("ia3")
-    lane.train_to("lora", 24)
-    (arrival,) = arrivals(lane, 3)
+    group.leave("ia3")
+    group.train_to("lora", 24)
+    (arrival,) = arrivals(group, 3)
     alone = Trial(workload, settings["lora"])
     alone.train(12)
     assert arrival.train_loss == pytest.approx(alone.train(24), rel=1e-5)
@@ -217,11 +217,11 @@ def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.Monk
 def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
     """Not once for each: or packing would be for nothing."""
     model = workload.model
-    lane = TrialGroup(workload, places=4)
+    group = TrialGroup(workload, places=4)
     methods = ("layernorm", "lora", "ia3")
     for method in methods:
-        lane.enter(method, config(model, method, frozen=len(model.stages)))
-        lane.train_to(method, 4)
+        group.enter(method, config(model, method, frozen=len(model.stages)))
+        group.train_to(method, 4)
     calls, usual = [], torch.nn.functional.linear
     frozen = {p.data_ptr() for p in model.network.parameters() if p.ndim == 2}
 
@@ -231,7 +231,7 @@ def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "linear", counting)
-        lane.step()
+        group.step()
     products = [pointer for pointer in calls if pointer in frozen]
     assert len(products) == len(set(products)) > 0
 
@@ -243,15 +243,21 @@ def test_a_pass_is_as_many_operations_however_many_trials(
     """Each is a kernel on a GPU, which has little to do in it. Ranks may differ."""
 
     def operations(trials: int) -> int:
-        lane = TrialGroup(workload, places=trials)
+        group = TrialGroup(workload, places=trials)
         for n in range(trials):
             ranks = {"rank": 2 + n} if tuning["method"] == "lora" else {}
             frozen = len(workload.model.stages)
-            lane.enter(str(n), config(workload.model, tuning=tuning | ranks, seed=n, frozen=frozen))
-        guests = [member.guest for member in lane._members.values() if member.guest is not None]
-        lane._pack.backward(guests)
+            group.enter(
+                str(n), config(workload.model, tuning=tuning | ranks, seed=n, frozen=frozen)
+            )
+        members = [
+            member.pack_member
+            for member in group._members.values()
+            if member.pack_member is not None
+        ]
+        group._pack.backward(members)
         with Operations() as counted:
-            lane._pack.backward(guests)
+            group._pack.backward(members)
         return counted.count
 
     # What is left for each: the mean of its losses, and a copy of a gradient that lies otherwise.
@@ -264,13 +270,13 @@ def test_a_pass_takes_no_more_memory_than_its_trials_alone(workload: Workload, m
 
     def grown(trials: int) -> int:
         release_cached()  # or what goes meanwhile would be subtracted
-        with growing() as found:
-            lane = TrialGroup(workload, places=trials)
+        with measure_growth() as found:
+            group = TrialGroup(workload, places=trials)
             for n in range(trials):
-                lane.enter(str(n), config(workload.model, method, batch_size=16))
-                lane.train_to(str(n), 16)
-            lane.step()
-        assert not lane.alone
+                group.enter(str(n), config(workload.model, method, batch_size=16))
+                group.train_to(str(n), 16)
+            group.step()
+        assert not group.alone_reasons
         return found.size
 
     if suits(workload, config(workload.model, method)):
@@ -297,13 +303,13 @@ def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
         lambda _, __, out: seen.append(any(t.requires_grad for t in out.values()))
     )
     try:
-        lane = TrialGroup(workload, places=3)
-        lane.features.refused[1] = "no room, says this test"
+        group = TrialGroup(workload, places=3)
+        group.features.refused[1] = "no room, says this test"
         for method in ("lora", "layernorm"):
-            lane.enter(method, config(model, method, frozen=1))
-            lane.train_to(method, 4)
+            group.enter(method, config(model, method, frozen=1))
+            group.train_to(method, 4)
         seen.clear()
-        lane.step()
+        group.step()
         Trial(workload, config(model, "lora", frozen=1)).step()
         assert seen and not any(seen)
         Trial(workload, config(model, "lora")).step()
@@ -313,13 +319,13 @@ def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
 
 
 def test_who_left_is_not_held(workload: Workload) -> None:
-    lane = TrialGroup(workload, places=2)
+    group = TrialGroup(workload, places=2)
     for key in ("a", "b"):
-        lane.enter(key, config(workload.model, "lora"))
-        lane.train_to(key, 4)
-    lane.step()
-    gone = weakref.ref(next(iter(lane.trial("a").applied.parameters.values())))
-    lane.leave("a")
+        group.enter(key, config(workload.model, "lora"))
+        group.train_to(key, 4)
+    group.step()
+    gone = weakref.ref(next(iter(group.trial("a").applied.parameters.values())))
+    group.leave("a")
     gc.collect()
     assert gone() is None
 
@@ -331,23 +337,23 @@ def test_a_pass_that_fails_is_made_smaller(
     """Out of memory: by halves, from then on. Anything else: each alone."""
     usual, tried = Pack.backward, []
 
-    def failing(self: Pack, guests: Any) -> list[float]:
-        tried.append(len(guests))
-        if len(guests) > 2:
-            usual(self, guests)  # leaves gradients behind
+    def failing(self: Pack, members: Any) -> list[float]:
+        tried.append(len(members))
+        if len(members) > 2:
+            usual(self, members)  # leaves gradients behind
             raise error
-        return usual(self, guests)
+        return usual(self, members)
 
     monkeypatch.setattr(Pack, "backward", failing)
-    lane = TrialGroup(workload, places=4)
+    group = TrialGroup(workload, places=4)
     configs = {str(n): config(workload.model, "lora", seed=n) for n in range(4)}
     for key, settings in configs.items():
-        lane.enter(key, settings)
-        lane.train_to(key, 8)
-    found = {arrival.key: arrival for arrival in arrivals(lane)}
+        group.enter(key, settings)
+        group.train_to(key, 8)
+    found = {arrival.key: arrival for arrival in arrivals(group)}
     for key, settings in configs.items():
         assert found[key].error is None
         expected = Trial(workload, settings).train(8)
         assert found[key].train_loss == pytest.approx(expected, rel=1e-5)
     assert tried == ([4, 2, 2, 2, 2] if isinstance(error, MemoryError) else [4])
-    assert set(lane.alone) == (set() if isinstance(error, MemoryError) else set(configs))
+    assert set(group.alone_reasons) == (set() if isinstance(error, MemoryError) else set(configs))

@@ -1,4 +1,4 @@
-"""The shared lane: trials come, go and fail without any other noticing."""
+"""The shared group: trials come, go and fail without any other noticing."""
 
 from __future__ import annotations
 
@@ -40,78 +40,78 @@ def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialCo
     )
 
 
-def drive(lane: TrialGroup, steps: int = 100) -> list[Arrival]:
+def drive(group: TrialGroup, steps: int = 100) -> list[Arrival]:
     """Step until somebody arrives."""
     for _ in range(steps):
-        if arrivals := lane.step():
+        if arrivals := group.step():
             return arrivals
     return []
 
 
 def test_trials_come_and_go_at_any_step(workload: Workload, tmp_path: Path) -> None:
     """What each of them says is what it says alone."""
-    lane = TrialGroup(workload, places=2)
+    group = TrialGroup(workload, places=2)
     one, other = config(workload, "layernorm"), config(workload, "lora", batch_size=4)
-    first = lane.enter("one", one)
-    lane.train_to("one", 16)
-    assert lane.step() == []
-    lane.enter("other", other)
-    lane.train_to("other", 12)
-    arrived = [a for _ in range(4) for a in lane.step()]
+    first = group.enter("one", one)
+    group.train_to("one", 16)
+    assert group.step() == []
+    group.enter("other", other)
+    group.train_to("other", 12)
+    arrived = [a for _ in range(4) for a in group.step()]
     assert [a.key for a in arrived] == ["one", "other"]
     alone = Trial(workload, one), Trial(workload, other)
     expected = [alone[0].train(16), alone[1].train(12)]
     assert [a.train_loss for a in arrived] == pytest.approx(expected, rel=1e-5)
     assert first.validation_loss() == pytest.approx(alone[0].validation_loss(), rel=1e-5)
     first.save(tmp_path)
-    lane.leave("one")
-    restored = lane.enter("one again", one, checkpoint=tmp_path)
+    group.leave("one")
+    restored = group.enter("one again", one, checkpoint=tmp_path)
     assert restored.examples_seen == 16
-    lane.train_to("one again", 32)
-    (arrival,) = drive(lane)
+    group.train_to("one again", 32)
+    (arrival,) = drive(group)
     assert arrival.train_loss == pytest.approx(alone[0].train(32), rel=1e-5)
 
 
 def test_who_is_there_arrives_at_once(workload: Workload) -> None:
-    lane = TrialGroup(workload, places=1)
-    assert lane.step() == []
-    lane.enter("a", config(workload))
-    assert lane.step() == []
-    lane.train_to("a", 0)
-    assert lane.step() == [Arrival(key="a", train_loss=0.0)]
-    assert lane.step() == []
+    group = TrialGroup(workload, places=1)
+    assert group.step() == []
+    group.enter("a", config(workload))
+    assert group.step() == []
+    group.train_to("a", 0)
+    assert group.step() == [Arrival(key="a", train_loss=0.0)]
+    assert group.step() == []
 
 
 def test_one_that_diverges_leaves_the_others_alone(workload: Workload) -> None:
-    lane = TrialGroup(workload, places=2)
-    bad = lane.enter("bad", config(workload))
-    lane.enter("good", config(workload))
+    group = TrialGroup(workload, places=2)
+    bad = group.enter("bad", config(workload))
+    group.enter("good", config(workload))
     with torch.no_grad():
         next(iter(bad.applied.parameters.values())).fill_(math.nan)
     for key in ("bad", "good"):
-        lane.train_to(key, 16)
-    (arrival,) = lane.step()
+        group.train_to(key, 16)
+    (arrival,) = group.step()
     assert (arrival.key, type(arrival.error)) == ("bad", Diverged)
-    lane.leave("bad")
-    (arrival,) = lane.step()
+    group.leave("bad")
+    (arrival,) = group.step()
     assert (arrival.key, arrival.error) == ("good", None)
     alone = Trial(workload, config(workload))
     assert arrival.train_loss == pytest.approx(alone.train(16), rel=1e-5)
 
 
 def test_what_trains_nothing_is_not_said_to_step_alone(workload: Workload) -> None:
-    lane = TrialGroup(workload, places=2)
-    lane.enter("untuned", config(workload, "frozen"))
-    lane.enter("other", config(workload, "lora"))
-    assert not lane.alone
+    group = TrialGroup(workload, places=2)
+    group.enter("untuned", config(workload, "frozen"))
+    group.enter("other", config(workload, "lora"))
+    assert not group.alone_reasons
 
 
 def test_what_trains_nothing_may_stay_but_not_train(workload: Workload, tmp_path: Path) -> None:
-    lane = TrialGroup(workload, places=1)
-    trial = lane.enter("f", config(workload, "frozen"), checkpoint=tmp_path)
+    group = TrialGroup(workload, places=1)
+    trial = group.enter("f", config(workload, "frozen"), checkpoint=tmp_path)
     assert math.isfinite(trial.validation_loss())
-    lane.train_to("f", 8)
-    (arrival,) = lane.step()
+    group.train_to("f", 8)
+    (arrival,) = group.step()
     assert isinstance(arrival.error, BadInput)
 
 
@@ -119,13 +119,13 @@ def test_what_trains_nothing_may_stay_but_not_train(workload: Workload, tmp_path
 def test_memory_that_is_out_again_and_again_costs_no_trial_a_step(
     workload: Workload, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    lane = TrialGroup(workload, places=8)
+    group = TrialGroup(workload, places=8)
     backward = Pack.backward
 
-    def no_more(pack: Pack, guests: Sequence[PackMember]) -> torch.Tensor:
-        if len(guests) > 2:
+    def no_more(pack: Pack, members: Sequence[PackMember]) -> torch.Tensor:
+        if len(members) > 2:
             raise MemoryError
-        return backward(pack, guests)
+        return backward(pack, members)
 
     def never(*_: object) -> None:
         raise torch.OutOfMemoryError
@@ -136,9 +136,9 @@ def test_memory_that_is_out_again_and_again_costs_no_trial_a_step(
     else:
         monkeypatch.setattr(Pack, "backward", no_more)
     for seed in range(8):
-        lane.enter(str(seed), config(workload, seed=seed))
-        lane.train_to(str(seed), 16)
-    arrivals = [*lane.step(), *lane.step()]
+        group.enter(str(seed), config(workload, seed=seed))
+        group.train_to(str(seed), 16)
+    arrivals = [*group.step(), *group.step()]
     assert sorted(arrival.key for arrival in arrivals) == sorted(map(str, range(8)))
-    assert {lane.trial(str(seed)).examples_seen for seed in range(8)} == {16}
+    assert {group.trial(str(seed)).examples_seen for seed in range(8)} == {16}
     assert not [arrival.error for arrival in arrivals if arrival.error]

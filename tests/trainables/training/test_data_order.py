@@ -15,7 +15,7 @@ ROWS = [Row(image=image, question=(1, 2), answer=(1, 2)) for image in IMAGES]
 def epochs(questions_per_image: int, count: int = 3, seed: int = 0) -> list[list[int]]:
     order = DataOrder(ROWS, seed=seed, questions_per_image=questions_per_image)
     length = len(IMAGES)
-    return [order.between(n * length, (n + 1) * length) for n in range(count)]
+    return [order.indices(n * length, (n + 1) * length) for n in range(count)]
 
 
 @pytest.mark.parametrize("questions_per_image", [1, 2, 4, 100])
@@ -47,8 +47,8 @@ def test_all_questions_of_an_image_at_once() -> None:
 def test_a_batch_may_lie_in_two_epochs() -> None:
     first, second, _ = epochs(2)
     order = DataOrder(ROWS, seed=0, questions_per_image=2)
-    assert order.between(10, 20) == first[10:] + second[:5]
-    assert order.between(0, 4) == first[:4], "and it may go back"
+    assert order.indices(10, 20) == first[10:] + second[:5]
+    assert order.indices(0, 4) == first[:4], "and it may go back"
 
 
 def test_which_image_comes_when_is_left_to_chance() -> None:
@@ -74,7 +74,7 @@ def padding(order: DataOrder, batches: int) -> int:
     """Tokens of padding in the first so many batches."""
     found = 0
     for number in range(batches):
-        batch = [LONG[i] for i in order.between(number * SIZE, (number + 1) * SIZE)]
+        batch = [LONG[i] for i in order.indices(number * SIZE, (number + 1) * SIZE)]
         for lengths in ([len(r.question) for r in batch], [len(r.answer) for r in batch]):
             found += sum(max(lengths) - length for length in lengths)
     return found
@@ -82,11 +82,11 @@ def padding(order: DataOrder, batches: int) -> int:
 
 def test_by_length_each_epoch_has_every_question_once_in_an_order_of_its_own() -> None:
     order, length = by_length(), len(LONG)
-    found = [order.between(n * length, (n + 1) * length) for n in range(3)]
+    found = [order.indices(n * length, (n + 1) * length) for n in range(3)]
     assert all(sorted(epoch) == list(range(length)) for epoch in found)
     assert found[0] != found[1] != found[2]
-    assert found[0] != by_length(seed=1).between(0, length)
-    assert by_length().between(length, 2 * length) == found[1], "from anywhere"
+    assert found[0] != by_length(seed=1).indices(0, length)
+    assert by_length().indices(length, 2 * length) == found[1], "from anywhere"
 
 
 def test_by_length_there_is_less_padding_also_where_epochs_end_within_a_batch() -> None:
@@ -98,7 +98,7 @@ def test_by_length_short_batches_do_not_come_first() -> None:
     """Within a window it is left to chance which batch comes when."""
     starts = []
     for seed in range(200):
-        first = by_length(seed).between(0, SIZE)
+        first = by_length(seed).indices(0, SIZE)
         starts.append(sum(len(LONG[i].question) for i in first) / SIZE)
     mean = sum(len(row.question) for row in LONG) / len(LONG)
     assert sum(starts) / len(starts) == pytest.approx(mean, rel=0.1)

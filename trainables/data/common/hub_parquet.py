@@ -56,7 +56,9 @@ def read(name: str, root: Path) -> tuple[Path, dict[str, list[Example]]]:
             if not place.exists():
                 place.write_bytes(row["image"]["bytes"])
 
-    images = cache_folders.made(Path("unpacked", f"{name}-{hashed.hexdigest()[:16]}"), unpack)
+    images = cache_folders.cached_folder(
+        Path("unpacked", f"{name}-{hashed.hexdigest()[:16]}"), unpack
+    )
     splits: dict[str, list[Example]] = {}
     for split, row in _rows(name, found):
         examples = splits.setdefault(split, [])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from trainables.errors import BadInput, NothingThere, unknown
+from trainables.errors import BadInput, NoMatchingLayer, unknown
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
@@ -16,7 +16,7 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
     """Names of the modules of ``slot`` that play one of ``roles``.
 
     Raises:
-        NothingThere: no module plays one of them; the message names the roles that the slot has.
+        NoMatchingLayer: no module plays one of them; the message names the roles that the slot has.
         BadInput: a role does not exist.
     """
     from trainables.model_contract import ROLES
@@ -29,7 +29,7 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
     if not found:
         there = ", ".join(sorted(slot.roles)) or "none"
         lacks = ", ".join(roles)
-        raise NothingThere(
+        raise NoMatchingLayer(
             f"slot {slot.name!r} has no layer of {lacks}; it has: {there}", lacks=lacks
         )
     return found
@@ -58,17 +58,17 @@ def parameters(slot: Slot, roles: Iterable[str]) -> list[str]:
     """Names of all parameters of the modules of ``slot`` that play one of ``roles``.
 
     Raises:
-        NothingThere: no module plays one of the roles.
+        NoMatchingLayer: no module plays one of the roles.
         BadInput: a role does not exist.
     """
     wanted = set(modules(slot, roles))
     return [n for n, _ in slot.module.named_parameters() if n.rpartition(".")[0] in wanted]
 
 
-def nothing(slot: Slot, what: str) -> NothingThere:
+def nothing(slot: Slot, what: str) -> NoMatchingLayer:
     """The error for a slot that lacks ``what``; its message names the layers that the slot has."""
     layers = {type(m).__name__ for m in slot.module.modules() if not list(m.children())}
-    return NothingThere(
+    return NoMatchingLayer(
         f"slot {slot.name!r} has no {what}; its layers are: {', '.join(sorted(layers))}",
         lacks=what,
     )

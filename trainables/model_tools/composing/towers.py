@@ -57,7 +57,7 @@ def read(config: ComposeConfig) -> Parts:
         BadInput: a folder is of a family that BLIP can't represent, or lacks a weight or the
             tokenizer; or the towers differ in width, or do not have what ``config`` asks for.
     """
-    eyes, reader = hub.folder(config.vision, "model"), hub.folder(config.text, "model")
+    eyes, reader = hub.local_folder(config.vision, "model"), hub.local_folder(config.text, "model")
     vision = _load("--vision", eyes, Dinov2Model, "dinov2")
     text = _load("--text", reader, _Bert, "bert")
     _check(config, vision.config, text.config)

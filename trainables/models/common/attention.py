@@ -22,7 +22,12 @@ from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from trainables.engine import ranks
-from trainables.shared_layers.absorbed_projections import affine, of_means, rows_of, turned
+from trainables.shared_layers.absorbed_projections import (
+    absorb_key,
+    is_affine,
+    project_means,
+    row_owners_of,
+)
 
 QUERIES = 20
 """Number of query tokens that is assumed if several workers train one trial. The workers have to
@@ -83,13 +88,13 @@ class TextAttention(BlipTextSelfAttention):
         seen_BTD, elsewhere = hidden_states, encoder_hidden_states is not None
         if encoder_hidden_states is not None:
             seen_BTD = encoder_hidden_states
-            rows = rows_of(self.key, self.value)
+            rows = row_owners_of(self.key, self.value)
             if past_key_values is None and rows is not None:
                 # Members of a pack run apart if different projections can be absorbed for them.
-                parts = rows.parts(lambda one: (affine(self.key, one), affine(self.value, one)))
+                parts = rows.runs(lambda m: (is_affine(self.key, m), is_affine(self.value, m)))
                 if len(parts) > 1:
                     given = (hidden_states, attention_mask, seen_BTD)
-                    found = rows.each(parts, lambda _, *part: self.forward(*part)[0], *given)
+                    found = rows.map(parts, lambda _, *part: self.forward(*part)[0], *given)
                     return torch.cat(found), None
             if past_key_values is None and self._spares(hidden_states, seen_BTD):
                 return self._look(hidden_states, seen_BTD, attention_mask), None
@@ -119,7 +124,7 @@ class TextAttention(BlipTextSelfAttention):
     def _spares(self, x_BQD: Tensor, seen_BTD: Tensor) -> bool:
         """Whether weight absorption is possible here and takes less than half of the arithmetic."""
         (queries, width), tokens = x_BQD.shape[1:], seen_BTD.shape[1]
-        if ranks.here().count > 1:
+        if ranks.current().count > 1:
             queries = QUERIES
         without = queries * width + self.num_attention_heads * queries * tokens
         chance = self.training and self.dropout.p > 0
@@ -128,8 +133,10 @@ class TextAttention(BlipTextSelfAttention):
     @staticmethod
     def _is_affine(layer: nn.Module) -> bool:
         """Whether a layer is an affine map, for all members of a pack with rows in this pass."""
-        rows = rows_of(layer)
-        return affine(layer) if rows is None else all(affine(layer, one) for one, _ in rows.now)
+        rows = row_owners_of(layer)
+        if rows is None:
+            return is_affine(layer)
+        return all(is_affine(layer, member) for member, _ in rows.owners)
 
     def _look(self, x_BQD: Tensor, seen_BTD: Tensor, mask: Tensor | None) -> Tensor:
         """Cross-attention by weight absorption; shape (B, Q, D).
@@ -140,7 +147,7 @@ class TextAttention(BlipTextSelfAttention):
         heads, width = self.num_attention_heads, self.attention_head_size
         (batch, queries), tokens = x_BQD.shape[:2], seen_BTD.shape[1]
         q_BQhd = self.query(x_BQD).view(batch, queries, heads, width) / math.sqrt(width)
-        q_BhQI, alike_BhQ1 = turned(self.key, q_BQhd)
+        q_BhQI, alike_BhQ1 = absorb_key(self.key, q_BQhd)
         scores_BNT = torch.bmm(q_BhQI.flatten(1, 2), seen_BTD.transpose(1, 2))
         scores_BhQT = scores_BNT.view(batch, heads, queries, tokens)
         if alike_BhQ1 is not None:
@@ -152,7 +159,7 @@ class TextAttention(BlipTextSelfAttention):
             mixed_BhQd = share_BhQT @ self._heads(self.value(seen_BTD))
             return mixed_BhQd.transpose(1, 2).flatten(2)
         mean_BNI = torch.bmm(share_BhQT.flatten(1, 2), seen_BTD)
-        return of_means(self.value, mean_BNI.view(batch, heads, queries, -1))
+        return project_means(self.value, mean_BNI.view(batch, heads, queries, -1))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         """Divide the width into heads; shape (B, h, T, d)."""

@@ -31,7 +31,7 @@ class OneLayer(nn.Module):
         return projected
 
 
-class AsPublished(LlavaForConditionalGeneration):
+class LlavaNetwork(LlavaForConditionalGeneration):
     """LLaVA's network in transformers, which itself supports no connector of one layer."""
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -45,7 +45,7 @@ class AsPublished(LlavaForConditionalGeneration):
 # Weights are published under the names of several versions of transformers, which renames them as
 # they are read, but for its own classes alone: of others, those that are registered.
 _RENAMING = get_checkpoint_conversion_mapping("llava")
-register_checkpoint_conversion_mapping(AsPublished.__name__, _RENAMING, overwrite=True)
+register_checkpoint_conversion_mapping(LlavaNetwork.__name__, _RENAMING, overwrite=True)
 
 
 class Parts(nn.Module):

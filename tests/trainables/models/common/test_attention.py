@@ -181,7 +181,7 @@ def test_trials_that_share_a_pass_spare_each_what_it_would_alone(
             config = TrialConfig(recipe=recipe, lr=3e-3, seed=0, max_examples=32, batch_size=4)
             lane.enter(str(n), config)
             lane.train_to(str(n), 4)
-        assert not lane.alone
+        assert not lane.alone_reasons
         return products(lane.step)
 
     assert multiplied(recipes) < 1.1 * sum(multiplied([recipe]) for recipe in recipes)
