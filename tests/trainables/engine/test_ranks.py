@@ -102,7 +102,7 @@ import sys, time
 from datetime import timedelta
 from pathlib import Path
 from torch import distributed
-from trainables import ranks
+from trainables.engine import ranks
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 (folder / str(rank)).touch()
 while not (folder / str(1 - rank)).exists():  # which imports torch
