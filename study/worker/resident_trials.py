@@ -153,7 +153,7 @@ class ResidentTrials:
             deepspeed=resident.placement.deepspeed,
             micro_batch=resident.placement.micro_batch,
             evaluation_batch=resident.placement.evaluation_batch,
-            checkpointing=resident.placement.checkpointing,
+            activation_checkpointing=resident.placement.checkpointing,
             checkpoint=restored,
         )
         resident.report = resident.trial.report

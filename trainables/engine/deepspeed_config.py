@@ -47,8 +47,13 @@ def partitions_weights(kind: str) -> bool:
     """Whether an engine kind (see ``configuration``) partitions the weights among its workers, or
     has them in host memory, as ZeRO-3 does."""
     if kind.startswith("{"):
-        return int(json.loads(kind).get("zero_optimization", {}).get("stage", 0)) == 3
+        return zero_stage(json.loads(kind)) == 3
     return kind.removesuffix(OFFLOAD) == "3"
+
+
+def zero_stage(configuration: Mapping[str, Any]) -> int:
+    """ZeRO stage of a DeepSpeed configuration."""
+    return int(configuration.get("zero_optimization", {}).get("stage", 0))
 
 
 def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
@@ -94,16 +99,16 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
 
 def summary(configuration: Mapping[str, Any]) -> str:
     """Summary of a configuration in one line, for users."""
-    zero = configuration.get("zero_optimization", {})
-    said = [f"ZeRO-{zero.get('stage', 0)}"]
-    offloaded = {"offload_optimizer": "the optimizer", "offload_param": "the weights"}
-    there = [what for key, what in offloaded.items() if key in zero]
-    if there:
-        said.append(f"{' and '.join(there)} in host memory")
+    zero, stage = configuration.get("zero_optimization", {}), zero_stage(configuration)
+    parts = [f"ZeRO-{stage}"]
+    names = {"offload_optimizer": "the optimizer", "offload_param": "the weights"}
+    offloaded = [name for key, name in names.items() if key in zero]
+    if offloaded:
+        parts.append(f"{' and '.join(offloaded)} in host memory")
     if "reduce_bucket_size" in zero:
-        said.append(f"{zero['reduce_bucket_size']:,} values exchanged at once")
-    if zero.get("stage") == 3 and "stage3_max_live_parameters" in zero:
-        said.append(f"{zero['stage3_max_live_parameters']:,} values of weights kept whole at once")
+        parts.append(f"{zero['reduce_bucket_size']:,} values exchanged at once")
+    if stage == 3 and "stage3_max_live_parameters" in zero:
+        parts.append(f"{zero['stage3_max_live_parameters']:,} values of weights kept whole at once")
     if "gradient_clipping" in configuration:
-        said.append(f"gradients clipped at {configuration['gradient_clipping']:g}")
-    return ", ".join(said)
+        parts.append(f"gradients clipped at {configuration['gradient_clipping']:g}")
+    return ", ".join(parts)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trainables.engine import ranks
 from trainables.engine.base import Losses, adamw, count_questions, set_lr
-from trainables.engine.deepspeed_config import RESERVED_KEYS
+from trainables.engine.deepspeed_config import RESERVED_KEYS, zero_stage
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
 from trainables.recipe import AppliedRecipe
@@ -42,7 +42,7 @@ class DeepSpeed:
     ) -> None:
         deepspeed = _deepspeed()
         self.parameters, self.settings = applied.parameters, settings
-        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
+        self.stage = zero_stage(settings)
         self.needs_all_ranks = self.stage == 3 and ranks.current().count > 1
         self.gathered = deepspeed.zero.GatheredParameters
         # Without anything to train there is no optimizer, and ZeRO-3 only partitions the weights.

@@ -112,7 +112,7 @@ class Pack:
             raise Unpackable("its engine steps by itself")
         if trial.micro_batch < trial.config.batch_size or trial.ranks.count > 1:
             raise Unpackable("its batch is computed in pieces")
-        if trial.checkpointing:
+        if trial.activation_checkpointing:
             raise Unpackable("its layers are computed twice")
         if self.no_pack_reason:
             raise Unpackable(self.no_pack_reason)

@@ -106,7 +106,7 @@ class TrialGroup:
         deepspeed: str = "off",
         micro_batch: int | None = None,
         evaluation_batch: int | None = None,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
         checkpoint: Path | None = None,
     ) -> Trial:
         """Add a trial, which continues from ``checkpoint`` if something was saved there.
@@ -127,7 +127,7 @@ class TrialGroup:
             features=self.features if self.workload.resident else None,
             micro_batch=micro_batch,
             evaluation_batch=evaluation_batch,
-            checkpointing=checkpointing,
+            activation_checkpointing=activation_checkpointing,
         )
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)

@@ -49,7 +49,7 @@ class Trial:
         features: Features | None = None,
         micro_batch: int | None = None,
         evaluation_batch: int | None = None,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         """Apply the recipe to a weight-sharing copy of the workload's network and start the engine.
 
@@ -63,7 +63,7 @@ class Trial:
                 batch would take too much memory.
             evaluation_batch: maximum number of questions computed at once where nothing is learnt
                 from them.
-            checkpointing: keep less of each layer (``trainables.engine.activation_checkpointing``).
+            activation_checkpointing: keep less of each layer (``trainables.engine.activation_checkpointing``).
 
         Apart from ``precision``, no option changes a loss by more than rounding, except through
         dropout: its masks are drawn for each piece of a batch.
@@ -74,7 +74,7 @@ class Trial:
         self.workload, self.config, self.features = workload, config, features
         self.ranks = ranks.current()
         self.micro_batch = micro_batch or config.batch_size
-        self.checkpointing = checkpointing
+        self.activation_checkpointing = activation_checkpointing
         self.evaluation_batch = evaluation_batch or EVALUATION_BATCH
         self.deepspeed = deepspeed
         if config.batch_size % self.ranks.count:
@@ -98,7 +98,7 @@ class Trial:
         """Points later than that, in examples seen, whose checkpoints were not whole."""
         network = share_weights(workload.model.network)
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
-        if checkpointing:
+        if activation_checkpointing:
             checkpoint_layers(network)
         if not workload.resident and not partitions_weights(deepspeed):
             network.to(workload.device)

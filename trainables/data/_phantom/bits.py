@@ -30,10 +30,6 @@ class Bits:
         """A random float from [low, high)."""
         return low + (high - low) * ((int(self._source.random_raw()) >> 11) / 2**53)
 
-    def pick(self, options: Sequence[T]) -> T:
-        """One of the options at random."""
-        return options[self.below(len(options))]
-
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """The items in random order (Fisher-Yates shuffle)."""
         shuffled = list(items)
