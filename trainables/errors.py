@@ -9,20 +9,20 @@ from trainables.secrecy import without_secrets
 
 
 class BadInput(ValueError):
-    """Input that the user can mend. Commands print it as one line and leave with exit code 2.
+    """Input that the user can correct. Commands print the message as one line and exit with code 2.
 
-    It says no secret that was given: see ``trainables.secrecy``.
+    Secrets are cut out of the message (``trainables.secrecy``).
     """
 
-    def __init__(self, said: str) -> None:
-        super().__init__(without_secrets(said))
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class NoMatchingLayer(BadInput):
     """A method finds no layer to train in a slot; ``lacks`` names the layers that it looked for."""
 
-    def __init__(self, said: str, *, lacks: str) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, *, lacks: str) -> None:
+        super().__init__(message)
         self.lacks = lacks
 
 

@@ -78,12 +78,13 @@ class Batch:
     answer_BA: Tensor
     answer_mask_BA: Tensor
     done: int = 0
-    """Number of the family's stages whose output ``state`` has; above 0, pixels may be missing."""
+    """Number of the family's stages that are done; if it is above 0, pixels may be missing."""
     state: Tensor | None = None
-    """Output of the last stage that is done; None if ``done`` is 0."""
+    """Output of the last stage that is done; None if no stage is done."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``. CUDA copies it from pinned memory while other work goes on."""
+        """Copy the batch to ``device``. The copy to a CUDA device is from pinned memory and runs
+        while other work goes on."""
         cuda = device.type == "cuda"
         fields: dict[str, Any] = vars(self)
         moved = {
@@ -105,16 +106,18 @@ class Stage:
 
     slots: tuple[str, ...]
     per: Literal["image", "question"]
-    """What a row of the output is about: an image, in shape (U, T, D), or a question, in shape
+    """What a row of the output stands for: an image, in shape (U, T, D), or a question, in shape
     (B, Q, D), where Q is the length of the questions."""
     run: Callable[[nn.Module, Batch, Tensor | None], Tensor]
-    """Output from network, batch and the previous stage's output. Rows are independent."""
+    """Function that computes the output from network, batch and the previous stage's output. Rows
+    of the output must not depend on one another."""
 
 
 def run_stages(
     model: Model | Skeleton, network: nn.Module, batch: Batch, upto: int | None = None
 ) -> Tensor:
-    """Output of the last stage, or of the last before ``upto``; skips stages that are done."""
+    """Output of the last stage, or of the last one before stage ``upto``. Stages that are done are
+    skipped."""
     state = batch.state
     for stage in model.stages[batch.done : upto]:
         state = stage.run(network, batch, state)
@@ -157,7 +160,7 @@ class Skeleton:
     """Losses of a batch, computed as by ``Model.losses``."""
     image_size: int
     question_tokens: int
-    """Maximum number of tokens of a question; tokens that stand for its image included."""
+    """Maximum number of tokens of a question, including tokens that stand for its image."""
     answer_tokens: int
 
     @classmethod
@@ -218,17 +221,20 @@ class Model(Structure, Protocol):
         ``beams``. Like a loss, an answer does not depend on the batch it is in."""
 
     def to_transformers(self, network: nn.Module) -> PreTrainedModel | None:
-        """The network as transformers' class, made of the same modules; None if there is no class.
+        """Make the network of the family's class in transformers from the same modules; None if
+        transformers has no such class.
 
-        ``network`` is a weight-sharing copy of the base, and of no other use afterwards.
+        ``network`` is a weight-sharing copy of the base; it can't be used afterwards.
         """
 
     def from_transformers(self, network: PreTrainedModel) -> nn.Module:
-        """Inverse of ``to_transformers``."""
+        """Make the family's network from that of its class in transformers, as the inverse of
+        ``to_transformers``."""
 
 
 def slot(model: Structure, network: nn.Module, name: str) -> Slot:
-    """Slot ``name`` of ``network`` (the base or a copy of it), its layers sorted into roles."""
+    """Slot ``name`` of ``network``, which is the base or a copy of it, with its layers sorted into
+    roles."""
     module = network.get_submodule(model.slots[name])
     found: dict[str, list[str]] = {role: [] for role in ROLES}
     for path, part in module.named_modules():
@@ -252,7 +258,8 @@ def is_norm(module: nn.Module) -> bool:
 def answer_losses(
     logits_BAV: Tensor, answer_BA: Tensor, mask_BA: Tensor, smoothing: float
 ) -> Tensor:
-    """Mean loss over each answer's own tokens, of shape (B,); see ``Model.losses``."""
+    """Mean loss over the tokens of each answer, padding left out, of shape (B,). ``smoothing`` is
+    that of ``Model.losses``."""
     nll_BA = nn.functional.cross_entropy(
         logits_BAV.transpose(1, 2).float(), answer_BA, reduction="none", label_smoothing=smoothing
     )

@@ -51,10 +51,10 @@ def skeleton_of(model: str, image_size: int | None = None, precision: str = "fp3
     """Structure of a preset, of ``tiny`` or of a folder's model, without weights.
 
     With ``image_size`` it is for images of that size instead of the model's own. Its tensors have
-    the types that the family holds weights in for trials in ``precision``.
+    the types in which the family holds weights for trials in ``precision``.
 
     Raises:
-        BadInput: ``model`` is none of these.
+        BadInput: there is no such preset, folder or model.
     """
     presets = registry.presets()
     source: str | Path = model

@@ -57,8 +57,8 @@ class Tuning:
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:
-    """Refuse a setting that is not of its default's type. An int will do for a float; a bool will
-    do for no number."""
+    """Refuse a setting that is not of its default's type. An int is accepted for a float; a bool is
+    accepted for no number."""
     kind = type(default)
     fits = isinstance(value, int | float if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
@@ -75,8 +75,8 @@ class Recipe:
 
     @classmethod
     def of(cls, slots: Mapping[str, Mapping[str, Any]]) -> Recipe:
-        """Make a recipe from values like ``{"decoder": {"method": "lora", "rank": 8}}``. Inverse of
-        ``plain``."""
+        """Make a recipe from values like ``{"decoder": {"method": "lora", "rank": 8}}``, as the
+        inverse of ``plain``."""
         return cls(
             slots={
                 slot: Tuning.of(
@@ -89,8 +89,8 @@ class Recipe:
         )
 
     def plain(self) -> dict[str, dict[str, Any]]:
-        """The recipe as JSON-ready values, defaults included, so that a trial's identity names
-        every setting that it used."""
+        """The recipe as JSON-ready values, defaults included: a trial's id depends on every
+        setting that it used."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
@@ -149,8 +149,8 @@ class AppliedRecipe(ParameterCounts):
 def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) -> AppliedRecipe:
     """Put ``recipe`` into ``network``, a weight-sharing copy of ``model.network``.
 
-    ``seed`` decides the random initial values of adapters. Those of a slot do not depend on what
-    other slots hold.
+    ``seed`` decides the random initial values of adapters. The values in one slot do not depend on
+    the methods of other slots.
 
     Raises:
         BadInput: the recipe names a slot that the family lacks; a method finds nothing to train in

@@ -1,8 +1,8 @@
-"""Secrets cut out of texts that are kept, shown or sent.
+"""Cuts secrets out of texts that are kept, shown or sent.
 
-A secret is a password in an address (``scheme://user:password@host``); a value in an address's
-query whose name says that it is one (``?token=...``); and the value of an environment variable
-whose name says so (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``).
+Secrets are passwords in addresses (``scheme://user:password@host``), values in an address's query
+whose names tell that they are secret (``?token=...``), and values of environment variables whose
+names tell so (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 CUT = "***"
-"""Stands where a secret stood."""
+"""Text that replaces a secret."""
 LEAST_CHARACTERS = 8
-"""Of a value that is cut wherever it stands: a shorter one may be a word of any text."""
+"""Minimum length of a secret value that is cut out wherever it occurs: a shorter one may be an
+ordinary word."""
 VARIABLE = re.compile(
     r"(PASSWORD|PASSWD|PASSPHRASE|(^|_)PASS|_PWD|SECRET|TOKEN|KEY|CONNECTION_STRING)$",
     re.IGNORECASE,
@@ -33,12 +34,12 @@ VARIABLE = re.compile(
 IN_QUERY = (
     "password|passwd|passphrase|pass|pwd|secret|token|key|credentials?|signature|sig|odbc_connect"
 )
-"""Ends of the names of such values in an address."""
+"""Ends of the names of secret values in an address's query."""
 
 
 def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
-    """What precedes a secret, and the secret. ``character`` may stand in a password, ``of_value``
-    in a value of a query."""
+    """Patterns of a secret and of the text before it. ``character`` is the pattern of a password's
+    characters, ``of_value`` that of the characters of a value in a query."""
     return tuple(
         re.compile(pattern, re.IGNORECASE | re.DOTALL)
         for pattern in (
@@ -63,14 +64,15 @@ IN_TEXT = _patterns(r"\S", r"[^\s&;#'\"]")
 NO_SCHEME = re.compile(
     r"^(?P<before>(?:[\w+.-]+:/{0,2}|/{0,2})[^:/@]*:)(?!/|\d+/)(?P<secret>.+)(?=@)", re.DOTALL
 )
-"""A password in an address whose scheme was forgotten or misspelt, as ``user:password@host``."""
+"""Pattern of a password in an address whose scheme is missing or misspelt, as in
+``user:password@host``."""
 ALONE = (*_patterns(".", "[^&]"), NO_SCHEME)
-"""Patterns for a text that is one argument of a command: what it holds may have blanks."""
+"""Patterns for a text that is one argument of a command, where a secret may have blanks."""
 
 
 def without_secrets(text: str) -> str:
-    """The text with ``***`` for each secret, those of this process's environment and command line
-    included. An address keeps its user and its host.
+    """Replace each secret in a text by ``***``, including those in this process's environment and
+    command line. An address keeps its user and its host.
 
     >>> without_secrets("postgresql://mlflow:1234@db/mlflow is not there")
     'postgresql://mlflow:***@db/mlflow is not there'
@@ -81,13 +83,13 @@ def without_secrets(text: str) -> str:
 
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
-    """The command that runs a module with arguments, as a shell takes it, without secrets."""
+    """Shell command that runs a module with arguments, without secrets."""
     shown = (without_secrets(_cut(argument, ALONE)) for argument in arguments)
     return shlex.join(["python", "-m", module, *shown])
 
 
 def shown(address: str) -> str:
-    """An address as a refusal quotes it: without secrets, also where it is none that can be read.
+    """An address for an error message, without secrets. The address may be malformed.
 
     >>> shown("user:my password@host:5000")
     'user:***@host:5000'
@@ -96,18 +98,18 @@ def shown(address: str) -> str:
 
 
 def without_user(address: str) -> str:
-    """An address without user and password."""
+    """Remove user and password from an address."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def format_traceback(error: BaseException) -> str:
-    """An exception's traceback, as Python prints it, without secrets."""
+    """Traceback of an exception, as Python prints it, without secrets."""
     return without_secrets("".join(traceback.format_exception(error)))
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command line; what it refuses, it shows without secrets."""
+    """Parser of a command line whose error messages show no secrets."""
 
     def error(self, message: str) -> NoReturn:
         """Show the message and leave with exit code 2."""
@@ -115,8 +117,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def guard() -> None:
-    """Have a command show no secrets: not in the traceback of what nobody caught, and not in its
-    own command line, which others read by ``ps`` and Ray keeps."""
+    """Keep secrets out of a command's tracebacks of uncaught exceptions, and out of its own command
+    line, which others can read by ``ps`` and Ray stores."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stderr.write(format_traceback(error))
@@ -131,7 +133,7 @@ def guard() -> None:
 
 
 def _hide_arguments() -> None:
-    """Write over the secrets of this process's command line, where Linux reads it from."""
+    """Overwrite the secrets of this process's command line in the memory that Linux shows."""
     line = Path("/proc/self/cmdline").read_bytes().split(b"\0")
     hidden = [os.fsencode(_cut(os.fsdecode(word), ALONE, as_long=True)) for word in line]
     if hidden == line:
@@ -144,7 +146,7 @@ def _hide_arguments() -> None:
 
 
 def _cut(text: str, patterns: Sequence[re.Pattern[str]], *, as_long: bool = False) -> str:
-    """``as_long``: what stands there instead takes as many bytes."""
+    """Cut secrets by patterns. With ``as_long`` the replacement has as many bytes as the secret."""
 
     def instead(found: re.Match[str]) -> str:
         stars = "*" * len(os.fsencode(found["secret"])) if as_long else CUT
@@ -156,7 +158,7 @@ def _cut(text: str, patterns: Sequence[re.Pattern[str]], *, as_long: bool = Fals
 
 
 def _known() -> list[str]:
-    """The secrets of the environment and of the command line in all forms, the longest first."""
+    """Secrets of the environment and of the command line, plain and URL-encoded, longest first."""
     forms = {form for s in _given() for form in (s, s.strip(), unquote(s), quote(s, safe=""))}
     return sorted((f for f in forms if len(f) >= LEAST_CHARACTERS), key=len, reverse=True)
 

@@ -1,4 +1,4 @@
-"""Random numbers that follow from a key alone, never from what ran before in the process."""
+"""Random numbers that depend on a key alone, never on what ran before in the process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 
 
 def derive_seed(*key: int | str) -> int:
-    """Seed of 63 bits for a key. Keys that differ anywhere give unrelated seeds."""
+    """Derive a seed of 63 bits from a key. Different keys give unrelated seeds."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8]) >> 1
 
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Seed torch's global generators with ``key`` inside the block; restore their states then."""
+    """Seed torch's global generators with ``key`` inside the block, and restore their states after
+    it."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(*key))

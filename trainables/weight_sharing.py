@@ -1,8 +1,8 @@
-"""Gives a trial a network of its own that shares the tensors of the resident base.
+"""Makes a network for each trial that shares the tensors of the resident base.
 
 Copying a whole model for each trial would cost its memory and its load time again. A weight-sharing
 copy has module objects of its own, but its parameters and buffers lie in the base's memory. What a
-trial trains is replaced by a copy in fp32 (``own_trained_parameters``), so the base never changes,
+trial trains is replaced by a copy in fp32 (``own_trained_parameters``), so the base never changes
 and trials start and end in milliseconds.
 """
 
@@ -18,8 +18,8 @@ from torch import nn
 def share_weights(network: nn.Module) -> nn.Module:
     """Copy the modules of ``network`` and share its memory; nothing in the copy requires grad.
 
-    The parameters are new objects on the base's memory. So whoever sets ``requires_grad`` of one,
-    or puts other memory under it as DeepSpeed's ZeRO-3 does, leaves the base as it was.
+    The parameters are new objects on the base's memory. So the base stays as it is when
+    ``requires_grad`` of one is set, or when DeepSpeed's ZeRO-3 puts other memory under it.
     """
     shared: dict[int, object] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
@@ -39,7 +39,7 @@ def own_trained_parameters(network: nn.Module, names: Collection[str]) -> dict[s
     mixed types. A parameter that several modules share (tied embeddings) stays shared.
 
     Returns:
-        name -> the new parameter, in the network's order.
+        The new parameters by name, in the network's order.
     """
     wanted = set(names)
     copies: dict[int, nn.Parameter] = {}

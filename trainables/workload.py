@@ -30,7 +30,7 @@ class WorkloadConfig:
     model: str = "tiny"
     """Base model: ``tiny``, which ships with the project; a folder; or ``hub:NAME``."""
     data: str = "phantom"
-    """Name of a dataset, or several names with commas between: then they are joined into one."""
+    """Name of a dataset, or names of several, separated by commas, that are joined into one."""
     data_root: str | None = None
     """Folder of the data, or ``hub:NAME``. A dataset lies in the subfolder of its name or, without
     such a subfolder, in the folder itself."""
@@ -43,8 +43,8 @@ class WorkloadConfig:
     precision: str = "fp32"
     """Precision of trials, ``fp32`` or ``bf16``; it also decides how a family holds its weights."""
     resident: bool = True
-    """Whether the base stays on the device. Otherwise it is in host memory, and each trial brings
-    it to the device or, under ZeRO-3, a part of it, so that it may be larger than the device."""
+    """Whether the base stays on the device. Otherwise it is in host memory, and each trial moves it
+    to the device or, under ZeRO-3, a part of it, so that it may be larger than the device."""
 
     def check(self) -> None:
         """Check names and folders without loading anything.
@@ -110,7 +110,7 @@ class Workload:
     """Tokenised questions of each split, in the dataset's order."""
     device: torch.device
     answer_tokens: int = 10
-    """Maximum number of tokens of an answer, its end included; see ``_answer_tokens``."""
+    """Maximum number of tokens of an answer, its end token included (``_answer_tokens``)."""
     beams: int = 1
     """Number of beams in the search for an answer; 1 is greedy."""
 
@@ -173,13 +173,13 @@ class Workload:
 
     @property
     def resident(self) -> bool:
-        """Whether the base is on the device; see ``WorkloadConfig.resident``."""
+        """Whether the base is on the device, as ``WorkloadConfig.resident`` asks for."""
         return all(p.device.type == self.device.type for p in self.model.network.parameters())
 
     @property
     def computes_ahead(self) -> bool:
-        """Whether the device computes asynchronously, so that this process can prepare the next
-        batch meanwhile and send it."""
+        """Whether the device computes asynchronously, so that this process can prepare and send the
+        next batch meanwhile."""
         return self.device.type != "cpu"
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
@@ -189,10 +189,10 @@ class Workload:
 
 
 def _answer_tokens(rows: Sequence[Row]) -> int:
-    """Maximum number of tokens of an answer: 99 of 100 training answers are no longer.
+    """Maximum number of tokens of an answer: 99 of 100 training answers are no longer than this.
 
-    It is at least the number that MISS was trained with. It follows from the data: a word for a
-    question, some sentences for a radiology report. Longer answers are cut off.
+    The number is at least the one that MISS was trained with. It follows from the data: a word for
+    a question, some sentences for a radiology report. Longer answers are cut off.
     """
     from trainables.model_contract import ANSWER_TOKENS
 

@@ -1,8 +1,8 @@
-"""Caches arrays on disk, each made once on a machine and whole, and maps them into memory.
+"""Caches arrays on disk, each computed once on a machine, and maps them into memory.
 
 Mapping a file takes no time, and a page that several processes map is in memory once. The name of
-an array covers all that its values follow from, so a cached array never becomes stale. Arrays that
-are no longer wanted may be deleted at any time.
+an array is derived from everything that decides its values, so a cached array never becomes stale.
+Arrays may be deleted at any time.
 
 Several processes may ask for an array at once: one makes the file, the others wait for it. The file
 appears under its name only when it is complete.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from trainables.cache import folders as cache_folders
 
 Progress = Callable[[int, int], None]
-"""Callback, called now and then while a file is made with how much is done and the total."""
+"""Callback that gets the amount done and the total now and then while a file is made."""
 
 
 class NoCacheSpace(Exception):
@@ -41,11 +41,11 @@ def cached_array(
     dtype: np.dtype[Any],
     write: Callable[[BinaryIO], None],
 ) -> NDArray[Any]:
-    """Array ``name`` in a folder of the cache, written first if it is not there.
+    """Map the array ``name`` of a cache folder; if it does not exist, it is written first.
 
     Args:
         folder: subfolder of the cache folders, such as ``images``.
-        name: file name without suffix; it covers all that the values follow from.
+        name: file name without suffix, derived from everything that decides the values.
         shape: shape of the whole array.
         dtype: type of the values.
         write: writes the values, in C order, into an open file.
@@ -90,7 +90,7 @@ def _make(
     dtype: np.dtype[Any],
     write: Callable[[BinaryIO], None],
 ) -> NDArray[Any]:
-    """Make the file unless another process does, and map it.
+    """Make the file, unless another process makes it, and map it.
 
     Raises:
         OSError: this folder can't hold the file.
@@ -121,8 +121,8 @@ def _make(
 
 @contextmanager
 def file_lock(lock: Path) -> Iterator[None]:
-    """Hold a lock, so that only one process at a time runs the block. The lock of a killed process
-    is released by itself."""
+    """Hold a lock, so that only one process at a time runs the block. If a process is killed, the
+    system releases its lock."""
     with lock.open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield

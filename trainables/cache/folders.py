@@ -1,4 +1,4 @@
-"""Folders for what can be made again, such as decoded images. They may be deleted at any time."""
+"""Cache folders, for files that can be made again, such as decoded images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.errors import BadInput
 
 
 def folders() -> list[Path]:
-    """Cache folders of this user to read and to write, best first; they need not exist.
+    """Cache folders of this user, in the order of preference; they need not exist.
 
     The first is the user's cache folder. The second is a temporary folder, for machines where the
     first can't be written, as in containers.
@@ -22,10 +22,11 @@ def folders() -> list[Path]:
 
 
 def cached_folder(name: Path, make: Callable[[Path], None]) -> Path:
-    """Folder ``name`` in a cache folder; ``make`` fills a new one, whole or not at all.
+    """Folder ``name`` of a cache folder; if it does not exist, ``make`` fills it. It appears under
+    its name only when it is complete.
 
     Raises:
-        BadInput: it can be written in no cache folder.
+        BadInput: no cache folder can hold it.
     """
     places = [folder / name for folder in folders()]
     for place in places:

@@ -23,10 +23,10 @@ PREFIX = "hub:"
 
 @cache
 def local_folder(given: str, kind: Literal["model", "dataset"]) -> Path:
-    """Folder that ``given`` names: a local folder as it is, or the downloaded files of the hub.
+    """Local folder for ``given``: the folder itself, or the downloaded files of ``hub:NAME``.
 
-    Archives of a dataset are unpacked: where its authors publish a folder of images, the hub mostly
-    has ``images.zip``.
+    Archives of a dataset are unpacked: instead of a folder of images, the hub mostly has
+    ``images.zip``.
 
     Raises:
         BadInput: the hub has nothing of that name, or can't be reached.
@@ -51,8 +51,8 @@ def local_folder(given: str, kind: Literal["model", "dataset"]) -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """Name of the model in ``folder``. A folder of the hub's cache is named after a hash, so there
-    it is the name of the repository."""
+    """Name of the model in ``folder``: the folder's name or, in the hub's cache, where folders are
+    named by hashes, the repository's name."""
     return (
         folder.parents[1].name.split("--")[-1] if folder.parent.name == "snapshots" else folder.name
     )

@@ -1,6 +1,7 @@
 """Activation checkpointing: layers keep only the input of a forward pass and recompute the rest.
 
-It takes about a third more time and saves most of the activations; losses do not change.
+A step takes about a third more time, most of the activations need no memory, and losses do not
+change.
 """
 
 from __future__ import annotations

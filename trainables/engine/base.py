@@ -70,10 +70,11 @@ class Engine(Protocol):
         """Write the optimizer's state, or this rank's part of it, into ``folder``."""
 
     def check_saved(self, folder: Path) -> None:
-        """Read what this rank would of the optimizer's state in ``folder``, and take nothing back.
+        """Check that this rank can read its part of the optimizer's state in ``folder``. Nothing is
+        restored.
 
         Raises:
-            Exception: of any kind; it cannot be read.
+            Exception: the state cannot be read; the type depends on what is damaged.
         """
 
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
@@ -107,5 +108,5 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def count_questions(pieces: Sequence[Batch]) -> int:
-    """Number of questions of a batch in pieces."""
+    """Number of questions in all pieces of a batch."""
     return sum(len(piece.image_B) for piece in pieces)

@@ -33,6 +33,7 @@ class Sizes:
     """Sizes of a trial that decide its configuration, in numbers of values."""
 
     trained: int
+    """Number of trained values."""
     layer: int
     """Number of values of the largest layer, frozen or not."""
 

@@ -60,7 +60,7 @@ class DeepSpeed:
             config=dict(settings),
         )
         self.borrowed = 0
-        """Number of weights that a layer reads but another layer owns; see ``_retrace``."""
+        """Number of weights that a layer reads but another layer owns; ``_retrace`` uses it."""
         # ZeRO-3 replaces ``linear`` for the whole process for good; other trials must not notice.
         nn.functional.linear = usual
         self.linear = _linear() if self.stage == 3 else usual
@@ -157,7 +157,7 @@ def check_configuration(content: str) -> None:
     """Check by DeepSpeed's own schema that a user's configuration, given as JSON, is valid.
 
     Raises:
-        BadInput: it is not, or it sets what the study decides.
+        BadInput: the configuration is not valid, or sets what the study decides.
     """
     given = json.loads(content)
     for name in RESERVED_KEYS:

@@ -1,7 +1,7 @@
 """Ranks, the processes that train one trial together, and how they exchange values.
 
-Without a process group there is one. Every function here is a collective, which all ranks call in
-the same order, but ``current`` and ``set_timeout``.
+Without a process group there is one rank. All functions here except ``current`` and ``set_timeout``
+are collectives: all ranks call them in the same order.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def all_gather(value: Value) -> list[Value]:
     count = current().count
     if count == 1:
         return [value]
-    found: list[Value] = [value] * count
-    group.all_gather_object(found, value)
-    return found
+    values: list[Value] = [value] * count
+    group.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: Value) -> Value:
@@ -83,8 +83,8 @@ def barrier() -> None:
 
 
 def set_timeout(seconds: float) -> None:
-    """Let each collective from now on, and each group that is made, take up to ``seconds``: more
-    than was given to find each other."""
-    patience = timedelta(seconds=seconds)
-    group.distributed_c10d._set_pg_timeout(patience)
-    group.distributed_c10d._get_default_store().set_timeout(patience)
+    """Set the timeout of all later collectives and process groups, which may be longer than the
+    time that ranks had to find each other."""
+    timeout = timedelta(seconds=seconds)
+    group.distributed_c10d._set_pg_timeout(timeout)
+    group.distributed_c10d._get_default_store().set_timeout(timeout)

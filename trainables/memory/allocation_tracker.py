@@ -26,18 +26,20 @@ from torch.utils._pytree import tree_iter
 
 @dataclass(eq=False, kw_only=True)
 class Allocation:
-    """A storage. Its times count allocations and frees."""
+    """A storage of tensor memory. The clock of its times counts allocations and frees."""
 
     size: int
     """Size in bytes."""
-    born: int
-    died: int | None = None
+    allocated: int
+    """Time at which the storage was allocated."""
+    freed: int | None = None
+    """Time at which the storage was freed; None if it still exists."""
     label: Hashable = None
     """Value of ``Allocations.label`` when the storage was allocated."""
 
     def alive_at(self, time: int) -> bool:
         """Whether the storage exists at ``time``."""
-        return self.born <= time and (self.died is None or self.died > time)
+        return self.allocated <= time and (self.freed is None or self.freed > time)
 
 
 class Allocations(TorchDispatchMode):
@@ -52,13 +54,13 @@ class Allocations(TorchDispatchMode):
         self._paused = False
 
     def find(self, tensor: Tensor) -> Allocation:
-        """Allocation that holds ``tensor``; if it is unknown, it is recorded now."""
+        """Find the allocation that holds ``tensor``; an unknown one is recorded now."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._living:
             return self._living[key][0]
         self.time += 1
-        taken = Allocation(size=storage.nbytes(), born=self.time, label=self.label)
+        taken = Allocation(size=storage.nbytes(), allocated=self.time, label=self.label)
         gone = weakref.ref(storage, partial(self._free, key))
         self._living[key] = (taken, gone)
         self.all.append(taken)
@@ -68,9 +70,9 @@ class Allocations(TorchDispatchMode):
         """Time at which most memory is allocated."""
         changes = [0] * (self.time + 2)
         for allocation in self.all:
-            changes[allocation.born] += allocation.size
-            if allocation.died is not None:
-                changes[allocation.died] -= allocation.size
+            changes[allocation.allocated] += allocation.size
+            if allocation.freed is not None:
+                changes[allocation.freed] -= allocation.size
         most, peak, total = -1, 0, 0
         for time, change in enumerate(changes):
             total += change
@@ -88,7 +90,7 @@ class Allocations(TorchDispatchMode):
     def _free(self, key: int, _: weakref.ref[Any]) -> None:
         allocation, _ = self._living.pop(key)
         self.time += 1
-        allocation.died = self.time
+        allocation.freed = self.time
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

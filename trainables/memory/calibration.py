@@ -1,7 +1,7 @@
-"""Measures what a trial really takes, in three of its steps, to correct a memory prediction.
+"""Measures the memory and time of three steps of a trial, to correct a memory prediction.
 
 The model is the real one. Images and questions are made up, as many and as long as in the predicted
-batch: the memory of a step depends on no value.
+batch: the memory of a step does not depend on their content.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ first that is like all later ones."""
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredSteps:
-    """Measured memory and time of a batch in ``pieces`` of at most ``micro_batch`` questions."""
+    """Measured memory and time of a training step."""
 
     micro_batch: int
+    """Maximum number of questions computed at once."""
     pieces: int
+    """Number of pieces in which the batch was computed."""
     peak: int
     """Bytes of tensors at the peak, the resident base included."""
     seconds: float
@@ -43,9 +45,9 @@ class MeasuredSteps:
 def measure_steps(
     model: Model, recipe: Recipe, shape: BatchShape, *, precision: str, device: torch.device
 ) -> MeasuredSteps | None:
-    """Train three steps on a batch of ``shape`` on one device, which ``model`` is on.
+    """Train three steps on a batch of ``shape``, on the one device that holds ``model``.
 
-    If memory runs out, half as many questions are computed at once, and so on. The result is None
+    Whenever memory runs out, the number of questions computed at once is halved. The result is None
     if not even one question fits.
     """
     config = TrialConfig(

@@ -9,30 +9,30 @@ from trainables.memory.allocation_tracker import Allocation, Allocations
 
 
 def replace_by_fakes(
-    base: nn.Module, fork: nn.Module, allocations: Allocations
+    base: nn.Module, network: nn.Module, allocations: Allocations
 ) -> tuple[dict[Allocation, str], dict[str, nn.Parameter], int]:
-    """Replace the tensors of ``fork``, a weight-sharing copy of ``base``, by fake ones.
+    """Replace the tensors of ``network``, a weight-sharing copy of ``base``, by fake ones.
 
-    Tensors that shared memory still do.
+    Tensors that share memory share fake memory.
 
     Returns:
-        the fake tensors' allocations, of kind ``weights`` if they are the base's, else ``trained``;
-        the parameters of ``fork`` by name; and the number of bytes of the base that ``fork`` does
-        not use.
+        The kind of each fake tensor's allocation, ``weights`` for the base's and ``trained`` for
+        the trial's own; the parameters of ``network`` by name; and the number of bytes of the base
+        that ``network`` does not use.
     """
     kinds: dict[Allocation, str] = {}
     fakes: dict[int, Tensor] = {}
-    of_base = storage_bytes(base)
+    base_bytes = storage_bytes(base)
     seen: dict[int, tuple[object, nn.Parameter]] = {}
 
     def fake(tensor: Tensor) -> Tensor:
         key = _storage(tensor)
         if key not in fakes:
             fakes[key] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-            kinds[allocations.find(fakes[key])] = "weights" if key in of_base else "trained"
+            kinds[allocations.find(fakes[key])] = "weights" if key in base_bytes else "trained"
         return fakes[key]
 
-    for module in fork.modules():
+    for module in network.modules():
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -44,8 +44,8 @@ def replace_by_fakes(
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = fake(buffer)
-    elsewhere = sum(size for key, size in of_base.items() if key not in fakes)
-    return kinds, dict(fork.named_parameters()), elsewhere
+    unused = sum(size for key, size in base_bytes.items() if key not in fakes)
+    return kinds, dict(network.named_parameters()), unused
 
 
 def storage_bytes(network: nn.Module) -> dict[int, int]:

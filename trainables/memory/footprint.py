@@ -1,6 +1,6 @@
-"""Predicts the peak memory of a trial, by use, without weights and without running it.
+"""Predicts the peak memory of a trial, by use, without weights and without running the trial.
 
-A step of training is followed on fake tensors: the network, recipe, loss, engine and AdamW of a
+A training step is followed on fake tensors: the network, recipe, loss, engine and AdamW of a
 trial, with shapes and lifetimes but without memory. So the prediction counts what autograd really
 keeps: activations follow what is back-propagated through, not the share of trained parameters.
 """
@@ -28,7 +28,7 @@ from trainables.recipe import AppliedRecipe
 
 CPU = torch.device("cpu")
 BETWEEN = "between"
-"""Key of activations that belong to no slot: between slots, and of the loss after the last."""
+"""Key of activations outside of slots: between two slots, and of the loss after the last slot."""
 STATE = ("weights", "trained", "optimizer")
 """Kinds of memory that are in use all the time."""
 
@@ -55,7 +55,7 @@ class BatchShape:
         )
 
     def make(self, image_size: int) -> Batch:
-        """Make a batch of this shape, whose values mean nothing."""
+        """Make a batch of this shape, with meaningless values."""
         ones = partial(torch.ones, dtype=torch.long)
         return Batch(
             pixels_UCSS=torch.zeros(self.images, 3, image_size, image_size),
@@ -76,27 +76,31 @@ class Footprint:
     trained: int
     """Bytes that the trial adds to the base: adapters, and fp32 copies of what it trains."""
     gradients: int
+    """Bytes of gradients."""
     optimizer: int
+    """Bytes of the optimizer's state."""
     activations: Mapping[str, int]
     """Bytes that each slot keeps for the backward pass."""
     features: Mapping[str, int]
     """Bytes of the output of each slot that nothing is back-propagated through."""
     batch: int
+    """Bytes of the batch."""
     workspace: int
     """Bytes that are allocated and freed within a pass."""
     layer: int
-    """Bytes of the weights of the largest layer; counted in ``weights`` or ``trained``."""
+    """Bytes of the weights of the largest layer, which ``weights`` or ``trained`` include."""
     copied: int
-    """Bytes of ``weights`` that the trial replaces by copies of its own, in ``trained``."""
+    """Bytes of ``weights`` that the trial replaces by copies of its own, which ``trained``
+    includes."""
     pieces: int
-    """Number of pieces of a batch; 2 stands for more."""
+    """Number of pieces of a batch; 2 stands for 2 or more."""
     passes: int
     """Peak bytes beside weights and optimizer while a batch goes through the network and back,
     before the update. The overall peak may be in this phase."""
     passes_alone: int
-    """Peak bytes as in ``passes``, but if each gradient is taken away as soon as it is computed."""
+    """Peak bytes as in ``passes``, if each gradient were freed as soon as it is computed."""
     evaluating: bool
-    """Whether the peak is that of a validation batch, not of a training step."""
+    """Whether the peak is in a validation batch, not in a training step."""
 
     @property
     def without_base(self) -> int:
@@ -136,14 +140,14 @@ def predict(
 ) -> Footprint:
     """Predict the footprint of a trial with plain PyTorch on one device.
 
-    ``network`` is a weight-sharing copy of ``model.network`` that ``applied`` was put into; it
+    ``network`` is a weight-sharing copy of ``model.network`` with the recipe ``applied`` in it; it
     can't be used for anything else afterwards. A batch is computed in ``pieces``, each of shape
     ``training``. Without ``evaluation`` only a training step counts: an evaluation can be cut into
     pieces of any size. The output of the model's first ``done`` stages is read from disk
     (``trainables.training.frozen_features``).
     """
     with FakeTensorMode(), Allocations() as allocations:
-        kinds, parameters, elsewhere = replace_by_fakes(model.network, network, allocations)
+        kinds, parameters, unused = replace_by_fakes(model.network, network, allocations)
         trained = {name: parameters[name] for name in applied.parameters}
         losses = Losses(model, network, precision)
         feed = _Feed(model, losses, allocations, kinds, done)
@@ -165,7 +169,7 @@ def predict(
         if evaluation is not None:
             with torch.no_grad():
                 losses.eval()(feed(evaluation))
-        return recorder.at_peak(kinds, elsewhere, trained_until, min(pieces, 2))
+        return recorder.at_peak(kinds, unused, trained_until, min(pieces, 2))
 
 
 class _Feed:
@@ -216,12 +220,13 @@ class _SlotRecorder:
         self.at_first = model.stages[done - 1].slots[-1] if done else BETWEEN
         """Slot whose output a forward pass begins with."""
         self.passes: list[tuple[int, int]] = []
-        """Begin and end of each forward pass."""
+        """Start and end of each forward pass."""
         self.began, self.updates = 0, None
         """Times at which the first pass began, and the update after the last pass."""
         self.gradients: dict[Allocation, int] = {}
         """Time at which each gradient was computed."""
         self.differentiable: dict[str, bool] = dict.fromkeys(model.slots, False)
+        """Whether a slot's output is back-propagated through."""
         self.layer = max(
             sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
             for module in losses.modules()
@@ -239,11 +244,12 @@ class _SlotRecorder:
         self.gradients.setdefault(self.allocations.find(parameter.grad), self.allocations.time)
 
     def at_peak(
-        self, kinds: Mapping[Allocation, str], elsewhere: int, trained_until: int, pieces: int
+        self, kinds: Mapping[Allocation, str], unused: int, trained_until: int, pieces: int
     ) -> Footprint:
-        """Footprint at the peak; ``elsewhere`` is how many bytes of the base were not followed."""
+        """Footprint at the peak; ``unused`` is the number of bytes of the base that the trial does
+        not use."""
         kinds = {**kinds, **dict.fromkeys(self.gradients, "gradients")}
-        passing = [a for a in self.allocations.all if kinds.get(a) not in STATE]
+        transient = [a for a in self.allocations.all if kinds.get(a) not in STATE]
         peak = self.allocations.peak()
         sizes: dict[str, int] = {}
         kept: dict[str, int] = dict.fromkeys([*self.differentiable, BETWEEN], 0)
@@ -257,7 +263,7 @@ class _SlotRecorder:
                 sizes[kind] = sizes.get(kind, 0) + allocation.size
         features = {slot for slot, does in self.differentiable.items() if not does}
         return Footprint(
-            weights=sizes.get("weights", 0) + elsewhere,
+            weights=sizes.get("weights", 0) + unused,
             trained=sizes.get("trained", 0),
             gradients=sizes.get("gradients", 0),
             optimizer=sizes.get("optimizer", 0),
@@ -266,30 +272,31 @@ class _SlotRecorder:
             batch=sizes.get("batch", 0),
             workspace=sizes.get("workspace", 0),
             layer=self.layer,
-            copied=elsewhere,
+            copied=unused,
             pieces=pieces,
-            passes=self._most((a.size, a.born, a.died) for a in passing),
-            passes_alone=self._most(
-                (a.size, a.born, self.gradients.get(a, a.died)) for a in passing
+            passes=self._peak((a.size, a.allocated, a.freed) for a in transient),
+            passes_alone=self._peak(
+                (a.size, a.allocated, self.gradients.get(a, a.freed)) for a in transient
             ),
             evaluating=peak > trained_until,
         )
 
-    def _most(self, spans: Iterable[tuple[int, int, int | None]]) -> int:
-        """Peak bytes before the update, of allocations given as size, birth and death."""
+    def _peak(self, spans: Iterable[tuple[int, int, int | None]]) -> int:
+        """Peak bytes before the update, of allocations given as size and times of allocation and
+        release."""
         until = self.allocations.time if self.updates is None else self.updates
         changes = [0] * (until + 1)
-        for size, born, died in spans:
-            if born <= until:
-                changes[max(born, self.began)] += size
-            if died is not None and died <= until:
-                changes[max(died, self.began)] -= size
+        for size, allocated, freed in spans:
+            if allocated <= until:
+                changes[max(allocated, self.began)] += size
+            if freed is not None and freed <= until:
+                changes[max(freed, self.began)] -= size
         return max(accumulate(changes))
 
     def _kind(self, allocation: Allocation) -> str:
         """Kind of an allocation: ``kept`` if it outlives its forward pass, else ``workspace``."""
         for begin, end in self.passes:
-            if begin < allocation.born <= end and allocation.alive_at(end):
+            if begin < allocation.allocated <= end and allocation.alive_at(end):
                 return "kept"
         return "workspace"
 

@@ -1,4 +1,4 @@
-"""Predicts the memory of generating answers, which keeps no activations but a key-value cache."""
+"""Predicts the memory of generating answers: a forward pass and a key-value cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainables.weight_sharing import share_weights
 def predict(model: Skeleton, shape: BatchShape, *, beams: int, precision: str) -> Footprint:
     """Predict the footprint of answering a batch of ``shape`` with the untuned base on one device.
 
-    It is that of a forward pass with a row for each beam, plus the key-value cache. Generation
-    itself is not followed: when an answer ends depends on what it says.
+    The footprint is that of a forward pass with a row for each beam, plus the key-value cache.
+    Generation itself is not followed, as the length of an answer depends on its content.
     """
     rows = replace(shape, questions=shape.questions * beams)
     network = share_weights(model.network)
@@ -37,13 +37,13 @@ def predict(model: Skeleton, shape: BatchShape, *, beams: int, precision: str) -
 
 
 def _cache(model: Skeleton, rows: BatchShape, precision: str) -> int:
-    """Maximum bytes of a batch's key-value cache: all tokens, in each layer of the last slot. That
-    slot generates the answers."""
-    writes = slot(model, model.network, list(model.slots)[-1])
+    """Maximum bytes of a batch's key-value cache: all tokens in each layer of the last slot, which
+    generates the answers."""
+    decoder = slot(model, model.network, list(model.slots)[-1])
     size = 0
     for role in ("key", "value", "qkv"):
-        for path in writes.roles.get(role, ()):
-            layer = writes.module.get_submodule(path)
+        for path in decoder.roles.get(role, ()):
+            layer = decoder.module.get_submodule(path)
             assert isinstance(layer, nn.Linear)
             bytes_each = 2 if precision == "bf16" else layer.weight.element_size()
             size += layer.out_features * bytes_each

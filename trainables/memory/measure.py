@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 def reset_peak() -> None:
-    """Reset the peak, so that a process that runs many trials has a peak for each."""
+    """Reset the peak, so that each trial of a process has a peak of its own."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -42,7 +42,7 @@ def peak_gib() -> float:
 
 @dataclass(kw_only=True)
 class MemoryGrowth:
-    """Growth of the memory of tensors at its peak, beyond what was allocated at the start."""
+    """Growth of allocated memory from the start of a block to its peak."""
 
     size: int = 0
     """Growth in bytes."""
@@ -50,7 +50,8 @@ class MemoryGrowth:
 
 @contextlib.contextmanager
 def measure_growth() -> Iterator[MemoryGrowth]:
-    """Measure how far PyTorch's allocated memory grows inside the block; its end sets the size.
+    """Measure how far PyTorch's allocated memory grows inside the block. The size is set when the
+    block ends.
 
     On CUDA the allocator's own count is used. On a CPU it is the profiler, which slows the block
     down and does not see what is freed by a thread that the block did not start.
@@ -69,7 +70,7 @@ def measure_growth() -> Iterator[MemoryGrowth]:
 
 
 def release_cached() -> None:
-    """Free unreferenced objects, and memory that allocators keep for themselves."""
+    """Free unreferenced objects and the memory that allocators keep in reserve."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

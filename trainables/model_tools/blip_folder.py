@@ -14,11 +14,11 @@ from trainables.models.blip import Blip
 from trainables.models.common.clip import DEVIATION, MEAN
 
 
-def writable(option: str, folder: Path) -> None:
-    """Make a folder and check that it can be written, before time is spent on what goes into it.
+def check_writable(option: str, folder: Path) -> None:
+    """Make a folder and check that it can be written to, before time is spent on its content.
 
     Raises:
-        BadInput: it can't be written; the message names the ``option`` that gave it.
+        BadInput: the folder can't be written to; the message names the ``option`` that gave it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def writable(option: str, folder: Path) -> None:
 
 
 def write(folder: Path, model: Blip, card: str) -> None:
-    """Write all files of a model. Weights are stored in the type that they have.
+    """Write all files of a model. Weights keep their type.
 
     Args:
         folder: the folder to write to; files of the same names are replaced.

@@ -35,7 +35,7 @@ def run(config: ComposeConfig) -> Blip:
     data = config.workload()
     import torch
 
-    from trainables.model_tools.blip_folder import writable, write
+    from trainables.model_tools.blip_folder import check_writable, write
     from trainables.model_tools.composing.align import align
     from trainables.model_tools.composing.model_card import card
     from trainables.model_tools.composing.towers import join, read
@@ -43,7 +43,7 @@ def run(config: ComposeConfig) -> Blip:
     from trainables.workload import Workload
 
     parts = read(config)
-    writable("--out", config.out)
+    check_writable("--out", config.out)
     torch.set_num_threads(config.threads)
     model = join(parts, config)
     count = sum(p.numel() for p in model.network.parameters())

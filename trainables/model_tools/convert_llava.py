@@ -39,13 +39,13 @@ RENAMED = (
     (r"model\.vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
     (r"model\.(?=layers\.|embed_tokens\.|norm\.)", "model.language_model."),
 )
-"""Beginning of a weight's name in LLaVA's layout, as a pattern -> in transformers' layout."""
+"""Pattern of a weight's name's beginning in LLaVA's layout -> its beginning in transformers'."""
 TOWER = "model.vision_tower."
 TOWERS = (
     r"(model\.)?(vision_tower\.)?(vision_model\.)?"
     r"(?=(embeddings|pre_layrnorm|encoder|post_layernorm)\.)"
 )
-"""The beginning of a weight's name in an image encoder: by itself, in a CLIP, in a LLaVA."""
+"""Pattern of the beginning of a weight's name in an image encoder, alone, in a CLIP or a LLaVA."""
 WORDS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 """Names of the weights that have a row for each token of the vocabulary."""
 

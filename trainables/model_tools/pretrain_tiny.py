@@ -30,7 +30,7 @@ from trainables.engine.start import resolve_precision
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
 from trainables.model_lookup import TINY
-from trainables.model_tools.blip_folder import writable, write
+from trainables.model_tools.blip_folder import check_writable, write
 from trainables.model_tools.tiny_pretraining import sentences
 from trainables.model_tools.tiny_pretraining.fact_heads import FactHeads
 from trainables.model_tools.tiny_pretraining.model_card import card
@@ -132,7 +132,7 @@ def train(config: PretrainConfig, model: Blip) -> None:
 def _optimizers(
     part: nn.Module, heads: FactHeads, peak_lr: float
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the matrices between the layers, AdamW for everything that goes in or comes out.
+    """Muon for the matrices of hidden layers, AdamW for embeddings, outputs and vectors.
 
     Muon needs far fewer pictures: after 800 steps of the first stage the encoder named 41% of the
     outlines, with AdamW alone 14%.
@@ -210,7 +210,7 @@ def run(config: PretrainConfig) -> dict[str, float]:
     Raises:
         BadInput: the folder can't be written.
     """
-    writable("--out", config.out)
+    check_writable("--out", config.out)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     tokenizer = make_tokenizer()

@@ -13,7 +13,7 @@ from trainables.model_contract import is_norm
 
 
 class Unpackable(Exception):
-    """A trial can't be in a pack; the message says why."""
+    """A trial that can't be in a pack; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Differences:
     """Where a trial's network differs from the base."""
 
     modules: Mapping[str, nn.Module]
-    """The trial's own module at each path; everywhere else it uses the base's."""
+    """The trial's own modules, by path; at all other paths it uses the base's."""
     virtual_tokens: Mapping[str, virtual_tokens.VirtualTokens]
     """Virtual tokens to renew before a slot runs, by the path of the slot's module."""
 
@@ -36,14 +36,14 @@ def differences(base: nn.Module, network: nn.Module) -> Differences:
     tokens: dict[str, virtual_tokens.VirtualTokens] = {}
     aliases: list[tuple[str, nn.Parameter]] = []
 
-    def walk(path: str, theirs: nn.Module, own: nn.Module) -> None:
-        if isinstance(theirs, nn.Linear | nn.Conv2d) or is_norm(theirs):
-            if _differs(theirs, own):
+    def walk(path: str, shared: nn.Module, own: nn.Module) -> None:
+        if isinstance(shared, nn.Linear | nn.Conv2d) or is_norm(shared):
+            if _differs(shared, own):
                 modules[path] = own
             return
-        if type(own) is not type(theirs) or "forward" in vars(own):
+        if type(own) is not type(shared) or "forward" in vars(own):
             raise Unpackable(f"{path} is a {type(own).__name__}")
-        hooks = _added_hooks(theirs, own)
+        hooks = _added_hooks(shared, own)
         if hooks and not all(virtual_tokens.is_hook(hook) for hook in hooks):
             raise Unpackable(f"{path} has a hook")
         added = own._modules.get("virtual_tokens")
@@ -58,9 +58,9 @@ def differences(base: nn.Module, network: nn.Module) -> Differences:
         for name, child in own.named_children():
             if name == "virtual_tokens" and path in tokens:
                 continue
-            if name not in theirs._modules:
+            if name not in shared._modules:
                 raise Unpackable(f"{path} has a {type(child).__name__}")
-            walk(f"{path}.{name}" if path else name, theirs.get_submodule(name), child)
+            walk(f"{path}.{name}" if path else name, shared.get_submodule(name), child)
 
     walk("", base, network)
     for path, parameter in aliases:
@@ -71,16 +71,17 @@ def differences(base: nn.Module, network: nn.Module) -> Differences:
     return Differences(modules=modules, virtual_tokens=tokens)
 
 
-def _differs(theirs: nn.Module, own: nn.Module) -> bool:
+def _differs(shared: nn.Module, own: nn.Module) -> bool:
     trains = any(parameter.requires_grad for parameter in own.parameters())
-    return trains or type(own) is not type(theirs) or bool(_added_hooks(theirs, own))
+    return trains or type(own) is not type(shared) or bool(_added_hooks(shared, own))
 
 
-def _added_hooks(theirs: nn.Module, own: nn.Module) -> list[Any]:
-    """Hooks that the base's module does not have. A method's hooks come after the base's."""
+def _added_hooks(shared: nn.Module, own: nn.Module) -> list[Any]:
+    """Hooks of a trial's module that the base's module lacks. A method's hooks come after the
+    base's."""
     kinds = ("_forward_pre_hooks", "_forward_hooks")
     return [
         hook
         for kind in kinds
-        for hook in list(getattr(own, kind).values())[len(getattr(theirs, kind)) :]
+        for hook in list(getattr(own, kind).values())[len(getattr(shared, kind)) :]
     ]

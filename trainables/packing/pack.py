@@ -41,6 +41,7 @@ class PackMember:
 
     trial: Trial
     differences: Differences
+    """Where the trial's network differs from the base."""
     deltas: Mapping[str, shared_linear.TrialDelta]
     """What the trial adds to each linear layer, by the layer's path."""
 
@@ -51,12 +52,13 @@ class PackMember:
 
 
 Segments = Mapping[str, Sequence[tuple[int, int]]]
-"""What rows are about (``image`` or ``question``) -> members, and how many rows each has."""
+"""Owners of rows, by what the rows are about (``image`` or ``question``): pairs of a member and its
+number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _JoinedBatch:
-    """Next batches of several trials, joined to one."""
+    """One batch that joins the next batches of several trials."""
 
     members: Sequence[PackMember]
     indices: Sequence[Sequence[int]]
@@ -77,23 +79,23 @@ class Pack:
         self._replaced: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
         self._segments: Segments = {}
-        """Owners of rows in the pass that is running."""
+        """Owners of rows in the current pass."""
         self._ahead: _JoinedBatch | None = None
-        """Batch of the pass that is likely to come next; see ``prepare``."""
+        """Batch of the pass that is likely to be next, made early by ``prepare``."""
 
     @cached_property
     def no_pack_reason(self) -> str:
-        """Reason why no trial of this base can be in a pack; empty if there is none.
+        """Reason why no trial of this base can be in a pack; empty if trials can.
 
-        A base with dropout draws random numbers for all rows at once, so no trial would get those
-        that it gets alone.
+        A base with dropout draws random numbers for all rows at once, so a trial would get other
+        random numbers than alone.
         """
-        model, batch, found = self.workload.model, self.workload.batch("train", [0]), []
+        model, batch, losses = self.workload.model, self.workload.batch("train", [0]), []
         network = share_weights(model.network).train()
         for seed in range(2):
             with seeded("steady", seed), torch.no_grad():
-                found.append(model.losses(network, batch))
-        return "" if torch.equal(*found) else "the base has dropout"
+                losses.append(model.losses(network, batch))
+        return "" if torch.equal(*losses) else "the base has dropout"
 
     @cached_property
     def _image_tokens(self) -> int:
@@ -103,10 +105,10 @@ class Pack:
             return run_stages(model, model.network, batch, 1).shape[1]
 
     def member_of(self, trial: Trial) -> PackMember:
-        """Make the trial a ``PackMember``.
+        """Make a ``PackMember`` of a trial.
 
         Raises:
-            Unpackable: it can't be in a pack; the message says why.
+            Unpackable: the trial can't be in a pack; the message says why.
         """
         if not isinstance(trial.engine, plain_engine.Plain):
             raise Unpackable("its engine steps by itself")
@@ -116,23 +118,23 @@ class Pack:
             raise Unpackable("its layers are computed twice")
         if self.no_pack_reason:
             raise Unpackable(self.no_pack_reason)
-        own = differences(self.workload.model.network, trial.losses.network)
+        differing = differences(self.workload.model.network, trial.losses.network)
         deltas = {}
-        for path, module in own.modules.items():
-            found = shared_linear.delta_of(module)
-            if found is not None:
-                deltas[path] = found
+        for path, module in differing.modules.items():
+            delta = shared_linear.delta_of(module)
+            if delta is not None:
+                deltas[path] = delta
             elif any(isinstance(m, _DropoutNd) and m.p for m in module.modules()):
                 raise Unpackable(f"{path} has dropout of its own")
-        member = PackMember(trial=trial, differences=own, deltas=deltas)
+        member = PackMember(trial=trial, differences=differing, deltas=deltas)
         if member.has_dropout and not self._draws_as_alone:
             raise Unpackable("its dropout would draw other masks than alone")
         return member
 
     @property
     def _draws_as_alone(self) -> bool:
-        """Whether a member's masks (``RowOwners.dropped``) are those of ``nn.Dropout``. On CUDA,
-        dropout has a kernel of its own, with which the masks have not been compared yet."""
+        """Whether ``RowOwners.dropout`` draws the masks of ``nn.Dropout``. On CUDA, ``nn.Dropout``
+        has a kernel of its own, with which the masks have not been compared yet."""
         return self.workload.device.type == "cpu"
 
     def backward(self, members: Sequence[PackMember]) -> Tensor:
@@ -179,15 +181,19 @@ class Pack:
         paths = {path for member in members for path in member.differences.modules}
         for path in sorted(paths, key=lambda path: -path.count(".")):  # inner modules first
             self._replaced[path] = module = self.network.get_submodule(path)
-            linear = {m: g.deltas[path] for m, g in enumerate(members) if path in g.deltas}
-            others = {
-                m: g.differences.modules[path]
-                for m, g in enumerate(members)
-                if path in g.differences.modules and path not in g.deltas
+            deltas = {
+                index: member.deltas[path]
+                for index, member in enumerate(members)
+                if path in member.deltas
             }
-            if linear:
+            others = {
+                index: member.differences.modules[path]
+                for index, member in enumerate(members)
+                if path in member.differences.modules and path not in member.deltas
+            }
+            if deltas:
                 assert isinstance(module, nn.Linear)
-                module = shared_linear.SharedLinear(module, linear, self.rows)
+                module = shared_linear.SharedLinear(module, deltas, self.rows)
             if others:
                 kind = SharedNorm if is_norm(module) else SplitLayer
                 module = kind(module, others, self.rows)
@@ -254,7 +260,7 @@ class Pack:
     def _set_dropout_generators(
         self, members: Sequence[PackMember], indices: Sequence[Sequence[int]]
     ) -> None:
-        """Make each trial's dropout draw what it draws when the trial is alone.
+        """Give each trial's dropout the random numbers that it has when the trial is alone.
 
         Raises:
             PaddingUnknown: a layer could not tell, from its number of tokens, how many of them are

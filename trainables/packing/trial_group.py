@@ -1,8 +1,9 @@
-"""Trains several trials on one resident base, each on its own course, one step of all at a time.
+"""Trains several trials on one resident base, one step of each at a time.
 
-A trial enters, trains to its next budget, stops there, and leaves, at any step and in milliseconds:
-the base stays, only the trial's own parameters and optimizer come and go. No trial affects another:
-its numbers stay the same, and it goes on when another diverges, runs out of memory or fails.
+A trial enters the group, trains to its next budget, stops there, and leaves, at any step and in
+milliseconds: the base stays, and only the trial's own parameters and optimizer come and go. No
+trial affects another: its numbers stay the same, and it goes on when another diverges, runs out of
+memory or fails.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from trainables.workload import Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A trial that has reached its target, or never will."""
+    """A trial that has reached its target, or can't reach it."""
 
     key: str
     train_loss: float
-    """Mean loss over the steps since the target was set; 0 if the trial was already there."""
+    """Mean loss over the steps since the target was set; 0 if no step was needed."""
     error: Exception | None = None
     """Reason why the trial can't go on: ``Diverged``, out of memory, or any other error. It stays
     in the group until ``leave``."""
@@ -54,14 +55,14 @@ class _Member:
         return self.pack_member is not None and self.pack_member.has_dropout
 
     def advance(self, step: Callable[[], float]) -> None:
-        """Take a step; an error is kept as this trial's own."""
+        """Take a step; an error ends this trial's training and no other's."""
         with self.trying():
             self.total += step()
             self.steps += 1
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """Keep an error of the block, which ends this trial's training and no other's."""
+        """Keep an error that the block raises; it ends this trial's training and no other's."""
         try:
             yield
         except Exception as error:  # passed on by its ``Arrival``
@@ -92,7 +93,7 @@ class TrialGroup:
         self.places = places
         """Maximum number of trials in the group."""
         self.alone_reasons: dict[str, str] = {}
-        """Reasons, by key, why some trials step by themselves."""
+        """Reasons why trials are in no pack, by key."""
         self._members: dict[str, _Member] = {}
         self._pack = Pack(workload, self.features, precision)
         self._trials_per_pass = trials_per_pass or places
@@ -171,9 +172,9 @@ class TrialGroup:
         self.alone_reasons.pop(key, None)
 
     def _passes(self, going: Sequence[_Member]) -> Iterator[list[_Member]]:
-        """Trials that go through the network together: those that begin at the same stage and have
-        the same loss function. Trials of similar recipes are neighbours, since layers that differ
-        from the base's run once for a run of neighbours."""
+        """Divide trials into passes. Trials share a pass if they begin at the same stage and have
+        the same loss function. Trials of similar recipes are neighbours in a pass, since layers
+        that differ from the base's run once for neighbours of the same kind."""
         together: dict[tuple[int, int, float], list[_Member]] = {}
         most = self._trials_per_pass
         for member in going:

@@ -1,4 +1,4 @@
-"""Weight absorption: attention that computes neither keys nor values of the tokens it attends to.
+"""Weight absorption: attention without computing keys and values of the tokens it attends to.
 
 A key is W x + b, and a query q meets it as q (W x + b) = (q W) x + q b. The last term is the same
 for all tokens, so it does not change the softmax, and W can be absorbed into the query. Likewise, a
@@ -26,8 +26,8 @@ from trainables.shared_layers.split_layer import SplitLayer
 
 
 def is_affine(layer: nn.Module, member: int | None = None) -> bool:
-    """Whether a layer, or what it does for a ``member`` of a pack, is only an affine map by weights
-    that are in memory. ZeRO-3 fetches weights only for a call."""
+    """Whether a layer is an affine map by weights that are in memory, for a ``member`` of a pack or
+    for a trial alone. Under ZeRO-3 it is not: weights are fetched only for a call."""
     if isinstance(layer, SplitLayer) and member is not None:
         return is_affine(layer.replacements.get(member, layer.base), member)
     if isinstance(layer, SharedLinear) and member is not None:
@@ -37,7 +37,8 @@ def is_affine(layer: nn.Module, member: int | None = None) -> bool:
 
 
 def row_owners_of(*layers: nn.Module) -> RowOwners | None:
-    """Owners of the layers' rows, if trials of a pack differ in one of these layers; else None."""
+    """Row owners of the first of the layers in which trials of a pack differ; None if there is no
+    such layer."""
     return next((m.rows for m in layers if isinstance(m, SplitLayer | SharedLinear)), None)
 
 
@@ -73,7 +74,7 @@ def _per_member(layer: SplitLayer, x: Tensor, run: Callable[[nn.Module, Tensor],
 
 
 def _as_shared_linear(layer: nn.Module, rows: int) -> SharedLinear:
-    """The layer as a ``SharedLinear``; that of a single trial becomes one with a single member."""
+    """Return a layer as a ``SharedLinear``; a single trial's layer gets a single member."""
     if isinstance(layer, SharedLinear):
         return layer
     found = _linear_and_delta(layer)
@@ -82,7 +83,8 @@ def _as_shared_linear(layer: nn.Module, rows: int) -> SharedLinear:
 
 
 def _linear_and_delta(layer: nn.Module) -> tuple[nn.Linear, TrialDelta] | None:
-    """Linear layer of a single trial, trained or not, with what is added to it; else None."""
+    """Linear layer of a single trial and what the trial adds to it; None if the layer is of another
+    kind."""
     if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks):
         trained = layer.bias is not None and layer.bias.requires_grad
         return layer, TrialDelta(bias=layer.bias) if trained else NOTHING

@@ -1,8 +1,8 @@
 """Tells which trial owns which rows of a tensor in a shared pass, and computes what differs there.
 
-If all members have the same number of rows, as in a study, whose batches are of one size, what
-differs is one operation on all of them: a small kernel for each member would cost a GPU more than
-its arithmetic. No member's row ever meets another member's values.
+If all members have the same number of rows, as in a study, whose batches are all of one size, what
+differs is computed in one operation for all: a small kernel for each member would cost a GPU more
+than its arithmetic. No member's row ever meets another member's values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class RowOwners:
     owners: Sequence[tuple[int, int]] = ()
     """Members and their numbers of rows, in the order in which the rows lie."""
     lengths: dict[int, dict[int, int]] = field(default_factory=dict)
-    """Member -> number of tokens, padded for all -> number of tokens, padded for it alone."""
+    """For each member: number of tokens in the shared batch, padding included -> number of tokens
+    in the member's own batch."""
     generators: dict[int, torch.Generator] = field(default_factory=dict)
     """Random generator of each member."""
     _kept: dict[object, Tensor] = field(default_factory=dict)
@@ -37,16 +38,16 @@ class RowOwners:
 
     @contextmanager
     def restrict(self, some: Sequence[tuple[int, int]]) -> Iterator[None]:
-        """Restrict the rows to ``some`` inside the block."""
+        """Let the rows inside the block be only those of ``some`` members."""
         before, self.owners = self.owners, some
         try:
             yield
         finally:
             self.owners = before
 
-    def runs(self, of: Callable[[int], object]) -> list[list[tuple[int, int]]]:
-        """Runs of neighbouring members for which ``of`` gives the same."""
-        return [[*some] for _, some in groupby(self.owners, key=lambda row: of(row[0]))]
+    def runs(self, key: Callable[[int], object]) -> list[list[tuple[int, int]]]:
+        """Divide the owners into runs of neighbours for which ``key`` is the same."""
+        return [[*some] for _, some in groupby(self.owners, key=lambda row: key(row[0]))]
 
     def map(
         self,
@@ -54,10 +55,10 @@ class RowOwners:
         run: Callable[..., Any],
         *tensors: Tensor | None,
     ) -> list[Any]:
-        """Results of ``run`` for each part, from the part's first member and its rows.
+        """Call ``run`` for each part, with the part's first member and its rows of each tensor.
 
-        During a call there are no rows but the part's. A tensor that does not have a row for each
-        row in ``owners``, or None, is passed as it is.
+        Inside a call, ``owners`` are the part's. None, or a tensor that does not have a row for
+        each row of ``owners``, is passed as it is.
         """
         sizes = [sum(count for _, count in some) for some in parts]
         total = sum(sizes)
@@ -76,7 +77,7 @@ class RowOwners:
         return len({count for _, count in self.owners}) == 1
 
     def multiply(self, x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
-        """Multiply each member's rows by a vector of its own; None leaves them as they are."""
+        """Multiply each member's rows by a vector of its own, or by nothing if it is None."""
         if not self.equal_counts:
             pairs = zip(self._split(x), factors, strict=True)
             return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
@@ -109,10 +110,10 @@ class RowOwners:
         return torch.split(x, [count for _, count in self.owners])
 
     def dropout(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
-        """Apply dropout to a member's rows as when the member is alone.
+        """Apply the dropout that a member's rows have when the member is alone.
 
-        Random numbers are drawn for the tokens that it then has, not for the padding that others
-        need.
+        Random numbers are drawn for the tokens of the member's own batch, not for the padding that
+        other members need.
 
         Raises:
             PaddingUnknown: the number of tokens is not in ``lengths``.

@@ -1,10 +1,10 @@
 """A linear layer that several trials share: one product with the frozen weight serves all of them.
 
-To this product each trial's method adds a part of its own. Supported are ``bitfit``, ``lora`` and
-``ia3``, recognised by the types of their layers. What trials add is computed for neighbours
-together: vectors are stacked, and LoRA's matrices are a batch of products in which zeros fill up
-lower ranks. Each trial has products of its own there, so none of its values, not even a NaN, can
-reach another's rows.
+Each trial's method adds a part of its own to this product. The methods ``bitfit``, ``lora`` and
+``ia3`` are supported and recognised by the types of their layers. The parts of neighbouring trials
+are computed together: vectors are stacked, and LoRA's matrices form a batch of products in which
+lower ranks are padded with zeros. Each trial has products of its own in the batch, so none of its
+values, not even a NaN, can reach another's rows.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from trainables.shared_layers.row_owners import RowOwners
 
 @dataclass(frozen=True, kw_only=True)
 class TrialDelta:
-    """What a trial has of its own at a linear layer whose weight is the base's."""
+    """What a trial adds to a linear layer whose weight is the base's."""
 
     bias: Tensor | None = None
+    """Trained bias, in place of the base's."""
     a_RI: Tensor | None = None
     """LoRA's matrix A, for rank R and I inputs of the layer."""
     b_OR: Tensor | None = None
     """LoRA's matrix B, for O outputs of the layer and rank R."""
     scaling: float = 1.0
+    """LoRA's factor on the product of A and B."""
     dropout: float = 0.0
+    """Probability of LoRA's dropout."""
     scale_I: Tensor | None = None
     """IA3's scales of a feed-forward layer's inputs."""
     scale_O: Tensor | None = None
@@ -42,7 +45,7 @@ NOTHING = TrialDelta()
 
 
 def delta_of(module: nn.Module) -> TrialDelta | None:
-    """What ``module`` adds to the base's layer; None if it is more than a pack can share."""
+    """What ``module`` adds to the base's layer; None if a pack can't share the layer."""
     linear = module.base_layer if isinstance(module, lora.Linear | ia3.Linear) else module
     if type(linear) is not nn.Linear or linear.weight.requires_grad:
         return None
@@ -93,8 +96,8 @@ class SharedLinear(nn.Module):
         return y
 
     def absorb_key(self, q_BQhd: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Absorb the weight into queries; see
-        ``trainables.shared_layers.absorbed_projections.absorb_key``."""
+        """Absorb the weight into queries, as
+        ``trainables.shared_layers.absorbed_projections.absorb_key`` does."""
         deltas, heads, alike_BhQ1 = self._row_deltas, q_BQhd.shape[2:], None
         if any(delta.bias is not None for delta in deltas):
             met_BQD = self.rows.multiply(q_BQhd.flatten(2), self._biases)
@@ -107,8 +110,8 @@ class SharedLinear(nn.Module):
         return self._with_low_rank(q_BQhd, q_BhQI, _LowRank.absorb_key), alike_BhQ1
 
     def project_means(self, mean_BhQI: Tensor) -> Tensor:
-        """Apply the layer to means of tokens; see
-        ``trainables.shared_layers.absorbed_projections.project_means``."""
+        """Apply the layer to means of tokens, as
+        ``trainables.shared_layers.absorbed_projections.project_means`` does."""
         deltas, heads = self._row_deltas, mean_BhQI.shape[1]
         weight_hdI = self.base.weight.unflatten(0, (heads, -1))
         y_BQhd = torch.einsum("bhqi,hdi->bqhd", mean_BhQI, weight_hdI)
@@ -132,8 +135,8 @@ class SharedLinear(nn.Module):
     def _with_low_rank(
         self, x: Tensor, y: Tensor, add: Callable[[_LowRank, Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """``y`` plus what LoRA adds by ``add`` from ``x``, member by member or neighbours at
-        once."""
+        """Add to ``y`` what LoRA computes from ``x`` by ``add``, for one member or for several
+        neighbours at once."""
         if all(delta.a_RI is None for delta in self._row_deltas):
             return y
         runs, even = list[tuple[str, list[tuple[int, int]]]](), self.rows.equal_counts
@@ -176,7 +179,7 @@ class SharedLinear(nn.Module):
 
 
 class _LowRank:
-    """What LoRA adds for M trials that have the same number of rows.
+    """LoRA's part of a layer's output for M trials that have the same number of rows.
 
     Legend: N rows times tokens of a trial, I inputs, O outputs, R the highest of the ranks; for
     shapes with heads see ``trainables.shared_layers.absorbed_projections``.
@@ -190,8 +193,8 @@ class _LowRank:
         alike = len({*scales}) == 1
         self.scaling = scales[0] if alike else torch.tensor(scales, device=device)[:, None, None]
         self.rows_MR: Tensor | None = None
-        """Indices into the ranks of all trials, one after another and followed by a row of zeros;
-        None if all trials have the same rank."""
+        """Indices that gather M matrices of the same rank from the rows of all matrices and a last
+        row of zeros; None if all trials have the same rank."""
         if len(set(ranks)) > 1:
             starts = [sum(ranks[:place]) for place in range(len(ranks))]
             nothing = [sum(ranks)] * max(ranks)
@@ -238,7 +241,8 @@ class _LowRank:
         return (y_BQhd + added_MnQhd.flatten(0, 1)).to(y_BQhd.dtype)
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
-        """A, multiplied by the scaling, and B of all trials; zeros fill up lower ranks."""
+        """Stacked matrices of all trials: A, multiplied by the scaling, and B. Lower ranks are
+        padded with zeros."""
         if self.rows_MR is None:
             return torch.stack(self.a_RI) * self.scaling, torch.stack(self.b_OR)
         a_RI, b_RO = (

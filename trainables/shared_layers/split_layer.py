@@ -27,8 +27,8 @@ class SplitLayer(nn.Module):
         return super().__getattr__(name) if name in self._modules else getattr(self.base, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the modules with the base's arguments and join their results. Of a tensor with all
-        rows, each module gets its part."""
+        """Call the modules with the base's arguments and join their results. Each module gets its
+        own rows of every tensor that has all rows."""
         total = sum(count for _, count in self.rows.owners)
         given, start = [], 0
         for some in self.rows.runs(self.replacements.get):
@@ -44,8 +44,11 @@ class SplitLayer(nn.Module):
 
 
 class SharedNorm(SplitLayer):
-    """A normalisation whose gain and bias are trials' own. If all trials have the same number of
-    rows, all rows are normalised at once and then scaled by each trial's vectors."""
+    """A normalisation in which each trial may have a gain and bias of its own.
+
+    If all trials have the same number of rows, all rows are normalised at once and then scaled by
+    each trial's vectors.
+    """
 
     def __init__(
         self, base: nn.Module, replacements: Mapping[int, nn.Module], rows: RowOwners
@@ -76,9 +79,9 @@ class SharedNorm(SplitLayer):
 class _Normed(torch.autograd.Function):
     """A normalisation without gain and bias, followed by those of M members.
 
-    Gains and biases have the shape (M, 1, ..., D). Of all tensors as large as ``x`` only ``x`` is
-    kept for the backward pass, as by a trial alone. The rest is recomputed for the gradient of
-    gains.
+    Gains and biases have the shape (M, 1, ..., D). No tensor as large as ``x`` but ``x`` itself is
+    kept for the backward pass, as when a trial is alone; the normalised values are recomputed for
+    the gradient of gains.
     """
 
     @staticmethod

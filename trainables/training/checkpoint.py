@@ -1,13 +1,14 @@
-"""Writes and reads checkpoints of a trial. On disk is the last one, whole or not at all.
+"""Writes and reads checkpoints of a trial. The disk holds the last one, whole or not at all.
 
-Ranks of one trial may be on machines that share the folder, or on some that do not. Then each
-machine has a folder of that path with what its own ranks wrote, and only all of them together are
-the checkpoint. Whoever keeps folders (``study.storage.mirror``) brings them together.
+The ranks of a trial may be on machines that do not share the folder. Then each machine has a folder
+of that path with the files that its own ranks wrote, and only all these files together are the
+checkpoint; ``study.storage.mirror`` brings them together.
 
-A machine that fails, or a disk, may leave files that are cut short. So a checkpoint gets its name
-when all of its files are on the disk, and lists them in ``manifest.json``, of all ranks, with sizes
-and CRC-32: ``{"files": {"report.json": [17, "0a1b2c3d"], ...}}``. One whose files are not as listed
-counts as none. Checkpoints of earlier versions have no list: they count if they can be read.
+A machine or a disk that fails may leave files that are cut short. So a checkpoint gets its name
+only when all of its files are on the disk, and its ``manifest.json`` lists the files of all ranks
+with sizes and CRC-32: ``{"files": {"report.json": [17, "0a1b2c3d"], ...}}``. A checkpoint whose
+files are not as listed is ignored. Checkpoints of earlier versions have no manifest: they are used
+if they can be read.
 """
 
 from __future__ import annotations
@@ -35,40 +36,40 @@ from trainables.errors import BadInput
 WEIGHTS, REPORT, ENGINE = "trained.safetensors", "report.json", "engine.txt"
 MANIFEST = "manifest.json"
 PIECE_BYTES = 2**20
-"""Of a file, read at once."""
+"""Bytes of a file that are read at once."""
 SYNCS = 8
-"""Files that a disk is asked for at once."""
+"""Number of files that are synced to the disk at once."""
 NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
-"""What file systems say that cannot wait for their disk, some of them of folders only."""
+"""Errors of file systems that cannot sync; some of them cannot sync folders only."""
 
 
 def write(folder: Path, seen: int, running: Engine, kind: str, report: Mapping[str, Any]) -> bool:
-    """Write a checkpoint into ``folder`` and remove those before, once it is on the disk; all ranks
-    do it together.
+    """Write a checkpoint into ``folder``; once it is on the disk, remove the checkpoints before it.
+
+    All ranks call this together.
 
     Args:
-        folder: the trial's alone. What is there of this very point already, if it is whole, stays
-            as it is.
-        seen: examples seen so far; names the checkpoint.
-        running: gives what is trained and writes its optimizer's state.
-        kind: of the engine and the ranks whose state it is; see ``last``.
-        report: what is said of this point.
+        folder: the trial's own folder. A whole checkpoint of the same point is left as it is.
+        seen: number of examples seen so far, which names the checkpoint.
+        running: engine whose trained weights and optimizer's state are written.
+        kind: kind of the engine and number of its ranks; see ``last``.
+        report: values that the trial reports at this point.
 
     Returns:
-        whether this rank answers for the folder: one of those that share it does.
+        Whether this rank is responsible for the folder; of the ranks that share it, one is.
 
     Raises:
-        OSError: the disk does not take it. Checkpoints before it stay.
+        OSError: the disk can't take the checkpoint. Checkpoints before it stay.
     """
-    place = folder / f"{seen:012d}"
-    if ranks.broadcast(place.is_dir()) and _usable(place, kind, running):
+    target = folder / f"{seen:012d}"
+    if ranks.broadcast(target.is_dir()) and _usable(target, kind, running):
         return ranks.current().first
-    partial = folder / f"partial-{place.name}-{ranks.broadcast(uuid.uuid4().hex)}"
+    partial = folder / f"partial-{target.name}-{ranks.broadcast(uuid.uuid4().hex)}"
     try:
         partial.mkdir(parents=True)
-        answers = True
+        responsible = True
     except FileExistsError:  # made by another rank that shares the folder
-        answers = False
+        responsible = False
     ranks.barrier()
     trained = running.trained_weights()
     running.save(partial)
@@ -79,30 +80,30 @@ def write(folder: Path, seen: int, running: Engine, kind: str, report: Mapping[s
     ranks.barrier()
     share = _share(partial)
     mine = {file.relative_to(partial).as_posix(): _digest(file) for file in share}
-    files = {name: found for some in ranks.all_gather(mine) for name, found in some.items()}
-    if answers:
+    files = {name: digest for some in ranks.all_gather(mine) for name, digest in some.items()}
+    if responsible:
         (partial / MANIFEST).write_text(json.dumps({"files": files}), encoding="utf-8")
         inside = (path for path in partial.rglob("*") if path.is_dir())
         share = [*share, partial / MANIFEST, *inside, partial]
     _sync(share)
     ranks.barrier()
-    if answers:
-        _finish(partial, place, files)
+    if responsible:
+        _finish(partial, target, files)
     ranks.barrier()
-    return answers
+    return responsible
 
 
 def last(folder: Path, kind: str, running: Engine) -> tuple[Path | None, list[int]]:
-    """The last whole checkpoint; all ranks find the same.
+    """Find the last whole checkpoint; all ranks find the same one.
 
     Returns:
-        The checkpoint; None if there is none, or only of another ``kind``, which keeps its state
-        otherwise. And of those after it that are not whole, the examples seen.
+        The checkpoint, or None if there is none of this ``kind``, as other kinds store their state
+        in another form. And the numbers of examples seen of later checkpoints that are damaged.
     """
-    there = [path.name for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
-    everywhere = set.intersection(*map(set, ranks.all_gather(there)))
+    names = [path.name for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+    common = set.intersection(*map(set, ranks.all_gather(names)))
     broken: list[int] = []
-    for name in sorted(everywhere, reverse=True):
+    for name in sorted(common, reverse=True):
         usable = _usable(folder / name, kind, running)
         if usable:
             return folder / name, broken
@@ -118,14 +119,14 @@ def read(checkpoint: Path, running: Engine) -> tuple[int, dict[str, Any]]:
 
 
 def weights(checkpoint: Path) -> dict[str, Tensor]:
-    """What was trained, by name, for whoever trains no further.
+    """Trained weights of a checkpoint by name, for callers that do not train them further.
 
     Raises:
         BadInput: the file is cut short or damaged.
     """
     file = checkpoint / MANIFEST
     try:
-        listed = _listed(checkpoint)
+        listed = _read_manifest(checkpoint)
         file = checkpoint / WEIGHTS
         if listed is not None and _digest(file) != listed[WEIGHTS]:
             raise ValueError("it is not as it was written")
@@ -139,40 +140,42 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def complete(checkpoint: Path) -> bool:
-    """Whether all its files are there in the sizes that it lists, if it does: a look that reads
-    none of them."""
+    """Whether a checkpoint has all files of its manifest, in the listed sizes; no file is read.
+
+    A checkpoint without a manifest counts as complete.
+    """
     try:
-        listed = _listed(checkpoint)
+        listed = _read_manifest(checkpoint)
         sizes = {name: size for name, (size, _) in (listed or {}).items()}
         return _sizes(checkpoint).items() >= sizes.items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _finish(partial: Path, place: Path, files: Mapping[str, list[Any]]) -> None:
-    """Give a checkpoint that is on the disk its name, and remove others.
+def _finish(partial: Path, target: Path, files: Mapping[str, list[Any]]) -> None:
+    """Rename a checkpoint that is on the disk to ``target``, and remove all others.
 
     Raises:
-        OSError: what is there then is something else.
+        OSError: the disk gives back something else than was written.
     """
     mine = [name for name in files if (partial / name).is_file()]
-    shutil.rmtree(place, ignore_errors=True)  # what is not whole
-    partial.rename(place)
-    _sync([place.parent])
-    sizes = _sizes(place)
-    if _listed(place) != files or any(sizes.get(name) != files[name][0] for name in mine):
-        raise OSError(f"{place} is not there as it was written")
-    for older in place.parent.iterdir():
-        if older.name != place.name:
+    shutil.rmtree(target, ignore_errors=True)  # a checkpoint of this point that is not whole
+    partial.rename(target)
+    _sync([target.parent])
+    sizes = _sizes(target)
+    if _read_manifest(target) != files or any(sizes.get(n) != files[n][0] for n in mine):
+        raise OSError(f"{target} is not there as it was written")
+    for older in target.parent.iterdir():
+        if older.name != target.name:
             shutil.rmtree(older)
 
 
 def _usable(checkpoint: Path, kind: str, running: Engine) -> bool | None:
-    """Whether all ranks can go on from it: it is whole and of this kind; None if it is not whole.
-    All ranks call it."""
+    """Whether all ranks can continue from a checkpoint: it is whole and of this kind. The result is
+    None if it is not whole. All ranks call this together."""
     try:
         whole = _whole(checkpoint, _share(checkpoint), kind, running)
-    except Exception:  # whatever readers make of files that are cut short
+    except Exception:  # readers raise errors of any type for files that are cut short
         whole = False
     if not all(ranks.all_gather(whole)):
         return None
@@ -180,8 +183,8 @@ def _usable(checkpoint: Path, kind: str, running: Engine) -> bool | None:
 
 
 def _whole(checkpoint: Path, share: list[Path], kind: str, running: Engine) -> bool:
-    """Whether a checkpoint is whole, as far as this rank looks: at sizes, and into its share."""
-    listed = _listed(checkpoint)
+    """Whether a checkpoint is whole by its sizes and by the content of this rank's share."""
+    listed = _read_manifest(checkpoint)
     if listed is None:
         if (checkpoint / ENGINE).read_text(encoding="utf-8") == kind:
             load_file(checkpoint / WEIGHTS)
@@ -189,31 +192,32 @@ def _whole(checkpoint: Path, share: list[Path], kind: str, running: Engine) -> b
             running.check_saved(checkpoint)
         return True
     names = {file: file.relative_to(checkpoint).as_posix() for file in share}
-    looked = (_digest(file) == listed[name] for file, name in names.items() if name in listed)
-    return {WEIGHTS, REPORT, ENGINE} <= listed.keys() and complete(checkpoint) and all(looked)
+    intact = (_digest(file) == listed[name] for file, name in names.items() if name in listed)
+    return {WEIGHTS, REPORT, ENGINE} <= listed.keys() and complete(checkpoint) and all(intact)
 
 
 def _share(folder: Path) -> list[Path]:
-    """The files that this rank looks at: ranks of a machine that see one folder divide them. All
-    ranks call it."""
-    rank, places = ranks.current().rank, ranks.all_gather(_identity(folder))
-    beside = [other for other, place in enumerate(places) if place == places[rank]]
+    """Files that this rank checks: ranks that see the same folder divide its files among them. All
+    ranks call this together."""
+    rank, identities = ranks.current().rank, ranks.all_gather(_identity(folder))
+    sharing = [other for other, seen in enumerate(identities) if seen == identities[rank]]
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return files[beside.index(rank) :: len(beside)]
+    return files[sharing.index(rank) :: len(sharing)]
 
 
 def _identity(folder: Path) -> tuple[str, int, int]:
-    """The same for all processes of this machine that see this very folder."""
-    at = folder.stat() if folder.is_dir() else None
-    return (socket.gethostname(), at.st_dev if at else 0, at.st_ino if at else 0)
+    """Identity of a folder: host name, device and inode, the same for all processes that see it on
+    this machine."""
+    stat = folder.stat() if folder.is_dir() else None
+    return (socket.gethostname(), stat.st_dev if stat else 0, stat.st_ino if stat else 0)
 
 
 def _sync(paths: Iterable[Path]) -> None:
-    """Wait until the disk has what is in files, and the names that are in folders. It is asked for
-    all at once, which takes it little longer than one.
+    """Wait until the contents of files, and the names in folders, are on the disk. All are synced
+    at once, which takes little longer than one.
 
     Raises:
-        OSError: it does not take something.
+        OSError: the disk does not take something.
     """
     with ThreadPoolExecutor(SYNCS) as pool:
         list(pool.map(_sync_one, paths))
@@ -230,8 +234,9 @@ def _sync_one(path: Path) -> None:
         os.close(number)
 
 
-def _listed(checkpoint: Path) -> dict[str, list[Any]] | None:
-    """File -> size and CRC-32; None if it has no list, being of an earlier version."""
+def _read_manifest(checkpoint: Path) -> dict[str, list[Any]] | None:
+    """Size and CRC-32 of each file of a checkpoint; None if an earlier version wrote it, without a
+    manifest."""
     try:
         text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -241,13 +246,13 @@ def _listed(checkpoint: Path) -> dict[str, list[Any]] | None:
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
-    """File -> bytes, of all but the list."""
+    """Bytes of each file of a checkpoint, the manifest left out."""
     files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != MANIFEST)
     return {file.relative_to(checkpoint).as_posix(): file.stat().st_size for file in files}
 
 
 def _digest(file: Path) -> list[Any]:
-    """Bytes and CRC-32: it tells damage, and no digest is faster."""
+    """Size and CRC-32 of a file. CRC-32 detects damage, and no digest is faster."""
     size, crc = 0, 0
     piece = memoryview(bytearray(PIECE_BYTES))
     with file.open("rb", buffering=0) as opened:

@@ -1,7 +1,7 @@
 """Order in which a trial sees the training questions.
 
-Epochs are shuffled, each by a permutation of its own, and each has every question once. A batch can
-be made cheaper in two ways, of which a trial uses at most one:
+Each epoch has every question once, in a random order of its own. A batch can be made cheaper in two
+ways, of which a trial uses at most one:
 
 * Several questions about an image come at once. Then fewer images must be encoded, which is most of
   the work where the image encoder is trained.
@@ -22,8 +22,8 @@ from trainables.model_contract import Row
 from trainables.seeding import derive_seed
 
 WINDOW = 16
-"""Number of batches among which questions are sorted by length. Questions further apart than that
-in the shuffled order are never put together for their lengths."""
+"""Number of batches among which questions are sorted by length. Questions that are further apart in
+the shuffled order never come together because of their lengths."""
 
 
 class DataOrder:
@@ -40,9 +40,9 @@ class DataOrder:
     ) -> None:
         """Order ``rows``, the training questions.
 
-        ``questions_per_image`` is how many of an image's questions come one after another, if it
-        has as many. With ``by_length``, texts are of similar length in batches of ``batch_size``,
-        which are counted from the beginning of the first epoch.
+        ``questions_per_image`` is the number of an image's questions that come one after another,
+        if it has as many. With ``by_length``, texts are of similar length in batches of
+        ``batch_size``, which are counted from the beginning of the first epoch.
         """
         self.rows, self.seed, self.batch_size = rows, seed, batch_size
         self.questions_per_image, self.by_length = questions_per_image, by_length

@@ -7,9 +7,9 @@ there. Which stages these are follows from what a recipe trains, so trials of a 
 
 Stored values are in the precision that the trial computes in. bf16 loses nothing there, since the
 values go into a matrix product that takes bf16. Under fp32 they are fp32, so that losses are the
-same to rounding. Files are named after the pixels, the tokens, the weights, the stage and the
-precision; see ``trainables.cache.arrays``. Where they do not fit, trials compute as if there were
-none.
+same to rounding. The names of files are derived from the pixels, the tokens, the weights, the stage
+and the precision (``trainables.cache.arrays``). Where no file fits on a disk, trials compute the
+frozen stages themselves.
 """
 
 from __future__ import annotations
@@ -45,27 +45,28 @@ class _Table:
     """Values of shape (N, T, D) for images, or (tokens of all questions, D) for questions. bf16 is
     stored as int16, since numpy has no bf16."""
     starts: NDArray[np.int64]
-    """Row of an image, or first token of a question, by its index."""
+    """Row of each image, or first token of each question, by index."""
 
 
 class Features:
-    """Output of the frozen stages of one workload. Making this object computes nothing: a stage is
-    computed when a trial first asks for it."""
+    """Output of the frozen stages of one workload. A stage is computed when a trial first asks for
+    it."""
 
     def __init__(
         self, workload: Workload, *, precision: str, progress: Progress | None = None
     ) -> None:
         self.workload, self.precision, self.progress = workload, precision, progress
         self.refused: dict[int, str] = {}
-        """Reason why the output of the first n stages is not cached, by n."""
+        """Reasons why the output of the first n stages is not cached, by n."""
         self._absent: set[tuple[int, str]] = set()
-        """Number of stages and split whose output found no space after ``_ready``."""
+        """Number of stages and split of each output that could not be cached although ``_ready``
+        was true."""
         self._tables: dict[tuple[int, str], _Table] = {}
         self._deterministic: dict[int, bool] = {}
 
     def frozen_stages(self, recipe: Recipe) -> int:
-        """Number of the model's first stages that a recipe leaves as they are. All that they run is
-        frozen, and training mode, with its dropout, changes nothing."""
+        """Number of the model's first stages that a recipe leaves as they are: all of their layers
+        are frozen, and their output is the same in training mode."""
         model = self.workload.model
         for number, stage in enumerate(model.stages):
             for slot in stage.slots:
@@ -77,7 +78,8 @@ class Features:
         return len(model.stages)
 
     def usable(self, frozen: int) -> int:
-        """Number of the ``frozen`` first stages that can be skipped: fewer if disks are full."""
+        """Number of the first ``frozen`` stages whose output is cached; it is smaller if disks are
+        full."""
         while frozen and not self._ready(frozen):
             frozen -= 1
         return frozen
@@ -108,8 +110,8 @@ class Features:
 
     @torch.no_grad()
     def _is_deterministic(self, number: int) -> bool:
-        """Whether a stage's output is the same in training mode, whatever random numbers are drawn,
-        as in evaluation mode."""
+        """Whether a stage's output in training mode is that of evaluation mode, for any random
+        numbers."""
         if number not in self._deterministic:
             model, batch = self.workload.model, self.workload.batch("train", [0])
             network = share_weights(model.network)
@@ -136,7 +138,7 @@ class Features:
         return done not in self.refused
 
     def _is_cached(self, split: str, done: int) -> bool:
-        """Whether a table exists or can be made; disks may have filled up since ``_ready``."""
+        """Whether a table exists or can be made. Disks may have filled up since ``_ready``."""
         if (done, split) not in self._absent:
             try:
                 self._table(done, split)
@@ -150,7 +152,7 @@ class Features:
         return self._tables[done, split]
 
     def _make(self, done: int, split: str) -> _Table:
-        """Map the table of ``done`` stages for ``split``, which is computed if it does not exist.
+        """Map the table of ``done`` stages for ``split``; if it does not exist, it is computed.
 
         Raises:
             NoCacheSpace: no cache folder can hold it.
@@ -192,7 +194,8 @@ class Features:
 
     @torch.no_grad()
     def _compute(self, done: int, split: str, indices: list[int]) -> list[Tensor]:
-        """Output on the CPU, in the stored type: by image, or by question without its padding."""
+        """Output on the CPU in the stored type: a tensor for each image, or for each question
+        without its padding."""
         workload = self.workload
         below = max((n for n in range(done) if (n, split) in self._tables), default=0)
         batch = self.batch(split, indices, below)
@@ -205,7 +208,7 @@ class Features:
         return [s[: len(rows[i].question)] for s, i in zip(state, indices, strict=True)]
 
     def _key(self, done: int, split: str) -> str:
-        """Hash of all that decides what a file holds."""
+        """Hash of everything that decides the content of a file."""
         model, rows = self.workload.model, self.workload.rows[split]
         said: list[object] = [
             *(VERSION, torch.__version__, self.workload.device.type, self.precision),
@@ -219,7 +222,7 @@ class Features:
 
     @cached_property
     def _pixels(self) -> str:
-        """Hash of the images, and of one image as the model's own preprocessing changes it."""
+        """Hash of the images, and of one image after the model's own preprocessing."""
         images = self.workload.images_NSSC
         hashed = hashlib.sha256()
         for image in images:
@@ -230,7 +233,7 @@ class Features:
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    """Values of a tensor as numpy can hold them."""
+    """Values of a tensor in a type that numpy has."""
     found: NDArray[Any] = tensor.view(
         torch.int16 if tensor.dtype == torch.bfloat16 else tensor.dtype
     ).numpy()

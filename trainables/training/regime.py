@@ -1,4 +1,4 @@
-"""Training settings that all trials of a study share, whatever their methods and learning rates."""
+"""Training settings that all trials of a study share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from trainables.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True)
 class Regime:
-    """Training settings that trials are compared under. A wrong value raises ``BadInput``."""
+    """Training settings that all trials of a study share, so that they are comparable. A wrong
+    value raises ``BadInput``."""
 
     label_smoothing: float = 0.0
     """Share of each answer token's probability that training spreads over the vocabulary; BLIP was
     trained with 0.1. The validation loss is without label smoothing."""
     questions_per_image: int = 1
-    """Number of questions about an image in a row; see ``trainables.training.data_order``."""
+    """Number of questions about an image in a row (``trainables.training.data_order``)."""
     group_by_length: bool = False
-    """Whether a batch's texts are of similar length; see ``trainables.training.data_order``."""
+    """Whether a batch's texts are of similar length (``trainables.training.data_order``)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:

@@ -61,9 +61,9 @@ class Trial:
             features: frozen features of this workload in this precision, shared by its trials.
             micro_batch: maximum number of questions computed at once in training, for where a whole
                 batch would take too much memory.
-            evaluation_batch: maximum number of questions computed at once where nothing is learnt
-                from them.
-            activation_checkpointing: keep less of each layer (``trainables.engine.activation_checkpointing``).
+            evaluation_batch: maximum number of questions computed at once in evaluation.
+            activation_checkpointing: whether layers recompute their activations in the backward
+                pass (``trainables.engine.activation_checkpointing``).
 
         Apart from ``precision``, no option changes a loss by more than rounding, except through
         dropout: its masks are drawn for each piece of a batch.
@@ -90,12 +90,12 @@ class Trial:
         )
         self.examples_seen = 0
         self._ahead: tuple[int, list[Batch]] = 0, []
-        """Examples seen, and the pieces of the step that comes then; see
-        ``Workload.computes_ahead``."""
+        """Examples seen before the next step, and the step's pieces if they were made early
+        (``Workload.computes_ahead``)."""
         self.report: dict[str, Any] = {}
-        """What was said at the point that was restored."""
+        """Values that were reported at the restored checkpoint."""
         self.broken: list[int] = []
-        """Points later than that, in examples seen, whose checkpoints were not whole."""
+        """Examples seen of later checkpoints, which were damaged and could not be restored."""
         network = share_weights(workload.model.network)
         self.applied = recipe.apply(config.recipe, workload.model, network, seed=config.seed)
         if activation_checkpointing:
@@ -166,7 +166,8 @@ class Trial:
         return torch.Generator(self.workload.device).manual_seed(seed)
 
     def update(self) -> None:
-        """Take a step whose gradient was computed already, by a pass that trials share."""
+        """Take an optimizer step whose gradient was already computed in a pass that trials
+        share."""
         running = self._running()
         assert isinstance(running, plain_engine.Plain)
         self._ahead = 0, []
@@ -177,7 +178,7 @@ class Trial:
         """Return the loss of the last step if it is finite.
 
         Raises:
-            Diverged: it is not finite.
+            Diverged: the loss is not finite.
         """
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
@@ -188,7 +189,7 @@ class Trial:
         """Mean loss over the whole validation split, every question of equal weight.
 
         Raises:
-            Diverged: it is not finite.
+            Diverged: the loss is not finite.
         """
         self.losses.eval()
         rows = self.workload.rows["validation"]
@@ -228,7 +229,8 @@ class Trial:
         return [found[i] for i in range(len(found))]
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
-        """Batch of questions as the trial's network takes it, without what the cache holds."""
+        """Batch of questions for the trial's network, with frozen features from the cache in place
+        of the stages that compute them."""
         if self.features is None:
             return self.workload.batch(split, indices)
         return self.features.batch(split, indices, self.features_done)
@@ -247,8 +249,8 @@ class Trial:
     def restore(self, folder: Path) -> bool:
         """Continue from the last whole ``save`` in ``folder``; returns whether there is one.
 
-        False is also returned if its engine stores its state in another form than this trial's.
-        After False the trial begins anew, with the same losses.
+        The result is also False if an engine that stores its state in another form wrote it. Then
+        the trial begins anew, with the same losses.
         """
         running = self._running()
         last, self.broken = checkpoint.last(folder, self._engine, running)

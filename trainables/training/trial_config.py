@@ -25,7 +25,7 @@ class TrialConfig:
     weight_decay: float = 0.01
     """Weight decay of AdamW, for matrices only."""
     warmup: float = 0.05
-    """Share of the schedule in which the learning rate rises; then it falls along a cosine to 0."""
+    """Share of the schedule in which the learning rate rises; then it falls to 0 by a cosine."""
     regime: Regime = DEFAULT_REGIME
     """Training settings of the study."""
 

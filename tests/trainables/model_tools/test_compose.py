@@ -191,7 +191,7 @@ def test_layers_are_spread_over_the_depth(vision: Path, text: Path, tmp_path: Pa
         assert torch.equal(
             layer.intermediate.dense.weight, theirs[number].intermediate.dense.weight
         )
-    assert [model_towers.spread(n, 6) for n in (1, 2, 3, 6)] == [
+    assert [model_towers.choose_layers(n, 6) for n in (1, 2, 3, 6)] == [
         [5],
         [0, 5],
         [0, 2, 5],

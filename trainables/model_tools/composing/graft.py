@@ -1,6 +1,6 @@
 """Maps the weights of pretrained towers to those of a BLIP that computes the same function.
 
-What a tower does and BLIP's layers can't is folded into a neighbouring weight: DINOv2's layer scale
+Operations of a tower that BLIP lacks are folded into a neighbouring weight: DINOv2's layer scale
 into the projections before it, the normalisation of its images into the patch embedding, BERT's
 token type into the position embeddings. Cross-attention, which only BLIP has, starts so that it
 changes nothing until it is trained.
@@ -57,7 +57,7 @@ def vision_weights(
     }
     # The patch embedding gets (x - MEAN) / DEVIATION, but was trained on (x - mean) / deviation.
     patch_DCPP, bias_D = (
-        weight.double() for weight in _both(embeddings.patch_embeddings.projection)
+        weight.double() for weight in _weight_and_bias(embeddings.patch_embeddings.projection)
     )
     mean_C, deviation_C, given_mean_C, given_deviation_C = torch.tensor(
         [mean, deviation, MEAN, DEVIATION], dtype=torch.double
@@ -71,21 +71,23 @@ def vision_weights(
         attention = layer.attention
         qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
         parts = {
-            "layer_norm1": _both(layer.norm1),
-            "self_attn.qkv": tuple(map(torch.cat, zip(*map(_both, qkv), strict=True))),
+            "layer_norm1": _weight_and_bias(layer.norm1),
+            "self_attn.qkv": tuple(map(torch.cat, zip(*map(_weight_and_bias, qkv), strict=True))),
             "self_attn.projection": _scaled(attention.o_proj, layer.layer_scale1.lambda1),
-            "layer_norm2": _both(layer.norm2),
-            "mlp.fc1": _both(layer.mlp.fc1),
+            "layer_norm2": _weight_and_bias(layer.norm2),
+            "mlp.fc1": _weight_and_bias(layer.mlp.fc1),
             "mlp.fc2": _scaled(layer.mlp.fc2, layer.layer_scale2.lambda1),
         }
         for name, (weight, bias) in parts.items():
             weights[f"encoder.layers.{number}.{name}.weight"] = weight
             weights[f"encoder.layers.{number}.{name}.bias"] = bias
-    weights["post_layernorm.weight"], weights["post_layernorm.bias"] = _both(tower.layernorm)
+    weights["post_layernorm.weight"], weights["post_layernorm.bias"] = _weight_and_bias(
+        tower.layernorm
+    )
     return {name: weight.float() for name, weight in weights.items()}
 
 
-def _both(module: Any) -> tuple[Tensor, Tensor]:
+def _weight_and_bias(module: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer; the bias is zero where a linear layer has none."""
     bias = module.bias
     return module.weight, torch.zeros(len(module.weight)) if bias is None else bias
@@ -93,7 +95,7 @@ def _both(module: Any) -> tuple[Tensor, Tensor]:
 
 def _scaled(linear: nn.Linear, scale_D: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of a linear layer with a scale on each of its outputs."""
-    weight, bias = _both(linear)
+    weight, bias = _weight_and_bias(linear)
     return weight * scale_D[:, None], bias * scale_D
 
 
@@ -145,10 +147,11 @@ def text_weights(tower: BertModel, kept: Sequence[int], positions: int) -> dict[
     return weights
 
 
-def attending(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a decoder that attends to the features of an encoder made of the same tower.
+def add_cross_attention(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the weights of cross-attention, for a decoder that attends to an encoder made of the same
+    tower.
 
-    Its cross-attention starts as its self-attention, since both attend to features of one kind.
+    Cross-attention starts as self-attention, since both attend to features of the same kind.
     """
     copied = dict(weights)
     for name, weight in weights.items():

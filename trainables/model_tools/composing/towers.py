@@ -1,4 +1,4 @@
-"""Reads pretrained towers, and joins them to a BLIP that is not aligned yet."""
+"""Reads pretrained towers and joins them to a BLIP that is not aligned yet."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read(config: ComposeConfig) -> Parts:
     _check(config, vision.config, text.config)
     layers: Any = text.encoder.layer
     depth, wanted = len(layers), config.text_layers or len(layers)
-    text.encoder.layer = nn.ModuleList([layers[i] for i in spread(wanted, depth)])
+    text.encoder.layer = nn.ModuleList([layers[i] for i in choose_layers(wanted, depth)])
     try:
         tokenizer = BertTokenizer.from_pretrained(reader, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -72,14 +72,14 @@ def read(config: ComposeConfig) -> Parts:
     return Parts(vision=vision, mean=mean, deviation=deviation, text=text, tokenizer=tokenizer)
 
 
-def spread(wanted: int, depth: int) -> list[int]:
+def choose_layers(wanted: int, depth: int) -> list[int]:
     """Choose ``wanted`` of ``depth`` layers at equal distances, the first and the last among them.
 
     DistilBERT was initialised in this way (Sanh et al. 2019, arXiv 1910.01108): layers of one
     residual stream still work together if those between them are left out, and the last layer gives
     features as they were trained. A single layer is the last.
 
-    >>> spread(3, 6), spread(6, 6), spread(1, 6)
+    >>> choose_layers(3, 6), choose_layers(6, 6), choose_layers(1, 6)
     ([0, 2, 5], [0, 1, 2, 3, 4, 5], [5])
     """
     if wanted == 1:
@@ -111,7 +111,7 @@ class _Bert(BertModel):
 
 
 def _check(config: ComposeConfig, vision: Any, text: Any) -> None:
-    """Refuse towers that do not fit together or do not have what is asked for."""
+    """Refuse towers that do not fit together or lack what is asked for."""
     patch = vision.patch_size
     if vision.hidden_size != text.hidden_size:
         raise BadInput(
@@ -143,9 +143,9 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def join(parts: Parts, config: ComposeConfig) -> Blip:
-    """Make a BLIP whose image and question encoders give what the towers gave."""
+    """Make a BLIP whose image and question encoders compute the features of the towers."""
     pieces = _words(parts.tokenizer)
-    kept = frequent(pieces, config.vocabulary or len(pieces))
+    kept = frequent_pieces(pieces, config.vocabulary or len(pieces))
     tokenizer = _tokenizer(parts.tokenizer, [pieces[old] for old in kept])
     text = {
         **graft.text_config(parts.text),
@@ -167,7 +167,7 @@ def join(parts: Parts, config: ComposeConfig) -> Blip:
     read = graft.text_weights(parts.text, [*kept, begin], POSITIONS)
     left = network.text_encoder.load_state_dict(read, strict=False).missing_keys
     assert all(".crossattention.self." in name for name in left), left
-    network.text_decoder.bert.load_state_dict(graft.attending(read))
+    network.text_decoder.bert.load_state_dict(graft.add_cross_attention(read))
     network.eval().requires_grad_(False)
     return Blip(name=config.out.name, digest="", network=network, tokenizer=tokenizer)
 
@@ -178,7 +178,7 @@ def _words(tokenizer: BertTokenizer) -> list[str]:
     return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
-def frequent(pieces: Sequence[str], wanted: int) -> list[int]:
+def frequent_pieces(pieces: Sequence[str], wanted: int) -> list[int]:
     """Indices, ascending, of the ``wanted`` most frequent word pieces.
 
     The vocabulary of a BERT lists its pieces in the order in which they were found, the frequent
@@ -234,17 +234,21 @@ class ComposeConfig:
     )
     out: Path = field(metadata={"help": "folder of the model; files of its names are replaced"})
     image_size: int = _option(224, "pixels a side, a multiple of the image encoder's patches")
-    text_layers: int = _option(3, "of the text encoder, spread over its depth; 0: all")
-    vocabulary: int = _option(14_500, "its most frequent word pieces; 0: all")
-    data: str = _option("phantom", "dataset that the parts are aligned on, or several with commas")
-    data_root: str | None = _option(None, "where it lies")
-    split: str = _option(
-        "official", "whose training part: official or by_image, as studies to come"
+    text_layers: int = _option(
+        3, "number of layers of the text encoder, spread over its depth; 0: all"
     )
-    epochs: int = _option(10, "of alignment; 0: none")
+    vocabulary: int = _option(
+        14_500, "number of the text encoder's most frequent word pieces; 0: all"
+    )
+    data: str = _option("phantom", "dataset that the parts are aligned on, or several with commas")
+    data_root: str | None = _option(None, "folder of the dataset, or hub:NAME")
+    split: str = _option(
+        "official", "split whose training part is used: official or by_image, as in later studies"
+    )
+    epochs: int = _option(10, "number of epochs of the alignment; 0: none")
     lr: float = _option(3e-4, "peak learning rate of the alignment")
-    seed: int = _option(0, "of the new parts and of the alignment")
-    threads: int = _option(2, "of the CPU")
+    seed: int = _option(0, "seed of the new parts and of the alignment")
+    threads: int = _option(2, "number of CPU threads")
 
     def __post_init__(self) -> None:
         """Refuse numbers with which no model can be made, before any time is spent."""
