@@ -76,7 +76,7 @@ def words_tokenizer(words: Sequence[str], *, image: bool = True) -> Any:
 
 
 def small_llava(words: Sequence[str], decoder: str = "llama", **settings: Any) -> Llava:
-    """A family's member."""
+    """Small model of the LLaVA family."""
     tokenizer = words_tokenizer(words)
     network = Parts(published(tokenizer, decoder, **settings)).eval().requires_grad_(False)
     return Llava(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)

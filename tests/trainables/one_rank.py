@@ -34,7 +34,7 @@ MODELS = {
 
 
 def main() -> None:
-    """Write what each family and engine gave."""
+    """Write the results of each family and engine."""
     kinds, rank, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def config(workload: Workload, method: str) -> TrialConfig:
-    """One method everywhere."""
+    """Configuration of a trial with one method in all slots."""
     return TrialConfig(
         recipe=Recipe.of(
             {slot: {"method": method, "everywhere": True} for slot in workload.model.slots}
@@ -128,7 +128,7 @@ def apart(workload: Workload, folder: Path) -> None:
 
 
 def untuned(workload: Workload, kind: str) -> dict[str, Any]:
-    """What the base answers, and again once the first who had it is gone."""
+    """Answers of the base, before and after the first trial that had it is gone."""
     answers = [
         Trial(workload, config(workload, "frozen"), deepspeed=kind, evaluation_batch=2).answers(
             "test"

@@ -1,4 +1,4 @@
-"""A method where a model has layers for it."""
+"""Recipes that place a method in the slots that have layers for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainables.weight_sharing import share_weights
 
 
 def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
-    """Slot -> the method in it alone, of the slots that have its layers."""
+    """Recipes with the method in one slot each, by slot, for all slots that have its layers."""
     found = {}
     for name in model.slots:
         alone = Recipe.of({name: {"method": method, **settings}})
@@ -24,6 +24,6 @@ def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
 
 
 def everywhere(model: Model, method: str, **settings: Any) -> Recipe:
-    """The method in all slots that have its layers."""
+    """Recipe with the method in all slots that have its layers."""
     tuning = {"method": method, "everywhere": True, **settings}
     return Recipe.of(dict.fromkeys(model.slots, tuning))

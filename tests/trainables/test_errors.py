@@ -1,4 +1,4 @@
-"""What a user reads when a name is wrong."""
+"""The message for a wrong name has the closest match and the allowed names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: from plain values and back, in words, and put into a network."""
+"""Recipes are made from JSON-ready values and back, shown as text, and put into a network."""
 
 from __future__ import annotations
 

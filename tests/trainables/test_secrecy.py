@@ -1,4 +1,4 @@
-"""What is cut out of texts, and what is left."""
+"""Secrets are cut out of texts, and nothing else is."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A fork shares the base's memory and nothing else; what a trial trains is its own."""
+"""A weight-sharing copy shares the base's memory and nothing else; a trial owns what it trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainables.workload import Workload
 
 
 class Tied(nn.Module):
-    """An embedding whose matrix is the output layer's too, and a norm."""
+    """A network of an embedding, tied to the output layer, and a norm."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which data a workload is of, and how it is loaded."""
+"""A workload loads the data and the model that its configuration names."""
 
 from __future__ import annotations
 

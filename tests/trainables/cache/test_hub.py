@@ -1,4 +1,4 @@
-"""What is named by ``hub:``, with huggingface_hub itself: from its cache, which is as good as the
+"""Tests of ``hub:NAME`` with huggingface_hub itself: from its cache, which is as good as the
 hub to whoever has no network."""
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_what_is_not_there_is_one_line(given: str) -> None:
     ],
 )
 def test_the_commands_say_it_in_one_line(command: tuple[str, ...]) -> None:
-    """Without network and without the cache, in a process of its own."""
+    """The process has neither a network nor the cache."""
     done = subprocess.run(
         [sys.executable, "-m", *command, "hub:nobody/nothing"],
         env={"PATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere", "PYTHONPATH": "."},

@@ -1,4 +1,4 @@
-"""Layers that are computed twice: the same losses, less memory."""
+"""Activation checkpointing leaves losses as they are and takes less memory."""
 
 from __future__ import annotations
 

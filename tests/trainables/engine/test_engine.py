@@ -66,7 +66,7 @@ def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:
 
 
 def whole(tensor_of: dict[str, Tensor], workload: Workload) -> dict[str, Tensor]:
-    """Without the biases of keys: softmax doesn't see them, so that their gradient is nothing but
+    """Leave out the biases of keys: softmax doesn't see them, so their gradient is nothing but
     rounding, which Adam makes as large as any other."""
     model = workload.model
     blind = {
@@ -122,7 +122,7 @@ def test_it_trains_as_plain_pytorch_does(
 
 @pytest.mark.parametrize(("method", "stage"), SPECIAL)
 def test_it_trains_special_modules_too(workload: Workload, method: str, stage: str) -> None:
-    """Those of methods whose modules do what ZeRO may not expect."""
+    """Modules of some methods do what ZeRO may not expect."""
     plain, zero = trial(workload, method, "off"), trial(workload, method, stage)
     for step in range(1, 4):
         assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
@@ -166,14 +166,14 @@ def test_it_says_nothing(
 
 
 def test_plain_pytorch_does_without_deepspeed() -> None:
-    """It takes seconds to import, and is imported by the engine that needs it alone."""
+    """DeepSpeed takes seconds to import, so only the engine that needs it imports it."""
     code = "import sys, trainables.training.trial; print('deepspeed' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(workload: Workload, tmp_path: Path) -> None:
-    """DeepSpeed itself would fail an assertion without a word."""
+    """DeepSpeed itself fails an assertion without a message."""
     started = trial(workload, "layernorm", "2").engine
     assert started is not None
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
@@ -265,7 +265,7 @@ def test_what_is_trained_is_a_copy(workload: Workload) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3"])
 def test_weight_decay_is_for_matrices(workload: Workload, method: str) -> None:
-    """IA3's vectors are none, though peft has them as such."""
+    """IA3's vectors count as vectors, though peft holds them as matrices."""
     decayed = trial(workload, method, "off")
     plain = decayed.engine
     assert isinstance(plain, plain_engine.Plain)

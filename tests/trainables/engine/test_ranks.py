@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def on_two(kinds: str, folder: Path) -> dict[str, Any]:
-    """What two ranks found, which must be the same."""
+    """Results of two ranks, which must be the same."""
     command = [sys.executable, "-m", "tests.trainables.one_rank", kinds]
     running = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What is noted of memory: once a storage, from when it was taken until it was given back."""
+"""Each storage is recorded once, from its allocation until it is freed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three real steps: of a batch as it was predicted, and of less where memory is out."""
+"""Three real steps run on a batch as it was predicted, or on pieces of it if memory runs out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicted memory: beside the allocator's, by what it is for, and without touching the model."""
+"""Predicted memory agrees with the allocator's and is divided by use; the model stays as it is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def predict(model: Any, chosen: Recipe, training: BatchShape, **settings: Any) -
 
 
 def measure(workload: Workload, chosen: Recipe, precision: str) -> tuple[BatchShape, int]:
-    """Of a real trial: the shape of its batch, and its peak without the base."""
+    """Shape of a real trial's batch, and the trial's peak memory without the base."""
     config = TrialConfig(recipe=chosen, lr=1e-4, seed=0, max_examples=64, batch_size=QUESTIONS)
     gc.collect()
     with measure_growth() as grown:
@@ -148,7 +148,7 @@ def test_what_trains_nothing_is_evaluated(model: Model) -> None:
 
 
 def test_a_skeleton_is_as_good_and_stays_as_it_is() -> None:
-    """``tiny`` with its weights, and without: the same to the byte, again and again."""
+    """Predictions for ``tiny`` with and without weights agree to the byte, again and again."""
     skeleton = skeleton_of("tiny")
     chosen = of_slots(skeleton, "lora", "lora")
     first, again = (predict(skeleton, chosen, SHAPE) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What answering takes is predicted: never too little, and not much too much."""
+"""The predicted memory of generating answers is never too low, and not much too high."""
 
 from __future__ import annotations
 

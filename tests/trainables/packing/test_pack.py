@@ -37,12 +37,12 @@ PACKED = {"attention", "bitfit", "ffn", "ia3", "layernorm", "lora", "prefix", "p
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen features are not kept among the user's."""
+    """Cache folder of the tests, so that frozen features do not land in the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def config(model: Model, method: str = "", *, frozen: int = 0, **settings: Any) -> TrialConfig:
-    """``method`` in every slot that takes it, but those of the first ``frozen`` stages."""
+    """Configuration with a method in all slots that can have it but those of ``frozen`` stages."""
     tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
     return TrialConfig(
@@ -80,7 +80,7 @@ def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, 
 
 
 def arrivals(group: TrialGroup, steps: int = 12) -> Iterator[Arrival]:
-    """Step until all have arrived."""
+    """Step until all trials have arrived."""
     for _ in range(steps):
         yield from group.step()
 
@@ -215,7 +215,7 @@ def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.Monk
 
 
 def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
-    """Not once for each: or packing would be for nothing."""
+    """A product for each trial would make packing useless."""
     model = workload.model
     group = TrialGroup(workload, places=4)
     methods = ("layernorm", "lora", "ia3")
@@ -240,7 +240,7 @@ def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
 def test_a_pass_is_as_many_operations_however_many_trials(
     workload: Workload, tuning: dict[str, Any]
 ) -> None:
-    """Each is a kernel on a GPU, which has little to do in it. Ranks may differ."""
+    """Each operation is a small kernel on a GPU, so their number counts. Ranks may differ."""
 
     def operations(trials: int) -> int:
         group = TrialGroup(workload, places=trials)
@@ -284,7 +284,7 @@ def test_a_pass_takes_no_more_memory_than_its_trials_alone(workload: Workload, m
 
 
 class Operations(TorchDispatchMode):
-    """Counts those that compute something."""
+    """Counts the operations that compute something."""
 
     count = 0
 
@@ -334,7 +334,7 @@ def test_who_left_is_not_held(workload: Workload) -> None:
 def test_a_pass_that_fails_is_made_smaller(
     workload: Workload, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Out of memory: by halves, from then on. Anything else: each alone."""
+    """If memory runs out, passes are halved from then on. After other errors each trial is alone."""
     usual, tried = Pack.backward, []
 
     def failing(self: Pack, members: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""The shared group: trials come, go and fail without any other noticing."""
+"""Trials of a group come, go and fail without any effect on the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainables.workload import Workload
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen features are not kept among the user's."""
+    """Cache folder of the tests, so that frozen features do not land in the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -41,7 +41,7 @@ def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialCo
 
 
 def drive(group: TrialGroup, steps: int = 100) -> list[Arrival]:
-    """Step until somebody arrives."""
+    """Step until a trial arrives."""
     for _ in range(steps):
         if arrivals := group.step():
             return arrivals
@@ -49,7 +49,7 @@ def drive(group: TrialGroup, steps: int = 100) -> list[Arrival]:
 
 
 def test_trials_come_and_go_at_any_step(workload: Workload, tmp_path: Path) -> None:
-    """What each of them says is what it says alone."""
+    """Each trial reports what it reports alone."""
     group = TrialGroup(workload, places=2)
     one, other = config(workload, "layernorm"), config(workload, "lora", batch_size=4)
     first = group.enter("one", one)

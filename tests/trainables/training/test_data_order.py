@@ -1,4 +1,4 @@
-"""In which order questions come."""
+"""Questions come in the order that ``DataOrder`` promises."""
 
 from itertools import groupby
 
@@ -71,7 +71,7 @@ def by_length(seed: int = 0) -> DataOrder:
 
 
 def padding(order: DataOrder, batches: int) -> int:
-    """Tokens of padding in the first so many batches."""
+    """Number of padding tokens in the first batches."""
     found = 0
     for number in range(batches):
         batch = [LONG[i] for i in order.indices(number * SIZE, (number + 1) * SIZE)]

@@ -1,4 +1,4 @@
-"""What frozen stages give is computed once, and no loss or answer tells the difference."""
+"""The output of frozen stages is computed once, and losses and answers stay the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainables.workload import Workload
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the features are kept."""
+    """Folder of the cached features."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return tmp_path / "cache" / "medvlm-study" / "features"
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def encodings(model: Model) -> Iterator[list[int]]:
-    """Grows by the number of images whenever the base, or a fork of it, encodes some."""
+    """List that grows by the number of images whenever the base, or a copy of it, encodes some."""
     counted: list[int] = []
     first = model.network.get_submodule(model.slots["vision"])
     handle = first.register_forward_hook(lambda _, __, out: counted.append(len(out[0])))
@@ -43,7 +43,7 @@ def encodings(model: Model) -> Iterator[list[int]]:
 
 
 def config(model: Model, frozen: int, method: str = "lora", **settings: Any) -> TrialConfig:
-    """Trains all slots but those of the first ``frozen`` stages."""
+    """Configuration that trains all slots except those of the first ``frozen`` stages."""
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
     tuning = {"method": method, "everywhere": True}
     slots = {slot: tuning for slot in model.slots if slot not in still}
@@ -87,7 +87,7 @@ def test_losses_and_answers_are_the_same(
 
 
 def test_stages_lead_where_the_losses_begin(workload: Workload) -> None:
-    """A family's stages are the way to its losses, and each runs its slots and no other."""
+    """A family's stages lead to its losses, and each stage runs its own slots and no others."""
     model, batch = workload.model, workload.batch("validation", range(6))
     expected = model.losses(model.network, batch)
     for done in range(1, len(model.stages) + 1):

@@ -1,4 +1,4 @@
-"""The loop: golden losses, the order of the data, stopping and going on, and how a trial fails."""
+"""The loop has its golden losses and data order, stops and continues, and fails clearly."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_the_last_whole_save_counts(workload: Workload, tmp_path: Path) -> None:
 
 
 def save_twice(trial: Trial, folder: Path, beside: Path) -> None:
-    """After one step and after two; the first is there yet, as where a machine failed then."""
+    """Save after one step and after two; the first checkpoint stays, as if a machine had failed."""
     losses(trial, 1)
     trial.save(folder, {"rung": 1})
     shutil.copytree(folder, beside)
