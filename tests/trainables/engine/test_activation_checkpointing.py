@@ -22,7 +22,7 @@ def trial(workload: Workload, method: str, *, checkpointing: bool) -> Trial:
         max_examples=80,
         batch_size=8,
     )
-    return Trial(workload, config, checkpointing=checkpointing)
+    return Trial(workload, config, activation_checkpointing=checkpointing)
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "prefix", "prompt", "adapter"])

@@ -334,7 +334,7 @@ def test_who_left_is_not_held(workload: Workload) -> None:
 def test_a_pass_that_fails_is_made_smaller(
     workload: Workload, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """If memory runs out, passes are halved from then on. After other errors each trial is alone."""
+    """If memory runs out, passes are halved from then on. After other errors, trials are alone."""
     usual, tried = Pack.backward, []
 
     def failing(self: Pack, members: Any) -> list[float]:
