@@ -70,10 +70,10 @@ class _JoinedBatch:
 class Pack:
     """One network for several trials, rearranged when they change."""
 
-    def __init__(self, workload: Workload, features: Features, precision: str) -> None:
+    def __init__(self, workload: Workload, features: Features) -> None:
         self.workload, self.features = workload, features
         self.network = share_weights(workload.model.network)
-        self.losses = base.Losses(workload.model, self.network, precision).train()
+        self.losses = base.Losses(workload.model, self.network, features.precision).train()
         self.rows = RowOwners()
         self._members: tuple[PackMember, ...] = ()
         self._replaced: dict[str, nn.Module] = {}

@@ -95,7 +95,7 @@ class TrialGroup:
         self.alone_reasons: dict[str, str] = {}
         """Reasons why trials are in no pack, by key."""
         self._members: dict[str, _Member] = {}
-        self._pack = Pack(workload, self.features, precision)
+        self._pack = Pack(workload, self.features)
         self._trials_per_pass = trials_per_pass or places
         """Maximum number of trials in a pass; lowered when memory runs out."""
 

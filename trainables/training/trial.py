@@ -243,7 +243,7 @@ class Trial:
         its attribute ``report``, in case nobody received them.
         """
         return checkpoint.write(
-            folder, self.examples_seen, self._running(), self._engine, report or {}
+            folder, self.examples_seen, self._running(), self._checkpoint_kind, report or {}
         )
 
     def restore(self, folder: Path) -> bool:
@@ -253,14 +253,14 @@ class Trial:
         the trial begins anew, with the same losses.
         """
         running = self._running()
-        last, self.broken = checkpoint.last(folder, self._engine, running)
+        last, self.broken = checkpoint.last(folder, self._checkpoint_kind, running)
         if last is None:
             return False
         self.examples_seen, self.report = checkpoint.read(last, running)
         return True
 
     @property
-    def _engine(self) -> str:
+    def _checkpoint_kind(self) -> str:
         """Kind of the engine whose state is saved. DeepSpeed's state is in as many parts as there
         are workers, so it includes their number."""
         return "plain" if self.deepspeed == "off" else f"{self.deepspeed} on {self.ranks.count}"

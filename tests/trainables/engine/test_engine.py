@@ -209,7 +209,7 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(
     assert looking.engine is not None
     for listed in (True, False):
         for what, copy in every_cut(folder, tmp_path / "cut", listed=listed):
-            found, broken = checkpoint.last(copy, looking._engine, looking.engine)
+            found, broken = checkpoint.last(copy, looking._checkpoint_kind, looking.engine)
             script = not listed and what.startswith("zero_to_")  # DeepSpeed's, which nobody runs
             assert found == copy / f"{16 if script else 8:012d}", what
             assert broken == ([16] if listed or not (script or "engine.txt" in what) else []), what
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(
         shutil.rmtree(tmp_path / "cut")
         shutil.copytree(folder, tmp_path / "cut")
         (tmp_path / "cut" / "000000000016" / "engine" / name).unlink()
-        found, _ = checkpoint.last(tmp_path / "cut", looking._engine, looking.engine)
+        found, _ = checkpoint.last(tmp_path / "cut", looking._checkpoint_kind, looking.engine)
         assert found is not None and int(found.name) == 8, name
 
     assert looking.restore(tmp_path / "cut")
