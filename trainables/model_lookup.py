@@ -24,26 +24,26 @@ def family_of(model: str) -> tuple[str, Path]:
             family.
     """
     path = TINY if model == "tiny" else hub.local_folder(model, "model")
-    config = path / "config.json"
-    if model in registry.presets() and not config.is_file():
+    file = path / "config.json"
+    if model in registry.presets() and not file.is_file():
         raise BadInput(
             f"model {model!r} is a preset without weights, for study.plan to count; "
             "give a folder that has some"
         )
-    if not config.is_file():
+    if not file.is_file():
         raise BadInput(
             f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
         )
-    said = json.loads(config.read_text(encoding="utf-8"))
-    if "mm_vision_tower" in said:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if "mm_vision_tower" in config:
         raise BadInput(
             f"{path} is in the layout of LLaVA's authors; convert it: "
             f"python -m trainables.model_tools.convert_llava {model} --out DIR"
         )
-    family = str(said.get("model_type"))
+    family = str(config.get("model_type"))
     known = registry.FAMILIES.names()
     if family not in known:
-        raise BadInput(f"{config} is of family {family!r}; there are: {', '.join(known)}")
+        raise BadInput(f"{file} is of family {family!r}; there are: {', '.join(known)}")
     return family, path
 
 

@@ -49,10 +49,10 @@ def own_trained_parameters(network: nn.Module, names: Collection[str]) -> dict[s
             copied = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
             copies[id(parameter)] = owned[name] = copied
     for module in network.modules():
-        here = {name: old for name, old in module._parameters.items() if old is not None}
-        if not any(id(old) in copies for old in here.values()):
+        direct = {name: old for name, old in module._parameters.items() if old is not None}
+        if not any(id(old) in copies for old in direct.values()):
             continue
-        for attribute, old in here.items():
+        for attribute, old in direct.items():
             if id(old) in copies:
                 module._parameters[attribute] = copies[id(old)]
             elif old.ndim == 1 and old.dtype != torch.float32:

@@ -28,23 +28,25 @@ def cached_folder(name: Path, make: Callable[[Path], None]) -> Path:
     Raises:
         BadInput: no cache folder can hold it.
     """
-    places = [folder / name for folder in folders()]
-    for place in places:
-        if place.is_dir():
-            return place
+    targets = [folder / name for folder in folders()]
+    for target in targets:
+        if target.is_dir():
+            return target
     refused = []
-    for place in places:
+    for target in targets:
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
-                whole = Path(beside) / place.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                prefix=f".{target.name}-", dir=target.parent
+            ) as beside:
+                whole = Path(beside) / target.name
                 whole.mkdir()
                 make(whole)
-                if not place.is_dir():  # another process may have been faster
-                    whole.rename(place)
-            return place
+                if not target.is_dir():  # another process may have been faster
+                    whole.rename(target)
+            return target
         except OSError as error:
-            refused.append(f"{place.parent} ({error.strerror})")
+            refused.append(f"{target.parent} ({error.strerror})")
     raise BadInput(
         f"{name.name} can't be unpacked into {' or '.join(refused)}; make room, or set "
         "XDG_CACHE_HOME to a folder that has some"

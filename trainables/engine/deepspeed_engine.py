@@ -159,18 +159,18 @@ def check_configuration(content: str) -> None:
     Raises:
         BadInput: the configuration is not valid, or sets what the study decides.
     """
-    given = json.loads(content)
+    configuration = json.loads(content)
     for name in RESERVED_KEYS:
-        if name in given:
+        if name in configuration:
             raise BadInput(f"it must not have {name!r}, which the study decides: leave it away")
     _imported()
     from deepspeed.runtime.config import DeepSpeedConfig
 
     try:
-        DeepSpeedConfig({**given, "train_micro_batch_size_per_gpu": 1})
+        DeepSpeedConfig({**configuration, "train_micro_batch_size_per_gpu": 1})
     except Exception as error:  # there are several types, pydantic's among them
-        said = " ".join(str(error).split())
-        raise BadInput(f"DeepSpeed does not take it: {said[:300]}") from None
+        message = " ".join(str(error).split())
+        raise BadInput(f"DeepSpeed does not take it: {message[:300]}") from None
 
 
 def _release(engine: Any) -> None:

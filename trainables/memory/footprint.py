@@ -116,15 +116,15 @@ class Footprint:
 
     def gib(self) -> dict[str, Any]:
         """The footprint as JSON-ready values, in GiB."""
-        found: dict[str, Any] = {"peak_gib": self.peak / GIB}
+        values: dict[str, Any] = {"peak_gib": self.peak / GIB}
         for name, value in vars(self).items():
             if isinstance(value, bool):
-                found[name] = value
+                values[name] = value
             elif isinstance(value, Mapping):
-                found[f"{name}_gib"] = {slot: size / GIB for slot, size in value.items()}
+                values[f"{name}_gib"] = {slot: size / GIB for slot, size in value.items()}
             else:
-                found[f"{name}_gib"] = value / GIB
-        return found
+                values[f"{name}_gib"] = value / GIB
+        return values
 
 
 def predict(

@@ -24,15 +24,15 @@ def predict(model: Skeleton, shape: BatchShape, *, beams: int, precision: str) -
     network = share_weights(model.network)
     nothing = Recipe.of({name: {"method": "frozen"} for name in model.slots})
     applied = recipe.apply(nothing, model, network, seed=0)
-    found = footprint.predict(
+    forward = footprint.predict(
         model, network, applied, training=rows, evaluation=rows, precision=precision
     )
     cached = _cache(model, rows, precision)
     return replace(
-        found,
-        workspace=found.workspace + cached,
-        passes=found.passes + cached,
-        passes_alone=found.passes_alone + cached,
+        forward,
+        workspace=forward.workspace + cached,
+        passes=forward.passes + cached,
+        passes_alone=forward.passes_alone + cached,
     )
 
 

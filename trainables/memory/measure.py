@@ -82,5 +82,6 @@ def release_cached() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     # Messages of RuntimeErrors: torch's on a CPU, and oneDNN's when it gets no memory.
-    said = any(words in str(error) for words in ("can't allocate memory", "create a primitive"))
-    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+    messages = ("can't allocate memory", "create a primitive")
+    known = any(message in str(error) for message in messages)
+    return known or isinstance(error, torch.OutOfMemoryError | MemoryError)

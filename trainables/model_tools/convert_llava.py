@@ -64,9 +64,9 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, LlavaConfig
 
-    said = _json(folder / "config.json")
+    source = _json(folder / "config.json")
     shards = sorted(folder.glob("*.safetensors"))
-    if "mm_vision_tower" not in said or not shards:
+    if "mm_vision_tower" not in source or not shards:
         lacks = "mm_vision_tower in its config.json" if shards else "safetensors"
         raise BadInput(f"{folder} is not in the layout of LLaVA's authors: it has no {lacks}")
     # A LlavaConfig is given, since transformers would warn about the folder's unknown one.
@@ -75,11 +75,11 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
     config = {
         "model_type": "llava",
         "architectures": ["LlavaForConditionalGeneration"],
-        "dtype": said.get("dtype", said.get("torch_dtype")),
+        "dtype": source.get("dtype", source.get("torch_dtype")),
         "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
-        **_connection(said),
-        "text_config": _text(said, tokens=len(tokenizer)),
-        "vision_config": _vision(folder, said, vision),
+        **_connection(source),
+        "text_config": _text(source, tokens=len(tokenizer)),
+        "vision_config": _vision(folder, source, vision),
     }
     out.mkdir(parents=True, exist_ok=True)
     places: dict[str, str] = {}
@@ -93,24 +93,24 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _text(said: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+def _text(source: Mapping[str, Any], tokens: int) -> dict[str, Any]:
     """Configuration of the language model: everything but the settings of LLaVA's own parts."""
     kind = {"LlavaMistralForCausalLM": "mistral", "LlavaLlamaForCausalLM": "llama"}
-    (architecture,) = said["architectures"]
+    (architecture,) = source["architectures"]
     if architecture not in kind:
         raise unknown("architecture", architecture, kind)
     others = ("mm_", "tune_mm_", "image_", "freeze_mm_", "use_mm_", "tokenizer_")
-    kept = {k: v for k, v in said.items() if not k.startswith(others)}
+    kept = {k: v for k, v in source.items() if not k.startswith(others)}
     kept.pop("architectures")
     return {**kept, "model_type": kind[architecture], "vocab_size": tokens}
 
 
-def _vision(folder: Path, said: Mapping[str, Any], vision: Path | None) -> dict[str, Any]:
+def _vision(folder: Path, source: Mapping[str, Any], vision: Path | None) -> dict[str, Any]:
     """Configuration of the image encoder, from its own folder or from the shapes of its weights."""
     if vision is not None:
         found = _json(vision / "config.json")
         return {**found.get("vision_config", found), "model_type": "clip_vision_model"}
-    name = said["mm_vision_tower"]
+    name = source["mm_vision_tower"]
     shapes = _shapes(folder)
     if not shapes or not name.startswith("openai/"):
         lacks = "of another maker, whose layers may differ" if shapes else "and does not hold it"
@@ -144,19 +144,19 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def _connection(said: Mapping[str, Any]) -> dict[str, Any]:
+def _connection(source: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration of what connects image encoder and language model.
 
     It says which features are read, and which layers map them.
     """
-    projector = said.get("mm_projector_type", "linear")
+    projector = source.get("mm_projector_type", "linear")
     if projector not in PROJECTORS:
         raise unknown("mm_projector_type", projector, PROJECTORS)
     return {
         "mm_projector_type": projector,
         "projector_hidden_act": "gelu",
-        "vision_feature_layer": said.get("mm_vision_select_layer", -2),
-        "vision_feature_select_strategy": SELECTED[said.get("mm_vision_select_feature", "patch")],
+        "vision_feature_layer": source.get("mm_vision_select_layer", -2),
+        "vision_feature_select_strategy": SELECTED[source.get("mm_vision_select_feature", "patch")],
     }
 
 

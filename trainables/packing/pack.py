@@ -242,10 +242,10 @@ class Pack:
         used: list[int] = []
         counts = []
         for some in indices:
-            own = [workload.rows["train"][i] for i in some]
-            images = sorted({row.image for row in own})
-            place = {image: len(used) + n for n, image in enumerate(images)}
-            rows += [replace(row, image=place[row.image]) for row in own]
+            asked = [workload.rows["train"][i] for i in some]
+            images = sorted({row.image for row in asked})
+            position = {image: len(used) + n for n, image in enumerate(images)}
+            rows += [replace(row, image=position[row.image]) for row in asked]
             used += images
             counts.append(len(images))
         segments["image"] = list(enumerate(counts))

@@ -81,8 +81,8 @@ class RowOwners:
         if not self.equal_counts:
             pairs = zip(self._split(x), factors, strict=True)
             return torch.cat([p if f is None else (p * f.flatten()).to(p.dtype) for p, f in pairs])
-        own = next(factor for factor in factors if factor is not None)
-        stacked = self.stack([self._ones(own) if f is None else f for f in factors], x)
+        like = next(factor for factor in factors if factor is not None)
+        stacked = self.stack([self._ones(like) if f is None else f for f in factors], x)
         return (x.reshape(len(factors), -1, *x.shape[1:]) * stacked).view(x.shape).to(x.dtype)
 
     def add(self, x: Tensor, terms: Sequence[Tensor]) -> Tensor:

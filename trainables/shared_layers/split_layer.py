@@ -30,17 +30,17 @@ class SplitLayer(nn.Module):
         """Call the modules with the base's arguments and join their results. Each module gets its
         own rows of every tensor that has all rows."""
         total = sum(count for _, count in self.rows.owners)
-        given, start = [], 0
+        outputs, start = [], 0
         for some in self.rows.runs(self.replacements.get):
             end = start + sum(count for _, count in some)
             part = slice(start, end)
-            own = self.replacements.get(some[0][0], self.base)
+            module = self.replacements.get(some[0][0], self.base)
             with self.rows.restrict(some):
-                given.append(own(*_part(args, total, part), **_part(kwargs, total, part)))
+                outputs.append(module(*_part(args, total, part), **_part(kwargs, total, part)))
             start = end
-        if isinstance(given[0], tuple):  # an attention's output and attention weights
-            return torch.cat([g[0] for g in given]), *[None] * (len(given[0]) - 1)
-        return torch.cat(given)
+        if isinstance(outputs[0], tuple):  # an attention's output and attention weights
+            return torch.cat([g[0] for g in outputs]), *[None] * (len(outputs[0]) - 1)
+        return torch.cat(outputs)
 
 
 class SharedNorm(SplitLayer):
@@ -103,20 +103,20 @@ class _Normed(torch.autograd.Function):
         of_x, of_gain, of_bias, _ = ctx.needs_input_grad
         device = x.device.type
         with torch.enable_grad(), torch.autocast(device, torch.bfloat16, enabled=ctx.low):
-            given = x.detach().requires_grad_(of_x)
-            plain: Tensor = ctx.norm(given)
+            leaf = x.detach().requires_grad_(of_x)
+            plain: Tensor = ctx.norm(leaf)
         apart = plain.detach().reshape(len(gain), -1, *plain.shape[1:])
         grad = grad.reshape(apart.shape).to(gain.dtype)
         within = [*range(1, grad.ndim - 1)]
-        found: list[Tensor | None] = [None] * 4
+        gradients: list[Tensor | None] = [None] * 4
         if of_gain:
-            found[1] = (grad * apart).sum(within, keepdim=True)
+            gradients[1] = (grad * apart).sum(within, keepdim=True)
         if of_bias:
-            found[2] = grad.sum(within, keepdim=True)
+            gradients[2] = grad.sum(within, keepdim=True)
         if of_x:
             of_plain = (grad * gain).view(plain.shape).to(plain.dtype)
-            (found[0],) = torch.autograd.grad(plain, given, of_plain)
-        return tuple(found)
+            (gradients[0],) = torch.autograd.grad(plain, leaf, of_plain)
+        return tuple(gradients)
 
 
 def _part(value: Any, rows: int, part: slice) -> Any:

@@ -132,9 +132,9 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
             raise ValueError("it is not as it was written")
         return load_file(file)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        said = " ".join(str(error).split())
+        cause = " ".join(str(error).split())
         raise BadInput(
-            f"{file} is cut short or damaged ({said}); give it back from a copy, or take another "
+            f"{file} is cut short or damaged ({cause}); give it back from a copy, or take another "
             "arm or study"
         ) from None
 

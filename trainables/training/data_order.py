@@ -75,9 +75,11 @@ class DataOrder:
             waiting.setdefault(self.rows[question].image, deque()).append(question)
         gathered: list[int] = []
         for question in shuffled:
-            own = waiting[self.rows[question].image]
-            if own and own[0] == question:  # not moved behind an earlier one
-                gathered += [own.popleft() for _ in range(min(self.questions_per_image, len(own)))]
+            queue = waiting[self.rows[question].image]
+            if queue and queue[0] == question:  # not moved behind an earlier one
+                gathered += [
+                    queue.popleft() for _ in range(min(self.questions_per_image, len(queue)))
+                ]
         return gathered
 
     def _sort_by_length(self, shuffled: list[int], generator: torch.Generator) -> list[int]:
@@ -86,7 +88,7 @@ class DataOrder:
         Questions are sorted by their length into groups of batches, and within a group by the
         length of their answers. Those that do not fill a batch come last in the window.
         """
-        size, found = self.batch_size, list[int]()
+        size, ordered = self.batch_size, list[int]()
         for start in range(0, len(shuffled), WINDOW * size):
             window = shuffled[start : start + WINDOW * size]
             whole = len(window) // size
@@ -96,9 +98,9 @@ class DataOrder:
             groups = [window[first : first + group] for first in range(0, len(window), group)]
             line = [i for some in groups for i in sorted(some, key=self._answer_tokens)]
             for batch in torch.randperm(whole, generator=generator).tolist():
-                found += line[batch * size :][:size]
-            found += rest
-        return found
+                ordered += line[batch * size :][:size]
+            ordered += rest
+        return ordered
 
     def _answer_tokens(self, question: int) -> int:
         return len(self.rows[question].answer)

@@ -210,15 +210,15 @@ class Features:
     def _key(self, done: int, split: str) -> str:
         """Hash of everything that decides the content of a file."""
         model, rows = self.workload.model, self.workload.rows[split]
-        said: list[object] = [
+        parts: list[object] = [
             *(VERSION, torch.__version__, self.workload.device.type, self.precision),
             *(type(model).__name__, model.name, model.digest, self._pixels),
             *(next(model.network.parameters()).dtype, [s.slots for s in model.stages[:done]]),
             [row.image for row in rows],
         ]
         if model.stages[done - 1].per == "question":
-            said.append([row.question for row in rows])
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+            parts.append([row.question for row in rows])
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def _pixels(self) -> str:

@@ -142,8 +142,8 @@ class Trial:
             pieces = self._pieces()
         self.examples_seen += self.config.batch_size
         # Each rank has dropout masks of its own; rank 0 has those of a trial on one device.
-        place = () if self.ranks.first else (self.ranks.rank,)
-        with seeded("dropout", self.config.seed, self.examples_seen, *place):
+        rank = () if self.ranks.first else (self.ranks.rank,)
+        with seeded("dropout", self.config.seed, self.examples_seen, *rank):
             loss = running.step(pieces, self.config.lr_at(self.examples_seen))
         if self.workload.computes_ahead and self.examples_seen < self.config.max_examples:
             self._ahead = self.examples_seen, self._pieces()

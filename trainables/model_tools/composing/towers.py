@@ -57,18 +57,23 @@ def read(config: ComposeConfig) -> Parts:
         BadInput: a folder is of a family that BLIP can't represent, or lacks a weight or the
             tokenizer; or the towers differ in width, or do not have what ``config`` asks for.
     """
-    eyes, reader = hub.local_folder(config.vision, "model"), hub.local_folder(config.text, "model")
-    vision = _load("--vision", eyes, Dinov2Model, "dinov2")
-    text = _load("--text", reader, _Bert, "bert")
+    vision_folder, text_folder = (
+        hub.local_folder(config.vision, "model"),
+        hub.local_folder(config.text, "model"),
+    )
+    vision = _load("--vision", vision_folder, Dinov2Model, "dinov2")
+    text = _load("--text", text_folder, _Bert, "bert")
     _check(config, vision.config, text.config)
     layers: Any = text.encoder.layer
     depth, wanted = len(layers), config.text_layers or len(layers)
     text.encoder.layer = nn.ModuleList([layers[i] for i in choose_layers(wanted, depth)])
     try:
-        tokenizer = BertTokenizer.from_pretrained(reader, local_files_only=True)
+        tokenizer = BertTokenizer.from_pretrained(text_folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise BadInput(f"--text {reader} has no tokenizer that can be read ({error})") from error
-    mean, deviation = _normalisation(eyes)
+        raise BadInput(
+            f"--text {text_folder} has no tokenizer that can be read ({error})"
+        ) from error
+    mean, deviation = _normalisation(vision_folder)
     return Parts(vision=vision, mean=mean, deviation=deviation, text=text, tokenizer=tokenizer)
 
 
@@ -90,8 +95,8 @@ def choose_layers(wanted: int, depth: int) -> list[int]:
 def _load(option: str, folder: Path, kind: type[PreTrainedModel], family: str) -> Any:
     """Read the network of a folder, which must be of ``family``."""
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        given = str(said.get("model_type"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        given = str(config.get("model_type"))
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{option} {folder} has no config.json that can be read; give a folder as Hugging "
@@ -138,8 +143,9 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return IMAGENET
-    said = json.loads(file.read_text(encoding="utf-8"))
-    return tuple(said.get("image_mean", IMAGENET[0])), tuple(said.get("image_std", IMAGENET[1]))
+    processor = json.loads(file.read_text(encoding="utf-8"))
+    mean, deviation = IMAGENET
+    return tuple(processor.get("image_mean", mean)), tuple(processor.get("image_std", deviation))
 
 
 def join(parts: Parts, config: ComposeConfig) -> Blip:
@@ -209,10 +215,10 @@ def _tokenizer(whole: BertTokenizer, pieces: Sequence[str]) -> BertTokenizer:
     """A tokenizer that splits texts as ``whole`` does, into ``pieces`` and ``[DEC]``."""
     names = "do_lower_case strip_accents tokenize_chinese_chars".split()
     names += "unk_token cls_token sep_token pad_token mask_token".split()
-    said = {name: whole.init_kwargs[name] for name in names if name in whole.init_kwargs}
+    settings = {name: whole.init_kwargs[name] for name in names if name in whole.init_kwargs}
     return BertTokenizer(
         vocab={piece: number for number, piece in enumerate([*pieces, BEGIN])},
-        **said,
+        **settings,
         bos_token=BEGIN,
         model_max_length=POSITIONS,
     )
