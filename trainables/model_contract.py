@@ -126,7 +126,7 @@ def run_stages(
 
 
 class Structure(Protocol):
-    """What a recipe is applied to: a network, and where its slots are."""
+    """Network with named slots, to which a recipe is applied."""
 
     @property
     def name(self) -> str:

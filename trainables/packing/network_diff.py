@@ -18,7 +18,7 @@ class Unpackable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """Where a trial's network differs from the base."""
+    """Differences between a trial's network and the base."""
 
     modules: Mapping[str, nn.Module]
     """The trial's own modules, by path; at all other paths it uses the base's."""

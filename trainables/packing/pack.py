@@ -41,7 +41,7 @@ class PackMember:
 
     trial: Trial
     differences: Differences
-    """Where the trial's network differs from the base."""
+    """Differences between the trial's network and the base."""
     deltas: Mapping[str, shared_linear.TrialDelta]
     """What the trial adds to each linear layer, by the layer's path."""
 
