@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from study import answers
+from study.storage import answers
 from tests.study.command_line import REPOSITORY, launch, numbers, results, runs
 from trainables.data import phantom
 
