@@ -110,7 +110,7 @@ def run(settings: Settings, space: Space, place: Deployment, console: Console) -
         mlflow_store.check(place.tracking_uri)
         check_address(place.address)
         check_engine(settings)
-        uniform_placements(settings, space, place, places=1, cuda=False)
+        uniform_placements(settings, space, place, trials_per_host=1, cuda=False)
         mirror = None
         if place.store:
             mirror = stack.enter_context(StoreMirror(place.store, place.name, say=console.print))

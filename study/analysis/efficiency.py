@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from study.config.goals import dominates
 from study.trials.record import Outcome, TrialRecord
 
 Array = np.ndarray[Any, Any]
@@ -32,15 +33,19 @@ FEWEST = 4
 
 
 def pareto(arms: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Cost -> arms on the front of test score and that cost, which no other arm dominates."""
+    """Cost -> arms on the front of test score and that cost, which no other arm dominates. Costs
+    of arms are compared as they are: sizes are exact, and what is measured is a mean."""
     tested = [arm for arm in arms if arm["test"]]
 
-    def beaten(one: Mapping[str, Any], cost: str) -> bool:
-        mine = one["test"]["overall"]["mean"], -one["costs"][cost]
-        others = [(a["test"]["overall"]["mean"], -a["costs"][cost]) for a in tested]
-        return any(o[0] >= mine[0] and o[1] >= mine[1] and o != mine for o in others)
+    def front(cost: str) -> list[str]:
+        points = {a["arm"]: (-a["test"]["overall"]["mean"], a["costs"][cost]) for a in tested}
+        return [
+            arm
+            for arm, point in points.items()
+            if not any(dominates(other, point, cost_tolerance=0.0) for other in points.values())
+        ]
 
-    return {cost: [a["arm"] for a in tested if not beaten(a, cost)] for cost in COSTS}
+    return {cost: front(cost) for cost in COSTS}
 
 
 def budget_curves(

@@ -1,8 +1,8 @@
 """Goals of a study: what the search minimises (``--objective``) and what it may cost (``--under``).
 
 ``--objective score`` minimises the validation loss. ``--objective score,memory`` asks for a
-trade-off: a trial beats another only if it is as good in all objectives and better in one, and the
-trials that none beats are the Pareto front. TPE (for several objectives: Ozaki et al. 2020, doi
+trade-off: a trial dominates another if it is as good in all objectives and better in one, and the
+trials that none dominates are the Pareto front. TPE (for several objectives: Ozaki et al. 2020, doi
 10.1145/3377930.3389817) draws near the front. Early stopping (after Schmucker et al. 2021, arXiv
 2106.12639) lets every trial on the front go on. Confirmation still takes each arm's best by loss:
 the front is a result of the search alone, and is presented as such.
@@ -87,7 +87,7 @@ COSTS = {
     "seconds": "seconds",
 }
 """Cost in ``--objective`` -> its name in ``TrialRecord.costs``."""
-SAME = 0.02
+COST_TOLERANCE = 0.02
 """Share by which two costs must differ to count as different: two measurements of the same trial
 differ by less."""
 
@@ -109,28 +109,28 @@ def parse_objectives(text: str) -> tuple[str, ...]:
 
 
 def point(loss: float, costs: Mapping[str, float], names: Sequence[str]) -> tuple[float, ...]:
-    """The values of one trial that are minimised: its loss, then the costs in ``names``."""
+    """Values of one trial that are minimised: its loss, then the costs in ``names``."""
     return loss, *(costs[name] for name in names)
 
 
-def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(
+    one: Sequence[float], other: Sequence[float], *, cost_tolerance: float = COST_TOLERANCE
+) -> bool:
     """Whether ``one`` is as good as ``other`` in everything and better in something. Both are made
-    by ``point``."""
-    low = [a <= b for a, b in zip(one[:1], other[:1], strict=True)]
-    low += [a <= b * (1 + SAME) for a, b in zip(one[1:], other[1:], strict=True)]
-    better = one[0] < other[0] or any(
-        a < b * (1 - SAME) for a, b in zip(one[1:], other[1:], strict=True)
-    )
-    return all(low) and better
+    by ``point``. Costs that differ by a smaller share than ``cost_tolerance`` count as equal."""
+    costs = list(zip(one[1:], other[1:], strict=True))
+    as_good = one[0] <= other[0] and all(a <= b * (1 + cost_tolerance) for a, b in costs)
+    better = one[0] < other[0] or any(a < b * (1 - cost_tolerance) for a, b in costs)
+    return as_good and better
 
 
 def pareto_front(records: Iterable[TrialRecord], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The complete search trials that no other beats, by ascending loss. Each has ``trial, arm,
+    """Complete search trials that no other dominates, by ascending loss. Each has ``trial, arm,
     parameters``, ``validation_loss``, ``validation_percent`` (accuracy) and each cost of
     ``names``."""
     whole = [r for r in records if r.spec.kind is Kind.SEARCH and r.outcome is Outcome.COMPLETE]
     points = {r.spec.id: point(r.loss, r.costs, names) for r in whole}
-    kept = [r for r in whole if not any(beats(p, points[r.spec.id]) for p in points.values())]
+    kept = [r for r in whole if not any(dominates(p, points[r.spec.id]) for p in points.values())]
     return [
         {
             "trial": r.spec.id,

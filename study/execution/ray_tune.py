@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 
 from study.execution.dispatcher import Dispatcher
 from study.execution.trial_client import TrialClient
-from study.planning.arm_placements import NOTE
+from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
 from study.storage.faults import PlaceFault
 from study.trials.record import Outcome, Rung
@@ -93,7 +93,7 @@ class ScheduledSearcher(Searcher):
         spec = self.scheduler.journal.records[ours].spec
         if outcome is Outcome.OUT_OF_MEMORY and (note := self.dispatcher.again(spec)):
             said = f"{result.get('error', '')} {note}".strip()
-            self.scheduler.placed(ours, {NOTE: said})
+            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: said})
             return
         self.scheduler.ended(
             ours,

@@ -31,28 +31,28 @@ of them."""
 
 
 def uniform_placements(
-    settings: Settings, space: Space, place: Deployment, *, places: int, cuda: bool
+    settings: Settings, space: Space, place: Deployment, *, trials_per_host: int, cuda: bool
 ) -> ArmPlacements:
     """One and the same placement for every arm, as the options say, with no regard to memory.
-    ``places`` is the number of trials that may share a device.
+    ``trials_per_host`` is the number of trials that may share a device.
 
     Raises:
         BadInput: the devices of a trial cannot share a batch evenly, or have no memory.
     """
     from study.planning.arm_placements import ArmPlacements
-    from study.planning.placement import as_told
+    from study.planning.placement import uniform_placement
 
     if place.device_gib is not None and not 0 < place.device_gib < math.inf:
         raise BadInput(f"--device-gib must be more than 0, not {place.device_gib:g}")
     devices = 1 if place.devices_per_trial is None else place.devices_per_trial
-    kind = settings.engine(cuda=cuda, sharing=places > 1)
+    kind = settings.engine(cuda=cuda, sharing=trials_per_host > 1)
     if devices > 1 and settings.deepspeed == "auto":
         kind = GANG_ENGINE
-    told = as_told(
+    told = uniform_placement(
         devices=devices,
         deepspeed=kind,
         batch_size=settings.budget(space).batch_size,
-        sharing=places,
+        sharing=trials_per_host,
         reason="as told" if place.devices_per_trial else "memory is not looked at",
     )
     return ArmPlacements(dict.fromkeys(space.arms, told), told)
@@ -127,7 +127,7 @@ def open_dispatcher(
         study_folder=place.study_folder,
         precision=hardware.precision,
         regime=settings.regime,
-        places=devices.places,
+        places=devices.trials_per_host,
         threads=devices.cpus,
         zygote=None if devices.gpus else zygote,
     )
@@ -135,7 +135,9 @@ def open_dispatcher(
     dispatcher = Dispatcher(
         HostPool(HostActor, config, devices),
         GangPool(replace(config, places=1), devices, say),
-        uniform_placements(settings, space, place, places=devices.places, cuda=cuda),
+        uniform_placements(
+            settings, space, place, trials_per_host=devices.trials_per_host, cuda=cuda
+        ),
     )
     if not devices.predicting:
         start(place, dispatcher)
@@ -165,7 +167,9 @@ def place_arms(
     """
     if not devices.predicting:
         cuda = devices.gpus > 0
-        told = uniform_placements(settings, space, place, places=devices.places, cuda=cuda)
+        told = uniform_placements(
+            settings, space, place, trials_per_host=devices.trials_per_host, cuda=cuda
+        )
         return zygote.profile(), told, {}
     from study.execution.calibration import CalibrationActor, Calibrator
     from study.planning import memory_prediction
@@ -193,7 +197,7 @@ def place_arms(
             gib=place.device_gib or hardware.device_gib,
             host_gib=devices.host_gib,
         ),
-        sharing=devices.places,
+        sharing=devices.trials_per_host,
         probed=profile.probed,
     )
     if not found.by_arm:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from study.planning.cluster_partition import ClusterPartition as Divided
-from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement, smaller
+from study.planning.cluster_partition import ClusterPartition
+from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement, halved
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind, TrialSpec
 
-BEYOND = 1.05
+OUT_OF_MEMORY_FACTOR = 1.05
 """Memory that a trial which ran out of it is taken to have needed, as a multiple of the usable
 memory."""
-NOTE = "out_of_memory"
+OUT_OF_MEMORY_KEY = "out_of_memory"
 """Key in ``TrialRecord.ran`` under which an out-of-memory error is noted."""
 
 UNTUNED = str(Kind.UNTUNED)
 """Name by which the untuned model is placed, as arms are; it trains nothing."""
 
-Place = Callable[[str, float], Placement | Infeasible]
+PlaceArm = Callable[[str, float], Placement | Infeasible]
 """Function that gives the cheapest placement that fits, from an arm (or ``UNTUNED``) and the ratio
 of measured to predicted memory."""
 
@@ -37,7 +37,7 @@ class ArmPlacements:
         by_arm: Mapping[str, Placement],
         untuned: Placement | None,
         *,
-        place: Place | None = None,
+        place: PlaceArm | None = None,
         devices: DeviceMemory | None = None,
         corrections: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
@@ -79,7 +79,7 @@ class ArmPlacements:
         """All numbers of devices that a trial may have."""
         return {placement.devices for placement in self.every}
 
-    def concurrency(self, devices: Divided) -> int:
+    def concurrency(self, devices: ClusterPartition) -> int:
         """Maximum number of trials at a time."""
         most = max(placement.sharing for placement in self.every)
         return min(devices.concurrency, devices.hosts * most)
@@ -93,7 +93,7 @@ class ArmPlacements:
     def recall(self, records: Iterable[TrialRecord]) -> None:
         """Learn again, on resume, what out-of-memory errors of earlier sessions taught."""
         for record in records:
-            if NOTE not in record.ran or record.spec.arm not in self._placed:
+            if OUT_OF_MEMORY_KEY not in record.ran or record.spec.arm not in self._placed:
                 continue  # an arm may fit nowhere by now
             if not self.of(record.spec).plain().items() <= record.ran.items():
                 self.out_of_memory(record.spec, self.of(record.spec))
@@ -115,10 +115,10 @@ class ArmPlacements:
 
     def _learn(self, arm: str, had: Placement) -> None:
         if self._place is not None and self._devices is not None and had.peak:
-            self.correction *= BEYOND * self._devices.usable / had.peak
+            self.correction *= OUT_OF_MEMORY_FACTOR * self._devices.usable / had.peak
             for name in self._placed:
                 found = self._place(name, self.correction)
                 if isinstance(found, Placement):
                     self._placed[name] = found
         if self._placed[arm] == had:
-            self._placed[arm] = smaller(had, trains=arm != UNTUNED) or had
+            self._placed[arm] = halved(had, trains=arm != UNTUNED) or had

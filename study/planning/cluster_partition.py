@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from study.planning.placement import MOST_SHARING
 from trainables.errors import BadInput
-
-PLACES = 8
-"""Maximum number of trials that share a device. ``concurrency`` says how many do. If it is not
-given, a CUDA device takes as many as fit by prediction. A processor takes one, since it gains
-little by more, and that only where it has nothing of the image encoder to compute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +18,7 @@ class ClusterPartition:
     """Processors of each host."""
     gpus: int
     """CUDA devices of each host."""
-    places: int
+    trials_per_host: int
     """Trials at a time on each host."""
     concurrency: int
     """Trials at a time in the whole study."""
@@ -66,7 +62,7 @@ def divide(
             hosts=concurrency * per_trial,
             cpus=1,
             gpus=1,
-            places=1,
+            trials_per_host=1,
             concurrency=concurrency,
             shared=shared,
             predicting=predicting and per_trial == 1,
@@ -77,16 +73,19 @@ def divide(
     kind = "CUDA devices" if gpus else "processors"
     if not 1 <= per_trial <= units:
         raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
-    places = 1 if per_trial > 1 or alone else PLACES
-    most = units // per_trial * places
+    sharing = 1 if per_trial > 1 or alone else MOST_SHARING
+    most = units // per_trial * sharing
     if concurrency is not None and not 1 <= concurrency <= most:
-        each = f", {places} trials each" if places > 1 else ""
+        each = f", {sharing} trials each" if sharing > 1 else ""
         each += f", {per_trial} for each trial" if per_trial > 1 else ""
         each += ", which no trials share where their costs decide" if alone else ""
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    trials = concurrency or units // per_trial * (places if predicting and gpus else 1)
+    # Unless told otherwise, a CUDA device takes as many trials as fit by prediction. A processor
+    # takes one, since it gains little by more, and that only where it has nothing of the image
+    # encoder to compute.
+    trials = concurrency or units // per_trial * (sharing if predicting and gpus else 1)
     hosts = units if predicting else min(units, trials * per_trial)
     # A host is on one node, so it cannot have more than a node has for each device.
     each_node = [
@@ -99,7 +98,7 @@ def divide(
         hosts=hosts,
         cpus=max(1, min(cpus // hosts, *each_node)),
         gpus=1 if gpus else 0,
-        places=-(-trials // hosts),
+        trials_per_host=-(-trials // hosts),
         concurrency=trials,
         shared=shared,
         host_gib=min(beside, default=0) / 2**30,

@@ -23,15 +23,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from study.planning.placement import CUDA_BYTES, GIB, USABLE, DeviceMemory, Infeasible, Placement
+from study.planning.placement import (
+    CUDA_BYTES,
+    GIB,
+    MOST_SHARING,
+    USABLE,
+    DeviceMemory,
+    Infeasible,
+    Placement,
+)
 from study.planning.zero_memory import WorkerMemory, sharded
 from trainables.engine.deepspeed_config import OFFLOAD
 
 if TYPE_CHECKING:
     from trainables.memory.footprint import Footprint
-
-MOST_SHARING = 8
-"""Maximum number of trials on one device: more gain nothing."""
 
 Predict = Callable[[int, int, bool], "Footprint"]
 """Function that predicts the footprint of training on one device, from the questions of a piece,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from trainables.errors import BadInput
 
+MOST_SHARING = 8
+"""Maximum number of trials that share a device: more gain nothing."""
 GIB = 2**30
 CUDA_BYTES = GIB
 """Bytes of GPU memory that each process takes for CUDA itself: context, libraries, workspaces."""
@@ -112,7 +114,7 @@ class Infeasible:
     """Reason why it does not fit, with what would make it fit."""
 
 
-def as_told(
+def uniform_placement(
     *, devices: int, deepspeed: str, batch_size: int, sharing: int, reason: str
 ) -> Placement:
     """Placement of trials if nothing is known of memory: on ``devices`` devices, in whole batches.
@@ -138,7 +140,7 @@ def as_told(
     )
 
 
-def smaller(placement: Placement, *, trains: bool = True) -> Placement | None:
+def halved(placement: Placement, *, trains: bool = True) -> Placement | None:
     """The placement with half as many questions at once. If it has one only and ``trains``, the
     placement with layers computed twice. None if it cannot take less."""
     if placement.micro_batch > 1:

@@ -43,7 +43,7 @@ class PerArmAsha:
         if costs:
             points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
             rivals = [other for name, other in points.items() if name != trial]
-            goes_on = goes_on or not any(goals.beats(other, point) for other in rivals)
+            goes_on = goes_on or not any(goals.dominates(other, point) for other in rivals)
             points[trial] = point
         rung[trial] = loss
         insort(others, loss)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.config.goals import Limit
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome, Rung
 from study.trials.spec import TrialSpec
@@ -69,7 +69,9 @@ def hosts_alone(actor: type, config: Any, devices: ClusterPartition) -> Dispatch
     from study.execution.host_pool import HostPool
     from study.planning.arm_placements import ArmPlacements
 
-    told = as_told(devices=1, deepspeed="off", batch_size=32, sharing=devices.places, reason="")
+    told = uniform_placement(
+        devices=1, deepspeed="off", batch_size=32, sharing=devices.trials_per_host, reason=""
+    )
     return Dispatcher(
         HostPool(actor, config, devices), GangPool(config, devices), ArmPlacements({}, told)
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
@@ -60,7 +60,7 @@ def spec(
 
 def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     """A trial's reports without Ray, on one device."""
-    one = as_told(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
+    one = uniform_placement(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
     residents = ResidentTrials(
         replace(config, study_folder=StudyFolder(shared=config.study_folder.shared / "alone"))
     )

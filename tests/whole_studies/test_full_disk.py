@@ -19,7 +19,7 @@ from study import report
 from study.analysis import results_file
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, open_study
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.reporting import page as report_page
 from study.search.scheduler import StudyScheduler
 from study.storage import checkpoints, faults
@@ -38,7 +38,7 @@ from trainables.cache import arrays
 from trainables.cache import folders as cache_folders
 from trainables.errors import BadInput
 
-ALONE = as_told(devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason="")
+ALONE = uniform_placement(devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason="")
 
 
 @pytest.fixture

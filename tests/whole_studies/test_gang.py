@@ -19,7 +19,7 @@ import torch
 from study.execution.cluster import connect, nodes
 from study.execution.gang_pool import GangPool
 from study.planning.cluster_partition import divide
-from study.planning.placement import Placement, as_told
+from study.planning.placement import Placement, uniform_placement
 from study.storage import checkpoints
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
@@ -32,7 +32,7 @@ from trainables.engine import ranks
 from trainables.errors import BadInput
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
-TWO = as_told(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
+TWO = uniform_placement(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
 LACKING = spec(seed=100)
 LAUNCHED = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "1"),

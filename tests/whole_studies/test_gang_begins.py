@@ -16,7 +16,7 @@ from study.execution.gang_pool import GangPool
 from study.execution.host_pool import HostPool
 from study.planning.arm_placements import ArmPlacements
 from study.planning.cluster_partition import divide
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.worker.host_actor import HostActor
@@ -84,7 +84,9 @@ def test_a_study_stops_if_its_workers_do_not_find_each_other(
             ray.kill(neighbour)  # there is room from now on
 
         devices = divide(nodes(), 1, shared=False, per_trial=2)
-        two = as_told(devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason="")
+        two = uniform_placement(
+            devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason=""
+        )
         watched = Watched(config, devices, say)
         watched.give_up = time.monotonic() + PATIENCE_SECONDS
         dispatcher = Dispatcher(

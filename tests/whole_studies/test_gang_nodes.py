@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from study.execution.cluster import connect, nodes, wait_for
 from study.execution.gang_pool import GangPool
 from study.planning.cluster_partition import divide
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.storage.object_store import ObjectStore
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
@@ -36,7 +36,7 @@ def drive(address: str, config: HostConfig, test: Connection) -> None:
     own: Ray reads the token once in the life of one."""
     connect(address)
     gangs = GangPool(config, divide(nodes(), 1, shared=True, per_trial=2))
-    zero = as_told(devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason="")
+    zero = uniform_placement(devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason="")
     gang = gangs.there[gangs.place(TRIAL.id, 2)]
     heard, report = 0, dict[str, Any]()
     while not report.get("done"):

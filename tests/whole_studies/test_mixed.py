@@ -19,7 +19,7 @@ from study.execution.gang_pool import GangPool
 from study.execution.host_pool import HostPool
 from study.planning.arm_placements import ArmPlacements
 from study.planning.cluster_partition import ClusterPartition
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.callback import StudyCallback
@@ -96,7 +96,7 @@ def test_none_starves_none_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
     study = config.study_folder.folder
     study.mkdir()
     placements = {
-        name: as_told(
+        name: uniform_placement(
             devices=size,
             deepspeed="2" if size > 1 else "off",
             batch_size=small.BATCH,
@@ -106,7 +106,7 @@ def test_none_starves_none_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
         for name, size in SIZES.items()
     }
     two = ClusterPartition(
-        hosts=2, cpus=1, gpus=0, places=1, concurrency=2, shared=False, predicting=True
+        hosts=2, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=False, predicting=True
     )
     killer = Killer()
     rules = SearchRules(

@@ -75,7 +75,7 @@ def test_arms_are_placed_by_what_three_steps_took() -> None:
 @pytest.fixture(scope="module")
 def one() -> Iterator[Divided]:
     connect(None)
-    yield Divided(hosts=1, cpus=1, gpus=0, places=1, concurrency=1, shared=False)
+    yield Divided(hosts=1, cpus=1, gpus=0, trials_per_host=1, concurrency=1, shared=False)
     ray.shutdown()
 
 

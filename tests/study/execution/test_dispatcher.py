@@ -12,7 +12,7 @@ import pytest
 
 from study.execution.dispatcher import PATIENCE, Dispatcher
 from study.planning.arm_placements import ArmPlacements
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.trials.spec import Kind, TrialSpec
 
 
@@ -103,7 +103,9 @@ class Simulation:
 
     def run(self) -> None:
         placements = {
-            str(size): as_told(devices=size, deepspeed="2", batch_size=168, sharing=1, reason="")
+            str(size): uniform_placement(
+                devices=size, deepspeed="2", batch_size=168, sharing=1, reason=""
+            )
             for size in set(self.sizes)
         }
         hosts, gangs = Hosts(Count(self.devices)), Gangs()

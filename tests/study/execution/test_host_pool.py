@@ -92,7 +92,9 @@ def test_the_nodes_say_how_they_compute_whoever_holds_them() -> None:
     ray.kill(holder)
 
 
-DEVICES = ClusterPartition(hosts=PROCESSORS, cpus=1, gpus=0, places=1, concurrency=2, shared=False)
+DEVICES = ClusterPartition(
+    hosts=PROCESSORS, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=False
+)
 
 
 def play(

@@ -19,10 +19,10 @@ from study.execution.cluster import connect
 from study.execution.dispatcher import Dispatcher
 from study.execution.gang_pool import GangPool
 from study.execution.host_pool import HostPool
-from study.planning.arm_placements import NOTE, ArmPlacements
+from study.planning.arm_placements import OUT_OF_MEMORY_KEY, ArmPlacements
 from study.planning.cluster_partition import ClusterPartition
 from study.planning.placement import DeviceMemory as Memory
-from study.planning.placement import Infeasible, Placement, as_told, smaller
+from study.planning.placement import Infeasible, Placement, halved, uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome
@@ -32,7 +32,7 @@ from study.worker.host_actor import HostActor
 from study.worker.host_config import HostConfig
 from tests.study import small
 
-WHOLE = as_told(devices=1, deepspeed="off", batch_size=256, sharing=1, reason="")
+WHOLE = uniform_placement(devices=1, deepspeed="off", batch_size=256, sharing=1, reason="")
 
 
 def test_what_was_learnt_holds_for_the_rest_of_the_study(
@@ -46,7 +46,7 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(
         needs = {"layernorm": 12, "lora": 8, "untuned": 1}[arm] * 2**30 * correction
         found = replace(WHOLE, peak=int(needs))
         while found.peak > usable:
-            half = smaller(found)
+            half = halved(found)
             assert half is not None
             found = replace(half, peak=int(found.peak / 2))
         return found
@@ -146,8 +146,10 @@ def test_a_trial_that_ran_out_of_memory_ends_well_in_less(tmp_path: Path) -> Non
         base="made up",
     )
     scheduler = StudyScheduler(rules, StudyJournal(study))
-    one = ClusterPartition(hosts=1, cpus=1, gpus=0, places=1, concurrency=1, shared=False)
-    whole = as_told(devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason="")
+    one = ClusterPartition(hosts=1, cpus=1, gpus=0, trials_per_host=1, concurrency=1, shared=False)
+    whole = uniform_placement(
+        devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
+    )
     connect(None)
     try:
         hosts, gangs = HostPool(Hungry, config, one), GangPool(config, one)
@@ -158,10 +160,10 @@ def test_a_trial_that_ran_out_of_memory_ends_well_in_less(tmp_path: Path) -> Non
         next(r for r in scheduler.journal.records.values() if r.spec.kind is kind)
         for kind in (Kind.SEARCH, Kind.CONFIRM)
     )
-    note = searched.ran[NOTE]
+    note = searched.ran[OUT_OF_MEMORY_KEY]
     assert "can't allocate memory" in note and "4 questions at once" in note
     assert "tried again as" in note and "2 questions at once in 2 pieces" in note
-    assert NOTE not in confirmed.ran, "what one trial learnt the next one knows"
+    assert OUT_OF_MEMORY_KEY not in confirmed.ran, "what one trial learnt the next one knows"
     for record in (searched, confirmed):
         assert (record.outcome, record.error) == (Outcome.COMPLETE, "")
         assert record.ran["micro_batch"] == "2"

@@ -12,7 +12,7 @@ GPUS = [{"CPU": 16.0, "GPU": 2.0, "memory": 128.0 * 2**30}] * 2
 
 def of(found: ClusterPartition) -> tuple[int, int, int]:
     """Hosts, trials on each, trials at a time."""
-    return found.hosts, found.places, found.concurrency
+    return found.hosts, found.trials_per_host, found.concurrency
 
 
 def test_a_processor_takes_one_trial_unless_told_otherwise() -> None:

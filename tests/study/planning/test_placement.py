@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from study.planning.device_fit import MOST_SHARING, place, place_untuned
+from study.planning.device_fit import place, place_untuned
 from study.planning.placement import (
     CUDA_BYTES,
     GIB,
     HOST_BYTES,
+    MOST_SHARING,
     USABLE,
     DeviceMemory,
     Infeasible,
     Placement,
-    as_told,
-    smaller,
+    halved,
+    uniform_placement,
 )
 from study.planning.zero_memory import sharded
 from trainables.memory.footprint import Footprint
@@ -117,12 +118,15 @@ def test_what_was_measured_corrects_what_is_predicted() -> None:
 
 
 def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() -> None:
-    told, seen = as_told(devices=2, deepspeed="2", batch_size=12, sharing=1, reason=""), []
+    told, seen = (
+        uniform_placement(devices=2, deepspeed="2", batch_size=12, sharing=1, reason=""),
+        [],
+    )
     found: Placement | None = told
     while found is not None:
         seen.append((found.micro_batch, found.pieces, found.checkpointing))
         assert (found.micro_batch - 1) * found.pieces < 6 <= found.micro_batch * found.pieces
-        found = smaller(found)
+        found = halved(found)
     assert seen == [(6, 1, False), (3, 2, False), (2, 3, False), (1, 6, False), (1, 6, True)]
 
 
@@ -219,10 +223,10 @@ def test_those_who_share_a_device_leave_room_for_the_answers_of_all() -> None:
 
 
 def test_after_an_out_of_memory_no_more_are_answered_than_learnt_from() -> None:
-    whole = as_told(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
-    half = smaller(whole)
+    whole = uniform_placement(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
+    half = halved(whole)
     assert half is not None and half.evaluation_batch == half.micro_batch == BATCH // 2
-    fewer = smaller(replace(half, evaluation_batch=4))
+    fewer = halved(replace(half, evaluation_batch=4))
     assert fewer is not None and fewer.evaluation_batch == 4
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.storage import mirror as store_mirror
 from study.storage.mirror import LEASE, StoreMirror
 from study.storage.object_store import ObjectStore, local
@@ -213,7 +213,9 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config, trial = small.config(tmp_path), small.spec()
     url = f"s3://gone/{tmp_path.name}/study"
-    one = as_told(devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason="")
+    one = uniform_placement(
+        devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
+    )
     residents = ResidentTrials(
         replace(config, study_folder=StudyFolder(shared=Path("/nowhere"), url=url))
     )

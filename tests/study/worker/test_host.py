@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import checkpoints
@@ -26,7 +26,7 @@ from trainables.training.trial import Trial
 from trainables.workload import Workload, WorkloadConfig
 
 STOPS = (8, 16, 24)
-ALONE = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
+ALONE = uniform_placement(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
 Begin = Callable[..., Host]
 
 

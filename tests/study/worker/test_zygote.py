@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from study.config.settings import Settings
-from study.planning.placement import as_told
+from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind, TrialSpec
 from study.worker.forked_host import ForkedHost
@@ -34,7 +34,7 @@ from trainables.workload import Workload
 
 pytestmark = pytest.mark.long
 SETTINGS = Settings(space="layernorm_vs_lora", precision="fp32")
-ALONE = as_told(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
+ALONE = uniform_placement(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
 SPEAKER = """
 import pickle, sys, time
 from study.worker.host_actor import HostActor
