@@ -1,4 +1,4 @@
-"""Runs a study from its settings to its answer: checks, plan, search, confirmation, results."""
+"""Runs a study from its definition to its answer: checks, plan, search, confirmation, results."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import importlib
 import json
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search_spaces.declare import Space
-from study.config import checked_data, goals, spending_limit
-from study.config.definition import check_engine
+from study.config import checked_data
+from study.config.checked_data import CheckedData
+from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, check_address
-from study.config.settings import Settings
 from study.config.study_json import check_resumable, open_study, precision
 from study.execution.start_up import (
     inspect_cluster,
@@ -43,14 +41,285 @@ from study.trials.callback import StudyCallback
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
     from study.planning.study_plan import StudyPlan
-    from study.search.scheduler import StudyScheduler
+    from study.search.journal import StudyJournal
+    from study.search.scheduler import SearchRules, StudyScheduler
     from study.tracking.mlflow_writer import MlflowWriter
     from study.trials.record import TrialRecord
     from study.worker.zygote import Zygote
-    from trainables.data.common.dataset import Dataset
 
 
-class Early(StudyCallback):
+def show_plan(definition: StudyDefinition, deployment: Deployment, console: Console) -> None:
+    """Print what a study would do, and where; write nothing."""
+    from study.worker.zygote import Zygote
+
+    definition.check_engine()
+    check_address(deployment.address)
+    definition = _in_its_precision(definition, deployment)
+    with closing(Zygote(definition)) as zygote:
+        data = checked_data.read(definition)
+        inspected = inspect_cluster(definition, deployment, zygote, data.dataset, starting=False)
+        placed = place_arms(
+            definition, deployment, inspected, zygote, console.print, starting=False
+        )
+        plan_study(
+            deployment.name,
+            definition,
+            data,
+            placed,
+            precision=inspected.hardware.precision,
+            concurrency=placed.placements.concurrency(inspected.partition),
+        ).show(console)
+
+
+def run(definition: StudyDefinition, deployment: Deployment, console: Console) -> Path:
+    """Run a study, or go on with it, and show what it found. Return its folder.
+
+    Raises:
+        BadInput: something that the user gave cannot be, and no trial has been run then; or the
+            place fails (``study.storage.faults``), and the study can be gone on with when it is
+            mended.
+    """
+
+    def then() -> str:
+        begun = (deployment.storage / deployment.name / SETTINGS).is_file()
+        return f"--resume {deployment.name} goes on" if begun else ""
+
+    began = time.monotonic()
+    with faults.told(deployment.storage, then), ExitStack() as opened:
+        study = StudyRun(definition, deployment, console, opened, began)
+        study.check()
+        study.open()
+        study.make_plan()
+        study.open_folder()
+        study.open_journal()
+        study.run_trials()
+        study.answer()
+        return study.folder
+
+
+class StudyRun:
+    """One study from its definition to its answer.
+
+    Fields are what is open, methods are the steps. Each step is called once, in the order in which
+    they stand here, and sets the fields whose docstrings name it.
+    """
+
+    mirror: StoreMirror | None
+    """Copy of the study in an object store, if it lies in one; set by ``open``."""
+    zygote: Zygote
+    """Process that loads the model; set by ``open``."""
+    data: CheckedData
+    """Datasets of the study; set by ``open``."""
+    dispatcher: Dispatcher
+    """Hosts and gangs that train trials; set by ``make_plan``."""
+    plan: StudyPlan
+    """Everything that is decided before the first trial; set by ``make_plan``."""
+    folder: Path
+    """Folder of the study, which no other driver uses; set by ``open_folder``."""
+    tracker: MlflowWriter
+    """Writer of the study's runs in MLflow; set by ``open_folder``."""
+    provenance: dict[str, Any]
+    """How the study is done, as in ``results.json``; set by ``open_journal``."""
+    rules: SearchRules
+    """Everything besides results that decides which trials are run; set by ``open_journal``."""
+    journal: StudyJournal
+    """Trials, those of earlier sessions included; set by ``open_journal``."""
+    scheduler: StudyScheduler
+    """Scheduler of the search and the confirmation; set by ``run_trials``."""
+
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        deployment: Deployment,
+        console: Console,
+        opened: ExitStack,
+        began: float,
+    ) -> None:
+        """Take what was asked. ``opened`` closes what the steps open; ``began`` is the monotonic
+        time at which this session began."""
+        self.definition, self.deployment, self.console = definition, deployment, console
+        self.opened, self.began = opened, began
+
+    def check(self) -> None:
+        """Refuse what cannot be, before anything is written or started."""
+        check_resumable(self.deployment.storage, self.deployment.name, self.definition)
+        mlflow_store.check(self.deployment.tracking_uri)
+        check_address(self.deployment.address)
+        self.definition.check_engine()
+        uniform_placements(self.definition, self.deployment, trials_per_host=1, cuda=False)
+
+    def open(self) -> None:
+        """Begin to load and to open, at the same time: the zygote process loads the model, this
+        process reads the data, and MLflow is opened."""
+        from study.worker.zygote import Zygote
+
+        deployment, enter = self.deployment, self.opened.enter_context
+        self.mirror = None
+        if deployment.store:
+            mirror = StoreMirror(deployment.store, deployment.name, say=self.console.print)
+            self.mirror = enter(mirror)
+        self.definition = _in_its_precision(self.definition, deployment)
+        self.zygote = enter(closing(Zygote(self.definition)))
+        pool = enter(concurrent.futures.ThreadPoolExecutor(2))
+        self.data = checked_data.read(self.definition)
+        pool.submit(importlib.import_module, "study.execution.ray_tune")  # while Ray starts
+        self._tracking_starts = pool.submit(open_tracking, self.definition.settings, deployment)
+
+    def make_plan(self) -> None:
+        """Start hosts, which wait for the model and the data, and decide where each arm runs."""
+        definition, deployment = self.definition, self.deployment
+        inspected = inspect_cluster(
+            definition, deployment, self.zygote, self.data.dataset, starting=True
+        )
+        self.dispatcher = open_dispatcher(
+            definition,
+            deployment,
+            inspected,
+            self.zygote.socket,
+            # What Ray or torch says may have brackets, which are no markup.
+            say=partial(self.console.print, markup=False, soft_wrap=True),
+        )
+        placed = place_arms(
+            definition, deployment, inspected, self.zygote, self.console.print, starting=True
+        )
+        self.dispatcher.placements = placed.placements
+        if inspected.partition.predicting:
+            start(deployment, self.dispatcher)
+        self.plan = plan_study(
+            deployment.name,
+            definition,
+            self.data,
+            placed,
+            precision=inspected.hardware.precision,
+            concurrency=self.dispatcher.concurrency,
+        )
+
+    def open_folder(self) -> None:
+        """Show the plan, and open the study's folder."""
+        storage, name, plan = self.deployment.storage, self.deployment.name, self.plan
+        self.tracker = self.opened.enter_context(closing(self._tracking_starts.result()))
+        plan.show(self.console, storage / name)
+        self.folder = open_study(
+            storage, name, self.definition, run=plan.placements, base=provenance.base(plan)
+        )
+        plan.write(self.folder)
+        self.opened.enter_context(only_driver(self.folder))
+
+    def open_journal(self) -> None:
+        """Open the study's journal and its run in MLflow, and learn from the trials in them."""
+        from study.search.journal import StudyJournal
+        from study.search.scheduler import SearchRules
+
+        plan, settings = self.plan, self.definition.settings
+        base = json.dumps(provenance.base(plan))
+        self.rules = SearchRules(
+            space=plan.space,
+            budget=self.definition.budget,
+            slots=plan.profile.slots,
+            seed=settings.seed,
+            confirm_seeds=settings.seeds,
+            allocate=settings.allocate,
+            objectives=self.definition.objectives,
+            under=self.definition.limits,
+            untuned=plan.untuned is not None,
+            base=hashlib.sha256(base.encode()).hexdigest()[:12],
+        )
+        self.provenance = provenance.describe(plan, self.folder)
+        self.journal = StudyJournal(self.folder, self.rules.objectives)
+        self.dispatcher.placements.recall(self.journal.records.values())
+        self.tracker.begin(plan.space.question, self.provenance, self.journal.records.values())
+
+    def run_trials(self) -> None:
+        """Run the trials of the search and of the confirmation that have no result yet."""
+        from study.execution import cluster, ray_tune
+        from study.search.scheduler import StudyScheduler
+        from study.storage.checkpoints import CheckpointCleaner
+        from study.tracking.progress import Progress
+
+        questions = len(self.data.dataset.validation)
+        tested = len(self.data.dataset.test) + sum(len(o.test) for o in self.data.ood.values())
+        spending = SpendingTracker(
+            self.definition.spending_limit,
+            devices=self.dispatcher.devices,
+            concurrency=self.dispatcher.concurrency,
+            scored=1 + tested / questions,
+            began=self.began,
+        )
+        with Progress(
+            self.console,
+            self.folder,
+            self.definition.settings.seeds,
+            spending=spending,
+            questions=questions,
+        ) as progress:
+            cleaner, early = CheckpointCleaner(self.folder), PreImporter("study.analysis.results")
+            callbacks: list[StudyCallback] = [cleaner, self.tracker, progress, early]
+            if self.mirror:  # last, so that it sees what the others have written
+                callbacks.append(self.mirror)
+            self.scheduler = StudyScheduler(self.rules, self.journal, callbacks, spending)
+            progress.watch(self.scheduler)
+            early.scheduler = self.scheduler
+            if not self.scheduler.done:
+                try:
+                    ray_tune.run(self.scheduler, self.dispatcher)
+                except BaseException:
+                    cluster.drop(self.dispatcher.drop)
+                    raise
+
+    def answer(self) -> None:
+        """Leave the cluster, and make, write and show the study's answer."""
+        from study.execution import cluster
+        from study.reporting.terminal import show_results
+        from study.storage.checkpoints import sweep
+        from study.trials.spec import Kind
+
+        leaving = cluster.leave(partial(self.dispatcher.give_back, all_idle=True))
+        from study.analysis import results, results_file
+        from study.reporting import model_export
+        from study.reporting import page as report_page  # seconds to import: not before trials
+
+        confirmed = {record.spec.id for record in self.journal.of_kind(Kind.CONFIRM)}
+        sweep(self.folder, confirmed)
+        if self.mirror:
+            self.mirror.fetch(confirmed)
+        searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
+        if self.journal.cut_short:
+            searched += f", ended in time for --budget {self.definition.time_limit}"
+        finished = results.FinishedTrials(
+            space=self.rules.space,
+            objectives=self.rules.objectives,
+            records=[*self.journal.records.values()],
+            best=self.scheduler.best(),
+        )
+        found = results.collect(
+            self.plan.name,
+            self.folder,
+            finished,
+            self.data.dataset,
+            self.data.ood,
+            self.provenance | {"search": searched},
+            margin=self.definition.settings.margin,
+        )
+        files = [
+            results_file.write(self.folder, found),
+            *report_page.write(self.folder, found),
+        ]
+        self.tracker.finish(
+            found["verdict"],
+            results.metrics(found),
+            files,
+            model_export.small(found),
+            partial(model_export.write_all, self.folder, self.zygote.do),
+        )
+        show_results(self.console, found)
+        if self.tracker.error:
+            self.console.print(
+                f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"
+            )
+        leaving.join()
+
+
+class PreImporter(StudyCallback):
     """Imports ``module`` when no more trials can begin. The import takes seconds, which pass while
     the last trials run."""
 
@@ -64,222 +333,7 @@ class Early(StudyCallback):
             threading.Thread(target=importlib.import_module, args=[self.module]).start()
 
 
-def show_plan(settings: Settings, space: Space, place: Deployment, console: Console) -> None:
-    """Print what a study would do, and where; write nothing."""
-    from study.worker.zygote import Zygote
-
-    check_engine(settings)
-    check_address(place.address)
-    computing = _computing(settings, place)
-    with closing(Zygote(computing)) as zygote:
-        data = checked_data.read(settings)
-        devices, hardware = inspect_cluster(computing, place, zygote, data.dataset, starting=False)
-        profile, where, nowhere = place_arms(
-            settings, space, place, zygote, devices, hardware, console.print, starting=False
-        )
-        plan_study(
-            settings,
-            space,
-            place.name,
-            data,
-            profile,
-            where,
-            nowhere,
-            precision=hardware.precision,
-            concurrency=where.concurrency(devices),
-        ).show(console)
-
-
-def run(settings: Settings, space: Space, place: Deployment, console: Console) -> Path:
-    """Run a study, or go on with it, and show what it found. Return its folder.
-
-    Raises:
-        BadInput: something that the user gave cannot be, and no trial has been run then; or the
-            place fails (``study.storage.faults``), and the study can be gone on with when it is
-            mended.
-    """
-
-    def then() -> str:
-        begun = (place.storage / place.name / SETTINGS).is_file()
-        return f"--resume {place.name} goes on" if begun else ""
-
-    began = time.monotonic()
-    with faults.told(place.storage, then), ExitStack() as stack:
-        # What cannot be is refused before anything is written or started.
-        check_resumable(place.storage, place.name, settings, space)
-        mlflow_store.check(place.tracking_uri)
-        check_address(place.address)
-        check_engine(settings)
-        uniform_placements(settings, space, place, trials_per_host=1, cuda=False)
-        mirror = None
-        if place.store:
-            mirror = stack.enter_context(StoreMirror(place.store, place.name, say=console.print))
-        return _connected(settings, space, place, mirror, console, began)
-
-
-def _connected(
-    settings: Settings,
-    space: Space,
-    place: Deployment,
-    mirror: StoreMirror | None,
-    console: Console,
-    began: float,
-) -> Path:
-    from study.worker.zygote import Zygote
-
-    computing = _computing(settings, place)
-    # At the same time: the zygote process loads the model, this process reads the data, Ray starts
-    # hosts that wait for both, and MLflow is opened.
-    with (
-        closing(Zygote(computing)) as zygote,
-        concurrent.futures.ThreadPoolExecutor(2) as pool,
-    ):
-        data = checked_data.read(settings)
-        pool.submit(importlib.import_module, "study.execution.ray_tune")  # while Ray starts
-        tracking_starts = pool.submit(open_tracking, settings, place)
-        devices, hardware = inspect_cluster(computing, place, zygote, data.dataset, starting=True)
-        dispatcher = open_dispatcher(
-            *(settings, space, place, devices, hardware, zygote.socket),
-            # What Ray or torch says may have brackets, which are no markup.
-            say=partial(console.print, markup=False, soft_wrap=True),
-        )
-        profile, dispatcher.placements, nowhere = place_arms(
-            settings, space, place, zygote, devices, hardware, console.print, starting=True
-        )
-        if devices.predicting:
-            start(place, dispatcher)
-        plan = plan_study(
-            settings,
-            space,
-            place.name,
-            data,
-            profile,
-            dispatcher.placements,
-            nowhere,
-            precision=hardware.precision,
-            concurrency=dispatcher.concurrency,
-        )
-        with closing(tracking_starts.result()) as track:
-            plan.show(console, place.storage / place.name)
-            folder = open_study(
-                place.storage,
-                place.name,
-                settings,
-                space,
-                run=plan.placements,
-                base=provenance.base(settings, plan),
-            )
-            plan.write(folder)
-            with only_driver(folder):
-                _run(
-                    *(plan, settings, data.others, folder, mirror),
-                    *(dispatcher, track, zygote, console, began),
-                )
-    return folder
-
-
-def _run(
-    plan: StudyPlan,
-    settings: Settings,
-    others: Mapping[str, Dataset],
-    folder: Path,
-    mirror: StoreMirror | None,
-    dispatcher: Dispatcher,
-    track: MlflowWriter,
-    zygote: Zygote,
-    console: Console,
-    began: float,
-) -> None:
-    from study.execution import cluster, ray_tune
-    from study.reporting.terminal import show_results
-    from study.search.journal import StudyJournal
-    from study.search.scheduler import SearchRules, StudyScheduler
-    from study.storage.checkpoints import CheckpointCleaner, sweep
-    from study.tracking.progress import Progress
-    from study.trials.spec import Kind
-
-    rules = SearchRules(
-        space=plan.space,
-        budget=plan.budget,
-        slots=plan.profile.slots,
-        seed=settings.seed,
-        confirm_seeds=settings.seeds,
-        allocate=settings.allocate,
-        objectives=goals.parse_objectives(settings.objective),
-        under=goals.parse_limits(settings.under),
-        untuned=dispatcher.placements.untuned is not None,
-        base=hashlib.sha256(json.dumps(provenance.base(settings, plan)).encode()).hexdigest()[:12],
-    )
-    described = provenance.describe(settings, plan, others, folder)
-    journal = StudyJournal(folder, rules.objectives)
-    dispatcher.placements.recall(journal.records.values())
-    track.begin(plan.question, described, journal.records.values())
-    questions = {split: len(asked) for split, asked in plan.dataset.splits().items()}
-    tested = questions["test"] + sum(len(other.test) for other in others.values())
-    spending = SpendingTracker(
-        spending_limit.parse(settings.allowance),
-        devices=dispatcher.devices,
-        concurrency=dispatcher.concurrency,
-        scored=1 + tested / questions["validation"],
-        began=began,
-    )
-    with Progress(
-        console, folder, settings.seeds, spending=spending, questions=questions["validation"]
-    ) as progress:
-        early = Early("study.analysis.results")
-        callbacks: list[StudyCallback] = [CheckpointCleaner(folder), track, progress, early]
-        if mirror:  # last, so that it sees what the others have written
-            callbacks.append(mirror)
-        scheduler = StudyScheduler(rules, journal, callbacks, spending)
-        progress.watch(scheduler)
-        early.scheduler = scheduler
-        if not scheduler.done:
-            try:
-                ray_tune.run(scheduler, dispatcher)
-            except BaseException:
-                cluster.drop(dispatcher.drop)
-                raise
-    leaving = cluster.leave(partial(dispatcher.give_back, all_idle=True))
-    from study.analysis import results, results_file
-    from study.reporting import model_export
-    from study.reporting import page as report_page  # seconds to import: not before trials
-
-    confirmed = {record.spec.id for record in journal.of_kind(Kind.CONFIRM)}
-    sweep(folder, confirmed)
-    if mirror:
-        mirror.fetch(confirmed)
-    searched = f"{len(journal.of_kind(Kind.SEARCH))} trials"
-    if journal.cut_short:
-        searched += f", ended in time for --budget {settings.timed}"
-    finished = results.FinishedTrials(
-        space=rules.space,
-        objectives=rules.objectives,
-        records=[*journal.records.values()],
-        best=scheduler.best(),
-    )
-    found = results.collect(
-        plan.name,
-        folder,
-        finished,
-        plan.dataset,
-        others,
-        described | {"search": searched},
-        margin=settings.margin,
-    )
-    files = [results_file.write(folder, found), *report_page.write(folder, found)]
-    track.finish(
-        found["verdict"],
-        results.metrics(found),
-        files,
-        model_export.small(found),
-        partial(model_export.write_all, folder, zygote.do),
-    )
-    show_results(console, found)
-    if track.error:
-        console.print(f"MLflow lacks a part ({track.error}); --resume {plan.name} writes it")
-    leaving.join()
-
-
-def _computing(settings: Settings, place: Deployment) -> Settings:
-    """The settings, with the precision that the study began with if it has begun."""
-    return replace(settings, precision=precision(place.storage, place.name, settings))
+def _in_its_precision(definition: StudyDefinition, deployment: Deployment) -> StudyDefinition:
+    """The definition, with the precision that the study began with if it has begun."""
+    begun = precision(deployment.storage, deployment.name, definition.settings)
+    return replace(definition, precision=begun)

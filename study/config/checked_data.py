@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from study.config.settings import Settings
+from study.config.definition import StudyDefinition
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ class CheckedData:
 
     dataset: Dataset
     """Dataset to train on."""
-    others: Mapping[str, Dataset]
+    ood: Mapping[str, Dataset]
     """Name -> dataset that confirmed trials are only scored on."""
     audit: Audit
-    """Audit of ``dataset``: what is wrong with it."""
+    """Findings of the audit of ``dataset``."""
 
 
-def read(settings: Settings) -> CheckedData:
+def read(definition: StudyDefinition) -> CheckedData:
     """Read the datasets and audit the one to train on.
 
     Raises:
@@ -35,20 +35,21 @@ def read(settings: Settings) -> CheckedData:
     """
     from trainables.audit import audit
 
-    dataset = settings.workload.dataset()
-    others = {name: config.dataset() for name, config in settings.others.items()}
-    found = audit.examine(dataset)
-    leaks = [finding.text for finding in found.stops]
+    dataset = definition.workload.dataset()
+    ood = {name: workload.dataset() for name, workload in definition.ood_workloads.items()}
+    audited = audit.examine(dataset)
+    leaks = [finding.text for finding in audited.stops]
     trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}
-    for name, other in others.items():
+    for name, other in ood.items():
         images = {other.contents[example.image_id] for example in other.test}
         if shared := len(images & trained_on):
             leaks.append(
                 f"{shared} of {len(images)} test images of --ood {name} are trained on "
                 "(not so with --split by_image)"
             )
-    if leaks and not settings.allow_leak:
+    if leaks and not definition.settings.allow_leak:
         raise BadInput(
-            f"--data {settings.data}: {'; '.join(leaks)}; --allow-leak runs it all the same"
+            f"--data {definition.workload.data}: {'; '.join(leaks)}; "
+            "--allow-leak runs it all the same"
         )
-    return CheckedData(dataset=dataset, others=others, audit=found)
+    return CheckedData(dataset=dataset, ood=ood, audit=audited)

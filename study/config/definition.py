@@ -1,23 +1,231 @@
-"""Checks of a study's definition that need heavy imports."""
+"""Definition of a study: what the user asked, parsed and checked once, before anything heavy is
+imported."""
 
 from __future__ import annotations
 
-from study.config.settings import Settings
-from trainables.errors import BadInput
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from search_spaces.declare import Budget, Space
+from study.config import goals, spaces, spending_limit
+from study.config.budget import ALLOCATE
+from study.config.goals import Limit
+from study.config.settings import ENGINES, PRECISIONS, Settings
+from study.config.spending_limit import SpendingLimit
+from trainables.errors import BadInput, unknown
+from trainables.training.regime import Regime
+from trainables.workload import WorkloadConfig
+
+LEAST = {
+    "trials": 1,
+    "max_examples": 1,
+    "seed": 0,
+    "seeds": 1,
+    "image_size": 1,
+    "beams": 1,
+    "questions_per_image": 1,
+}
+"""Setting -> the smallest number that it may be."""
 
 
-def check_engine(settings: Settings) -> None:
-    """Check the user's own DeepSpeed configuration, if there is one. Importing DeepSpeed takes
-    seconds.
+@dataclass(frozen=True, kw_only=True)
+class StudyDefinition:
+    """A study as its settings define it. Everything but ``study.json`` reads this, and nothing
+    reads the texts of the settings again."""
+
+    settings: Settings
+    space: Space
+    budget: Budget
+    """Budget of the space, with the user's values in place of its own."""
+    spending_limit: SpendingLimit
+    objectives: tuple[str, ...]
+    """Costs that the search minimises beside the validation loss; see ``study.config.goals``."""
+    limits: tuple[Limit, ...]
+    """Upper limits on what an arm's best may cost."""
+    workload: WorkloadConfig
+    """Model, and data to train it on."""
+    ood_workloads: Mapping[str, WorkloadConfig]
+    """Name -> the model, with a dataset that confirmed trials are only scored on."""
+    regime: Regime
+    """Training settings that all trials share."""
+    engine: str | None
+    """Engine that the user chose, in a form that ``trainables.engine.start.start_engine`` takes: a
+    kind, or DeepSpeed's configuration as JSON. None: it follows from the devices."""
+    precision: str
+    """Precision in which trials compute; ``auto`` leaves it to the devices."""
+
+    @classmethod
+    def parse(cls, settings: Settings) -> StudyDefinition:
+        """Parse all settings without importing anything heavy.
+
+        Raises:
+            BadInput: a value is impossible; see also ``spaces.load`` and ``WorkloadConfig.check``.
+        """
+        for name, least in LEAST.items():
+            value = getattr(settings, name)
+            if value is not None and value < least:
+                raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        limits = goals.parse_limits(settings.under)
+        objectives = goals.parse_objectives(settings.objective)
+        spending = spending_limit.parse(settings.allowance)
+        if spending.trials is not None and settings.trials is not None:
+            raise BadInput(
+                f"--budget {settings.allowance} and --trials {settings.trials}: give one"
+            )
+        if not 0 < settings.margin < 100:
+            raise BadInput(
+                f"--margin must be more than 0 and less than 100, got {settings.margin:g}"
+            )
+        regime = _regime(settings)
+        engine = _engine(settings.deepspeed)
+        if settings.allocate not in ALLOCATE:
+            raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
+        if settings.precision not in PRECISIONS:
+            raise unknown("value of --precision", settings.precision, PRECISIONS)
+        space = spaces.load(settings.space)
+        workload, ood_workloads = _workloads(settings)
+        return cls(
+            settings=settings,
+            space=space,
+            budget=_budget(settings, space, spending),
+            spending_limit=spending,
+            objectives=objectives,
+            limits=limits,
+            workload=workload,
+            ood_workloads=ood_workloads,
+            regime=regime,
+            engine=engine,
+            precision=settings.precision,
+        )
+
+    @property
+    def time_limit(self) -> str:
+        """Value of ``--budget`` if it limits time; empty if trials are the limit."""
+        return (self.settings.allowance or "") if self.spending_limit.timed else ""
+
+    @property
+    def costs_decide(self) -> bool:
+        """Whether a trial's memory or seconds decide anything. Each trial then has a device to
+        itself, since the costs of trials that share one cannot be told apart."""
+        limited = {limit.cost for limit in self.limits}
+        return bool({"peak_memory_gib", "seconds"} & (limited | {*self.objectives}))
+
+    def engine_on(self, *, cuda: bool, sharing: bool) -> str:
+        """Engine of a trial, in a form that ``trainables.engine.start.start_engine`` takes. Unless
+        the user chose one, it is ZeRO stage 0 for a trial that has a CUDA device to itself, and
+        plain PyTorch otherwise: trials that share a device share forward and backward passes,
+        which DeepSpeed cannot do."""
+        return self.engine or ("0" if cuda and not sharing else "off")
+
+    @property
+    def engine_name(self) -> str:
+        """The part of the choice of an engine on which trials' numbers depend. Which engine the
+        devices suggest must not change any trial."""
+        if self._configuration:
+            return f"file {hashlib.sha256(self._configuration.encode()).hexdigest()[:12]}"
+        return self.engine or "off"
+
+    def check_engine(self) -> None:
+        """Check the user's own DeepSpeed configuration, if there is one. Importing DeepSpeed takes
+        seconds.
+
+        Raises:
+            BadInput: DeepSpeed refuses the configuration.
+        """
+        if self._configuration:
+            from trainables.engine.deepspeed_engine import check_configuration
+
+            try:
+                check_configuration(self._configuration)
+            except BadInput as error:
+                raise BadInput(f"--deepspeed {self.settings.deepspeed}: {error}") from None
+
+    @property
+    def _configuration(self) -> str:
+        """The user's own DeepSpeed configuration as JSON; empty if there is none."""
+        return self.engine if self.engine and self.engine not in ENGINES else ""
+
+
+def _regime(settings: Settings) -> Regime:
+    if not 0 <= settings.label_smoothing < 1:
+        raise BadInput(f"--label-smoothing must be in [0, 1), got {settings.label_smoothing}")
+    if settings.questions_per_image > 1 and settings.group_by_length:
+        raise BadInput(
+            f"--questions-per-image {settings.questions_per_image} and --group-by-length: give one"
+        )
+    return Regime(
+        label_smoothing=settings.label_smoothing,
+        questions_per_image=settings.questions_per_image,
+        group_by_length=settings.group_by_length,
+    )
+
+
+def _engine(deepspeed: str) -> str | None:
+    """Value of ``StudyDefinition.engine``. If ``deepspeed`` names a file, it is read here.
 
     Raises:
-        BadInput: DeepSpeed refuses the configuration.
+        BadInput: ``deepspeed`` names neither a file nor a kind of engine, or there is no JSON
+            object in the file.
     """
-    given = settings.configuration()
-    if given:
-        from trainables.engine.deepspeed_engine import check_configuration
+    if deepspeed in ENGINES:
+        return None if deepspeed == "auto" else deepspeed
+    if not Path(deepspeed).is_file():
+        raise unknown("value of --deepspeed", deepspeed, (*ENGINES, "a file of your own"))
+    try:
+        configuration = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+        content = json.dumps(configuration, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise BadInput(f"--deepspeed {deepspeed} is no JSON: {error}") from None
+    if not isinstance(configuration, dict):
+        raise BadInput(f"--deepspeed {deepspeed} must hold an object, as DeepSpeed's do")
+    return content
 
-        try:
-            check_configuration(given)
-        except BadInput as error:
-            raise BadInput(f"--deepspeed {settings.deepspeed}: {error}") from None
+
+def _workloads(settings: Settings) -> tuple[WorkloadConfig, dict[str, WorkloadConfig]]:
+    """Workload to train, and by name those to score on only. The dataset of one of these lies in
+    the folder of its name in ``data_root``."""
+    workload = WorkloadConfig(
+        model=settings.model,
+        data=settings.data,
+        data_root=settings.data_root,
+        split=settings.split,
+        image_size=settings.image_size,
+        beams=settings.beams,
+    )
+    workload.check()
+    ood_workloads = {}
+    for name in settings.ood.split(",") if settings.ood else ():
+        folder = Path(settings.data_root or "") / name
+        root = str(folder) if settings.data_root and folder.is_dir() else None
+        ood_workloads[name] = replace(workload, data=name, data_root=root)
+    for other in ood_workloads.values():
+        other.check()
+    if set(ood_workloads) & set(settings.data.split(",")):
+        raise BadInput(
+            f"--ood {settings.ood} names a dataset that --data {settings.data} trains on"
+        )
+    return workload, ood_workloads
+
+
+def _budget(settings: Settings, space: Space, spending: SpendingLimit) -> Budget:
+    """Budget of the space, with the user's values in place of its own.
+
+    Raises:
+        BadInput: there are fewer trials than arms.
+    """
+    most = spending_limit.MOST_TRIALS if spending.timed else None
+    given = {
+        "trials": settings.trials or spending.trials or most,
+        "max_examples": settings.max_examples,
+    }
+    changed = {name: value for name, value in given.items() if value is not None}
+    budget = Budget(**asdict(space.budget) | changed)
+    if budget.trials < len(space.arms):
+        raise BadInput(
+            f"{budget.trials} trials are too few: space {settings.space!r} has {len(space.arms)} "
+            f"arms ({', '.join(space.arms)}), and each needs a trial"
+        )
+    return budget

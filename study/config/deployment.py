@@ -6,33 +6,61 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.config.settings import Settings
+from study.config.definition import StudyDefinition
+from study.config.options import option
+from study.config.settings import WHERE
 from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
+
+MOST_SHARING = 8
+"""Maximum number of trials that share a device: more gain nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Where a study runs and where it writes. Nothing here changes a number."""
+    """Where a study runs and where it writes. No number depends on it."""
 
     storage: Path
-    store: str | None
+    """Folder that holds the studies."""
+    concurrency: int | None = option(
+        None,
+        group=WHERE,
+        help=f"trials at a time, at most {MOST_SHARING} on a device or processor, which then share "
+        "its passes",
+        default="one on each; on CUDA as many as fit",
+    )
+    devices_per_trial: int | None = option(
+        None,
+        group=WHERE,
+        help="train each trial on N devices or processors together, by Ray Train",
+        default="as memory asks",
+    )
+    device_gib: float | None = option(
+        None,
+        group=WHERE,
+        help="memory of each device or processor, to place trials by",
+        default="as CUDA says; else ignored",
+    )
+    address: str | None = option(
+        None,
+        group=WHERE,
+        metavar="ADDRESS",
+        help="a Ray cluster to join, or 'auto'",
+        default="start one here",
+    )
+    store: str | None = None
     """URL of the object store that ``storage`` is this machine's copy of; None if there is none."""
-    name: str
-    tracking_uri: str
-    address: str | None
-    """Address of a Ray cluster; None: this machine."""
-    concurrency: int | None
-    """Trials at a time; None: one per device, or one per processor where there are no devices."""
-    devices_per_trial: int | None = None
-    """Devices of each trial; None: as many as a trial needs."""
-    device_gib: float | None = None
-    """Memory of each device; None: as CUDA says, or not considered where there is no CUDA."""
+    name: str = option(
+        group=WHERE, metavar="NAME", help="of the study", default="<space>-<data>-<number>"
+    )
+    tracking_uri: str = option(
+        group=WHERE, metavar="URI", help="an MLflow store", default="in --storage"
+    )
 
-    def open(self, settings: Settings) -> bool:
+    def leaves_placement_open(self, definition: StudyDefinition) -> bool:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of
         a trial nor an engine."""
-        return self.devices_per_trial is None and settings.deepspeed == "auto"
+        return self.devices_per_trial is None and definition.engine is None
 
     @property
     def study_folder(self) -> StudyFolder:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Space
-from study.config.settings import PROBE_BYTES, Settings, _write
+from study.config.definition import StudyDefinition
+from study.config.settings import Settings
 from study.storage.paths import STUDY
 from study.storage.study_folder import SETTINGS
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
 
+PROBE_BYTES = 2**16
+"""Number of bytes that are written to see that a storage folder can be written: a study begins with
+less."""
 
-def check_resumable(storage: Path, name: str, settings: Settings, space: Space) -> None:
+
+def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> None:
     """Check that a study of this name can be begun, or was begun with the same settings.
 
     Raises:
@@ -39,8 +46,8 @@ def check_resumable(storage: Path, name: str, settings: Settings, space: Space) 
         raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
     if begun is None:
         return
-    budget = asdict(settings.budget(space))
-    if begun["arms"] != _arms(space) or begun.get("budget", budget) != budget:
+    settings, budget = definition.settings, asdict(definition.budget)
+    if begun["arms"] != _arms(definition.space) or begun.get("budget", budget) != budget:
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
     for key, value in asdict(settings).items():
         # A study that is older than a setting ran with the setting's default.
@@ -55,8 +62,7 @@ def check_resumable(storage: Path, name: str, settings: Settings, space: Space) 
 def open_study(
     storage: Path,
     name: str,
-    settings: Settings,
-    space: Space,
+    definition: StudyDefinition,
     *,
     run: Collection[str],
     base: Mapping[str, str],
@@ -76,10 +82,10 @@ def open_study(
         content = {
             "version": 1,
             "identity": uuid.uuid4().hex,
-            "settings": asdict(settings),
-            "arms": _arms(space),
+            "settings": asdict(definition.settings),
+            "arms": _arms(definition.space),
             "run": sorted(run),
-            "budget": asdict(settings.budget(space)),
+            "budget": asdict(definition.budget),
             "base": dict(base),
             "command": command_line("study.launch", sys.argv[1:]),
             "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -148,3 +154,15 @@ def _arms(space: Space) -> dict[str, Any]:
         }
         for name, arm in space.arms.items()
     }
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    partial = folder / f"{SETTINGS}.partial-{os.getpid()}"
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / SETTINGS)
+    except OSError:  # the disk is full, say: half a study would be in the way of a whole one
+        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it stays if there is more in it
+            folder.rmdir()
+        raise

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.declare import Space
+from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
-from study.config.settings import Settings
 from study.planning.cluster_partition import ClusterPartition, divide, no_worker
 from trainables.engine.deepspeed_config import partitions_weights
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
-    from study.planning.arm_placements import ArmPlacements
-    from study.planning.placement import Infeasible
-    from study.planning.workload_profile import WorkloadProfile
+    from study.planning.arm_placements import ArmPlacements, PlacedArms
     from study.worker.hardware import Hardware
     from study.worker.zygote import Zygote
     from trainables.data.common.dataset import Dataset
@@ -30,8 +27,18 @@ GANG_ENGINE = "2"
 of them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InspectedCluster:
+    """Devices on which a study runs."""
+
+    partition: ClusterPartition
+    """Division of the devices among hosts and trials."""
+    hardware: Hardware
+    """Hardware of the nodes that run trials."""
+
+
 def uniform_placements(
-    settings: Settings, space: Space, place: Deployment, *, trials_per_host: int, cuda: bool
+    definition: StudyDefinition, deployment: Deployment, *, trials_per_host: int, cuda: bool
 ) -> ArmPlacements:
     """One and the same placement for every arm, as the options say, with no regard to memory.
     ``trials_per_host`` is the number of trials that may share a device.
@@ -42,28 +49,33 @@ def uniform_placements(
     from study.planning.arm_placements import ArmPlacements
     from study.planning.placement import uniform_placement
 
-    if place.device_gib is not None and not 0 < place.device_gib < math.inf:
-        raise BadInput(f"--device-gib must be more than 0, not {place.device_gib:g}")
-    devices = 1 if place.devices_per_trial is None else place.devices_per_trial
-    kind = settings.engine(cuda=cuda, sharing=trials_per_host > 1)
-    if devices > 1 and settings.deepspeed == "auto":
-        kind = GANG_ENGINE
-    told = uniform_placement(
-        devices=devices,
-        deepspeed=kind,
-        batch_size=settings.budget(space).batch_size,
+    gib, devices = deployment.device_gib, deployment.devices_per_trial
+    if gib is not None and not 0 < gib < math.inf:
+        raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
+    engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
+    if devices is not None and devices > 1 and definition.engine is None:
+        engine = GANG_ENGINE
+    placement = uniform_placement(
+        devices=1 if devices is None else devices,
+        deepspeed=engine,
+        batch_size=definition.budget.batch_size,
         sharing=trials_per_host,
-        reason="as told" if place.devices_per_trial else "memory is not looked at",
+        reason="as told" if devices else "memory is not looked at",
     )
-    return ArmPlacements(dict.fromkeys(space.arms, told), told)
+    return ArmPlacements(dict.fromkeys(definition.space.arms, placement), placement)
 
 
 def inspect_cluster(
-    settings: Settings, place: Deployment, zygote: Zygote, dataset: Dataset, *, starting: bool
-) -> tuple[ClusterPartition, Hardware]:
-    """The division of the cluster's devices among hosts and trials, and their hardware. The zygote
-    is given the dataset and loads in the meantime. With ``starting``, a cluster is started on this
-    machine if no address is given.
+    definition: StudyDefinition,
+    deployment: Deployment,
+    zygote: Zygote,
+    dataset: Dataset,
+    *,
+    starting: bool,
+) -> InspectedCluster:
+    """Devices of the cluster, divided among hosts and trials. The zygote is given the dataset and
+    loads in the meantime. With ``starting``, a cluster is started on this machine if no address is
+    given.
 
     Raises:
         BadInput: there is no such cluster, none of its nodes can run trials, or it has fewer
@@ -72,7 +84,7 @@ def inspect_cluster(
     from study.execution import cluster
     from study.storage import faults
 
-    if place.address is None:
+    if deployment.address is None:
         zygote.take(dataset)
         if starting:
             faults.check(Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # where Ray has its session
@@ -80,21 +92,22 @@ def inspect_cluster(
         hardware = zygote.hardware
         nodes = cluster.nodes() if starting else [_this_machine(hardware)]
     else:
-        cluster.connect(place.address)
+        cluster.connect(deployment.address)
         nodes = cluster.nodes()
-        if place.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
+        if deployment.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
             raise no_worker()
-        hardware = cluster.hardware(settings.precision)
+        hardware = cluster.hardware(definition.precision)
         zygote.take(dataset, hardware)
-    devices = divide(
+    memory_known = deployment.device_gib is not None or hardware.cuda
+    partition = divide(
         nodes,
-        place.concurrency,
-        shared=place.address is not None,
-        per_trial=place.devices_per_trial or 1,
-        alone=settings.costs_decide,
-        predicting=place.open(settings) and (place.device_gib is not None or hardware.cuda),
+        deployment.concurrency,
+        shared=deployment.address is not None,
+        per_trial=deployment.devices_per_trial or 1,
+        alone=definition.costs_decide,
+        predicting=deployment.leaves_placement_open(definition) and memory_known,
     )
-    return devices, hardware
+    return InspectedCluster(partition=partition, hardware=hardware)
 
 
 def _this_machine(hardware: Hardware) -> Mapping[str, float]:
@@ -104,11 +117,9 @@ def _this_machine(hardware: Hardware) -> Mapping[str, float]:
 
 
 def open_dispatcher(
-    settings: Settings,
-    space: Space,
-    place: Deployment,
-    devices: ClusterPartition,
-    hardware: Hardware,
+    definition: StudyDefinition,
+    deployment: Deployment,
+    inspected: InspectedCluster,
     zygote: Path,
     say: Callable[[str], None],
 ) -> Dispatcher:
@@ -121,42 +132,49 @@ def open_dispatcher(
     from study.worker.host_actor import HostActor
     from study.worker.host_config import HostConfig
 
+    partition, precision = inspected.partition, inspected.hardware.precision
     config = HostConfig(
-        workload=replace(settings.workload, precision=hardware.precision),
-        others=settings.others,
-        study_folder=place.study_folder,
-        precision=hardware.precision,
-        regime=settings.regime,
-        places=devices.trials_per_host,
-        threads=devices.cpus,
-        zygote=None if devices.gpus else zygote,
+        workload=replace(definition.workload, precision=precision),
+        others=definition.ood_workloads,
+        study_folder=deployment.study_folder,
+        precision=precision,
+        regime=definition.regime,
+        places=partition.trials_per_host,
+        threads=partition.cpus,
+        zygote=None if partition.gpus else zygote,
     )
-    cuda = devices.gpus > 0
     dispatcher = Dispatcher(
-        HostPool(HostActor, config, devices),
-        GangPool(replace(config, places=1), devices, say),
-        uniform_placements(
-            settings, space, place, trials_per_host=devices.trials_per_host, cuda=cuda
-        ),
+        HostPool(HostActor, config, partition),
+        GangPool(replace(config, places=1), partition, say),
+        _uniform_on(partition, definition, deployment),
     )
-    if not devices.predicting:
-        start(place, dispatcher)
+    if not partition.predicting:
+        start(deployment, dispatcher)
     return dispatcher
 
 
+def _uniform_on(
+    partition: ClusterPartition, definition: StudyDefinition, deployment: Deployment
+) -> ArmPlacements:
+    """Uniform placements on the devices of a cluster."""
+    return uniform_placements(
+        definition,
+        deployment,
+        trials_per_host=partition.trials_per_host,
+        cuda=partition.gpus > 0,
+    )
+
+
 def place_arms(
-    settings: Settings,
-    space: Space,
-    place: Deployment,
+    definition: StudyDefinition,
+    deployment: Deployment,
+    inspected: InspectedCluster,
     zygote: Zygote,
-    devices: ClusterPartition,
-    hardware: Hardware,
     say: Callable[[str], None],
     *,
     starting: bool,
-) -> tuple[WorkloadProfile, ArmPlacements, Mapping[str, Infeasible]]:
-    """The workload profile, the placement of each arm, and what fits nowhere: arms or the untuned
-    model.
+) -> PlacedArms:
+    """Place each arm of the study, and the untuned model.
 
     If placements are predicted from memory, the prediction is corrected by three measured steps of
     each arm. They run on a device of the cluster or, where none is started (see
@@ -165,48 +183,48 @@ def place_arms(
     Raises:
         BadInput: the model, the data and the recipes do not go together, or no arm fits.
     """
-    if not devices.predicting:
-        cuda = devices.gpus > 0
-        told = uniform_placements(
-            settings, space, place, trials_per_host=devices.trials_per_host, cuda=cuda
-        )
-        return zygote.profile(), told, {}
+    from study.planning.arm_placements import PlacedArms
+
+    partition, hardware = inspected.partition, inspected.hardware
+    if not partition.predicting:
+        placements = _uniform_on(partition, definition, deployment)
+        return PlacedArms(profile=zygote.profile(), placements=placements, nowhere={})
     from study.execution.calibration import CalibrationActor, Calibrator
     from study.planning import memory_prediction
-    from study.planning.placement import DeviceMemory as Memory
+    from study.planning.placement import DeviceMemory
     from trainables.model_lookup import skeleton_of
 
-    config = replace(settings.workload, precision=hardware.precision)
-    probes = Calibrator(config, devices) if starting or place.address else None
-    profile, budget = zygote.profile(), settings.budget(space)
-    recipes, batch = profile.recipes(space), profile.batch(budget)
+    workload = replace(definition.workload, precision=hardware.precision)
+    calibrator = Calibrator(workload, partition) if starting or deployment.address else None
+    profile = zygote.profile()
+    recipes, batch = profile.recipes(definition.space), profile.batch(definition.budget)
     probed = (
-        probes.take(recipes, batch, say)
-        if probes
-        else CalibrationActor(config).probe(recipes, batch)
+        calibrator.take(recipes, batch, say)
+        if calibrator
+        else CalibrationActor(workload).probe(recipes, batch)
     )
-    profile = profile.with_probes(probed, budget)
-    found, nowhere = memory_prediction.placements(
-        space,
-        skeleton_of(settings.model, settings.image_size, hardware.precision),
+    profile = profile.with_probes(probed, definition.budget)
+    placements, nowhere = memory_prediction.placements(
+        definition.space,
+        skeleton_of(workload.model, workload.image_size, hardware.precision),
         batch,
         precision=hardware.precision,
         beams=profile.beams,
-        devices=Memory(
-            count=devices.hosts,
-            gib=place.device_gib or hardware.device_gib,
-            host_gib=devices.host_gib,
+        devices=DeviceMemory(
+            count=partition.hosts,
+            gib=deployment.device_gib or hardware.device_gib,
+            host_gib=partition.host_gib,
         ),
-        sharing=devices.trials_per_host,
+        sharing=partition.trials_per_host,
         probed=profile.probed,
     )
-    if not found.by_arm:
+    if not placements.by_arm:
         arm, first = next(iter(nowhere.items()))
         raise BadInput(f"no arm fits into the devices' memory; {arm}: {first.reason}")
-    return profile, found, nowhere
+    return PlacedArms(profile=profile, placements=placements, nowhere=nowhere)
 
 
-def start(place: Deployment, dispatcher: Dispatcher) -> None:
+def start(deployment: Deployment, dispatcher: Dispatcher) -> None:
     """Start hosts and gangs, unless the study has its results already. For an engine that divides
     the weights among devices (ZeRO-3), the base model is loaded into host memory."""
     for lane, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
@@ -214,5 +232,5 @@ def start(place: Deployment, dispatcher: Dispatcher) -> None:
         if any(partitions_weights(kind) for kind in kinds):
             workload = replace(lane.config.workload, resident=False)
             lane.config = replace(lane.config, workload=workload)
-    if not (place.storage / place.name / "results.json").exists():
+    if not (deployment.storage / deployment.name / "results.json").exists():
         dispatcher.start()

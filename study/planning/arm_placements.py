@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from study.planning.cluster_partition import ClusterPartition
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement, halved
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind, TrialSpec
+
+if TYPE_CHECKING:
+    from study.planning.workload_profile import WorkloadProfile
 
 OUT_OF_MEMORY_FACTOR = 1.05
 """Memory that a trial which ran out of it is taken to have needed, as a multiple of the usable
@@ -24,6 +29,16 @@ PlaceArm = Callable[[str, float], Placement | Infeasible]
 of measured to predicted memory."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlacedArms:
+    """Arms of a study with what is known of the loaded model and data, and where each arm runs."""
+
+    profile: WorkloadProfile
+    placements: ArmPlacements
+    nowhere: Mapping[str, Infeasible]
+    """What fits on none of the devices and is not run: arms, or the untuned model."""
+
+
 class ArmPlacements:
     """Placements of a study's trials, by arm.
 
@@ -37,7 +52,7 @@ class ArmPlacements:
         by_arm: Mapping[str, Placement],
         untuned: Placement | None,
         *,
-        place: PlaceArm | None = None,
+        place_arm: PlaceArm | None = None,
         devices: DeviceMemory | None = None,
         corrections: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
@@ -46,7 +61,7 @@ class ArmPlacements:
         Args:
             by_arm: arm -> placement of its trials.
             untuned: placement of the untuned model; None if it fits nowhere.
-            place: what the placements come from, if they come from a memory prediction.
+            place_arm: what the placements come from, if they come from a memory prediction.
             devices: memory of the devices, if placements come from a memory prediction.
             corrections: arm -> ratio of the memory that three steps took to what was predicted of
                 them, by which its prediction was corrected.
@@ -54,7 +69,7 @@ class ArmPlacements:
         self._placed = {**by_arm, **({UNTUNED: untuned} if untuned else {})}
         self.correction = 1.0
         """Ratio of measured to predicted memory, learnt from trials that ran out of memory."""
-        self._place, self._devices = place, devices
+        self._place_arm, self._devices = place_arm, devices
         self.corrections = corrections
         self._again: set[str] = set()
         """Ids of trials that have had their second chance."""
@@ -114,10 +129,10 @@ class ArmPlacements:
         return f"did not fit{of} as: {had.shown}{predicted}; tried again as: {now.shown}"
 
     def _learn(self, arm: str, had: Placement) -> None:
-        if self._place is not None and self._devices is not None and had.peak:
+        if self._place_arm is not None and self._devices is not None and had.peak:
             self.correction *= OUT_OF_MEMORY_FACTOR * self._devices.usable / had.peak
             for name in self._placed:
-                found = self._place(name, self.correction)
+                found = self._place_arm(name, self.correction)
                 if isinstance(found, Placement):
                     self._placed[name] = found
         if self._placed[arm] == had:

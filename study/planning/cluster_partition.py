@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.planning.placement import MOST_SHARING
+from study.config.deployment import MOST_SHARING
 from trainables.errors import BadInput
 
 

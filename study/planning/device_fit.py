@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from study.config.deployment import MOST_SHARING
 from study.planning.placement import (
     CUDA_BYTES,
     GIB,
-    MOST_SHARING,
     USABLE,
     DeviceMemory,
     Infeasible,

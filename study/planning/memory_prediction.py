@@ -132,7 +132,7 @@ def placements(
         ArmPlacements(
             by_arm,
             untuned if isinstance(untuned, Placement) else None,
-            place=placed,
+            place_arm=placed,
             devices=devices,
             corrections=measured,
         ),

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 
 from trainables.errors import BadInput
 
-MOST_SHARING = 8
-"""Maximum number of trials that share a device: more gain nothing."""
 GIB = 2**30
 CUDA_BYTES = GIB
 """Bytes of GPU memory that each process takes for CUDA itself: context, libraries, workspaces."""

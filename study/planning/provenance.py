@@ -7,56 +7,51 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.config.settings import Settings
 from study.storage.study_folder import SETTINGS
 
 if TYPE_CHECKING:
     from study.planning.study_plan import StudyPlan
-    from trainables.data.common.dataset import Dataset
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 
 
-def base(settings: Settings, plan: StudyPlan) -> dict[str, str]:
+def base(plan: StudyPlan) -> dict[str, str]:
     """Everything besides its point of the space that a trial's numbers depend on."""
+    definition, regime = plan.definition, plan.definition.regime
     found = {
         "model": plan.profile.digest,
-        "data": plan.dataset.digest,
-        "deepspeed": plan.deepspeed,
+        "data": plan.data.dataset.digest,
+        "deepspeed": definition.engine_name,
         "precision": plan.precision,
-        "label_smoothing": str(settings.label_smoothing),
+        "label_smoothing": str(regime.label_smoothing),
         "beams": str(plan.profile.beams),
     }
-    if settings.questions_per_image > 1:  # left out at its default, so that older studies go on
-        found["questions_per_image"] = str(settings.questions_per_image)
-    if settings.group_by_length:
+    if regime.questions_per_image > 1:  # left out at its default, so that older studies go on
+        found["questions_per_image"] = str(regime.questions_per_image)
+    if regime.group_by_length:
         found["group_by_length"] = "True"
     return found
 
 
-def describe(
-    settings: Settings, plan: StudyPlan, others: Mapping[str, Dataset], folder: Path
-) -> dict[str, Any]:
+def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     """Settings, budget, model, data, versions, commit and command, as in ``results.json``.
-
-    ``others`` are the datasets that confirmed trials are scored on too.
-    """
+    ``folder`` is the study's."""
     begun = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    profile, dataset = plan.profile, plan.dataset
+    definition, profile, dataset = plan.definition, plan.profile, plan.data.dataset
+    regime = definition.regime
     not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
     return {
-        "settings": asdict(settings),
-        "budget": asdict(plan.budget),
-        "deepspeed": plan.deepspeed,
+        "settings": asdict(definition.settings),
+        "budget": asdict(definition.budget),
+        "deepspeed": definition.engine_name,
         "precision": plan.precision,
-        "label_smoothing": settings.label_smoothing,
-        "questions_per_image": settings.questions_per_image,
-        "group_by_length": settings.group_by_length,
+        "label_smoothing": regime.label_smoothing,
+        "questions_per_image": regime.questions_per_image,
+        "group_by_length": regime.group_by_length,
         "beams": profile.beams,
         "answer_tokens": profile.answer_tokens,
         "model": {
@@ -68,8 +63,8 @@ def describe(
             "name": dataset.name,
             "digest": dataset.digest,
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
-            "ood": {name: other.digest for name, other in others.items()},
-            "findings": [f"{f.severity}: {f.text}" for f in plan.audit.findings],
+            "ood": {name: other.digest for name, other in plan.data.ood.items()},
+            "findings": [f"{f.severity}: {f.text}" for f in plan.data.audit.findings],
         },
         "versions": {
             "python": platform.python_version(),

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
-from search_spaces.declare import Budget, Space
-from study.config import checked_data
+from search_spaces.declare import Space
 from study.config.budget import floor, levels
-from study.config.settings import Settings
+from study.config.checked_data import CheckedData
+from study.config.definition import StudyDefinition
 from study.config.spaces import points
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table
@@ -21,10 +21,8 @@ from study.trials.spec import Kind
 from trainables.engine import deepspeed_config
 
 if TYPE_CHECKING:
-    from study.planning.arm_placements import ArmPlacements
+    from study.planning.arm_placements import PlacedArms
     from study.planning.workload_profile import WorkloadProfile
-    from trainables.audit.audit import Audit
-    from trainables.data.common.dataset import Dataset
 
 Value = TypeVar("Value")
 
@@ -37,23 +35,18 @@ class StudyPlan:
     """Everything that is decided before the first trial."""
 
     name: str
-    question: str
-    space: Space
-    budget: Budget
-    seeds: int
-    allocate: str
-    """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
-    allowance: str
-    """The value of ``--budget`` if it limits time; empty if trials are the limit."""
+    """Name of the study."""
+    definition: StudyDefinition
+    data: CheckedData
     profile: WorkloadProfile
-    dataset: Dataset
-    audit: Audit
-    """Audit of ``dataset``."""
     majority: Mapping[str, float]
     """Scores, in percent, of always giving the most frequent answer."""
-    deepspeed: str
     precision: str
+    """Precision in which trials compute: ``fp32`` or ``bf16``."""
     concurrency: int
+    """Trials at a time."""
+    space: Space
+    """Space of the study, with those of its arms that fit somewhere."""
     placements: Mapping[str, Placement]
     """Arm -> placement of its trials."""
     untuned: Placement | None
@@ -75,7 +68,7 @@ class StudyPlan:
             )
             for arm, placement in self.placements.items()
         }
-        return {arm: settings for arm, settings in found.items() if settings}
+        return {arm: configuration for arm, configuration in found.items() if configuration}
 
     def write(self, folder: Path) -> None:
         """Write what is too long to be shown, DeepSpeed's configurations, into the study's
@@ -87,7 +80,7 @@ class StudyPlan:
     @property
     def trials(self) -> int:
         """Trials of the search: as many as are asked for, or all points that there are."""
-        return int(min(self.budget.trials, sum(self._points.values())))
+        return int(min(self.definition.budget.trials, sum(self._points.values())))
 
     @property
     def _points(self) -> dict[str, float]:
@@ -104,11 +97,12 @@ class StudyPlan:
         exchanging = any(p.devices > 1 or partitions(p.deepspeed) for p in kinds)
         if exchanging or not self.profile.seconds_an_example:
             return None
-        stops = levels(self.budget)
-        passing = [self.budget.reduction**-i for i in range(len(stops))]
+        budget = self.definition.budget
+        stops = levels(budget)
+        passing = [budget.reduction**-i for i in range(len(stops))]
         legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
         each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
-        confirmed = len(self.space.arms) * self.seeds * stops[-1]
+        confirmed = len(self.space.arms) * self.definition.settings.seeds * stops[-1]
         sharing = max(placement.sharing for placement in self.placements.values())
         rate = self.profile.seconds_an_example / max(self.concurrency / sharing, 1)
         return (
@@ -121,11 +115,12 @@ class StudyPlan:
         where ``write`` puts them, and in full if there is to be no folder."""
         from trainables.measures.common.scores import shown
 
-        profile, data = self.profile, self.dataset
-        stops = levels(self.budget)
+        profile, data = self.profile, self.data.dataset
+        settings, budget = self.definition.settings, self.definition.budget
+        stops, time_limit = levels(budget), self.definition.time_limit
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
         chance = self.majority
-        console.print(f"[bold]{self.question}[/]")
+        console.print(f"[bold]{self.space.question}[/]")
         console.print(f"  study    {self.name}")
         console.print(
             f"  model    {profile.model}, {profile.parameters:,} parameters, "
@@ -147,26 +142,26 @@ class StudyPlan:
             )
             + ")"
         )
-        for finding in self.audit.findings:
+        for finding in self.data.audit.findings:
             if finding.severity != "note":
                 console.print(f"           [yellow]{finding.text}[/]")
-        if self.allowance:
-            trials = f"until the confirmation needs what is left of --budget {self.allowance}"
+        if time_limit:
+            trials = f"until the confirmation needs what is left of --budget {time_limit}"
         else:
-            least = floor(self.budget.trials, len(self.space.arms), self.allocate)
+            least = floor(budget.trials, len(self.space.arms), settings.allocate)
             fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
             trials = f"{self.trials} trials, at least {least} an arm"
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
         rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
-        early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {self.budget.reduction} goes on"
+        early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {budget.reduction} goes on"
         whole = f"{stops[-1]:,} examples each, none is stopped early"
         console.print(f"  search   {trials}; {early if rungs else whole}")
         console.print(
-            f"  confirm  {len(self.space.arms)} arms x {self.seeds} seeds = "
-            f"{len(self.space.arms) * self.seeds} trainings, scored on test once"
+            f"  confirm  {len(self.space.arms)} arms x {settings.seeds} seeds = "
+            f"{len(self.space.arms) * settings.seeds} trainings, scored on test once"
         )
         time = ""
-        if self.seconds and not self.allowance:
+        if self.seconds and not time_limit:
             time = "; about {}, at most {}".format(*map(_duration, self.seconds))
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}{time}"
@@ -217,37 +212,29 @@ def _duration(seconds: float) -> str:
 
 
 def plan_study(
-    settings: Settings,
-    space: Space,
     name: str,
-    data: checked_data.CheckedData,
-    profile: WorkloadProfile,
-    where: ArmPlacements,
-    nowhere: Mapping[str, Infeasible],
+    definition: StudyDefinition,
+    data: CheckedData,
+    placed: PlacedArms,
     *,
     precision: str,
     concurrency: int,
 ) -> StudyPlan:
-    """Put together the plan of a study, of the arms that ``where`` has placements for."""
+    """Put together the plan of a study, of the arms that fit somewhere."""
     from trainables.measures.common.baselines import majority_baseline
 
+    space, by_arm = definition.space, placed.placements.by_arm
     return StudyPlan(
         name=name,
-        question=space.question,
-        space=replace(space, arms={arm: space.arms[arm] for arm in where.by_arm}),
-        budget=settings.budget(space),
-        seeds=settings.seeds,
-        allocate=settings.allocate,
-        allowance=settings.timed,
-        profile=profile,
-        dataset=data.dataset,
-        audit=data.audit,
+        definition=definition,
+        data=data,
+        profile=placed.profile,
         majority=majority_baseline(data.dataset.train, data.dataset.test),
-        deepspeed=settings.engine_name,
         precision=precision,
         concurrency=concurrency,
-        placements=where.by_arm,
-        untuned=where.untuned,
-        corrections=where.corrections,
-        nowhere=nowhere,
+        space=replace(space, arms={arm: space.arms[arm] for arm in by_arm}),
+        placements=by_arm,
+        untuned=placed.placements.untuned,
+        corrections=placed.placements.corrections,
+        nowhere=placed.nowhere,
     )

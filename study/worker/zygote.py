@@ -34,14 +34,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from study.config import spaces
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
 from trainables.errors import BadInput
 from trainables.secrecy import format_traceback
 
 if TYPE_CHECKING:
-    from study.config.settings import Settings
+    from study.config.definition import StudyDefinition
     from study.planning.workload_profile import WorkloadProfile
     from study.worker.host_config import HostConfig
     from trainables.data.common.dataset import Dataset
@@ -56,7 +55,7 @@ PROCESS = "import sys; from study.worker import zygote; zygote.main(sys.argv[1:]
 class Zygote:
     """The driver's handle of the zygote process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, definition: StudyDefinition) -> None:
         self._folder = tempfile.mkdtemp(prefix="zygote-")  # which no other user may enter
         self.socket = Path(self._folder, "socket")
         """Socket at which hosts ask to be forked."""
@@ -71,7 +70,7 @@ class Zygote:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # an interruption is the driver's to handle
             )
-        self._connection.send(settings)
+        self._connection.send(definition)
 
     def take(self, dataset: Dataset, hardware: Hardware | None = None) -> None:
         """Pass on the data, which the driver has read. ``hardware`` is that of the devices on which
@@ -131,18 +130,18 @@ def main(ends: list[str]) -> None:
     driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end leave no zombies
     try:
-        settings = driver.recv()
+        definition = driver.recv()
         import torch
 
         torch.set_num_threads(1)
-        here = Hardware.here(settings.precision)
+        here = Hardware.here(definition.precision)
         driver.send(here)
         dataset, hardware = driver.recv()
         hardware = hardware or here
-        workload = _load(settings, hardware, dataset, resident=not here.cuda)
+        workload = _load(definition, hardware, dataset, resident=not here.cuda)
         if here.cuda:
             listener.close()
-            driver.send(_profile(settings, workload, hardware))
+            driver.send(_profile(definition, workload, hardware))
             return
     except EOFError:
         return
@@ -153,7 +152,7 @@ def main(ends: list[str]) -> None:
     gc.freeze()  # a collection in a fork would copy the memory that it looks at
     if _forked():
         try:
-            driver.send(_profile(settings, workload, hardware))
+            driver.send(_profile(definition, workload, hardware))
         except Exception as error:  # the driver raises it
             driver.send(_sendable(error))
         os._exit(0)
@@ -169,26 +168,28 @@ def main(ends: list[str]) -> None:
         end.close()
 
 
-def _load(settings: Settings, hardware: Hardware, dataset: Dataset, *, resident: bool) -> Workload:
+def _load(
+    definition: StudyDefinition, hardware: Hardware, dataset: Dataset, *, resident: bool
+) -> Workload:
     from trainables.packing import trial_group  # noqa: F401  # for hosts, before they fork
     from trainables.workload import Workload
 
-    config = replace(settings.workload, precision=hardware.precision, resident=resident)
+    config = replace(definition.workload, precision=hardware.precision, resident=resident)
     return Workload.load(config, dataset)
 
 
-def _profile(settings: Settings, workload: Workload, hardware: Hardware) -> WorkloadProfile:
+def _profile(
+    definition: StudyDefinition, workload: Workload, hardware: Hardware
+) -> WorkloadProfile:
     from study.planning.workload_profile import profile
 
-    space = spaces.load(settings.space)
-    budget = settings.budget(space)
     return profile(
         workload,
-        space,
-        budget,
+        definition.space,
+        definition.budget,
         precision=hardware.precision,
         device="cuda" if hardware.cuda else "cpu",
-        regime=settings.regime,
+        regime=definition.regime,
     )
 
 

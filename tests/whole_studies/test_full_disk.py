@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from study import report
 from study.analysis import results_file
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, open_study
 from study.planning.placement import uniform_placement
@@ -33,7 +34,7 @@ from study.worker.host_config import HostConfig
 from study.worker.resident_trials import ResidentTrials
 from tests.small_disk import Disk, disk
 from tests.study import small
-from tests.study.made_up import PROTOCOL, SPACE, play_all
+from tests.study.made_up import PROTOCOL, play_all
 from trainables.cache import arrays
 from trainables.cache import folders as cache_folders
 from trainables.errors import BadInput
@@ -99,15 +100,15 @@ def test_nor_has_one_whose_answers_cannot_be_kept(hosted: HostConfig, full: Disk
 
 
 def test_a_study_that_cannot_begin_leaves_nothing(full: Disk) -> None:
-    settings = Settings(space="smoke")
+    definition = StudyDefinition.parse(Settings(space="smoke"))
     with pytest.raises(BadInput, match=r"cannot write to --storage .*: No space left on device"):
-        check_resumable(full.folder, "one", settings, SPACE)
+        check_resumable(full.folder, "one", definition)
     with pytest.raises(OSError) as caught:
-        open_study(full.folder, "one", settings, SPACE, run=SPACE.arms, base={})
+        open_study(full.folder, "one", definition, run=definition.space.arms, base={})
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in full.folder.iterdir()] == ["filler"]
     full.free()
-    open_study(full.folder, "one", settings, SPACE, run=SPACE.arms, base={})
+    open_study(full.folder, "one", definition, run=definition.space.arms, base={})
 
 
 def test_ray_is_not_started_on_a_disk_that_is_full(full: Disk) -> None:

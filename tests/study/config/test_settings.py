@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from study import report
-from study.config import spaces
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, identity, open_study, precision, read
 from study.storage.study_folder import SETTINGS
 from trainables.errors import BadInput
 
 ASKED = Settings(space="smoke")
-SPACE = spaces.load("smoke")
+DEFINED = StudyDefinition.parse(ASKED)
+SPACE = DEFINED.space
 
 
 def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str = "one") -> Path:
-    return open_study(storage, name, ASKED, SPACE, run=run, base={"precision": "bf16"})
+    return open_study(storage, name, DEFINED, run=run, base={"precision": "bf16"})
 
 
 def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
@@ -48,10 +49,10 @@ def test_its_command_is_kept_without_the_password(
 
 def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
     begin(tmp_path)
-    check_resumable(tmp_path, "one", ASKED, SPACE)
-    changed = replace(SPACE, budget=replace(SPACE.budget, rungs=SPACE.budget.rungs + 1))
+    check_resumable(tmp_path, "one", DEFINED)
+    changed = replace(DEFINED, budget=replace(DEFINED.budget, rungs=DEFINED.budget.rungs + 1))
     with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
-        check_resumable(tmp_path, "one", ASKED, changed)
+        check_resumable(tmp_path, "one", changed)
 
 
 def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     file = tmp_path / "deepspeed.json"
     file.write_text(f'{{"gradient_clipping": {number}}}')
     with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
-        replace(ASKED, deepspeed=str(file)).configuration()
+        StudyDefinition.parse(replace(ASKED, deepspeed=str(file)))
     assert "\n" not in str(error.value)
 
 

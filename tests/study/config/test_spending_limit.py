@@ -7,6 +7,7 @@ import pytest
 
 from search_spaces.declare import Arm, Space, method
 from search_spaces.layernorm_vs_lora import SPACE
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.spending_limit import SpendingLimit, parse
 from study.search.journal import StudyJournal
@@ -183,9 +184,13 @@ def test_what_cannot_be_read(text: str) -> None:
 
 
 def test_what_it_means_for_the_number_of_trials() -> None:
-    assert Settings(space="layernorm_vs_lora", allowance="40trials").budget(SPACE).trials == 40
-    assert Settings(space="layernorm_vs_lora", allowance="2h").budget(SPACE).trials > 1000
-    both = Settings(space="layernorm_vs_lora", allowance="2h", trials=30)
-    assert both.budget(SPACE).trials == 30 and both.check() == SPACE
+    def defined(allowance: str, trials: int | None = None) -> StudyDefinition:
+        given = Settings(space="layernorm_vs_lora", allowance=allowance, trials=trials)
+        return StudyDefinition.parse(given)
+
+    assert defined("40trials").budget.trials == 40
+    assert defined("2h").budget.trials > 1000
+    both = defined("2h", 30)
+    assert both.budget.trials == 30 and both.space == SPACE
     with pytest.raises(BadInput, match="give one"):
-        Settings(space="layernorm_vs_lora", allowance="40trials", trials=30).check()
+        defined("40trials", 30)

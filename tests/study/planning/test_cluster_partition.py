@@ -2,6 +2,7 @@
 
 import pytest
 
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.planning.cluster_partition import ClusterPartition, divide
 from trainables.errors import BadInput
@@ -35,9 +36,12 @@ def test_whose_costs_decide_has_its_device_alone() -> None:
     assert of(divide(GPUS, None, shared=True, alone=True, predicting=True)) == (4, 1, 4)
     with pytest.raises(BadInput, match=r"1 to 4 \(4 CUDA devices, which no trials share where"):
         divide(GPUS, 5, shared=True, alone=True)
-    assert Settings(space="smoke", under="memory<8GiB").costs_decide
-    assert Settings(space="smoke", objective="score,seconds").costs_decide
-    assert not Settings(space="smoke", objective="score,parameters").costs_decide
+    for given, decide in [
+        (Settings(space="smoke", under="memory<8GiB"), True),
+        (Settings(space="smoke", objective="score,seconds"), True),
+        (Settings(space="smoke", objective="score,parameters"), False),
+    ]:
+        assert StudyDefinition.parse(given).costs_decide is decide
 
 
 def test_a_trial_of_several_devices_shares_none() -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from study.config.deployment import MOST_SHARING
 from study.planning.device_fit import place, place_untuned
 from study.planning.placement import (
     CUDA_BYTES,
     GIB,
     HOST_BYTES,
-    MOST_SHARING,
     USABLE,
     DeviceMemory,
     Infeasible,

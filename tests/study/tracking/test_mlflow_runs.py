@@ -16,6 +16,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine, text
 
 from study import ui
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import identity, open_study
 from study.search.journal import StudyJournal
@@ -25,8 +26,10 @@ from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.spec import Kind
 from tests.study.browser import CHROMIUM, serving
-from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
+from tests.study.made_up import PROTOCOL, cards, play_all, rules
 from tests.study.proxy import losing
+
+DEFINITION = StudyDefinition.parse(Settings(space="smoke"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def server(storage: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def recorded(storage: Path, server: str) -> tuple[MlflowRuns, StudyScheduler]:
     """A made-up study that was recorded over HTTP, asked for twice."""
-    folder = open_study(storage, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    folder = open_study(storage, "one", DEFINITION, run=DEFINITION.space.arms, base={})
     protocol = PROTOCOL | {"identity": identity(folder)}
     runs = MlflowRuns(server, experiment="smoke", artifacts=storage / mlflow_store.ARTIFACTS)
     journal = StudyJournal(storage / "one")
@@ -117,7 +120,7 @@ def test_another_study_of_that_name_has_runs_of_its_own(
     assert first is not None
     where = tmp_path / "studies"
     where.mkdir()
-    folder = open_study(where, "one", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    folder = open_study(where, "one", DEFINITION, run=DEFINITION.space.arms, base={})
     tracking = MlflowWriter(runs, "one")
     tracking.begin("?", PROTOCOL | {"identity": identity(folder), "seed": 1}, [])
     tracking.close()
@@ -147,7 +150,7 @@ def test_of_a_study_without_confirmed_runs_its_own_is_linked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs, _ = recorded
-    folder = open_study(storage, "lost", Settings(space="smoke"), SPACE, run=SPACE.arms, base={})
+    folder = open_study(storage, "lost", DEFINITION, run=DEFINITION.space.arms, base={})
     tracking = MlflowWriter(runs, "lost")
     tracking.begin("?", PROTOCOL | {"identity": identity(folder)}, [])
     tracking.finish("no arm", {}, [], [], cards)

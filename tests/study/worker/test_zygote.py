@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
@@ -33,7 +34,7 @@ from trainables.training.regime import Regime
 from trainables.workload import Workload
 
 pytestmark = pytest.mark.long
-SETTINGS = Settings(space="layernorm_vs_lora", precision="fp32")
+ASKED = StudyDefinition.parse(Settings(space="layernorm_vs_lora", precision="fp32"))
 ALONE = uniform_placement(devices=1, deepspeed="off", batch_size=4, sharing=1, reason="")
 SPEAKER = """
 import pickle, sys, time
@@ -46,14 +47,14 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    with closing(Zygote(SETTINGS)) as zygote:
-        zygote.take(SETTINGS.workload.dataset())
+    with closing(Zygote(ASKED)) as zygote:
+        zygote.take(ASKED.workload.dataset())
         yield zygote
 
 
 def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
     return HostConfig(
-        workload=SETTINGS.workload,
+        workload=ASKED.workload,
         others={},
         study_folder=StudyFolder(shared=folder),
         precision="fp32",
@@ -151,7 +152,7 @@ def test_who_speaks_for_a_host_ends_with_it_and_the_next_is_there_at_once(
 def test_hosts_end_with_the_driver_and_load_for_themselves_where_there_is_no_zygote(
     tmp_path: Path,
 ) -> None:
-    with closing(Zygote(SETTINGS)) as zygote:
+    with closing(Zygote(ASKED)) as zygote:
         pass
     assert not zygote.socket.exists()
     with pytest.raises(OSError):
@@ -180,16 +181,16 @@ def test_a_fork_does_something_with_the_model(zygote: Zygote, tmp_path: Path) ->
 def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:
     """The driver may be where none of them is: then no step is timed, and no time is guessed."""
     theirs = Hardware(precision="bf16", devices=8, device_gib=80.0)
-    with closing(Zygote(SETTINGS)) as zygote:
-        zygote.take(SETTINGS.workload.dataset(), theirs)
+    with closing(Zygote(ASKED)) as zygote:
+        zygote.take(ASKED.workload.dataset(), theirs)
         profile = zygote.profile()
     assert (profile.device, profile.seconds_an_example) == ("cuda", 0)
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "blip"}')
-    settings = Settings(space="layernorm_vs_lora", model=str(tmp_path))
-    with closing(Zygote(settings)) as zygote:
-        zygote.take(SETTINGS.workload.dataset())
+    asked = replace(ASKED, workload=replace(ASKED.workload, model=str(tmp_path)))
+    with closing(Zygote(asked)) as zygote:
+        zygote.take(ASKED.workload.dataset())
         with pytest.raises(BadInput, match=str(tmp_path)):
             zygote.profile()
