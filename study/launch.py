@@ -42,18 +42,12 @@ class Request:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted."""
-    parser = Parser(
-        prog="python -m study.launch",
-        description="Run a hyperparameter study of fine-tuning methods and show its answer.",
-    )
-    add_options(parser, GROUPS, Settings, Deployment, Request)
-    parsed = parser.parse_args(arguments)
-    request = Request(**given_options(parsed, Request))
+    parsed = _parser().parse_args(arguments)
     try:
-        if request.list:
-            return _list()
         return _launch(
-            request, _absolute(given_options(parsed, Settings)), given_options(parsed, Deployment)
+            Request(**given_options(parsed, Request)),
+            _absolute(given_options(parsed, Settings)),
+            given_options(parsed, Deployment),
         )
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,17 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _list() -> int:
-    questions = spaces.questions()
-    width = max(map(len, questions))
-    for name, question in questions.items():
-        print(f"{name:{width}}  {question}")
-    return 0
-
-
 def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> int:
     """Run a study or show its plan. ``asked`` are the settings that were given, ``where`` is what
     was given of a deployment."""
+    if request.list:
+        questions = spaces.questions()
+        width = max(map(len, questions))
+        for name, question in questions.items():
+            print(f"{name:{width}}  {question}")
+        return 0
     launchers.refuse_copies()
     launchers.forget()
     uri = where.get("tracking_uri")
@@ -154,6 +146,15 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
         if names_a_path.get(name, False) and not str(value).startswith(hub.PREFIX):
             absolute[name] = str(Path(value).resolve())
     return absolute
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m study.launch",
+        description="Run a hyperparameter study of fine-tuning methods and show its answer.",
+    )
+    add_options(parser, GROUPS, Settings, Deployment, Request)
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from search_spaces.declare import Space
+from search_spaces.declare import Budget, Space
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.storage.paths import STUDY
@@ -22,9 +22,82 @@ from study.storage.study_folder import SETTINGS
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 PROBE_BYTES = 2**16
 """Number of bytes that are written to see that a storage folder can be written: a study begins with
 less."""
+
+VERSION: Final = 1
+"""Version of the format of ``study.json``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BegunStudy:
+    """Content of ``study.json``. What has a default is younger than the first studies."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    version: Literal[1] = VERSION
+    identity: str = ""
+    """Identity of the study among all studies, whatever their names."""
+    settings: Settings
+    arms: dict[str, Any]
+    """Arms of the space as plain values, by which a change of the space's file is noticed."""
+    run: list[str] | None = None
+    """Arms that are run; None: all of them."""
+    budget: Budget | None = None
+    """Budget of the study; None: it was not noted."""
+    base: dict[str, str]
+    """What the study's numbers depend on besides its settings."""
+    command: str
+    """Command that began the study, without secrets."""
+    begun: str
+    """Local time at which the study began."""
+
+
+def begun_study(folder: Path) -> BegunStudy:
+    """Content of ``study.json`` in a study's folder. Settings that are younger than the study have
+    their defaults, with which it ran.
+
+    Raises:
+        BadInput: the file is damaged, or a newer version or another program wrote it.
+    """
+    # Imported here since it takes a tenth of a second, and few complaints need it.
+    from pydantic import TypeAdapter, ValidationError
+
+    file = folder / SETTINGS
+    try:
+        return TypeAdapter(BegunStudy).validate_json(file.read_bytes())
+    except ValidationError as error:
+        # One line has room for one problem.
+        wrong = _wrong(error.errors(include_url=False)[0])
+    raise BadInput(f"cannot read {file}: {wrong}")
+
+
+def _wrong(problem: ErrorDetails) -> str:
+    """What is wrong with a ``study.json``, in words."""
+    kind, given, message = problem["type"], problem["input"], problem["msg"]
+    where = ".".join(map(str, problem["loc"])) or "all of it"
+    said, whole = message[:1].lower() + message[1:], "give it back as the study wrote it"
+    if where == "version" and isinstance(given, int) and given > VERSION:
+        return (
+            f"a newer version of this program wrote it (format {given}, and this one reads "
+            f"{VERSION}): go on with that version"
+        )
+    if kind == "unexpected_keyword_argument":
+        return (
+            f"it has {where!r}, which is unknown here: a newer version of this program or another "
+            "program wrote it"
+        )
+    if kind == "missing":
+        return f"it lacks {where!r}; {whole}"
+    if kind == "json_invalid":
+        return f"it is damaged ({said}); {whole}"
+    if kind == "value_error":
+        return f"{where}: {problem['ctx']['error']}; {whole}"
+    return f"{where}: {said}, not {repr(given)[:60]}; {whole}"
 
 
 def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> None:
@@ -40,18 +113,17 @@ def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> No
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage) as probe:
             probe.write(bytes(PROBE_BYTES))
-        file = storage / name / SETTINGS
-        begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        folder = storage / name
+        begun = begun_study(folder) if (folder / SETTINGS).exists() else None
     except OSError as error:
         raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
     if begun is None:
         return
-    settings, budget = definition.settings, asdict(definition.budget)
-    if begun["arms"] != _arms(definition.space) or begun.get("budget", budget) != budget:
+    settings, budget = definition.settings, begun.budget or definition.budget
+    if begun.arms != _arms(definition.space) or budget != definition.budget:
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
     for key, value in asdict(settings).items():
-        # A study that is older than a setting ran with the setting's default.
-        was = begun["settings"].get(key, getattr(Settings, key, None))
+        was = getattr(begun.settings, key)
         if was != value:
             raise BadInput(
                 f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
@@ -78,31 +150,32 @@ def open_study(
     """
     folder = storage / name
     folder.mkdir(exist_ok=True)
-    if not (folder / SETTINGS).exists():
-        content = {
-            "version": 1,
-            "identity": uuid.uuid4().hex,
-            "settings": asdict(definition.settings),
-            "arms": _arms(definition.space),
-            "run": sorted(run),
-            "budget": asdict(definition.budget),
-            "base": dict(base),
-            "command": command_line("study.launch", sys.argv[1:]),
-            "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }
-        _write(folder, content)
-    begun = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    command = without_secrets(begun["command"])
-    if begun["command"] != command:  # a study that is older than this
-        begun["command"] = command
-        _write(folder, begun)
-    now = {"arms": ", ".join(sorted(run)), **base}
+    if (folder / SETTINGS).exists():
+        begun = begun_study(folder)
+        command = without_secrets(begun.command)
+        if begun.command != command:  # a study that is older than this
+            content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+            _write(folder, {**content, "command": command})
+    else:
+        begun = BegunStudy(
+            identity=uuid.uuid4().hex,
+            settings=definition.settings,
+            arms=_arms(definition.space),
+            run=sorted(run),
+            budget=definition.budget,
+            base=dict(base),
+            command=command_line("study.launch", sys.argv[1:]),
+            begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        )
+        _write(folder, asdict(begun))
+    arms = sorted(run)
+    now = {"arms": ", ".join(arms), **base}
+    then = {"arms": ", ".join(arms if begun.run is None else begun.run), **begun.base}
     for key, value in now.items():
-        was = ", ".join(begun.get("run", sorted(run))) if key == "arms" else begun["base"][key]
-        if was != value:
+        if then.get(key) != value:
             raise BadInput(
-                f"study {name!r} was begun with {key} {was}, but here it is {value}; "
-                "go on where it began, or begin another study"
+                f"study {name!r} was begun with {key} {then.get(key, 'unknown')}, but here it is "
+                f"{value}; go on where it began, or begin another study"
             )
     return folder
 
@@ -110,20 +183,19 @@ def open_study(
 def identity(folder: Path) -> str:
     """Identity of a study among all studies, whatever their names; empty for a study that is older
     than this field."""
-    begun = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    return str(begun.get("identity", ""))
+    return begun_study(folder).identity
 
 
 def read(storage: Path, name: str) -> Settings:
     """The settings of a study that was begun.
 
     Raises:
-        BadInput: there is no study of that name.
+        BadInput: there is no study of that name, or its ``study.json`` cannot be read.
     """
     file = storage / name / SETTINGS
     if not (STUDY.fullmatch(name) and file.is_file()):
         raise unknown("study", name, [path.parent.name for path in storage.glob(f"*/{SETTINGS}")])
-    return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
+    return begun_study(file.parent).settings
 
 
 def precision(storage: Path, name: str, settings: Settings) -> str:
@@ -132,7 +204,7 @@ def precision(storage: Path, name: str, settings: Settings) -> str:
     file = storage / name / SETTINGS
     if settings.precision != "auto" or not file.is_file():
         return settings.precision
-    return str(json.loads(file.read_text(encoding="utf-8"))["base"]["precision"])
+    return begun_study(file.parent).base.get("precision", settings.precision)
 
 
 def free_name(storage: Path, settings: Settings) -> str:

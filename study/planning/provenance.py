@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.storage.study_folder import SETTINGS
+from study.config.study_json import begun_study
 
 if TYPE_CHECKING:
     from study.planning.study_plan import StudyPlan
@@ -40,7 +39,7 @@ def base(plan: StudyPlan) -> dict[str, str]:
 def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     """Settings, budget, model, data, versions, commit and command, as in ``results.json``.
     ``folder`` is the study's."""
-    begun = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    begun = begun_study(folder)
     definition, profile, dataset = plan.definition, plan.profile, plan.data.dataset
     regime = definition.regime
     not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
@@ -71,10 +70,10 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         **({"not_run": not_run} if not_run else {}),
-        "identity": begun.get("identity", ""),
+        "identity": begun.identity,
         "commit": _commit(),
-        "command": begun["command"],
-        "begun": begun["begun"],
+        "command": begun.command,
+        "begun": begun.begun,
     }
 
 

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from study import report
+from study import launch, report
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, identity, open_study, precision, read
@@ -72,6 +72,66 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
         StudyDefinition.parse(replace(ASKED, deepspeed=str(file)))
     assert "\n" not in str(error.value)
+
+
+def test_a_study_that_is_older_than_a_setting_ran_with_its_default(tmp_path: Path) -> None:
+    file = begin(tmp_path) / SETTINGS
+    content = json.loads(file.read_text())
+    for younger in ("identity", "run", "budget"):
+        del content[younger]
+    del content["settings"]["group_by_length"], content["settings"]["beams"]
+    file.write_text(json.dumps(content))
+    assert read(tmp_path, "one") == ASKED
+    check_resumable(tmp_path, "one", DEFINED)
+    assert identity(begin(tmp_path)) == ""
+    longer = replace(DEFINED, settings=replace(ASKED, group_by_length=True))
+    with pytest.raises(BadInput, match="was begun with group_by_length=False, not True"):
+        check_resumable(tmp_path, "one", longer)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[:100], "it is damaged (invalid JSON: EOF while parsing"),
+        (lambda text: "[]", "all of it: input should be an object, not []"),
+        (
+            lambda text: text.replace('"seeds": 3', '"seeds": "3"'),
+            "settings.seeds: input should be",
+        ),
+        (lambda text: text.replace('"rungs": 1', '"rungs": null'), "budget.rungs: input should be"),
+        (lambda text: text.replace('"reduction": 3', '"reduction": 0'), "must be at least 2 but"),
+        (lambda text: text.replace('"begun"', '"began"'), "it lacks 'begun'"),
+        (
+            lambda text: text.replace('"trials"', '"trails"'),
+            "it has 'settings.trails', which is unk",
+        ),
+        (
+            lambda text: text.replace('"version": 1', '"version": 2'),
+            "a newer version of this program wrote it (format 2, and this one reads 1)",
+        ),
+    ],
+    ids=[
+        "cut short",
+        "a list",
+        "a text",
+        "none",
+        "no value",
+        "a key is missing",
+        "a key is unknown",
+        "newer",
+    ],
+)
+def test_a_study_json_that_no_study_wrote_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[str], str], said: str
+) -> None:
+    file = begin(tmp_path) / SETTINGS
+    whole = file.read_text()
+    file.write_text(damage(whole))
+    assert file.read_text() != whole
+    for given in (["--resume", "one"], ["--space", "smoke", "--name", "one"]):
+        assert launch.main([*given, "--storage", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: cannot read {file}: ") and said in line
 
 
 def test_a_name_with_a_path_in_it_is_no_studys(
