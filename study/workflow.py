@@ -220,7 +220,7 @@ class StudyRun:
             confirm_seeds=settings.seeds,
             allocate=settings.allocate,
             objectives=self.definition.objectives,
-            under=self.definition.limits,
+            limits=self.definition.limits,
             untuned=plan.untuned is not None,
             base=hashlib.sha256(base.encode()).hexdigest()[:12],
         )

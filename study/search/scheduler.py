@@ -42,8 +42,8 @@ class SearchRules:
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
     objectives: tuple[str, ...] = ()
     """Costs that are minimised beside the loss; see ``study.config.goals``."""
-    under: tuple[Limit, ...] = ()
-    """Limits on what an arm's best may cost."""
+    limits: tuple[Limit, ...] = ()
+    """Upper limits on what an arm\'s best may cost."""
     untuned: bool = True
     """Whether the untuned model is scored beside the arms; not so where it fits on no device."""
     base: str
@@ -267,7 +267,7 @@ class StudyScheduler:
         arms = len(rules.space.arms)
         poorest = min(self._open, key=lambda arm: tried[arm])
         # If time is limited, it counts the trials so far: nobody knows how many there will be.
-        timed = self.spending is not None and self.spending.allowance.timed
+        timed = self.spending is not None and self.spending.limit.timed
         trials = self.journal.draws.total() if timed else rules.budget.trials
         if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
@@ -330,7 +330,7 @@ class StudyScheduler:
 
     def _may_be_best(self, record: TrialRecord) -> bool:
         searched = record.spec.kind is Kind.SEARCH and bool(record.rungs)
-        return searched and goals.within_limits(self.rules.under, record)
+        return searched and goals.within_limits(self.rules.limits, record)
 
 
 def _failed(record: TrialRecord) -> bool:

@@ -27,7 +27,7 @@ class SpendingTracker(StudyCallback):
 
     def __init__(
         self,
-        allowance: SpendingLimit,
+        limit: SpendingLimit,
         *,
         devices: int,
         concurrency: int,
@@ -38,14 +38,14 @@ class SpendingTracker(StudyCallback):
         """Start a session in which nothing is spent yet.
 
         Args:
-            allowance: the spending limit.
+            limit: what the study may spend.
             devices: number of devices that compute.
             concurrency: trials at a time on all of them.
             scored: questions that a confirmed trial answers, for each that a search trial answers.
             began: when this session began, by ``clock``.
             clock: time in seconds.
         """
-        self.allowance, self.devices, self.concurrency = allowance, devices, concurrency
+        self.limit, self.devices, self.concurrency = limit, devices, concurrency
         self.scored, self.clock, self.began = scored, clock, began
         self._before = 0.0
         """Seconds of earlier sessions."""
@@ -108,7 +108,7 @@ class SpendingTracker(StudyCallback):
 
     def left(self) -> float | None:
         """Seconds to the end of the study; None if time is not limited or nothing was used yet."""
-        allowed, devices = self.allowance.seconds, self.allowance.device_seconds
+        allowed, devices = self.limit.seconds, self.limit.device_seconds
         if allowed is not None:
             return max(allowed - self.seconds, 0.0)
         if devices is not None and self.use > 0:
@@ -118,8 +118,8 @@ class SpendingTracker(StudyCallback):
     def empty(self, stops: Sequence[int], seeds: int, best: Collection[TrialRecord]) -> bool:
         """Whether what is left is needed for the confirmation of ``best`` with ``seeds`` seeds
         each. ``stops`` are the examples seen at the rungs."""
-        allowed, devices = self.allowance.seconds, self.allowance.device_seconds
-        if not self.allowance.timed:
+        allowed, devices = self.limit.seconds, self.limit.device_seconds
+        if not self.limit.timed:
             return False
         kept, kept_devices = self._kept_back(stops, seeds, best)
         by_clock = allowed is not None and self.seconds + kept >= allowed

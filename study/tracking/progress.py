@@ -135,7 +135,7 @@ class Progress(StudyCallback):
     def left(self) -> float | None:
         """Seconds to the study's end, by ``--budget`` or the pace so far; None without a pace."""
         scheduler = self.scheduler
-        if self.spending.allowance.timed and scheduler and not scheduler.journal.cut_short:
+        if self.spending.limit.timed and scheduler and not scheduler.journal.cut_short:
             return self.spending.left()
         if scheduler is None or not self.trained:
             return None
@@ -156,7 +156,7 @@ class Progress(StudyCallback):
         searched, confirmed = self._ended(Kind.SEARCH), self._ended(Kind.CONFIRM)
         to_confirm = len(rules.space.arms) * self.seeds
         elapsed = time.monotonic() - self.begun
-        if self.spending.allowance.timed:  # the number of trials is not known
+        if self.spending.limit.timed:  # the number of trials is not known
             done, total, of_all = elapsed, elapsed + (left or 0.0), ""
         else:
             done, total = searched + confirmed, rules.budget.trials + to_confirm
@@ -231,7 +231,7 @@ class Progress(StudyCallback):
         """Number of ended trials, out of all where that is known."""
         assert self.scheduler is not None
         rules, ended = self.scheduler.rules, self.ended_in.total()
-        if self.spending.allowance.timed:
+        if self.spending.limit.timed:
             return str(ended)
         return f"{ended}/{rules.budget.trials + 1 + len(rules.space.arms) * self.seeds}"
 

@@ -46,7 +46,7 @@ def rules(
     trials: int = 12,
     seed: int = 0,
     allocate: str = "floor",
-    under: tuple[Limit, ...] = (),
+    limits: tuple[Limit, ...] = (),
     objectives: tuple[str, ...] = (),
 ) -> SearchRules:
     return SearchRules(
@@ -56,7 +56,7 @@ def rules(
         seed=seed,
         confirm_seeds=2,
         allocate=allocate,
-        under=under,
+        limits=limits,
         objectives=objectives,
         base="made up",
     )

@@ -53,7 +53,7 @@ def test_the_best_under_a_limit_is_confirmed_and_not_the_best_of_all(begin: Begi
     def cost(lr: float) -> dict[str, float]:
         return {"seconds": 1.0, "peak_memory_gib": 1000 * lr}
 
-    scheduler = begin(given=rules(trials=40, under=(Limit(cost="peak_memory_gib", below=1.0),)))
+    scheduler = begin(given=rules(trials=40, limits=(Limit(cost="peak_memory_gib", below=1.0),)))
     while not scheduler.done:
         spec = scheduler.next()
         assert spec is not None
@@ -65,7 +65,7 @@ def test_the_best_under_a_limit_is_confirmed_and_not_the_best_of_all(begin: Begi
 
 
 def test_an_arm_that_never_keeps_within_it_is_not_confirmed(begin: Begin) -> None:
-    scheduler = begin(given=rules(under=(Limit(cost="peak_memory_gib", below=1.0),)))
+    scheduler = begin(given=rules(limits=(Limit(cost="peak_memory_gib", below=1.0),)))
     while not scheduler.done:
         spec = scheduler.next()
         assert spec is not None
@@ -84,7 +84,7 @@ def test_a_stopped_trial_takes_as_many_seconds_as_if_it_had_gone_on(
     begin: Begin, below: float, arms: set[str]
 ) -> None:
     """A whole trial takes 9.6 s, a stopped one less, and what is confirmed is whole."""
-    scheduler = begin(given=rules(trials=16, under=(Limit(cost="seconds", below=below),)))
+    scheduler = begin(given=rules(trials=16, limits=(Limit(cost="seconds", below=below),)))
     while not scheduler.done:
         spec = scheduler.next()
         assert spec is not None
@@ -98,7 +98,7 @@ def test_a_stopped_trial_takes_as_many_seconds_as_if_it_had_gone_on(
 def test_a_trial_that_was_lost_with_its_host_has_the_costs_of_its_last_rung(
     begin: Begin, at_rung: dict[str, float]
 ) -> None:
-    scheduler = begin(given=rules(under=(Limit(cost="peak_memory_gib", below=8.0),)))
+    scheduler = begin(given=rules(limits=(Limit(cost="peak_memory_gib", below=8.0),)))
     spec = scheduler.next()
     assert spec is not None
     scheduler.reported(spec.id, replace(rung(spec, spec.stops[0]), costs=at_rung))

@@ -1,0 +1,66 @@
+"""Options are made from fields: read with the field's type, shown with its default."""
+
+import argparse
+from dataclasses import dataclass, fields
+
+import pytest
+
+from study.config.options import add_options, given_options, option
+from study.config.settings import GROUPS, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drink:
+    """What a guest may ask for."""
+
+    kind: str = option(group="what", metavar="NAME", help="tea or coffee")
+    cups_wanted: int | None = option(None, group="how much", help="of 0.2 l", default="as needed")
+    sugar: float = option(0.0, group="how much", help="by weight, at most 100%")
+    milk: bool = option(False, flag="--with-milk", group="what", help="5% of it")
+    served: int = 0
+
+
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="serve", add_help=False)
+    add_options(parser, ("what", "how much"), Drink)
+    return parser
+
+
+def test_only_what_was_given_is_there_with_its_type(parser: argparse.ArgumentParser) -> None:
+    assert given_options(parser.parse_args([]), Drink) == {}
+    parsed = parser.parse_args(["--kind", "tea", "--cups-wanted", "2", "--sugar", "3"])
+    assert given_options(parsed, Drink) == {"kind": "tea", "cups_wanted": 2, "sugar": 3.0}
+    assert isinstance(parsed.sugar, float)
+    assert given_options(parser.parse_args(["--with-milk"]), Drink) == {"milk": True}
+
+
+def test_help_has_groups_metavars_and_defaults(parser: argparse.ArgumentParser) -> None:
+    usage, what, how_much = parser.format_help().split("\n\n")
+    assert "--served" not in usage
+    assert what.splitlines() == [
+        "what:",
+        "  --kind NAME      tea or coffee",
+        "  --with-milk      5% of it",
+    ]
+    assert how_much.splitlines() == [
+        "how much:",
+        "  --cups-wanted N  of 0.2 l [as needed]",
+        "  --sugar X        by weight, at most 100% [0]",
+    ]
+
+
+def test_a_value_of_another_type_is_refused(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args(["--cups-wanted", "two"])
+    assert left.value.code == 2
+    assert "argument --cups-wanted: invalid int value: 'two'" in capsys.readouterr().err
+
+
+def test_every_setting_of_a_study_is_an_option() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, GROUPS, Settings)
+    named = {action.dest for action in parser._actions} - {"help"}
+    assert named == {field.name for field in fields(Settings)}
