@@ -75,9 +75,8 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
     """Run a study, or go on with it, and show what it found. Return its folder.
 
     Raises:
-        BadInput: something that the user gave cannot be, and no trial has been run then; or the
-            place fails (``study.storage.faults``), and the study can be gone on with when it is
-            mended.
+        BadInput: something that the user gave cannot be, and no trial has been run then; or a disk
+            or a store fails (``study.storage.faults``), and the study goes on when it is mended.
     """
 
     def then() -> str:
@@ -320,8 +319,8 @@ class StudyRun:
 
 
 class PreImporter(StudyCallback):
-    """Imports ``module`` when no more trials can begin. The import takes seconds, which pass while
-    the last trials run."""
+    """Callback that imports ``module`` when no more trials can begin. The import takes seconds,
+    which pass while the last trials run."""
 
     def __init__(self, module: str) -> None:
         self.module = module

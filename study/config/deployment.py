@@ -18,7 +18,7 @@ MOST_SHARING = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Where a study runs and where it writes. No number depends on it."""
+    """Devices on which a study runs, and where it writes. No number depends on it."""
 
     storage: Path
     """Folder that holds the studies."""

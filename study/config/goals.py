@@ -35,6 +35,7 @@ class Limit:
     cost: str
     """Name of the cost in ``TrialRecord.costs``."""
     below: float
+    """Value that the cost must stay below, in the unit of ``TrialRecord.costs``."""
 
     def holds(self, costs: Mapping[str, float]) -> bool:
         """Whether ``costs`` stay below the limit. A cost that is unknown does not."""
@@ -81,6 +82,7 @@ def _limit(text: str) -> Limit:
 
 
 SCORE = "score"
+"""Objective that every search has: the validation loss."""
 COSTS = {
     "memory": "peak_memory_gib",
     "parameters": "trained_parameters",

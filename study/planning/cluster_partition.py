@@ -14,6 +14,7 @@ class ClusterPartition:
     """How the cluster is divided among hosts, and hosts among trials."""
 
     hosts: int
+    """Number of hosts: processes that hold the model and train trials."""
     cpus: int
     """Processors of each host."""
     gpus: int
@@ -45,10 +46,10 @@ def divide(
     Args:
         nodes: ``CPU``, ``GPU`` and ``memory`` (bytes) of each node.
         concurrency: trials at a time; None: as many as the devices suggest.
-        shared: others use the cluster too.
+        shared: whether others use the cluster too.
         per_trial: devices that a trial takes.
-        alone: no two trials share a device.
-        predicting: see ``ClusterPartition.predicting``.
+        alone: whether each trial has its devices to itself.
+        predicting: whether predicted memory decides what a trial gets of a device.
 
     Raises:
         BadInput: more trials at a time than the devices can take, more devices for a trial than

@@ -106,15 +106,17 @@ def place_untuned(
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """One of the ways that the module lists, without the number of pieces of a batch."""
+    """Way of running a trial, as the module lists them, without the number of pieces of a batch."""
 
     workers: int
+    """Number of devices, each with a process of its own."""
     kind: str
-    """Kind of engine; see ``trainables.engine.start.start_engine``."""
+    """Kind of engine that ``trainables.engine.start.start_engine`` takes."""
     twice: bool
     """Whether layers are computed twice (activation checkpointing)."""
 
     def needs(self, footprint: Footprint, correction: float) -> WorkerMemory:
+        """Memory of each worker, from the footprint of its share of a batch on one device."""
         if self.kind == "off":
             return WorkerMemory(device=int(footprint.peak * correction))
         found = sharded(footprint, self.kind, self.workers)

@@ -1,4 +1,4 @@
-"""Memory prediction: what each arm of a space will need, and where it would run."""
+"""Predicts the memory that each arm of a space needs, and where the arm would run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ArmMemory:
     footprint: Footprint
     """Predicted memory of a whole batch on one device."""
     placement: Placement | Infeasible | None
-    """Where the arm would run; None if nothing is known of devices."""
+    """Placement of the arm's trials; None if nothing is known of devices."""
     probed: MeasuredSteps | None = None
     """Measurement of three real steps, if they were taken."""
     correction: float = 1.0
@@ -105,9 +105,9 @@ def placements(
     sharing: int,
     probed: Mapping[str, MeasuredSteps | None],
 ) -> tuple[ArmPlacements, dict[str, Infeasible]]:
-    """Where the trials of each arm run, at most ``sharing`` on a device; and what runs nowhere, be
-    it an arm or the untuned model. ``probed``: arm -> what three steps took, for arms of which it
-    is known."""
+    """Placement of each arm's trials, at most ``sharing`` on a device; and what runs nowhere, be it
+    an arm or the untuned model. ``probed``: arm -> what three steps took, for arms of which it is
+    known."""
     predictors = {
         name: TrainingMemory(arm, model, batch, precision) for name, arm in space.arms.items()
     }
@@ -148,7 +148,7 @@ class GenerationMemory:
         self._found: dict[int, Footprint] = {}
 
     def __call__(self, questions: int) -> Footprint:
-        """Footprint of answering so many questions at once, each about an image of its own."""
+        """Footprint of answering ``questions`` at once, each about an image of its own."""
         from trainables.memory import generation_footprint
 
         if questions not in self._found:
@@ -170,8 +170,8 @@ class TrainingMemory:
         self._found: dict[tuple[int, int, bool], Footprint] = {}
 
     def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
-        """Footprint of a training step in ``pieces`` of so many ``questions``. ``twice``: with
-        layers computed twice."""
+        """Footprint of a training step in ``pieces`` pieces of ``questions`` questions each.
+        ``twice``: with layers computed twice."""
         key = (questions, min(pieces, 2), twice)
         if key not in self._found:
             self._found[key] = self._predict(*key)

@@ -35,7 +35,8 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
 
 
 def _trains(applied: ParameterCounts) -> str:
-    """``layernorm: vision 2,880, fusion 3,200`` or ``vision frozen, fusion full 1,488,480``."""
+    """What a recipe trains in words, as ``layernorm: vision 2,880, fusion 3,200`` or ``vision
+    frozen, fusion full 1,488,480``."""
     if len({count.tuning for count in applied.counts}) == 1:
         slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)
         return f"{applied.counts[0].tuning}: {slots}"

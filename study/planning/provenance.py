@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from study.planning.study_plan import StudyPlan
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
+"""Packages whose versions are noted."""
 
 
 def base(plan: StudyPlan) -> dict[str, str]:

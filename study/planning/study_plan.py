@@ -194,14 +194,14 @@ class StudyPlan:
 
 def _by_value(of: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
     """Each value, with the arms that have it."""
-    found: list[tuple[Value, list[str]]] = []
+    grouped: list[tuple[Value, list[str]]] = []
     for arm, value in of.items():
-        arms = next((arms for other, arms in found if other == value), None)
+        arms = next((arms for other, arms in grouped if other == value), None)
         if arms is None:
-            found.append((value, [arm]))
+            grouped.append((value, [arm]))
         else:
             arms.append(arm)
-    return found
+    return grouped
 
 
 def _duration(seconds: float) -> str:

@@ -31,15 +31,19 @@ class WorkloadProfile:
     digest: str
     """Digest of the model's weights and configuration; see ``Model.digest``."""
     parameters: int
+    """Parameters of the model."""
     image_size: int
     """Pixels a side of an image."""
     slots: tuple[str, ...]
+    """Slots of the model."""
     images: int
+    """Images of the dataset."""
     question_tokens: int
     """Tokens of the longest question, tokens that stand for its image included."""
     answer_tokens: int
+    """Maximum number of tokens of an answer, its end included."""
     beams: int
-    """Beams of the search for an answer; see ``Workload.beams``."""
+    """Number of beams in the search for an answer; 1 is greedy."""
     device: str
     """Type of the devices on which trials run."""
     arms: Mapping[str, ParameterCounts]

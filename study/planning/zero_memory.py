@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerMemory:
-    """Peak bytes of each device of a trial, and of the host's memory beside it."""
+    """Peak memory of each worker of a trial."""
 
     device: int
+    """Bytes of the worker's device."""
     host: int = 0
+    """Bytes of the host's memory beside the device."""
 
 
 def sharded(footprint: Footprint, kind: str, workers: int) -> WorkerMemory:
