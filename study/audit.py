@@ -10,25 +10,21 @@ import json
 import sys
 from dataclasses import asdict
 
+from trainables.command import command
 from trainables.data.common.splits import SPLITS
-from trainables.errors import BadInput
-from trainables.secrecy import Parser
 from trainables.workload import WorkloadConfig
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = _parser().parse_args(arguments)
     config = WorkloadConfig(data=given.data, data_root=given.data_root, split=given.split)
-    try:
-        config.check()
-        dataset = config.dataset()
-        from trainables.audit import audit
+    config.check()
+    dataset = config.dataset()
+    from trainables.audit import audit
 
-        found = audit.examine(dataset, progress=_show if sys.stderr.isatty() else None)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = audit.examine(dataset, progress=_show if sys.stderr.isatty() else None)
     print(json.dumps(asdict(found), indent=2) if given.json else "\n".join(found.lines()))
     return 2 if found.stops else 0
 
@@ -38,7 +34,7 @@ def _show(done: int, total: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.audit",
         description="Look for leaks, duplicates and unanswerable questions in a dataset.",
     )

@@ -11,12 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from study.health.checks import Finding, examine
-from trainables.secrecy import Parser, guard, without_secrets
+from trainables.command import command
+from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 nothing stops a study, 1 something does, 2 bad input."""
     given = _parser().parse_args(arguments)
@@ -45,7 +47,7 @@ def _show(console: Console, finding: Finding) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.doctor",
         description="See whether all is there that a study needs, with the options it will get.",
     )
@@ -56,5 +58,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    guard()
     sys.exit(main())

@@ -25,24 +25,21 @@ from study.storage import faults
 from study.storage.mirror import folder_of
 from study.storage.paths import below
 from study.tracking.mlflow_store import ARTIFACTS, default_uri
+from trainables.command import command
 from trainables.errors import BadInput
-from trainables.secrecy import Parser, guard
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    try:
-        given.storage = folder_of(given.storage, given.study)
-        results = read_results(given.storage, given.study)
-        arm = given.arm or _winner(results)
-        out = given.out or below(given.storage / given.study, "export", arm)
-        with faults.told(out.parent):
-            adapters = export(given.storage / given.study, results, arm, out)
-        registered = _register(given, results, arm, out) if given.register else ""
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    given.storage = folder_of(given.storage, given.study)
+    results = read_results(given.storage, given.study)
+    arm = given.arm or _winner(results)
+    out = given.out or below(given.storage / given.study, "export", arm)
+    with faults.told(out.parent):
+        adapters = export(given.storage / given.study, results, arm, out)
+    registered = _register(given, results, arm, out) if given.register else ""
     print(f"{arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
@@ -94,7 +91,7 @@ def _winner(results: Mapping[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.export",
         description="Write a study's winner as a folder with a model card, for peft where it can.",
     )
@@ -108,5 +105,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    guard()
     sys.exit(main())

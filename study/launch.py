@@ -5,6 +5,7 @@ Everything that the user gave is checked before anything heavy is imported.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import sys
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from study.storage.object_store import is_store
 from study.tracking.mlflow_store import default_uri
 from study.worker import launchers
 from trainables.cache import hub
+from trainables.command import command
 from trainables.errors import BadInput
-from trainables.secrecy import Parser, guard, without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Request:
     )
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted."""
     parsed = _parser().parse_args(arguments)
@@ -49,9 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
             _absolute(given_options(parsed, Settings)),
             given_options(parsed, Deployment),
         )
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: --resume goes on", file=sys.stderr)
         return 130
@@ -98,7 +97,7 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         shown = "" if request.storage == Request.storage else f" --storage {request.storage}"
         shown += f" --tracking-uri {uri}" if uri else ""
         lines.append(f"MLflow   python -m study.ui{shown}")
-    print(without_secrets("\n".join(lines)))
+    print("\n".join(lines))
     return 0
 
 
@@ -148,8 +147,8 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
     return absolute
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m study.launch",
         description="Run a hyperparameter study of fine-tuning methods and show its answer.",
     )
@@ -158,7 +157,6 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    guard()
     code = main()
     gc.freeze()  # at exit Python would scan everything imported once more, for two seconds
     sys.exit(code)

@@ -19,8 +19,8 @@ from study.config import spaces
 from study.planning import memory_prediction, plan_tables, workload_profile
 from study.planning.placement import DeviceMemory
 from study.planning.plan_tables import arms_table
+from trainables.command import command
 from trainables.errors import BadInput
-from trainables.secrecy import Parser
 
 if TYPE_CHECKING:
     from study.planning.memory_prediction import ArmMemory
@@ -29,19 +29,16 @@ if TYPE_CHECKING:
     from trainables.recipe import ParameterCounts
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    try:
-        _check(given)
-        space = spaces.load(given.space)
-        from trainables.model_lookup import skeleton_of
+    _check(given)
+    space = spaces.load(given.space)
+    from trainables.model_lookup import skeleton_of
 
-        model = skeleton_of(given.model, given.image_size, given.precision)
-        applied = workload_profile.arms(space, model)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    model = skeleton_of(given.model, given.image_size, given.precision)
+    applied = workload_profile.arms(space, model)
     memory = {}
     if given.batch_size:
         devices = None
@@ -84,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.plan",
         description="What each arm of a space trains in a model, and the memory it takes; no "
         "weights are needed.",

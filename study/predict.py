@@ -6,32 +6,27 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainables.command import command
 from trainables.errors import BadInput
-from trainables.secrecy import Parser
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    try:
-        if not given.image.is_file():
-            raise BadInput(f"--image {given.image} is not a file")
-        if not (given.model / "tuned.json").is_file():
-            raise BadInput(
-                f"{given.model} holds no exported model; python -m study.export makes one"
-            )
-        from trainables.export import tuned_model
+    if not given.image.is_file():
+        raise BadInput(f"--image {given.image} is not a file")
+    if not (given.model / "tuned.json").is_file():
+        raise BadInput(f"{given.model} holds no exported model; python -m study.export makes one")
+    from trainables.export import tuned_model
 
-        answers = tuned_model.load(given.model).answers(given.image, given.question)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    answers = tuned_model.load(given.model).answers(given.image, given.question)
     print("\n".join(answers))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.predict",
         description="Answer questions about an image with an exported model. Not for clinical use.",
     )

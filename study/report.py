@@ -13,27 +13,23 @@ from study.analysis.results_file import read
 from study.reporting.page import write
 from study.storage import faults
 from study.storage.mirror import folder_of
-from trainables.errors import BadInput
-from trainables.secrecy import Parser
+from trainables.command import command
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    try:
-        storage = folder_of(given.storage, given.name)
-        results = read(storage, given.name)
-        with faults.told(storage):
-            for path in write(storage / given.name, results):
-                print(path)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    storage = folder_of(given.storage, given.name)
+    results = read(storage, given.name)
+    with faults.told(storage):
+        for path in write(storage / given.name, results):
+            print(path)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m study.report",
         description="Write a study's report and tables anew from its results.json.",
     )

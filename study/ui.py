@@ -8,28 +8,28 @@ import sys
 from pathlib import Path
 
 from study.tracking import mlflow_database
-from study.tracking.mlflow_store import ARTIFACTS, STORE, default_uri
+from study.tracking.mlflow_store import ARTIFACTS, STORE, check, default_uri
+from trainables.command import command
 from trainables.errors import BadInput
-from trainables.secrecy import Parser, guard, without_user
+from trainables.secrecy import without_user
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 for bad input."""
     given = _parser().parse_args(arguments)
-    try:
-        storage = _storage(given)
-        uri = given.tracking_uri or default_uri(storage)
-        served = uri.startswith(("http:", "https:"))
-        page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
-        if given.tracking_uri is None and not (storage / STORE).is_file():
-            raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
-        mlflow_database.prepare(uri)
-        if given.study:
-            what, link = _link(storage, given.study, uri)
-            print(f"{what}: {page}{link}", flush=True)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    storage = _storage(given)
+    uri = given.tracking_uri or default_uri(storage)
+    served = uri.startswith(("http:", "https:"))
+    if not served:  # of a server, only its address is said, whoever may look at it
+        check(uri)
+    page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
+    if given.tracking_uri is None and not (storage / STORE).is_file():
+        raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
+    mlflow_database.prepare(uri)
+    if given.study:
+        what, link = _link(storage, given.study, uri)
+        print(f"{what}: {page}{link}", flush=True)
     if served:  # an MLflow server has its page already
         print(page)
         return 0
@@ -65,7 +65,6 @@ def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
     """
     from study.config.study_json import identity, read
     from study.tracking.mlflow_runs import MlflowRuns
-    from study.tracking.mlflow_store import check
 
     experiment = Path(read(storage, study).space).stem
     check(uri)
@@ -80,7 +79,7 @@ def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m study.ui", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
     parser.add_argument(
         "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
     )
@@ -91,5 +90,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    guard()
     sys.exit(main())

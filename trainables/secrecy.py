@@ -7,7 +7,6 @@ names tell so (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``).
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -18,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 CUT = "***"
@@ -32,14 +30,22 @@ VARIABLE = re.compile(
 )
 """Names of environment variables that hold secrets."""
 IN_QUERY = (
-    "password|passwd|passphrase|pass|pwd|secret|token|key|credentials?|signature|sig|odbc_connect"
+    # Words that end no other word, also where words are written as one: ``sslpassword``.
+    r"[\w.%+-]*(?:password|passwd|passphrase|secret|token|credentials?|signature|odbc_connect"
+    r"|(?:access|account|api|auth|private|secret|shared)key)"
+    # Words that end others too count as whole words: ``sort_key``, ``accountKey``, no ``monkey``.
+    r"|(?:[\w.%+-]*(?:[._+-]|%[\da-f]{2}|(?-i:(?<=[a-z\d])(?=[A-Z]))))?"
+    r"(?:pass|pwd|key|sig|sas|auth|authorization|jwt)"
+    # A code lets in by itself; others, as ``error_code``, are numbers.
+    r"|(?:(?:access|auth|authorization|device)[_-]?)?code"
 )
-"""Ends of the names of secret values in an address's query."""
+"""Names of secret values in an address's query."""
 
 
-def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
+def _patterns(character: str, of_value: str, no_token: str) -> tuple[re.Pattern[str], ...]:
     """Patterns of a secret and of the text before it. ``character`` is the pattern of a password's
-    characters, ``of_value`` that of the characters of a value in a query."""
+    characters, ``of_value`` that of the characters of a value in a query; what begins with
+    ``no_token`` is no token."""
     return tuple(
         re.compile(pattern, re.IGNORECASE | re.DOTALL)
         for pattern in (
@@ -47,10 +53,10 @@ def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
             rf"(?P<before>://[^\s:/]*:)(?!\d+/)(?P<secret>(?:(?!://){character})*)(?=@)",
             # A token instead of a user, and no user that has an @ in it.
             (
-                r"(?P<before>\bhttps?://)(?P<secret>[^\s:/?#@]+)"
+                rf"(?P<before>\bhttps?://)(?!{no_token})(?P<secret>[^\s:/@]+)"
                 r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))"
             ),
-            rf"(?P<before>[?&;][\w.%+-]*(?:{IN_QUERY})=)(?P<secret>{of_value}*)",
+            rf"(?P<before>[?&;#](?:{IN_QUERY})=)(?P<secret>{of_value}*)",
             # A word has no digit, sign or capital after its first letter; what is encoded has.
             (
                 r"(?P<before>\b(?:basic|bearer) )(?-i:(?=\S[\w+/=.~-]*[A-Z\d+/=]))"
@@ -60,13 +66,13 @@ def _patterns(character: str, of_value: str) -> tuple[re.Pattern[str], ...]:
     )
 
 
-IN_TEXT = _patterns(r"\S", r"[^\s&;#'\"]")
+IN_TEXT = _patterns(r"\S", r"[^\s&;#'\"]", no_token=r"[^\s/@]*\?[^\s/@]*=[^\s/@]+@")
 NO_SCHEME = re.compile(
     r"^(?P<before>(?:[\w+.-]+:/{0,2}|/{0,2})[^:/@]*:)(?!/|\d+/)(?P<secret>.+)(?=@)", re.DOTALL
 )
 """Pattern of a password in an address whose scheme is missing or misspelt, as in
 ``user:password@host``."""
-ALONE = (*_patterns(".", "[^&]"), NO_SCHEME)
+ALONE = (*_patterns(".", "[^&]", no_token="@"), NO_SCHEME)
 """Patterns for a text that is one argument of a command, where a secret may have blanks."""
 
 
@@ -106,14 +112,6 @@ def without_user(address: str) -> str:
 def format_traceback(error: BaseException) -> str:
     """Traceback of an exception, as Python prints it, without secrets."""
     return without_secrets("".join(traceback.format_exception(error)))
-
-
-class Parser(argparse.ArgumentParser):
-    """Parser of a command line whose error messages show no secrets."""
-
-    def error(self, message: str) -> NoReturn:
-        """Show the message and leave with exit code 2."""
-        super().error(without_secrets(message))
 
 
 def guard() -> None:

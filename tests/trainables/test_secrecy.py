@@ -1,15 +1,11 @@
 """Secrets are cut out of texts, and nothing else is."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from trainables.errors import BadInput, NoMatchingLayer
 from trainables.secrecy import command_line, shown, without_secrets, without_user
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +23,13 @@ ROOT = Path(__file__).parents[2]
         ("mssql:///?odbc_connect=D%3D1%3BPWD%3Dx", "mssql:///?odbc_connect=***"),
         ("odbc_connect=DRIVER={x y};PWD=pw;", "odbc_connect=DRIVER={x y};PWD=***;"),
         ("Authorization: Basic c3R1ZHk6czNjcmV0UFc=", "Authorization: Basic ***"),
+        ("http://tok#en@host: no", "http://***@host: no"),
+        ("https://h/f?auth=ab&sv=1", "https://h/f?auth=***&sv=1"),
+        ("https://h/f?sas=ab&sv=1&sig=c", "https://h/f?sas=***&sv=1&sig=***"),
+        ("https://h/f?code=ab&auth_code=b", "https://h/f?code=***&auth_code=***"),
+        ("https://h/f#access_token=ab", "https://h/f#access_token=***"),
+        ("?accountKey=1&apikey=2&sslpassword=3", "?accountKey=***&apikey=***&sslpassword=***"),
+        ("?api%5Fkey=1&x-functions-key=2", "?api%5Fkey=***&x-functions-key=***"),
     ],
 )
 def test_what_is_a_secret_by_its_place_is_cut(text: str, shown: str) -> None:
@@ -43,6 +46,10 @@ def test_what_is_a_secret_by_its_place_is_cut(text: str, shown: str) -> None:
         "s3://bucket/studies and hub:ORG/NAME@main",
         "RuntimeError: basic information: key=1, token=2",
         "python -m study.launch --space layernorm_vs_lora --under 'memory<8GiB'",
+        "file /data/a?monkey=3",
+        "http://h/f?keyboard=1&turkey=2&bypass=3&author=4&error_code=404&zipcode=5&tokens=6",
+        "http://h?mail=a@b.org",
+        "https://h/f#b@c and https://h/f?b@c",
     ],
 )
 def test_anything_else_is_left(text: str) -> None:
@@ -93,46 +100,6 @@ def test_bad_input_never_says_a_secret() -> None:
 def test_an_address_for_a_browser() -> None:
     assert without_user("http://u:p%40@[::1]:5000/a?b#c") == "http://[::1]:5000/a?b#c"
     assert without_user("http://host") == "http://host"
-
-
-PROGRAM = """
-import sys, threading
-from pathlib import Path
-from trainables.secrecy import Parser, guard
-
-def fail():
-    raise RuntimeError("cannot reach " + sys.argv[1])
-
-if __name__ == "__main__":
-    guard()
-    print(Path("/proc/self/cmdline").read_bytes())
-    print(sys.argv[1])
-    thread = threading.Thread(target=fail)
-    thread.start()
-    thread.join()
-    if len(sys.argv) > 2:
-        Parser().parse_args()
-    fail()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="others keep command lines elsewhere")
-def test_a_command_shows_no_secret(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    uri = "http://u:pä ß word@host"
-    for more, code in (([], 1), (["--wrong"], 2)):
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "program.py"), uri, *more],
-            env={"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        line, given = done.stdout.splitlines()
-        assert given == uri and f"http://u:{'*' * 11}@host" in line, "the same number of bytes"
-        assert done.returncode == code and "http://u:***@host" in done.stderr
-        assert "ß" not in done.stderr, done.stderr
-        assert "Traceback" in done.stderr and "in fail" in done.stderr
 
 
 def test_a_user_may_be_an_address_of_mail() -> None:

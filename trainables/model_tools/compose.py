@@ -18,7 +18,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.errors import BadInput
+from trainables.command import command
 from trainables.model_tools.composing.towers import ComposeConfig
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _show(done: int, total: int) -> None:
         print(f"\rimages {done:,}/{total:,}", end=end, file=sys.stderr, flush=True)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -83,11 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             default=None if required else option.default,
             help=option.metadata["help"],
         )
-    try:
-        run(ComposeConfig(**vars(parser.parse_args(arguments))))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(ComposeConfig(**vars(parser.parse_args(arguments))))
     return 0
 
 

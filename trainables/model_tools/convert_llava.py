@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.cache import hub
+from trainables.command import command
 from trainables.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def _json(file: Path) -> dict[str, Any]:
     return found
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -231,12 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--vision", metavar="DIR", help="a CLIP, or hub:NAME [the checkpoint's]")
     given = parser.parse_args(arguments)
-    try:
-        vision = hub.local_folder(given.vision, "model") if given.vision else None
-        convert(hub.local_folder(given.model, "model"), given.out, vision)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    vision = hub.local_folder(given.vision, "model") if given.vision else None
+    convert(hub.local_folder(given.model, "model"), given.out, vision)
     print(f"{given.out}: use it with --model {given.out}")
     return 0
 

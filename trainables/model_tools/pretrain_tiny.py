@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainables.command import command
 from trainables.engine.start import resolve_precision
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
@@ -237,18 +238,16 @@ def run(config: PretrainConfig) -> dict[str, float]:
     return scores
 
 
-def main() -> None:
-    """Run the command; exit with code 2 for bad input."""
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for field in fields(PretrainConfig):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=type(field.default), default=field.default)
-    try:
-        run(PretrainConfig(**vars(parser.parse_args())))
-    except BadInput as error:
-        print(f"pretrain_tiny: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(PretrainConfig(**vars(parser.parse_args(arguments))))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
