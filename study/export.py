@@ -23,8 +23,8 @@ from study.analysis.results_file import read_results
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import folder_of
-from study.storage.paths import below
-from study.tracking.mlflow_store import ARTIFACTS, default_uri
+from study.storage.paths import MLFLOW_ARTIFACTS, below
+from study.tracking.mlflow_store import default_uri
 from trainables.command import command
 from trainables.errors import BadInput
 
@@ -67,7 +67,7 @@ def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, o
         )
     check(uri)
     experiment = Path(results["protocol"]["settings"]["space"]).stem
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=given.storage / ARTIFACTS)
+    runs = MlflowRuns(uri, experiment=experiment, artifacts=given.storage / MLFLOW_ARTIFACTS)
     trial = best_confirmation(results, arm_of(results, arm))
     parent = runs.study(results["study"], results["protocol"].get("identity", ""))
     run = runs.trials(parent.info.run_id).get(trial["trial"]) if parent else None

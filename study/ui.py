@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from study.tracking import mlflow_database
-from study.tracking.mlflow_store import ARTIFACTS, STORE, check, default_uri
+from study.tracking.mlflow_store import check, default_uri
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.secrecy import without_user
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not served:  # of a server, only its address is said, whoever may look at it
         check(uri)
     page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
-    if given.tracking_uri is None and not (storage / STORE).is_file():
+    if given.tracking_uri is None and not (storage / MLFLOW_DATABASE).is_file():
         raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
     mlflow_database.prepare(uri)
     if given.study:
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     serve = ["--port", str(given.port), "--workers", "1"]
     # Where those that write through this server leave their files; not in a new folder here.
-    files = ["--artifacts-destination", str((storage / ARTIFACTS).resolve())]
+    files = ["--artifacts-destination", str((storage / MLFLOW_ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
 
 
@@ -68,7 +69,7 @@ def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
 
     experiment = Path(read(storage, study).space).stem
     check(uri)
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=storage / ARTIFACTS)
+    runs = MlflowRuns(uri, experiment=experiment, artifacts=storage / MLFLOW_ARTIFACTS)
     parent = runs.study(study, identity(storage / study))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")

@@ -141,11 +141,12 @@ class StudyRun:
 
     def check(self) -> None:
         """Refuse what cannot be, before anything is written or started."""
-        check_resumable(self.deployment.storage, self.deployment.name, self.definition)
         mlflow_store.check(self.deployment.tracking_uri)
         check_address(self.deployment.address)
         self.definition.check_engine()
         uniform_placements(self.definition, self.deployment, trials_per_host=1, cuda=False)
+        # Last, since it makes the storage folder.
+        check_resumable(self.deployment.storage, self.deployment.name, self.definition)
 
     def open(self) -> None:
         """Begin to load and to open, at the same time: the zygote process loads the model, this

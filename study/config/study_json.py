@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from search_spaces.declare import Budget, Space
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.storage.paths import STUDY
+from study.storage.paths import STUDY, check_study_name
 from study.storage.study_folder import SETTINGS
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
@@ -107,8 +107,7 @@ def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> No
         BadInput: ``storage`` cannot be written, the name is not allowed, or the study was begun
             with other settings.
     """
-    if not STUDY.fullmatch(name):
-        raise BadInput(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100")
+    check_study_name(storage, name)
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage) as probe:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.storage.object_store import ObjectStore, is_store
-from study.tracking.mlflow_store import ARTIFACTS, default_uri
+from study.storage.paths import MLFLOW_ARTIFACTS
+from study.tracking.mlflow_store import default_uri
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _mlflow(storage: str, uri: str | None) -> Finding:
     shown = uri or default_uri(Path(storage))
     try:
         mlflow_store.check(shown)
-        took = mlflow_runs.probe(shown, Path(storage) / ARTIFACTS)
+        took = mlflow_runs.probe(shown, Path(storage) / MLFLOW_ARTIFACTS)
     except BadInput as error:
         todo = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
         return Finding(what="MLflow", said=str(error), todo=todo)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from study.storage.paths import SQLITE_SIDES
 from trainables.errors import BadInput
 from trainables.secrecy import shown
 
@@ -26,8 +27,6 @@ BUSY_SECONDS = 20.0
 """How long another process may write before a file counts as unreadable; MLflow's own patience."""
 QUIET_SECONDS = 10.0
 """A half-made file that nobody has written to for so long is not being made."""
-SIDES = ("-journal", "-wal", "-shm")
-"""Ends of the names of the files that SQLite keeps beside a database."""
 OF_MIGRATIONS = {"alembic_version": 1, "workspaces": 1}
 """Table -> rows in it that MLflow writes while it makes the tables."""
 REWRITTEN = "_alembic_tmp_"
@@ -192,7 +191,7 @@ def _make(file: Path, alone: bool) -> None:
         with beside.open("rb+") as made:
             os.fsync(made.fileno())
         if _is_wanted(file):  # still: another program, or one without locks, may have made it
-            for side in SIDES:  # before the file itself: they would be taken for the new one's
+            for side in SQLITE_SIDES:  # first: they would be taken for the new file's
                 file.with_name(file.name + side).unlink(missing_ok=True)
             file.unlink(missing_ok=True)
         _appear(beside, file)

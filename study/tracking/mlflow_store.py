@@ -1,50 +1,150 @@
-"""The MLflow store of a study: its address, and a check that it answers."""
+"""The MLflow store of a study: its address, and a check that it is there and answers."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import os
 import socket
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from study.storage.paths import MLFLOW_DATABASE
 from study.tracking import mlflow_database
 from trainables.errors import BadInput
 from trainables.secrecy import shown, without_user
 
-SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
-"""Prefixes, of which the scheme of a store's address must have one."""
+PORTS = {
+    "sqlite": None,
+    "http": 80,
+    "https": 443,
+    "postgresql": 5432,
+    "mysql": 3306,
+    "mssql": 1433,
+}
+"""Kind of a store, which is the scheme of its address up to a ``+`` -> port of its server, if the
+address names none."""
+PACKAGES = {
+    "MySQLdb": "mysqlclient",
+    "mysql": "mysql-connector-python",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+}
+"""Module of a database's driver -> package that has it, where that has another name."""
+DRIVERS = {
+    "postgresql": ("psycopg2", "psycopg", "pg8000"),
+    "mysql": ("pymysql",),
+    "mssql": ("pyodbc", "pymssql"),
+}
+"""Kind of a database -> drivers that an address may name, each called as its module."""
+WAIT_SECONDS = 5
+"""For a server to take a connection."""
 QUESTION = "search?max_results=1"
 """Request that a server answers to every user that it lets in."""
 
 
 def check(uri: str) -> None:
-    """Check, before anything is started, that a store of this kind exists, and that a server
-    answers and lets this user in.
+    """Check, before anything is started and without writing, that a store of this kind exists, that
+    the driver of its database is installed, and that a server answers and lets this user in.
 
     Raises:
         BadInput: one of these does not hold.
     """
-    parts = urlsplit(uri)
-    if not parts.scheme.startswith(SCHEMES):
-        raise BadInput(f"--tracking-uri {shown(uri)} must begin with one of: {', '.join(SCHEMES)}")
-    if parts.scheme in ("http", "https"):
+    scheme = uri.partition(":")[0]
+    kind, _, driver = scheme.partition("+")
+    if kind not in PORTS or (driver and kind in ("http", "https")):
+        raise BadInput(f"--tracking-uri {shown(uri)} must begin with one of: {', '.join(PORTS)}")
+    if kind in ("http", "https"):
         try:
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        except ValueError:
-            raise BadInput(
-                f"--tracking-uri {shown(uri)} has no port that is a number; in a password write "
-                "'/' as %2F, '?' as %3F, '#' as %23 and '@' as %40"
-            ) from None
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=5).close()
-        except OSError as error:
-            raise BadInput(
-                f"no MLflow server answers at --tracking-uri {shown(uri)}: {error}"
-            ) from None
+            parts = urlsplit(uri)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise _unreadable(uri, error) from None
+        _reach(uri, "MLflow server", host or "", port or PORTS[kind])
         if not _is_open(uri):
             _ask(uri)
+    elif not uri.startswith("sqlite:///"):  # a file, whose driver comes with Python
+        _check_database(uri, kind)
+
+
+def _unreadable(uri: str, error: Exception) -> BadInput:
+    """The error of an address that is none."""
+    number = isinstance(error, ValueError | OverflowError)
+    lacks = "has no port that is a number" if number else "is no address"
+    return BadInput(
+        f"--tracking-uri {shown(uri)} {lacks}; in a password write "
+        "'/' as %2F, '?' as %3F, '#' as %23 and '@' as %40"
+    )
+
+
+def _reach(uri: str, what: str, host: str, port: int | None) -> None:
+    """See that a server takes connections.
+
+    Raises:
+        BadInput: it does not.
+    """
+    try:
+        socket.create_connection((host, port), timeout=WAIT_SECONDS).close()
+    except (OSError, UnicodeError) as error:  # a name with an empty part, or a port above 65535
+        raise BadInput(f"no {what} answers at --tracking-uri {shown(uri)}: {error}") from None
+    except OverflowError as error:
+        raise _unreadable(uri, error) from None
+
+
+def _check_database(uri: str, kind: str) -> None:
+    """See that a database has an installed driver, answers and lets this user in.
+
+    Raises:
+        BadInput: one of these does not hold.
+    """
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError) as error:
+        raise _unreadable(uri, error) from None
+    try:
+        dialect = url.get_dialect()
+        module = dialect.import_dbapi()
+    except ArgumentError:
+        raise BadInput(
+            f"--tracking-uri {shown(uri)} names a driver that SQLAlchemy does not know; {kind}:// "
+            "alone takes its usual one"
+        ) from None
+    except ImportError as error:
+        raise _lacks_driver(uri, kind, error) from None
+    if dialect.is_async:
+        raise BadInput(
+            f"--tracking-uri {shown(uri)} names an asynchronous driver, which MLflow cannot use; "
+            f"{kind}:// alone takes a usual one"
+        )
+    if url.host and kind != "sqlite":
+        _reach(uri, f"{kind} server", url.host, url.port or PORTS[kind])
+    patience = {"connect_timeout": WAIT_SECONDS}
+    of_driver = patience if dialect.driver in ("psycopg", "psycopg2", "pymysql", "mysqldb") else {}
+    try:
+        engine = create_engine(url, poolclass=NullPool, connect_args=of_driver, module=module)
+        if kind != "sqlite":  # which would make a file
+            engine.connect().close()
+    except Exception as error:  # each driver has errors of its own
+        raise unusable(uri, error) from None
+
+
+def _lacks_driver(uri: str, kind: str, error: ImportError) -> BadInput:
+    """The error of a driver that is not installed, with what to do."""
+    name = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError):  # it lacks a library of the system, say
+        return BadInput(f"--tracking-uri {shown(uri)} cannot be used: {error}")
+    package = PACKAGES.get(name, name)
+    here = next((d for d in DRIVERS.get(kind, ()) if importlib.util.find_spec(d)), None)
+    instead = f", or write {kind}+{here}://, whose driver is installed" if here else ""
+    return BadInput(
+        f"--tracking-uri {shown(uri)} needs the package {package}, which is not installed: "
+        f"pip install '{package}'{instead}"
+    )
 
 
 def _is_open(uri: str) -> bool:
@@ -77,10 +177,17 @@ def _ask(uri: str) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    # MLflow itself waits for 18 minutes for a server that takes a request and says nothing.
+    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+    lacking = [name for name in patience if name not in os.environ]
     try:
+        os.environ.update({name: patience[name] for name in lacking})
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
         raise unusable(uri, error) from None
+    finally:
+        for name in lacking:
+            del os.environ[name]
 
 
 def unusable(uri: str, error: Exception) -> BadInput:
@@ -99,12 +206,6 @@ def unusable(uri: str, error: Exception) -> BadInput:
     return BadInput(f"--tracking-uri {shown(uri)} cannot be used: {line}")
 
 
-STORE = "mlflow.db"
-"""File name of a local store's database."""
-ARTIFACTS = "mlflow-artifacts"
-"""Folder name of a local store's artifacts, beside its database."""
-
-
 def default_uri(storage: Path) -> str:
     """Address of the MLflow store inside a storage folder."""
-    return f"sqlite:///{(storage / STORE).resolve()}"
+    return f"sqlite:///{(storage / MLFLOW_DATABASE).resolve()}"

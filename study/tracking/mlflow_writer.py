@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from study.config.deployment import Deployment
 from study.config.settings import Settings
-from study.storage.paths import below
+from study.storage.paths import MLFLOW_ARTIFACTS, below
 from study.tracking import mlflow_datasets
 from study.tracking.mlflow_runs import MlflowRuns
-from study.tracking.mlflow_store import ARTIFACTS
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind
@@ -299,6 +298,6 @@ def open_tracking(settings: Settings, place: Deployment) -> MlflowWriter:
     from study.tracking.mlflow_runs import MlflowRuns
     from study.tracking.mlflow_writer import MlflowWriter
 
-    experiment, artifacts = Path(settings.space).stem, place.storage / ARTIFACTS
+    experiment, artifacts = Path(settings.space).stem, place.storage / MLFLOW_ARTIFACTS
     found = MlflowRuns(place.tracking_uri, experiment=experiment, artifacts=artifacts)
     return MlflowWriter(found, place.name)

@@ -21,6 +21,7 @@ import aiohttp
 from PIL import Image
 
 from study.config.study_json import identity, read
+from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking import mlflow_store
 from study.tracking.mlflow_runs import MlflowRuns
 from tests.study.browser import CHROMIUM, serving
@@ -41,7 +42,7 @@ def main(storage: Path, study: str) -> None:
     runs = MlflowRuns(
         mlflow_store.default_uri(storage),
         experiment=experiment,
-        artifacts=storage / mlflow_store.ARTIFACTS,
+        artifacts=storage / MLFLOW_ARTIFACTS,
     )
     parent = runs.study(study, identity(storage / study))
     assert parent is not None

@@ -1,12 +1,13 @@
 """Text that becomes part of a path: what leads out of a folder is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from study.storage import answers, checkpoints
-from study.storage.paths import below
+from study.storage.paths import TAKEN, below, check_study_name
 from trainables.errors import BadInput
 
 BAD: list[Any] = [
@@ -36,3 +37,13 @@ def test_the_id_of_a_trial_is_a_name(tmp_path: Path) -> None:
         checkpoints.path(study, "../../other/checkpoints/abc")
     with pytest.raises(BadInput, match="cannot name a file"):
         answers.read(study, "../../other", "test")
+
+
+def test_a_study_takes_no_name_that_something_else_has(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    (tmp_path / "begun").mkdir()
+    for name in ("new", "begun", "mlflow.db2"):
+        check_study_name(tmp_path, name)
+    for name in ("notes", *TAKEN, *map(str.upper, TAKEN)):
+        with pytest.raises(BadInput, match=f"--name '{re.escape(name)}' cannot be a study's"):
+            check_study_name(tmp_path, name)

@@ -17,6 +17,7 @@ from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revisi
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine
 
+from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from study.tracking import mlflow_database, mlflow_store
 from study.tracking.mlflow_runs import MlflowRuns
 from trainables.errors import BadInput
@@ -30,7 +31,7 @@ def start(folder: Path, experiment: str = "one") -> MlflowRuns:
     return MlflowRuns(
         mlflow_store.default_uri(folder),
         experiment=experiment,
-        artifacts=folder / mlflow_store.ARTIFACTS,
+        artifacts=folder / MLFLOW_ARTIFACTS,
     )
 
 
@@ -77,16 +78,16 @@ def see_whole(folder: Path) -> None:
     """Records can be written, and nothing else was left in the folder."""
     runs = start(folder)
     runs.client.create_run(runs.experiment_id)
-    with closing(sqlite3.connect(folder / mlflow_store.STORE)) as opened:
+    with closing(sqlite3.connect(folder / MLFLOW_DATABASE)) as opened:
         (revision,) = opened.execute("SELECT version_num FROM alembic_version").fetchone()
         assert revision == _get_latest_schema_revision()
         assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert [path.name for path in folder.iterdir()] == [mlflow_store.STORE]
+    assert [path.name for path in folder.iterdir()] == [MLFLOW_DATABASE]
 
 
 def test_a_start_that_is_killed_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
     kill(beside(start, tmp_path), tmp_path, 500_000)
-    assert not (tmp_path / mlflow_store.STORE).exists()
+    assert not (tmp_path / MLFLOW_DATABASE).exists()
     see_whole(tmp_path)
 
 
@@ -94,7 +95,7 @@ def test_a_start_that_is_killed_leaves_nothing_that_stops_the_next(tmp_path: Pat
 def test_a_database_that_mlflow_left_half_made_is_made_anew(tmp_path: Path, size: int) -> None:
     kill(beside(plain, tmp_path), tmp_path, size)
     old = time.time() - 2 * mlflow_database.QUIET_SECONDS
-    os.utime(tmp_path / mlflow_store.STORE, (old, old))
+    os.utime(tmp_path / MLFLOW_DATABASE, (old, old))
     see_whole(tmp_path)
 
 
@@ -144,18 +145,18 @@ def earlier(file: Path) -> None:
 
 
 def test_a_database_of_an_earlier_mlflow_keeps_its_runs(tmp_path: Path) -> None:
-    earlier(tmp_path / mlflow_store.STORE)
+    earlier(tmp_path / MLFLOW_DATABASE)
     copy = tmp_path / "copy"
     copy.mkdir()
-    (copy / mlflow_store.STORE).write_bytes((tmp_path / mlflow_store.STORE).read_bytes())
+    (copy / MLFLOW_DATABASE).write_bytes((tmp_path / MLFLOW_DATABASE).read_bytes())
     assert start(tmp_path).client.get_run("5eed").info.run_name == "kept"
     # As a kill in the middle of that leaves it: one of two new tables is there.
-    with closing(sqlite3.connect(copy / mlflow_store.STORE)) as opened, opened:
+    with closing(sqlite3.connect(copy / MLFLOW_DATABASE)) as opened, opened:
         opened.execute("CREATE TABLE scheduler_leases (x)")
     for _ in range(2):
         with pytest.raises(BadInput, match="this MLflow's was killed"):
             start(copy)
-    with closing(sqlite3.connect(copy / mlflow_store.STORE)) as opened:
+    with closing(sqlite3.connect(copy / MLFLOW_DATABASE)) as opened:
         assert opened.execute("SELECT run_uuid FROM runs").fetchall() == [("5eed",)]
 
 

@@ -21,6 +21,7 @@ from study.config.settings import Settings
 from study.config.study_json import identity, open_study
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
+from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from study.tracking import mlflow_store
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_writer import MlflowWriter
@@ -42,7 +43,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Base.metadata.create_all(connection)
         connection.execute(text("CREATE TABLE registered_models (name VARCHAR)"))
     engine.dispose()
-    os.utime(folder / mlflow_store.STORE, (0, 0))
+    os.utime(folder / MLFLOW_DATABASE, (0, 0))
     return folder
 
 
@@ -58,7 +59,7 @@ def recorded(storage: Path, server: str) -> tuple[MlflowRuns, StudyScheduler]:
     """A made-up study that was recorded over HTTP, asked for twice."""
     folder = open_study(storage, "one", DEFINITION, run=DEFINITION.space.arms, base={})
     protocol = PROTOCOL | {"identity": identity(folder)}
-    runs = MlflowRuns(server, experiment="smoke", artifacts=storage / mlflow_store.ARTIFACTS)
+    runs = MlflowRuns(server, experiment="smoke", artifacts=storage / MLFLOW_ARTIFACTS)
     journal = StudyJournal(storage / "one")
     for _ in range(2):
         tracking = MlflowWriter(runs, "one")
@@ -190,7 +191,7 @@ def test_a_browser_compares_the_arms(
 def test_the_store_stands_in_no_command_line(storage: Path, server: str) -> None:
     """A database's address may have a password."""
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    served = [line for line in lines if str((storage / mlflow_store.ARTIFACTS).resolve()) in line]
+    served = [line for line in lines if str((storage / MLFLOW_ARTIFACTS).resolve()) in line]
     assert served and not [
         w for line in lines for w in line if mlflow_store.default_uri(storage) in w
     ]

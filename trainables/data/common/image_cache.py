@@ -24,7 +24,7 @@ from trainables.data.common.dataset import Dataset
 from trainables.data.common.images import load_images
 from trainables.errors import BadInput
 
-VERSION = 2  # of what load_images makes of a file; other pixels are another version
+VERSION = 3  # of what load_images makes of a file; other pixels are another version
 CHUNK = 64  # images decoded before they are written: bounds the memory
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     Greyscale becomes grey RGB; what is transparent becomes black, the background of radiology;
     images with more than 8 bits are scaled from their own darkest to their own brightest value,
     since scanners use an arbitrary part of the 16 bits. Where those are not numbers, NaN and minus
-    infinity are as the darkest, and infinity is as the brightest.
+    infinity are as the darkest, and infinity is as the brightest. A number that is far from all
+    others (the largest of its type often stands for "not measured") would leave the rest without
+    contrast: such an image is refused, since only who wrote it knows what the number means.
 
     Args:
         paths: N files of any format that Pillow reads.
@@ -34,7 +37,7 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
     Raises:
         BadInput: a file can't be read as an image, is cut off, has more than 8 bits of which some
-            would be lost, or no pixel of it is a number.
+            would be lost, no pixel of it is a number, or one is far from all others.
     """
     images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
@@ -100,7 +103,43 @@ def _to_8_bits(found: Deep) -> Image.Image:
         raise ValueError("no pixel of it is a finite number and opaque")
     darkest, brightest = float(seen.min()), float(seen.max())
     scale = 255 / (brightest - darkest) if brightest > darkest else 0.0
+    _refuse_outliers(values_HWC, seen, np.rint((seen - darkest) * scale).astype(np.uint8))
     values_HWC = np.nan_to_num(values_HWC, nan=darkest, neginf=darkest, posinf=brightest)
     scaled_HWC = (values_HWC.clip(darkest, brightest) - darkest) * scale * found.opacity_HW1
     rgb_HWC = np.broadcast_to(np.rint(scaled_HWC).astype(np.uint8), (*scaled_HWC.shape[:2], 3))
     return Image.fromarray(np.ascontiguousarray(rgb_HWC))
+
+
+def _refuse_outliers(
+    values_HWC: NDArray[np.floating[Any]],
+    seen: NDArray[np.floating[Any]],
+    greys: NDArray[np.uint8],
+) -> None:
+    """Refuse an image that has nine in ten of its different values within one grey. What is drawn
+    in ten values or fewer, as a mask is, may have few greys.
+
+    Args:
+        values_HWC: as they are stored.
+        seen: those of them that are finite and not transparent.
+        greys: what ``seen`` would become.
+
+    Raises:
+        ValueError: it is such an image; the pixel that is farthest from the others is named.
+    """
+    counts = np.bincount(greys, minlength=256)
+    if np.sort(counts)[-3:].sum() < 0.9 * greys.size:  # most images need no sorting of values
+        return
+    values = np.unique(seen)
+    most = math.ceil(0.9 * len(values))
+    spans = values[most - 1 :] - values[: len(values) - most + 1]
+    low = values[spans.argmin()]
+    high = low + spans.min()
+    if most == len(values) or spans.min() * 255 >= values[-1] - values[0] or low == high:
+        return
+    distance_HWC = np.maximum(low - values_HWC, values_HWC - high)
+    distance_HWC[~np.isfinite(distance_HWC)] = 0
+    row, column, channel = np.unravel_index(distance_HWC.argmax(), distance_HWC.shape)
+    raise ValueError(
+        f"the pixel in column {column} of row {row} is {values_HWC[row, column, channel]:g}; "
+        f"beside it all from {low:g} to {high:g}, most of the image, would be one grey"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,48 @@ def test_zero_is_white_where_the_file_says_so(tmp_path: Path, kind: str) -> None
     path = tmp_path / "image.tif"
     path.write_bytes(tiff(values, colours=0))
     assert np.abs(loaded(path) - (255 - scaled(values))).max() <= 1
+
+
+@pytest.mark.parametrize("far", [3.4e38, -3.4e38, 1e9, -1e9])
+@pytest.mark.parametrize("padded", [0, 3])
+def test_a_number_that_is_far_from_all_others_is_named(
+    tmp_path: Path, far: float, padded: int
+) -> None:
+    values = TWELVE_BITS[..., :1].astype(np.float32)
+    values[:padded] = values.min() - 1  # a border of one value
+    values[5, 2] = far
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(values))
+    named = re.escape(f"image.tif can't be read (the pixel in column 2 of row 5 is {far:g}; ")
+    with pytest.raises(BadInput, match=named) as error:
+        load_images([path], SIDE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_border_of_a_number_that_is_far_from_all_others_is_named(tmp_path: Path) -> None:
+    values = TWELVE_BITS[..., :1].astype(np.float32)
+    values[:5] = np.finfo(np.float32).min
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(values))
+    with pytest.raises(BadInput, match=r"the pixel in column 0 of row 0 is -3\.40282e\+38; beside"):
+        load_images([path], SIDE)
+
+
+def test_numbers_that_are_far_from_most_others_leave_them_their_contrast(tmp_path: Path) -> None:
+    values = TWELVE_BITS[..., :1].astype(np.float32)
+    values[5, 2] = 65535  # a mark that was drawn into 12 bits
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(values))
+    assert np.abs(loaded(path) - scaled(values)).max() <= 1
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (0.0, 3.4e38), (0.0, 1.0, 2.0, 1e6), (7.0,)])
+def test_a_drawing_of_few_values_is_as_it_is(tmp_path: Path, values: tuple[float, ...]) -> None:
+    drawn = np.array(values, dtype=np.float32)[TWELVE_BITS[..., :1] % len(values)]
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(drawn))
+    expected = scaled(drawn.astype(np.float64)) if len(values) > 1 else np.zeros_like(drawn)
+    assert np.abs(loaded(path) - expected).max() <= 1
 
 
 REFUSED: dict[str, Callable[[], bytes]] = {
