@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.audit import checks
-from trainables.audit.checks import Finding
+from trainables.audit.checks import CheckResult
 from trainables.cache.arrays import Progress
 from trainables.data.common.dataset import Dataset, Example
 from trainables.measures.common.baselines import majority_baseline
@@ -17,7 +17,7 @@ FREQUENT = 5  # most frequent answers listed for a split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class SplitCounts:
     """Counts of what one split holds."""
 
     questions: int
@@ -37,11 +37,11 @@ class Audit:
     dataset: str
     description: str
     digest: str
-    splits: Mapping[str, Facts]
-    findings: tuple[Finding, ...]  # most severe first
+    splits: Mapping[str, SplitCounts]
+    findings: tuple[CheckResult, ...]  # most severe first
 
     @property
-    def stops(self) -> tuple[Finding, ...]:
+    def stops(self) -> tuple[CheckResult, ...]:
         """Findings that forbid a study: its answer could not be trusted."""
         return tuple(finding for finding in self.findings if finding.severity == "stop")
 
@@ -54,15 +54,15 @@ class Audit:
             "",
             f"{columns[0]:<11}" + "".join(f"{column:>10}" for column in columns[1:]),
         ]
-        for split, facts in self.splits.items():
-            counts = (facts.questions, facts.images, facts.open, facts.closed, facts.yes_no)
-            numbers = "".join(f"{count:>10,}" for count in (*counts, facts.different_answers))
-            lines.append(f"{split:<11}{numbers}{facts.majority:>9.1f}%")
+        for split, counts in self.splits.items():
+            row = (counts.questions, counts.images, counts.open, counts.closed, counts.yes_no)
+            numbers = "".join(f"{count:>10,}" for count in (*row, counts.different_answers))
+            lines.append(f"{split:<11}{numbers}{counts.majority:>9.1f}%")
         lines.append("")
-        for split, facts in self.splits.items():
+        for split, counts in self.splits.items():
             frequent = ", ".join(
-                f"{answer[:40] or '(nothing)'} {100 * count / facts.questions:.1f}%"
-                for answer, count in facts.frequent_answers
+                f"{answer[:40] or '(nothing)'} {100 * count / counts.questions:.1f}%"
+                for answer, count in counts.frequent_answers
             )
             lines.append(f"answers in {split}: {frequent}")
         lines.append("")
@@ -95,15 +95,15 @@ def examine(dataset: Dataset, *, progress: Progress | None = None) -> Audit:
         dataset=dataset.name,
         description=dataset.description,
         digest=dataset.digest,
-        splits={split: _facts(dataset, examples) for split, examples in dataset.splits().items()},
+        splits={split: _counts(dataset, examples) for split, examples in dataset.splits().items()},
         findings=tuple(sorted(found, key=lambda finding: order.index(finding.severity))),
     )
 
 
-def _facts(dataset: Dataset, examples: Sequence[Example]) -> Facts:
+def _counts(dataset: Dataset, examples: Sequence[Example]) -> SplitCounts:
     """Count what one split holds."""
     answers = Counter(normalize(example.answer) for example in examples)
-    return Facts(
+    return SplitCounts(
         questions=len(examples),
         images=len({dataset.contents[example.image_id] for example in examples}),
         open=sum(example.answer_type == "open" for example in examples),

@@ -30,7 +30,7 @@ SHOWN = 5  # ids listed for a finding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """One thing that is wrong with a dataset, or worth knowing about it."""
 
     severity: Severity
@@ -40,7 +40,7 @@ class Finding:
     shown: tuple[str, ...]  # ids of the first few that are affected
 
 
-def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Finding]:
+def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[CheckResult]:
     """Find questions and images of ``split`` that also occur in one of the ``known`` splits.
 
     A model has been trained on or selected by the known splits before it is scored on ``split``.
@@ -52,7 +52,7 @@ def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Findi
     asked = {_question(dataset, example) for example in before}
     leaking = [e for e in splits[split] if _question(dataset, e) in asked]
     share = len(leaking) / len(splits[split])
-    yield from _finding(
+    yield from _result(
         "stop" if share >= LEAK_STOPS else "warn",
         f"{split}_questions_shared",
         f"{len(leaking)} of {len(splits[split]):,} {split} questions ({100 * share:.1f}%) are also "
@@ -62,7 +62,7 @@ def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Findi
     seen = {dataset.contents[e.image_id] for e in before}
     images = sorted({e.image_id for e in splits[split]})
     in_both = [image for image in images if dataset.contents[image] in seen]
-    yield from _finding(
+    yield from _result(
         "warn",
         f"{split}_images_shared",
         f"{len(in_both)} of {len(images):,} {split} images are also in {others}; "
@@ -76,7 +76,7 @@ def _question(dataset: Dataset, example: Example) -> tuple[str, str]:
     return dataset.contents[example.image_id], normalize(example.question)
 
 
-def copies(dataset: Dataset) -> Iterator[Finding]:
+def copies(dataset: Dataset) -> Iterator[CheckResult]:
     """Find images that are copies of others, byte for byte, under other ids."""
     first: dict[str, str] = {}
     found = [
@@ -84,7 +84,7 @@ def copies(dataset: Dataset) -> Iterator[Finding]:
         for image_id, content in sorted(dataset.contents.items())
         if first.setdefault(content, image_id) != image_id
     ]
-    yield from _finding(
+    yield from _result(
         "note",
         "image_copies",
         f"{len(found)} of {len(dataset.contents):,} images are copies of others, byte for byte",
@@ -92,7 +92,7 @@ def copies(dataset: Dataset) -> Iterator[Finding]:
     )
 
 
-def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]:
+def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[CheckResult]:
     """Find images whose files differ but that look the same; see ``near_duplicates.pairs``."""
     thumbnails = cached_images(dataset, near_duplicates.THUMBNAIL, progress=progress)
     rows = {image_id: row for row, (image_id, _) in enumerate(dataset.images())}
@@ -115,13 +115,13 @@ def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]
 
     across = [pair for pair in pairs if not within_one(pair)]
     within = [pair for pair in pairs if within_one(pair)]
-    yield from _finding(
+    yield from _result(
         "warn",
         "lookalikes_across",
         text(across, "of another split"),
         [f"{ids[i]} ~ {ids[j]}" for i, j in across],
     )
-    yield from _finding(
+    yield from _result(
         "note",
         "lookalikes_within",
         text(within, "of the same split"),
@@ -129,14 +129,14 @@ def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]
     )
 
 
-def flat(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]:
+def flat(dataset: Dataset, progress: Progress | None) -> Iterator[CheckResult]:
     """Images without contrast, of which no question can be answered."""
     thumbnails_NTTC = cached_images(dataset, near_duplicates.THUMBNAIL, progress=progress)
     ids = [image_id for image_id, _ in dataset.images()]
     pixels_NPC = thumbnails_NTTC.reshape(len(ids), -1, thumbnails_NTTC.shape[-1])
     is_flat_N = (pixels_NPC == pixels_NPC[:, :1]).all(axis=(1, 2))
     found = [ids[number] for number in np.flatnonzero(is_flat_N)]
-    yield from _finding(
+    yield from _result(
         "warn",
         "flat_images",
         f"{len(found)} of {len(ids):,} images have no contrast: all their pixels are alike once "
@@ -145,7 +145,7 @@ def flat(dataset: Dataset, progress: Progress | None) -> Iterator[Finding]:
     )
 
 
-def contradictions(dataset: Dataset) -> Iterator[Finding]:
+def contradictions(dataset: Dataset) -> Iterator[CheckResult]:
     """Find questions that are asked of an image more than once and answered differently."""
     answers: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
     for examples in dataset.splits().values():
@@ -154,7 +154,7 @@ def contradictions(dataset: Dataset) -> Iterator[Finding]:
     contradicted = [
         asked for asked in answers.values() if len({normalize(e.answer) for e in asked}) > 1
     ]
-    yield from _finding(
+    yield from _result(
         "note",
         "contradictions",
         f"{len(contradicted)} of {len(answers):,} questions are asked of an image more than once "
@@ -163,7 +163,7 @@ def contradictions(dataset: Dataset) -> Iterator[Finding]:
     )
 
 
-def unanswerable(dataset: Dataset) -> Iterator[Finding]:
+def unanswerable(dataset: Dataset) -> Iterator[CheckResult]:
     """Find empty questions, and answers that a model can't give or that are scored unusually.
 
     Such answers are empty once normalised, long, never seen in training, or closed but other than
@@ -181,33 +181,33 @@ def unanswerable(dataset: Dataset) -> Iterator[Finding]:
     opened, closed = (
         sum(example.answer_type == kind for example in dataset.test) for kind in ("open", "closed")
     )
-    yield from _finding(
+    yield from _result(
         "warn",
         "empty_answers",
         f"{len(empty)} of {len(everything):,} answers are empty once normalised",
         empty,
     )
-    yield from _finding(
+    yield from _result(
         "warn",
         "empty_questions",
         f"{len(unasked)} of {len(everything):,} questions are empty",
         unasked,
     )
-    yield from _finding(
+    yield from _result(
         "note",
         "long_answers",
         f"{len(long)} of {len(everything):,} answers have more than {LONG_ANSWER} words: see that "
         "the model can say as many",
         long,
     )
-    yield from _finding(
+    yield from _result(
         "note",
         "closed_not_yes_no",
         f"{len(odd)} of {closed:,} closed test questions have another answer than yes or no: "
         "papers differ in where they count them",
         odd,
     )
-    yield from _finding(
+    yield from _result(
         "note",
         "unseen_answers",
         f"{len(new)} of {opened:,} open test answers never occur in training: out of reach for a "
@@ -221,9 +221,11 @@ def _ids(examples: Iterable[Example], wanted: Callable[[Example], bool]) -> list
     return [example.question_id for example in examples if wanted(example)]
 
 
-def _finding(severity: Severity, kind: str, text: str, about: Sequence[str]) -> tuple[Finding, ...]:
-    """One finding about the questions or images in ``about``; none if there are none."""
+def _result(
+    severity: Severity, kind: str, text: str, about: Sequence[str]
+) -> tuple[CheckResult, ...]:
+    """One result about the questions or images in ``about``; none if there are none."""
     if not about:
         return ()
     shown = tuple(about[:SHOWN])
-    return (Finding(severity=severity, kind=kind, text=text, count=len(about), shown=shown),)
+    return (CheckResult(severity=severity, kind=kind, text=text, count=len(about), shown=shown),)

@@ -12,7 +12,7 @@ from tests.trainables.data import made
 from tests.trainables.data.made import Asked
 from tests.trainables.data.pictures import picture
 from trainables.audit.audit import Audit, examine
-from trainables.audit.checks import Finding
+from trainables.audit.checks import CheckResult
 from trainables.data import jsonl, vqa_rad
 from trainables.data.common.splits import by_image
 
@@ -30,7 +30,7 @@ def audited(root: Path, *more: Asked) -> Audit:
     return examine(made.dataset(root, [*CLEAN, *more]))
 
 
-def found(audit: Audit) -> dict[str, Finding]:
+def found(audit: Audit) -> dict[str, CheckResult]:
     kinds = {finding.kind: finding for finding in audit.findings}
     assert len(kinds) == len(audit.findings)
     return kinds
