@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainables.command import command
 from trainables.errors import BadInput
+from trainables.export import tuned_json
 
 
 @command
@@ -16,8 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     if not given.image.is_file():
         raise BadInput(f"--image {given.image} is not a file")
-    if not (given.model / "tuned.json").is_file():
-        raise BadInput(f"{given.model} holds no exported model; python -m study.export makes one")
+    tuned_json.read(given.model)  # before the imports below, which take seconds
     from trainables.export import tuned_model
 
     answers = tuned_model.load(given.model).answers(given.image, given.question)

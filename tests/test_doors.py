@@ -35,6 +35,7 @@ DOORS = {
     ],
     "spacy": ["trainables/measures/observations.py"],
     "negspacy": ["trainables/measures/observations.py"],
+    "pydantic": ["trainables/stored_json.py"],
     "deepspeed": ["trainables/engine/deepspeed_engine.py"],
     "ray": ["study/execution/*", "study/worker/*", "study/health/nodes.py"],
     "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],

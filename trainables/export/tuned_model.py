@@ -6,11 +6,10 @@ A tuned model is stored as two files: ``tuned.json`` (base model, recipe, seed) 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from trainables import model_lookup, recipe, registry
 from trainables.data.common.images import load_images
 from trainables.errors import BadInput
+from trainables.export import tuned_json
+from trainables.export.tuned_json import Description
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
@@ -28,30 +29,7 @@ if TYPE_CHECKING:
     from trainables.model_contract import Model
     from trainables.recipe import AppliedRecipe
 
-FILE, WEIGHTS = "tuned.json", "trained.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What is needed to put a tuned model together again."""
-
-    version: int = 1
-    model: str
-    """Base model: ``tiny``, or its folder."""
-    digest: str
-    """Digest of the base model's weights and configuration."""
-    recipe: Mapping[str, Mapping[str, Any]]
-    """Recipe as ``Recipe.plain`` gives it."""
-    seed: int
-    """Seed of the random values that some methods keep frozen."""
-    precision: str
-    """Precision in which the model was trained and scored, ``fp32`` or ``bf16``."""
-    image_size: int | None = None
-    """Pixels a side of an image; None: the base model's own size."""
-    answer_tokens: int = 10
-    """Maximum number of tokens of an answer."""
-    beams: int = 1
-    """Number of beams in the search for an answer."""
+WEIGHTS = "trained.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +64,7 @@ class TunedModel:
     def save(self, folder: Path) -> None:
         """Write both files into ``folder``, which must exist."""
         save_file(self.weights(), folder / WEIGHTS)
-        text = json.dumps(asdict(self.described), indent=2)
-        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+        tuned_json.write(folder, self.described)
 
     def weights(self) -> dict[str, Tensor]:
         """Trained weights by name in the network, on the CPU."""
@@ -114,8 +91,12 @@ def build(
     found = Recipe.of(described.recipe)
     network = share_weights(model.network)
     applied = recipe.apply(found, model, network, seed=described.seed)
-    if set(weights) != set(applied.parameters):
-        wrong = sorted(set(weights) ^ set(applied.parameters))
+    shapes = {name: parameter.shape for name, parameter in applied.parameters.items()}
+    if wrong := sorted(
+        name
+        for name in {*weights, *shapes}
+        if name not in weights or weights[name].shape != shapes.get(name)
+    ):
         raise BadInput(f"the trained weights are not those of {found}: {', '.join(wrong[:3])}, ...")
     with torch.no_grad():
         for name, parameter in applied.parameters.items():
@@ -141,12 +122,11 @@ def load(folder: Path) -> TunedModel:
     Raises:
         BadInput: a file is missing or damaged; see also ``build``.
     """
-    file = folder / FILE
+    described = tuned_json.read(folder)
+    file = folder / WEIGHTS
     try:
-        described = Description(**json.loads(file.read_text(encoding="utf-8")))
-        file = folder / WEIGHTS
         weights = load_file(file)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         said = " ".join(str(error).split())
         raise BadInput(
             f"{folder} holds no exported model: {file} can't be read ({said}); see study.export"

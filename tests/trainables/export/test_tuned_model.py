@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from tests.trainables import made_llava
 from trainables import recipe
 from trainables.data.common.images import load_images
 from trainables.errors import BadInput
-from trainables.export import peft_adapter, tuned_model
-from trainables.export.tuned_model import Description, TunedModel
+from trainables.export import peft_adapter, tuned_json, tuned_model
+from trainables.export.tuned_json import Description
+from trainables.export.tuned_model import TunedModel
 from trainables.model_lookup import TINY
 from trainables.models import blip, llava
 from trainables.models.llava import Llava
@@ -126,15 +128,19 @@ def test_as_a_user_of_peft_and_transformers_would(tmp_path: Path, image: Path) -
 def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
     before = moved(everywhere("layernorm"))
     before.save(tmp_path)
-    text = (tmp_path / tuned_model.FILE).read_text()
-    (tmp_path / tuned_model.FILE).write_text(text.replace(before.model.digest, "f" * 64))
+    text = (tmp_path / tuned_json.FILE).read_text()
+    (tmp_path / tuned_json.FILE).write_text(text.replace(before.model.digest, "f" * 64))
     with pytest.raises(BadInput, match="not the one that was tuned"):
         tuned_model.load(tmp_path)
-    (tmp_path / tuned_model.FILE).write_text(text.replace('"layernorm"', '"bitfit"'))
+    (tmp_path / tuned_json.FILE).write_text(text.replace('"layernorm"', '"bitfit"'))
     with pytest.raises(BadInput, match="not those of bitfit"):
         tuned_model.load(tmp_path)
     with pytest.raises(BadInput, match="holds no exported model"):
         tuned_model.load(tmp_path / "nowhere")
+    weights = before.weights()
+    name = min(weights)
+    with pytest.raises(BadInput, match=f"not those of layernorm: {re.escape(name)}"):
+        tuned_model.build(before.described, weights | {name: torch.ones(3, 3)}, before.model)
 
 
 def moved_llava(base: Path, slots: dict[str, dict[str, Any]], image_size: int | None) -> TunedModel:

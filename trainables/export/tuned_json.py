@@ -1,0 +1,62 @@
+"""``tuned.json``: what is needed, beside the trained weights, to put a tuned model together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables import stored_json
+from trainables.errors import BadInput
+
+FILE = "tuned.json"
+VERSION = 1
+"""Version of ``tuned.json`` that ``read`` understands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is needed to put a tuned model together again."""
+
+    version: int = VERSION
+    """Version of the file."""
+    model: str
+    """Base model: ``tiny``, or its folder."""
+    digest: str
+    """Digest of the base model's weights and configuration."""
+    recipe: Mapping[str, Mapping[str, Any]]
+    """Recipe as ``Recipe.plain`` gives it."""
+    seed: int
+    """Seed of the random values that some methods keep frozen."""
+    precision: str
+    """Precision in which the model was trained and scored, ``fp32`` or ``bf16``."""
+    image_size: int | None = None
+    """Pixels a side of an image; None: the base model's own size."""
+    answer_tokens: int = 10
+    """Maximum number of tokens of an answer."""
+    beams: int = 1
+    """Number of beams in the search for an answer."""
+
+
+def write(folder: Path, described: Description) -> None:
+    """Write ``tuned.json`` into ``folder``, which must exist."""
+    text = json.dumps(asdict(described), indent=2)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Description:
+    """Read the ``tuned.json`` of ``folder``.
+
+    Raises:
+        BadInput: the file is missing, damaged or of another version.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no exported model; python -m study.export makes one")
+    described = stored_json.read(Description, file, version=VERSION)
+    for slot, tuning in described.recipe.items():
+        if not isinstance(tuning.get("method"), str):
+            raise BadInput(f"{file}: recipe.{slot} names no method")
+    return described
