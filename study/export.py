@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from study.analysis.results_file import read_results
+from study.analysis import results_file
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import folder_of
@@ -28,19 +27,22 @@ from study.tracking.mlflow_store import default_uri
 from trainables.command import command
 from trainables.errors import BadInput
 
+if TYPE_CHECKING:
+    from study.analysis.result_types import ArmResult, StudyResults
+
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     given.storage = folder_of(given.storage, given.study)
-    results = read_results(given.storage, given.study)
-    arm = given.arm or _winner(results)
-    out = given.out or below(given.storage / given.study, "export", arm)
+    results = results_file.read(given.storage, given.study)
+    arm = arm_of(results, given.arm) if given.arm else _winner(results)
+    out = given.out or below(given.storage / given.study, "export", arm.arm)
     with faults.told(out.parent):
         adapters = export(given.storage / given.study, results, arm, out)
     registered = _register(given, results, arm, out) if given.register else ""
-    print(f"{arm} of study {given.study} is in {out}")
+    print(f"{arm.arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
     if registered:
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, out: Path) -> str:
+def _register(given: argparse.Namespace, results: StudyResults, arm: ArmResult, out: Path) -> str:
     """Register the export of an arm in ``out`` as a version of an MLflow model, with the run of the
     arm's best confirmation as source. Return the version's address. An export that is registered
     already is not registered again.
@@ -66,28 +68,28 @@ def _register(given: argparse.Namespace, results: Mapping[str, Any], arm: str, o
             f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
         )
     check(uri)
-    experiment = Path(results["protocol"]["settings"]["space"]).stem
+    protocol = results_file.used_protocol(results)
+    experiment = Path(protocol.settings.space).stem
     runs = MlflowRuns(uri, experiment=experiment, artifacts=given.storage / MLFLOW_ARTIFACTS)
-    trial = best_confirmation(results, arm_of(results, arm))
-    parent = runs.study(results["study"], results["protocol"].get("identity", ""))
-    run = runs.trials(parent.info.run_id).get(trial["trial"]) if parent else None
+    trial = best_confirmation(results, arm)
+    parent = runs.study(results.study, protocol.identity)
+    run = runs.trials(parent.info.run_id).get(trial.trial) if parent else None
     if run is None:
-        raise BadInput(f"MLflow at {uri} has no run of study {results['study']!r}; --tracking-uri?")
+        raise BadInput(f"MLflow at {uri} has no run of study {results.study!r}; --tracking-uri?")
     if not runs.holds_model(run.info.run_id):
         runs.log_model(run.info.run_id, out)
-    tags = {"study": results["study"], "arm": arm, "trial": trial["trial"]}
-    return runs.register(run.info.run_id, name, tags, results["verdict"])
+    tags = {"study": results.study, "arm": arm.arm, "trial": trial.trial}
+    return runs.register(run.info.run_id, name, tags, results.verdict)
 
 
-def _winner(results: Mapping[str, Any]) -> str:
+def _winner(results: StudyResults) -> ArmResult:
     """The arm with the highest test score."""
-    first: Mapping[str, Any] = results["arms"][0]
-    if not first["seeds"]:
+    if not results.confirmed:
         raise BadInput(
-            f"no arm of study {results['study']!r} was confirmed, so there is no model to export: "
-            f"{results['verdict']}"
+            f"no arm of study {results.study!r} was confirmed, so there is no model to export: "
+            f"{results.verdict}"
         )
-    return str(first["arm"])
+    return results.confirmed[0]
 
 
 def _parser() -> argparse.ArgumentParser:

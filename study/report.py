@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from study.analysis.results_file import read
-from study.reporting.page import write
+from study.analysis import results_file
+from study.reporting import page
 from study.storage import faults
 from study.storage.mirror import folder_of
 from trainables.command import command
@@ -21,9 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
     storage = folder_of(given.storage, given.name)
-    results = read(storage, given.name)
+    results = results_file.read(storage, given.name)
     with faults.told(storage):
-        for path in write(storage / given.name, results):
+        for path in page.write(storage / given.name, results):
             print(path)
     return 0
 

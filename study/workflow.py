@@ -305,10 +305,10 @@ class StudyRun:
             *report_page.write(self.folder, found),
         ]
         self.tracker.finish(
-            found["verdict"],
+            found.verdict,
             results.metrics(found),
             files,
-            model_export.small(found),
+            model_export.small_models(found),
             partial(model_export.write_all, self.folder, self.zygote.do),
         )
         show_results(self.console, found)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,24 @@ import numpy as np
 
 from study.analysis import pairwise
 from study.analysis.pairwise import Comparison
+from study.analysis.result_types import ArmScore, DatasetResult
+from study.analysis.score_types import (
+    NOTHING,
+    ArmPair,
+    Baselines,
+    PartComparison,
+    Score,
+)
 from study.storage import answers
 from study.trials.record import TrialRecord
 from trainables.measures.common.baselines import majority_baseline
 from trainables.measures.common.parts import PARTS, part_of
-from trainables.measures.common.scores import columns, shown
+from trainables.measures.common.scores import columns, shown_columns
 
 if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
 
 Array = np.ndarray[Any, Any]
-NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
-"""Estimate of a part without questions. Measures of a whole set of reports have a mean only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +46,13 @@ class ArmScores:
     margin: float
     """Difference that does not matter, in percentage points."""
 
-    def on(self, name: str, examples: Sequence[Example]) -> dict[str, Any]:
-        """Scores from the answers that are stored under ``name``, which are those to ``examples``.
+    def score_dataset(self, name: str, data: str, examples: Sequence[Example]) -> DatasetResult:
+        """Scores on the test split of a dataset, the best arm first.
 
-        Returns:
-            ``arms`` (arm -> part -> estimate, the best arm first), ``shown``, ``comparisons`` and
-            ``baselines``, in the form of ``study.analysis.results``.
+        Args:
+            name: name under which answers are stored.
+            data: name of the dataset.
+            examples: the questions that were answered, in the same order.
         """
         correct = {
             arm: np.stack([_correct(self.folder, record, name) for record in records])
@@ -55,7 +61,7 @@ class ArmScores:
         }
         ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
         images_Q = np.asarray([example.image_id for example in examples])
-        arms: dict[str, dict[str, Any]] = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
+        arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
         asked = {part: part_of(part, examples) for part in PARTS}
         asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
         found: dict[str, list[Comparison]] = {}
@@ -67,44 +73,38 @@ class ArmScores:
                 parts=len(pairwise.holm_family(part, asked)),
             )
             for arm, estimate in estimates.items():
-                arms[arm][part] = asdict(estimate)
-        pairs: dict[tuple[str, str], dict[str, Any]] = {}
+                arms[arm][part] = Score(mean=estimate.mean, low=estimate.low, high=estimate.high)
+        pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
         for part, comparisons in pairwise.over_parts(found).items():
             for comparison in comparisons:
                 pair = pairs.setdefault((comparison.first, comparison.second), {})
-                pair[part] = _plain(comparison)
+                pair[part] = comparison.result()
         majority = majority_baseline(self.train, examples)
         for measure, column in columns().items():
             in_tables = column.title or column.of == "reports"
             if measure in majority and measure not in PARTS and in_tables:
                 for arm in ranked:
                     values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
-                    arms[arm][measure] = {**NOTHING, "mean": float(np.mean(values))}
-        return {
-            "arms": arms,
-            "shown": shown(majority),
-            "baselines": {
-                "majority": majority,
-                "untuned": scores_of(self.untuned[0], name) if self.untuned else None,
-            },
-            "comparisons": [
-                {"first": first, "second": second, "parts": parts}
+                    arms[arm][measure] = Score(mean=float(np.mean(values)))
+        return DatasetResult(
+            data=data,
+            arms=tuple(ArmScore(arm=arm, test=test) for arm, test in arms.items()),
+            shown=shown_columns(majority),
+            baselines=Baselines(
+                majority=majority,
+                untuned=scores_of(self.untuned[0], name) if self.untuned else None,
+            ),
+            comparisons=tuple(
+                ArmPair(first=first, second=second, parts=parts)
                 for (first, second), parts in pairs.items()
-            ],
-        }
+            ),
+        )
 
 
 def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
     """Measure -> score of a trial on the split ``name``."""
     start = f"{name}."
     return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
-
-
-def _plain(comparison: Comparison) -> dict[str, Any]:
-    """A comparison in the form of ``results.json``."""
-    plain = asdict(comparison)
-    del plain["first"], plain["second"]
-    return plain | {"finding": comparison.finding, "sentence": comparison.sentence()}
 
 
 def _correct(folder: Path, record: TrialRecord, name: str) -> Array:

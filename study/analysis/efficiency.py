@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from study.analysis.efficiency_types import (
+    COSTS,
+    BudgetCurves,
+    BudgetLeader,
+    BudgetPoint,
+    LearningRateRange,
+)
+from study.analysis.result_types import ArmResult
 from study.config.goals import dominates
 from study.trials.record import Outcome, TrialRecord
 
 Array = np.ndarray[Any, Any]
-COSTS = {
-    "trained_parameters": "trained parameters",
-    "adapter_mib": "adapter, MiB",
-    "peak_memory_gib": "peak memory, GiB",
-    "seconds": "device-seconds of a training",
-}
-"""Cost of an arm -> its name in words."""
 ORDERS = 2000
 """Number of searches that are simulated from one real search."""
 BUDGETS = 24
@@ -32,25 +33,25 @@ FEWEST = 4
 """Number of trials below which no range of learning rates is given."""
 
 
-def pareto(arms: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def pareto(arms: Sequence[ArmResult]) -> dict[str, tuple[str, ...]]:
     """Cost -> arms on the front of test score and that cost, which no other arm dominates. Costs
     of arms are compared as they are: sizes are exact, and what is measured is a mean."""
-    tested = [arm for arm in arms if arm["test"]]
+    tested = [arm for arm in arms if arm.test]
 
-    def front(cost: str) -> list[str]:
-        points = {a["arm"]: (-a["test"]["overall"]["mean"], a["costs"][cost]) for a in tested}
-        return [
+    def front(cost: str) -> tuple[str, ...]:
+        points = {arm.arm: (-arm.overall.mean, arm.costs[cost]) for arm in tested}
+        return tuple(
             arm
             for arm, point in points.items()
             if not any(dominates(other, point, cost_tolerance=0.0) for other in points.values())
-        ]
+        )
 
     return {cost: front(cost) for cost in COSTS}
 
 
 def budget_curves(
     searched: Mapping[str, Sequence[TrialRecord]], untuned: float
-) -> dict[str, Any] | None:
+) -> BudgetCurves | None:
     """Validation accuracy that a search of an arm is expected to end with, against its cost.
 
     The method is that of Dodge et al. 2019 (arXiv 1909.03004), but with costs in device-seconds,
@@ -61,10 +62,8 @@ def budget_curves(
     flatters the beginning of a real search a little.
 
     Returns:
-        ``arms`` (arm -> rows of ``seconds, mean, low, high``: the mean and the middle 80 % of
-        searches) and ``leaders``: at some budgets, the arm that is ahead in most searches, and its
-        share of them (``arm`` is null where most searches of every arm have nothing but the untuned
-        model). None if no arm has a complete trial.
+        The curves of the arms, and the arm that is ahead at some budgets; None if no arm has a
+        complete trial.
     """
     drawn = np.random.default_rng(0)
     totals = {
@@ -82,24 +81,24 @@ def budget_curves(
         within_B = budgets_B[budgets_B <= total * (1 + 1e-9)]
         ends[arm] = _searches(searched[arm], within_B, untuned, drawn)
     common = min(totals.values())
-    return {
-        "untuned": untuned,
-        "arms": {
-            arm: [
-                {
-                    "seconds": float(budget),
-                    "mean": float(end_R.mean()),
-                    "low": float(np.percentile(end_R, 10)),
-                    "high": float(np.percentile(end_R, 90)),
-                }
+    return BudgetCurves(
+        untuned=untuned,
+        arms={
+            arm: tuple(
+                BudgetPoint(
+                    seconds=float(budget),
+                    mean=float(end_R.mean()),
+                    low=float(np.percentile(end_R, 10)),
+                    high=float(np.percentile(end_R, 90)),
+                )
                 for budget, end_R in zip(budgets_B, ends_BR, strict=False)
-            ]
+            )
             for arm, ends_BR in ends.items()
         },
-        "leaders": [
+        leaders=tuple(
             _leader(searched, totals, common * share, untuned) for share in (0.05, 0.25, 1.0)
-        ],
-    }
+        ),
+    )
 
 
 def _leader(
@@ -107,7 +106,7 @@ def _leader(
     totals: Mapping[str, float],
     budget: float,
     untuned: float,
-) -> dict[str, Any]:
+) -> BudgetLeader:
     """The arm that is ahead if every arm is searched for ``budget`` device-seconds."""
     drawn = np.random.default_rng(0)
     at_B = np.array([budget])
@@ -116,12 +115,12 @@ def _leader(
     ahead_AR = (ends_AR == ends_AR.max(0)).astype(float)
     chance_A = (ahead_AR / ahead_AR.sum(0)).mean(1)
     best = int(chance_A.argmax())
-    return {
-        "seconds": budget,
-        "arm": list(totals)[best] if ((ends_AR != untuned).mean(1) > 0.5).any() else None,
-        "chance": float(chance_A[best]),
-        "expected": float(ends_AR[best].mean()),
-    }
+    return BudgetLeader(
+        seconds=budget,
+        arm=list(totals)[best] if ((ends_AR != untuned).mean(1) > 0.5).any() else None,
+        chance=float(chance_A[best]),
+        expected=float(ends_AR[best].mean()),
+    )
 
 
 def _searches(
@@ -153,7 +152,7 @@ def _searches(
 
 def learning_rates(
     searched: Mapping[str, Sequence[TrialRecord]],
-) -> dict[str, dict[str, Any] | None]:
+) -> dict[str, LearningRateRange | None]:
     """Arm -> its range of good learning rates and the range's width in decades; None if too few
     trials.
 
@@ -166,7 +165,7 @@ def learning_rates(
     return {arm: _range(records) for arm, records in searched.items()}
 
 
-def _range(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
+def _range(records: Sequence[TrialRecord]) -> LearningRateRange | None:
     """The range of good learning rates of one arm; None if it has too few trials."""
     seen = min((r.rungs[0].examples_seen for r in records if r.rungs), default=0)
     found = [
@@ -199,16 +198,16 @@ def _range(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
         return lr + (next_lr - lr) * share, False
 
     (low, open_low), (high, open_high) = edge(-1), edge(1)
-    return {
-        "examples_seen": seen,
-        "best": 10 ** tried[best][0],
-        "low": 10**low,
-        "high": 10**high,
-        "decades": high - low,
-        "open_low": open_low,
-        "open_high": open_high,
-        "trials": len(found),
-    }
+    return LearningRateRange(
+        examples_seen=seen,
+        best=10 ** tried[best][0],
+        low=10**low,
+        high=10**high,
+        decades=high - low,
+        open_low=open_low,
+        open_high=open_high,
+        trials=len(found),
+    )
 
 
 def _loss_at(record: TrialRecord, seen: int) -> float:

@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search_spaces.declare import Range
+from study.analysis.efficiency_types import Importance
 from study.config.spaces import distribution
 from study.trials.record import TrialRecord
 
@@ -31,7 +32,7 @@ ALL = "all arms"
 
 def importances(
     searched: Mapping[str, Sequence[TrialRecord]], ranges: Mapping[str, Mapping[str, Range]]
-) -> list[dict[str, Any]]:
+) -> tuple[Importance, ...]:
     """The importance of settings among all arms, and within each arm that has several settings.
 
     Args:
@@ -39,9 +40,8 @@ def importances(
         ranges: arm -> name of a setting -> the range that is searched.
 
     Returns:
-        A list of entries. Each has ``of`` (``all arms``, or an arm), ``shares`` (setting -> share,
-        together 1, the most important first), ``trials``, and ``warning`` (empty if there are
-        enough trials). An importance that cannot be computed has no entry.
+        One entry for all arms together and one for each arm; none for an importance that cannot be
+        computed.
     """
     reached = {arm: [r for r in records if r.rungs] for arm, records in searched.items()}
     by_arm = {
@@ -65,12 +65,12 @@ def importances(
     for arm, records in reached.items():
         if len(by_arm[arm]) > 1:
             found.append(_entry(arm, [(r, r.spec.parameters, by_arm[arm]) for r in records]))
-    return [entry for entry in found if entry is not None]
+    return tuple(entry for entry in found if entry is not None)
 
 
 def _entry(
     of: str, points: Sequence[tuple[TrialRecord, Mapping[str, Any], Mapping[str, BaseDistribution]]]
-) -> dict[str, Any] | None:
+) -> Importance | None:
     """The entry for one arm, or for all; None if the importance cannot be computed."""
     settings = {name for _, _, space in points for name in space}
     if len(points) <= FEWEST_BEST or len(settings) < 2:
@@ -101,12 +101,12 @@ def _entry(
         return None
     needed = FEWEST * len(settings)
     few = f"{len(points)} trials for {len(settings)} settings: {needed} would carry it"
-    return {
-        "of": of,
-        "shares": dict(sorted(shares.items(), key=lambda item: -item[1])),
-        "trials": len(points),
-        "warning": few if len(points) < needed else "",
-    }
+    return Importance(
+        of=of,
+        shares=dict(sorted(shares.items(), key=lambda item: -item[1])),
+        trials=len(points),
+        warning=few if len(points) < needed else "",
+    )
 
 
 def _together(

@@ -17,62 +17,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from study.analysis.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
-from study.analysis.uncertainty import LEVEL, Estimate, Scores, VarianceComponents, holm
+from study.analysis.score_types import Estimate, Finding, PairNumbers, PartComparison
+from study.analysis.uncertainty import LEVEL, Scores, VarianceComponents, holm
 
 Array = np.ndarray[Any, Any]
 TYPES = (("open", "closed", "report"), ("yes_no", "other"))
 """Parts of the questions by their type, in two ways of dividing the questions."""
 
 
-class Finding(StrEnum):
-    """Finding about a pair of arms."""
-
-    BETTER = "better"
-    """One arm is better than the other."""
-    AS_GOOD = "as_good"
-    """Neither arm is worse than the other by more than the margin."""
-    NOT_WORSE = "not_worse"
-    """The arm that scores higher is not worse by more than the margin; it may be better."""
-    UNDECIDED = "undecided"
-    """The arms cannot be told apart, and either may be worse by more than the margin."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(PairNumbers):
     """Comparison of arm ``first`` with arm ``second`` on the same questions."""
 
     first: str
     second: str
-    difference: Estimate
-    """First minus second, in percentage points."""
-    p: float
-    """Two-sided p-value of this pair alone."""
-    p_holm: float
-    """P-value corrected for the other pairs; of a type of question, also for other parts."""
-    margin: float
-    """Difference in percentage points that does not matter."""
-    seeds: int
-    """Number of seeds of each arm."""
-    questions: int
-    """Number of questions."""
-    seeds_share: float
-    """Share of the uncertainty that more seeds could remove; 0 to 1."""
-    points_to_tell: float
-    """Difference in points that ``seeds_needed`` and ``questions_needed`` would show: the one that
-    was found, or the margin if that is larger."""
-    seeds_needed: int | None
-    """Seeds of each arm that would show that difference on these questions, in 8 of 10 studies;
-    None if no number would."""
-    questions_needed: int | None
-    """Questions that would show that difference with these seeds, in 8 of 10 studies; None if no
-    number would."""
 
     @property
     def told_apart(self) -> bool:
@@ -116,6 +80,11 @@ class Comparison:
                     f"{first} and {second} cannot be told apart: {first} is higher by {by}. "
                     + self.needed()
                 )
+
+    def result(self) -> PartComparison:
+        """The comparison as results keep it: with its finding, without the names of its arms."""
+        numbers = {field.name: getattr(self, field.name) for field in fields(PairNumbers)}
+        return PartComparison(**numbers, finding=self.finding, sentence=self.sentence())
 
     def needed(self) -> str:
         """Number of seeds or questions that would tell the pair apart, in words."""

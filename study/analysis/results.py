@@ -1,85 +1,37 @@
-"""Collects what a study found: ``results.json``, version 1, all that report and terminal show.
-
-======================  =====================================================================
-``study, question``     the study's name, and the question that its search space asks
-``verdict``             the answer in a few sentences
-``baselines``           ``majority`` and ``untuned``: scores on test, as ``score`` of
-                        ``trainables.measures.common.scores`` gives them: the columns of each
-                        measure in ``trainables/measures``. Where there are reports, their ROUGE-L
-                        is in ``overall``
-``shown``               which of these columns a table shows: measure -> title
-``arms``                one object for each arm, the best first. ``arm``: its name. ``trials``:
-                        number of search trials by outcome. ``best``: its best search trial
-                        (``trial, parameters, validation_loss, examples_seen``; null if none
-                        reported a rung). ``test``: each accuracy with ``mean, low, high`` (95%
-                        interval, percent); null if no trial was confirmed. ``confirmations``:
-                        number of confirmations that were begun, by outcome. ``seeds``: ``seed,
-                        trial`` and all scores of each complete confirmation. ``collapsed``: the
-                        answers of a seed hardly depend on the question. ``costs``: means over the
-                        confirmations of ``trained_parameters, trained_percent, seconds``
-                        (device-seconds), ``peak_memory_gib`` and ``adapter_mib`` (what is trained,
-                        in fp32). ``search_seconds``: device-seconds of all its search trials
-``ood``                 one object for each dataset of ``--ood``, on which no trial trained.
-                        ``data``: its name. ``baselines``: ``majority`` of the training answers,
-                        and ``untuned``. ``arms``: ``arm`` and ``test``, as in the row above.
-                        ``comparisons``: pairs of arms, as in the row below
-``comparisons``         one object for each pair of arms, ``first`` the better one, ``second`` the
-                        other. ``parts``: for each accuracy ``difference`` in percentage points
-                        (``mean, low, high``); ``p``, of this pair alone; ``p_holm``, corrected for
-                        all pairs and, but for ``overall``, also for ``overall`` and other types of
-                        questions (a lead, where ``overall`` shows nothing); ``margin``;
-                        ``finding`` (``better``, ``as_good``, ``not_worse``, ``undecided``: see
-                        ``study.analysis.pairwise``) and its ``sentence``; the number of ``seeds``
-                        and ``questions``; ``seeds_share``: share of the uncertainty that is due to
-                        seeds; ``seeds_needed`` and ``questions_needed``: how many of them alone
-                        would show a difference of ``points_to_tell`` (null: no number would)
-``efficiency``          ``pareto``: cost -> arms that no other beats for the same or less.
-                        ``budget``: the score that a search is expected to end with (``arms``:
-                        ``seconds, mean, low, high``; ``leaders``: ``seconds, arm, chance,
-                        expected``; ``untuned``); null if there is none. ``learning_rates``: arm ->
-                        ``best, low, high, decades``, ``open_low, open_high``, at
-                        ``examples_seen``: see ``study.analysis.efficiency``. ``front``: the trials
-                        of a search for several objectives that no other trial beats (see
-                        ``study.config.goals.pareto_front``); empty for one objective.
-                        ``importance`` of settings (``of, shares, trials, warning``): see
-                        ``study.analysis.importance``
-``trials``              one object for each trial: ``trial, kind, arm``; ``parameters``: what was
-                        searched; ``recipe``: slot -> method with all its settings; ``lr, seed``,
-                        ``outcome, error``; ``remark``: what did not run as it should, though it
-                        changes no number; ``rungs`` (``examples_seen, validation_loss, train_loss,
-                        seconds, reported_at``); ``scores, costs``
-``protocol``            settings, budget, rungs, model and data with digests, versions, commit,
-                        time. ``identity``: the study's own on every MLflow server. ``not_run``:
-                        arm, or ``untuned`` -> why it fits into no device
-======================  =====================================================================
-"""
+"""Collects what a study found, from its records and stored answers."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
 from study.analysis import efficiency, importance
 from study.analysis.arm_scores import ArmScores, scores_of
+from study.analysis.efficiency_types import Efficiency, FrontTrial
+from study.analysis.result_types import (
+    ArmResult,
+    BestTrial,
+    RungResult,
+    SeedScores,
+    StudyResults,
+    TrialResult,
+)
 from study.analysis.results_file import without_nan
 from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.storage import answers
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
-from trainables.measures.common.baselines import collapsed
+from trainables.measures.common.baselines import has_collapsed
 from trainables.measures.common.scores import logged_name
 
 if TYPE_CHECKING:
     from trainables.data.common.dataset import Dataset
 
-RUNG = ("examples_seen", "validation_loss", "train_loss", "seconds", "reported_at")
-"""Fields of a rung in ``results.json``."""
 BYTES = 4
 """Bytes of a trained parameter, which is kept in fp32 whatever the precision of the rest."""
 
@@ -110,9 +62,8 @@ def collect(
     protocol: Mapping[str, Any],
     *,
     margin: float,
-) -> dict[str, Any]:
-    """The content of ``results.json``, from the journal and the stored answers; JSON and nothing
-    else.
+) -> StudyResults:
+    """Results of a study, from the journal and the stored answers.
 
     Args:
         name: name of the study.
@@ -131,61 +82,52 @@ def collect(
     scored = ArmScores(
         folder=folder, confirmed=confirmed, untuned=untuned, train=dataset.train, margin=margin
     )
-    test = scored.on("test", dataset.test)
+    test = scored.score_dataset("test", dataset.name, dataset.test)
+    scores = {arm.arm: arm.test for arm in test.arms}
     arms = [
-        _arm(arm, trials, confirmed[arm], folder, dataset) | {"test": test["arms"].get(arm)}
+        replace(_arm(arm, trials, confirmed[arm], folder, dataset), test=scores.get(arm))
         for arm in space.arms
     ]
     errors: dict[str, str] = {}
     for record in trials.of_kind(Kind.SEARCH):
         if record.outcome is Outcome.FAILED:
             errors.setdefault(record.spec.arm, record.error)
-    order = list(test["arms"])
-    arms.sort(key=lambda a: order.index(a["arm"]) if a["test"] else len(order))
-    found = {
-        "version": 1,
-        "study": name,
-        "question": space.question,
-        "verdict": answer(
-            arms, test["comparisons"], test["baselines"]["majority"]["overall"], errors
+    order = list(scores)
+    arms.sort(key=lambda arm: order.index(arm.arm) if arm.test else len(order))
+    majority = test.baselines.majority["overall"]
+    assert majority is not None, "no score of the baseline: the test split has no question"
+    found = StudyResults(
+        study=name,
+        question=space.question,
+        verdict=answer(arms, test.comparisons, majority, errors),
+        shown=test.shown,
+        baselines=test.baselines,
+        arms=tuple(arms),
+        comparisons=test.comparisons,
+        ood=tuple(
+            scored.score_dataset(f"ood.{data}", data, other.test) for data, other in others.items()
         ),
-        "shown": test["shown"],
-        "baselines": test["baselines"],
-        "arms": arms,
-        "comparisons": test["comparisons"],
-        "ood": [
-            {"data": data, **_listed(scored.on(f"ood.{data}", other.test))}
-            for data, other in others.items()
-        ],
-        "efficiency": _efficiency(arms, trials, untuned),
-        "trials": [_trial(record) for record in trials.records],
-        "protocol": dict(protocol),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(without_nan(found), allow_nan=False))
+        efficiency=_efficiency(arms, trials, untuned),
+        trials=tuple(_trial(record) for record in trials.records),
+        protocol=dict(protocol),
+    )
+    plain: StudyResults = without_nan(found)
     return plain
 
 
-def _listed(scored: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores on another dataset, with the arms as a list, as in the rest of ``results.json``."""
-    arms = [{"arm": arm, "test": test} for arm, test in scored["arms"].items()]
-    return {**scored, "arms": arms}
-
-
-def metrics(results: Mapping[str, Any]) -> dict[str, float]:
+def metrics(results: StudyResults) -> dict[str, float]:
     """The metrics of a study's run in MLflow, such as ``lora.test.overall_percent``."""
     found = {
-        logged_name(f"{arm['arm']}.test.{measure}"): estimate["mean"]
-        for arm in results["arms"]
-        if arm["test"]
-        for measure, estimate in arm["test"].items()
+        logged_name(f"{arm.arm}.test.{column}"): score.mean
+        for arm in results.confirmed
+        for column, score in (arm.test or {}).items()
     }
-    for name, scores in results["baselines"].items():
-        found |= {logged_name(f"{name}.test.{part}"): v for part, v in (scores or {}).items()}
-    for other in results["ood"]:
-        for arm in other["arms"]:
-            for measure, estimate in arm["test"].items():
-                name = logged_name(f"{arm['arm']}.ood.{other['data']}.{measure}")
-                found[name] = estimate["mean"]
+    for name, scores in results.baselines.named().items():
+        found |= {logged_name(f"{name}.test.{column}"): v for column, v in scores.items()}
+    for other in results.ood:
+        for tested in other.arms:
+            for column, score in tested.test.items():
+                found[logged_name(f"{tested.arm}.ood.{other.data}.{column}")] = score.mean
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -195,90 +137,96 @@ def _arm(
     confirmed: list[TrialRecord],
     folder: Path,
     dataset: Dataset,
-) -> dict[str, Any]:
-    """The object of one arm in ``results.json``, without ``test``."""
+) -> ArmResult:
+    """The result of one arm, without its scores on the test split."""
     searched = [r for r in trials.of_kind(Kind.SEARCH) if r.spec.arm == arm]
-    found: dict[str, Any] = {
-        "arm": arm,
-        "trials": _outcomes(searched),
-        "confirmations": _outcomes([r for r in trials.of_kind(Kind.CONFIRM) if r.spec.arm == arm]),
-        "search_seconds": sum(r.costs.get("seconds", 0.0) for r in searched),
-        "best": None,
-        "seeds": [],
-        "collapsed": False,
-        "costs": {},
-    }
-    best = trials.best.get(arm)
-    if best is not None:
-        found["best"] = {
-            "trial": best.spec.id,
-            "parameters": dict(best.spec.parameters),
-            "validation_loss": best.loss,
-            "examples_seen": best.examples_seen,
-        }
+    costs: dict[str, float] = {}
     if confirmed:
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         costs["adapter_mib"] = costs["trained_parameters"] * BYTES / 2**20
-        found |= {
-            "seeds": [
-                {"seed": r.spec.seed, "trial": r.spec.id, **scores_of(r, "test")} for r in confirmed
-            ],
-            "collapsed": any(_collapsed(folder, r, dataset) for r in confirmed),
-            "costs": costs,
-        }
-    return found
+    best = trials.best.get(arm)
+    return ArmResult(
+        arm=arm,
+        trials=_outcomes(searched),
+        confirmations=_outcomes([r for r in trials.of_kind(Kind.CONFIRM) if r.spec.arm == arm]),
+        search_seconds=sum(r.costs.get("seconds", 0.0) for r in searched),
+        best=None
+        if best is None
+        else BestTrial(
+            trial=best.spec.id,
+            parameters=dict(best.spec.parameters),
+            validation_loss=best.loss,
+            examples_seen=best.examples_seen,
+        ),
+        seeds=tuple(
+            SeedScores(seed=r.spec.seed, trial=r.spec.id, scores=scores_of(r, "test"))
+            for r in confirmed
+        ),
+        collapsed=any(_has_collapsed(folder, r, dataset) for r in confirmed),
+        costs=costs,
+    )
 
 
-def _outcomes(records: Sequence[TrialRecord]) -> dict[str, int]:
+def _outcomes(records: Sequence[TrialRecord]) -> dict[Outcome, int]:
     """Outcome -> number of trials."""
-    counts = Counter(str(record.outcome) for record in records)
-    return {str(outcome): counts[outcome] for outcome in Outcome}
+    counts = Counter(record.outcome for record in records)
+    return {outcome: counts[outcome] for outcome in Outcome}
 
 
 def _efficiency(
-    arms: list[dict[str, Any]], trials: FinishedTrials, untuned: list[TrialRecord]
-) -> dict[str, Any]:
-    """The object ``efficiency`` in ``results.json``."""
-    searched: dict[str, list[TrialRecord]] = {arm["arm"]: [] for arm in arms}
+    arms: Sequence[ArmResult], trials: FinishedTrials, untuned: list[TrialRecord]
+) -> Efficiency:
+    """What the scores of the arms cost."""
+    searched: dict[str, list[TrialRecord]] = {arm.arm: [] for arm in arms}
     for record in trials.of_kind(Kind.SEARCH):
         searched[record.spec.arm].append(record)
     costs = trials.objectives
+    front = goals.pareto_front(trials.records, costs) if costs else []
     start = untuned[0].scores.get("validation.overall", 0.0) if untuned else 0.0
-    return {
-        "pareto": efficiency.pareto(arms),
-        "budget": efficiency.budget_curves(searched, start),
-        "front": goals.pareto_front(trials.records, costs) if costs else [],
-        "learning_rates": efficiency.learning_rates(searched),
-        "importance": importance.importances(
+    return Efficiency(
+        pareto=efficiency.pareto(arms),
+        budget=efficiency.budget_curves(searched, start),
+        front=tuple(
+            FrontTrial(
+                **{name: value for name, value in trial.items() if name not in costs},
+                costs={name: trial[name] for name in costs},
+            )
+            for trial in front
+        ),
+        learning_rates=efficiency.learning_rates(searched),
+        importance=importance.importances(
             searched, {arm: spaces.ranges(a) for arm, a in trials.space.arms.items()}
         ),
-    }
+    )
 
 
-def _collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
+def _has_collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
     """Whether a trial's answers hardly depend on the question."""
     given = answers.read(folder, record.spec.id, "test")["answer"].to_pylist()
-    return collapsed(dataset.test, given)
+    return has_collapsed(dataset.test, given)
 
 
-def _trial(record: TrialRecord) -> dict[str, Any]:
-    """The object of one trial in ``results.json``."""
+def _trial(record: TrialRecord) -> TrialResult:
+    """The result of one trial."""
     spec = record.spec
-    return {
-        "trial": spec.id,
-        "kind": spec.kind,
-        "arm": spec.arm,
-        "parameters": dict(spec.parameters),
-        "recipe": {slot: dict(tuning) for slot, tuning in spec.recipe.items()},
-        "lr": spec.lr,
-        "seed": spec.seed,
-        "outcome": record.outcome,
-        "error": record.error,
-        "remark": record.remark,
-        "rungs": [{name: getattr(rung, name) for name in RUNG} for rung in record.rungs],
-        "scores": record.scores,
-        "costs": record.costs,
-    }
+    return TrialResult(
+        trial=spec.id,
+        kind=spec.kind,
+        arm=spec.arm,
+        parameters=dict(spec.parameters),
+        recipe={slot: dict(tuning) for slot, tuning in spec.recipe.items()},
+        lr=spec.lr,
+        seed=spec.seed,
+        outcome=record.outcome,
+        error=record.error,
+        remark=record.remark,
+        rungs=tuple(
+            RungResult(**{field.name: getattr(rung, field.name) for field in fields(RungResult)})
+            for rung in record.rungs
+        ),
+        scores=record.scores,
+        costs=record.costs,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 
+from study.analysis.score_types import Estimate
+
 Array = np.ndarray[Any, Any]
 REPLICATES = 10_000
 """Number of times that images are resampled."""
@@ -40,15 +42,6 @@ LEVEL = 95
 RARE, UNSEEN = 6, 3
 """If fewer than ``RARE`` of ``n`` images tell two arms apart, up to ``UNSEEN / n`` of all images
 may be unlike those that were drawn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean with its 95% interval, in percent or percentage points."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from study.analysis import pairwise
-from study.analysis.pairwise import Finding
-from study.analysis.uncertainty import Estimate
+from study.analysis.result_types import ArmResult
+from study.analysis.score_types import ArmPair, Finding, PartComparison
 from study.trials.record import Outcome
 
 ENDED = {
@@ -28,8 +27,8 @@ ERROR = 200
 
 
 def answer(
-    arms: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Mapping[str, Any]],
+    arms: Sequence[ArmResult],
+    comparisons: Sequence[ArmPair],
     majority: float,
     errors: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
@@ -38,32 +37,30 @@ def answer(
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
     error in the search, of those that had any.
     """
-    ranked = [arm["arm"] for arm in arms if arm["test"]]
+    ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
         return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
     caveats = _caveats(arms, majority) + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
-    of_best = {c["second"]: c["parts"]["overall"] for c in comparisons if c["first"] == ranked[0]}
+    of_best = {c.second: c.parts["overall"] for c in comparisons if c.first == ranked[0]}
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
-        return f"{only['sentence']}{types}{_cheaper(arms, of_best)}{caveats}"
+        return f"{only.sentence}{types}{_cheaper(arms, of_best)}{caveats}"
     return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
 
 
-def _ranking(
-    best: str, arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]
-) -> str:
+def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
     """Sentences on more than two arms: which of them the best arm beats, and which it does not."""
     found = {
-        finding: [a for a, c in of_best.items() if c["finding"] == finding] for finding in Finding
+        finding: [a for a, c in of_best.items() if c.finding == finding] for finding in Finding
     }
     better, undecided = found[Finding.BETTER], found[Finding.UNDECIDED]
-    margin = pairwise.margin_in_words(next(iter(of_best.values()))["margin"])
+    margin = pairwise.margin_in_words(next(iter(of_best.values())).margin)
     said = []
     if len(better) == len(of_best):
-        return f"{best} is better than every other arm. {of_best[better[0]]['sentence']}"
+        return f"{best} is better than every other arm. {of_best[better[0]].sentence}"
     if better:
         said.append(f"it is better than {_names(better)}")
     if found[Finding.AS_GOOD]:
@@ -73,37 +70,37 @@ def _ranking(
         said.append(f"it is not worse than {others} by more than {margin}, and may be better")
     closest = ""
     if undecided:
-        closest = of_best[undecided[0]]["sentence"]
+        closest = of_best[undecided[0]].sentence
     if len(undecided) > 1:
         said.append(f"it cannot be told apart from {_names(undecided)}")
         closest = f"The closest: {closest}"
-    head = f"{best} scores highest ({arms[0]['test']['overall']['mean']:.1f}%)"
+    head = f"{best} scores highest ({arms[0].overall.mean:.1f}%)"
     head += f": {'; '.join(said)}." if said else "."
     return f"{head} {closest}".rstrip()
 
 
-def _by_type(pair: Mapping[str, Any]) -> str:
-    """Sentence on two arms that do not differ on all questions: on which types of questions they
-    do; empty if on none. It is a lead and no finding, for the reason that
+def _by_type(pair: ArmPair) -> str:
+    """Sentence on the types of questions on which two arms differ that do not differ on all
+    questions; empty if there are none. It is a lead and no finding, for the reason that
     ``study.analysis.pairwise`` gives."""
-    parts = pair["parts"]
-    if parts["overall"]["finding"] == Finding.BETTER:
+    parts = pair.parts
+    if parts["overall"].finding == Finding.BETTER:
         return ""
     differing = []
     for part in ("open", "closed"):
-        if part in parts and parts[part]["finding"] == Finding.BETTER:
-            difference = Estimate(**parts[part]["difference"])
-            said = pairwise.higher(pair["first"], pair["second"], difference, parts[part]["p_holm"])
+        if part in parts and parts[part].finding == Finding.BETTER:
+            found = parts[part]
+            said = pairwise.higher(pair.first, pair.second, found.difference, found.p_holm)
             differing.append(f"on {part} questions alone {said}")
     return f" A lead, not a finding: {_names(differing)}." if differing else ""
 
 
-def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[str, Any]]) -> str:
+def _cheaper(arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
     """Sentence on the arm that trains the fewest parameters of those shown not to be worse than the
     best arm by the margin; empty if that trains no fewer."""
-    trained = {a["arm"]: a["costs"]["trained_parameters"] for a in arms if a["test"]}
+    trained = {a.arm: a.costs["trained_parameters"] for a in arms if a.test}
     best = next(iter(trained))
-    as_good = [a for a, c in of_best.items() if c["difference"]["high"] < c["margin"]]
+    as_good = [a for a, c in of_best.items() if c.difference.high < c.margin]
     least = min(as_good, key=lambda arm: trained[arm], default=best)
     if trained[least] >= trained[best]:
         return ""
@@ -112,51 +109,51 @@ def _cheaper(arms: Sequence[Mapping[str, Any]], of_best: Mapping[str, Mapping[st
     )
 
 
-def _caveats(arms: Sequence[Mapping[str, Any]], majority: float) -> str:
+def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
     """Winning means little for an arm that chance reaches too."""
-    tested = [arm for arm in arms if arm["test"]]
-    weak = [arm["arm"] for arm in tested if arm["test"]["overall"]["low"] <= majority]
+    tested = [arm for arm in arms if arm.test]
+    weak = [arm.arm for arm in tested if arm.overall.low <= majority]
     said = ""
     if weak:
         said += (
             f" But {_names(weak)}: not shown to beat always giving the most frequent answer "
             f"({majority:.1f}%)."
         )
-    if any(len(arm["seeds"]) < 2 for arm in tested):
+    if any(len(arm.seeds) < 2 for arm in tested):
         said += " One seed an arm: the luck of seeds is not in the intervals."
     return said
 
 
-def _dropped(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
-    """Of each arm, why its search gave nothing to confirm, and the confirmations that are not in
-    its score: to win means little where the worst seeds are missing."""
+def _dropped(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
+    """Sentences on the arms whose search gave nothing to confirm, and on the confirmations that are
+    not in an arm's score: to win means little where the worst seeds are missing."""
     said = _lossless(arms, errors)
     for arm in arms:
-        begun = arm["confirmations"]
+        begun = arm.confirmations
         ended = _ended(begun)
         if ended:
-            rest = "its score is that of the rest" if arm["test"] else "so it has no score"
-            said += f" Of {sum(begun.values())} confirmations of {arm['arm']}, {ended}: {rest}."
+            rest = "its score is that of the rest" if arm.test else "so it has no score"
+            said += f" Of {sum(begun.values())} confirmations of {arm.arm}, {ended}: {rest}."
     return said
 
 
-def _lossless(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> str:
+def _lossless(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
     """Why arms have no settings that could be confirmed; those with the same reason together."""
-    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    alike: dict[tuple[str, ...], list[ArmResult]] = {}
     for arm in arms:
-        if arm["best"] is None and sum(arm["trials"].values()):
-            alike.setdefault(tuple(how for how in Outcome if arm["trials"][how]), []).append(arm)
+        if arm.best is None and any(arm.trials.values()):
+            alike.setdefault(tuple(how for how in Outcome if arm.trials.get(how)), []).append(arm)
     said = ""
     for ways, some in alike.items():
-        names, begun = _names([arm["arm"] for arm in some]), Counter[str]()
+        names, begun = _names([arm.arm for arm in some]), Counter[Outcome]()
         for arm in some:
-            begun.update(arm["trials"])
+            begun.update(arm.trials)
         if Outcome.COMPLETE in ways or Outcome.PRUNED in ways:
             said += f" No trial of {names} that reported a loss kept to --under."
             continue
         every = "all " if len(ways) == 1 and begun.total() > 1 else ""
         said += f" No trial of {names} reported a loss: {every}{_ended(begun)}"
-        error = next((errors[arm["arm"]] for arm in some if arm["arm"] in errors), "")
+        error = next((errors[arm.arm] for arm in some if arm.arm in errors), "")
         if Outcome.FAILED in ways and error:
             said += f", the first with {error[:ERROR]!r}"
         elif len(ways) == 1 and ways[0] in LESS:
@@ -165,9 +162,9 @@ def _lossless(arms: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> s
     return said
 
 
-def _ended(begun: Mapping[str, int]) -> str:
+def _ended(begun: Mapping[Outcome, int]) -> str:
     """How many ended in each of the ways that give no score."""
-    return _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun[how]])
+    return _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun.get(how)])
 
 
 def _names(names: Sequence[str]) -> str:

@@ -113,7 +113,7 @@ class StudyPlan:
     def show(self, console: Console, folder: Path | None = None) -> None:
         """Print the plan. DeepSpeed's configurations are printed in short if ``folder`` is given,
         where ``write`` puts them, and in full if there is to be no folder."""
-        from trainables.measures.common.scores import shown
+        from trainables.measures.common.scores import shown_columns
 
         profile, data = self.profile, self.data.dataset
         settings, budget = self.definition.settings, self.definition.budget
@@ -137,7 +137,7 @@ class StudyPlan:
             f"  chance   always the most frequent answer scores {chance['overall']:.1f}% ("
             + ", ".join(
                 f"{title.removesuffix(' %')} {chance[name]:.1f}"
-                for name, title in shown(chance).items()
+                for name, title in shown_columns(chance).items()
                 if name != "overall"
             )
             + ")"

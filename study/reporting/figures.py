@@ -1,4 +1,4 @@
-"""Draws the figures of the report that compare arms, from what ``results.json`` holds alone.
+"""Draws the figures of the report that compare arms, from a study's results alone.
 
 A figure is a list of panels, each an SVG; an empty list means that there is nothing to draw. An arm
 has the same number, and with it the same colour and shape, in all figures: its index in ``arms``.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from study.analysis.efficiency import COSTS
+from study.analysis.efficiency_types import COSTS
+from study.analysis.result_types import StudyResults
+from study.analysis.score_types import Estimate, Finding
 from study.reporting.svg import Figure, Scale, spanning
 
-Results = Mapping[str, Any]
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
 WIDE = 1020
 """Width of three panels in pixels, for figures of one panel: letters are equally large then."""
@@ -26,27 +26,30 @@ ROW = 30
 """Height in pixels of a row with an interval."""
 
 
-def legend(results: Results) -> list[tuple[int, str, Markup]]:
+def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
     """Number, name and shape of each arm."""
     flat = Scale(low=0, high=1, start=0, end=16)
     found = []
-    for i, arm in enumerate(results["arms"]):
-        figure = Figure(title=arm["arm"], width=16, height=16, x=flat, y=flat)
+    for i, arm in enumerate(results.arms):
+        figure = Figure(title=arm.arm, width=16, height=16, x=flat, y=flat)
         figure.mark((0.5, 0.5), arm=i, tip="")
-        found.append((i, arm["arm"], figure.svg()))
+        found.append((i, arm.arm, figure.svg()))
     return found
 
 
-def scores(results: Results) -> list[Markup]:
+def scores(results: StudyResults) -> list[Markup]:
     """Test accuracy of each arm with interval, seeds and baselines; a panel for each part."""
-    arms = [(i, arm) for i, arm in enumerate(results["arms"]) if arm["test"]]
     drawn = []
-    for part, name_of_part in results["shown"].items():
-        rows = [(i, arm) for i, arm in arms if arm["test"][part]["low"] is not None]
-        bases = {name: (s or {}).get(part) for name, s in results["baselines"].items()}
-        seeds = [seed[part] for _, arm in rows for seed in arm["seeds"]]
-        ends = [arm["test"][part][end] for _, arm in rows for end in ("low", "high")]
-        left = 20 + 7 * max((len(arm["arm"]) for _, arm in rows), default=0)
+    for part, name_of_part in results.shown.items():
+        rows = [
+            (i, arm, score)
+            for i, arm in enumerate(results.arms)
+            if arm.test and (score := arm.test[part].interval) is not None
+        ]
+        bases = {name: scores[part] for name, scores in results.baselines.named().items()}
+        seeds = [seed.scores.get(part) for _, arm, _ in rows for seed in arm.seeds]
+        ends = [end for _, _, score in rows for end in (score.low, score.high)]
+        left = 20 + 7 * max((len(arm.arm) for _, arm, _ in rows), default=0)
         height = TOP + ROW * len(rows) + BOTTOM + 14
         x = spanning([*ends, *seeds, *bases.values()], left, PANEL_WIDTH - RIGHT)
         if x is None or not rows:
@@ -62,27 +65,27 @@ def scores(results: Results) -> list[Markup]:
             # Names of close baselines stand side by side.
             anchor = "end" if place == 0 and len(lowest_first) > 1 else "start"
             figure.text((x(value), y.end - 6), name, kind="tick", anchor=anchor)
-        for row, (i, arm) in enumerate(rows):
-            found = arm["test"][part]
-            tip = f"{arm['arm']}, {part}: {_interval(found)}"
-            figure.text((left - 10, y(row) + 4), arm["arm"], kind="name", anchor="end")
-            for seed in arm["seeds"]:
-                at = x(seed[part])
-                figure.path([(at, y(row) + 6), (at, y(row) + 11)], arm=i, kind="line thin")
-            figure.line([(found["low"], row), (found["high"], row)], arm=i, kind="wide", tip=tip)
-            figure.mark((found["mean"], row), arm=i, tip=tip)
+        for row, (i, arm, score) in enumerate(rows):
+            tip = f"{arm.arm}, {part}: {_interval(score)}"
+            figure.text((left - 10, y(row) + 4), arm.arm, kind="name", anchor="end")
+            for seed in arm.seeds:
+                if (of_seed := seed.scores.get(part)) is not None:
+                    at = x(of_seed)
+                    figure.path([(at, y(row) + 6), (at, y(row) + 11)], arm=i, kind="line thin")
+            figure.line([(score.low, row), (score.high, row)], arm=i, kind="wide", tip=tip)
+            figure.mark((score.mean, row), arm=i, tip=tip)
         drawn.append(figure.svg())
     return drawn
 
 
-def differences(results: Results) -> list[Markup]:
+def differences(results: StudyResults) -> list[Markup]:
     """Difference in overall accuracy of each pair of arms with its interval, and the margin."""
-    pairs = [(c["first"], c["second"], c["parts"]["overall"]) for c in results["comparisons"]]
+    pairs = [(pair.first, pair.second, pair.parts["overall"]) for pair in results.comparisons]
     index = arm_numbers(results)
     if not pairs:
         return []
-    margin = pairs[0][2]["margin"]
-    ends = [c["difference"][end] for _, _, c in pairs for end in ("low", "high")]
+    margin = pairs[0][2].margin
+    ends = [end for _, _, c in pairs for end in (c.difference.low, c.difference.high)]
     left = 20 + 7 * max(len(f"{first} - {second}") for first, second, _ in pairs)
     width, height = WIDE, TOP + ROW * len(pairs) + BOTTOM
     x = spanning([*ends, -1.5 * margin, 1.5 * margin], left, width - RIGHT)
@@ -94,55 +97,54 @@ def differences(results: Results) -> list[Markup]:
     figure.rule((x(0), y.start), (x(0), y.end), kind="axis")
     for row, (first, second, c) in enumerate(pairs):
         figure.text((left - 10, y(row) + 4), f"{first} \u2212 {second}", kind="name", anchor="end")
-        found = c["difference"]
-        tip = f"{first} minus {second}: {_interval(found)}, Holm p = {c['p_holm']:.3g}"
+        d = c.difference
+        tip = f"{first} minus {second}: {_interval(d)}, Holm p = {c.p_holm:.3g}"
         arm = index[first]
-        figure.line([(found["low"], row), (found["high"], row)], arm=arm, kind="wide", tip=tip)
-        figure.mark((found["mean"], row), arm=arm, tip=tip, hollow=c["finding"] != "better")
+        figure.line([(d.low, row), (d.high, row)], arm=arm, kind="wide", tip=tip)
+        figure.mark((d.mean, row), arm=arm, tip=tip, hollow=c.finding is not Finding.BETTER)
     return [figure.svg()]
 
 
-def pareto(results: Results) -> list[Markup]:
+def pareto(results: StudyResults) -> list[Markup]:
     """Test accuracy against cost, with the Pareto front as a step line; a panel for each cost."""
-    arms = [(i, arm) for i, arm in enumerate(results["arms"]) if arm["test"]]
+    arms = [(i, arm) for i, arm in enumerate(results.arms) if arm.test]
     drawn = []
     # An adapter's size follows from its parameters: it would be the same picture twice.
     for cost, label in COSTS.items():
         if cost == "adapter_mib":
             continue
-        values = [(i, arm, arm["costs"].get(cost)) for i, arm in arms]
-        points = [(i, arm, value) for i, arm, value in values if value is not None]
+        points = [(i, arm, arm.costs[cost]) for i, arm in arms]
         x = x_scale([v for _, _, v in points], log=far_apart([v for _, _, v in points]))
-        ends = [arm["test"]["overall"][e] for _, arm, _ in points for e in ("low", "high")]
+        ends = [end for _, arm in arms for end in (arm.overall.low, arm.overall.high)]
         y = y_scale(ends)
         if x is None or y is None:
             continue
         figure = panel(f"Accuracy against {label}", x, y)
         figure.axes(label, "test accuracy, %")
-        front = set(results["efficiency"]["pareto"][cost])
-        steps = sorted((v, a["test"]["overall"]["mean"]) for _, a, v in points if a["arm"] in front)
+        front = set(results.efficiency.pareto[cost])
+        steps = sorted((v, arm.overall.mean) for _, arm, v in points if arm.arm in front)
         pixels = []
         for (value, mean), (later, _) in zip(steps, [*steps[1:], (x.high, 0.0)], strict=True):
             pixels += [(x(value), y(mean)), (x(later), y(mean))]
         for start, end in itertools.pairwise(pixels):
             figure.rule(start, end, kind="front")
         for i, arm, value in points:
-            found = arm["test"]["overall"]
-            tip = f"{arm['arm']}: {_interval(found)} for {value:,.4g} {label}"
-            figure.line([(value, found["low"]), (value, found["high"])], arm=i, kind="thin")
-            figure.mark((value, found["mean"]), arm=i, tip=tip, hollow=arm["arm"] not in front)
+            score = arm.overall
+            tip = f"{arm.arm}: {_interval(score)} for {value:,.4g} {label}"
+            figure.line([(value, score.low), (value, score.high)], arm=i, kind="thin")
+            figure.mark((value, score.mean), arm=i, tip=tip, hollow=arm.arm not in front)
         drawn.append(figure.svg())
     return drawn
 
 
-def budget(results: Results) -> list[Markup]:
+def budget(results: StudyResults) -> list[Markup]:
     """Validation accuracy that a search is expected to end with, against what it may spend."""
-    found = results["efficiency"]["budget"]
-    curves = {arm: curve for arm, curve in (found or {"arms": {}})["arms"].items() if curve}
+    found = results.efficiency.budget
+    curves = {arm: curve for arm, curve in (found.arms if found else {}).items() if curve}
     width, height = WIDE, 320
-    seconds = [p["seconds"] for curve in curves.values() for p in curve]
+    seconds = [p.seconds for curve in curves.values() for p in curve]
     x = spanning(seconds, LEFT, width - RIGHT, log=True, room=0.03)
-    ends = [p[end] for curve in curves.values() for p in curve for end in ("low", "high")]
+    ends = [end for curve in curves.values() for p in curve for end in (p.low, p.high)]
     y = spanning(ends, height - BOTTOM, TOP)
     if x is None or y is None:
         return []
@@ -151,17 +153,17 @@ def budget(results: Results) -> list[Markup]:
     figure.axes("search budget of the arm, device-seconds", "validation accuracy, %")
     index = arm_numbers(results)
     for arm, curve in curves.items():
-        there = [(x(p["seconds"]), y(p["high"])) for p in curve]
-        back = [(x(p["seconds"]), y(p["low"])) for p in reversed(curve)]
+        there = [(x(p.seconds), y(p.high)) for p in curve]
+        back = [(x(p.seconds), y(p.low)) for p in reversed(curve)]
         figure.path([*there, *back], arm=index[arm], kind="band")
     for arm, curve in curves.items():
-        figure.line([(p["seconds"], p["mean"]) for p in curve], arm=index[arm])
+        figure.line([(p.seconds, p.mean) for p in curve], arm=index[arm])
         for p in curve:
-            tip = f"{arm}: {p['mean']:.1f}% ({p['low']:.1f} to {p['high']:.1f}) for "
+            tip = f"{arm}: {p.mean:.1f}% ({p.low:.1f} to {p.high:.1f}) for "
             figure.mark(
-                (p["seconds"], p["mean"]),
+                (p.seconds, p.mean),
                 arm=index[arm],
-                tip=f"{tip}{p['seconds']:,.0f} device-seconds",
+                tip=f"{tip}{p.seconds:,.0f} device-seconds",
                 size=3,
             )
     return [figure.svg()]
@@ -189,11 +191,11 @@ def far_apart(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) > 3
 
 
-def arm_numbers(results: Results) -> dict[str, int]:
+def arm_numbers(results: StudyResults) -> dict[str, int]:
     """Name of an arm -> its number."""
-    return {arm["arm"]: i for i, arm in enumerate(results["arms"])}
+    return {arm.arm: i for i, arm in enumerate(results.arms)}
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def _interval(score: Estimate) -> str:
     """A mean with its interval, as text."""
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+    return f"{score.mean:.1f} ({score.low:.1f} to {score.high:.1f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -9,16 +10,19 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from study.analysis.results_file import read_results
+from study.analysis import results_file
 from study.storage import checkpoints
 from study.storage.paths import below
-from trainables.errors import BadInput, unknown
+from study.trials.text import settings_text
+from trainables.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
+    from study.analysis.result_types import ArmResult, StudyResults, TrialResult
     from trainables.export.peft_adapter import PeftFiles
-    from trainables.export.tuned_model import Description, TunedModel
+    from trainables.export.tuned_json import Description
+    from trainables.export.tuned_model import TunedModel
     from trainables.model_contract import Model
     from trainables.workload import Workload
 
@@ -32,8 +36,8 @@ RunWithModel = Callable[[Callable[["Workload"], object]], None]
 raises OSError or EOFError where there is no such process, and what the task raises."""
 
 
-def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict[str, Path]:
-    """Write an arm's model into the folder ``out``, whole or not at all.
+def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dict[str, Path]:
+    """Write the model of a confirmed arm into the folder ``out``, whole or not at all.
 
     Of the arm's confirmations, the one with the lowest validation loss is taken: the test split
     chooses nothing.
@@ -42,9 +46,9 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
         Name -> folder of the model's adapters in peft's form.
 
     Raises:
-        BadInput: there is no such arm, it was not confirmed, or ``out`` holds something else.
+        BadInput: ``out`` holds something else or cannot be written, or the model cannot be rebuilt.
     """
-    trial = best_confirmation(results, arm_of(results, arm))
+    trial = best_confirmation(results, arm)
     if out.name in ("", "..") or (out.exists() and not out.is_dir()):
         raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
     if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
@@ -66,8 +70,8 @@ def export(study: Path, results: Mapping[str, Any], arm: str, out: Path) -> dict
 
 def write(
     study: Path,
-    results: Mapping[str, Any],
-    trial: Mapping[str, Any],
+    results: StudyResults,
+    trial: TrialResult,
     folder: Path,
     base: Model | None = None,
 ) -> Mapping[str, Path]:
@@ -91,13 +95,13 @@ def write(
     return written.adapters
 
 
-def small(results: Mapping[str, Any]) -> list[str]:
+def small_models(results: StudyResults) -> list[str]:
     """Ids of the confirmed trials whose models are small enough to be stored with their runs."""
     return [
-        seed["trial"]
-        for arm in results["arms"]
-        for seed in arm["seeds"]
-        if arm["costs"]["adapter_mib"] <= SMALL_MIB
+        seed.trial
+        for arm in results.arms
+        for seed in arm.seeds
+        if arm.costs["adapter_mib"] <= SMALL_MIB
     ]
 
 
@@ -125,18 +129,18 @@ def _write_all(
     """Write the models of confirmed trials; the base model is that of ``workload``, if given."""
     from trainables.export import tuned_model
 
-    results = read_results(study.parent, study.name)
-    by_id = {trial["trial"]: trial for trial in results["trials"]}
-    base = workload.model if workload else tuned_model.base(_described(results, by_id[trials[0]]))
+    results = results_file.read(study.parent, study.name)
+    first = _described(results, results.trial(trials[0]))
+    base = workload.model if workload else tuned_model.base(first)
     for trial in trials:
         place = below(out, trial)
         shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
         place.mkdir()
-        write(study, results, by_id[trial], place, base)
+        write(study, results, results.trial(trial), place, base)
 
 
 def rebuild(
-    study: Path, results: Mapping[str, Any], trial: Mapping[str, Any], base: Model | None = None
+    study: Path, results: StudyResults, trial: TrialResult, base: Model | None = None
 ) -> TunedModel:
     """The tuned model of a confirmed trial, built on ``base`` if that is loaded already.
 
@@ -146,52 +150,59 @@ def rebuild(
     from trainables.export import tuned_model
     from trainables.training import checkpoint
 
-    kept = sorted(checkpoints.path(study, trial["trial"]).glob("[0-9]*"))
+    kept = sorted(checkpoints.path(study, trial.trial).glob("[0-9]*"))
     if not kept:
-        raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial['trial']}")
+        raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial.trial}")
     return tuned_model.build(_described(results, trial), checkpoint.weights(kept[-1]), base)
 
 
-def _described(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Description:
+def _described(results: StudyResults, trial: TrialResult) -> Description:
     """Description of a trial's tuned model: its base, recipe, seed and settings."""
-    from trainables.export import tuned_model
+    from trainables.export.tuned_json import Description
 
-    return tuned_model.Description(
-        model=results["protocol"]["settings"]["model"],
-        digest=results["protocol"]["model"]["digest"],
-        recipe=trial["recipe"],
-        seed=trial["seed"],
-        precision=results["protocol"]["precision"],
-        image_size=results["protocol"]["settings"]["image_size"],
-        answer_tokens=results["protocol"]["answer_tokens"],
-        beams=results["protocol"]["beams"],
+    protocol = results_file.used_protocol(results)
+    return Description(
+        model=protocol.settings.model,
+        digest=protocol.model.digest,
+        recipe=trial.recipe,
+        seed=trial.seed,
+        precision=protocol.precision,
+        image_size=protocol.settings.image_size,
+        answer_tokens=protocol.answer_tokens,
+        beams=protocol.beams,
     )
 
 
-def arm_of(results: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The object of an arm in ``results.json``.
+def arm_of(results: StudyResults, name: str) -> ArmResult:
+    """The result of a confirmed arm.
 
     Raises:
         BadInput: there is no such arm, or it was not confirmed.
     """
-    arms: dict[str, dict[str, Any]] = {arm["arm"]: arm for arm in results["arms"]}
+    arms = {arm.arm: arm for arm in results.arms}
     if name not in arms:
-        raise unknown("arm", name, arms)
-    if not arms[name]["seeds"]:
+        raise BadInput(
+            f"there is no arm {name!r} in study {results.study}; {did_you_mean(name, arms)}"
+            f"it has: {', '.join(arms)}"
+        )
+    if not arms[name].seeds:
         raise BadInput(f"arm {name!r} was not confirmed, so there is no model of it")
     return arms[name]
 
 
-def best_confirmation(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+def best_confirmation(results: StudyResults, arm: ArmResult) -> TrialResult:
     """The confirmed trial of an arm that has the lowest validation loss."""
-    trials: dict[str, dict[str, Any]] = {trial["trial"]: trial for trial in results["trials"]}
-    seeds = [trials[seed["trial"]] for seed in arm["seeds"]]
-    return min(seeds, key=lambda trial: float(trial["rungs"][-1]["validation_loss"]))
+
+    def loss(trial: TrialResult) -> float:
+        last = trial.rungs[-1].validation_loss if trial.rungs else None
+        return math.inf if last is None else last
+
+    return min((results.trial(seed.trial) for seed in arm.seeds), key=loss)
 
 
 def _card(
-    results: Mapping[str, Any],
-    trial: Mapping[str, Any],
+    results: StudyResults,
+    trial: TrialResult,
     tuned: TunedModel,
     written: PeftFiles,
     adapters: Mapping[str, Path],
@@ -199,14 +210,16 @@ def _card(
     """The text of the model card."""
     from jinja2 import Environment, StrictUndefined
 
-    arm = arm_of(results, trial["arm"])
+    arm = arm_of(results, trial.arm)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(CARD.read_text(encoding="utf-8"))
     return template.render(
         r=results,
+        protocol=results_file.used_protocol(results),
+        settings=settings_text,
         arm=arm,
         trial=trial,
-        best=best_confirmation(results, arm)["trial"] == trial["trial"],
+        best=best_confirmation(results, arm) is trial,
         recipe=str(tuned.recipe),
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from study.analysis.result_types import SeedScores, StudyResults
 
 FILE = "report.html"
 """File name of the page."""
 HERE = Path(__file__).parent
 
 
-def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
-    """Write the report of ``results`` (see ``study.analysis.results``) and its tables, each file
-    whole or not at all.
+def write(folder: Path, results: StudyResults) -> list[Path]:
+    """Write the report of a study and its tables, each file whole or not at all.
 
     Returns:
         The files, the page first.
@@ -37,16 +39,17 @@ def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     return written
 
 
-def _page(results: Mapping[str, Any]) -> str:
+def _page(results: StudyResults) -> str:
     """The HTML of the page."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     from study.reporting import figures, search_figures
+    from study.trials.text import settings_text
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = (HERE / "report.html.jinja").read_text(encoding="utf-8")
-    counts = sorted({len(arm["seeds"]) for arm in results["arms"] if arm["test"]}) or [0]
+    counts = sorted({len(arm.seeds) for arm in results.confirmed}) or [0]
     return environment.from_string(source).render(
         r=results,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
@@ -63,36 +66,38 @@ def _page(results: Mapping[str, Any]) -> str:
                 ),
             )
         },
-        tested=any(arm["test"] for arm in results["arms"]),
+        tested=bool(results.confirmed),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),
         rungs_reached=_rungs_reached(results),
+        settings=settings_text,
         number=_number,
         mean=_mean,
     )
 
 
-def _rungs_reached(results: Mapping[str, Any]) -> dict[str, int]:
+def _rungs_reached(results: StudyResults) -> dict[str, int]:
     """Arm -> number of rungs that its search trials reported together: how far they came."""
     reached: Counter[str] = Counter()
-    for trial in results["trials"]:
-        if trial["kind"] == "search":
-            reached[trial["arm"]] += len(trial["rungs"])
-    return {arm["arm"]: reached[arm["arm"]] for arm in results["arms"]}
+    for trial in results.trials:
+        if trial.kind == "search":
+            reached[trial.arm] += len(trial.rungs)
+    return {arm.arm: reached[arm.arm] for arm in results.arms}
 
 
-def _margin(results: Mapping[str, Any]) -> str:
+def _margin(results: StudyResults) -> str:
     """The margin in words; empty if there are no pairs of arms."""
     from study.analysis.pairwise import margin_in_words
 
-    found = [pair["parts"]["overall"]["margin"] for pair in results["comparisons"]]
+    found = [pair.parts["overall"].margin for pair in results.comparisons]
     return margin_in_words(found[0]) if found else ""
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Mean of a column without its empty cells; None if all are empty."""
-    values = [row[name] for row in rows if row[name] is not None]
-    return sum(values) / len(values) if values else None
+def _mean(seeds: Sequence[SeedScores], column: str) -> float | None:
+    """Mean of a column over seeds that have it; None if there are none."""
+    values = [seed.scores.get(column) for seed in seeds]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -2,112 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from study.reporting.figures import WIDE, Results, arm_numbers, far_apart, panel, x_scale, y_scale
+from study.analysis.result_types import StudyResults, TrialResult
+from study.reporting.figures import WIDE, arm_numbers, far_apart, panel, x_scale, y_scale
 from study.reporting.svg import Figure, Scale, short, spanning
+from study.trials.record import Outcome
+from study.trials.spec import Kind
+from study.trials.text import settings_text
 
 
-def learning_curves(results: Results) -> list[Markup]:
+def learning_curves(results: StudyResults) -> list[Markup]:
     """Validation loss of every search trial at its rungs; one panel for each arm."""
-    trials = [t for t in results["trials"] if t["kind"] == "search" and t["rungs"]]
-    rungs = [rung for trial in trials for rung in trial["rungs"]]
-    x = x_scale([rung["examples_seen"] for rung in rungs], log=True)
-    y = y_scale([rung["validation_loss"] for rung in rungs], loss=True)
+    trials = _searched(results)
+    rungs = [rung for trial in trials for rung in trial.rungs]
+    x = x_scale([rung.examples_seen for rung in rungs], log=True)
+    y = y_scale([rung.validation_loss for rung in rungs], loss=True)
     if x is None or y is None:
         return []
     drawn = []
     for arm, i in arm_numbers(results).items():
-        mine = [t for t in trials if t["arm"] == arm]
+        mine = [t for t in trials if t.arm == arm]
         if not mine:
             continue
         figure = panel(f"Learning curves of {arm}", x, y)
         figure.axes("examples seen", "validation loss", head=arm)
         for trial in mine:
             points = [
-                (r["examples_seen"], r["validation_loss"])
-                for r in trial["rungs"]
-                if r["validation_loss"] is not None
+                (float(rung.examples_seen), rung.validation_loss)
+                for rung in trial.rungs
+                if rung.validation_loss is not None
             ]
             if not points:
                 continue
-            whole = trial["outcome"] == "complete"
-            tip = f"{trial['outcome']}: {_settings(trial)}; loss {points[-1][1]:.4f}"
+            whole = trial.outcome is Outcome.COMPLETE
+            settings = settings_text(trial.parameters)
+            tip = f"{trial.outcome}: {settings}; loss {points[-1][1]:.4f}"
             figure.line(points, arm=i, kind="" if whole else "stopped", tip=tip)
             figure.mark(points[-1], arm=i, tip=tip, hollow=not whole, size=3.5)
         drawn.append(figure.svg())
     return drawn
 
 
-def learning_rates(results: Results) -> list[Markup]:
+def learning_rates(results: StudyResults) -> list[Markup]:
     """Validation loss at the first rung, which all trials reach, by learning rate and rank; one
     panel for each arm."""
-    trials = [t for t in results["trials"] if t["kind"] == "search" and t["rungs"]]
-    tried = [t for t in trials if t["lr"] and t["rungs"][0]["validation_loss"] is not None]
-    x = x_scale([t["lr"] for t in tried], log=True)
-    y = y_scale([t["rungs"][0]["validation_loss"] for t in tried], loss=True)
+    tried = [
+        (trial, loss)
+        for trial in _searched(results)
+        if trial.lr and (loss := trial.rungs[0].validation_loss) is not None
+    ]
+    x = x_scale([trial.lr for trial, _ in tried], log=True)
+    y = y_scale([loss for _, loss in tried], loss=True)
     if x is None or y is None:
         return []
     drawn = []
     for arm, i in arm_numbers(results).items():
-        mine = [t for t in tried if t["arm"] == arm]
+        mine = [(trial, loss) for trial, loss in tried if trial.arm == arm]
         if not mine:
             continue
         figure = panel(f"Learning rates of {arm}", x, y)
-        good = results["efficiency"]["learning_rates"].get(arm)
+        good = results.efficiency.learning_rates.get(arm)
         if good:
-            start, end = max(x.low, good["low"]), min(x.high, good["high"])
+            start, end = max(x.low, good.low), min(x.high, good.high)
             figure.area((x(start), y.start), (x(end), y.end), kind="good", arm=i)
         figure.axes("learning rate", "loss at the first rung", head=arm)
-        for trial in mine:
-            loss = trial["rungs"][0]["validation_loss"]
-            tip = f"{_settings(trial)}; loss {loss:.4f} at the first rung, {trial['outcome']}"
-            whole = trial["outcome"] == "complete"
-            figure.mark((trial["lr"], loss), arm=i, tip=tip, hollow=not whole)
-            ranks = [str(v) for k, v in trial["parameters"].items() if k.endswith(".rank")]
+        for trial, loss in mine:
+            settings = settings_text(trial.parameters)
+            tip = f"{settings}; loss {loss:.4f} at the first rung, {trial.outcome}"
+            whole = trial.outcome is Outcome.COMPLETE
+            figure.mark((trial.lr, loss), arm=i, tip=tip, hollow=not whole)
+            ranks = [str(v) for k, v in trial.parameters.items() if k.endswith(".rank")]
             if ranks:
-                at = (x(trial["lr"]) + 7, y(loss) + 3)
+                at = (x(trial.lr) + 7, y(loss) + 3)
                 figure.text(at, "/".join(ranks), kind="rank")
         drawn.append(figure.svg())
     return drawn
 
 
-def parallel(results: Results) -> list[Markup]:
+def parallel(results: StudyResults) -> list[Markup]:
     """Parallel coordinates: every search trial as a line through its settings to its last
     validation loss."""
-    trials = [t for t in results["trials"] if t["kind"] == "search" and t["rungs"]]
-    trials = [t for t in trials if t["rungs"][-1]["validation_loss"] is not None]
+    ended = [
+        (trial, loss)
+        for trial in _searched(results)
+        if (loss := trial.rungs[-1].validation_loss) is not None
+    ]
+    trials = [trial for trial, _ in ended]
     index = arm_numbers(results)
-    names = sorted({n for t in trials for n in t["parameters"]}, key=lambda n: (n == "lr", n))
+    names = sorted({n for t in trials for n in t.parameters}, key=lambda n: (n == "lr", n))
     if len(trials) < 2:
         return []
     columns: list[tuple[str, list[Any]]] = [
-        ("arm", [t["arm"] for t in trials]),
-        *((name, [t["parameters"].get(name) for t in trials]) for name in names),
-        ("examples", [t["rungs"][-1]["examples_seen"] for t in trials]),
-        ("validation loss", [t["rungs"][-1]["validation_loss"] for t in trials]),
+        ("arm", [t.arm for t in trials]),
+        *((name, [t.parameters.get(name) for t in trials]) for name in names),
+        ("examples", [t.rungs[-1].examples_seen for t in trials]),
+        ("validation loss", [loss for _, loss in ended]),
     ]
     width, height = max(WIDE, 110 * len(columns)), 320
     flat = Scale(low=0, high=1, start=0, end=1)
     figure = Figure(title="All search trials", width=width, height=height, x=flat, y=flat)
     across = [60 + i * (width - 150) / (len(columns) - 1) for i in range(len(columns))]
     axes = [_column(values, height) for _, values in columns]
-    for number, trial in enumerate(trials):
+    for number, (trial, loss) in enumerate(ended):
         pixels = [(at, places[number]) for at, (places, _) in zip(across, axes, strict=True)]
-        whole = trial["outcome"] == "complete"
-        loss = trial["rungs"][-1]["validation_loss"]
-        tip = f"{trial['arm']}, {trial['outcome']}: {_settings(trial)}; loss {loss:.4f}"
-        kind = "line" if whole else "line stopped"
-        figure.path(pixels, arm=index[trial["arm"]], kind=kind, tip=tip)
+        settings = settings_text(trial.parameters)
+        tip = f"{trial.arm}, {trial.outcome}: {settings}; loss {loss:.4f}"
+        kind = "line" if trial.outcome is Outcome.COMPLETE else "line stopped"
+        figure.path(pixels, arm=index[trial.arm], kind=kind, tip=tip)
     for at, (name, _), (_, labels) in zip(across, columns, axes, strict=True):
         figure.rule((at, 40), (at, height - 30), kind="axis")
         figure.text((at, 24), name, kind="label", anchor="middle")
         for place, label in labels:
             figure.text((at + 6, place + 4), label, kind="tick over")
     return [figure.svg()]
+
+
+def _searched(results: StudyResults) -> list[TrialResult]:
+    """The search trials that reported a rung."""
+    return [trial for trial in results.trials if trial.kind is Kind.SEARCH and trial.rungs]
 
 
 def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tuple[float, str]]]:
@@ -130,11 +146,3 @@ def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tup
     if len(there) < len(values):
         labels.append((lacking, "none"))
     return places, labels
-
-
-def _settings(trial: Mapping[str, Any]) -> str:
-    """The settings of a trial as text."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in trial["parameters"].items()
-    )

@@ -46,7 +46,7 @@ def write(
     """Write one row per question into the study's ``folder``, whole or not at all. Return the
     file's path relative to the folder."""
     from trainables.measures.common.normalize import correct
-    from trainables.measures.common.parts import credit
+    from trainables.measures.common.parts import answer_score
 
     table = pa.table(
         {
@@ -57,7 +57,7 @@ def write(
             "truth": [e.answer for e in examples],
             "answer": list(answers),
             "correct": [correct(a, e.answer) for a, e in zip(answers, examples, strict=True)],
-            "credit": [credit(a, e) for a, e in zip(answers, examples, strict=True)],
+            "credit": [answer_score(a, e) for a, e in zip(answers, examples, strict=True)],
         }
     )
     path = _path(folder, trial_id, split)

@@ -98,9 +98,7 @@ class Progress(StudyCallback):
         """Show the trial among the running ones."""
         self.running[record.spec.id] = record
         going_on = f", goes on from {record.examples_seen:,} examples" if record.rungs else ""
-        self._line(
-            f"start    {_name(record)} {settings_text(record)}{going_on}", quiet=not going_on
-        )
+        self._line(f"start    {_name(record)} {_settings(record)}{going_on}", quiet=not going_on)
 
     def reported(self, record: TrialRecord) -> None:
         """Advance the trial's progress."""
@@ -128,7 +126,7 @@ class Progress(StudyCallback):
         if self.scheduler and self.scheduler.best().get(record.spec.arm) is record:
             told.append(f"the best {record.spec.arm} so far")
         self._line(
-            f"{record.outcome:8} {_name(record)} {settings_text(record)}: {', '.join(told)} "
+            f"{record.outcome:8} {_name(record)} {_settings(record)}: {', '.join(told)} "
             f"[{self._count()}, {_clock(self.left())} left, devices {self.spending.use:.0%} used]"
         )
 
@@ -200,7 +198,7 @@ class Progress(StudyCallback):
                 str(sum(outcomes.values())),
                 f"{record.loss:.4f}" if record else "",
                 self._score(record) if record else "",
-                settings_text(record) if record else "",
+                _settings(record) if record else "",
             )
         return table
 
@@ -223,7 +221,7 @@ class Progress(StudyCallback):
                 ProgressBar(total=spec.max_examples, completed=record.examples_seen, width=10),
                 _name(record),
                 f"{record.loss:.4f}" if record.rungs else "",
-                settings_text(record),
+                _settings(record),
             )
         return table
 
@@ -265,3 +263,8 @@ def _clock(seconds: float | None) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _settings(record: TrialRecord) -> str:
+    """The searched settings of a trial, as text."""
+    return settings_text(record.spec.parameters)

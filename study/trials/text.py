@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from study.trials.record import TrialRecord
 
+def settings_text(parameters: Mapping[str, Any], *, exact: bool = False) -> str:
+    """Settings of a trial, ``name=value`` separated by spaces.
 
-def settings_text(record: TrialRecord) -> str:
-    """The searched parameters of a trial, ``name=value`` separated by spaces."""
-    return " ".join(f"{k}={short(v)}" for k, v in record.spec.parameters.items())
+    Floats have three significant digits, or all of them if ``exact``; then texts are quoted.
+    """
+    write = repr if exact else short
+    return " ".join(f"{name}={write(value)}" for name, value in parameters.items())
 
 
 def short(value: Any) -> str:

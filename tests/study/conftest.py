@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from study.analysis.result_types import StudyResults
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.callback import StudyCallback
@@ -27,6 +27,6 @@ def begin(tmp_path: Path) -> Callable[..., StudyScheduler]:
 
 
 @pytest.fixture(scope="session")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The results of a made-up study of five arms. Not to be changed."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
+    """The results of a made-up study of five arms."""
     return collected(tmp_path_factory.mktemp("finished"), ood=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, method
 from study.analysis import results
+from study.analysis.result_types import StudyResults
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import answers
@@ -32,9 +33,16 @@ TRAINED = {"lora": 90_000, "layernorm": 9_000, "full": 4_000_000, "ia3": 6_000, 
 PROTOCOL: dict[str, Any] = {
     "command": "python -m study.launch --space made_up",
     "begun": "2026-01-01 00:00:00 +0000",
-    "settings": {"space": "made_up", "margin": 1.0, "under": "memory<80GiB"},
-    "budget": {"trials": 40},
-    "data": {"name": "made up", "questions": {"test": 400}, "findings": ["warn: two lookalikes"]},
+    "settings": {"space": "made_up", "model": "tiny", "margin": 1.0, "under": "memory<80GiB"},
+    "budget": {"trials": 40, "max_examples": 960},
+    "precision": "fp32",
+    "model": {"name": "tiny", "digest": "0" * 64},
+    "data": {
+        "name": "made up",
+        "digest": "0",
+        "questions": {"test": 400},
+        "findings": ["warn: two lookalikes"],
+    },
     "versions": {"python": "3.11"},
 }
 
@@ -99,7 +107,7 @@ def finish(
 
 def collected(
     folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False, lost: Lost = bitfit
-) -> dict[str, Any]:
+) -> StudyResults:
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
     splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,27 +14,43 @@ from safetensors.torch import save_file
 
 from study import export, predict
 from study.analysis import results_file
+from study.analysis.result_types import StudyResults
+from study.trials.spec import Kind
 from tests.trainables.cut_short import cut
 from trainables.training import checkpoint
 
-ARM = {"arm": "lora", "seeds": [{"seed": 1, "trial": "abc"}]}
-TRIAL = {"trial": "abc", "rungs": [{"validation_loss": 1.0}], "recipe": {}, "seed": 1}
-PROTOCOL = {
-    "settings": {"model": "tiny", "image_size": None},
-    "model": {"digest": "0" * 64},
-    "precision": "fp32",
-    "command": "python -m study.launch --tracking-uri http://study:planted@mlflow",
-    "answer_tokens": 10,
-    "beams": 1,
-}
+GONE = object()
+"""Value that stands for a key that is taken out."""
+COMMAND = "python -m study.launch --tracking-uri http://study:planted@mlflow"
+
+
+def write_results(found: StudyResults, folder: Path, arm: str = "lora", trial: str = "abc") -> None:
+    """Write results of a study of two arms: one with one confirmation, and ``ia3`` with none."""
+    confirmed = next(a for a in found.arms if a.arm == "lora")
+    lost = next(a for a in found.arms if a.test is None)
+    seed = replace(confirmed.seeds[0], trial=trial)
+    done = replace(
+        found,
+        study=folder.name,
+        arms=(replace(confirmed, arm=arm, seeds=(seed,)), replace(lost, arm="ia3")),
+        trials=(
+            replace(
+                next(t for t in found.trials if t.kind is Kind.CONFIRM), trial=trial, recipe={}
+            ),
+        ),
+        comparisons=(),
+        ood=(),
+        efficiency=replace(found.efficiency, budget=None),
+        protocol={**found.protocol, "command": COMMAND},
+    )
+    results_file.write(folder, done)
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Path:
+def storage(found: StudyResults, tmp_path: Path) -> Path:
     """A finished study whose checkpoints are gone, and one that has not ended."""
     (tmp_path / "done").mkdir()
-    found = {"arms": [ARM, {"arm": "ia3", "seeds": []}], "trials": [TRIAL], "protocol": PROTOCOL}
-    (tmp_path / "done" / "results.json").write_text(json.dumps(found))
+    write_results(found, tmp_path / "done")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "study.json").write_text("{}")
     return tmp_path
@@ -42,7 +61,11 @@ def storage(tmp_path: Path) -> Path:
     [
         (["dome"], "unknown study 'dome'; did you mean 'done'? There are: done"),
         (["begun"], "study 'begun' has not ended; --resume begun goes on with it"),
-        (["done", "--arm", "lorra"], "unknown arm 'lorra'; did you mean 'lora'?"),
+        (
+            ["done", "--arm", "lorra"],
+            "there is no arm 'lorra' in study done; did you mean 'lora'? it has: lora, ia3",
+        ),
+        (["done", "--arm", "../../x"], "there is no arm '../../x' in study done; it has: lora"),
         (["done", "--arm", "ia3"], "arm 'ia3' was not confirmed"),
         (["done"], "study 'done' holds no checkpoint of trial abc"),
         (["../done"], "unknown study '../done'; did you mean 'done'?"),
@@ -61,7 +84,7 @@ def test_what_cannot_be_exported(
 
 
 def test_the_command_of_an_older_study_is_read_without_its_password(storage: Path) -> None:
-    command = results_file.read_results(storage, "done")["protocol"]["command"]
+    command = results_file.read(storage, "done").protocol["command"]
     assert command == "python -m study.launch --tracking-uri http://study:***@mlflow"
 
 
@@ -73,16 +96,19 @@ def test_the_command_of_an_older_study_is_read_without_its_password(storage: Pat
     ],
 )
 def test_results_that_lead_out_of_the_study_are_refused(
-    arm: str, trial: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arm: str,
+    trial: str,
+    said: str,
+    found: StudyResults,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     storage = tmp_path / "studies"
     kept = tmp_path / "studies" / "other" / "checkpoints" / "abc" / "000000000064"
     kept.mkdir(parents=True)
     (kept / "trained.safetensors").touch()
     (storage / "done" / "checkpoints").mkdir(parents=True)
-    arms = [{"arm": arm, "seeds": [{"seed": 1, "trial": trial}]}]
-    found = {"arms": arms, "trials": [{**TRIAL, "trial": trial}], "protocol": PROTOCOL}
-    (storage / "done" / "results.json").write_text(json.dumps(found))
+    write_results(found, storage / "done", arm, trial)
     before = {path for path in tmp_path.rglob("*") if "export" not in path.parts}
     assert export.main(["done", "--storage", str(storage)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -128,11 +154,46 @@ def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str])
     image.write_bytes(b"")
     assert predict.main([str(storage), "--image", str(image), *question]) == 2
     assert f"{storage} holds no exported model" in capsys.readouterr().err
-    described = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision": "fp32"}
-    (storage / "tuned.json").write_text(json.dumps(described))
+    (storage / "tuned.json").write_text(json.dumps(DESCRIBED))
     save_file({"w": torch.ones(9)}, storage / "trained.safetensors")
-    for name in ("trained.safetensors", "tuned.json"):
+    for name, said in (
+        ("trained.safetensors", f"{storage} holds no exported model: {{}} can't be read ("),
+        ("tuned.json", "{} is no JSON: "),
+    ):
         cut(storage / name, "by a byte")
         assert predict.main([str(storage), "--image", str(image), *question]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"holds no exported model: {storage / name} can't be read (" in line
+        assert line.startswith(f"error: {said.format(storage / name)}")
+
+
+DESCRIBED = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"version": 2}, " is of version 2; this reads 1"),
+        ({"seed": "first"}, ": seed should be a valid integer, unable to parse "),
+        ({"recipe": "lora"}, ": recipe should be a valid mapping, not 'lora'"),
+        ({"recipe": {"vision": {"rank": 2}}}, ": recipe.vision names no method"),
+        ({"beams": None}, ": beams should be a valid integer, not None"),
+        ({"digest": GONE}, " lacks digest"),
+    ],
+)
+def test_a_wrong_field_of_an_export_is_named_before_anything_heavy_is_imported(
+    changed: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    described = {k: v for k, v in {**DESCRIBED, **changed}.items() if v is not GONE}
+    (tmp_path / "tuned.json").write_text(json.dumps(described))
+    (tmp_path / "image.png").touch()
+    probe = (
+        "import sys; from study import predict; code = predict.main(sys.argv[1:]); "
+        "print(code, 'torch' in sys.modules)"
+    )
+    asked = [str(tmp_path), "--image", str(tmp_path / "image.png"), "--question", "?"]
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *asked], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "2 False\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'tuned.json'}{said}")

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from study.analysis import results_file
+from study.analysis.efficiency_types import Efficiency, FrontTrial
+from study.analysis.result_types import StudyResults
 from study.reporting import page as report_page
 from study.trials.record import Outcome
 from tests.study.browser import CHROMIUM
@@ -46,13 +49,20 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def page_of(folder: Path, found: dict[str, Any]) -> Tags:
+def read(written: dict[str, Any], folder: Path) -> StudyResults:
+    """The results that a file with this content has."""
+    (folder / "read").mkdir()
+    (folder / "read" / "results.json").write_text(json.dumps(written), encoding="utf-8")
+    return results_file.read(folder, "read")
+
+
+def page_of(folder: Path, found: StudyResults) -> Tags:
     return Tags(report_page.write(folder, found)[0].read_text(encoding="utf-8"))
 
 
-def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
+def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
     page = page_of(tmp_path, found)
-    told = [SPACE.question, found["verdict"], "not confirmed", "RuntimeError: <no> & never"]
+    told = [SPACE.question, found.verdict, "not confirmed", "RuntimeError: <no> & never"]
     told += ["warn: two lookalikes", "On other set, which no model trained on", "not worse"]
     told += ["Only settings with memory<80GiB were eligible"]
     for part in told:
@@ -61,78 +71,84 @@ def test_it_shows_what_was_found(found: dict[str, Any], tmp_path: Path) -> None:
     assert page.outside == []
 
 
-def test_text_of_users_is_never_markup(found: dict[str, Any], tmp_path: Path) -> None:
-    text = json.dumps(found)
+def test_text_of_users_is_never_markup(found: StudyResults, tmp_path: Path) -> None:
+    text = json.dumps(results_file.plain(found))
     text = text.replace('"lora', f'"{json.dumps(SCRIPT)[1:-1]}').replace("lora.rank", SCRIPT[:8])
     hostile = json.loads(text)
     hostile["protocol"] |= {"begun": SCRIPT, "command": SCRIPT, SCRIPT: SCRIPT}
     hostile |= {"question": SCRIPT, "verdict": SCRIPT, "study": SCRIPT}
     hostile["trials"][0]["error"] = SCRIPT
-    page = page_of(tmp_path, hostile)
+    page = page_of(tmp_path, read(hostile, tmp_path))
     assert page.tags.count("script") == 1, "only the page's own"
     assert page.text.count('alert("&")') >= 20
 
 
-def test_a_trade_off_is_told(found: dict[str, Any], tmp_path: Path) -> None:
-    trial = {"trial": "abc", "arm": SCRIPT, "parameters": {"lora.rank": 2}}
-    trial |= {"validation_loss": 1.25, "validation_percent": None, "peak_memory_gib": 0.5}
-    page = page_of(tmp_path, found | {"efficiency": found["efficiency"] | {"front": [trial]}})
+def test_a_trade_off_is_told(found: StudyResults, tmp_path: Path) -> None:
+    trial = FrontTrial(
+        trial="abc",
+        arm=SCRIPT,
+        parameters={"lora.rank": 2},
+        validation_loss=1.25,
+        validation_percent=None,
+        costs={"peak_memory_gib": 0.5},
+    )
+    traded = replace(found.efficiency, front=(trial,))
+    page = page_of(tmp_path, replace(found, efficiency=traded))
     for part in ("The trade-off that was searched for", "peak memory gib", "1.2500", SCRIPT):
         assert part in page.text, part
     assert "trade-off" not in page_of(tmp_path, found).text
 
 
 def test_what_ran_otherwise_than_it_should_is_told_once(
-    found: dict[str, Any], tmp_path: Path
+    found: StudyResults, tmp_path: Path
 ) -> None:
     assert "otherwise than it should" not in page_of(tmp_path, found).text
-    arms = list(dict.fromkeys(trial["arm"] for trial in found["trials"]))[:2]
-    trials = [t | {"remark": SCRIPT if t["arm"] in arms else ""} for t in found["trials"]]
-    count = sum(trial["arm"] in arms for trial in trials)
-    text = page_of(tmp_path, found | {"trials": trials}).text
+    arms = list(dict.fromkeys(trial.arm for trial in found.trials))[:2]
+    trials = [replace(t, remark=SCRIPT if t.arm in arms else "") for t in found.trials]
+    count = sum(trial.arm in arms for trial in trials)
+    text = page_of(tmp_path, replace(found, trials=tuple(trials))).text
     assert text.count(f"{count} trials ({', '.join(arms)}): {SCRIPT}") == 1
 
 
 def test_a_study_in_which_nothing_worked_has_a_report_too(
-    found: dict[str, Any], tmp_path: Path
+    found: StudyResults, tmp_path: Path
 ) -> None:
-    lost = {"test": None, "best": None, "seeds": [], "costs": {}}
-    nothing = found | {
-        "arms": [arm | lost for arm in found["arms"]],
-        "comparisons": [],
-        "ood": [],
-        "trials": [],
-        "baselines": {"majority": found["baselines"]["majority"], "untuned": None},
-        "efficiency": {
-            "pareto": {cost: [] for cost in found["efficiency"]["pareto"]},
-            "budget": None,
-            "learning_rates": dict.fromkeys(SPACE.arms),
-            "importance": [],
-        },
-    }
+    nothing = replace(
+        found,
+        arms=tuple(replace(a, test=None, best=None, seeds=(), costs={}) for a in found.arms),
+        comparisons=(),
+        ood=(),
+        trials=(),
+        baselines=replace(found.baselines, untuned=None),
+        efficiency=Efficiency(
+            pareto=dict.fromkeys(found.efficiency.pareto, ()),
+            budget=None,
+            learning_rates=dict.fromkeys(SPACE.arms),
+        ),
+    )
     page = page_of(tmp_path, nothing)
     assert page.text.count("not confirmed") == 5
     assert page.tags.count("svg") == 5, "the legend's"
 
 
-def test_tables_lie_beside_it(found: dict[str, Any], tmp_path: Path) -> None:
+def test_tables_lie_beside_it(found: StudyResults, tmp_path: Path) -> None:
     files = {
         path.name: path.read_text(encoding="utf-8") for path in report_page.write(tmp_path, found)
     }
     rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
-    assert [row["arm"] for row in rows[:5]] == [arm["arm"] for arm in found["arms"]]
-    assert float(rows[0]["overall_mean"]) == found["arms"][0]["test"]["overall"]["mean"]
+    assert [row["arm"] for row in rows[:5]] == [arm.arm for arm in found.arms]
+    assert float(rows[0]["overall_mean"]) == found.arms[0].overall.mean
     assert len(list(csv.DictReader(io.StringIO(files["comparisons.csv"])))) == 6 * 5
-    assert len(list(csv.DictReader(io.StringIO(files["trials.csv"])))) == len(found["trials"])
+    assert len(list(csv.DictReader(io.StringIO(files["trials.csv"])))) == len(found.trials)
     latex = files["results.tex"]
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
-    best = found["arms"][0]
-    assert f"{best['arm']} & {best['test']['overall']['mean']:.1f} {{" in latex
+    best = found.arms[0]
+    assert f"{best.arm} & {best.overall.mean:.1f} {{" in latex
 
 
-def test_latex_is_escaped(found: dict[str, Any], tmp_path: Path) -> None:
-    text = json.dumps(found).replace('"layernorm"', '"50%_of_{it} & more"')
-    report_page.write(tmp_path, json.loads(text))
+def test_latex_is_escaped(found: StudyResults, tmp_path: Path) -> None:
+    text = json.dumps(results_file.plain(found)).replace('"layernorm"', '"50%_of_{it} & more"')
+    report_page.write(tmp_path, read(json.loads(text), tmp_path))
     latex = (tmp_path / "results.tex").read_text(encoding="utf-8")
     assert r"50\%\_of\_\{it\} \& more &" in latex
 
@@ -142,19 +158,19 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(given, check=False, capture_output=True, text=True, timeout=120)
 
 
-def test_the_command_writes_it_anew(found: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_writes_it_anew(found: StudyResults, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    old = found["protocol"] | {"command": "x --tracking-uri postgresql://mlflow:planted@db"}
-    results_file.write(tmp_path / "one", found | {"protocol": old})
+    old = {**found.protocol, "command": "x --tracking-uri postgresql://mlflow:planted@db"}
+    results_file.write(tmp_path / "one", replace(found, protocol=old))
     done = command("one", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(tmp_path / "one" / "report.html")
     page = Tags((tmp_path / "one" / "report.html").read_text())
-    assert found["verdict"] in page.text
+    assert found.verdict in page.text
     assert "--tracking-uri postgresql://mlflow:***@db" in page.text, "older ones had the password"
     said = command("oen", "--storage", str(tmp_path))
     assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
-    results_file.write(tmp_path / "one", found | {"version": 99})
+    results_file.write(tmp_path / "one", replace(found, version=99))
     said = command("one", "--storage", str(tmp_path))
     assert said.returncode == 2 and "is of version 99; this reads 1" in said.stderr
 
@@ -196,7 +212,7 @@ NEEDS_A_BROWSER = pytest.mark.skipif(
 )
 
 
-def seen_of(found: dict[str, Any], folder: Path, *, dark: bool = False) -> dict[str, Any]:
+def seen_of(found: StudyResults, folder: Path, *, dark: bool = False) -> dict[str, Any]:
     """What a browser says of the page."""
     assert CHROMIUM is not None
     page = report_page.write(folder, found)[0]
@@ -227,7 +243,7 @@ def seen_of(found: dict[str, Any], folder: Path, *, dark: bool = False) -> dict[
 
 @NEEDS_A_BROWSER
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_a_browser_draws_it(found: dict[str, Any], tmp_path: Path, dark: bool) -> None:
+def test_a_browser_draws_it(found: StudyResults, tmp_path: Path, dark: bool) -> None:
     seen = seen_of(found, tmp_path, dark=dark)
     assert seen["figures"] == seen["drawn"] == FIGURES
     assert seen["colours"] == len(SPACE.arms)

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from study import report
 from study.analysis import results_file
+from study.analysis.result_types import StudyResults
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, open_study
@@ -122,7 +123,7 @@ def test_ray_is_not_started_on_a_disk_that_is_full(full: Disk) -> None:
 
 
 def test_results_and_report_are_written_whole_or_not_at_all(
-    found: dict[str, Any], full: Disk, capsys: pytest.CaptureFixture[str]
+    found: StudyResults, full: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = full.folder / "one"
     study.mkdir()

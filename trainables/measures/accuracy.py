@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainables.data.common.dataset import Example
 from trainables.measures.common.measure import Column, Measure
-from trainables.measures.common.parts import credit, part_of
+from trainables.measures.common.parts import answer_score, part_of
 
 
 def score(predicted: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -23,7 +23,7 @@ def score(predicted: Sequence[str], examples: Sequence[Example]) -> dict[str, fl
 
     It is the accuracy where there are no reports, and nan for a part without examples.
     """
-    earned_Q = np.array([credit(p, e) for p, e in zip(predicted, examples, strict=True)])
+    earned_Q = np.array([answer_score(p, e) for p, e in zip(predicted, examples, strict=True)])
     return {part: 100 * _mean(earned_Q[part_of(part, examples)]) for part in MEASURE.columns}
 
 

@@ -51,7 +51,7 @@ def searched(count: int, weights: dict[str, float]) -> dict[str, list[TrialRecor
 @pytest.mark.parametrize("matters", ["method", "rank", "lr"])
 def test_the_setting_that_makes_the_loss_is_the_most_important(matters: str) -> None:
     found = importances(searched(300, {matters: 1.0}), RANGES)
-    shares = {entry["of"]: entry["shares"] for entry in found}
+    shares = {entry.of: entry.shares for entry in found}
     # Layernorm has one setting only, and if only the method matters, all of lora's are equal.
     assert set(shares) == ({ALL} if matters == "method" else {ALL, "lora"})
     for of in shares:
@@ -60,14 +60,14 @@ def test_the_setting_that_makes_the_loss_is_the_most_important(matters: str) -> 
         assert next(iter(shares[ALL])) == matters
     if matters != "method":
         assert next(iter(shares["lora"])) == {"rank": "lora.rank", "lr": "lr"}[matters]
-    assert not any(entry["warning"] for entry in found)
+    assert not any(entry.warning for entry in found)
 
 
 def test_few_trials_are_warned_about_and_very_few_say_nothing() -> None:
     (all_arms, lora) = importances(searched(24, {"lr": 1.0}), RANGES)
-    assert all_arms["warning"] == "24 trials for 3 settings: 30 would carry it"
-    assert lora["trials"] == 12 and lora["warning"]
-    assert importances(searched(4, {"lr": 1.0}), RANGES) == []
+    assert all_arms.warning == "24 trials for 3 settings: 30 would carry it"
+    assert lora.trials == 12 and lora.warning
+    assert importances(searched(4, {"lr": 1.0}), RANGES) == ()
 
 
 @pytest.mark.parametrize("chosen", ["layernorm", "lora"])
@@ -80,6 +80,6 @@ def test_a_setting_that_is_a_choice_in_one_arm_only_is_not_compared_between_arms
         for i, r in enumerate(records[chosen])
     ]
     ranges = {**RANGES, chosen: {**RANGES[chosen], "lr": Choice(*grid)}}
-    shares = {entry["of"]: entry["shares"] for entry in importances(records, ranges)}
+    shares = {entry.of: entry.shares for entry in importances(records, ranges)}
     assert set(shares[ALL]) == {"method", "lora.rank"}
     assert set(shares["lora"]) == {"lora.rank", "lr"}

@@ -1,14 +1,15 @@
 """What is said of arms: findings and sentences follow from the numbers."""
 
 import math
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from study.analysis.pairwise import Comparison, Finding, compare, over_parts
-from study.analysis.uncertainty import Estimate
+from study.analysis.pairwise import Comparison, compare, over_parts
+from study.analysis.result_types import ArmResult, BestTrial, SeedScores
+from study.analysis.score_types import ArmPair, Estimate, Finding, Score
 from study.analysis.verdict import answer
 from study.trials.record import Outcome
 
@@ -171,33 +172,31 @@ def test_types_of_questions_are_corrected_for_all_that_is_tested_and_overall_is_
     )
 
 
+BEST = BestTrial(trial="abc", parameters={}, validation_loss=1.0, examples_seen=96)
+
+
 def arm(
     name: str, mean: float, *, trained: float = 100.0, seeds: int = 3, **dropped: int
-) -> dict[str, Any]:
-    return {
-        "arm": name,
-        "test": {"overall": {"mean": mean, "low": mean - 5, "high": mean + 5}},
-        "seeds": [{}] * seeds,
-        "best": {},
-        "trials": dict.fromkeys(Outcome, 0) | {Outcome.COMPLETE: 4},
-        "confirmations": dict.fromkeys(Outcome, 0) | {Outcome.COMPLETE: seeds} | dropped,
-        "costs": {"trained_parameters": trained},
-    }
+) -> ArmResult:
+    none = dict.fromkeys(Outcome, 0)
+    return ArmResult(
+        arm=name,
+        test={"overall": Score(mean=mean, low=mean - 5, high=mean + 5)},
+        seeds=(SeedScores(seed=0, trial="abc", scores={}),) * seeds,
+        best=BEST,
+        trials=none | {Outcome.COMPLETE: 4},
+        confirmations=none
+        | {Outcome.COMPLETE: seeds}
+        | {Outcome(how): count for how, count in dropped.items()},
+        costs={"trained_parameters": trained},
+        search_seconds=1.0,
+        collapsed=False,
+    )
 
 
-def pair(second: str, found: Comparison, **types: Comparison) -> dict[str, Any]:
+def pair(second: str, found: Comparison, **types: Comparison) -> ArmPair:
     parts = {"overall": found, **types}
-    return {"first": "a", "second": second, "parts": {p: plain(c) for p, c in parts.items()}}
-
-
-def plain(found: Comparison) -> dict[str, Any]:
-    return {
-        "finding": found.finding,
-        "sentence": found.sentence(),
-        "margin": found.margin,
-        "difference": asdict(found.difference),
-        "p_holm": found.p_holm,
-    }
+    return ArmPair(first="a", second=second, parts={p: c.result() for p, c in parts.items()})
 
 
 def test_the_answer_ranks_many_arms() -> None:
@@ -256,7 +255,7 @@ def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
     assert answer(arms, [pair("b", found)], majority=30.0) == (
         f"{found.sentence()} Of 3 confirmations of a, 1 diverged: its score is that of the rest."
     )
-    nothing = arm("c", math.nan, seeds=0, failed=2, out_of_memory=1) | {"test": None}
+    nothing = replace(arm("c", math.nan, seeds=0, failed=2, out_of_memory=1), test=None)
     said = answer([*arms, nothing], [pair("b", found)], majority=30.0)
     assert said.endswith(
         "Of 3 confirmations of c, 1 ran out of memory and 2 failed: so it has no score."
@@ -265,16 +264,16 @@ def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
 
 
 def test_without_confirmed_arms_there_is_no_answer() -> None:
-    nothing = arm("a", math.nan, seeds=0) | {"test": None}
+    nothing = replace(arm("a", math.nan, seeds=0), test=None)
     assert answer([nothing], [], 0.0) == "No arm could be confirmed, so there is no answer."
     assert answer([arm("b", 60), nothing], [], 0.0).startswith("Only b could be confirmed")
-    costly = nothing | {"best": None}
+    costly = replace(nothing, best=None)
     assert answer([costly], [], 0.0) == (
         "No arm could be confirmed, so there is no answer. "
         "No trial of a that reported a loss kept to --under."
     )
     ended = {Outcome.DIVERGED: 2, Outcome.FAILED: 1}
-    mixed = costly | {"trials": dict.fromkeys(Outcome, 0) | ended}
+    mixed = replace(costly, trials=dict.fromkeys(Outcome, 0) | ended)
     assert answer([mixed, costly], [], 0.0, {"a": "it broke"}) == (
         "No arm could be confirmed, so there is no answer. "
         "No trial of a reported a loss: 2 diverged and 1 failed, the first with 'it broke'. "

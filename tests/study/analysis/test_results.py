@@ -2,6 +2,7 @@
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from rich.console import Console
 
 from search_spaces.declare import Space
-from study import export
+from study import export, report
 from study.analysis import results, results_file
+from study.analysis.efficiency_types import FrontTrial
+from study.analysis.result_types import StudyResults
+from study.analysis.score_types import Finding
 from study.analysis.uncertainty import holm
 from study.reporting import model_export
 from study.reporting import page as report_page
@@ -20,16 +24,16 @@ from study.trials.spec import Kind, TrialSpec
 from tests.study.finished import SPACE, Lost, bitfit, collected
 
 
-def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: dict[str, Any]) -> None:
-    arms = found["arms"]
-    assert {arms[0]["arm"], arms[1]["arm"]} == {"lora", "layernorm"}
-    assert [arm["arm"] for arm in arms[2:]] == ["full", "ia3", "bitfit"]
-    assert arms[-1]["test"] is None and arms[-1]["best"] is None
-    means = [arm["test"]["overall"]["mean"] for arm in arms[:-1]]
+def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
+    arms = found.arms
+    assert {arms[0].arm, arms[1].arm} == {"lora", "layernorm"}
+    assert [arm.arm for arm in arms[2:]] == ["full", "ia3", "bitfit"]
+    assert arms[-1].test is None and arms[-1].best is None
+    means = [arm.overall.mean for arm in arms[:-1]]
     assert means == sorted(means, reverse=True)
     for arm in arms[:-1]:
-        seeds = [seed["overall"] for seed in arm["seeds"]]
-        assert arm["test"]["overall"]["mean"] == pytest.approx(sum(seeds) / len(seeds))
+        seeds = [seed.scores["overall"] for seed in arm.seeds]
+        assert arm.overall.mean == pytest.approx(sum(seeds) / len(seeds))
 
 
 def test_a_confirmation_that_diverged_is_counted_and_told(tmp_path: Path) -> None:
@@ -38,11 +42,11 @@ def test_a_confirmation_that_diverged_is_counted_and_told(tmp_path: Path) -> Non
         return Outcome.DIVERGED if one else bitfit(spec)
 
     found = collected(tmp_path, trials=20, lost=first_seed)
-    full = next(arm for arm in found["arms"] if arm["arm"] == "full")
-    assert full["confirmations"]["complete"] == full["confirmations"]["diverged"] == 1
-    assert len(full["seeds"]) == 1 and sum(full["confirmations"].values()) == 2
+    full = next(arm for arm in found.arms if arm.arm == "full")
+    assert full.confirmations[Outcome.COMPLETE] == full.confirmations[Outcome.DIVERGED] == 1
+    assert len(full.seeds) == 1 and sum(full.confirmations.values()) == 2
     told = "Of 2 confirmations of full, 1 diverged: its score is that of the rest."
-    assert found["verdict"].endswith(told)
+    assert found.verdict.endswith(told)
     report_page.write(tmp_path, found)
     assert told in (tmp_path / report_page.FILE).read_text(encoding="utf-8")
 
@@ -89,21 +93,19 @@ def test_a_study_that_confirms_nothing_or_one_arm_says_why_and_has_its_files(
     folder = tmp_path / "one"
     folder.mkdir()
     found = collected(folder, space=TWO, trials=4, ood=True, lost=lost)
-    assert found["verdict"] == said
+    assert found.verdict == said
     results_file.write(folder, found)
     page = html.unescape(report_page.write(folder, found)[0].read_text(encoding="utf-8"))
     assert said in page and "0 seeds" not in page
-    one = any(arm["test"] for arm in found["arms"])
+    one = bool(found.confirmed)
     assert page.count("not confirmed") == (1 if one else 2)
     assert ("What a score costs" in page) == (one or lost is confirmed)
-    untuned = next(t for t in found["trials"] if t["kind"] == "untuned")
-    assert (found["baselines"]["untuned"] is None) == (untuned["outcome"] != "complete")
-    assert (
-        found["baselines"]["majority"]["overall"]
-        == found["ood"][0]["baselines"]["majority"]["overall"]
-    )
+    untuned = next(t for t in found.trials if t.kind is Kind.UNTUNED)
+    assert (found.baselines.untuned is None) == (untuned.outcome is not Outcome.COMPLETE)
+    majority = found.baselines.majority["overall"]
+    assert majority == found.ood[0].baselines.majority["overall"]
     assert "majority.test.overall_percent" in results.metrics(found)
-    assert bool(model_export.small(found)) == one
+    assert bool(model_export.small_models(found)) == one
     show_results(Console(width=140), found)
     assert "not confirmed" in capsys.readouterr().out
     if not one:
@@ -114,52 +116,162 @@ def test_a_study_that_confirms_nothing_or_one_arm_says_why_and_has_its_files(
         )
 
 
-def test_every_pair_is_compared_in_every_part(found: dict[str, Any]) -> None:
-    assert len(found["comparisons"]) == 6
-    for pair in found["comparisons"]:
-        assert set(pair["parts"]) == {"overall", "open", "closed", "yes_no", "other"}
-        assert pair["parts"]["overall"]["questions"] == 400
-        assert pair["parts"]["open"]["questions"] == 200
-    parts = [[c["parts"][p]["p"] for c in found["comparisons"]] for p in ("overall", "closed")]
-    opened = [c["parts"]["open"] for c in found["comparisons"]]
-    expected = holm([*(c["p"] for c in opened), *parts[0], *parts[1]])[: len(opened)]
-    assert [c["p_holm"] for c in opened] == pytest.approx(expected)
+def test_every_pair_is_compared_in_every_part(found: StudyResults) -> None:
+    assert len(found.comparisons) == 6
+    for pair in found.comparisons:
+        assert set(pair.parts) == {"overall", "open", "closed", "yes_no", "other"}
+        assert pair.parts["overall"].questions == 400
+        assert pair.parts["open"].questions == 200
+    parts = [[c.parts[p].p for c in found.comparisons] for p in ("overall", "closed")]
+    opened = [c.parts["open"] for c in found.comparisons]
+    expected = holm([*(c.p for c in opened), *parts[0], *parts[1]])[: len(opened)]
+    assert [c.p_holm for c in opened] == pytest.approx(expected)
     findings = {
-        frozenset((c["first"], c["second"])): c["parts"]["overall"] for c in found["comparisons"]
+        frozenset((c.first, c.second)): c.parts["overall"].finding for c in found.comparisons
     }
-    assert findings[frozenset(("lora", "ia3"))]["finding"] == "better"
-    assert findings[frozenset(("lora", "layernorm"))]["finding"] != "better"
+    assert findings[frozenset(("lora", "ia3"))] is Finding.BETTER
+    assert findings[frozenset(("lora", "layernorm"))] is not Finding.BETTER
 
 
-def test_the_verdict_names_the_best_and_says_less_of_the_second(found: dict[str, Any]) -> None:
-    assert found["verdict"].startswith(f"{found['arms'][0]['arm']} scores highest")
-    assert "better than full and ia3" in found["verdict"] or "better than ia3" in found["verdict"]
+def test_the_verdict_names_the_best_and_says_less_of_the_second(found: StudyResults) -> None:
+    assert found.verdict.startswith(f"{found['arms'][0]['arm']} scores highest")
+    assert "better than full and ia3" in found.verdict or "better than ia3" in found.verdict
 
 
-def test_another_dataset_is_reported_like_the_test_split(found: dict[str, Any]) -> None:
-    (other,) = found["ood"]
-    assert other["data"] == "other set" and len(other["arms"]) == 4
-    assert len(other["comparisons"]) == 6 and other["baselines"]["untuned"]["overall"] > 0
+def test_another_dataset_is_reported_like_the_test_split(found: StudyResults) -> None:
+    (other,) = found.ood
+    assert other.data == "other set" and len(other.arms) == 4
+    assert len(other.comparisons) == 6
+    assert (other.baselines.untuned or {})["overall"] > 0
 
 
-def test_efficiency_is_of_the_same_arms(found: dict[str, Any]) -> None:
-    efficiency = found["efficiency"]
-    best = found["arms"][0]["arm"]
-    assert all(best in front for front in efficiency["pareto"].values())
-    assert "full" not in efficiency["pareto"]["trained_parameters"]
-    assert set(efficiency["budget"]["arms"]) == {"lora", "layernorm", "full", "ia3"}
-    assert efficiency["learning_rates"]["bitfit"] is None
-    assert {entry["of"] for entry in efficiency["importance"]} <= {"all arms", "lora"}
-    good = efficiency["learning_rates"]["lora"]
-    assert good["low"] <= good["best"] <= good["high"]
+def test_efficiency_is_of_the_same_arms(found: StudyResults) -> None:
+    efficiency = found.efficiency
+    best = found.arms[0].arm
+    assert all(best in front for front in efficiency.pareto.values())
+    assert "full" not in efficiency.pareto["trained_parameters"]
+    assert set(efficiency.budget.arms) == {"lora", "layernorm", "full", "ia3"}
+    assert efficiency.learning_rates["bitfit"] is None
+    assert {entry.of for entry in efficiency.importance} <= {"all arms", "lora"}
+    good = efficiency.learning_rates["lora"]
+    assert good.low <= good.best <= good.high
 
 
-def test_it_is_json_as_it_is(found: dict[str, Any], tmp_path: Path) -> None:
-    path = results_file.write(tmp_path, found)
-    assert json.loads(path.read_text(encoding="utf-8")) == found
+def test_what_is_written_is_read_again(found: StudyResults, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    path = results_file.write(tmp_path / "one", found)
+    assert results_file.read(tmp_path, "one") == found
+    text = path.read_text(encoding="utf-8")
+    assert results_file.write(tmp_path / "one", results_file.read(tmp_path, "one")) == path
+    assert path.read_text(encoding="utf-8") == text
 
 
-def test_the_numbers_for_mlflow_are_numbers(found: dict[str, Any]) -> None:
+def test_the_file_has_columns_beside_fixed_keys(found: StudyResults, tmp_path: Path) -> None:
+    front = FrontTrial(
+        trial="abc",
+        arm="lora",
+        parameters={"lora.rank": 2},
+        validation_loss=1.25,
+        validation_percent=None,
+        costs={"peak_memory_gib": 0.5, "trained_parameters": 9000},
+    )
+    changed = replace(found, efficiency=replace(found.efficiency, front=(front,)))
+    (tmp_path / "one").mkdir()
+    written = json.loads(results_file.write(tmp_path / "one", changed).read_text("utf-8"))
+    assert written["efficiency"]["front"] == [
+        {
+            "trial": "abc",
+            "arm": "lora",
+            "parameters": {"lora.rank": 2},
+            "validation_loss": 1.25,
+            "validation_percent": None,
+            "peak_memory_gib": 0.5,
+            "trained_parameters": 9000,
+        }
+    ]
+    assert list(written["arms"][0]["seeds"][0])[:3] == ["seed", "trial", "overall"]
+    assert results_file.read(tmp_path, "one") == changed
+
+
+GONE = object()
+"""Value that stands for a key that is taken out."""
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ((), [], ": the whole should be an object, not []"),
+        (("version",), 2, " is of version 2; this reads 1"),
+        (("verdict",), GONE, " lacks verdict"),
+        (("arms",), {"lora": {}}, ": arms should be a valid tuple, not {'lora': {}}"),
+        (("arms", 0, "costs", "seconds"), "much", ": arms[0].costs.seconds should be a valid "),
+        (("arms", 0, "seeds", 0, "seed"), GONE, " lacks arms[0].seeds[0].seed"),
+        (("trials", 3, "kind"), "serach", ": trials[3].kind should be 'search', 'confirm' or 'un"),
+        (("trials", 3, "outcome"), "lost", ": trials[3].outcome should be 'complete', "),
+        (("trials", 0, "rungs", 0), 7, ": trials[0].rungs[0] should be "),
+        (("protocol",), [], ": protocol should be a valid mapping, not []"),
+        (("protocol", "command"), GONE, " lacks command"),
+        (("protocol", "data", "findings"), "none", "data.findings should be a valid tuple"),
+        (("arms", 0, "seeds", 0, "trial"), "gone", "trial 'gone' of arm "),
+        (("arms", 0, "costs"), {}, " lacks trained_parameters"),
+        (("arms", 0, "test", "overall", "low"), None, " has a test score without interval"),
+        (("arms", 0, "test", "closed"), GONE, " lacks closed"),
+        (("baselines", "majority", "open"), GONE, "baseline majority lacks open"),
+        (("shown", "surprise"), "surprise %", " lacks surprise"),
+        (("comparisons", 0, "first"), "nobody", "'nobody' is not in arms"),
+        (("comparisons", 0, "parts", "overall"), GONE, " lacks overall"),
+        (("ood", 0, "arms", 0, "test", "overall"), GONE, " lacks overall"),
+        (("trials", 0, "arm"), "nobody", "'nobody' is not in arms"),
+        (("efficiency", "pareto", "seconds"), GONE, "efficiency.pareto lacks seconds"),
+    ],
+)
+def test_a_file_with_something_wrong_is_refused_in_one_line(
+    path: tuple[str | int, ...],
+    value: Any,
+    said: str,
+    found: StudyResults,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    written = results_file.plain(found)
+    if path:
+        inner = written
+        for key in path[:-1]:
+            inner = inner[key]
+        if value is GONE:
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = value
+    else:
+        written = value
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "results.json").write_text(json.dumps(written))
+    for command in (report, export):
+        assert command.main(["one", "--storage", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and f"{tmp_path}/one/results.json" in line
+        assert said in line
+
+
+def test_fields_that_older_files_lack_have_defaults(found: StudyResults, tmp_path: Path) -> None:
+    written = results_file.plain(found)
+    del written["version"], written["ood"]
+    del written["efficiency"]["front"], written["efficiency"]["importance"]
+    for trial in written["trials"]:
+        del trial["remark"]
+    for arm in written["arms"]:
+        del arm["confirmations"]
+    written["protocol"].pop("identity", None)
+    written["something"] = "that a later version may add"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "results.json").write_text(json.dumps(written))
+    older = results_file.read(tmp_path, "one")
+    assert older.version == 1 and older.ood == () and older.efficiency.front == ()
+    assert older.trials == found.trials
+    assert report.main(["one", "--storage", str(tmp_path)]) == 0
+
+
+def test_the_numbers_for_mlflow_are_numbers(found: StudyResults) -> None:
     numbers = results.metrics(found)
     assert numbers["lora.test.open_percent"] > 50
     assert "majority.test.overall_percent" in numbers and "bitfit.test.open_percent" not in numbers

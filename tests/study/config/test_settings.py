@@ -147,4 +147,4 @@ def test_a_name_with_a_path_in_it_is_no_studys(
             read(storage, name)
     (begun / "results.json").write_text("{}")
     assert report.main(["../one", "--storage", str(storage)]) == 2
-    assert "unknown study with results '../one'" in capsys.readouterr().err
+    assert "unknown study '../one'" in capsys.readouterr().err

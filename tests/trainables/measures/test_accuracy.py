@@ -8,10 +8,10 @@ import pytest
 
 from tests.trainables.measures.examples import examples
 from trainables.measures.common import reports
-from trainables.measures.common.baselines import collapsed, majority_answers, majority_baseline
+from trainables.measures.common.baselines import has_collapsed, majority_answers, majority_baseline
 from trainables.measures.common.normalize import correct, normalize
-from trainables.measures.common.parts import credit
-from trainables.measures.common.scores import score, shown
+from trainables.measures.common.parts import answer_score
+from trainables.measures.common.scores import score, shown_columns
 from trainables.measures.token_overlap import token_overlap
 
 
@@ -96,15 +96,15 @@ def test_equally_frequent_answers_are_settled_by_letter() -> None:
 
 def test_collapsed_is_one_answer_for_each_type() -> None:
     asked = examples(*[("open", a) for a in ("ct", "mri")], *[("closed", a) for a in ("yes", "no")])
-    assert collapsed(asked, ["ct", "CT", "yes", "yes"])
-    assert not collapsed(asked, ["ct", "mri", "yes", "yes"])
-    assert not collapsed(examples(("closed", "yes"), ("closed", "yes")), ["yes", "yes"])
+    assert has_collapsed(asked, ["ct", "CT", "yes", "yes"])
+    assert not has_collapsed(asked, ["ct", "mri", "yes", "yes"])
+    assert not has_collapsed(examples(("closed", "yes"), ("closed", "yes")), ["yes", "yes"])
 
 
 def test_nearly_constant_is_collapsed() -> None:
     asked = examples(*[("closed", a) for a in ["yes", "no"] * 50])
-    assert collapsed(asked, ["yes"] * 95 + ["no"] * 5)
-    assert not collapsed(asked, ["yes"] * 94 + ["no"] * 6)
+    assert has_collapsed(asked, ["yes"] * 95 + ["no"] * 5)
+    assert not has_collapsed(asked, ["yes"] * 94 + ["no"] * 6)
 
 
 REPORTS = (
@@ -133,7 +133,7 @@ def test_a_report_earns_what_it_shares_and_is_no_accuracy() -> None:
     assert scores["report"] == scores["rouge_l"] == pytest.approx(sum(earned) / 3)
     assert scores["open"] == scores["other"] == 100
     assert scores["overall"] == pytest.approx((sum(earned) + 100) / 4)
-    assert all(credit(t, e) in (0, 1) for t, e in zip(told[2:], asked[2:], strict=True))
+    assert all(answer_score(t, e) in (0, 1) for t, e in zip(told[2:], asked[2:], strict=True))
 
 
 def test_scores_of_reports_follow_their_definitions() -> None:
@@ -158,7 +158,7 @@ def test_a_table_shows_what_was_asked_for() -> None:
         ([report, question], ["overall", "open", "closed", "report", "bleu_4", "cider"]),
     ):
         kinds = examples(*asked)  # type: ignore[arg-type]  # pairs, as they are written above
-        assert list(shown(score(kinds, [""] * len(kinds)))) == expected
+        assert list(shown_columns(score(kinds, [""] * len(kinds)))) == expected
 
 
 def test_the_majority_report_is_the_most_frequent() -> None:

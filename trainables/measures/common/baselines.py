@@ -28,7 +28,7 @@ def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> dict
     return score(test, [answers.get(example.answer_type, "") for example in test])
 
 
-def collapsed(examples: Sequence[Example], predictions: Sequence[str]) -> bool:
+def has_collapsed(examples: Sequence[Example], predictions: Sequence[str]) -> bool:
     """Whether a model has collapsed: it gives (nearly) one answer to each type of question.
 
     Nearly means 95 % of the answers. Types whose true answers are just as constant say nothing and

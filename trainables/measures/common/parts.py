@@ -28,7 +28,7 @@ def part_of(part: str, examples: Sequence[Example]) -> NDArray[np.bool_]:
     return yes_no if part == "yes_no" else ~(yes_no | part_of("report", examples))
 
 
-def credit(predicted: str, example: Example) -> float:
+def answer_score(predicted: str, example: Example) -> float:
     """Score of one answer, from 0 to 1: exact match for a question, ROUGE-L for a report."""
     if example.answer_type == "report":
         return rouge_l(predicted, example.answer)

@@ -45,7 +45,7 @@ def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, 
     return found
 
 
-def shown(scores: Mapping[str, float]) -> dict[str, str]:
+def shown_columns(scores: Mapping[str, float]) -> dict[str, str]:
     """Names and titles of the columns that a table of these results shows.
 
     Columns for questions come first, if any questions were asked, then columns for reports, if any

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trainables.cache.arrays import Progress
 from trainables.engine import start
-from trainables.measures.common.baselines import collapsed, majority_baseline
+from trainables.measures.common.baselines import has_collapsed, majority_baseline
 from trainables.measures.common.scores import score
 from trainables.recipe import Recipe
 from trainables.training.frozen_features import Features
@@ -87,5 +87,5 @@ def align(
         losses=tuple(losses),
         validation=score(dataset.validation, answers),
         majority=majority_baseline(dataset.train, dataset.validation),
-        collapsed=collapsed(dataset.validation, answers),
+        collapsed=has_collapsed(dataset.validation, answers),
     )

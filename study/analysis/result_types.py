@@ -1,0 +1,255 @@
+"""Results of a study as values: everything that report, tables, terminal and exports show.
+
+``study.analysis.results_file`` writes them as ``results.json``, version 1, and reads them. The
+fields are the keys of that file, in its order. A number that could not be computed, such as the
+accuracy of a part without questions, is None, which JSON writes as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from study.analysis.efficiency_types import Efficiency
+from study.analysis.score_types import (
+    ArmPair,
+    Baselines,
+    Estimate,
+    Number,
+    Score,
+    Scores,
+    WithColumns,
+)
+from study.trials.record import Outcome
+from study.trials.spec import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedScores(WithColumns):
+    """Scores on the test split of one complete confirmation of an arm."""
+
+    columns: ClassVar[str] = "scores"
+    seed: int
+    trial: str
+    """Id of the trial."""
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestTrial:
+    """The search trial of an arm whose settings were confirmed."""
+
+    trial: str
+    """Id of the trial."""
+    parameters: Mapping[str, Any]
+    """Name of a searched parameter -> its value."""
+    validation_loss: float | None
+    """Validation loss at its last rung."""
+    examples_seen: int
+    """Training examples seen at its last rung."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """What was found about one arm."""
+
+    arm: str
+    """Name of the arm."""
+    trials: Mapping[Outcome, int]
+    """Outcome -> number of search trials."""
+    confirmations: Mapping[Outcome, int] = field(default_factory=dict)
+    """Outcome -> number of confirmations that were begun."""
+    search_seconds: Number
+    """Device-seconds of all search trials."""
+    best: BestTrial | None
+    """The search trial whose settings were confirmed; None if none reported a rung."""
+    seeds: tuple[SeedScores, ...]
+    """Scores of the complete confirmations."""
+    collapsed: bool
+    """Whether the answers of a seed hardly depend on the question."""
+    costs: Mapping[str, Number]
+    """Means over the confirmations: ``trained_parameters``, ``trained_percent``, ``seconds`` (of a
+    device), ``peak_memory_gib`` and ``adapter_mib`` (what is trained, in fp32). Empty if there is
+    no confirmation."""
+    test: Mapping[str, Score] | None = None
+    """Column of a measure -> score on the test split; None if no trial was confirmed."""
+
+    @property
+    def overall(self) -> Estimate:
+        """Score of a confirmed arm on all questions of the test split."""
+        found = self.test["overall"].interval if self.test else None
+        assert found is not None, f"arm {self.arm} was not confirmed"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmScore:
+    """Score of one arm on a set of questions."""
+
+    arm: str
+    """Name of the arm."""
+    test: Mapping[str, Score]
+    """Column of a measure -> score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetResult:
+    """Scores on the test split of one dataset."""
+
+    data: str
+    """Name of the dataset."""
+    arms: tuple[ArmScore, ...]
+    """Scores of the confirmed arms, the best first."""
+    shown: Mapping[str, str]
+    """Column of a measure that tables show -> its title."""
+    baselines: Baselines
+    comparisons: tuple[ArmPair, ...]
+    """Comparison of each pair of arms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungResult:
+    """What a trial reported at one rung; see ``study.trials.record.Rung``."""
+
+    examples_seen: int
+    validation_loss: float | None
+    train_loss: float | None
+    seconds: float
+    """Device-seconds that the trial took so far."""
+    reported_at: float
+    """Time of the report, in seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """One trial; see ``study.trials``."""
+
+    trial: str
+    """Id of the trial."""
+    kind: Kind
+    arm: str
+    """Name of the arm; ``untuned`` for the trial that scores the base model."""
+    parameters: Mapping[str, Any]
+    """Name of a searched parameter -> its value."""
+    recipe: Mapping[str, Mapping[str, Any]]
+    """Slot -> method with all its settings."""
+    lr: float
+    """Learning rate."""
+    seed: int
+    outcome: Outcome | None
+    error: str
+    """Error in one line; empty if there is none."""
+    remark: str = ""
+    """Remark in one line, if the trial did not run as it should, though that changes no number."""
+    rungs: tuple[RungResult, ...]
+    scores: Scores
+    """Split and column of a measure, as ``validation.overall`` -> score."""
+    costs: Mapping[str, Number]
+    """Costs of the trial, as in ``TrialRecord.costs``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedSettings:
+    """Options of the command that began a study, as far as an export depends on them."""
+
+    space: str
+    """Name or file of the search space."""
+    model: str
+    """Base model: ``tiny``, or its folder."""
+    image_size: int | None = None
+    """Pixels a side of an image; None: the base model's own size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedBudget:
+    """Budget of a study, as far as a model card tells it."""
+
+    max_examples: int
+    """Training examples of a whole trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedModel:
+    """Base model of a study."""
+
+    name: str
+    digest: str
+    """Digest of its weights and configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedData:
+    """Data of a study."""
+
+    name: str
+    digest: str
+    """Digest of its questions, answers and images."""
+    findings: tuple[str, ...] = ()
+    """Findings of the audit in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedProtocol:
+    """The part of a study's protocol that its report and the exports of its models depend on."""
+
+    settings: UsedSettings
+    budget: UsedBudget
+    precision: str
+    """Precision of the computation, ``fp32`` or ``bf16``."""
+    beams: int = 1
+    """Number of beams in the search for an answer."""
+    answer_tokens: int = 10
+    """Maximum number of tokens of an answer."""
+    model: UsedModel
+    data: UsedData
+    versions: Mapping[str, str]
+    """Package -> its version."""
+    identity: str = ""
+    """The study's own identity on every MLflow server; empty in older studies."""
+    commit: str = ""
+    """Git commit of the code; empty if it is unknown."""
+    command: str
+    """Command that began the study."""
+    begun: str
+    """Time at which the study began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """Everything that a finished study found."""
+
+    version: int = 1
+    """Version of ``results.json``."""
+    study: str
+    """Name of the study."""
+    question: str
+    """The question that its search space asks."""
+    verdict: str
+    """The answer in a few sentences."""
+    shown: Mapping[str, str]
+    """Column of a measure that tables show -> its title."""
+    baselines: Baselines
+    arms: tuple[ArmResult, ...]
+    """All arms, the best first; those that were not confirmed come last."""
+    comparisons: tuple[ArmPair, ...]
+    """Comparison of each pair of confirmed arms."""
+    ood: tuple[DatasetResult, ...] = ()
+    """Scores on each dataset of ``--ood``, on which no trial trained."""
+    efficiency: Efficiency
+    trials: tuple[TrialResult, ...]
+    """All trials, the oldest first."""
+    protocol: Mapping[str, Any]
+    """How the study was done, as ``study.planning.provenance.describe`` returns it: settings,
+    budget, model and data with digests, versions, commit, command, time. It stays a mapping because
+    it is a record to be shown key by key, whatever the version that wrote it knew of. What the code
+    depends on is parsed into ``UsedProtocol``."""
+
+    @property
+    def confirmed(self) -> list[ArmResult]:
+        """The arms that have a score on the test split, the best first."""
+        return [arm for arm in self.arms if arm.test]
+
+    def trial(self, trial_id: str) -> TrialResult:
+        """The trial with this id."""
+        return next(trial for trial in self.trials if trial.trial == trial_id)

@@ -1,0 +1,149 @@
+"""Scores and comparisons of arms as values, which ``study.analysis.result_types`` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar
+
+Number = int | float
+"""A number that stays an int if it was one, so that tables show it as it was measured."""
+Scores = Mapping[str, float | None]
+"""Name of a score, which is a column of a measure in ``trainables/measures`` -> its value; None if
+there is nothing to measure. Its unit is percent unless the measure says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95% interval, in percent or percentage points."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Score of an arm on one column of a measure, with its 95% interval, in the column's unit."""
+
+    mean: float | None = None
+    """Mean over seeds; None if there is nothing to measure."""
+    low: float | None = None
+    """Lower end of the interval; None for a measure of a whole set of reports, which has none."""
+    high: float | None = None
+    """Upper end of the interval; None for a measure of a whole set of reports, which has none."""
+
+    @property
+    def interval(self) -> Estimate | None:
+        """Mean and interval; None if there is no interval."""
+        if self.mean is None or self.low is None or self.high is None:
+            return None
+        return Estimate(mean=self.mean, low=self.low, high=self.high)
+
+
+NOTHING = Score()
+"""Score of a part without questions."""
+
+
+class Finding(StrEnum):
+    """Finding about a pair of arms."""
+
+    BETTER = "better"
+    """One arm is better than the other."""
+    AS_GOOD = "as_good"
+    """Neither arm is worse than the other by more than the margin."""
+    NOT_WORSE = "not_worse"
+    """The arm that scores higher is not worse by more than the margin; it may be better."""
+    UNDECIDED = "undecided"
+    """The arms cannot be told apart, and either may be worse by more than the margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairNumbers:
+    """Numbers of a pair of arms that answered the same questions."""
+
+    difference: Estimate
+    """First arm minus second, in percentage points."""
+    p: float
+    """Two-sided p-value of this pair alone."""
+    p_holm: float
+    """P-value corrected for the other pairs; of a type of question, also for other parts."""
+    margin: float
+    """Difference in percentage points that does not matter."""
+    seeds: int
+    """Number of seeds of each arm."""
+    questions: int
+    """Number of questions."""
+    seeds_share: float
+    """Share of the uncertainty that more seeds could remove; 0 to 1."""
+    points_to_tell: float
+    """Difference in points that ``seeds_needed`` and ``questions_needed`` would show: the one that
+    was found, or the margin if that is larger."""
+    seeds_needed: int | None
+    """Seeds of each arm that would show that difference on these questions, in 8 of 10 studies;
+    None if no number would."""
+    questions_needed: int | None
+    """Questions that would show that difference with these seeds, in 8 of 10 studies; None if no
+    number would."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartComparison(PairNumbers):
+    """Comparison of two arms on one part of the questions."""
+
+    finding: Finding
+    """The finding about the pair; see ``study.analysis.pairwise``."""
+    sentence: str
+    """The finding in words, with the difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmPair:
+    """Comparison of two arms."""
+
+    first: str
+    """Name of the arm that scores higher."""
+    second: str
+    """Name of the arm that scores lower."""
+    parts: Mapping[str, PartComparison]
+    """Part of the questions (``overall``, ``open``, ...) -> the comparison on it. A part other than
+    ``overall`` gives a lead where ``overall`` shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Scores of two models that no arm tuned."""
+
+    majority: Scores
+    """Scores of always giving the most frequent training answer of the answer type."""
+    untuned: Scores | None
+    """Scores of the base model as it is; None if they could not be computed."""
+
+    def named(self) -> dict[str, Scores]:
+        """Name -> scores of the baselines that there are."""
+        both = {"majority": self.majority, "untuned": self.untuned}
+        return {name: scores for name, scores in both.items() if scores}
+
+
+class WithColumns:
+    """Base of values with columns of their own names, which JSON has beside the fixed fields."""
+
+    columns: ClassVar[str]
+    """Name of the field that maps a column's name to its value."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let pydantic gather the columns into their field before it checks the fields."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(cls._gathered, handler(source))
+
+    @classmethod
+    def _gathered(cls, row: Any) -> Any:
+        """A row of ``results.json``, with its columns in their field."""
+        if not isinstance(row, dict):
+            return row
+        fixed = {f.name for f in fields(cls)} - {cls.columns}  # type: ignore[arg-type]
+        own = {name: value for name, value in row.items() if name in fixed}
+        return own | {cls.columns: {n: v for n, v in row.items() if n not in fixed}}
