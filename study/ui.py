@@ -58,8 +58,8 @@ def _storage(given: argparse.Namespace) -> Path:
 
 
 def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
-    """What there is to see of a study, and where on the server: its confirmed runs compared, or, if
-    there are none, its own run.
+    """Words for the page that shows a study, and its address on the server. The page compares the
+    confirmed runs, or shows the study's own run if there are none.
 
     Raises:
         BadInput: MLflow does not have the study.

@@ -13,6 +13,17 @@ from typing import Any, TypeVar
 from trainables.errors import BadInput
 
 T = TypeVar("T")
+WORDS = {
+    "bool": "true or false",
+    "dataclass": "an object",
+    "dict": "an object",
+    "float": "a number",
+    "int": "a whole number",
+    "mapping": "an object",
+    "string": "a text",
+    "tuple": "a list",
+}
+"""First word of the name of pydantic's error -> what the value should be."""
 QUOTED = 60
 """Letters of a wrong value that an error quotes."""
 
@@ -56,17 +67,15 @@ def parse(kind: type[T], found: Any, source: str) -> T:
         return TypeAdapter(kind).validate_python(found)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-    field = _path(wrong["loc"])
+    location = wrong["loc"]
+    either = location[-1:] in (("int",), ("float",))  # pydantic tried both for a number
+    keys = location[:-1] if either else location
+    field = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    field = field.removeprefix(".") or "the whole"
     if wrong["type"] == "missing":
         raise BadInput(f"{source} lacks {field}")
-    given, said = repr(wrong["input"]), wrong["msg"].removeprefix("Input ")
+    kind_of = "float" if either else wrong["type"].partition("_")[0]
+    should = WORDS.get(kind_of) or wrong["msg"].removeprefix("Input should be ")
+    given = repr(wrong["input"])
     given = given if len(given) <= QUOTED else f"{given[:QUOTED]}..."
-    raise BadInput(f"{source}: {field or 'the whole'} {said}, not {given}")
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """A place within JSON as text: ``arms[0].costs.seconds``."""
-    # Of a number that may be an int or a float, pydantic also says which of the two it tried.
-    parts = location[:-1] if location[-1:] in (("int",), ("float",)) else location
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return text.removeprefix(".")
+    raise BadInput(f"{source}: {field} should be {should}, not {given}")

@@ -39,9 +39,9 @@ class BudgetLeader:
     arm: str | None
     """Name of the arm; None if most searches of every arm have nothing but the untuned model."""
     chance: float
-    """Share of searches in which it is ahead; 0 to 1."""
+    """Share of searches in which the arm is ahead; 0 to 1."""
     expected: float
-    """Mean of its validation accuracy, in percent."""
+    """Mean validation accuracy of the searches of the arm, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class FrontTrial(WithColumns):
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """What scores cost."""
+    """Costs of scores: of tuned models, and of the search for them."""
 
     pareto: Mapping[str, tuple[str, ...]]
     """Cost -> names of the arms that no other arm beats for the same or less."""

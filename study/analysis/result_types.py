@@ -45,14 +45,14 @@ class BestTrial:
     parameters: Mapping[str, Any]
     """Name of a searched parameter -> its value."""
     validation_loss: float | None
-    """Validation loss at its last rung."""
+    """Validation loss of the trial at its last rung."""
     examples_seen: int
-    """Training examples seen at its last rung."""
+    """Training examples that the trial had seen at its last rung."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """What was found about one arm."""
+    """Result of one arm: its search, its confirmations, their scores and costs."""
 
     arm: str
     """Name of the arm."""
@@ -175,7 +175,7 @@ class UsedModel:
 
     name: str
     digest: str
-    """Digest of its weights and configuration."""
+    """Digest of the weights and the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ class UsedData:
 
     name: str
     digest: str
-    """Digest of its questions, answers and images."""
+    """Digest of questions, answers and images."""
     findings: tuple[str, ...] = ()
     """Findings of the audit in words."""
 

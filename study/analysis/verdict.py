@@ -16,12 +16,12 @@ ENDED = {
     Outcome.OUT_OF_MEMORY: "ran out of memory",
     Outcome.FAILED: "failed",
 }
-"""How a trial ends that gives no score."""
+"""Outcome that gives no score -> the words for it in a sentence."""
 LESS: Mapping[str, str] = {
     Outcome.DIVERGED: "the space's learning rates may be too high",
     Outcome.OUT_OF_MEMORY: "a smaller batch_size in the space's budget would take less",
 }
-"""What to think of where all trials end so."""
+"""Outcome -> advice for an arm whose trials all end with it."""
 ERROR = 200
 """Letters of an error that a sentence quotes."""
 
@@ -110,7 +110,7 @@ def _cheaper(arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -
 
 
 def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
-    """Winning means little for an arm that chance reaches too."""
+    """Sentences on arms that may be no better than the baseline, and on arms with a single seed."""
     tested = [arm for arm in arms if arm.test]
     weak = [arm.arm for arm in tested if arm.overall.low <= majority]
     said = ""

@@ -173,10 +173,10 @@ DESCRIBED = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision"
     ("changed", "said"),
     [
         ({"version": 2}, " is of version 2; this reads 1"),
-        ({"seed": "first"}, ": seed should be a valid integer, unable to parse "),
-        ({"recipe": "lora"}, ": recipe should be a valid mapping, not 'lora'"),
+        ({"seed": "first"}, ": seed should be a whole number, not 'first'"),
+        ({"recipe": "lora"}, ": recipe should be an object, not 'lora'"),
         ({"recipe": {"vision": {"rank": 2}}}, ": recipe.vision names no method"),
-        ({"beams": None}, ": beams should be a valid integer, not None"),
+        ({"beams": None}, ": beams should be a whole number, not None"),
         ({"digest": GONE}, " lacks digest"),
     ],
 )

@@ -130,7 +130,7 @@ def lookalikes(dataset: Dataset, progress: Progress | None) -> Iterator[CheckRes
 
 
 def flat(dataset: Dataset, progress: Progress | None) -> Iterator[CheckResult]:
-    """Images without contrast, of which no question can be answered."""
+    """Find images without contrast, about which no question can be answered."""
     thumbnails_NTTC = cached_images(dataset, near_duplicates.THUMBNAIL, progress=progress)
     ids = [image_id for image_id, _ in dataset.images()]
     pixels_NPC = thumbnails_NTTC.reshape(len(ids), -1, thumbnails_NTTC.shape[-1])
