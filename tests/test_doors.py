@@ -40,7 +40,6 @@ DOORS = {
     "ray": ["study/execution/*", "study/worker/*", "study/health/nodes.py"],
     "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],
     "mlflow": ["study/tracking/*"],
-    "pydantic": ["study/config/study_json.py"],
 }
 """Foreign package -> files that may import it."""
 

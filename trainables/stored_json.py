@@ -1,16 +1,20 @@
 """Reads JSON files that this project wrote into frozen dataclasses, and names a wrong field.
 
-The files outlive the version that wrote them. Keys that a dataclass does not have are ignored, and
-a field with a default may be missing.
+The files outlive the version that wrote them. A field with a default may be missing. Keys that a
+dataclass does not have are ignored, unless its ``__pydantic_config__`` forbids them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainables.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 WORDS = {
@@ -40,14 +44,19 @@ def read(kind: type[T], file: Path, *, version: int) -> T:
             missing or of the wrong type. The error names the field.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)
     except OSError as error:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
-    except ValueError as error:
-        raise BadInput(f"{file} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{file} is no JSON: {error}; give it back as it was") from None
     if isinstance(found, dict) and found.get("version", version) != version:
-        raise BadInput(f"{file} is of version {found['version']}; this reads {version}")
-    return parse(kind, found, str(file))
+        raise BadInput(
+            f"{file} is of version {found['version']}; this reads {version}: go on with the "
+            "version of this program that wrote it"
+        )
+    # As JSON, since a dataclass may be strict: a list is a tuple there, and "3" is no number.
+    return _validated(lambda adapter: adapter.validate_json(text), kind, str(file))
 
 
 def parse(kind: type[T], found: Any, source: str) -> T:
@@ -61,10 +70,19 @@ def parse(kind: type[T], found: Any, source: str) -> T:
     Raises:
         BadInput: a field is missing or of the wrong type.
     """
+    return _validated(lambda adapter: adapter.validate_python(found), kind, source)
+
+
+def _validated(validate: Callable[[TypeAdapter[T]], T], kind: type[T], source: str) -> T:
+    """What ``validate`` makes of a dataclass's adapter.
+
+    Raises:
+        BadInput: a field is missing or of the wrong type.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(found)
+        return validate(TypeAdapter(kind))
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
     location = wrong["loc"]
@@ -72,6 +90,10 @@ def parse(kind: type[T], found: Any, source: str) -> T:
     keys = location[:-1] if either else location
     field = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
     field = field.removeprefix(".") or "the whole"
+    if wrong["type"] == "unexpected_keyword_argument":
+        raise BadInput(f"{source} has {field}, which is unknown here: a newer version wrote it")
+    if wrong["type"] == "value_error":
+        raise BadInput(f"{source}: {field}: {wrong['ctx']['error']}")
     if wrong["type"] == "missing":
         raise BadInput(f"{source} lacks {field}")
     kind_of = "float" if either else wrong["type"].partition("_")[0]

@@ -80,7 +80,8 @@ def _options(dataclasses: Iterable[type]) -> list[tuple[Field[Any], Option]]:
 
 def _kind(field_: Field[Any]) -> str:
     """Annotation of a field, without ``None``."""
-    return str(field_.type).removesuffix(" | None")
+    kind = field_.type
+    return (kind.__name__ if isinstance(kind, type) else str(kind)).removesuffix(" | None")
 
 
 def _help(field_: Field[Any], described: Option) -> str:

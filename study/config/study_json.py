@@ -12,18 +12,16 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from search_spaces.declare import Budget, Space
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.storage.paths import STUDY, check_study_name
 from study.storage.study_folder import SETTINGS
+from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 PROBE_BYTES = 2**16
 """Number of bytes that are written to see that a storage folder can be written: a study begins with
@@ -39,7 +37,7 @@ class BegunStudy:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
-    version: Literal[1] = VERSION
+    version: int = VERSION
     identity: str = ""
     """Identity of the study among all studies, whatever their names."""
     settings: Settings
@@ -64,40 +62,7 @@ def begun_study(folder: Path) -> BegunStudy:
     Raises:
         BadInput: the file is damaged, or a newer version or another program wrote it.
     """
-    # Imported here since it takes a tenth of a second, and few complaints need it.
-    from pydantic import TypeAdapter, ValidationError
-
-    file = folder / SETTINGS
-    try:
-        return TypeAdapter(BegunStudy).validate_json(file.read_bytes())
-    except ValidationError as error:
-        # One line has room for one problem.
-        wrong = _wrong(error.errors(include_url=False)[0])
-    raise BadInput(f"cannot read {file}: {wrong}")
-
-
-def _wrong(problem: ErrorDetails) -> str:
-    """What is wrong with a ``study.json``, in words."""
-    kind, given, message = problem["type"], problem["input"], problem["msg"]
-    where = ".".join(map(str, problem["loc"])) or "all of it"
-    said, whole = message[:1].lower() + message[1:], "give it back as the study wrote it"
-    if where == "version" and isinstance(given, int) and given > VERSION:
-        return (
-            f"a newer version of this program wrote it (format {given}, and this one reads "
-            f"{VERSION}): go on with that version"
-        )
-    if kind == "unexpected_keyword_argument":
-        return (
-            f"it has {where!r}, which is unknown here: a newer version of this program or another "
-            "program wrote it"
-        )
-    if kind == "missing":
-        return f"it lacks {where!r}; {whole}"
-    if kind == "json_invalid":
-        return f"it is damaged ({said}); {whole}"
-    if kind == "value_error":
-        return f"{where}: {problem['ctx']['error']}; {whole}"
-    return f"{where}: {said}, not {repr(given)[:60]}; {whole}"
+    return stored_json.read(BegunStudy, folder / SETTINGS, version=VERSION)
 
 
 def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> None:

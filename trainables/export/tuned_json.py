@@ -12,6 +12,7 @@ from trainables import stored_json
 from trainables.errors import BadInput
 
 FILE = "tuned.json"
+PRECISIONS = ("fp32", "bf16")
 VERSION = 1
 """Version of ``tuned.json`` that ``read`` understands."""
 
@@ -59,4 +60,9 @@ def read(folder: Path) -> Description:
     for slot, tuning in described.recipe.items():
         if not isinstance(tuning.get("method"), str):
             raise BadInput(f"{file}: recipe.{slot} names no method")
+    if described.precision not in PRECISIONS:
+        raise BadInput(f"{file}: precision must be fp32 or bf16, not {described.precision!r}")
+    for name in ("answer_tokens", "beams"):
+        if getattr(described, name) < 1:
+            raise BadInput(f"{file}: {name} must be at least 1, got {getattr(described, name)}")
     return described

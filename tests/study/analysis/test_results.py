@@ -134,7 +134,7 @@ def test_every_pair_is_compared_in_every_part(found: StudyResults) -> None:
 
 
 def test_the_verdict_names_the_best_and_says_less_of_the_second(found: StudyResults) -> None:
-    assert found.verdict.startswith(f"{found['arms'][0]['arm']} scores highest")
+    assert found.verdict.startswith(f"{found.arms[0].arm} scores highest")
     assert "better than full and ia3" in found.verdict or "better than ia3" in found.verdict
 
 

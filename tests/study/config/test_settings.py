@@ -92,22 +92,28 @@ def test_a_study_that_is_older_than_a_setting_ran_with_its_default(tmp_path: Pat
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda text: text[:100], "it is damaged (invalid JSON: EOF while parsing"),
-        (lambda text: "[]", "all of it: input should be an object, not []"),
+        (lambda text: text[:100], " is no JSON: Unterminated string"),
+        (lambda text: "[]", ": the whole should be an object, not []"),
         (
             lambda text: text.replace('"seeds": 3', '"seeds": "3"'),
-            "settings.seeds: input should be",
+            ": settings.seeds should be a whole number, not '3'",
         ),
-        (lambda text: text.replace('"rungs": 1', '"rungs": null'), "budget.rungs: input should be"),
-        (lambda text: text.replace('"reduction": 3', '"reduction": 0'), "must be at least 2 but"),
-        (lambda text: text.replace('"begun"', '"began"'), "it lacks 'begun'"),
+        (
+            lambda text: text.replace('"rungs": 1', '"rungs": null'),
+            ": budget.rungs should be a whole number, not None",
+        ),
+        (
+            lambda text: text.replace('"reduction": 3', '"reduction": 0'),
+            ": budget: reduction must be at least 2",
+        ),
+        (lambda text: text.replace('"begun"', '"began"'), " lacks begun"),
         (
             lambda text: text.replace('"trials"', '"trails"'),
-            "it has 'settings.trails', which is unk",
+            " has settings.trails, which is unknown here",
         ),
         (
             lambda text: text.replace('"version": 1', '"version": 2'),
-            "a newer version of this program wrote it (format 2, and this one reads 1)",
+            " is of version 2; this reads 1: go on with the version of this program",
         ),
     ],
     ids=[
@@ -131,7 +137,7 @@ def test_a_study_json_that_no_study_wrote_is_refused_in_a_line(
     for given in (["--resume", "one"], ["--space", "smoke", "--name", "one"]):
         assert launch.main([*given, "--storage", str(tmp_path)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: cannot read {file}: ") and said in line
+        assert line.startswith(f"error: {file}") and said in line
 
 
 def test_a_name_with_a_path_in_it_is_no_studys(

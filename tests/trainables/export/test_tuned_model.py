@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,30 @@ def test_a_connector_that_transformers_lacks_stays_in_our_form(tmp_path: Path) -
     before = moved_llava(base, {"decoder": LORA}, None)
     assert peft_adapter.write(before, tmp_path) == peft_adapter.NOTHING
     assert not (tmp_path / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": None}, ": model should be a text, not None"),
+        ({"digest": 7}, ": digest should be a text, not 7"),
+        ({"recipe": {"decoder": "lora"}}, ": recipe.decoder should be an object, not 'lora'"),
+        ({"precision": "fp7"}, ": precision must be fp32 or bf16, not 'fp7'"),
+        ({"image_size": "x"}, ": image_size should be a whole number, not 'x'"),
+        ({"beams": 0}, ": beams must be at least 1, got 0"),
+        ({"answer_tokens": -1}, ": answer_tokens must be at least 1, got -1"),
+        ({"version": 9}, " is of version 9; this reads 1"),
+    ],
+)
+def test_a_wrong_field_of_a_description_is_named(
+    changed: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    described = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision": "fp32"}
+    file = tmp_path / tuned_json.FILE
+    file.write_text(json.dumps(described | changed))
+    with pytest.raises(BadInput, match=re.escape(f"{file}{said}")) as error:
+        tuned_model.load(tmp_path)
+    assert "\n" not in str(error.value)
+    file.write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="is no JSON: maximum recursion"):
+        tuned_model.load(tmp_path)
