@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainables.memory.allocation_tracker import Allocation, Allocations
 
 
-def replace_by_fakes(
+def fake_tensors(
     base: nn.Module, network: nn.Module, allocations: Allocations
 ) -> tuple[dict[Allocation, str], dict[str, nn.Parameter], int]:
     """Replace the tensors of ``network``, a weight-sharing copy of ``base``, by fake ones.

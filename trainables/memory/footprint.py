@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_iter
 from trainables.engine.base import Losses
 from trainables.engine.plain_engine import Plain
 from trainables.memory.allocation_tracker import Allocation, Allocations
-from trainables.memory.fake_weights import replace_by_fakes
+from trainables.memory.fake_weights import fake_tensors
 from trainables.memory.measure import GIB
 from trainables.model_contract import Batch, Model, Skeleton, run_stages
 from trainables.recipe import AppliedRecipe
@@ -147,7 +147,7 @@ def predict(
     (``trainables.training.frozen_features``).
     """
     with FakeTensorMode(), Allocations() as allocations:
-        kinds, parameters, unused = replace_by_fakes(model.network, network, allocations)
+        kinds, parameters, unused = fake_tensors(model.network, network, allocations)
         trained = {name: parameters[name] for name in applied.parameters}
         losses = Losses(model, network, precision)
         feed = _Feed(model, losses, allocations, kinds, done)
