@@ -36,9 +36,19 @@ class Registry:
             sorted(
                 file.stem
                 for file in self.folder.glob("[!_]*.py")
-                if self.defines in _top_level(ast.parse(file.read_text(encoding="utf-8")))
+                if self.defines in _top_level(_parsed(file))
             )
         )
+
+    def file(self, name: str) -> Path:
+        """File of the member called ``name``.
+
+        Raises:
+            BadInput: no member has that name; the message lists the names that exist.
+        """
+        if name not in self.names():
+            raise unknown(self.kind, name, self.names())
+        return self.folder / f"{name}.py"
 
     def find(self, name: str) -> ModuleType:
         """Import the member called ``name``.
@@ -46,9 +56,7 @@ class Registry:
         Raises:
             BadInput: no member has that name; the message lists the names that exist.
         """
-        if name not in self.names():
-            raise unknown(self.kind, name, self.names())
-        return importlib.import_module(f"{self.package}.{name}")
+        return importlib.import_module(f"{self.package}.{self.file(name).stem}")
 
     @property
     def folder(self) -> Path:
@@ -69,12 +77,18 @@ def presets() -> dict[str, str]:
     """Family of each preset, a well-known model whose structure the family defines, by name."""
     found: dict[str, str] = {}
     for family in FAMILIES.names():
-        tree = ast.parse((FAMILIES.folder / f"{family}.py").read_text(encoding="utf-8"))
-        for node in tree.body:
+        for node in _parsed(FAMILIES.file(family)).body:
             match node:
-                case ast.Assign(targets=[ast.Name(id="PRESETS")], value=ast.Dict(keys=keys)):
+                case (
+                    ast.Assign(targets=[ast.Name(id="PRESETS")], value=ast.Dict(keys=keys))
+                    | ast.AnnAssign(target=ast.Name(id="PRESETS"), value=ast.Dict(keys=keys))
+                ):
                     found |= {ast.literal_eval(key): family for key in keys if key}
     return found
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
 def _top_level(tree: ast.Module) -> set[str]:

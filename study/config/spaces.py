@@ -31,7 +31,7 @@ def load(name: str) -> Space:
         BadInput: there is no such space or file, or a method, setting or value in it does not
             exist.
     """
-    space = _from_file(Path(name)) if name.endswith(".py") else _shipped(name)
+    space = _from_file(Path(name) if name.endswith(".py") else SPACES.file(name))
     for arm_name, arm in space.arms.items():
         try:
             check(arm)
@@ -42,7 +42,7 @@ def load(name: str) -> Space:
 
 def questions() -> dict[str, str]:
     """Name of every shipped space -> its question."""
-    return {name: _shipped(name).question for name in SPACES.names()}
+    return {name: _from_file(SPACES.file(name)).question for name in SPACES.names()}
 
 
 def check(arm: Arm) -> None:
@@ -161,11 +161,6 @@ def _edges(value: Any) -> tuple[Any, ...]:
     if isinstance(value, Uniform | LogUniform):
         return value.low, value.high
     return (value,)
-
-
-def _shipped(name: str) -> Space:
-    space: Space = SPACES.find(name).SPACE
-    return space
 
 
 def _from_file(path: Path) -> Space:

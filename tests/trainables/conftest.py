@@ -1,11 +1,12 @@
 """A small random model of every family, and a small made-up workload for it.
 
-A new model family joins all contract suites by one entry in ``SMALL``.
+A model family joins all contract suites by being a file in ``trainables/models``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.made_llava import small_llava
 from trainables import registry
 from trainables.data.common.dataset import Dataset, Example
 from trainables.model_contract import Model
-from trainables.models.blip import Blip
 from trainables.workload import Workload
 
 WORDS = "is this a ct mri of the head chest liver lesion left right yes no one two where ?".split()
@@ -33,40 +32,24 @@ IMAGES = 6
 SPLITS = {"train": 24, "validation": 10, "test": 7}
 
 
-def small_blip(patch: int = 16, **settings: Any) -> Blip:
-    """A random BLIP. Its weights are large enough for all its parts to matter: with the usual 0.02
-    every answer would be as likely as any other, whatever the image."""
-    from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    tokenizer = BertTokenizer(
-        vocab={word: i for i, word in enumerate([*special, *WORDS])}, bos_token="[DEC]"
-    )
-    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    common = {**width, "num_attention_heads": 2, "initializer_range": 0.2, **settings}
-    text = {
-        "vocab_size": len(tokenizer),
-        "encoder_hidden_size": common["hidden_size"],
-        "max_position_embeddings": 40,
-        "bos_token_id": special.index("[DEC]"),
-        "eos_token_id": special.index("[SEP]"),
-        "sep_token_id": special.index("[SEP]"),
-        "pad_token_id": special.index("[PAD]"),
-    }
-    torch.manual_seed(0)
-    network = BlipForQuestionAnswering(
-        BlipConfig(
-            text_config={**common, **text},
-            vision_config={**common, "image_size": 32, "patch_size": patch},
+def small(family: str) -> Model:
+    """A small random model of a family, the same at every call. The family's file makes it
+    (``small``), or ``models/small/FAMILY.py`` here."""
+    module: Any = registry.FAMILIES.find(family)
+    beside = Path(__file__).parent / "models" / "small" / f"{family}.py"
+    if not hasattr(module, "small"):
+        assert beside.is_file(), (
+            f"trainables/models/{family}.py must define small(words), which returns a small random "
+            "model that knows these words: the contract tests train it within a second. (What "
+            f"several tests vary lies in tests/trainables/models/small/{family}.py instead.)"
         )
-    )
-    network.eval().requires_grad_(False)
-    return Blip(name="small", digest="0" * 64, network=network, tokenizer=tokenizer)
+        module = importlib.import_module(f"tests.trainables.models.small.{family}")
+    model: Model = module.small(WORDS)
+    return model
 
 
-SMALL: dict[str, Callable[[], Model]] = {
-    "blip": small_blip,
-    "llava": partial(small_llava, WORDS),
+SMALL: Mapping[str, Callable[[], Model]] = {
+    family: partial(small, family) for family in registry.FAMILIES.names()
 }
 """Model family -> a small random model of it, the same at every call."""
 
@@ -122,9 +105,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session", params=registry.FAMILIES.names())
 def family(request: pytest.FixtureRequest) -> str:
     """The name of a model family: every test that takes it, or what follows, runs for each."""
-    name = str(request.param)
-    assert name in SMALL, f"model family {name!r} needs a small random model: see SMALL"
-    return name
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

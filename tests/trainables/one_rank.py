@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from tests.trainables.conftest import SMALL, made_up, small_blip
+from tests.trainables.conftest import SMALL, WORDS, made_up
 from tests.trainables.cut_short import cut
+from tests.trainables.models.small import blip
 from trainables.engine import ranks
 from trainables.models.common.attention import TextAttention
 from trainables.recipe import Recipe
@@ -29,7 +30,7 @@ MODELS = {
     **SMALL,
     # Its image has so many tokens that no keys are made of them; see
     # ``trainables.shared_layers.absorbed_projections``.
-    "sparing blip": partial(small_blip, patch=2, hidden_size=64, num_attention_heads=1),
+    "sparing blip": partial(blip.small, WORDS, patch=2, hidden_size=64, num_attention_heads=1),
 }
 
 

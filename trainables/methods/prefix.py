@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
-from trainables.methods.common import virtual_tokens
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
 
-CHANGES_AT_START = virtual_tokens.CHANGES_AT_START
+CHANGES_AT_START = (
+    "a softmax gives every virtual token some mass, and the papers' method has nothing to gate it"
+)
+"""Why the method changes the output before training. A gate that starts at zero (as in
+LLaMA-Adapter) would be another method, with other parameter counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +34,6 @@ class Config:
 
 def apply(slot: Slot, config: Config) -> list[str]:
     """Insert the tokens and the MLP, which maps width W to W and then to 2 W for each layer."""
+    from trainables.methods.common import virtual_tokens
+
     return virtual_tokens.add(slot, tokens=config.tokens, projected=True)

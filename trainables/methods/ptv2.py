@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput
-from trainables.methods.common import virtual_tokens
+from trainables.methods import prefix
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
 
-CHANGES_AT_START = virtual_tokens.CHANGES_AT_START
+CHANGES_AT_START = prefix.CHANGES_AT_START
+"""Why the method changes the output before training: for the same reason as ``prefix``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +32,6 @@ class Config:
 
 def apply(slot: Slot, config: Config) -> list[str]:
     """Insert the tokens, which have 2 ``tokens`` x width parameters in each layer."""
+    from trainables.methods.common import virtual_tokens
+
     return virtual_tokens.add(slot, tokens=config.tokens, projected=False)

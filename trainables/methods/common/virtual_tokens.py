@@ -27,12 +27,6 @@ from trainables.methods.common import select
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
 
-CHANGES_AT_START = (
-    "a softmax gives every virtual token some mass, and the papers' method has nothing to gate it"
-)
-"""Why the methods change the output before training. A gate that starts at zero (as in
-LLaMA-Adapter) would be another method, with other parameter counts."""
-
 
 def add(slot: Slot, *, tokens: int, projected: bool) -> list[str]:
     """Put ``tokens`` virtual tokens before every self-attention of ``slot``.

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from tests.trainables.conftest import made_up, small_blip
+from tests.trainables.conftest import WORDS, made_up
+from tests.trainables.models.small import blip
 from trainables import registry
 from trainables.models.common.attention import ImageAttention, TextAttention, fuse
 from trainables.packing.trial_group import TrialGroup
@@ -167,7 +168,7 @@ def test_trials_that_share_a_pass_spare_each_what_it_would_alone(
 ) -> None:
     """Whatever the others do to keys and values: the arithmetic is that of all alone."""
     monkeypatch.setattr(TextAttention, "_spares", lambda self, *_: self._is_affine(self.key))
-    workload = made_up(small_blip(patch=2))
+    workload = made_up(blip.small(WORDS, patch=2))
     tunings: list[dict[str, Any]] = [{"method": method} for method in ("layernorm", "ia3", "lora")]
     tunings += [{"method": "dora"}, {"method": "lora", "targets": ("key", "value"), "rank": 4}]
     recipes = [
