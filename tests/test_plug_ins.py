@@ -112,7 +112,7 @@ def test_importing_a_file_imports_nothing_heavy(
 ) -> None:
     heavy = imported.get(f"{kind.package}.{name}", set()) - CHEAP
     assert not heavy, (
-        f"importing {path(kind, name)} imports {', '.join(sorted(heavy))}: every complaint about a "
-        f"misspelt name would wait for it. Import it inside the functions that use it. (A {kind.kind} "
-        "with an nn.Module of its own defines the class in a function, or in common/.)"
+        f"importing {path(kind, name)} imports {', '.join(sorted(heavy))}: every complaint about "
+        "a misspelt name would wait for it. Import it inside the functions that use it. (A method "
+        "with an nn.Module of its own defines the class inside apply, or in common/.)"
     )

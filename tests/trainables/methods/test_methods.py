@@ -1,9 +1,8 @@
-"""What every method promises, on every model family. A method joins by being a file in its folder,
-a family by its entry in ``SMALL`` (see ``conftest``)."""
+"""What every method promises, on every model family; both join by being a file in their folder."""
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from search_spaces.declare import LogUniform, Uniform
+from study.config import spaces
 from study.config.spaces import SPACES
 from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
@@ -33,6 +33,10 @@ METHODS = registry.METHODS.names()
 @pytest.fixture(params=METHODS)
 def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def file(method: str) -> str:
+    return f"trainables/methods/{method}.py"
 
 
 def places(model: Model, method: str) -> Iterator[Recipe]:
@@ -69,7 +73,15 @@ def test_the_output_is_unchanged_at_start(workload: Workload, method: str) -> No
         recipe.apply(placed, model, network, seed=1)
         losses = model.losses(network.eval(), batch)
         assert torch.isfinite(losses).all(), placed
-        assert torch.equal(losses, base) == (why is None), f"{placed}; {why}"
+        same = torch.equal(losses, base)
+        assert same or why, (
+            f"{method} in {', '.join(placed.slots)} changes the output before training: let what "
+            "it adds start as zero or as the identity, or say in CHANGES_AT_START, a text at the "
+            f"top of {file(method)}, why the method can't"
+        )
+        assert not (same and why), (
+            f"{method} leaves the output as it was: remove CHANGES_AT_START from {file(method)}"
+        )
 
 
 def test_only_what_it_names_moves(workload: Workload, method: str) -> None:
@@ -82,13 +94,20 @@ def test_only_what_it_names_moves(workload: Workload, method: str) -> None:
             with pytest.raises(BadInput, match="trains nothing"):
                 trial.train(12)
             continue
-        assert set(trained) == {n for n, p in network.named_parameters() if p.requires_grad}
+        wanting = {n for n, p in network.named_parameters() if p.requires_grad}
+        assert set(trained) == wanting, (
+            f"apply of {file(method)} must return the name of every parameter that it trains "
+            "(select.adapters gives the names of all that it added), but these differ: "
+            f"{sorted(set(trained) ^ wanting)}"
+        )
         trial.train(12)
         same_as_trained = {id(parameter) for parameter in trained.values()}
         for name, tensor in network.state_dict(keep_vars=True).items():
             if id(tensor) not in same_as_trained:
                 assert torch.equal(tensor, before[name]), f"{placed}: {name} moved"
-        assert any(not torch.equal(p, before[name]) for name, p in trained.items()), placed
+        assert any(not torch.equal(p, before[name]) for name, p in trained.items()), (
+            f"nothing that {placed} trains has moved in three steps: the losses must depend on it"
+        )
     after = workload.model.network.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in base.items())
     assert base.keys() == after.keys()
@@ -119,7 +138,9 @@ def test_the_seed_decides_what_is_random(workload: Workload, method: str) -> Non
                 parameter.add_(0.1)  # so that what starts at zero hides nothing
             found.append((trained, model.losses(network.eval(), batch)))
     (first, losses), (again, same_losses), _ = found
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], again[name]) for name in first), (
+        f"{method} draws initial values that are not torch's: they must depend on the seed alone"
+    )
     assert torch.equal(losses, same_losses)
 
 
@@ -163,14 +184,15 @@ def test_the_smallest_steps_move_a_bf16_base(
     while still and trial.examples_seen < 100:
         trial.train(trial.examples_seen + 10)
         still = {name for name in still if torch.equal(trained[name], start[name])}
-    assert still == set()
-    assert with_gradient == set(trained)
+    assert still == set(), f"within 100 of the smallest steps these did not move: {sorted(still)}"
+    assert with_gradient == set(trained), (
+        f"{method} trains what no loss depends on: {sorted(set(trained) - with_gradient)}"
+    )
 
 
 def smallest_lr() -> float:
     """Of all arms of all spaces that ship with the project."""
-    spaces = [SPACES.find(name).SPACE for name in SPACES.names()]
-    ranges = [arm.lr for space in spaces for arm in space.arms.values()]
+    ranges = [arm.lr for name in SPACES.names() for arm in spaces.load(name).arms.values()]
     return min(r.low if isinstance(r, Uniform | LogUniform) else r for r in ranges)
 
 
@@ -209,8 +231,16 @@ def test_a_slot_without_its_layers_is_refused(method: str) -> None:
     if method == "frozen":
         assert module.apply(full, module.Config()) == []
         return
-    with pytest.raises(BadInput, match=r"slot 'empty' has no .*: (none|ReLU)"):
-        module.apply(empty, module.Config())
+    try:
+        trained = module.apply(empty, module.Config())
+    except BadInput as error:
+        assert re.search(r"slot 'empty' has no .*: (none|ReLU)", str(error)), error
+    else:
+        pytest.fail(
+            f"apply of {file(method)} returned {trained!r} for a slot without layers: it must find "
+            "its layers with trainables.methods.common.select, which refuses such a slot, or raise "
+            "select.nothing(slot, 'what it looks for')"
+        )
 
 
 def test_a_selector_that_matches_nothing_names_what_there_is() -> None:
@@ -236,9 +266,7 @@ def test_settings_are_checked(method: str) -> None:
 
 def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str) -> None:
     """By peft or by us: a layer that is adapted is the ``base_layer`` of another."""
-    tuning = Tuning.of(method, {})
-    settings = tuning.settings().values()
-    roles = {role for value in settings if isinstance(value, tuple) for role in value}
+    roles = {role for value in tuples(method).values() for role in value}
     for name, alone in fitting(model, method).items():
         network = share_weights(model.network)
         there = slot(model, network, name).roles
@@ -249,14 +277,28 @@ def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str)
             for layer, module in network.get_submodule(model.slots[name]).named_modules()
             if hasattr(module, "base_layer")
         }
-        assert adapted == expected
+        wrapped = sorted(role for role, layers in there.items() if adapted & set(layers))
+        assert adapted == expected, (
+            f"{method} wraps layers of the roles {', '.join(wrapped) or 'none'} in slot {name!r}, "
+            f"but the Config of {file(method)} names {', '.join(sorted(roles)) or 'none'}. A "
+            "method that wraps layers has a setting for their roles, which a space can search, "
+            f"like targets: tuple[str, ...] = {tuple(wrapped) or ('query', 'value')!r}; it wraps "
+            "select.linear(slot, NAME, config.targets) or select.modules(slot, config.targets), "
+            "all of them and no others, and keeps each original as base_layer. They differ in: "
+            f"{', '.join(sorted(adapted ^ expected))}"
+        )
 
 
-def test_every_role_of_a_config_exists() -> None:
+def tuples(method: str) -> dict[str, tuple[str, ...]]:
+    """The settings of a method that are tuples, which are of roles."""
+    settings = Tuning.of(method, {}).settings()
+    return {name: value for name, value in settings.items() if isinstance(value, tuple)}
+
+
+def test_every_role_of_a_config_exists(method: str) -> None:
     from trainables.model_contract import ROLES
 
-    for method in METHODS:
-        config = Tuning.of(method, {}).config
-        for field in dataclasses.fields(config):
-            value = getattr(config, field.name)
-            assert not isinstance(value, tuple) or set(value) <= set(ROLES)
+    for name, value in tuples(method).items():
+        assert set(value) <= set(ROLES), (
+            f"{name} of the Config of {file(method)} must be a tuple of roles: {', '.join(ROLES)}"
+        )
