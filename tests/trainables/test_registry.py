@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import BadInput
-from trainables.registry import DATASETS, FAMILIES, MEASURES, METHODS, Registry
+from trainables.registry import Registry
 
 
 @pytest.fixture
@@ -39,10 +39,3 @@ def test_what_is_no_member_is_refused(things: Registry, name: str) -> None:
     with pytest.raises(BadInput, match=f"unknown thing '{name}'") as refused:
         things.find(name)
     assert "There are: annotated, assigned, explodes, plain" in str(refused.value)
-
-
-@pytest.mark.parametrize("members", [METHODS, DATASETS, FAMILIES, MEASURES])
-def test_our_own_members_can_be_imported(members: Registry) -> None:
-    assert members.names()
-    for name in members.names():
-        assert hasattr(members.find(name), members.defines)

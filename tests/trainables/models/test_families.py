@@ -1,4 +1,4 @@
-"""What every model family promises. A family joins by its entry in ``SMALL`` (see ``conftest``)."""
+"""What every model family promises. A family joins by being a file in ``trainables/models``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainables import registry
 from trainables.errors import BadInput
 from trainables.model_contract import ROLES, Model, Row, slot
 from trainables.recipe import Recipe, apply
@@ -16,6 +17,36 @@ from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
 QUESTIONS = 10  # of the made-up validation split
+
+
+def test_a_family_is_called_as_the_model_type_of_its_folders(model: Model, family: str) -> None:
+    network = model.to_transformers(share_weights(model.network))
+    said = family if network is None else network.config.model_type
+    assert said == family, (
+        f"models of trainables/models/{family}.py have the model_type {said!r} in config.json, by "
+        f"which their family is found: call the file {said}.py"
+    )
+
+
+def test_every_preset_has_the_slots_of_the_family(model: Model, family: str) -> None:
+    module = registry.FAMILIES.find(family)
+    presets = {preset for preset, of in registry.presets().items() if of == family}
+    assert presets == set(module.PRESETS), (
+        f"PRESETS of trainables/models/{family}.py must be a dict literal of names that no other "
+        "family has: it is read without importing the file"
+    )
+    for preset in presets:
+        skeleton = module.skeleton(preset)
+        assert skeleton.name == preset
+        assert dict(skeleton.slots) == dict(model.slots)
+        assert all(parameter.is_meta for parameter in skeleton.network.parameters()), (
+            f"skeleton({preset!r}) of family {family} must build its network under "
+            'torch.device("meta"), so that it takes no memory'
+        )
+        for name in skeleton.slots:
+            assert slot(skeleton, skeleton.network, name).roles.keys() == (
+                slot(model, model.network, name).roles.keys()
+            ), f"slot {name!r} of preset {preset!r} has other roles than in small(words)"
 
 
 def test_a_loss_does_not_depend_on_its_batch(workload: Workload) -> None:
@@ -103,7 +134,10 @@ def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
     model.losses(network, workload.batch("train", range(5))).sum().backward()
     for name, parameter in network.named_parameters():
         in_slot = any(name.startswith(f"{path}.") for path in model.slots.values())
-        assert (parameter.grad is not None and bool(parameter.grad.any())) == in_slot, name
+        assert (parameter.grad is not None and bool(parameter.grad.any())) == in_slot, (
+            f"{name} is {'' if in_slot else 'not '}in a slot, so losses must "
+            f"{'' if in_slot else 'not '}depend on it"
+        )
 
 
 def test_every_role_is_of_layers_that_exist(model: Model) -> None:
@@ -111,7 +145,11 @@ def test_every_role_is_of_layers_that_exist(model: Model) -> None:
     for name in model.slots:
         there = slot(model, model.network, name)
         assert set(there.roles) <= set(ROLES)
-        assert transformer <= set(there.roles) or set(there.roles) == {"projection"}
+        lacking = sorted(transformer - set(there.roles))
+        assert not lacking or set(there.roles) == {"projection"}, (
+            f"slot {name!r} of {model.name} has no layers of the roles {', '.join(lacking)}: name "
+            "in Model.parts the attributes, of the types of its modules, that play them"
+        )
         layers = [layer for layers in there.roles.values() for layer in layers]
         assert len(layers) == len(set(layers)), "a layer has one role"
         for layer in layers:
@@ -124,10 +162,14 @@ def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
         module = model.network.get_submodule(path)
         there = slot(model, model.network, name)
         norms = {n for n, m in module.named_modules() if "norm" in type(m).__name__.lower()}
-        assert set(there.roles.get("norm", ())) == norms
+        assert set(there.roles.get("norm", ())) == norms, f"slot {name!r} of {model.name}"
         linear = {n for n, m in module.named_modules() if type(m) is nn.Linear}
         others = linear - {layer for layers in there.roles.values() for layer in layers}
-        assert all(n == "lm_head" or n.startswith("cls.") for n in others), others
+        heads = {n for n in others if n == "lm_head" or n.startswith("cls.")}
+        assert others == heads, (
+            f"linear layers of slot {name!r} of {model.name} have no role in Model.parts: "
+            f"{', '.join(sorted(others - heads))}"
+        )
 
 
 def test_an_unknown_slot_is_refused(model: Model) -> None:
