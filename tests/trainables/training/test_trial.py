@@ -59,6 +59,8 @@ def test_golden_losses(family: str, workload: Workload, method: str) -> None:
     if os.environ.get("GOLDEN") == "write":
         golden[f"{family}/{method}"] = found
         GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
+    if not any(key.startswith(f"{family}/") for key in golden):
+        pytest.skip(f"GOLDEN=write pytest -k golden_losses writes those of {family}")
     assert found == pytest.approx(golden[f"{family}/{method}"], rel=1e-4)
 
 
