@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LONGEST_NAME = 60
-"""Characters of an arm's name."""
+"""Most characters that an arm's name may have."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Space:
 
 
 def _names_an_arm(name: object) -> bool:
-    """What is exported of an arm lies in a folder of its name."""
+    """Whether a name will do for an arm, and so for the folder that its export is in."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return False
     return name[0].isalnum() and name.isprintable() and not {"/", "\\"} & set(name)

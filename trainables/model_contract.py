@@ -5,11 +5,13 @@ A family is one file of ``trainables/models``. It defines
 the model's folder names. Trials compute in ``precision``: under ``bf16`` a family may hold its
 weights in bf16, under ``fp32`` it holds them in fp32. The loaded model is the *base*. All trials of
 a process share its tensors, and none writes to them: a trial gets a weight-sharing copy of the
-network (``trainables.weight_sharing``) and passes it to the methods below.
+network (``trainables.weight_sharing``) and passes it to the methods below. The family's file is
+called as the ``model_type`` in the ``config.json`` of its models, by which it is found.
 
 A family also defines ``PRESETS``, a dict literal of well-known models of its architecture by name,
 and ``skeleton(source, image_size, precision) -> Skeleton``: the network of a preset, or of a
-folder, without its weights.
+folder, without its weights. For the contract tests it defines ``small(words) -> Model``, a small
+random model that knows these words (that of ``blip`` and ``llava`` is in the tests).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def load(root: Path | None) -> Dataset:
 
 
 def _row(where: str, line: str) -> dict[str, str]:
-    """One line, checked."""
+    """Parse one line of the manifest and check its fields."""
     try:
         found = json.loads(line)
     except ValueError as error:

@@ -3,7 +3,9 @@
 A dataset is a file of ``trainables/data`` that defines ``load(root: Path | None) -> Dataset``.
 ``root`` is the folder that the user gave as ``--data-root``, or None; a dataset that can't do
 without one raises ``needs_root``. ``load`` returns what ``build`` made, so that every dataset has
-passed the same checks.
+passed the same checks. For the contract tests, a dataset that reads a folder also defines
+``small(root, picture)``, which writes a small copy of its format; ``picture(path, number)`` draws
+an image. (Those of the shipped ones are in the tests.)
 """
 
 from __future__ import annotations

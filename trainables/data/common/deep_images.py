@@ -1,8 +1,8 @@
-"""Images of more than 8 bits a channel, of which Pillow by itself gives grey ones only.
+"""Reads images of more than 8 bits a channel, of which Pillow by itself reads grey ones only.
 
-It has no mode for colours of 16 bits, and reads the upper eight of each. Yet it knows how they lie
-in a file with either byte first: told the wrong order, it reads the lower eight. So a file is read
-twice and put together. What can't be read like this is refused.
+Pillow has no mode for colours of 16 bits, and reads the upper eight of each. Yet it knows files
+with either byte first: told the wrong order, it reads the lower eight. So a file is read twice and
+put together. What can't be read like this is refused.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class Deep:
     """An image as it is stored, upright."""
 
     values_HWC: NDArray[np.floating[Any]]
-    """One channel or three."""
+    """Values of one channel or three, as stored."""
     opacity_HW1: NDArray[np.floating[Any]]
-    """From 0, transparent, to 1."""
+    """Opacity of each pixel, from 0 (transparent) to 1."""
 
 
 def read(path: Path, opened: ImageFile.ImageFile, upright: Upright) -> Deep | None:
-    """The image in ``path``; None, and nothing is read, if it has no more than 8 bits a channel.
+    """Read the image in ``path``; None if it has no more than 8 bits a channel.
 
     Args:
         path: the file.
-        opened: what Pillow made of it; it may be used up by this.
-        upright: turns an image as its file says.
+        opened: the image as Pillow opened it; reading may use it up.
+        upright: function that turns an image as its file says.
 
     Raises:
-        ValueError: it can't be read whole; also what Pillow raises for damaged files.
+        ValueError: the image can't be read whole; or another error of Pillow's, if it is damaged.
     """
     if opened.mode == "F" or opened.mode.startswith("I"):
         return _grey(opened, upright)
@@ -93,7 +93,7 @@ def _grey(opened: ImageFile.ImageFile, upright: Upright) -> Deep:
 
 
 def _opacity(values_HWC: NDArray[Any], info: Mapping[Any, Any]) -> NDArray[np.float32]:
-    """0 where a pixel has the one colour that is transparent in this PNG, if there is one."""
+    """Opacity of each pixel of a PNG: 0 where it has the one colour that is transparent, else 1."""
     key = info.get("transparency")
     if not isinstance(key, int | tuple):
         return np.ones((*values_HWC.shape[:2], 1), dtype=np.float32)
@@ -102,13 +102,13 @@ def _opacity(values_HWC: NDArray[Any], info: Mapping[Any, Any]) -> NDArray[np.fl
 
 
 def _tags(opened: ImageFile.ImageFile) -> Mapping[int, Any]:
-    """Those of a TIFF."""
+    """Tags of a TIFF; none for other formats."""
     found: Mapping[int, Any] = getattr(opened, "tag_v2", {})
     return found
 
 
 def _raw(opened: ImageFile.ImageFile) -> tuple[str, tuple[Any, ...]]:
-    """By which decoder of Pillow's a file is read, and with what arguments."""
+    """Name and arguments of the decoder with which Pillow reads a file."""
     if not opened.tile:
         return "", ()
     tile = opened.tile[0]
@@ -116,8 +116,11 @@ def _raw(opened: ImageFile.ImageFile) -> tuple[str, tuple[Any, ...]]:
 
 
 def _layout(opened: ImageFile.ImageFile) -> Sequence[str] | None:
-    """As what a file is to be read, by Pillow's names: for the upper bytes, then for the lower
-    ones; in one name for both in turn. None: Pillow reads it whole, or can't be told to."""
+    """Pillow's names of the layouts in which a file is to be read.
+
+    Two names are for the upper bytes and for the lower ones; a single name is for both in turn.
+    None means that Pillow reads the file whole, or can't be told how to.
+    """
     codec, arguments = _raw(opened)
     if codec == "ppm" and opened.mode == "RGB" and arguments[1] > 255:
         return ("RGB;16B", "RGB;16L")
@@ -134,7 +137,7 @@ def _layout(opened: ImageFile.ImageFile) -> Sequence[str] | None:
 
 
 def _half(path: Path, layout: str, upright: Upright) -> NDArray[np.uint8]:
-    """What Pillow reads if it is told that the file is laid out like this."""
+    """Read a file as if it were laid out as ``layout``."""
     from PIL import Image
 
     with Image.open(path) as opened:

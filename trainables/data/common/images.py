@@ -68,7 +68,7 @@ def _load(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Photographs of films carry their orientation beside the pixels."""
+    """Turn an image as its file says: photographs of films carry their orientation."""
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image)
