@@ -1,4 +1,4 @@
-"""TODO"""
+"""Fixtures that tests of several folders of ``study/`` use."""
 
 from collections.abc import Callable
 from pathlib import Path

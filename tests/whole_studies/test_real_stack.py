@@ -325,7 +325,7 @@ def in_mlflow(laptop: dict[str, Any]) -> None:
 def nightly_dump(stack: Stack) -> Path:
     """MLflow's database, by the commands of the nightly job."""
     job = one(render("mlflow/overlays/in-cluster"), "CronJob")["spec"]["jobTemplate"]["spec"]
-    (container,) = job["zygote"]["spec"]["containers"]
+    (container,) = job["template"]["spec"]["containers"]
     folder = stack.folder / "backup"
     folder.mkdir()
     (script,) = container["args"]
