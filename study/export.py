@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from study.analysis import results_file
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
-from study.storage.mirror import folder_of
-from study.storage.paths import MLFLOW_ARTIFACTS, below
-from study.tracking.mlflow_store import default_uri
+from study.storage.mirror import fetch_study
+from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.study_folder import StudyFolder
+from study.tracking.mlflow_store import tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
 
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    given.storage = folder_of(given.storage, given.study)
-    results = results_file.read(given.storage, given.study)
+    study_folder = fetch_study(given.storage, given.study)
+    results = results_file.read(study_folder)
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
-    out = given.out or below(given.storage / given.study, "export", arm.arm)
+    out = given.out or study_folder.export(arm.arm)
     with faults.told(out.parent):
-        adapters = export(given.storage / given.study, results, arm, out)
-    registered = _register(given, results, arm, out) if given.register else ""
+        adapters = export(study_folder.path, results, arm, out)
+    registered = _register(given, study_folder, results, arm, out) if given.register else ""
     print(f"{arm.arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
@@ -51,7 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _register(given: argparse.Namespace, results: StudyResults, arm: ArmResult, out: Path) -> str:
+def _register(
+    given: argparse.Namespace,
+    study_folder: StudyFolder,
+    results: StudyResults,
+    arm: ArmResult,
+    out: Path,
+) -> str:
     """Register the export of an arm in ``out`` as a version of an MLflow model, with the run of the
     arm's best confirmation as source. Return the version's address. An export that is registered
     already is not registered again.
@@ -62,7 +69,7 @@ def _register(given: argparse.Namespace, results: StudyResults, arm: ArmResult, 
     from study.tracking.mlflow_runs import MlflowRuns
     from study.tracking.mlflow_store import check
 
-    name, uri = given.register, given.tracking_uri or default_uri(given.storage)
+    name, uri = given.register, tracking_address(given.storage, given.tracking_uri)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise BadInput(
             f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
@@ -70,7 +77,8 @@ def _register(given: argparse.Namespace, results: StudyResults, arm: ArmResult, 
     check(uri)
     protocol = results_file.used_protocol(results)
     experiment = Path(protocol.settings.space).stem
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=given.storage / MLFLOW_ARTIFACTS)
+    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
+    runs = MlflowRuns(uri, experiment=experiment, artifacts=artifacts)
     trial = best_confirmation(results, arm)
     parent = runs.study(results.study, protocol.identity)
     run = runs.trials(parent.info.run_id).get(trial.trial) if parent else None

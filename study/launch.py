@@ -18,8 +18,9 @@ from study.config.deployment import Deployment
 from study.config.options import add_options, given_options, option
 from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
-from study.storage.object_store import is_store
-from study.tracking.mlflow_store import default_uri
+from study.storage.mirror import fetch_settings
+from study.storage.study_folder import REPORT, StudyFolder
+from study.tracking.mlflow_store import tracking_address
 from study.worker import launchers
 from trainables.cache import hub
 from trainables.command import command
@@ -33,6 +34,9 @@ class Request:
     list: bool = option(False, group=ASK, help="show the spaces and their questions")
     dry_run: bool = option(False, group=WHERE, help="show the plan and stop")
     resume: str | None = option(None, group=WHERE, metavar="NAME", help="go on with a study")
+    name: str | None = option(
+        None, group=WHERE, metavar="NAME", help="of the study", default="<space>-<data>-<number>"
+    )
     storage: str = option(
         "studies",
         group=WHERE,
@@ -67,44 +71,41 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return 0
     launchers.refuse_copies()
     launchers.forget()
-    uri = where.get("tracking_uri")
-    storage = _storage(request, uri)
-    settings = _settings(request, asked, storage)
+    given_uri = where.get("tracking_uri")
+    tracking_uri = "" if request.dry_run else tracking_address(request.storage, given_uri)
+    storage = fetch_settings(request.storage)
+    settings = _settings(request, asked)
     definition = StudyDefinition.parse(settings)
 
     from rich.console import Console
 
     from study.workflow import run, show_plan
 
-    needed = {
-        "storage": storage,
-        "store": request.storage if is_store(request.storage) else None,
-        "name": request.resume or where.get("name") or free_name(storage, settings),
-        "tracking_uri": uri or default_uri(storage),
-    }
-    deployment = Deployment(**where | needed)
+    name = request.resume or request.name or free_name(storage, settings)
+    study_folder = StudyFolder(storage=request.storage, name=name)
+    deployment = Deployment(**where | {"study_folder": study_folder, "tracking_uri": tracking_uri})
     # Output that is piped into a file has no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     if request.dry_run:
         show_plan(definition, deployment, console)
         return 0
     folder = run(definition, deployment, console)
-    lines = ["", f"report   {folder / 'report.html'}", f"results  {folder / 'results.json'}"]
-    if deployment.store:
-        lines.append(f"both in  {deployment.store.rstrip('/')}/{deployment.name}")
-        lines.append(f"MLflow   {uri}")
+    lines = ["", f"report   {folder / REPORT}", f"results  {study_folder.results}"]
+    if study_folder.in_store:
+        lines.append(f"both in  {study_folder.store.url}")
+        lines.append(f"MLflow   {given_uri}")
     else:
         shown = "" if request.storage == Request.storage else f" --storage {request.storage}"
-        shown += f" --tracking-uri {uri}" if uri else ""
+        shown += f" --tracking-uri {given_uri}" if given_uri else ""
         lines.append(f"MLflow   python -m study.ui{shown}")
     print("\n".join(lines))
     return 0
 
 
-def _settings(request: Request, asked: dict[str, Any], storage: Path) -> Settings:
+def _settings(request: Request, asked: dict[str, Any]) -> Settings:
     """Settings of the study to run: those that it was begun with, or those that were given."""
     if request.resume:
-        settings = read(storage, request.resume)
+        settings = read(StudyFolder(storage=request.storage, name=request.resume))
         for name, value in asked.items():
             if getattr(settings, name) != value:
                 raise BadInput(
@@ -115,20 +116,6 @@ def _settings(request: Request, asked: dict[str, Any], storage: Path) -> Setting
     if "space" not in asked:
         raise BadInput("give --space NAME (--list shows them) or --resume NAME")
     return Settings(**asked)
-
-
-def _storage(request: Request, tracking_uri: str | None) -> Path:
-    """Folder that holds the studies. For studies in an object store it is this machine's copy."""
-    if not is_store(request.storage):
-        return Path(request.storage)
-    from study.storage.mirror import fetch_names
-
-    if tracking_uri is None and not request.dry_run:
-        raise BadInput(
-            f"--storage {request.storage} wants --tracking-uri too: MLflow's own database cannot "
-            "lie in an object store"
-        )
-    return fetch_names(request.storage)
 
 
 def _absolute(asked: dict[str, Any]) -> dict[str, Any]:

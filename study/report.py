@@ -12,7 +12,7 @@ import sys
 from study.analysis import results_file
 from study.reporting import page
 from study.storage import faults
-from study.storage.mirror import folder_of
+from study.storage.mirror import fetch_study
 from trainables.command import command
 
 
@@ -20,10 +20,10 @@ from trainables.command import command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
-    storage = folder_of(given.storage, given.name)
-    results = results_file.read(storage, given.name)
-    with faults.told(storage):
-        for path in page.write(storage / given.name, results):
+    study_folder = fetch_study(given.storage, given.name)
+    results = results_file.read(study_folder)
+    with faults.told(study_folder.local_storage):
+        for path in page.write(study_folder.path, results):
             print(path)
     return 0
 

@@ -7,9 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+from study.storage.mirror import fetch_settings
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
+from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_database
-from study.tracking.mlflow_store import check, default_uri
+from study.tracking.mlflow_store import check, tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.secrecy import without_user
@@ -19,8 +21,8 @@ from trainables.secrecy import without_user
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 for bad input."""
     given = _parser().parse_args(arguments)
-    storage = _storage(given)
-    uri = given.tracking_uri or default_uri(storage)
+    uri = tracking_address(given.storage, given.tracking_uri)
+    storage = fetch_settings(given.storage)
     served = uri.startswith(("http:", "https:"))
     if not served:  # of a server, only its address is said, whoever may look at it
         check(uri)
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
     mlflow_database.prepare(uri)
     if given.study:
-        what, link = _link(storage, given.study, uri)
+        what, link = _link(StudyFolder(storage=given.storage, name=given.study), uri)
         print(f"{what}: {page}{link}", flush=True)
     if served:  # an MLflow server has its page already
         print(page)
@@ -44,20 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
 
 
-def _storage(given: argparse.Namespace) -> Path:
-    """The folder that holds the studies. For studies in an object store it is this machine's
-    copy."""
-    from study.storage.mirror import fetch_names
-    from study.storage.object_store import is_store
-
-    if not is_store(given.storage):
-        return Path(given.storage)
-    if given.tracking_uri is None:
-        raise BadInput(f"--storage {given.storage} has no MLflow store; give its --tracking-uri")
-    return fetch_names(given.storage)
-
-
-def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
+def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
     """Words for the page that shows a study, and its address on the server. The page compares the
     confirmed runs, or shows the study's own run if there are none.
 
@@ -67,10 +56,11 @@ def _link(storage: Path, study: str, uri: str) -> tuple[str, str]:
     from study.config.study_json import identity, read
     from study.tracking.mlflow_runs import MlflowRuns
 
-    experiment = Path(read(storage, study).space).stem
+    experiment, study = Path(read(study_folder).space).stem, study_folder.name
     check(uri)
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=storage / MLFLOW_ARTIFACTS)
-    parent = runs.study(study, identity(storage / study))
+    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
+    runs = MlflowRuns(uri, experiment=experiment, artifacts=artifacts)
+    parent = runs.study(study, identity(study_folder.path))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
     compared = runs.comparison(parent.info.run_id)

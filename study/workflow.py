@@ -33,7 +33,6 @@ from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
 from study.storage.mirror import StoreMirror
-from study.storage.study_folder import SETTINGS, only_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
@@ -62,7 +61,7 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
             definition, deployment, inspected, zygote, console.print, starting=False
         )
         plan_study(
-            deployment.name,
+            deployment.study_folder.name,
             definition,
             data,
             placed,
@@ -80,11 +79,10 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
     """
 
     def then() -> str:
-        begun = (deployment.storage / deployment.name / SETTINGS).is_file()
-        return f"--resume {deployment.name} goes on" if begun else ""
+        return f"--resume {study_folder.name} goes on" if study_folder.begun else ""
 
-    began = time.monotonic()
-    with faults.told(deployment.storage, then), ExitStack() as opened:
+    study_folder, began = deployment.study_folder, time.monotonic()
+    with faults.told(study_folder.local_storage, then), ExitStack() as opened:
         study = StudyRun(definition, deployment, console, opened, began)
         study.check()
         study.open()
@@ -146,7 +144,7 @@ class StudyRun:
         self.definition.check_engine()
         uniform_placements(self.definition, self.deployment, trials_per_host=1, cuda=False)
         # Last, since it makes the storage folder.
-        check_resumable(self.deployment.storage, self.deployment.name, self.definition)
+        check_resumable(self.deployment.study_folder, self.definition)
 
     def open(self) -> None:
         """Begin to load and to open, at the same time: the zygote process loads the model, this
@@ -155,9 +153,8 @@ class StudyRun:
 
         deployment, enter = self.deployment, self.opened.enter_context
         self.mirror = None
-        if deployment.store:
-            mirror = StoreMirror(deployment.store, deployment.name, say=self.console.print)
-            self.mirror = enter(mirror)
+        if deployment.study_folder.in_store:
+            self.mirror = enter(StoreMirror(deployment.study_folder, say=self.console.print))
         self.definition = _in_its_precision(self.definition, deployment)
         self.zygote = enter(closing(Zygote(self.definition)))
         pool = enter(concurrent.futures.ThreadPoolExecutor(2))
@@ -186,7 +183,7 @@ class StudyRun:
         if inspected.partition.predicting:
             start(deployment, self.dispatcher)
         self.plan = plan_study(
-            deployment.name,
+            deployment.study_folder.name,
             definition,
             self.data,
             placed,
@@ -196,14 +193,14 @@ class StudyRun:
 
     def open_folder(self) -> None:
         """Show the plan, and open the study's folder."""
-        storage, name, plan = self.deployment.storage, self.deployment.name, self.plan
+        study_folder, plan = self.deployment.study_folder, self.plan
         self.tracker = self.opened.enter_context(closing(self._tracking_starts.result()))
-        plan.show(self.console, storage / name)
+        plan.show(self.console, study_folder.path)
         self.folder = open_study(
-            storage, name, self.definition, run=plan.placements, base=provenance.base(plan)
+            study_folder, self.definition, run=plan.placements, base=provenance.base(plan)
         )
         plan.write(self.folder)
-        self.opened.enter_context(only_driver(self.folder))
+        self.opened.enter_context(study_folder.only_driver())
 
     def open_journal(self) -> None:
         """Open the study's journal and its run in MLflow, and learn from the trials in them."""
@@ -252,7 +249,10 @@ class StudyRun:
             spending=spending,
             questions=questions,
         ) as progress:
-            cleaner, early = CheckpointCleaner(self.folder), PreImporter("study.analysis.results")
+            cleaner, early = (
+                CheckpointCleaner(self.deployment.study_folder),
+                PreImporter("study.analysis.results"),
+            )
             callbacks: list[StudyCallback] = [cleaner, self.tracker, progress, early]
             if self.mirror:  # last, so that it sees what the others have written
                 callbacks.append(self.mirror)
@@ -279,7 +279,7 @@ class StudyRun:
         from study.reporting import page as report_page  # seconds to import: not before trials
 
         confirmed = {record.spec.id for record in self.journal.of_kind(Kind.CONFIRM)}
-        sweep(self.folder, confirmed)
+        sweep(self.deployment.study_folder, confirmed)
         if self.mirror:
             self.mirror.fetch(confirmed)
         searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
@@ -335,5 +335,5 @@ class PreImporter(StudyCallback):
 
 def _in_its_precision(definition: StudyDefinition, deployment: Deployment) -> StudyDefinition:
     """The definition, with the precision that the study began with if it has begun."""
-    begun = precision(deployment.storage, deployment.name, definition.settings)
+    begun = precision(deployment.study_folder, definition.settings)
     return replace(definition, precision=begun)

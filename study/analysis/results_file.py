@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -13,32 +12,31 @@ from typing import Any
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import DatasetResult, StudyResults, UsedProtocol
 from study.analysis.score_types import NOTHING
-from study.storage.paths import STUDY
+from study.storage.paths import atomic_write
+from study.storage.study_folder import RESULTS, StudyFolder, study_names
 from study.trials.spec import Kind
 from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import without_secrets
 
-RESULTS = "results.json"
 VERSION = 1
 """Version of ``results.json`` that ``read`` understands."""
 NEEDED_COSTS = (*COSTS, "trained_percent")
 """Costs that every confirmed arm has."""
 
 
-def read(storage: Path, name: str) -> StudyResults:
+def read(study_folder: StudyFolder) -> StudyResults:
     """Read the results of a finished study.
 
     Raises:
         BadInput: there is no such study, it has not ended, or its ``results.json`` is of another
             version, damaged or contradicts itself.
     """
-    file = storage / name / RESULTS
-    named = STUDY.fullmatch(name)
-    if not (named and file.is_file()):
-        if named and (file.parent / "study.json").is_file():
+    file, name = study_folder.results, study_folder.name
+    if not study_folder.finished:
+        if study_folder.begun:
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
-        raise unknown("study", name, [path.parent.name for path in storage.glob(f"*/{RESULTS}")])
+        raise unknown("study", name, study_names(study_folder.storage, RESULTS))
     results = stored_json.read(StudyResults, file, version=VERSION)
     command = used_protocol(results, file).command
     for wrong in _contradictions(results):
@@ -60,13 +58,9 @@ def used_protocol(results: StudyResults, source: Path | None = None) -> UsedProt
 def write(folder: Path, results: StudyResults) -> Path:
     """Write ``results.json`` into the study's folder, whole or not at all; return its path."""
     path = folder / RESULTS
-    partial = path.with_suffix(f".partial-{os.getpid()}")
     text = json.dumps(plain(results), indent=2, allow_nan=False)
-    try:
+    with atomic_write(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

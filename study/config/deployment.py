@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 from study.config.definition import StudyDefinition
 from study.config.options import option
@@ -20,8 +19,7 @@ MOST_SHARING = 8
 class Deployment:
     """Devices on which a study runs, and where it writes. No number depends on it."""
 
-    storage: Path
-    """Folder that holds the studies."""
+    study_folder: StudyFolder
     concurrency: int | None = option(
         None,
         group=WHERE,
@@ -48,11 +46,6 @@ class Deployment:
         help="a Ray cluster to join, or 'auto'",
         default="start one here",
     )
-    store: str | None = None
-    """URL of the object store that ``storage`` is this machine's copy of; None if there is none."""
-    name: str = option(
-        group=WHERE, metavar="NAME", help="of the study", default="<space>-<data>-<number>"
-    )
     tracking_uri: str = option(
         group=WHERE, metavar="URI", help="an MLflow store", default="in --storage"
     )
@@ -61,12 +54,6 @@ class Deployment:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of
         a trial nor an engine."""
         return self.devices_per_trial is None and definition.engine is None
-
-    @property
-    def study_folder(self) -> StudyFolder:
-        """The study's files, as workers see them."""
-        url = f"{self.store.rstrip('/')}/{self.name}" if self.store else None
-        return StudyFolder(shared=(self.storage / self.name).resolve(), url=url)
 
 
 def check_address(address: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -17,8 +16,8 @@ from typing import Any, ClassVar, Final
 from search_spaces.declare import Budget, Space
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.storage.paths import STUDY, check_study_name
-from study.storage.study_folder import SETTINGS
+from study.storage.paths import atomic_write, check_study_name
+from study.storage.study_folder import SETTINGS, StudyFolder, study_names
 from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
@@ -65,20 +64,20 @@ def begun_study(folder: Path) -> BegunStudy:
     return stored_json.read(BegunStudy, folder / SETTINGS, version=VERSION)
 
 
-def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> None:
+def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:
     """Check that a study of this name can be begun, or was begun with the same settings.
 
     Raises:
-        BadInput: ``storage`` cannot be written, the name is not allowed, or the study was begun
+        BadInput: the storage cannot be written, the name is not allowed, or the study was begun
             with other settings.
     """
+    name, storage = study_folder.name, study_folder.local_storage
     check_study_name(storage, name)
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage) as probe:
             probe.write(bytes(PROBE_BYTES))
-        folder = storage / name
-        begun = begun_study(folder) if (folder / SETTINGS).exists() else None
+        begun = begun_study(study_folder.path) if study_folder.begun else None
     except OSError as error:
         raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
     if begun is None:
@@ -96,8 +95,7 @@ def check_resumable(storage: Path, name: str, definition: StudyDefinition) -> No
 
 
 def open_study(
-    storage: Path,
-    name: str,
+    study_folder: StudyFolder,
     definition: StudyDefinition,
     *,
     run: Collection[str],
@@ -112,7 +110,7 @@ def open_study(
         BadInput: the study was begun on another base, or with other arms.
         OSError: it cannot be written; then nothing of it is there.
     """
-    folder = storage / name
+    folder, name = study_folder.path, study_folder.name
     folder.mkdir(exist_ok=True)
     if (folder / SETTINGS).exists():
         begun = begun_study(folder)
@@ -150,22 +148,21 @@ def identity(folder: Path) -> str:
     return begun_study(folder).identity
 
 
-def read(storage: Path, name: str) -> Settings:
+def read(study_folder: StudyFolder) -> Settings:
     """The settings of a study that was begun.
 
     Raises:
         BadInput: there is no study of that name, or its ``study.json`` cannot be read.
     """
-    file = storage / name / SETTINGS
-    if not (STUDY.fullmatch(name) and file.is_file()):
-        raise unknown("study", name, [path.parent.name for path in storage.glob(f"*/{SETTINGS}")])
-    return begun_study(file.parent).settings
+    if not study_folder.begun:
+        raise unknown("study", study_folder.name, study_names(study_folder.storage))
+    return begun_study(study_folder.path).settings
 
 
-def precision(storage: Path, name: str, settings: Settings) -> str:
+def precision(study_folder: StudyFolder, settings: Settings) -> str:
     """Precision in which trials compute; ``auto`` leaves it to the devices. A study goes on in the
     precision that it began with, also on other devices."""
-    file = storage / name / SETTINGS
+    file = study_folder.settings
     if settings.precision != "auto" or not file.is_file():
         return settings.precision
     return begun_study(file.parent).base.get("precision", settings.precision)
@@ -193,12 +190,10 @@ def _arms(space: Space) -> dict[str, Any]:
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
-    partial = folder / f"{SETTINGS}.partial-{os.getpid()}"
     try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / SETTINGS)
+        with atomic_write(folder / SETTINGS) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError:  # the disk is full, say: half a study would be in the way of a whole one
-        partial.unlink(missing_ok=True)
         with suppress(OSError):  # it stays if there is more in it
             folder.rmdir()
         raise

@@ -164,7 +164,7 @@ class GangHandle:
         """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
         whoever waits at the inbox by the inbox's being gone."""
         causes = _of_workers(error)
-        folder = self.config.study_folder.folder.parent
+        folder = self.config.study_folder.local_storage
         places = filter(None, (of_place(cause, folder) for cause in (*causes, error)))
         own, why = _own(causes), {"place": next(places, "")}
         if not why["place"]:

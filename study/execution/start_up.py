@@ -136,7 +136,7 @@ def open_dispatcher(
     config = HostConfig(
         workload=replace(definition.workload, precision=precision),
         others=definition.ood_workloads,
-        study_folder=deployment.study_folder,
+        study_folder=deployment.study_folder.absolute(),
         precision=precision,
         regime=definition.regime,
         places=partition.trials_per_host,
@@ -232,5 +232,5 @@ def start(deployment: Deployment, dispatcher: Dispatcher) -> None:
         if any(partitions_weights(kind) for kind in kinds):
             workload = replace(lane.config.workload, resident=False)
             lane.config = replace(lane.config, workload=workload)
-    if not (deployment.storage / deployment.name / "results.json").exists():
+    if not deployment.study_folder.results.exists():
         dispatcher.start()

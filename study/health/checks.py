@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,9 +80,8 @@ def _storage(storage: str) -> Finding:
         else:
             folder = Path(storage)
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".doctor-{uuid.uuid4().hex}"
-            probe.write_text("x", encoding="utf-8")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"x")
     except BadInput as error:
         todo = "see that the bucket is there, and AWS_ENDPOINT_URL and the credentials are right"
         return Finding(what=what, said=str(error), todo=todo)

@@ -28,6 +28,8 @@ from trainables.secrecy import without_secrets
 
 GIVE_UP_SECONDS = 120
 """Longest time in seconds to wait for a task on a node."""
+TEST_FILES = ".doctor-"
+"""Start of the name of what the checks write into the storage."""
 COLLECTIVE_SECONDS = 90
 """Timeout in seconds of the processes that add a number up."""
 
@@ -218,9 +220,9 @@ def _write(storage: str, token: str, name: str) -> str:
     content = f"{token} {name}"
     try:
         if is_store(storage):
-            ObjectStore(storage).write(f".doctor-{token}/{name}", content.encode())
+            ObjectStore(storage).write(f"{TEST_FILES}{token}/{name}", content.encode())
         else:
-            folder = Path(storage) / f".doctor-{token}"
+            folder = Path(storage) / f"{TEST_FILES}{token}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -233,9 +235,9 @@ def _read(storage: str, token: str, names: list[str]) -> list[str]:
     lacking = []
     for name in names:
         if is_store(storage):
-            content = ObjectStore(storage).read(f".doctor-{token}/{name}") or b""
+            content = ObjectStore(storage).read(f"{TEST_FILES}{token}/{name}") or b""
         else:
-            file = Path(storage) / f".doctor-{token}" / name
+            file = Path(storage) / f"{TEST_FILES}{token}" / name
             content = file.read_bytes() if file.exists() else b""
         if content.decode() != f"{token} {name}":
             lacking.append(name)
@@ -245,9 +247,9 @@ def _read(storage: str, token: str, names: list[str]) -> list[str]:
 def _clean(storage: str, token: str) -> str:
     """Delete the files of all nodes from the storage."""
     if is_store(storage):
-        ObjectStore(storage).drop(f".doctor-{token}")
+        ObjectStore(storage).drop(f"{TEST_FILES}{token}")
     else:
-        shutil.rmtree(Path(storage) / f".doctor-{token}", ignore_errors=True)
+        shutil.rmtree(Path(storage) / f"{TEST_FILES}{token}", ignore_errors=True)
     return ""
 
 

@@ -17,6 +17,7 @@ from study.config.definition import StudyDefinition
 from study.config.spaces import points
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table
+from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind
 from trainables.engine import deepspeed_config
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from study.planning.workload_profile import WorkloadProfile
 
 Value = TypeVar("Value")
-
-DEEPSPEED = "deepspeed.json"
-"""File in a study's folder that holds DeepSpeed's configuration of each arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class StudyPlan:
         folder."""
         if self.engines:
             content = json.dumps(self.engines, indent=2) + "\n"
-            (folder / DEEPSPEED).write_text(content, encoding="utf-8")
+            (folder / ENGINES).write_text(content, encoding="utf-8")
 
     @property
     def trials(self) -> int:
@@ -181,7 +179,7 @@ class StudyPlan:
             if folder is None:
                 console.print(f"           DeepSpeed's configuration: {json.dumps(engine)}")
         if folder is not None and self.engines:
-            console.print(f"           DeepSpeed's configuration is in {folder / DEEPSPEED}")
+            console.print(f"           DeepSpeed's configuration is in {folder / ENGINES}")
         for arm, lacking in self.nowhere.items():
             console.print(f"  [red]not run[/]  {arm}: {lacking.reason}")
         console.print()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analysis import results_file
-from study.storage import checkpoints
-from study.storage.paths import below
+from study.storage.paths import safe_join
+from study.storage.study_folder import StudyFolder
 from study.trials.text import settings_text
 from trainables.errors import BadInput, did_you_mean
 
@@ -129,11 +129,11 @@ def _write_all(
     """Write the models of confirmed trials; the base model is that of ``workload``, if given."""
     from trainables.export import tuned_model
 
-    results = results_file.read(study.parent, study.name)
+    results = results_file.read(StudyFolder.from_path(study))
     first = _described(results, results.trial(trials[0]))
     base = workload.model if workload else tuned_model.base(first)
     for trial in trials:
-        place = below(out, trial)
+        place = safe_join(out, trial)
         shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
         place.mkdir()
         write(study, results, results.trial(trial), place, base)
@@ -150,7 +150,7 @@ def rebuild(
     from trainables.export import tuned_model
     from trainables.training import checkpoint
 
-    kept = sorted(checkpoints.path(study, trial.trial).glob("[0-9]*"))
+    kept = sorted(StudyFolder.from_path(study).checkpoints(trial.trial).glob("[0-9]*"))
     if not kept:
         raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial.trial}")
     return tuned_model.build(_described(results, trial), checkpoint.weights(kept[-1]), base)

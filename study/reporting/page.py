@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults
 
-FILE = "report.html"
-"""File name of the page."""
+from study.storage.paths import atomic_write
+from study.storage.study_folder import REPORT
+
 HERE = Path(__file__).parent
 
 
@@ -25,17 +25,12 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
     """
     from study.reporting import table_files
 
-    texts = {FILE: _page(results), **table_files.texts(results)}
+    texts = {REPORT: _page(results), **table_files.texts(results)}
     written = []
     for name, text in texts.items():
-        path = folder / name
-        partial = folder / f".{name}.partial-{os.getpid()}"
-        try:
+        with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        written.append(path)
+        written.append(folder / name)
     return written
 
 

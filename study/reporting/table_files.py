@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
     from study.analysis.score_types import Estimate, Score
 
+from study.storage.study_folder import ARMS_TABLE, LATEX_TABLES, PAIRS_TABLE, TRIALS_TABLE
+
 COSTS = ("trained_parameters", "trained_percent", "adapter_mib", "peak_memory_gib", "seconds")
 """Costs of an arm that are in the tables."""
 TRIAL_COSTS = tuple(cost for cost in COSTS if cost != "adapter_mib")
@@ -31,10 +33,10 @@ _SPECIAL = {
 def texts(results: StudyResults) -> dict[str, str]:
     """File name -> content, for all tables."""
     return {
-        "results.csv": _csv(_arms(results)),
-        "comparisons.csv": _csv(_comparisons(results)),
-        "trials.csv": _csv(_trials(results)),
-        "results.tex": _latex(results),
+        ARMS_TABLE: _csv(_arms(results)),
+        PAIRS_TABLE: _csv(_comparisons(results)),
+        TRIALS_TABLE: _csv(_trials(results)),
+        LATEX_TABLES: _latex(results),
     }
 
 

@@ -25,11 +25,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.config.goals import point
 from study.search.sampler import Recall
+from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from trainables.secrecy import without_secrets
 
-JOURNAL = "optuna.journal"
 # Optuna learns from trials that were pruned or diverged, but must not from those that failed for
 # other reasons.
 STATES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.storage.paths import below
+from study.storage.paths import atomic_write
+from study.storage.study_folder import StudyFolder
 
 if TYPE_CHECKING:
-    from study.storage.study_folder import StudyFolder
     from trainables.data.common.dataset import Example
     from trainables.training.trial import Trial
     from trainables.workload import Workload
 
 
-def scored(
+def answer_and_score(
     trial_id: str,
     trial: Trial,
     asked: Mapping[str, tuple[Workload, str]],
@@ -35,7 +34,7 @@ def scored(
         examples = workload.dataset.splits()[split]
         answers = trial.answers(split, workload)
         if study_folder is not None:
-            study_folder.keep(write(study_folder.folder, trial_id, name, examples, answers))
+            study_folder.keep(write(study_folder.path, trial_id, name, examples, answers))
         scores |= {f"{name}.{part}": value for part, value in score(examples, answers).items()}
     return scores
 
@@ -44,7 +43,7 @@ def write(
     folder: Path, trial_id: str, split: str, examples: Sequence[Example], answers: Sequence[str]
 ) -> Path:
     """Write one row per question into the study's ``folder``, whole or not at all. Return the
-    file's path relative to the folder."""
+    file's path."""
     from trainables.measures.common.normalize import correct
     from trainables.measures.common.parts import answer_score
 
@@ -60,18 +59,13 @@ def write(
             "credit": [answer_score(a, e) for a, e in zip(answers, examples, strict=True)],
         }
     )
-    path = _path(folder, trial_id, split)
+    path = StudyFolder.from_path(folder).answers(trial_id, split)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    pq.write_table(table, partial)
-    partial.replace(path)
-    return path.relative_to(folder)
+    with atomic_write(path) as partial:
+        pq.write_table(table, partial)
+    return path
 
 
 def read(folder: Path, trial_id: str, split: str) -> pa.Table:
     """The table that ``write`` wrote."""
-    return pq.read_table(_path(folder, trial_id, split))
-
-
-def _path(folder: Path, trial_id: str, split: str) -> Path:
-    return below(folder, "answers", f"{trial_id}-{split}.parquet")
+    return pq.read_table(StudyFolder.from_path(folder).answers(trial_id, split))

@@ -17,21 +17,28 @@ import uuid
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from study.storage.object_store import ObjectStore, is_store, local
-from study.storage.paths import STUDY, below
-from study.storage.study_folder import SETTINGS, WHOLE, StudyFolder
+from study.storage.object_store import ObjectStore, is_store
+from study.storage.paths import safe_join
+from study.storage.study_folder import (
+    ANSWERS,
+    CHECKPOINTS,
+    JOURNAL,
+    LEASE,
+    SETTINGS,
+    WHOLE,
+    StudyFolder,
+    local_storage,
+)
 from study.trials.callback import StudyCallback
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind
 from trainables.errors import BadInput
 
-LEASE = "driver.json"
 BEAT_SECONDS = 5.0
-PATIENCE_SECONDS = 20.0
+"""Seconds between two renewals of the driver's lease."""
+LEASE_TIMEOUT_SECONDS = 20.0
 """Seconds without a renewed lease after which a driver is taken for dead."""
-JOURNAL = "optuna.journal"
-"""Name of the journal file, as in ``study.search.journal``, which imports Optuna."""
-BY_WORKERS = {"answers", "checkpoints"}
+BY_WORKERS = {ANSWERS, CHECKPOINTS}
 """Folders of a study that its workers write."""
 
 
@@ -43,9 +50,9 @@ class StoreMirror(StudyCallback):
     the driver that resumes.
     """
 
-    def __init__(self, url: str, name: str, say: Callable[[str], object] = print) -> None:
-        self.study_folder = StudyFolder(shared=local(url) / name, url=f"{url.rstrip('/')}/{name}")
-        self.folder, self.store = self.study_folder.folder, ObjectStore(f"{url.rstrip('/')}/{name}")
+    def __init__(self, study_folder: StudyFolder, say: Callable[[str], object] = print) -> None:
+        self.study_folder = study_folder
+        self.folder, self.store = study_folder.path, study_folder.store
         self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
         self._say = say
         self._lost = ""
@@ -62,7 +69,7 @@ class StoreMirror(StudyCallback):
         Raises:
             BadInput: the store cannot be written, or another driver runs the study.
         """
-        ObjectStore(self.store.url.rpartition("/")[0]).check()
+        ObjectStore(str(self.study_folder.storage)).check()
         self._take()
         _refresh(self.store, self.folder)
         self._thread.start()
@@ -109,7 +116,7 @@ class StoreMirror(StudyCallback):
         """Download what workers have put into the store, once all trials have ended. Checkpoints of
         all but the ``confirmed`` trials are deleted there: they are left from drivers that were
         killed."""
-        for key in self.store.listing("checkpoints"):
+        for key in self.store.listing(CHECKPOINTS):
             if key.split("/")[1] not in confirmed:
                 self.store.drop(key)
         _fetch_by_workers(self.store, self.folder)
@@ -127,10 +134,10 @@ class StoreMirror(StudyCallback):
             BadInput: another driver runs the study.
         """
         before = self.store.read(LEASE)
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + LEASE_TIMEOUT_SECONDS
         if before is not None:
             self._say(
-                f"waiting {PATIENCE_SECONDS:.0f} seconds: does {_holder(before)} still run it?"
+                f"waiting {LEASE_TIMEOUT_SECONDS:.0f} seconds: does {_holder(before)} still run it?"
             )
         while before is not None and time.monotonic() < give_up:
             time.sleep(BEAT_SECONDS / 5)
@@ -173,7 +180,7 @@ class StoreMirror(StudyCallback):
             dropped, self._dropped = self._dropped, []
             self._push(self.folder.iterdir())
             for trial_id in dropped:  # after the journal, which says that it has ended
-                self.store.drop(f"checkpoints/{trial_id}")
+                self.store.drop(f"{CHECKPOINTS}/{trial_id}")
 
     def _push(self, files: Iterable[Path]) -> None:
         """Upload the files that have changed since they were last uploaded. The workers' files are
@@ -189,38 +196,39 @@ class StoreMirror(StudyCallback):
                 self._seen[key] = version
 
 
-def fetch_names(url: str) -> Path:
-    """Folder of this machine's copy of a store, with the settings of every study in the store.
+def fetch_settings(storage: str) -> Path:
+    """This machine's folder of what ``--storage`` names. If that is a store, the settings of every
+    study are downloaded first.
 
     Raises:
         BadInput: the store cannot be read.
     """
-    store, folder = ObjectStore(url), local(url)
-    try:
-        begun = [key for key in store.listing() if key.endswith(f"/{SETTINGS}")]
-        for key in begun:
-            store.get(key, below(folder, *key.split("/")))
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise BadInput(f"cannot read --storage {url}: {line}") from None
+    folder = local_storage(storage)
+    if is_store(storage):
+        store = ObjectStore(storage)
+        try:
+            for key in store.listing():
+                if key.endswith(f"/{SETTINGS}"):
+                    store.get(key, safe_join(folder, *key.split("/")))
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise BadInput(f"cannot read --storage {storage}: {line}") from None
     return folder
 
 
-def folder_of(storage: str, name: str) -> Path:
-    """The folder that ``--storage`` names. If it names a store, it is this machine's copy, with
-    everything that the store has of study ``name``, the workers' files included.
+def fetch_study(storage: str, name: str) -> StudyFolder:
+    """The study ``name`` in what ``--storage`` names. If that is a store, everything that it has of
+    the study is downloaded first, the workers' files included.
 
     Raises:
         BadInput: the store cannot be read.
     """
-    if not is_store(storage):
-        return Path(storage)
-    folder = fetch_names(storage)
-    if STUDY.fullmatch(name) and (folder / name / SETTINGS).is_file():
-        store = ObjectStore(storage).below(name)
-        _refresh(store, folder / name)
-        _fetch_by_workers(store, folder / name)
-    return folder
+    fetch_settings(storage)
+    found = StudyFolder(storage=storage, name=name)
+    if found.in_store and found.begun:
+        _refresh(found.store, found.path)
+        _fetch_by_workers(found.store, found.path)
+    return found
 
 
 def _refresh(store: ObjectStore, folder: Path) -> None:
@@ -230,7 +238,7 @@ def _refresh(store: ObjectStore, folder: Path) -> None:
     here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
     if here and here.startswith(there) and store.read(SETTINGS) is not None:
         return
-    files = {key: below(folder, *key.split("/")) for key in store.listing()}
+    files = {key: safe_join(folder, *key.split("/")) for key in store.listing()}
     shutil.rmtree(folder, ignore_errors=True)
     for key, file in files.items():
         if key.split("/")[0] not in BY_WORKERS and key != LEASE:
@@ -240,7 +248,7 @@ def _refresh(store: ObjectStore, folder: Path) -> None:
 def _fetch_by_workers(store: ObjectStore, folder: Path) -> None:
     for name in sorted(BY_WORKERS):
         for key in store.listing(name):
-            file = below(folder, *key.split("/"))
+            file = safe_join(folder, *key.split("/"))
             if file.name != WHOLE and not file.exists():
                 store.get(key, file)
 

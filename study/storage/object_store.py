@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.storage.paths import atomic_write
 from trainables.cache import folders as cache_folders
 from trainables.errors import BadInput
 
@@ -25,7 +26,7 @@ def is_store(storage: str | Path) -> bool:
     return str(storage).startswith(SCHEMES)
 
 
-def local(url: str) -> Path:
+def local_copy(url: str) -> Path:
     """Folder of this machine's copy of a store, in the first cache folder that can be written.
 
     Raises:
@@ -68,7 +69,7 @@ class ObjectStore:
         if not whole:
             raise BadInput(f"--storage {self.url} gives back something else than was written")
 
-    def below(self, name: str) -> ObjectStore:
+    def part(self, name: str) -> ObjectStore:
         """The part of the store whose keys begin with ``name/``."""
         return ObjectStore(f"{self.url.rstrip('/')}/{name}")
 
@@ -108,14 +109,16 @@ class ObjectStore:
     def get(self, key: str, file: Path) -> None:
         """Download an object into a file, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
         files, root = self._open()
-        with files.open_input_stream(f"{root}/{key}") as stream, partial.open("wb") as target:
+        with (
+            files.open_input_stream(f"{root}/{key}") as stream,
+            atomic_write(file) as partial,
+            partial.open("wb") as target,
+        ):
             while piece := stream.read(PIECE_BYTES):
                 target.write(piece)
             target.flush()
             os.fsync(target.fileno())  # a machine that fails leaves no file that is cut short
-        partial.replace(file)
 
     def drop(self, prefix: str) -> None:
         """Remove an object and all objects below its name."""

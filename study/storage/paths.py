@@ -1,17 +1,21 @@
-"""Text that becomes part of a path: names of studies and arms, ids of trials, keys of a store.
+"""Paths of files that a study writes: safe names, and files that are written whole or not at all.
 
-It is read from files that others may have written, and must not lead out of the folder it is for.
+Names of studies and arms, ids of trials and keys of an object store are read from files that others
+may have written. A path that is made of them must not lead out of its folder.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainables.errors import BadInput
 
-STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""The whole name of a study."""
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Pattern that the whole name of a study matches."""
 MLFLOW_DATABASE = "mlflow.db"
 """File, in a storage folder, of MLflow's database."""
 MLFLOW_ARTIFACTS = "mlflow-artifacts"
@@ -20,8 +24,8 @@ SQLITE_SIDES = ("-journal", "-wal", "-shm")
 """Ends of the names of the files that SQLite keeps beside a database."""
 TAKEN = {MLFLOW_ARTIFACTS, MLFLOW_DATABASE, *(MLFLOW_DATABASE + side for side in SQLITE_SIDES)}
 """Names in a storage folder that no study may have."""
-LONGEST_BYTES = 255
-"""Of a name, on the file systems of Linux."""
+LONGEST_NAME_BYTES = 255
+"""Bytes of the longest file name that Linux's file systems take."""
 
 
 def check_study_name(storage: Path, name: str) -> None:
@@ -30,7 +34,7 @@ def check_study_name(storage: Path, name: str) -> None:
     Raises:
         BadInput: the name is not allowed, or something else there has it.
     """
-    if not STUDY.fullmatch(name):
+    if not STUDY_NAME.fullmatch(name):
         raise BadInput(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100")
     folder = storage / name
     if name.casefold() in TAKEN or (folder.exists() and not folder.is_dir()):
@@ -38,14 +42,14 @@ def check_study_name(storage: Path, name: str) -> None:
         raise BadInput(f"--name {name!r} cannot be a study's: {folder} is {whose}; give another")
 
 
-def below(folder: Path, *names: str) -> Path:
-    """The path below ``folder`` that goes through ``names``, each of one file or folder.
+def safe_join(folder: Path, *names: str) -> Path:
+    """Path in ``folder`` through ``names``, each the name of one file or folder.
 
     Raises:
-        BadInput: a name is none, as ``../x``.
+        BadInput: a name, such as ``../x``, is not that of one file or folder.
     """
     for name in names:
-        if not _plain(name):
+        if not _is_file_name(name):
             raise BadInput(
                 f"{name!r} cannot name a file in {folder}: a name is neither '.' nor '..' and has "
                 "no '/' or '\\'; no study wrote it, so give back the study's files as they were"
@@ -53,11 +57,23 @@ def below(folder: Path, *names: str) -> Path:
     return folder.joinpath(*names)
 
 
-def _plain(name: object) -> bool:
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file beside ``path``, which replaces ``path`` at the end of the
+    block. Readers see the old content or the new, and nothing is left if the block raises."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_file_name(name: object) -> bool:
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
         and name.isprintable()
         and not {"/", "\\"} & set(name)
-        and len(name.encode()) <= LONGEST_BYTES
+        and len(name.encode()) <= LONGEST_NAME_BYTES
     )

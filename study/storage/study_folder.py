@@ -1,4 +1,4 @@
-"""Folder of a study: its files as a worker sees them, and the lock of its driver."""
+"""The folder of a study: the name of each of its files, where they lie, and the driver's lock."""
 
 from __future__ import annotations
 
@@ -10,93 +10,189 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.storage.checkpoints import path as checkpoint
-from study.storage.object_store import ObjectStore, local
-from study.storage.paths import below
+from study.storage.object_store import ObjectStore, is_store, local_copy
+from study.storage.paths import STUDY_NAME, safe_join
 from trainables.errors import BadInput
 
-
-@contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    """Refuse to run a study that another process is running on this machine.
-
-    Raises:
-        BadInput: another process holds the lock.
-    """
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(
-                f"study {folder.name!r} is running already; give another --name"
-            ) from None
-        yield
-
-
 SETTINGS = "study.json"
-
+"""What the study was begun with; see ``study.config.study_json``."""
+JOURNAL = "optuna.journal"
+"""Every trial and what became of it; see ``study.search.journal``."""
+LOG = "study.log"
+"""Every event in a line; see ``study.tracking.progress``."""
+ENGINES = "deepspeed.json"
+"""DeepSpeed's configuration of each arm, where there are any."""
+RESULTS = "results.json"
+"""What the finished study found; see ``study.analysis.results_file``."""
+REPORT = "report.html"
+"""The results on one page."""
+ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE = "results.csv", "comparisons.csv", "trials.csv"
+"""Tables of arms, pairs of arms and trials."""
+LATEX_TABLES = "results.tex"
+"""Tables of arms and of pairs of arms for LaTeX."""
+CHECKPOINTS = "checkpoints"
+"""Folder with a folder of checkpoints for each trial. Workers write it."""
+ANSWERS = "answers"
+"""Folder with the answers of each trial. Workers write it."""
+EXPORTS = "export"
+"""Folder with the models that ``study.export`` wrote, by arm."""
+PARTIAL = "partial-"
+"""Start of the name of a checkpoint that is not yet written to its end."""
+LOCK = ".lock"
+"""Lock of the driver, on this machine."""
+LEASE = "driver.json"
+"""Lease of the driver, in an object store only; see ``study.storage.mirror``."""
 WHOLE = "whole"
-"""Name of the object that says which checkpoint of a trial is in the store with all its files."""
+"""Object that names the checkpoint of a trial which is in the store with all its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFolder:
-    """Files of one study as a worker sees them. The object is sent to all nodes."""
+    """The files of one study, in a folder or in an object store. The object is sent to all nodes:
+    with a store each node has a copy of its own."""
 
-    shared: Path
-    """The study's folder, if all nodes share it."""
-    url: str | None = None
-    """URL of the study in its object store; None if all nodes share a folder."""
+    storage: str | Path
+    """What ``--storage`` names: a folder that all nodes share, or the URL of an object store."""
+    name: str
+
+    @classmethod
+    def from_path(cls, path: Path) -> StudyFolder:
+        """The study whose folder is ``path``, on a disk."""
+        return cls(storage=path.parent, name=path.name)
+
+    def absolute(self) -> StudyFolder:
+        """The same study for processes that have another working folder."""
+        storage = self.storage if self.in_store else Path(self.storage).resolve()
+        return type(self)(storage=storage, name=self.name)
 
     @property
-    def folder(self) -> Path:
+    def in_store(self) -> bool:
+        """Whether the study is in an object store."""
+        return is_store(self.storage)
+
+    @property
+    def store(self) -> ObjectStore:
+        """The study's objects, if it is in an object store."""
+        return ObjectStore(str(self.storage)).part(self.name)
+
+    @property
+    def local_storage(self) -> Path:
+        """The folder of studies on this node."""
+        return local_storage(self.storage)
+
+    @property
+    def path(self) -> Path:
         """The study's folder on this node."""
-        if self.url is None:
-            return self.shared
-        storage, _, name = self.url.rpartition("/")
-        return local(storage) / name
+        return self.local_storage / self.name
+
+    @property
+    def settings(self) -> Path:
+        """The file ``study.json``."""
+        return self.path / SETTINGS
+
+    @property
+    def results(self) -> Path:
+        """The file ``results.json``."""
+        return self.path / RESULTS
+
+    @property
+    def named(self) -> bool:
+        """Whether a study can have this name."""
+        return STUDY_NAME.fullmatch(self.name) is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the study has begun."""
+        return self.named and self.settings.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the study has results."""
+        return self.named and self.results.is_file()
+
+    def checkpoints(self, trial_id: str) -> Path:
+        """The folder of a trial's checkpoints on this node.
+
+        Raises:
+            BadInput: no trial can have this id.
+        """
+        return safe_join(self.path, CHECKPOINTS, trial_id)
+
+    def answers(self, trial_id: str, split: str) -> Path:
+        """The file of a trial's answers to the questions of a split.
+
+        Raises:
+            BadInput: no trial or split can have this name.
+        """
+        return safe_join(self.path, ANSWERS, f"{trial_id}-{split}.parquet")
+
+    def export(self, arm: str) -> Path:
+        """The folder for an arm's exported model.
+
+        Raises:
+            BadInput: no arm can have this name.
+        """
+        return safe_join(self.path, EXPORTS, arm)
+
+    @contextmanager
+    def only_driver(self) -> Iterator[None]:
+        """Hold the study's lock, so that no second process of this machine runs the study.
+
+        Raises:
+            BadInput: another process holds the lock.
+        """
+        with (self.path / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise BadInput(
+                    f"study {self.name!r} is running already; give another --name"
+                ) from None
+            yield
+
+    # What follows moves files between a worker's node and an object store.
 
     def fetch_checkpoint(self, trial_id: str) -> Path:
         """Folder of a trial's checkpoints, with the last one in it if there is any."""
-        folder = checkpoint(self.folder, trial_id)
-        if self.url is not None:
+        folder = self.checkpoints(trial_id)
+        if self.in_store:
             from trainables.cache.arrays import file_lock
 
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with file_lock(below(self.folder, f".{trial_id}.lock")):  # ranks share this machine
+            self.path.mkdir(parents=True, exist_ok=True)
+            with file_lock(safe_join(self.path, f".{trial_id}{LOCK}")):  # ranks share this machine
                 self._fetch(trial_id, folder)
         return folder
 
     def _fetch(self, trial_id: str, folder: Path) -> None:
-        """Make ``folder`` what the store has. What is here besides was never told of, and may be
-        the part of one machine only."""
+        """Make ``folder`` equal to what the store has. Whatever else is in it was never reported,
+        and may be the part of one machine only."""
         from trainables.training import checkpoint
 
-        store = ObjectStore(self.url or "").below(f"checkpoints/{trial_id}")
+        store = self._checkpoints_in_store(trial_id)
         name, files = _whole(store)
-        there = below(folder, name) if name else folder
-        here = bool(files) and all(below(there, *file.split("/")).is_file() for file in files)
-        if here and checkpoint.complete(there):
+        newest = safe_join(folder, name) if name else folder
+        local = bool(files) and all(safe_join(newest, *f.split("/")).is_file() for f in files)
+        if local and checkpoint.complete(newest):
             return
         shutil.rmtree(folder, ignore_errors=True)
-        partial = folder / f"partial-{name}"
+        partial = folder / f"{PARTIAL}{name}"
         try:
             for file in files:
-                store.get(f"{name}/{file}", below(partial, *file.split("/")))
-        except FileNotFoundError:  # then it is none, and the trial begins anew
+                store.get(f"{name}/{file}", safe_join(partial, *file.split("/")))
+        except FileNotFoundError:  # a checkpoint that lacks a file is none: the trial begins anew
             return
         if partial.is_dir():
-            partial.rename(there)
+            partial.rename(newest)
 
     def put_checkpoint(self, trial_id: str) -> list[str]:
         """Upload this machine's part of a trial's last checkpoint to the store, and return its
         keys. Without a store nothing is done, and there are none."""
-        if self.url is None:
+        if not self.in_store:
             return []
-        folder = checkpoint(self.folder, trial_id)
+        folder = self.checkpoints(trial_id)
         last = max(path for path in folder.glob("[0-9]*") if path.is_dir())
         files = sorted(str(f.relative_to(folder)) for f in last.rglob("*") if f.is_file())
-        store = ObjectStore(self.url).below(f"checkpoints/{trial_id}")
+        store = self._checkpoints_in_store(trial_id)
         for file in files:
             store.put(folder / file, file)
         # Whoever goes on from it downloads it; until then it would only fill this node's disk.
@@ -107,9 +203,9 @@ class StudyFolder:
         """Declare a trial's last checkpoint whole in the store, and delete older ones. ``keys`` are
         those of the parts that all nodes have put there. Call it before the rung is reported, so
         that a checkpoint that is relied on outlives its nodes."""
-        if self.url is None:
+        if not self.in_store:
             return
-        store = ObjectStore(self.url).below(f"checkpoints/{trial_id}")
+        store = self._checkpoints_in_store(trial_id)
         (name,) = {key.split("/")[0] for key in keys}
         # Each machine has put the list of all files.
         files = sorted({key.removeprefix(f"{name}/") for key in keys})
@@ -118,11 +214,28 @@ class StudyFolder:
             if key != WHOLE and not key.startswith(f"{name}/"):
                 store.drop(key)
 
-    def keep(self, relative: Path) -> None:
+    def keep(self, file: Path) -> None:
         """Upload a file of the study's folder, so that it outlives this node; nothing without a
         store."""
-        if self.url is not None:
-            ObjectStore(self.url).put(self.folder / relative, str(relative))
+        if self.in_store:
+            self.store.put(file, str(file.relative_to(self.path)))
+
+    def _checkpoints_in_store(self, trial_id: str) -> ObjectStore:
+        return self.store.part(f"{CHECKPOINTS}/{trial_id}")
+
+
+def local_storage(storage: str | Path) -> Path:
+    """This machine's folder of what ``--storage`` names: the folder itself, or the copy of a store.
+
+    Raises:
+        BadInput: no cache folder can be written for the copy.
+    """
+    return local_copy(str(storage)) if is_store(storage) else Path(storage)
+
+
+def study_names(storage: str | Path, file: str = SETTINGS) -> list[str]:
+    """Names of the studies that have a file, on this machine."""
+    return sorted(path.parent.name for path in local_storage(storage).glob(f"*/{file}"))
 
 
 def _whole(trial: ObjectStore) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from study.storage.object_store import is_store
 from study.storage.paths import MLFLOW_DATABASE
 from study.tracking import mlflow_database
 from trainables.errors import BadInput
@@ -209,3 +210,20 @@ def unusable(uri: str, error: Exception) -> BadInput:
 def default_uri(storage: Path) -> str:
     """Address of the MLflow store inside a storage folder."""
     return f"sqlite:///{(storage / MLFLOW_DATABASE).resolve()}"
+
+
+def tracking_address(storage: str, tracking_uri: str | None) -> str:
+    """Address of the MLflow store for the studies in ``--storage``: ``tracking_uri`` or, if that is
+    None, the store inside the folder.
+
+    Raises:
+        BadInput: the studies are in an object store, which can hold no database.
+    """
+    if tracking_uri:
+        return tracking_uri
+    if is_store(storage):
+        raise BadInput(
+            f"--storage {storage} wants --tracking-uri too: MLflow's own database cannot "
+            "lie in an object store"
+        )
+    return default_uri(Path(storage))

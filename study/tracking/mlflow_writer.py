@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.config.deployment import Deployment
 from study.config.settings import Settings
-from study.storage.paths import MLFLOW_ARTIFACTS, below
+from study.storage.paths import MLFLOW_ARTIFACTS, safe_join
 from study.tracking import mlflow_datasets
 from study.tracking.mlflow_runs import MlflowRuns
 from study.trials.callback import StudyCallback
@@ -242,7 +242,7 @@ class MlflowWriter(StudyCallback):
             with tempfile.TemporaryDirectory(prefix="models-") as folder:
                 write(lacking, Path(folder))
                 for trial in lacking:
-                    self.runs.log_model(self.children[trial], below(Path(folder), trial))
+                    self.runs.log_model(self.children[trial], safe_join(Path(folder), trial))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +298,7 @@ def open_tracking(settings: Settings, place: Deployment) -> MlflowWriter:
     from study.tracking.mlflow_runs import MlflowRuns
     from study.tracking.mlflow_writer import MlflowWriter
 
-    experiment, artifacts = Path(settings.space).stem, place.storage / MLFLOW_ARTIFACTS
+    experiment = Path(settings.space).stem
+    artifacts = place.study_folder.local_storage / MLFLOW_ARTIFACTS
     found = MlflowRuns(place.tracking_uri, experiment=experiment, artifacts=artifacts)
-    return MlflowWriter(found, place.name)
+    return MlflowWriter(found, place.study_folder.name)

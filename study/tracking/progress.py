@@ -16,13 +16,12 @@ from rich.text import Text
 
 from study.search.scheduler import StudyScheduler
 from study.search.spending import SpendingTracker
+from study.storage.study_folder import LOG
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from study.trials.text import settings_text
 
-LOG = "study.log"
-"""Name of the log file in the study's folder."""
 STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",

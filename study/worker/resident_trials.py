@@ -145,7 +145,7 @@ class ResidentTrials:
             self._short = False
         spec = resident.spec
         untuned = spec.kind is Kind.UNTUNED
-        checkpoints.drop_partial(self.config.study_folder.folder, spec.id)
+        checkpoints.drop_partial(self.config.study_folder, spec.id)
         restored = None if untuned else self.config.study_folder.fetch_checkpoint(spec.id)
         resident.trial = self.lane.enter(
             spec.id,
@@ -181,9 +181,7 @@ class ResidentTrials:
         }
         with self._timed(resident):
             study_folder, trial_id = self.config.study_folder, resident.spec.id
-            answers = resident.trial.save(
-                checkpoints.path(study_folder.folder, trial_id), resident.report
-            )
+            answers = resident.trial.save(study_folder.checkpoints(trial_id), resident.report)
             put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
                 study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
@@ -203,7 +201,7 @@ class ResidentTrials:
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
         """Scores of a trial's answers on the validation split and, outside of the search, on the
         test split and the other datasets."""
-        from study.storage.answers import scored
+        from study.storage.answers import answer_and_score
 
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
@@ -212,7 +210,8 @@ class ResidentTrials:
                 if name not in self.others:
                     self.others[name] = self.workload.with_dataset(config.dataset())
                 asked[f"ood.{name}"] = (self.others[name], "test")
-        return scored(spec.id, trial, asked, self.config.study_folder if self._speaks else None)
+        folder = self.config.study_folder if self._speaks else None
+        return answer_and_score(spec.id, trial, asked, folder)
 
     @contextmanager
     def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
@@ -245,11 +244,13 @@ class ResidentTrials:
 
     def _place(self, resident: ResidentTrial, error: Exception) -> str:
         """What is wrong with the place, if that is what a trial met; see ``faults.of_place``."""
-        folder = self.config.study_folder.folder
+        study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
-        place = faults.of_place(error, folder.parent, checkpoint=trained * CHECKPOINT_BYTES)
+        place = faults.of_place(
+            error, study_folder.local_storage, checkpoint=trained * CHECKPOINT_BYTES
+        )
         if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
-            checkpoints.drop_partial(folder, resident.spec.id)
+            checkpoints.drop_partial(study_folder, resident.spec.id)
         return place
 
     def _fail(self, resident: ResidentTrial, outcome: Outcome, error: str) -> None:

@@ -36,6 +36,7 @@ from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.search.spending import SpendingTracker
 from study.storage.checkpoints import CheckpointCleaner
+from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
 from study.tracking.mlflow_writer import MlflowWriter
@@ -155,7 +156,12 @@ def main(arguments: list[str]) -> None:
             Path(storage, "out").open("w") as out,
             Progress(Console(file=out), folder, 1, spending=spending, questions=254) as progress,
         ):
-            callbacks: list[StudyCallback] = [CheckpointCleaner(folder), track, progress, clock]
+            callbacks: list[StudyCallback] = [
+                CheckpointCleaner(StudyFolder.from_path(folder)),
+                track,
+                progress,
+                clock,
+            ]
             scheduler = StudyScheduler(rules, StudyJournal(folder), callbacks, spending)
             progress.watch(scheduler)
             began = time.perf_counter()

@@ -22,6 +22,7 @@ from PIL import Image
 
 from study.config.study_json import identity, read
 from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_store
 from study.tracking.mlflow_runs import MlflowRuns
 from tests.study.browser import CHROMIUM, serving
@@ -38,7 +39,7 @@ AXIS = "[...document.querySelectorAll('button')].find(e => e.innerText.includes(
 def main(storage: Path, study: str) -> None:
     """Write the picture."""
     assert CHROMIUM is not None, "apt-get install chromium"
-    experiment = Path(read(storage, study).space).stem
+    experiment = Path(read(StudyFolder(storage=storage, name=study)).space).stem
     runs = MlflowRuns(
         mlflow_store.default_uri(storage),
         experiment=experiment,

@@ -33,7 +33,7 @@ def config(folder: Path) -> HostConfig:
             split="by_image",
         ),
         others={},
-        study_folder=StudyFolder(shared=folder / "study"),
+        study_folder=StudyFolder(storage=folder, name="study"),
         precision="fp32",
         regime=Regime(),
         places=1,
@@ -62,7 +62,7 @@ def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     """A trial's reports without Ray, on one device."""
     one = uniform_placement(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
     residents = ResidentTrials(
-        replace(config, study_folder=StudyFolder(shared=config.study_folder.shared / "alone"))
+        replace(config, study_folder=StudyFolder(storage=config.study_folder.path, name="alone"))
     )
     heard, reports = 0, []
     while not (reports and reports[-1]["done"]):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from study import export, predict
 from study.analysis import results_file
 from study.analysis.result_types import StudyResults
+from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
 from tests.trainables.cut_short import cut
 from trainables.training import checkpoint
@@ -84,7 +85,8 @@ def test_what_cannot_be_exported(
 
 
 def test_the_command_of_an_older_study_is_read_without_its_password(storage: Path) -> None:
-    command = results_file.read(storage, "done").protocol["command"]
+    done = results_file.read(StudyFolder(storage=storage, name="done"))
+    command = done.protocol["command"]
     assert command == "python -m study.launch --tracking-uri http://study:***@mlflow"
 
 

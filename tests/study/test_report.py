@@ -20,6 +20,7 @@ from study.analysis import results_file
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import StudyResults
 from study.reporting import page as report_page
+from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from tests.study.browser import CHROMIUM
 from tests.study.finished import SPACE, collected
@@ -53,7 +54,7 @@ def read(written: dict[str, Any], folder: Path) -> StudyResults:
     """The results that a file with this content has."""
     (folder / "read").mkdir()
     (folder / "read" / "results.json").write_text(json.dumps(written), encoding="utf-8")
-    return results_file.read(folder, "read")
+    return results_file.read(StudyFolder(storage=folder, name="read"))
 
 
 def page_of(folder: Path, found: StudyResults) -> Tags:

@@ -19,8 +19,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study import export, predict
-from study.search.journal import JOURNAL, StudyJournal
+from study.search.journal import StudyJournal
 from study.storage import answers
+from study.storage.study_folder import JOURNAL
 from study.tracking.mlflow_store import default_uri
 from study.trials.record import Outcome
 from tests.small_disk import Disk, disk

@@ -24,8 +24,8 @@ from study.config.study_json import check_resumable, open_study
 from study.planning.placement import uniform_placement
 from study.reporting import page as report_page
 from study.search.scheduler import StudyScheduler
-from study.storage import checkpoints, faults
-from study.storage.study_folder import StudyFolder
+from study.storage import faults
+from study.storage.study_folder import RESULTS, StudyFolder
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
 from study.tracking.mlflow_writer import MlflowWriter
@@ -67,7 +67,7 @@ def asked(residents: ResidentTrials, trial: TrialSpec, heard: int = 0) -> dict[s
 
 def test_a_trial_that_cannot_be_saved_has_not_failed(hosted: HostConfig, full: Disk) -> None:
     residents = ResidentTrials(
-        replace(hosted, study_folder=StudyFolder(shared=full.folder / "study"))
+        replace(hosted, study_folder=StudyFolder(storage=full.folder, name="study"))
     )
     trial = small.spec()
     full.fill(but=8)  # half a checkpoint fits
@@ -75,7 +75,7 @@ def test_a_trial_that_cannot_be_saved_has_not_failed(hosted: HostConfig, full: D
     assert "outcome" not in told and not told["done"] and not residents.here
     assert told["place"].startswith(f"no room is left in {full.folder} (")
     assert "a checkpoint of the trial takes about" in told["place"]
-    assert list(checkpoints.path(full.folder / "study", trial.id).iterdir()) == []
+    assert list(StudyFolder.from_path(full.folder / "study").checkpoints(trial.id).iterdir()) == []
     full.free()
     reports = [asked(residents, trial)]
     heard = reports[-1]["rung"]["examples_seen"]
@@ -91,7 +91,7 @@ def test_a_trial_that_cannot_be_saved_has_not_failed(hosted: HostConfig, full: D
 
 def test_nor_has_one_whose_answers_cannot_be_kept(hosted: HostConfig, full: Disk) -> None:
     residents = ResidentTrials(
-        replace(hosted, study_folder=StudyFolder(shared=full.folder / "study"))
+        replace(hosted, study_folder=StudyFolder(storage=full.folder, name="study"))
     )
     untuned = replace(small.spec("frozen"), kind=Kind.UNTUNED, stops=())
     told = asked(residents, untuned)
@@ -102,14 +102,15 @@ def test_nor_has_one_whose_answers_cannot_be_kept(hosted: HostConfig, full: Disk
 
 def test_a_study_that_cannot_begin_leaves_nothing(full: Disk) -> None:
     definition = StudyDefinition.parse(Settings(space="smoke"))
+    one = StudyFolder(storage=full.folder, name="one")
     with pytest.raises(BadInput, match=r"cannot write to --storage .*: No space left on device"):
-        check_resumable(full.folder, "one", definition)
+        check_resumable(one, definition)
     with pytest.raises(OSError) as caught:
-        open_study(full.folder, "one", definition, run=definition.space.arms, base={})
+        open_study(one, definition, run=definition.space.arms, base={})
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in full.folder.iterdir()] == ["filler"]
     full.free()
-    open_study(full.folder, "one", definition, run=definition.space.arms, base={})
+    open_study(one, definition, run=definition.space.arms, base={})
 
 
 def test_ray_is_not_started_on_a_disk_that_is_full(full: Disk) -> None:
@@ -138,7 +139,7 @@ def test_results_and_report_are_written_whole_or_not_at_all(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: no room is left in {full.folder} (")
     assert line.endswith("; make room, and give the same command again")
-    assert [path.name for path in study.iterdir()] == [results_file.RESULTS]
+    assert [path.name for path in study.iterdir()] == [RESULTS]
 
 
 def test_a_full_cache_is_done_without(

@@ -20,7 +20,6 @@ from study.execution.cluster import connect, nodes
 from study.execution.gang_pool import GangPool
 from study.planning.cluster_partition import divide
 from study.planning.placement import Placement, uniform_placement
-from study.storage import checkpoints
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
@@ -60,7 +59,7 @@ class Narrow(StudyFolder):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
     found = small.config(tmp_path_factory.mktemp("gang"))
-    return replace(found, study_folder=Narrow(shared=found.study_folder.shared))
+    return replace(found, study_folder=Narrow.from_path(found.study_folder.path))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +177,7 @@ def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
     gangs: GangPool, config: HostConfig
 ) -> None:
     trial = spec(seed=4)
-    folder = checkpoints.path(config.study_folder.folder, trial.id)
+    folder = config.study_folder.checkpoints(trial.id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with disk(folder, "64k") as small_disk:
         told = ray.get(ask(gangs, trial), timeout=180)

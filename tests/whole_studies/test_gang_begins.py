@@ -63,7 +63,7 @@ def test_a_study_stops_if_its_workers_do_not_find_each_other(
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
     monkeypatch.setattr(gang_pool, "ONCE_MORE_SECONDS", 0.0)
     config, said = small.config(tmp_path), list[str]()
-    config.study_folder.folder.mkdir()
+    config.study_folder.path.mkdir()
     rules = SearchRules(
         space=SPACE,
         budget=SPACE.budget,
@@ -72,7 +72,7 @@ def test_a_study_stops_if_its_workers_do_not_find_each_other(
         confirm_seeds=1,
         base="made up",
     )
-    scheduler = StudyScheduler(rules, StudyJournal(config.study_folder.folder))
+    scheduler = StudyScheduler(rules, StudyJournal(config.study_folder.path))
     connect(None)
     try:
         others = ray.cluster_resources()["CPU"] - 1

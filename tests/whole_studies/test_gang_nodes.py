@@ -28,7 +28,7 @@ from tests.study.stack import REPOSITORY
 
 pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
 TRIAL = small.spec()
-URL = "s3://studies/all/one"
+STORAGE = "s3://studies/all"
 
 
 def drive(address: str, config: HostConfig, test: Connection) -> None:
@@ -71,7 +71,7 @@ def test_what_each_node_has_of_a_checkpoint_outlives_it(
             monkeypatch.setenv(name, value)
         with ray_cluster(tmp_path / "nodes", common) as cluster:
             cluster.start("a", "b")
-            in_store = replace(config, study_folder=StudyFolder(shared=tmp_path / "study", url=URL))
+            in_store = replace(config, study_folder=StudyFolder(storage=STORAGE, name="one"))
             here, there = multiprocessing.Pipe()
             driver = multiprocessing.get_context("spawn").Process(
                 target=drive, args=(cluster.address, in_store, there)
@@ -80,7 +80,7 @@ def test_what_each_node_has_of_a_checkpoint_outlives_it(
             there.close()
             try:
                 reports = [told(here)]
-                kept = ObjectStore(f"{URL}/checkpoints/{TRIAL.id}").listing()
+                kept = ObjectStore(f"{STORAGE}/one/checkpoints/{TRIAL.id}").listing()
                 cluster.kill("b")
                 here.send("go on")
                 assert told(here) is None, "it did not notice"

@@ -93,7 +93,7 @@ def workers() -> list[int]:
 
 def test_none_starves_none_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
     config = small.config(tmp_path)
-    study = config.study_folder.folder
+    study = config.study_folder.path
     study.mkdir()
     placements = {
         name: uniform_placement(

@@ -19,6 +19,7 @@ from study.analysis.uncertainty import holm
 from study.reporting import model_export
 from study.reporting import page as report_page
 from study.reporting.terminal import show_results
+from study.storage.study_folder import REPORT, StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from tests.study.finished import SPACE, Lost, bitfit, collected
@@ -48,7 +49,7 @@ def test_a_confirmation_that_diverged_is_counted_and_told(tmp_path: Path) -> Non
     told = "Of 2 confirmations of full, 1 diverged: its score is that of the rest."
     assert found.verdict.endswith(told)
     report_page.write(tmp_path, found)
-    assert told in (tmp_path / report_page.FILE).read_text(encoding="utf-8")
+    assert told in (tmp_path / REPORT).read_text(encoding="utf-8")
 
 
 def searched(outcome: Outcome, *arms: str) -> Lost:
@@ -160,9 +161,10 @@ def test_efficiency_is_of_the_same_arms(found: StudyResults) -> None:
 def test_what_is_written_is_read_again(found: StudyResults, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     path = results_file.write(tmp_path / "one", found)
-    assert results_file.read(tmp_path, "one") == found
+    study_folder = StudyFolder(storage=tmp_path, name="one")
+    assert results_file.read(study_folder) == found
     text = path.read_text(encoding="utf-8")
-    assert results_file.write(tmp_path / "one", results_file.read(tmp_path, "one")) == path
+    assert results_file.write(study_folder.path, results_file.read(study_folder)) == path
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -190,7 +192,7 @@ def test_the_file_has_columns_beside_fixed_keys(found: StudyResults, tmp_path: P
         }
     ]
     assert list(written["arms"][0]["seeds"][0])[:3] == ["seed", "trial", "overall"]
-    assert results_file.read(tmp_path, "one") == changed
+    assert results_file.read(StudyFolder(storage=tmp_path, name="one")) == changed
 
 
 GONE = object()
@@ -266,7 +268,7 @@ def test_fields_that_older_files_lack_have_defaults(found: StudyResults, tmp_pat
     written["something"] = "that a later version may add"
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "results.json").write_text(json.dumps(written))
-    older = results_file.read(tmp_path, "one")
+    older = results_file.read(StudyFolder(storage=tmp_path, name="one"))
     assert older.version == 1 and older.ood == () and older.efficiency.front == ()
     assert older.trials == found.trials
     assert report.main(["one", "--storage", str(tmp_path)]) == 0

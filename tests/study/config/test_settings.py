@@ -12,7 +12,7 @@ from study import launch, report
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, identity, open_study, precision, read
-from study.storage.study_folder import SETTINGS
+from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
 
 ASKED = Settings(space="smoke")
@@ -21,15 +21,17 @@ SPACE = DEFINED.space
 
 
 def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str = "one") -> Path:
-    return open_study(storage, name, DEFINED, run=run, base={"precision": "bf16"})
+    one = StudyFolder(storage=storage, name=name)
+    return open_study(one, DEFINED, run=run, base={"precision": "bf16"})
 
 
 def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
-    assert precision(tmp_path, "one", ASKED) == "auto", "the devices say"
+    one = StudyFolder(storage=tmp_path, name="one")
+    assert precision(one, ASKED) == "auto", "the devices say"
     who = identity(begin(tmp_path))
     assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
-    assert precision(tmp_path, "one", ASKED) == "bf16"
-    assert precision(tmp_path, "one", replace(ASKED, precision="fp32")) == "fp32"
+    assert precision(one, ASKED) == "bf16"
+    assert precision(one, replace(ASKED, precision="fp32")) == "fp32"
 
 
 def test_its_command_is_kept_without_the_password(
@@ -49,10 +51,11 @@ def test_its_command_is_kept_without_the_password(
 
 def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
     begin(tmp_path)
-    check_resumable(tmp_path, "one", DEFINED)
+    one = StudyFolder(storage=tmp_path, name="one")
+    check_resumable(one, DEFINED)
     changed = replace(DEFINED, budget=replace(DEFINED.budget, rungs=DEFINED.budget.rungs + 1))
     with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
-        check_resumable(tmp_path, "one", changed)
+        check_resumable(one, changed)
 
 
 def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
@@ -81,12 +84,13 @@ def test_a_study_that_is_older_than_a_setting_ran_with_its_default(tmp_path: Pat
         del content[younger]
     del content["settings"]["group_by_length"], content["settings"]["beams"]
     file.write_text(json.dumps(content))
-    assert read(tmp_path, "one") == ASKED
-    check_resumable(tmp_path, "one", DEFINED)
+    one = StudyFolder(storage=tmp_path, name="one")
+    assert read(one) == ASKED
+    check_resumable(one, DEFINED)
     assert identity(begin(tmp_path)) == ""
     longer = replace(DEFINED, settings=replace(ASKED, group_by_length=True))
     with pytest.raises(BadInput, match="was begun with group_by_length=False, not True"):
-        check_resumable(tmp_path, "one", longer)
+        check_resumable(one, longer)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +154,7 @@ def test_a_name_with_a_path_in_it_is_no_studys(
     begun = begin(storage, name="two")
     for name in ("../one", str(elsewhere), f"two/../../{elsewhere.name}", "."):
         with pytest.raises(BadInput, match=r"unknown study .*There are: two"):
-            read(storage, name)
+            read(StudyFolder(storage=storage, name=name))
     (begun / "results.json").write_text("{}")
     assert report.main(["../one", "--storage", str(storage)]) == 2
     assert "unknown study '../one'" in capsys.readouterr().err

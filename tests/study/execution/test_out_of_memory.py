@@ -133,7 +133,7 @@ class Hungry(HostActor):
 @pytest.mark.long
 def test_a_trial_that_ran_out_of_memory_ends_well_in_less(tmp_path: Path) -> None:
     config = small.config(tmp_path)
-    study = config.study_folder.folder
+    study = config.study_folder.path
     study.mkdir()
     arms = {"lora": Arm(everywhere=method("lora"), lr=LogUniform(1e-3, 1e-2))}
     budget = Budget(trials=1, max_examples=16, rungs=0, batch_size=small.BATCH)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study.search.journal import JOURNAL
 from study.search.scheduler import StudyScheduler
+from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from tests.study.browser import answers

@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from study.search.journal import JOURNAL, STATES, Journal, StudyJournal
+from study.search.journal import STATES, Journal, StudyJournal
 from study.search.scheduler import StudyScheduler
+from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from tests.small_disk import disk

@@ -16,9 +16,9 @@ import pytest
 
 from study.planning.placement import uniform_placement
 from study.storage import mirror as store_mirror
-from study.storage.mirror import LEASE, StoreMirror
-from study.storage.object_store import ObjectStore, local
-from study.storage.study_folder import StudyFolder
+from study.storage.mirror import StoreMirror
+from study.storage.object_store import ObjectStore, local_copy
+from study.storage.study_folder import LEASE, StudyFolder
 from study.worker.resident_trials import ResidentTrials
 from tests.study import small
 from tests.study.object_store import serve
@@ -43,7 +43,7 @@ def url(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store of the test's own, and an empty machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(store_mirror, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(store_mirror, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(store_mirror, "LEASE_TIMEOUT_SECONDS", 1.0)
     return f"{bucket}/{tmp_path.name}"
 
 
@@ -65,7 +65,7 @@ def test_objects_are_there_whole_and_go(url: str, tmp_path: Path) -> None:
     store.write("a", b"22")
     store.write("deep/er", b"3")
     assert store.read("a") == b"22" and sorted(store.listing()) == ["a", "deep/er"]
-    store.below("deep").get("er", tmp_path / "got" / "er")
+    store.part("deep").get("er", tmp_path / "got" / "er")
     assert (tmp_path / "got" / "er").read_bytes() == b"3"
     big = os.urandom(12 * 2**20)
     (tmp_path / "big").write_bytes(big)
@@ -85,12 +85,12 @@ def test_a_store_that_is_not_there_is_refused(bucket: str, wrong: str) -> None:
 def test_a_checkpoint_goes_to_another_machine(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study_folder = StudyFolder(shared=Path("/nowhere"), url=f"{url}/study")
+    study_folder = StudyFolder(storage=url, name="study")
     assert list(study_folder.fetch_checkpoint("t").glob("*")) == []
     for name in ("000000000064", "000000000128"):
         save(study_folder.fetch_checkpoint("t"), name, name)
         study_folder.keep_checkpoint("t", study_folder.put_checkpoint("t"))
-        assert not (study_folder.folder / "checkpoints" / "t").exists(), "it would fill the disk"
+        assert not (study_folder.path / "checkpoints" / "t").exists(), "it would fill the disk"
     another_machine(monkeypatch, tmp_path / "other")
     (found,) = study_folder.fetch_checkpoint("t").iterdir()
     assert found.name == "000000000128"
@@ -101,7 +101,7 @@ def test_a_checkpoint_goes_to_another_machine(
 
 def test_half_a_checkpoint_is_none(url: str) -> None:
     """Killed while it was written: the one before counts."""
-    study_folder = StudyFolder(shared=Path("/nowhere"), url=f"{url}/study")
+    study_folder = StudyFolder(storage=url, name="study")
     save(study_folder.fetch_checkpoint("t"), "000000000064", "old")
     study_folder.keep_checkpoint("t", study_folder.put_checkpoint("t"))
     ObjectStore(url).write("study/checkpoints/t/000000000128/weights", b"half")
@@ -115,10 +115,7 @@ def test_a_copy_or_an_object_that_is_cut_short_is_found_out(
     workload = made_up(SMALL["llava"]())
     tuned = Recipe.of({"decoder": {"method": "layernorm"}})
     one = TrialConfig(recipe=tuned, lr=1e-3, seed=0, max_examples=16, batch_size=8)
-    trial, study_folder = (
-        Trial(workload, one),
-        StudyFolder(shared=Path("/nowhere"), url=f"{url}/study"),
-    )
+    trial, study_folder = Trial(workload, one), StudyFolder(storage=url, name="study")
     trial.step()
     trial.save(study_folder.fetch_checkpoint("t"))
     keys = study_folder.put_checkpoint("t")
@@ -143,24 +140,24 @@ def test_a_copy_or_an_object_that_is_cut_short_is_found_out(
 
 
 def test_a_shared_folder_needs_nothing(tmp_path: Path) -> None:
-    study_folder = StudyFolder(shared=tmp_path / "study")
+    study_folder = StudyFolder(storage=tmp_path, name="study")
     save(study_folder.fetch_checkpoint("t"), "000000000064", "x")
     study_folder.keep_checkpoint("t", study_folder.put_checkpoint("t"))
-    study_folder.keep(Path("answers/x.parquet"))
+    study_folder.keep(study_folder.answers("x", "test"))
     assert (tmp_path / "study/checkpoints/t/000000000064/weights").exists()
-    assert study_folder.folder == tmp_path / "study"
+    assert study_folder.path == tmp_path / "study"
 
 
 def test_a_study_goes_on_elsewhere(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with StoreMirror(url, "one") as mirror:
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         (mirror.folder / "study.json").parent.mkdir(parents=True, exist_ok=True)
         (mirror.folder / "study.json").write_text("{}")
         (mirror.folder / "optuna.journal").write_text("1\n")
-        mirror.study_folder.folder.joinpath("answers").mkdir()
+        mirror.study_folder.path.joinpath("answers").mkdir()
         (mirror.folder / "answers" / "a").write_text("yes")
-        mirror.study_folder.keep(Path("answers/a"))
+        mirror.study_folder.keep(mirror.folder / "answers" / "a")
         with (mirror.folder / "optuna.journal").open("a") as journal:
             journal.write("2\n")
         (mirror.folder / "pages").mkdir()
@@ -169,8 +166,8 @@ def test_a_study_goes_on_elsewhere(
     assert LEASE not in ObjectStore(f"{url}/one").listing()
 
     another_machine(monkeypatch, tmp_path / "other")
-    assert (store_mirror.fetch_names(url) / "one" / "study.json").read_text() == "{}"
-    with StoreMirror(url, "one") as mirror:
+    assert (store_mirror.fetch_settings(url) / "one" / "study.json").read_text() == "{}"
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
         assert (mirror.folder / "pages" / "report.html").read_text() == "<p>"
         assert not (mirror.folder / "answers").exists()
@@ -184,25 +181,25 @@ def test_a_study_goes_on_elsewhere(
         assert not mirror.store.listing("checkpoints/s")
 
     another_machine(monkeypatch, tmp_path / "of whoever exports")
-    folder = store_mirror.folder_of(url, "one") / "one"
+    folder = store_mirror.fetch_study(url, "one").path
     assert (folder / "pages" / "report.html").read_text() == "<p>"
     assert (folder / "answers" / "a").read_text() == "yes"
     assert (folder / "checkpoints" / "c" / "000000000064" / "weights").is_file()
-    assert not (store_mirror.folder_of(url, "none") / "none").exists()
+    assert not store_mirror.fetch_study(url, "none").path.exists()
 
 
 def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
-    with StoreMirror(url, "one") as mirror:
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         mirror.folder.mkdir(parents=True, exist_ok=True)
         (mirror.folder / "study.json").write_text("{}")
         (mirror.folder / "optuna.journal").write_text("1\n")
     # Out of reach from here on: only this machine has the second line, and a third that another
     # machine's study never had.
     (mirror.folder / "optuna.journal").write_text("1\n2\n")
-    with StoreMirror(url, "one") as mirror:
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n"
     (mirror.folder / "optuna.journal").write_text("1\n3\n")
-    with StoreMirror(url, "one") as mirror:
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n", "the store counts"
 
 
@@ -212,13 +209,11 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
     """The store goes while the trial trains; when it is back, the trial goes on."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config, trial = small.config(tmp_path), small.spec()
-    url = f"s3://gone/{tmp_path.name}/study"
+    gone = StudyFolder(storage=f"s3://gone/{tmp_path.name}", name="study")
     one = uniform_placement(
         devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
     )
-    residents = ResidentTrials(
-        replace(config, study_folder=StudyFolder(shared=Path("/nowhere"), url=url))
-    )
+    residents = ResidentTrials(replace(config, study_folder=gone))
     reply = Future[dict[str, Any]]()
     with serve("gone") as environment:
         for name, value in environment.items():
@@ -234,20 +229,20 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
 
 def test_one_driver_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        StoreMirror(url, "one"),
+        StoreMirror(StudyFolder(storage=url, name="one")),
         pytest.raises(BadInput, match=f"running already, on {socket.gethostname()}"),
-        StoreMirror(url, "one"),
+        StoreMirror(StudyFolder(storage=url, name="one")),
     ):
         pass
     # A killed driver leaves its lease and renews it no more.
     ObjectStore(url).write(f"one/{LEASE}", json.dumps({"driver": "node-7 x", "beat": 0}).encode())
-    with StoreMirror(url, "one"):
+    with StoreMirror(StudyFolder(storage=url, name="one")):
         pass
 
 
 def test_a_driver_that_was_taken_for_dead_stops(url: str) -> None:
     record: Any = None
-    with StoreMirror(url, "one") as mirror:
+    with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         ObjectStore(url).write(
             f"one/{LEASE}", json.dumps({"driver": "node-7 x", "beat": 0}).encode()
         )
@@ -265,31 +260,31 @@ def test_a_key_that_leads_out_of_the_study_is_refused(url: str, tmp_path: Path) 
 
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    said, copy = "cannot name a file in", local(url)
+    said, copy = "cannot name a file in", local_copy(url)
     out = "/".join([".."] * len(copy.parts)) + f"{tmp_path}/out"
     ObjectStore(url).write("one/study.json", b"{}")
     for key in (f"{out}/study.json", "../study.json"):
         client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
         with pytest.raises(BadInput, match=f"cannot read --storage .* {said}"):
-            store_mirror.fetch_names(url)
+            store_mirror.fetch_settings(url)
         client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
     for key in (f"one/{out}", f"one/answers/{out}", f"one/checkpoints/{out}"):
         client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"{}")
         with pytest.raises(BadInput, match=said):
-            store_mirror.folder_of(url, "one")
+            store_mirror.fetch_study(url, "one")
         client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
-    study_folder = StudyFolder(shared=Path("/nowhere"), url=f"{url}/one")
+    study_folder = StudyFolder(storage=url, name="one")
     for whole in ({"name": "../../..", "files": ["x"]}, {"name": "000000000064", "files": [out]}):
         ObjectStore(url).write("one/checkpoints/t/whole", json.dumps(whole).encode())
         with pytest.raises(BadInput, match=said):
             study_folder.fetch_checkpoint("t")
     with pytest.raises(BadInput, match=said):
         study_folder.fetch_checkpoint("../t")
-    assert not (tmp_path / "out").exists() and study_folder.folder.is_dir()
+    assert not (tmp_path / "out").exists() and study_folder.path.is_dir()
     outside = copy.parent / "outside"
     outside.mkdir()
     (outside / "study.json").touch()
-    store_mirror.folder_of(url, "../outside")
+    store_mirror.fetch_study(url, "../outside")
     assert (outside / "study.json").exists(), "it is no study's copy, to be made anew"
 
 
@@ -298,7 +293,7 @@ def test_a_cache_folder_that_cannot_be_written_is_passed_over(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert local(url).is_dir()
+    assert local_copy(url).is_dir()
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from study.storage import answers, checkpoints
-from study.storage.paths import TAKEN, below, check_study_name
+from study.storage import answers
+from study.storage.paths import TAKEN, check_study_name, safe_join
+from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
 
 BAD: list[Any] = [
@@ -19,22 +20,22 @@ BAD: list[Any] = [
 @pytest.mark.parametrize("name", BAD, ids=repr)
 def test_what_is_no_name_of_a_file_is_refused(name: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot name a file in") as refused:
-        below(tmp_path, name)
+        safe_join(tmp_path, name)
     assert "\n" not in str(refused.value)
     with pytest.raises(BadInput):
-        below(tmp_path, "inside", name)
+        safe_join(tmp_path, "inside", name)
 
 
 @pytest.mark.parametrize("name", ["lora", "LoRA+ (r=8)", "0123456789ab", "..x", "x..", "ein Arm é"])
 def test_a_plain_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
-    assert below(tmp_path, name, name) == tmp_path / name / name
+    assert safe_join(tmp_path, name, name) == tmp_path / name / name
 
 
 def test_the_id_of_a_trial_is_a_name(tmp_path: Path) -> None:
     study, other = tmp_path / "study", tmp_path / "other" / "checkpoints" / "abc"
     other.mkdir(parents=True)
     with pytest.raises(BadInput, match="cannot name a file"):
-        checkpoints.path(study, "../../other/checkpoints/abc")
+        StudyFolder.from_path(study).checkpoints("../../other/checkpoints/abc")
     with pytest.raises(BadInput, match="cannot name a file"):
         answers.read(study, "../../other", "test")
 

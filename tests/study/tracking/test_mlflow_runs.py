@@ -22,6 +22,7 @@ from study.config.study_json import identity, open_study
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
+from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_store
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_writer import MlflowWriter
@@ -54,10 +55,16 @@ def server(storage: Path) -> Iterator[str]:
         yield uri
 
 
+def begin(storage: Path, name: str) -> Path:
+    """The folder of a study that has begun."""
+    study_folder = StudyFolder(storage=storage, name=name)
+    return open_study(study_folder, DEFINITION, run=DEFINITION.space.arms, base={})
+
+
 @pytest.fixture(scope="module")
 def recorded(storage: Path, server: str) -> tuple[MlflowRuns, StudyScheduler]:
     """A made-up study that was recorded over HTTP, asked for twice."""
-    folder = open_study(storage, "one", DEFINITION, run=DEFINITION.space.arms, base={})
+    folder = begin(storage, "one")
     protocol = PROTOCOL | {"identity": identity(folder)}
     runs = MlflowRuns(server, experiment="smoke", artifacts=storage / MLFLOW_ARTIFACTS)
     journal = StudyJournal(storage / "one")
@@ -121,7 +128,7 @@ def test_another_study_of_that_name_has_runs_of_its_own(
     assert first is not None
     where = tmp_path / "studies"
     where.mkdir()
-    folder = open_study(where, "one", DEFINITION, run=DEFINITION.space.arms, base={})
+    folder = begin(where, "one")
     tracking = MlflowWriter(runs, "one")
     tracking.begin("?", PROTOCOL | {"identity": identity(folder), "seed": 1}, [])
     tracking.close()
@@ -151,7 +158,7 @@ def test_of_a_study_without_confirmed_runs_its_own_is_linked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs, _ = recorded
-    folder = open_study(storage, "lost", DEFINITION, run=DEFINITION.space.arms, base={})
+    folder = begin(storage, "lost")
     tracking = MlflowWriter(runs, "lost")
     tracking.begin("?", PROTOCOL | {"identity": identity(folder)}, [])
     tracking.finish("no arm", {}, [], [], cards)

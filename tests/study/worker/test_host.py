@@ -12,7 +12,6 @@ import pytest
 from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
-from study.storage import checkpoints
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
@@ -43,7 +42,7 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
         config = HostConfig(
             workload=WorkloadConfig(),
             others={},
-            study_folder=StudyFolder(shared=folder),
+            study_folder=StudyFolder.from_path(folder),
             precision="fp32",
             regime=Regime(),
             places=places,
@@ -213,7 +212,7 @@ def test_a_lost_checkpoint_costs_a_trial_of_a_study_nothing_but_time(
     whole = asyncio.run(go_on(tmp_path / "whole", 9))
     assert whole.outcome is Outcome.COMPLETE and len(whole.rungs) == 3 and not whole.remark
     killed = asyncio.run(go_on(tmp_path / "killed", 2))
-    (last,) = checkpoints.path(tmp_path / "killed", killed.spec.id).iterdir()
+    (last,) = StudyFolder.from_path(tmp_path / "killed").checkpoints(killed.spec.id).iterdir()
     assert int(last.name) == killed.examples_seen == whole.rungs[1].examples_seen
     for file in sorted(last.iterdir()):
         shutil.copytree(tmp_path / "killed", again := tmp_path / file.name)
@@ -300,4 +299,4 @@ def test_the_untuned_model_only_answers(begin: Begin, tmp_path: Path) -> None:
     (report,) = asyncio.run(play(begin(), untuned))
     assert report["outcome"] == Outcome.COMPLETE and "rung" not in report
     assert {"validation.overall", "test.overall"} <= set(report["scores"])
-    assert not checkpoints.path(tmp_path, untuned.id).exists()
+    assert not StudyFolder.from_path(tmp_path).checkpoints(untuned.id).exists()

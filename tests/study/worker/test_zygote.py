@@ -56,7 +56,7 @@ def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
     return HostConfig(
         workload=ASKED.workload,
         others={},
-        study_folder=StudyFolder(shared=folder),
+        study_folder=StudyFolder.from_path(folder),
         precision="fp32",
         regime=Regime(),
         places=1,
