@@ -23,8 +23,9 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from study.execution.cluster import wait_for
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
 from study.storage.faults import of_place
-from study.worker.gang_worker import GangInbox, NotMet, work
+from study.worker.gang_worker import GangInbox, NotMet, run_worker
 from study.worker.host_config import HostConfig
+from study.worker.orders import ForgetTrial
 from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
@@ -128,7 +129,7 @@ class GangHandle:
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
         with tempfile.TemporaryDirectory(prefix="train-", ignore_cleanup_errors=True) as scratch:
             TorchTrainer(
-                work,
+                run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
                 torch_config=GroupConfig(backend="nccl" if self.devices.gpus else "gloo"),
                 scaling_config=ScalingConfig(
@@ -253,7 +254,7 @@ class GangPool:
     def left(self, gang: GangHandle) -> None:
         """Make a gang idle whose trial has ended or was stopped."""
         if gang.trial is not None:
-            gang.inbox.leave.remote(gang.trial)
+            gang.inbox.forget.remote(ForgetTrial(trial_id=gang.trial))
         gang.trial, gang.idle_since = None, time.monotonic()
 
     def end(self, gang: GangHandle) -> None:

@@ -17,6 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 
 from study.execution.cluster import AGAIN_SECONDS, fits
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
+from study.worker.orders import ForgetTrial
 from trainables.errors import BadInput
 
 WANTED_SECONDS = 5.0
@@ -154,7 +155,7 @@ class HostPool:
 
     def _leave(self, name: str, trial_id: str) -> None:
         if name in self.handles:
-            self.handles[name].leave.remote(trial_id)
+            self.handles[name].forget.remote(ForgetTrial(trial_id=trial_id))
             if not self._load(name):
                 self._idle_since[name] = time.monotonic()
 

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -24,6 +25,7 @@ from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
 from study.storage.faults import PlaceFault
 from study.trials.record import Outcome, Rung
+from study.worker.orders import AdvanceTrial
 from trainables.secrecy import without_secrets
 
 RETRIES = 3
@@ -33,7 +35,7 @@ CLIENT_BYTES = 128 * 2**20
 processor: the hosts have all of them."""
 
 
-class ScheduledSearcher(Searcher):
+class TuneSearcher(Searcher):
     """Tune searcher that takes trials from the study's scheduler and tells it how they ended."""
 
     def __init__(self, scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
@@ -68,13 +70,12 @@ class ScheduledSearcher(Searcher):
             self.scheduler.placed(start.spec.id, start.placement.plain())
         spec = start.spec
         self.ids[trial_id] = spec.id
-        return {
-            "trial": spec.plain(),
-            "placement": start.placement,
-            "heard": self.scheduler.journal.records[spec.id].examples_seen,
-            "host": start.host,
-            "suspect": False,
-        }
+        order = AdvanceTrial(
+            spec=spec,
+            placement=start.placement,
+            reported_examples=self.scheduler.journal.records[spec.id].examples_seen,
+        )
+        return {"order": order, "host": start.host}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -116,10 +117,10 @@ class ScheduledSearcher(Searcher):
         """Do nothing: a study is resumed from its journal."""
 
 
-class ScheduledScheduler(FIFOScheduler):
+class TuneScheduler(FIFOScheduler):
     """Tune scheduler that passes reports to the study's scheduler, which may stop their trials."""
 
-    def __init__(self, searcher: ScheduledSearcher) -> None:
+    def __init__(self, searcher: TuneSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray
         self.searcher = searcher
         self.keeping = False
@@ -158,10 +159,11 @@ class ScheduledScheduler(FIFOScheduler):
         if said:
             searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
         ours = searcher.ids[trial.trial_id]
-        heard = searcher.scheduler.journal.records[ours].examples_seen
+        reported = searcher.scheduler.journal.records[ours].examples_seen
+        order = replace(trial.config["order"], reported_examples=reported, suspect=True)
         with searcher.ending():
             host = searcher.dispatcher.lost(ours)
-        trial.set_config(trial.config | {"heard": heard, "host": host, "suspect": True})
+        trial.set_config({"order": order, "host": host})
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Pass on the last report of a trial that ended by itself."""
@@ -184,7 +186,7 @@ class IdleReleaser(tune.Callback):
     """Tune callback that releases devices as soon as they are not needed, whether or not Tune asks
     for a trial."""
 
-    def __init__(self, searcher: ScheduledSearcher) -> None:
+    def __init__(self, searcher: TuneSearcher) -> None:
         self.searcher = searcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -215,13 +217,13 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
     copied.difference_update([name for name in copied if name.startswith("AWS_")])
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    searcher = ScheduledSearcher(scheduler, dispatcher)
+    searcher = TuneSearcher(scheduler, dispatcher)
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=ScheduledScheduler(searcher),
+                scheduler=TuneScheduler(searcher),
                 num_samples=-1,
                 max_concurrent_trials=dispatcher.concurrency,
                 reuse_actors=True,

@@ -6,13 +6,14 @@ the way to the trial's next rung.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 
 from study.execution.cluster import wait_for
-from study.planning.placement import Placement
+from study.worker.orders import AdvanceTrial
 
 
 class TrialClient(tune.Trainable):
@@ -24,11 +25,7 @@ class TrialClient(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; nothing of the previous one is kept."""
-        self.trial: dict[str, Any] = new_config["trial"]
-        self.heard: int = new_config["heard"]
-        """Examples seen at the last report; see ``study.worker.resident_trial.ResidentTrial``."""
-        self.suspect: bool = new_config["suspect"]
-        self.placement: Placement = new_config["placement"]
+        self.order: AdvanceTrial = new_config["order"]
         self.host = ray.get_actor(new_config["host"])
         return True
 
@@ -38,12 +35,10 @@ class TrialClient(tune.Trainable):
         Raises:
             RayActorError: the host died; Tune resumes the trial, on a host that is alive.
         """
-        if self.suspect:  # if no other host was alive, it is the one that died
+        if self.order.suspect:  # if no other host was alive, it is the one that died
             wait_for(self.host.alive)
-        report: Any = self.host.advance.remote(
-            self.trial, placement=self.placement, heard=self.heard, suspect=self.suspect
-        )
+        report: Any = self.host.advance.remote(self.order)
         result: dict[str, Any] = ray.get(report)
-        self.suspect = False
-        self.heard = result.get("rung", {}).get("examples_seen", self.heard)
+        reported = result.get("rung", {}).get("examples_seen", self.order.reported_examples)
+        self.order = replace(self.order, suspect=False, reported_examples=reported)
         return result

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.planning.placement import Placement
     from study.worker.host_config import HostConfig
+    from study.worker.orders import AdvanceTrial, ForgetTrial
 
 
 def fork_of(zygote: Path) -> Connection:
@@ -46,22 +46,19 @@ class ForkedHost:
         self._asked, self._lost = 0, lost
         threading.Thread(target=self._listen, name="host", daemon=True).start()
 
-    def ask(
-        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> Future[dict[str, Any]]:
-        """Ask for a trial's next report, as ``Host.ask`` does."""
+    def advance(self, order: AdvanceTrial) -> Future[dict[str, Any]]:
+        """Ask for a trial's next report, as ``Host.advance`` does."""
         reply: Future[dict[str, Any]] = Future()
         with self._sending:
             self._asked += 1
             self._replies[self._asked] = reply
-            order = {"spec": spec, "placement": placement, "heard": heard, "suspect": suspect}
             self._process.send((self._asked, order))
         return reply
 
-    def leave(self, trial_id: str) -> None:
-        """Make the host forget a trial, as ``Host.leave`` does."""
+    def forget(self, order: ForgetTrial) -> None:
+        """Make the host drop a trial, as ``Host.forget`` does."""
         with self._sending:
-            self._process.send((0, trial_id))
+            self._process.send((0, order))
 
     def _listen(self) -> None:
         try:

@@ -12,44 +12,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from study.planning.placement import Placement
-from study.trials.spec import TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial, EndGang, ForgetTrial, Order
 from study.worker.resident_trials import ResidentTrials
 
 PATIENCE_SECONDS = 20.0
 """Longest time in seconds that rank 0 waits for an order. Then it tells the other ranks that there
 is none, because the collective in which they wait would time out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdvanceTrial:
-    """Order to train a trial to its next report; see ``ResidentTrials.take``."""
-
-    spec: Mapping[str, Any]
-    placement: Placement
-    heard: int
-    suspect: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForgetTrial:
-    """Order to drop a trial that was stopped or given up."""
-
-    trial: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndGang:
-    """Order to end the workers: the gang is not needed any more."""
-
-
-Order = AdvanceTrial | ForgetTrial | EndGang
 
 
 class NotMet(RuntimeError):
@@ -64,23 +37,20 @@ class GangInbox:
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._open = asyncio.Event()
 
-    async def advance(
-        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
         """A trial's next report, once there is one; as in ``HostActor.advance``."""
-        trial = TrialSpec.of(spec).id
+        trial = order.spec.id
         if trial in self._replies:  # the client that asked before has died
             self._replies[trial].cancel()
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._replies[trial] = reply
-        order = AdvanceTrial(spec=spec, placement=placement, heard=heard, suspect=suspect)
         self._orders.put_nowait(order)
         return await reply
 
-    async def leave(self, trial: str) -> None:
-        """Forget a trial that was stopped or given up."""
-        self._replies.pop(trial, None)
-        self._orders.put_nowait(ForgetTrial(trial=trial))
+    async def forget(self, order: ForgetTrial) -> None:
+        """Drop a trial that was stopped or given up."""
+        self._replies.pop(order.trial_id, None)
+        self._orders.put_nowait(order)
 
     async def alive(self) -> None:
         """Return as soon as the workers are ready."""
@@ -121,7 +91,7 @@ class GangInbox:
         """A trial has ended all workers, or the place has: tell why; others come.
 
         Args:
-            why: ``outcome`` and ``error`` of the trial, or ``place``, as in ``Host.ask``.
+            why: ``outcome`` and ``error`` of the trial, or ``place``, as in ``Host.advance``.
         """
         self._open.clear()
         self._orders = asyncio.Queue()  # somebody may still wait at the old queue
@@ -129,7 +99,7 @@ class GangInbox:
             await self.told(trial, {"costs": {}, "done": "outcome" in why, **why})
 
 
-def work(given: Mapping[str, Any]) -> None:
+def run_worker(given: Mapping[str, Any]) -> None:
     """Run one worker, in the process group that Ray Train has set up, until the gang ends.
 
     Args:
@@ -148,12 +118,12 @@ def work(given: Mapping[str, Any]) -> None:
         order = ranks.broadcast(orders.next(wait=not residents.training) if orders else None)
         match order:
             case AdvanceTrial():
-                spec, reply = TrialSpec.of(order.spec), Future[dict[str, Any]]()
+                reply = Future[dict[str, Any]]()
                 if orders is not None:
-                    orders.answer(spec.id, reply)
-                residents.take(spec, order.placement, order.heard, order.suspect, reply)
+                    orders.answer(order.spec.id, reply)
+                residents.advance(order, reply)
             case ForgetTrial():
-                residents.forget(order.trial)
+                residents.forget(order.trial_id)
             case EndGang():
                 return
             case None if residents.training:

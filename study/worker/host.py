@@ -13,13 +13,12 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from study.planning.placement import Placement
-from study.trials.spec import TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from study.worker.resident_trials import ResidentTrials
 from trainables.secrecy import format_traceback
 
@@ -36,19 +35,17 @@ class Host:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="lane", daemon=True).start()
 
-    def ask(
-        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> Future[dict[str, Any]]:
+    def advance(self, order: AdvanceTrial) -> Future[dict[str, Any]]:
         """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
         ``costs``; or ``place``, a fault of the place, which ends no trial. A trial that is new here
         goes on from its checkpoint."""
-        trial, reply = TrialSpec.of(spec), Future[dict[str, Any]]()
-        self._orders.put(lambda: self.residents.take(trial, placement, heard, suspect, reply))
+        reply = Future[dict[str, Any]]()
+        self._orders.put(lambda: self.residents.advance(order, reply))
         return reply
 
-    def leave(self, trial_id: str) -> None:
-        """Forget a trial that was stopped or given up."""
-        self._orders.put(lambda: self.residents.forget(trial_id))
+    def forget(self, order: ForgetTrial) -> None:
+        """Drop a trial that was stopped or given up."""
+        self._orders.put(lambda: self.residents.forget(order.trial_id))
 
     def _work(self) -> None:
         try:

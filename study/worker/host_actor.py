@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from study.planning.placement import Placement
 from study.worker.forked_host import ForkedHost
 from study.worker.host import Host
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial, ForgetTrial
 
 
 class HostActor:
@@ -20,16 +19,13 @@ class HostActor:
     def __init__(self, config: HostConfig) -> None:
         self._host = _host(config)
 
-    async def advance(
-        self, spec: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
-        """A trial's next report, once there is one; see ``Host.ask``."""
-        reply = self._host.ask(spec, placement=placement, heard=heard, suspect=suspect)
-        return await asyncio.wrap_future(reply)
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+        """A trial's next report, once there is one; see ``Host.advance``."""
+        return await asyncio.wrap_future(self._host.advance(order))
 
-    async def leave(self, trial_id: str) -> None:
-        """Forget a trial that was stopped or given up."""
-        self._host.leave(trial_id)
+    async def forget(self, order: ForgetTrial) -> None:
+        """Drop a trial that was stopped or given up."""
+        self._host.forget(order)
 
     async def alive(self) -> None:
         """Return as soon as the host can take trials."""

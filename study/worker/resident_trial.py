@@ -20,11 +20,9 @@ class ResidentTrial:
     spec: TrialSpec
     placement: Placement
     suspect: bool
-    """Whether the trial's host has died. It then trains alone up to its next report: if the host
-    dies again, this trial was the cause and none of those beside it."""
-    heard: int = 0
-    """Examples seen at the last report that reached the study. The trial's checkpoint may be ahead
-    of it, if the host was killed before it reported."""
+    """Whether the trial trains alone up to its next report; see ``AdvanceTrial.suspect``."""
+    reported_examples: int = 0
+    """Examples seen at the last report that reached the study."""
     trial: Trial | None = None
     """The trial on the base model; None before it has a place."""
     reply: Future[dict[str, Any]] | None = None

@@ -15,11 +15,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from study.planning.placement import Placement
 from study.storage import checkpoints, faults
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial
 from study.worker.resident_trial import ResidentTrial
 from trainables.errors import BadInput
 from trainables.secrecy import format_traceback, without_secrets
@@ -85,23 +85,19 @@ class ResidentTrials:
                 self._arrived(resident, arrival)
         self._admit()
 
-    def take(
-        self,
-        spec: TrialSpec,
-        placement: Placement,
-        heard: int,
-        suspect: bool,
-        reply: Future[dict[str, Any]],
-    ) -> None:
-        """Take in that a client asks for a trial's next report."""
-        if spec.id not in self.here:
+    def advance(self, order: AdvanceTrial, reply: Future[dict[str, Any]]) -> None:
+        """Let a trial go on to its next report, which ``reply`` takes."""
+        trial_id = order.spec.id
+        if trial_id not in self.here:
             self._note_peak()
-            self.here[spec.id] = ResidentTrial(spec=spec, placement=placement, suspect=suspect)
-        resident = self.here[spec.id]
+            self.here[trial_id] = ResidentTrial(
+                spec=order.spec, placement=order.placement, suspect=order.suspect
+            )
+        resident = self.here[trial_id]
         if resident.reply is not None:  # the client that asked before has died
             resident.reply.cancel()
-        resident.reply, resident.heard = reply, heard
-        if spec.id not in self.training and resident not in self.waiting:
+        resident.reply, resident.reported_examples = reply, order.reported_examples
+        if trial_id not in self.training and resident not in self.waiting:
             self.waiting.append(resident)
             self._admit()
 
@@ -130,8 +126,9 @@ class ResidentTrials:
         assert resident.trial is not None
         seen = resident.trial.examples_seen
         ahead = [stop for stop in resident.spec.stops if stop > seen]
-        if seen > resident.heard or not ahead:
-            self._reached(resident, resident.report if seen > resident.heard else {})
+        if seen > resident.reported_examples or not ahead:
+            report = resident.report if seen > resident.reported_examples else {}
+            self._reached(resident, report)
         else:
             self.lane.train_to(resident.spec.id, ahead[0])
             self.training.add(resident.spec.id)

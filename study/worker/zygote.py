@@ -241,20 +241,21 @@ def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoRe
         EOFError: the client has ended, or does not need the host any more.
     """
     from study.worker.host import Host
+    from study.worker.orders import ForgetTrial
 
     host = Host(config, workload)
     asking.send(None)
     while True:
         number, order = asking.recv()
-        if isinstance(order, str):
-            host.leave(order)
+        if isinstance(order, ForgetTrial):
+            host.forget(order)
             continue
 
         def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
             # Runs in the host's only thread, so no other thread sends.
             asking.send((number, None if reply.cancelled() else reply.result()))
 
-        host.ask(**order).add_done_callback(answer)
+        host.advance(order).add_done_callback(answer)
 
 
 def _done(task: Callable[[Workload], object], workload: Workload) -> Exception | None:

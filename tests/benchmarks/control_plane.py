@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from study.execution import ray_tune
 from study.execution.cluster import connect
 from study.execution.host_pool import HostPool
 from study.planning.cluster_partition import ClusterPartition
-from study.planning.placement import Placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.search.spending import SpendingTracker
@@ -43,7 +42,7 @@ from study.tracking.mlflow_writer import MlflowWriter
 from study.tracking.progress import Progress
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, TrialRecord
-from study.trials.spec import TrialSpec
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from tests.study.made_up import PROTOCOL, cards, hosts_alone, loss_of
 
 TRIALS = 2000
@@ -58,16 +57,14 @@ class Instant:
         self.all_here = asyncio.Barrier(places)
         self.waiting = places
 
-    async def advance(
-        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
         """The next rung at once."""
         if self.waiting:
             self.waiting -= 1
             await self.all_here.wait()
-        spec = TrialSpec.of(plain)
+        spec = order.spec
         costs = {"seconds": 0.0, "peak_memory_gib": 0.0}
-        ahead = [stop for stop in spec.stops if stop > heard]
+        ahead = [stop for stop in spec.stops if stop > order.reported_examples]
         result: dict[str, Any] = {"costs": costs, "done": len(ahead) <= 1}
         if ahead:
             result["rung"] = {
@@ -81,7 +78,7 @@ class Instant:
             result |= {"outcome": Outcome.COMPLETE, "scores": {"validation.overall": 50.0}}
         return result
 
-    async def leave(self, trial_id: str) -> None:
+    async def forget(self, order: ForgetTrial) -> None:
         """Nothing is kept."""
 
     async def alive(self) -> None:

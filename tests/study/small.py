@@ -11,6 +11,7 @@ from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial
 from study.worker.resident_trials import ResidentTrials
 from tests.trainables import made_llava
 from tests.trainables.data.small import jsonl
@@ -67,7 +68,8 @@ def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     heard, reports = 0, []
     while not (reports and reports[-1]["done"]):
         reply = Future[dict[str, Any]]()
-        residents.take(trial, one, heard, False, reply)
+        order = AdvanceTrial(spec=trial, placement=one, reported_examples=heard)
+        residents.advance(order, reply)
         while not reply.done():
             residents.step()
         reports.append(reply.result())

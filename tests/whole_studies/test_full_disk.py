@@ -32,6 +32,7 @@ from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial
 from study.worker.resident_trials import ResidentTrials
 from tests.small_disk import Disk, disk
 from tests.study import small
@@ -59,7 +60,8 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
 def asked(residents: ResidentTrials, trial: TrialSpec, heard: int = 0) -> dict[str, Any]:
     """A trial's next report."""
     reply = Future[dict[str, Any]]()
-    residents.take(trial, ALONE, heard, False, reply)
+    order = AdvanceTrial(spec=trial, placement=ALONE, reported_examples=heard)
+    residents.advance(order, reply)
     while not reply.done():
         residents.step()
     return reply.result()

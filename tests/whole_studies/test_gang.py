@@ -24,6 +24,7 @@ from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial
 from tests.small_disk import disk
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
@@ -79,7 +80,8 @@ def gangs(config: HostConfig) -> Iterator[GangPool]:
 def ask(gangs: GangPool, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
     """Begin to wait for a trial's next report."""
     gang = gangs.there[gangs.place(trial.id, 2)]
-    return gang.inbox.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
+    order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
+    return gang.inbox.advance.remote(order)
 
 
 def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[dict[str, Any]]:
@@ -88,8 +90,8 @@ def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[
     while not (reports and reports[-1]["done"]):
         gang = gangs.of(trial.id)
         inbox = gang.inbox if gang else gangs.there[gangs.place(trial.id, 2)].inbox
-        asked = inbox.advance.remote(trial.plain(), placement=placement, heard=heard, suspect=False)
-        reports.append(ray.get(asked, timeout=180))
+        order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
+        reports.append(ray.get(inbox.advance.remote(order), timeout=180))
         heard = reports[-1].get("rung", {}).get("examples_seen", heard)
     gang = gangs.of(trial.id)
     assert gang is not None
@@ -146,7 +148,8 @@ def ask_again(gangs: GangPool, trial: TrialSpec, heard: int) -> Any:
     gang = gangs.of(trial.id)
     if gang is None:
         return ask(gangs, trial, heard)
-    return gang.inbox.advance.remote(trial.plain(), placement=TWO, heard=heard, suspect=False)
+    order = AdvanceTrial(spec=trial, placement=TWO, reported_examples=heard)
+    return gang.inbox.advance.remote(order)
 
 
 def nothing_is_held() -> bool:

@@ -21,6 +21,7 @@ from study.storage.object_store import ObjectStore
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial
 from tests.study import small
 from tests.study.object_store import serve
 from tests.study.ray_nodes import ray_cluster
@@ -40,9 +41,9 @@ def drive(address: str, config: HostConfig, test: Connection) -> None:
     gang = gangs.there[gangs.place(TRIAL.id, 2)]
     heard, report = 0, dict[str, Any]()
     while not report.get("done"):
-        asked = gang.inbox.advance.remote(TRIAL.plain(), placement=zero, heard=heard, suspect=False)
+        order = AdvanceTrial(spec=TRIAL, placement=zero, reported_examples=heard)
         try:
-            report = ray.get(asked)
+            report = ray.get(gang.inbox.advance.remote(order))
             heard = report["rung"]["examples_seen"]
         except RayError:
             assert gangs.lost(gang) == gang.name

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ import ray
 from study.execution import ray_tune
 from study.execution.cluster import connect
 from study.planning.cluster_partition import ClusterPartition
-from study.planning.placement import Placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
-from study.trials.spec import TrialSpec
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from tests.study.made_up import advanced, hosts_alone, rules
 from tests.study.ray_nodes import ray_cluster
 from tests.study.stack import REPOSITORY
@@ -35,17 +34,15 @@ class Held:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def advance(
-        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
-        spec = TrialSpec.of(plain)
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+        heard = order.reported_examples
         with (self.folder / "visits").open("a") as visits:
-            print(spec.id, heard, os.environ["HOME"], file=visits)
+            print(order.spec.id, heard, os.environ["HOME"], file=visits)
         while heard and (self.folder / "hold").exists():
             await asyncio.sleep(0.1)
-        return advanced(spec, heard)
+        return advanced(order.spec, heard)
 
-    async def leave(self, trial_id: str) -> None:
+    async def forget(self, order: ForgetTrial) -> None:
         """Nothing is kept."""
 
     async def alive(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ import ray
 
 from study.execution import cluster, ray_tune
 from study.planning.cluster_partition import ClusterPartition
-from study.planning.placement import Placement
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
-from study.trials.spec import Kind, TrialSpec
+from study.trials.spec import Kind
 from study.worker.hardware import Hardware
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from tests.study.made_up import advanced, hosts_alone, rules
 from trainables.errors import BadInput
 
@@ -33,19 +33,16 @@ class MadeUp:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def advance(
-        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
-        spec = TrialSpec.of(plain)
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
         with (self.folder / "visits").open("a") as visits:
-            print(spec.id, os.getpid(), suspect, file=visits)
-        if heard:
+            print(order.spec.id, os.getpid(), order.suspect, file=visits)
+        if order.reported_examples:
             with suppress(FileExistsError):
                 (self.folder / "died").touch(exist_ok=False)
                 os._exit(1)
-        return advanced(spec, heard)
+        return advanced(order.spec, order.reported_examples)
 
-    async def leave(self, trial_id: str) -> None:
+    async def forget(self, order: ForgetTrial) -> None:
         """Nothing is kept."""
 
     async def alive(self) -> None:
@@ -55,12 +52,10 @@ class MadeUp:
 class Killed(MadeUp):
     """A host that every trial of one arm kills."""
 
-    async def advance(
-        self, plain: Mapping[str, Any], *, placement: Placement, heard: int, suspect: bool
-    ) -> dict[str, Any]:
-        if plain["arm"] == "layernorm" and plain["kind"] == "search":
+    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+        if order.spec.arm == "layernorm" and order.spec.kind is Kind.SEARCH:
             os._exit(1)
-        return await super().advance(plain, placement=placement, heard=heard, suspect=suspect)
+        return await super().advance(order)
 
 
 class Unstartable(MadeUp):

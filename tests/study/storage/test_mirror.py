@@ -19,6 +19,7 @@ from study.storage import mirror as store_mirror
 from study.storage.mirror import StoreMirror
 from study.storage.object_store import ObjectStore, local_copy
 from study.storage.study_folder import LEASE, StudyFolder
+from study.worker.orders import AdvanceTrial
 from study.worker.resident_trials import ResidentTrials
 from tests.study import small
 from tests.study.object_store import serve
@@ -218,7 +219,7 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
     with serve("gone") as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        residents.take(trial, one, 0, False, reply)
+        residents.advance(AdvanceTrial(spec=trial, placement=one), reply)
     while not reply.done():
         residents.step()
     told = reply.result()

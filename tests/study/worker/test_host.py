@@ -17,6 +17,7 @@ from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host import Host
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from tests.study.made_up import rules
 from tests.trainables.conftest import SMALL, made_up
 from tests.trainables.cut_short import cut
@@ -68,8 +69,8 @@ def spec(method: str = "layernorm", *, lr: float = 1e-2, seed: int = 0) -> Trial
 
 
 async def ask(host: Host, trial: TrialSpec, heard: int = 0, suspect: bool = False) -> Any:
-    reply = host.ask(trial.plain(), placement=ALONE, heard=heard, suspect=suspect)
-    return await asyncio.wrap_future(reply)
+    order = AdvanceTrial(spec=trial, placement=ALONE, reported_examples=heard, suspect=suspect)
+    return await asyncio.wrap_future(host.advance(order))
 
 
 async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict[str, Any]]:
@@ -282,7 +283,7 @@ def test_a_trial_that_was_stopped_gives_its_place_to_the_next(begin: Begin) -> N
         waits = asyncio.create_task(play(host, spec(seed=1)))
         await asyncio.sleep(0.1)
         assert not waits.done()
-        host.leave(spec().id)
+        host.forget(ForgetTrial(trial_id=spec().id))
         return await waits
 
     assert asyncio.run(stopped())[-1]["outcome"] == Outcome.COMPLETE

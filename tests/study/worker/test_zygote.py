@@ -27,6 +27,7 @@ from study.worker.hardware import Hardware
 from study.worker.host import Host
 from study.worker.host_actor import _host
 from study.worker.host_config import HostConfig
+from study.worker.orders import AdvanceTrial, ForgetTrial
 from study.worker.resident_trials import ResidentTrials
 from study.worker.zygote import Zygote
 from trainables.errors import BadInput
@@ -78,9 +79,9 @@ def first_report(host: Host | ForkedHost, method: str) -> dict[str, Any]:
         stops=(4, 8),
         base="made up",
     )
-    asked = host.ask(spec.plain(), placement=ALONE, heard=0, suspect=False)
+    asked = host.advance(AdvanceTrial(spec=spec, placement=ALONE))
     report: dict[str, Any] = asked.result(timeout=300)["rung"]
-    host.leave(spec.id)
+    host.forget(ForgetTrial(trial_id=spec.id))
     return report
 
 
