@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = results_file.read(study_folder)
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
     out = given.out or study_folder.export(arm.arm)
-    with faults.told(out.parent):
+    with faults.raised_as_bad_input(out.parent):
         adapters = export(study_folder.path, results, arm, out)
     registered = _register(given, study_folder, results, arm, out) if given.register else ""
     print(f"{arm.arm} of study {given.study} is in {out}")

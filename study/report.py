@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     study_folder = fetch_study(given.storage, given.name)
     results = results_file.read(study_folder)
-    with faults.told(study_folder.local_storage):
+    with faults.raised_as_bad_input(study_folder.local_storage):
         for path in page.write(study_folder.path, results):
             print(path)
     return 0

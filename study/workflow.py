@@ -25,7 +25,7 @@ from study.execution.start_up import (
     inspect_cluster,
     open_dispatcher,
     place_arms,
-    start,
+    start_workers,
     uniform_placements,
 )
 from study.planning import provenance
@@ -82,7 +82,7 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
         return f"--resume {study_folder.name} goes on" if study_folder.begun else ""
 
     study_folder, began = deployment.study_folder, time.monotonic()
-    with faults.told(study_folder.local_storage, then), ExitStack() as opened:
+    with faults.raised_as_bad_input(study_folder.local_storage, then), ExitStack() as opened:
         study = StudyRun(definition, deployment, console, opened, began)
         study.check()
         study.open()
@@ -181,7 +181,7 @@ class StudyRun:
         )
         self.dispatcher.placements = placed.placements
         if inspected.partition.predicting:
-            start(deployment, self.dispatcher)
+            start_workers(deployment, self.dispatcher)
         self.plan = plan_study(
             deployment.study_folder.name,
             definition,
@@ -329,7 +329,7 @@ class PreImporter(StudyCallback):
 
     def started(self, record: TrialRecord) -> None:
         """Start the import if this was the last trial to begin."""
-        if self.scheduler is not None and not self.scheduler.more:
+        if self.scheduler is not None and not self.scheduler.may_begin_more:
             threading.Thread(target=importlib.import_module, args=[self.module]).start()
 
 

@@ -84,7 +84,7 @@ class Dispatcher:
             spec = draw()
             if spec is None:
                 return None
-            placement = self.placements.of(spec)
+            placement = self.placements.find(spec)
             if self._room(placement):
                 return self._begin(spec, placement)
             self._waiting.append(_Waiting(spec=spec, placement=placement))
@@ -95,7 +95,7 @@ class Dispatcher:
         now. Return the note for its record; empty if the trial does not begin again."""
         note = self.placements.out_of_memory(spec, self._begun[spec.id])
         if note:
-            self._waiting.append(_Waiting(spec=spec, placement=self.placements.of(spec)))
+            self._waiting.append(_Waiting(spec=spec, placement=self.placements.find(spec)))
         return note
 
     @property
@@ -106,12 +106,12 @@ class Dispatcher:
     def lost(self, trial_id: str) -> str:
         """Move a trial whose host or gang has died; return the name of the host or gang where it
         goes on."""
-        gang = self.gangs.of(trial_id)
+        gang = self.gangs.find(trial_id)
         return self.gangs.lost(gang) if gang is not None else self.hosts.lost(trial_id)
 
     def left(self, trial_id: str) -> None:
         """Free the room of a trial that has ended or was stopped."""
-        gang = self.gangs.of(trial_id)
+        gang = self.gangs.find(trial_id)
         if gang is not None:
             self.gangs.left(gang)
         else:

@@ -22,8 +22,8 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from study.execution.cluster import wait_for
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
-from study.storage.faults import of_place
-from study.worker.gang_worker import GangInbox, NotMet, run_worker
+from study.storage.faults import describe_fault
+from study.worker.gang_worker import GangInbox, RendezvousFailed, run_worker
 from study.worker.host_config import HostConfig
 from study.worker.orders import ForgetTrial
 from study.worker.process_group import LINK
@@ -157,7 +157,7 @@ class GangHandle:
         """One line on an attempt that brought no workers."""
         causes = _of_workers(error)
         (cause, *_) = _own(causes) or causes or [_of_controller(error)]
-        if isinstance(cause, NotMet):
+        if isinstance(cause, RendezvousFailed):
             return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
 
@@ -166,7 +166,7 @@ class GangHandle:
         whoever waits at the inbox by the inbox's being gone."""
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
-        places = filter(None, (of_place(cause, folder) for cause in (*causes, error)))
+        places = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
         own, why = _own(causes), {"place": next(places, "")}
         if not why["place"]:
             if any(map(_of_ray, causes)) or not own:
@@ -240,7 +240,7 @@ class GangPool:
         gang.trial = trial_id
         return gang.name
 
-    def of(self, trial_id: str) -> GangHandle | None:
+    def find(self, trial_id: str) -> GangHandle | None:
         """The gang that has a trial; None if no gang has it."""
         return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
 

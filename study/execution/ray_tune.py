@@ -195,7 +195,9 @@ class IdleReleaser(tune.Callback):
         if searcher.stopped:
             raise searcher.stopped
         with searcher.ending():
-            dispatcher.give_back(all_idle=not (searcher.scheduler.more or dispatcher.waits))
+            dispatcher.give_back(
+                all_idle=not (searcher.scheduler.may_begin_more or dispatcher.waits)
+            )
 
 
 def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:

@@ -132,12 +132,11 @@ def open_dispatcher(
     from study.worker.host_actor import HostActor
     from study.worker.host_config import HostConfig
 
-    partition, precision = inspected.partition, inspected.hardware.precision
+    partition = inspected.partition
     config = HostConfig(
-        workload=replace(definition.workload, precision=precision),
+        workload=replace(definition.workload, precision=inspected.hardware.precision),
         others=definition.ood_workloads,
         study_folder=deployment.study_folder.absolute(),
-        precision=precision,
         regime=definition.regime,
         places=partition.trials_per_host,
         threads=partition.cpus,
@@ -149,7 +148,7 @@ def open_dispatcher(
         _uniform_on(partition, definition, deployment),
     )
     if not partition.predicting:
-        start(deployment, dispatcher)
+        start_workers(deployment, dispatcher)
     return dispatcher
 
 
@@ -224,7 +223,7 @@ def place_arms(
     return PlacedArms(profile=profile, placements=placements, nowhere=nowhere)
 
 
-def start(deployment: Deployment, dispatcher: Dispatcher) -> None:
+def start_workers(deployment: Deployment, dispatcher: Dispatcher) -> None:
     """Start hosts and gangs, unless the study has its results already. For an engine that divides
     the weights among devices (ZeRO-3), the base model is loaded into host memory."""
     for lane, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):

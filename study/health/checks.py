@@ -15,7 +15,7 @@ from study.tracking.mlflow_store import default_uri
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
-    from study.health.nodes import Node, Report
+    from study.health.nodes import Node, NodeReport
 
 FREE_GIB = (2.0, 20.0)
 """Free disk space in GiB below which it is a problem, and below which it is a warning."""
@@ -130,7 +130,7 @@ def _room(found: list[Node]) -> Finding:
     )
 
 
-def _node(node: Node, report: Report | str) -> Iterator[Finding]:
+def _node(node: Node, report: NodeReport | str) -> Iterator[Finding]:
     """Judge the report of one node: CUDA devices, home folder and free disk space."""
     if isinstance(report, str):
         yield Finding(
@@ -169,7 +169,7 @@ def _node(node: Node, report: Report | str) -> Iterator[Finding]:
             )
 
 
-def _versions(reports: dict[Node, Report]) -> Iterator[Finding]:
+def _versions(reports: dict[Node, NodeReport]) -> Iterator[Finding]:
     """Compare the versions on all nodes with those on this machine."""
     if not reports:
         return
@@ -191,7 +191,7 @@ def _versions(reports: dict[Node, Report]) -> Iterator[Finding]:
         yield Finding(what="versions", said=f"the same everywhere: {same}, ...")
 
 
-def _clocks(reports: dict[Node, Report]) -> Iterator[Finding]:
+def _clocks(reports: dict[Node, NodeReport]) -> Iterator[Finding]:
     """Compare the clocks of all nodes with that of this machine."""
     worst = 0.0
     for node, report in reports.items():

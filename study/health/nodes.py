@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class NodeReport:
     """A node's report about itself."""
 
     versions: Mapping[str, str]
@@ -97,7 +97,7 @@ def nodes() -> list[Node]:
     ]
 
 
-def ask(node: Node, storage: str) -> Report | str:
+def ask(node: Node, storage: str) -> NodeReport | str:
     """The report of a node or, in one line, why there is none."""
     began = time.time()
     answer = _on(node, _report, node.gpus > 0, storage)
@@ -106,7 +106,7 @@ def ask(node: Node, storage: str) -> Report | str:
         return answer
     took = ended - began
     doubt = (took - answer.pop("seconds")) / 2
-    return Report(**answer, asked_at=ended - doubt, doubt_seconds=doubt)
+    return NodeReport(**answer, asked_at=ended - doubt, doubt_seconds=doubt)
 
 
 def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
@@ -182,7 +182,7 @@ def _last_line(error: BaseException) -> str:
 
 
 def _report(cuda: bool, storage: str) -> dict[str, Any]:
-    """The fields of a ``Report`` that a node knows, and the seconds that it took to find them."""
+    """Fields of a ``NodeReport`` that a node knows, and the seconds that it took to find them."""
     began = time.time()
     devices = []
     if cuda:

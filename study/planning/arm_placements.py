@@ -99,7 +99,7 @@ class ArmPlacements:
         most = max(placement.sharing for placement in self.every)
         return min(devices.concurrency, devices.hosts * most)
 
-    def of(self, spec: TrialSpec) -> Placement:
+    def find(self, spec: TrialSpec) -> Placement:
         """Placement of a trial."""
         found = self._placed.get(spec.arm, self.untuned)
         assert found is not None, "what fits nowhere is not drawn"
@@ -110,8 +110,8 @@ class ArmPlacements:
         for record in records:
             if OUT_OF_MEMORY_KEY not in record.ran or record.spec.arm not in self._placed:
                 continue  # an arm may fit nowhere by now
-            if not self.of(record.spec).plain().items() <= record.ran.items():
-                self.out_of_memory(record.spec, self.of(record.spec))
+            if not self.find(record.spec).plain().items() <= record.ran.items():
+                self.out_of_memory(record.spec, self.find(record.spec))
 
     def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:
         """Learn that a trial ran out of memory where it ran. Return the note for its record if it
@@ -119,9 +119,9 @@ class ArmPlacements:
         if spec.id in self._again or spec.arm not in self._placed:
             return ""
         self._again.add(spec.id)
-        if self.of(spec) == had:  # else another trial's failure has changed it already
+        if self.find(spec) == had:  # else another trial's failure has changed it already
             self._learn(spec.arm, had)
-        now = self.of(spec)
+        now = self.find(spec)
         if now == had:
             return ""
         of = f" of {self._devices.usable / GIB:.1f} GiB" if self._devices else ""

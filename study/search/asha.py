@@ -7,7 +7,8 @@ that starts slowly is never stopped by the fast start of another.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+
+import numpy as np
 
 from study.config import goals
 
@@ -39,7 +40,7 @@ class PerArmAsha:
         others = self._sorted.setdefault((arm, examples_seen), [])
         if trial in rung:
             del others[bisect_left(others, rung[trial])]
-        goes_on = not others or loss <= quantile(others, 1 / self.reduction)
+        goes_on = not others or loss <= float(np.quantile(others, 1 / self.reduction))
         if costs:
             points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
             rivals = [other for name, other in points.items() if name != trial]
@@ -48,12 +49,3 @@ class PerArmAsha:
         rung[trial] = loss
         insort(others, loss)
         return goes_on
-
-
-def quantile(ascending: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of the values lie, interpolated as ``numpy.percentile``
-    does."""
-    place = share * (len(ascending) - 1)
-    below = int(place)
-    low, high = ascending[below], ascending[min(below + 1, len(ascending) - 1)]
-    return low + (high - low) * (place - below)

@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from study.config.goals import point
-from study.search.sampler import Recall
+from study.search.sampler import TrialMemory
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
@@ -41,7 +41,7 @@ STATES = {
 }
 
 
-class Journal(JournalFileBackend):
+class JournalFile(JournalFileBackend):
     """Optuna's journal file, written by one process only, so that no lock is taken.
 
     Each line reaches the file at once, so a killed process loses none. Lines reach the disk once
@@ -77,7 +77,7 @@ class StudyJournal:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = str(folder / JOURNAL)
         _mend(folder / JOURNAL)
-        self._journal = Journal(path)
+        self._journal = JournalFile(path)
         storage = JournalStorage(self._journal)
         self.studies = {
             name: optuna.create_study(
@@ -100,13 +100,13 @@ class StudyJournal:
         """Arm -> number of search trials, without repeats."""
         self.broken: Counter[str] = Counter()
         """Arm -> number of search trials that failed or ran out of memory."""
-        self.recall = Recall(1 + len(objectives))
+        self.memory = TrialMemory(1 + len(objectives))
         """Ended trials that the sampler learns from."""
         noted = self.studies["search"].user_attrs
         self.cut_short: bool = noted.get("cut_short", False)
         """Whether the search was ended before all its trials were drawn."""
         self.seconds: float = noted.get("seconds", 0.0)
-        """Seconds that the study has run, as last recorded by ``spent``."""
+        """Seconds that the study has run, as last recorded by ``record_seconds``."""
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False):
                 self._remember(study, trial)
@@ -178,12 +178,12 @@ class StudyJournal:
         self._journal.flush()
         return record
 
-    def spent(self, seconds: float) -> None:
+    def record_seconds(self, seconds: float) -> None:
         """Record how long the study has run, all its sessions together."""
         self.seconds = seconds
         self.studies["search"].set_user_attr("seconds", seconds)
 
-    def cut(self) -> None:
+    def end_search(self) -> None:
         """Record that the search ends now, for good."""
         self.cut_short = True
         self.studies["search"].set_user_attr("cut_short", True)
@@ -205,7 +205,7 @@ class StudyJournal:
             if trial.state is TrialState.RUNNING:  # killed between draw and record
                 study.tell(trial.number, state=TrialState.FAIL)
             return
-        spec = TrialSpec.of(attributes["begin"]["spec"])
+        spec = TrialSpec.from_plain(attributes["begin"]["spec"])
         rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
         record = TrialRecord(
             spec=spec,
@@ -243,7 +243,7 @@ class StudyJournal:
         if record.outcome is Outcome.DIVERGED:  # however far it got, TPE ranks it last
             trial = copy.copy(trial)
             trial.intermediate_values = {}
-        self.recall.add(trial)
+        self.memory.add(trial)
         self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
 
     def _enter(self, record: TrialRecord) -> None:

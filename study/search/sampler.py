@@ -54,7 +54,7 @@ def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
     }
 
 
-class Recall:
+class TrialMemory:
     """The trials that the sampler learns from: complete or pruned, the best of each arm and the
     latest of all. Which these are depends on what ended, not on the order in which it did."""
 
@@ -103,7 +103,7 @@ class Sampler(BaseSampler):
 
     def __init__(
         self,
-        recall: Recall,
+        memory: TrialMemory,
         running: list[FrozenTrial],
         groups: Mapping[str, Mapping[str, BaseDistribution]],
         *,
@@ -115,7 +115,7 @@ class Sampler(BaseSampler):
         """Prepare the draw.
 
         Args:
-            recall: ended trials to learn from.
+            memory: ended trials to learn from.
             running: trials whose results are awaited; points like theirs are avoided.
             groups: arm -> its parameters.
             draws: arm -> points drawn for it before.
@@ -130,8 +130,8 @@ class Sampler(BaseSampler):
         self.random = RandomSampler(seed=own)
         self.chance = np.random.default_rng(own)
         self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
-        self.recalled = [*recall.trials(), *running]
-        self.directions = [StudyDirection.MINIMIZE] * recall.objectives
+        self.remembered = [*memory.trials(), *running]
+        self.directions = [StudyDirection.MINIMIZE] * memory.objectives
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
     def infer_relative_search_space(
@@ -162,7 +162,7 @@ class Sampler(BaseSampler):
                         study, trial, param_name, param_distribution
                     )
                 group = {param_name: param_distribution}
-                self._drawn |= self._modelled(group, self.recalled, trial)
+                self._drawn |= self._modelled(group, self.remembered, trial)
             else:
                 self._drawn |= self._point(trial.params["arm"], trial)
         return self._drawn[param_name]
@@ -173,7 +173,7 @@ class Sampler(BaseSampler):
         if self.draws.get(arm, 0) < SPREAD_PER_ARM:
             point = spread(group, self.seed, arm)[self.draws.get(arm, 0)]
         else:
-            own = [other for other in self.recalled if other.params["arm"] == arm]
+            own = [other for other in self.remembered if other.params["arm"] == arm]
             point = self._modelled(group, own, trial)
         while self.known(arm, point):
             point = {name: _at(self.chance.random(), d) for name, d in group.items()}
@@ -183,7 +183,7 @@ class Sampler(BaseSampler):
         self, group: dict[str, BaseDistribution], trials: list[FrozenTrial], trial: FrozenTrial
     ) -> dict[str, Any]:
         """Values for ``group`` that TPE draws for ``trial``, having seen ``trials``."""
-        view = optuna.create_study(storage=_Recalled(trials), directions=self.directions)
+        view = optuna.create_study(storage=_RememberedTrials(trials), directions=self.directions)
         return self.tpe.sample_relative(view, trial, group)
 
 
@@ -208,8 +208,8 @@ def _at(share: float, distribution: BaseDistribution) -> Any:
     return min(max(float(value), low), high)
 
 
-class _Recalled(InMemoryStorage):
-    """Optuna storage of a study that has the recalled trials and no others: what TPE reads."""
+class _RememberedTrials(InMemoryStorage):
+    """Optuna storage of a study that has the remembered trials and no others: what TPE reads."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class _Recalled(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The recalled trials in one of ``states``. They are never changed, so never copied."""
+        """The remembered trials in one of ``states``. They are never changed, so never copied."""
         return [trial for trial in self.trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:

@@ -64,8 +64,8 @@ class StudyScheduler:
         trials."""
         self.rules, self.journal, self.spending = rules, journal, spending
         self.callbacks = callbacks if spending is None else (spending, *callbacks)
-        self.stops = levels(rules.budget)
-        self.rungs = PerArmAsha(rules.budget.reduction)
+        self.rungs = levels(rules.budget)
+        self.asha = PerArmAsha(rules.budget.reduction)
         self._groups = groups(rules.space)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
         self._live: dict[str, Kind] = {}
@@ -91,7 +91,7 @@ class StudyScheduler:
         return not (self._live or self._again or self._searching or self.confirmations())
 
     @property
-    def more(self) -> bool:
+    def may_begin_more(self) -> bool:
         """Whether trials may still begin."""
         searching = self._searching or Kind.SEARCH in self._live.values()
         return bool(self._again or searching or self.confirmations())
@@ -143,7 +143,7 @@ class StudyScheduler:
         for callback in self.callbacks:
             callback.ended(record)
         if self.spending is not None:
-            self.journal.spent(self.spending.seconds)
+            self.journal.record_seconds(self.spending.seconds)
 
     def best(self) -> dict[str, TrialRecord]:
         """Arm -> the search trial with the lowest validation loss among those that got furthest.
@@ -176,8 +176,8 @@ class StudyScheduler:
         if self.spending is None or not (tried and self._searching):
             return
         best = self.best().values()
-        if self.spending.empty(self.stops, self.rules.confirm_seeds, best):
-            self.journal.cut()
+        if self.spending.empty(self.rungs, self.rules.confirm_seeds, best):
+            self.journal.end_search()
 
     def _go_on(self) -> TrialRecord | None:
         """A trial that ran when the study was last stopped; None if there is none left. One that
@@ -238,7 +238,7 @@ class StudyScheduler:
         """The sampler of the next draw. It depends on the seed and on the journal alone, so that a
         study that was stopped and started again draws what it would have drawn."""
         return Sampler(
-            self.journal.recall,
+            self.journal.memory,
             self.journal.running(),
             self._groups,
             draws=self.journal.draws,
@@ -293,9 +293,9 @@ class StudyScheduler:
             recipe=Recipe.of(recipe).plain(),
             lr=lr,
             seed=rules.seed,
-            max_examples=self.stops[-1],
+            max_examples=self.rungs[-1],
             batch_size=rules.budget.batch_size,
-            stops=self.stops,
+            stops=self.rungs,
             base=rules.base,
         )
 
@@ -306,7 +306,7 @@ class StudyScheduler:
             (rung.reported_at, record.spec, rung)
             for record in self.journal.records.values()
             for rung in record.rungs
-            if rung.examples_seen < self.stops[-1]
+            if rung.examples_seen < self.rungs[-1]
         ]
         in_order = sorted(told, key=lambda report: report[0])
         return {spec.id: self._judge(spec, rung) for _, spec, rung in in_order}
@@ -315,7 +315,7 @@ class StudyScheduler:
         if spec.kind is not Kind.SEARCH:
             return True
         costs = tuple(rung.costs[name] for name in self.rules.objectives)
-        return self.rungs.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
+        return self.asha.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:
         """Update the best trial of an arm. A trial gets better by getting further, and worse if it

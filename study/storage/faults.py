@@ -1,7 +1,7 @@
-"""Faults of the place where a study runs and not of a trial: a full disk, storage that is gone.
+"""Faults of the place where a study runs, such as a full disk or an object store that is gone.
 
-A trial that meets one has not failed. It stays open, the study stops in one line, and goes on when
-the place is as it should be.
+A trial that meets such a fault has not failed: it stays open. The study stops with one line, and
+goes on when the place is mended and the same command is given again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from trainables.errors import BadInput
 
 STORE = -1
-"""In place of an error number: an object store does not take or give files."""
+"""Number that stands for an object store which does not take or give files."""
 KINDS = {
     errno.ENOSPC: "no room is left in {where}; make room",
     errno.EDQUOT: "the quota of {where} is used up; make room",
@@ -26,7 +26,7 @@ KINDS = {
     errno.ESTALE: "{where} cannot be read or written: stale file handle; mount it again",
     STORE: "{where}; see to the store",
 }
-"""Error number -> what is wrong with a place, and what to do."""
+"""Error number -> what is wrong with the place, and what to do."""
 WORDS = {
     **{os.strerror(number).lower(): number for number in KINDS if number > 0},
     "database or disk is full": errno.ENOSPC,  # sqlite
@@ -38,107 +38,111 @@ WORDS = {
     "aws error": STORE,  # pyarrow's clients of object stores, when they have tried for a while
     "google::cloud::status": STORE,
 }
-"""What libraries say -> the error number that they do not give. Many pass on the system's words."""
-SAID = 200
-"""Letters of a store's error that are quoted."""
-
-
+"""Words in the errors of libraries, which give no error number -> the error number. Many libraries
+pass on the words of the operating system."""
+LONGEST_QUOTE = 200
+"""Largest number of letters of an object store's error that are quoted."""
 LEAST_BYTES = 2**18
-"""That Ray writes into its session's folder before a trial runs. Without them it waits in vain for
-its own processes."""
+"""Free bytes that Ray needs for its session's folder before a trial runs. With fewer it waits in
+vain for its own processes."""
 
 
 class PlaceFault(RuntimeError):
-    """A fault of the place, in the words of ``of_place``."""
+    """Fault of the place, described in one line by ``describe_fault``."""
 
 
 @contextmanager
-def told(folder: Path, then: Callable[[], str] = str) -> Iterator[None]:
-    """Raise a fault of the place as what a command prints in one line.
+def raised_as_bad_input(folder: Path, then: Callable[[], str] = str) -> Iterator[None]:
+    """Turn a fault of the place that is raised in the block into ``BadInput``, which commands print
+    in one line.
 
     Args:
-        folder: see ``of_place``.
-        then: says what goes on when the place is as it should be, once that is known; empty: the
-            same command is given again.
+        folder: folder that is written to, if the error names no path.
+        then: gives the advice for the time after the place is mended; by default and if it is
+            empty, to give the same command again.
 
     Raises:
-        BadInput: a fault of the place was raised inside.
+        BadInput: the block met a fault of the place.
     """
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
-        said = of_place(error, folder)
-        if not said:
+        fault = describe_fault(error, folder)
+        if not fault:
             raise
-        raise BadInput(f"{said}, and {then() or 'give the same command again'}") from None
+        raise BadInput(f"{fault}, and {then() or 'give the same command again'}") from None
 
 
 def check(folder: Path) -> None:
-    """See that there is some room.
+    """Check that a folder's file system has the room that Ray needs to start.
 
     Raises:
-        PlaceFault: there is next to none.
+        PlaceFault: it has less.
     """
     if _free(folder) < LEAST_BYTES:
         where = f"{folder} ({_room(folder) or 'it cannot be read'})"
         raise PlaceFault(KINDS[errno.ENOSPC].format(where=where))
 
 
-def of_place(error: BaseException, folder: Path, *, checkpoint: int = 0) -> str:
-    """Say in one line what is wrong with the place, and what to do; empty if it is not the place.
+def describe_fault(error: BaseException, folder: Path, *, checkpoint: int = 0) -> str:
+    """Describe in one line what is wrong with the place and what to do; empty if the error is no
+    fault of the place.
 
     Args:
-        error: what was raised, with what it came from (``__cause__``, ``__context__``).
-        folder: which was written to, if the error names no path.
-        checkpoint: bytes that a checkpoint takes of the trial that met it.
+        error: the error; the errors that it came from (``__cause__``, ``__context__``) count too.
+        folder: folder that was written to, if the error names no path.
+        checkpoint: bytes that a checkpoint of the trial takes which met the error; 0 if unknown.
     """
-    for found in _chain(error):
-        if isinstance(found, PlaceFault):
-            return str(found)
-        number = _number(found)
+    for cause in _chain(error):
+        if isinstance(cause, PlaceFault):
+            return str(cause)
+        number = _number(cause)
         if number is not None:
-            return KINDS[number].format(where=_where(found, number, folder, checkpoint))
+            return KINDS[number].format(where=_where(cause, number, folder, checkpoint))
     return ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and the errors that it came from."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _number(error: BaseException) -> int | None:
+    """Error number of a fault of the place, a key of ``KINDS``; None if the error is none."""
     if isinstance(error, OSError) and error.errno in KINDS:
         return error.errno
-    said = str(error).lower()
-    return next((number for words, number in WORDS.items() if words in said), None)
+    text = str(error).lower()
+    return next((number for words, number in WORDS.items() if words in text), None)
 
 
 def _where(error: BaseException, number: int, folder: Path, checkpoint: int) -> str:
+    """Path that has the fault, with its free room and what would be needed."""
     if number == STORE:
-        said = " ".join(str(error).split())[:SAID]
-        return f"the object store does not do what is asked of it ({said})"
+        quote = " ".join(str(error).split())[:LONGEST_QUOTE]
+        return f"the object store does not do what is asked of it ({quote})"
     path = folder
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
         named = Path(os.fsdecode(error.filename))
         path = folder if named.is_relative_to(folder) else named
     elif number == errno.ENOSPC:
-        path = min((folder, *_temporary()), key=_free)  # who is full names no path, mostly
+        path = min((folder, *_temporary()), key=_free)  # such errors mostly name no path
     if number not in (errno.ENOSPC, errno.EDQUOT):
         return str(path)
-    told = [_room(path)]
+    details = [_room(path)]
     if checkpoint:
-        told.append(f"a checkpoint of the trial takes about {_size(checkpoint)}")
-    return f"{path} ({', '.join(filter(None, told))})" if any(told) else str(path)
+        details.append(f"a checkpoint of the trial takes about {_size(checkpoint)}")
+    return f"{path} ({', '.join(filter(None, details))})" if any(details) else str(path)
 
 
 def _room(path: Path) -> str:
-    """How much of the file system is free."""
+    """Free room of a path's file system in words; empty if it cannot be read."""
     with suppress(OSError):
-        there = _nearest(path)
-        usage, status = shutil.disk_usage(there), os.statvfs(there)
+        existing = _nearest(path)
+        usage, status = shutil.disk_usage(existing), os.statvfs(existing)
         if status.f_files and not status.f_favail and usage.free:
             return "it holds as many files as it can"
         return f"{_size(usage.free)} of {_size(usage.total)} are free"
@@ -146,24 +150,26 @@ def _room(path: Path) -> str:
 
 
 def _free(path: Path) -> int:
+    """Free bytes of a path's file system; 0 if it cannot be read."""
     with suppress(OSError):
         return shutil.disk_usage(_nearest(path)).free
     return 0
 
 
 def _nearest(path: Path) -> Path:
-    """The path, or the folder above it that is there."""
+    """The path, or the nearest folder above it that exists."""
     return next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
 
 
 def _temporary() -> list[Path]:
-    """The folder of temporary files."""
+    """The folder of temporary files, if it is known."""
     with suppress(OSError):
         return [Path(tempfile.gettempdir())]
     return [Path(os.environ.get("TMPDIR", "/tmp"))]  # it could not be written to
 
 
 def _size(count: int) -> str:
+    """A number of bytes in words."""
     for unit, power in (("GiB", 30), ("MiB", 20)):
         if count >= 2**power:
             return f"{count / 2**power:,.1f} {unit}"

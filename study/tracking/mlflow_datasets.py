@@ -24,7 +24,7 @@ SEEN = {
 """Kind of a trial -> splits that it trains on or is scored on."""
 
 
-def of_study(protocol: Mapping[str, Any]) -> dict[Kind, list[DatasetInput]]:
+def study_inputs(protocol: Mapping[str, Any]) -> dict[Kind, list[DatasetInput]]:
     """MLflow's dataset inputs for each kind of trial; a confirmation has all inputs of the study.
 
     ``protocol`` is what ``study.planning.provenance.describe`` returns.

@@ -64,7 +64,7 @@ class MlflowWriter(StudyCallback):
         """Why writing stopped; empty if it did not."""
         self._inputs: Mapping[Kind, list[DatasetInput]] = {}
         self._monitor: Any = None
-        self._news: queue.Queue[_News | Callable[[], object] | None] = queue.Queue()
+        self._events: queue.Queue[_TrialEvent | Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -90,7 +90,7 @@ class MlflowWriter(StudyCallback):
             "mlflow.source.git.commit": protocol["commit"],
         }
         changed = tags | _flat(changing)
-        self._inputs = mlflow_datasets.of_study(protocol)
+        self._inputs = mlflow_datasets.study_inputs(protocol)
 
         def first() -> None:
             self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
@@ -98,24 +98,24 @@ class MlflowWriter(StudyCallback):
             self._monitor = _monitor(self.runs, self.parent_id)
             self._monitor.start()
 
-        self._news.put(first)
+        self._events.put(first)
         for record in records:
             self.last = max(self.last, record.ended_at or 0.0)
             if record.spec.id not in self.whole:
-                self._news.put(_News(record=record, ended=record.outcome is not None))
+                self._events.put(_TrialEvent(record=record, ended=record.outcome is not None))
 
     def started(self, record: TrialRecord) -> None:
         """Make a child run for the trial."""
-        self._news.put(_News(record=record, ended=False))
+        self._events.put(_TrialEvent(record=record, ended=False))
 
     def reported(self, record: TrialRecord) -> None:
         """Write the losses of the trial's last rung."""
-        self._news.put(_News(record=record, ended=False))
+        self._events.put(_TrialEvent(record=record, ended=False))
 
     def ended(self, record: TrialRecord) -> None:
         """Write the trial's outcome, costs and scores."""
         self.last = max(self.last, record.ended_at or 0.0)
-        self._news.put(_News(record=record, ended=True))
+        self._events.put(_TrialEvent(record=record, ended=True))
 
     def finish(
         self,
@@ -140,14 +140,14 @@ class MlflowWriter(StudyCallback):
             for file in files:
                 self.runs.client.log_artifact(self.parent_id, str(file))
 
-        self._news.put(results)
-        self._news.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
-        self._news.put(lambda: self._models(models, write))
+        self._events.put(results)
+        self._events.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
+        self._events.put(lambda: self._models(models, write))
         self.close()
 
     def close(self) -> None:
         """Wait until everything is written, and stop."""
-        self._news.put(None)
+        self._events.put(None)
         self._thread.join()
         # Without a server the monitor tries for minutes; its thread ends with the process.
         if self._monitor is not None and not self.error:
@@ -159,31 +159,31 @@ class MlflowWriter(StudyCallback):
         """Write events until there are no more to come, those of a trial together."""
         going_on = True
         while going_on:
-            trials: dict[str, _News] = {}
-            for news in self._gathered():
-                if isinstance(news, _News):
-                    known = trials.get(news.record.spec.id)
-                    trials[news.record.spec.id] = news if known is None or news.ended else known
+            trials: dict[str, _TrialEvent] = {}
+            for event in self._gathered():
+                if isinstance(event, _TrialEvent):
+                    known = trials.get(event.record.spec.id)
+                    trials[event.record.spec.id] = event if known is None or event.ended else known
                     continue
                 for trial in trials.values():
                     self._try(partial(self._trial, trial))
                 trials = {}
-                going_on = news is not None
-                if news is not None:
-                    self._try(news)
+                going_on = event is not None
+                if event is not None:
+                    self._try(event)
             for trial in trials.values():
                 self._try(partial(self._trial, trial))
 
-    def _gathered(self) -> Iterator[_News | Callable[[], object] | None]:
+    def _gathered(self) -> Iterator[_TrialEvent | Callable[[], object] | None]:
         """Events to write, in order, of ``GATHER_SECONDS`` at a time; None comes last of all."""
-        news = self._news.get()
+        event = self._events.get()
         until = time.monotonic() + GATHER_SECONDS
         while True:
-            yield news
-            if news is None:
+            yield event
+            if event is None:
                 return
             try:
-                news = self._news.get(timeout=max(until - time.monotonic(), 0.0))
+                event = self._events.get(timeout=max(until - time.monotonic(), 0.0))
             except queue.Empty:
                 return
 
@@ -196,13 +196,13 @@ class MlflowWriter(StudyCallback):
         except Exception as error:  # a lost server must not end a study that can be resumed
             self.error = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
 
-    def _trial(self, news: _News) -> None:
+    def _trial(self, event: _TrialEvent) -> None:
         """Write what is missing of a trial, in one request."""
         from mlflow.entities import Metric
 
         from trainables.measures.common.scores import logged_name
 
-        record, spec = news.record, news.record.spec
+        record, spec = event.record, event.record.spec
         parameters, tags = dict[str, Any](), dict[str, str]()
         if spec.id not in self.children:
             self.children[spec.id] = self.runs.begin_trial(record, self.parent_id)
@@ -221,7 +221,7 @@ class MlflowWriter(StudyCallback):
         reported = record.rungs[self.written.get(spec.id, 0) :]
         metrics = [metric for rung in reported for metric in _losses(rung)]
         ended = int((record.ended_at or 0.0) * 1000)
-        if news.ended:
+        if event.ended:
             assert record.outcome is not None
             scores = {logged_name(k): v for k, v in record.scores.items() if v == v}
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
@@ -230,7 +230,7 @@ class MlflowWriter(StudyCallback):
             tags = {name: str(text) for name, text in said.items() if text} | record.ran
         self.runs.log(run_id, metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
-        if news.ended and record.outcome is not None:
+        if event.ended and record.outcome is not None:
             self.runs.client.set_terminated(run_id, STATUS[record.outcome], ended)
 
     def _models(
@@ -246,7 +246,7 @@ class MlflowWriter(StudyCallback):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _News:
+class _TrialEvent:
     """An event of a trial that is to be written: its start, its rungs, or its end with them."""
 
     record: TrialRecord

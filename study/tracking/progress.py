@@ -136,7 +136,7 @@ class Progress(StudyCallback):
             return self.spending.left()
         if scheduler is None or not self.trained:
             return None
-        ended, whole = self._ended(Kind.SEARCH), scheduler.stops[-1]
+        ended, whole = self._ended(Kind.SEARCH), scheduler.rungs[-1]
         typical = self.seen[Kind.SEARCH] / ended if ended else whole / 2
         searched = ended if scheduler.journal.cut_short else scheduler.rules.budget.trials
         ahead = (searched - ended) * typical

@@ -52,11 +52,11 @@ class TrialSpec:
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready values, from which ``of`` makes the trial again."""
+        """JSON-ready values, from which ``from_plain`` makes the trial again."""
         return asdict(self) | {"kind": self.kind.value, "stops": list(self.stops)}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> TrialSpec:
+    def from_plain(cls, plain: Mapping[str, Any]) -> TrialSpec:
         """The trial whose ``plain`` values these are."""
         return cls(**{**plain, "kind": Kind(plain["kind"]), "stops": tuple(plain["stops"])})
 

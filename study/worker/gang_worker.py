@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 20.0
 is none, because the collective in which they wait would time out."""
 
 
-class NotMet(RuntimeError):
+class RendezvousFailed(RuntimeError):
     """Workers of a gang found no way to each other: what torch said of it, in one line."""
 
 

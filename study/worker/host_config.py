@@ -19,13 +19,11 @@ class HostConfig:
     """All that a host needs to run any trial of a study."""
 
     workload: WorkloadConfig
-    """Model and data of the study."""
+    """Model and data of the study, and the precision in which trials compute."""
     others: Mapping[str, WorkloadConfig]
     """Name -> another dataset, with the model, on which confirmed trials are scored too."""
     study_folder: StudyFolder
     """The study's files."""
-    precision: str
-    """Precision in which trials compute: ``fp32`` or ``bf16``."""
     regime: Regime
     places: int
     """Number of trials on the host at a time."""

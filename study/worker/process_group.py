@@ -1,6 +1,6 @@
-"""The process group of a gang's workers, which Ray Train sets up: made within a minute or not.
+"""Sets up the process group of a gang's workers by Ray Train, and gives up after a minute.
 
-Imported where a gang is started: it needs torch.
+The module needs torch, so it is imported only where a gang is started.
 """
 
 from __future__ import annotations
@@ -13,47 +13,56 @@ from ray.train.torch import TorchConfig, get_device
 from ray.train.torch.config import _TorchBackend
 
 from study.worker import launchers
-from study.worker.gang_worker import NotMet
+from study.worker.gang_worker import RendezvousFailed
 from study.worker.resident_trials import one_line
 
-MEET_SECONDS = 60
-"""Within which all workers find each other."""
-PATIENCE_SECONDS = 1800
-"""Within which each collective after that ends; Ray Train's own."""
+RENDEZVOUS_SECONDS = 60
+"""Longest time in seconds until all workers have found each other."""
+COLLECTIVE_SECONDS = 1800
+"""Longest time in seconds that a later collective may take, as Ray Train has it."""
+LINK = (
+    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
+    "between them"
+)
+"""Advice for devices that do not find each other, with the name of the backend (NCCL or GLOO) to be
+filled in."""
 
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """Ray Train's, for workers that were told nothing else than it tells them."""
+    """Ray Train's configuration of a process group, for workers without a launcher's variables."""
 
-    timeout_s: int = MEET_SECONDS
+    timeout_s: int = RENDEZVOUS_SECONDS
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        """Sets the group up."""
+        """The class that sets the group up."""
         return _Backend
 
 
 class _Backend(_TorchBackend):
+    """Sets up a process group, and ends its workers if that fails."""
+
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        """Called in the process of Ray Train's controller.
+        """Set up the group; Ray Train's controller calls this in its process.
 
         Raises:
-            NotMet: there is no group. The workers are ended and their devices free: Ray Train, to
-                which they had started, would keep them.
+            RendezvousFailed: the workers found no way to each other. They are ended, so that their
+                devices are free: Ray Train would keep workers that have started.
         """
         try:
             worker_group.execute(launchers.forget)
             super().on_start(worker_group, backend_config)
-            worker_group.execute(_meet)
+            worker_group.execute(_use_once)
         except Exception as error:
             worker_group.get_worker_group_state().shutdown()
             cause = error.cause if isinstance(error, RayTaskError) else error
-            raise NotMet(one_line(cause)) from None
+            raise RendezvousFailed(one_line(cause)) from None
 
 
-def _meet() -> None:
-    """Add a number up, for NCCL connects when it is first used."""
+def _use_once() -> None:
+    """Run one collective, because NCCL connects at first use; then allow collectives their full
+    time."""
     import torch
 
     from trainables.engine import ranks
@@ -62,11 +71,4 @@ def _meet() -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     float(ranks.summed(torch.ones((), device=device)))
-    ranks.set_timeout(PATIENCE_SECONDS)
-
-
-LINK = (
-    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
-    "between them"
-)
-"""What to do where devices do not find each other by NCCL, or GLOO."""
+    ranks.set_timeout(COLLECTIVE_SECONDS)

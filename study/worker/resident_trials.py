@@ -52,9 +52,7 @@ class ResidentTrials:
         self.others: dict[str, Workload] = {}
         """Name -> another dataset on which confirmed trials are scored; loaded at first use."""
         self.lane = TrialGroup(
-            self.workload,
-            precision=config.precision,
-            places=config.places,
+            self.workload, precision=config.workload.precision, places=config.places
         )
         """The trials that have a place on the base model."""
         self.here: dict[str, ResidentTrial] = {}
@@ -240,10 +238,10 @@ class ResidentTrials:
                 self._fail(resident, outcome_of(error), one_line(error))
 
     def _place(self, resident: ResidentTrial, error: Exception) -> str:
-        """What is wrong with the place, if that is what a trial met; see ``faults.of_place``."""
+        """Fault of the place that a trial met, in one line; empty if it met none."""
         study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
-        place = faults.of_place(
+        place = faults.describe_fault(
             error, study_folder.local_storage, checkpoint=trained * CHECKPOINT_BYTES
         )
         if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``

@@ -35,7 +35,6 @@ def config(folder: Path) -> HostConfig:
         ),
         others={},
         study_folder=StudyFolder(storage=folder, name="study"),
-        precision="fp32",
         regime=Regime(),
         places=1,
     )

@@ -15,16 +15,16 @@ from study import doctor
 from study.execution import cluster
 from study.health import checks, nodes
 from study.health.checks import Finding
-from study.health.nodes import Node, Report
+from study.health.nodes import Node, NodeReport
 
 HEAD = Node(id="1", name="head (10.0.0.1)", cpus=0, gpus=0)
 WORKER = Node(id="2", name="worker (10.0.0.2)", cpus=8, gpus=1)
 
 
-def report() -> Report:
+def report() -> NodeReport:
     """This machine's, as a node's that Ray asked."""
     told = nodes._report(False, "studies")
-    return Report(**{k: v for k, v in told.items() if k != "seconds"}, asked_at=told["clock"])
+    return NodeReport(**{k: v for k, v in told.items() if k != "seconds"}, asked_at=told["clock"])
 
 
 def marks(findings: object) -> list[tuple[str, str]]:

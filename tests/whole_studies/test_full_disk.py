@@ -118,7 +118,7 @@ def test_a_study_that_cannot_begin_leaves_nothing(full: Disk) -> None:
 def test_ray_is_not_started_on_a_disk_that_is_full(full: Disk) -> None:
     with (
         pytest.raises(BadInput, match=r"no room .* make room, and give the same command again$"),
-        faults.told(Path("/")),
+        faults.raised_as_bad_input(Path("/")),
     ):
         faults.check(full.folder)
     full.free()

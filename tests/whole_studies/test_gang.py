@@ -88,12 +88,12 @@ def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[
     """All its reports."""
     heard, reports = 0, []
     while not (reports and reports[-1]["done"]):
-        gang = gangs.of(trial.id)
+        gang = gangs.find(trial.id)
         inbox = gang.inbox if gang else gangs.there[gangs.place(trial.id, 2)].inbox
         order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
         reports.append(ray.get(inbox.advance.remote(order), timeout=180))
         heard = reports[-1].get("rung", {}).get("examples_seen", heard)
-    gang = gangs.of(trial.id)
+    gang = gangs.find(trial.id)
     assert gang is not None
     gangs.left(gang)
     return reports
@@ -134,7 +134,7 @@ def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -
         if chance.random() < 0.7:  # in the middle of the way to its next rung
             ask_again(gangs, trial, heard)
             time.sleep(chance.uniform(0, 0.3))
-        gang = gangs.of(trial.id)
+        gang = gangs.find(trial.id)
         if gang is not None:
             gangs.left(gang)
     (gang,) = gangs.there.values()
@@ -145,7 +145,7 @@ def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -
 
 
 def ask_again(gangs: GangPool, trial: TrialSpec, heard: int) -> Any:
-    gang = gangs.of(trial.id)
+    gang = gangs.find(trial.id)
     if gang is None:
         return ask(gangs, trial, heard)
     order = AdvanceTrial(spec=trial, placement=TWO, reported_examples=heard)

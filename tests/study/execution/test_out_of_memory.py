@@ -56,14 +56,14 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(
     scheduler = begin()
     specs = [spec for spec in (scheduler.next() for _ in range(6)) if spec is not None]
     large = next(spec for spec in specs if spec.arm == "layernorm")
-    had = placements.of(large)
+    had = placements.find(large)
     note = placements.out_of_memory(large, had)
     assert "256 questions at once" in note and "128 questions at once in 2 pieces" in note
     assert "predicted 12.0 GiB" in note
     assert placements.correction == pytest.approx(1.05 * usable / (12 * 2**30))
-    assert placements.of(large).micro_batch == 128
+    assert placements.find(large).micro_batch == 128
     assert placements.by_arm["lora"].micro_batch == 256, "it fits all the same"
-    assert placements.out_of_memory(large, placements.of(large)) == "", "once is enough"
+    assert placements.out_of_memory(large, placements.find(large)) == "", "once is enough"
 
 
 def test_the_untuned_model_is_tried_once_more_too() -> None:
@@ -95,13 +95,13 @@ def test_the_untuned_model_is_tried_once_more_too() -> None:
     assert isinstance(first, Placement)
     known = ArmPlacements({}, first, place=place, devices=memory)
     unknown = ArmPlacements({}, replace(WHOLE, micro_batch=2, evaluation_batch=2))
-    note = known.out_of_memory(spec, known.of(spec))
+    note = known.out_of_memory(spec, known.find(spec))
     assert "128 questions at once" in note and "tried again as" in note
-    assert known.of(spec).evaluation_batch == 64
-    assert unknown.out_of_memory(spec, unknown.of(spec))
-    assert unknown.of(spec).evaluation_batch == 1
+    assert known.find(spec).evaluation_batch == 64
+    assert unknown.out_of_memory(spec, unknown.find(spec))
+    assert unknown.find(spec).evaluation_batch == 1
     least = ArmPlacements({}, replace(WHOLE, micro_batch=1, evaluation_batch=1))
-    assert least.out_of_memory(spec, least.of(spec)) == "", "there is no less"
+    assert least.out_of_memory(spec, least.find(spec)) == "", "there is no less"
 
 
 LIMIT_BYTES = 4 * 2**30

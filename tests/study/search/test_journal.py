@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from study.search.journal import STATES, Journal, StudyJournal
+from study.search.journal import STATES, JournalFile, StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, TrialRecord
@@ -87,7 +87,7 @@ def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
     assert told.state is STATES[outcome] and not again.running()
     if kind is Kind.SEARCH:
         learnt = outcome is not Outcome.FAILED
-        assert [trial.number for trial in again.recall.trials()] == [number] * learnt
+        assert [trial.number for trial in again.memory.trials()] == [number] * learnt
         assert again.broken.total() == (not learnt)
     assert StudyJournal(tmp_path / "study").records == again.records
     assert play_all(begin()).done
@@ -119,7 +119,7 @@ def test_nothing_good_is_learnt_from_one_that_diverged(
             scheduler.reported(spec.id, rung(spec, stop))
         scheduler.ended(spec.id, outcome, costs={"seconds": 1.0}, scores={})
     for journal in (scheduler.journal, StudyJournal(tmp_path / "study")):
-        diverged, pruned = journal.recall.trials()
+        diverged, pruned = journal.memory.trials()
         assert not diverged.intermediate_values and pruned.intermediate_values
         assert journal.study_of(Kind.SEARCH).get_trials()[0].intermediate_values, "it is recorded"
 
@@ -128,9 +128,9 @@ def test_what_of_optunas_private_parts_a_resumed_study_rests_on(tmp_path: Path) 
     """If this fails with a new Optuna, no study that was killed can be gone on with: a running
     trial is taken up by its private ``_trial_id``, as ``StudyJournal._remember`` does."""
     folder = str(tmp_path / JOURNAL)
-    begun = optuna.create_study(study_name="one", storage=JournalStorage(Journal(folder)))
+    begun = optuna.create_study(study_name="one", storage=JournalStorage(JournalFile(folder)))
     begun.ask().report(2.0, 32)
-    study = optuna.load_study(study_name="one", storage=JournalStorage(Journal(folder)))
+    study = optuna.load_study(study_name="one", storage=JournalStorage(JournalFile(folder)))
     (running,) = study.get_trials()
     again = optuna.Trial(study, running._trial_id)
     again.report(1.0, 64)
@@ -154,6 +154,6 @@ def test_a_spec_survives_json_and_its_id_names_its_content() -> None:
         stops=(32, 64),
         base="made up",
     )
-    assert TrialSpec.of(spec.plain()) == spec
-    assert TrialSpec.of(spec.plain()).id == spec.id
-    assert TrialSpec.of(spec.plain() | {"seed": 1}).id != spec.id
+    assert TrialSpec.from_plain(spec.plain()) == spec
+    assert TrialSpec.from_plain(spec.plain()).id == spec.id
+    assert TrialSpec.from_plain(spec.plain() | {"seed": 1}).id != spec.id

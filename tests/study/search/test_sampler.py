@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search_spaces.declare import Arm, Choice, LogUniform, Range, method
 from study.config import spaces
 from study.search import sampler
-from study.search.sampler import Recall, Sampler
+from study.search.sampler import Sampler, TrialMemory
 from tests.study.made_up import SPACE
 
 GROUPS = sampler.groups(SPACE)
@@ -46,10 +46,10 @@ def trials(count: int) -> list[FrozenTrial]:
 
 
 def remembered(some: list[FrozenTrial]) -> list[int]:
-    recall = Recall()
+    memory = TrialMemory()
     for trial in some:
-        recall.add(trial)
-    return [trial.number for trial in recall.trials()]
+        memory.add(trial)
+    return [trial.number for trial in memory.trials()]
 
 
 def test_a_small_study_is_remembered_whole() -> None:
@@ -77,7 +77,7 @@ LATER = dict.fromkeys(GROUPS, 300)
 
 
 def draw(
-    recall: Recall,
+    memory: TrialMemory,
     *,
     seed: int,
     arm: str | None = None,
@@ -85,7 +85,7 @@ def draw(
     running: Sequence[FrozenTrial] = (),
     known: sampler.Known = lambda arm, point: False,
 ) -> dict[str, float]:
-    own = Sampler(recall, [*running], GROUPS, draws=draws, known=known, arm=arm, seed=seed)
+    own = Sampler(memory, [*running], GROUPS, draws=draws, known=known, arm=arm, seed=seed)
     trial = optuna.create_study(sampler=own).ask()
     chosen = trial.suggest_categorical("arm", list(GROUPS))
     for name, distribution in GROUPS[chosen].items():
@@ -94,64 +94,66 @@ def draw(
 
 
 @pytest.fixture(scope="module")
-def recall() -> Recall:
-    recall = Recall()
+def memory() -> TrialMemory:
+    memory = TrialMemory()
     for trial in trials(600):
-        recall.add(trial)
-    return recall
+        memory.add(trial)
+    return memory
 
 
-def test_the_search_goes_where_losses_are_low(recall: Recall) -> None:
-    drawn = [draw(recall, seed=seed) for seed in range(30)]
+def test_the_search_goes_where_losses_are_low(memory: TrialMemory) -> None:
+    drawn = [draw(memory, seed=seed) for seed in range(30)]
     assert sum(point["arm"] == "layernorm" for point in drawn) > 20
     rates = [point["layernorm/lr"] for point in drawn if "layernorm/lr" in point]
     near = sum(1e-3 < rate < 1e-2 for rate in rates)
     assert near > 0.6 * len(rates)  # a third of the range, were it random
 
 
-def test_an_arm_that_is_given_is_taken_and_drawn_for(recall: Recall) -> None:
-    drawn = [draw(recall, seed=seed, arm="lora") for seed in range(10)]
+def test_an_arm_that_is_given_is_taken_and_drawn_for(memory: TrialMemory) -> None:
+    drawn = [draw(memory, seed=seed, arm="lora") for seed in range(10)]
     assert all(set(point) == {"arm", "lora/lr", "lora/lora.rank"} for point in drawn)
     assert len({point["lora/lr"] for point in drawn}) == 10
 
 
 @pytest.mark.parametrize("arm", list(GROUPS))
 def test_an_arm_that_is_behind_has_its_learning_rate_tuned_like_any_other(
-    recall: Recall, arm: str
+    memory: TrialMemory, arm: str
 ) -> None:
     """Every trial of lora has a higher loss than every one of layernorm."""
-    drawn = [draw(recall, seed=seed, arm=arm)[f"{arm}/lr"] for seed in range(40)]
+    drawn = [draw(memory, seed=seed, arm=arm)[f"{arm}/lr"] for seed in range(40)]
     near = sum(1e-3 < rate < 1e-2 for rate in drawn)
     assert near > 0.6 * len(drawn)  # a third of the range, were it random
 
 
-def test_an_arms_parameters_are_drawn_from_its_own_trials(recall: Recall) -> None:
+def test_an_arms_parameters_are_drawn_from_its_own_trials(memory: TrialMemory) -> None:
     """Whatever becomes of others, running ones included."""
-    alone = Recall()
-    for trial in recall.trials():
+    alone = TrialMemory()
+    for trial in memory.trials():
         if trial.params["arm"] == "lora":
             alone.add(trial)
-    assert draw(alone, seed=0, arm="lora") == draw(recall, seed=0, arm="lora")
+    assert draw(alone, seed=0, arm="lora") == draw(memory, seed=0, arm="lora")
     running = [trial for trial in trials(20) if trial.params["arm"] == "layernorm"]
     for trial in running:
         trial.state = TrialState.RUNNING
-    assert draw(recall, seed=0, arm="lora", running=running) == draw(recall, seed=0, arm="lora")
+    assert draw(memory, seed=0, arm="lora", running=running) == draw(memory, seed=0, arm="lora")
 
 
-def test_the_same_memory_and_seed_draw_the_same(recall: Recall) -> None:
-    assert draw(recall, seed=3) == draw(recall, seed=3)
-    assert draw(recall, seed=3) != draw(recall, seed=4)
+def test_the_same_memory_and_seed_draw_the_same(memory: TrialMemory) -> None:
+    assert draw(memory, seed=3) == draw(memory, seed=3)
+    assert draw(memory, seed=3) != draw(memory, seed=4)
 
 
 @pytest.mark.parametrize("draws", [{}, LATER])
-def test_a_point_that_is_known_is_not_drawn_again(recall: Recall, draws: Mapping[str, int]) -> None:
+def test_a_point_that_is_known_is_not_drawn_again(
+    memory: TrialMemory, draws: Mapping[str, int]
+) -> None:
     """However sure TPE is of it, or if it is one of the first."""
 
     def known(arm: str, point: Mapping[str, float]) -> bool:
         return point["lora/lora.rank"] == 8
 
     drawn = [
-        draw(recall, seed=seed, arm="lora", draws=draws, known=known)["lora/lora.rank"]
+        draw(memory, seed=seed, arm="lora", draws=draws, known=known)["lora/lora.rank"]
         for seed in range(20)
     ]
     assert set(drawn) == {2}
@@ -169,19 +171,19 @@ def test_an_arms_different_points_are_counted() -> None:
 
 
 def test_before_there_is_enough_to_learn_from_arms_are_drawn_by_chance() -> None:
-    drawn = [draw(Recall(), seed=seed, draws={}) for seed in range(20)]
+    drawn = [draw(TrialMemory(), seed=seed, draws={}) for seed in range(20)]
     assert {point["arm"] for point in drawn} == set(GROUPS)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_first_points_of_an_arm_lie_all_over_its_ranges(recall: Recall, seed: int) -> None:
+def test_the_first_points_of_an_arm_lie_all_over_its_ranges(memory: TrialMemory, seed: int) -> None:
     """However good or bad what is known of it already."""
     count = sampler.SPREAD_PER_ARM
-    drawn = [draw(recall, seed=seed, arm="lora", draws={"lora": n}) for n in range(count)]
+    drawn = [draw(memory, seed=seed, arm="lora", draws={"lora": n}) for n in range(count)]
     distribution = GROUPS["lora"]["lora/lr"]
     assert isinstance(distribution, optuna.distributions.FloatDistribution)
     low, high = distribution.low, distribution.high
     shares = [math.log(point["lora/lr"] / low) / math.log(high / low) for point in drawn]
     assert sorted(int(share * count) for share in shares) == list(range(count))
     assert sorted(point["lora/lora.rank"] for point in drawn) == [2, 2, 8, 8]
-    assert draw(recall, seed=seed + 1, arm="lora", draws={}) not in drawn
+    assert draw(memory, seed=seed + 1, arm="lora", draws={}) not in drawn

@@ -15,7 +15,7 @@ import sqlalchemy
 import torch
 from safetensors.torch import save_file
 
-from study.storage.faults import PlaceFault, of_place
+from study.storage.faults import PlaceFault, describe_fault
 from tests.small_disk import Disk, disk
 
 SIZE = 300_000
@@ -94,20 +94,20 @@ def test_a_disk_that_fills_up_is_the_places_fault(
     small: Disk, writer: Callable[[Path], None]
 ) -> None:
     error = raised(writer, small.folder / "x")
-    said = of_place(error, small.folder, checkpoint=SIZE)
+    said = describe_fault(error, small.folder, checkpoint=SIZE)
     assert re.fullmatch(
         rf"no room is left in {small.folder} \(\d+ KiB of 128 KiB are free, a checkpoint of the "
         r"trial takes about 293 KiB\); make room",
         said,
     )
-    assert of_place(PlaceFault(said), Path("/elsewhere")) == said
+    assert describe_fault(PlaceFault(said), Path("/elsewhere")) == said
 
 
 @pytest.mark.parametrize("writer", [*WRITERS, temporary], ids=lambda writer: writer.__name__)
 def test_so_is_one_that_is_full_already(small: Disk, writer: Callable[[Path], None]) -> None:
     small.fill()
     try:
-        said = of_place(raised(writer, small.folder / "x"), small.folder)
+        said = describe_fault(raised(writer, small.folder / "x"), small.folder)
         assert said == f"no room is left in {small.folder} (0 KiB of 128 KiB are free); make room"
     finally:
         small.free()
@@ -120,7 +120,7 @@ def test_so_is_one_that_can_only_be_read(tmp_path: Path, writer: Callable[[Path]
         small.resize("1m,ro")
         with pytest.raises(Exception) as caught:  # each of its own type
             writer(small.folder / "x")
-        said = of_place(caught.value, small.folder)
+        said = describe_fault(caught.value, small.folder)
     assert said.endswith("cannot be written: read-only file system; make it writable")
     assert said.startswith(str(small.folder))
 
@@ -131,7 +131,7 @@ def test_too_many_files_are_told_from_too_many_bytes(tmp_path: Path) -> None:
         (small.folder / "two").touch()
         with pytest.raises(OSError) as caught:
             (small.folder / "three").touch()
-        said = of_place(caught.value, small.folder)
+        said = describe_fault(caught.value, small.folder)
     assert said.startswith("no room is left in")
     assert "(it holds as many files as it can); make room" in said
 
@@ -147,7 +147,7 @@ def test_too_many_files_are_told_from_too_many_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_trial_does_wrong_is_not(error: Exception) -> None:
-    assert of_place(error, Path("/")) == ""
+    assert describe_fault(error, Path("/")) == ""
 
 
 def test_what_was_dealt_with_is_not() -> None:
@@ -157,4 +157,4 @@ def test_what_was_dealt_with_is_not() -> None:
         except OSError:
             raise ValueError("the recipe is wrong") from None
     except ValueError as error:
-        assert of_place(error, Path("/")) == ""
+        assert describe_fault(error, Path("/")) == ""

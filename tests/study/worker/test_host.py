@@ -44,7 +44,6 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
             workload=WorkloadConfig(),
             others={},
             study_folder=StudyFolder.from_path(folder),
-            precision="fp32",
             regime=Regime(),
             places=places,
         )

@@ -58,7 +58,6 @@ def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
         workload=ASKED.workload,
         others={},
         study_folder=StudyFolder.from_path(folder),
-        precision="fp32",
         regime=Regime(),
         places=1,
         zygote=zygote and zygote.socket,
