@@ -1,8 +1,8 @@
-"""What MLflow's server makes is made once, though its answer may be lost.
+"""Creates runs, experiments and model versions in MLflow exactly once, whatever answers get lost.
 
 MLflow's client sends a request again when the line is cut or the server says that it is busy. The
-server may have done what it was asked, and a run would be there twice. So a request that makes
-something is sent again only if what it makes is looked for and not there.
+server may have carried out the first one, and a run would exist twice. So a request that creates
+something is sent again only after a search that did not find it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_ANSWER = {408, 429, 500, 502, 503, 504}
-"""HTTP's codes after which MLflow's client sends a request again."""
+"""HTTP status codes after which MLflow's client sends a request again."""
 LONGEST_WAIT_SECONDS = 120.0
-"""As MLflow's client's."""
+"""Longest wait in seconds between two requests, as MLflow's client has it."""
 
 
 def run(
@@ -30,11 +30,11 @@ def run(
     find: Callable[[], str | None],
     began: float | None = None,
 ) -> str:
-    """Make a run; its id.
+    """Create a run and return its id.
 
     Args:
-        find: gives the id of the run that has these tags, if there is one.
-        began: seconds since 1970; now, if none is given.
+        find: returns the id of the run that has these tags, None if there is none.
+        began: start of the run in seconds since 1970; None: now.
 
     Raises:
         MlflowException: the server refuses, or does not answer.
@@ -59,13 +59,14 @@ def run(
 
 
 def experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Find or make an experiment; its id.
+    """Find or create an experiment and return its id.
 
     Args:
-        artifacts: address of the folder for its runs' files; a server has its own.
+        artifacts: address of the folder for the files of its runs; None on a server, which has its
+            own.
 
     Raises:
-        MlflowException: it can be neither found nor made.
+        MlflowException: the experiment can be neither found nor created.
     """
 
     def find() -> str | None:
@@ -89,10 +90,10 @@ def model_version(
     tags: Mapping[str, str],
     description: str,
 ) -> str:
-    """Find or make the version of a registered model that is a run's; its number.
+    """Find or create the version of a registered model that comes from a run; return its number.
 
     Raises:
-        MlflowException: it can be neither found nor made.
+        MlflowException: the version can be neither found nor created.
     """
 
     def find() -> str | None:
@@ -126,8 +127,9 @@ def model_version(
 
 
 def _of_one_name(make: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """What ``make`` makes. MLflow has one of a name only, so that it may be asked again; but it
-    refuses what was made by then, by another process or by a request whose answer was lost."""
+    """Result of ``make`` for something of which MLflow allows only one of a name. The client may
+    repeat such a request. MLflow refuses it if another process, or a request whose answer was lost,
+    was faster; then ``find`` gives the result."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -147,7 +149,7 @@ def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """What ``make`` makes; each time that no answer comes, what ``find`` finds of it."""
+    """Result of ``make``, which is called again if no answer came and ``find`` finds nothing."""
     from mlflow.environment_variables import (
         MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES,
@@ -169,11 +171,11 @@ def _once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
 
 
 def _post(server: str, what: str, asked: Mapping[str, Any]) -> Any:
-    """Send a request once; the answer.
+    """Send a request once and return the answer.
 
     Raises:
-        MlflowException: it is refused; its code is ``TEMPORARILY_UNAVAILABLE`` if no answer says
-            whether it was done.
+        MlflowException: the server refuses it or, with the error code ``TEMPORARILY_UNAVAILABLE``,
+            no answer says whether the server carried it out.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE

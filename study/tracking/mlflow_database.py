@@ -1,8 +1,8 @@
-"""MLflow's own database, a file of SQLite's: made whole or not at all.
+"""Creates MLflow's SQLite database whole or not at all.
 
-MLflow makes its tables one by one in the file itself, which takes a slow disk most of a minute, and
-cannot go on with one that a kill left half made. So the file is made beside and renamed when it is
-whole; a half-made one, in which nothing is recorded yet, is made anew.
+MLflow creates its tables one by one in the file itself, which takes a slow disk most of a minute,
+and it cannot go on with a file that a kill left unfinished. So the tables are created in a file
+beside it, which is renamed when it is whole. An unfinished file without records is replaced.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from trainables.errors import BadInput
 from trainables.secrecy import shown
 
 BUSY_SECONDS = 20.0
-"""How long another process may write before a file counts as unreadable; MLflow's own patience."""
+"""Seconds for which another process may write before a file counts as unreadable, as MLflow has
+it."""
 QUIET_SECONDS = 10.0
-"""A half-made file that nobody has written to for so long is not being made."""
-OF_MIGRATIONS = {"alembic_version": 1, "workspaces": 1}
-"""Table -> rows in it that MLflow writes while it makes the tables."""
-REWRITTEN = "_alembic_tmp_"
-"""Start of the name of a table's copy while MLflow changes its columns."""
+"""Seconds without a write after which no process is taken to be creating an unfinished file."""
+MIGRATION_ROWS = {"alembic_version": 1, "workspaces": 1}
+"""Table -> number of rows that MLflow writes into it while it creates the tables."""
+COPY_PREFIX = "_alembic_tmp_"
+"""Start of the name of the copy of a table whose columns MLflow is changing."""
 
 
 def prepare(uri: str) -> None:
-    """See that MLflow finds a whole database, if ``uri`` names a file of SQLite's. A file that
-    holds records is left as it is. Of several processes one makes the file and the others wait.
+    """Create the database that ``uri`` names, if it is an SQLite file that does not exist or is
+    unfinished. A file that holds records is left as it is. If several processes call this at once,
+    one creates the file and the others wait.
 
     Raises:
-        BadInput: the file cannot be made.
+        BadInput: the file cannot be created.
     """
     # MLflow tells of each change to its tables, which says nothing to a user, and of a full disk in
     # a traceback, beside the line that the study has for it.
@@ -63,7 +65,7 @@ def prepare(uri: str) -> None:
 
 
 def is_between(uri: str, error: Exception) -> bool:
-    """Whether ``error`` is what MLflow says of an SQLite file whose tables a kill left between two
+    """Whether MLflow raised ``error`` because a kill left the tables of an SQLite file between two
     revisions."""
     file = _file(uri)
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
@@ -75,7 +77,7 @@ def is_between(uri: str, error: Exception) -> bool:
 
 
 def _file(uri: str) -> Path | None:
-    """The file that a URI names; None if it names a server, another database, or memory."""
+    """The SQLite file that a URI names; None if it names a server, another database, or memory."""
     scheme, _, name = uri.partition(":///")
     name = name.partition("?")[0]
     if scheme.split("+")[0] != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
@@ -84,7 +86,7 @@ def _file(uri: str) -> Path | None:
 
 
 def _written(file: Path) -> float:
-    """When it was last written to, in seconds since 1970; 0 if it is not there."""
+    """Time of the last write to a file, in seconds since 1970; 0 if there is no file."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -92,39 +94,40 @@ def _written(file: Path) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What a file holds."""
+class _Content:
+    """The content of a database file, as far as it tells whether the file is unfinished."""
 
     revision: str | None
-    """Of its tables; None before the first."""
+    """Revision of the tables; None before the first."""
     rows: Mapping[str, int]
-    """Table -> rows in it; two stand for more."""
+    """Table -> number of its rows, counted up to two."""
 
 
 def _is_wanted(file: Path) -> bool:
-    """Whether there is no file yet, or one in which MLflow was making its first tables. Any other,
-    and one that SQLite cannot read, is MLflow's to complain of."""
+    """Whether a file is missing or unfinished, so that it is to be created. MLflow itself complains
+    of any other file that it cannot use, such as one that SQLite cannot read."""
     if not file.is_file():
         return not file.exists()
     found = _read(file)
-    # MLflow opens no file without an experiment: it makes one when all tables are there.
-    return found is not None and not found.rows.get("experiments") and _is_half_made(found)
+    # MLflow creates an experiment when all tables exist, and opens no file without one.
+    return found is not None and not found.rows.get("experiments") and _is_unfinished(found)
 
 
-def _is_half_made(found: _Found) -> bool:
-    """Whether all tables are MLflow's, without a record, and of a revision before the last."""
+def _is_unfinished(found: _Content) -> bool:
+    """Whether all tables in a file are MLflow's, hold no record, and are of a revision before the
+    last."""
     from mlflow.store.db.base_sql_model import Base
 
     head, earlier = _revisions()  # by a module that fills Base too
-    known = {*Base.metadata.tables, *OF_MIGRATIONS}
+    known = {*Base.metadata.tables, *MIGRATION_ROWS}
     return found.revision in earlier - {head} and all(
-        name in known and rows <= OF_MIGRATIONS.get(name, 0)
-        for name, rows in ((n.removeprefix(REWRITTEN), rows) for n, rows in found.rows.items())
+        name in known and rows <= MIGRATION_ROWS.get(name, 0)
+        for name, rows in ((n.removeprefix(COPY_PREFIX), rows) for n, rows in found.rows.items())
     )
 
 
 def _revisions() -> tuple[str | None, set[str | None]]:
-    """The last revision of MLflow's tables, and all; None is that of the first tables."""
+    """The last revision of MLflow's tables, and all revisions; None stands for the first tables."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
@@ -132,8 +135,8 @@ def _revisions() -> tuple[str | None, set[str | None]]:
     return scripts.get_current_head(), {None, *(s.revision for s in scripts.walk_revisions())}
 
 
-def _read(file: Path) -> _Found | None:
-    """What a file holds, at one moment; None if SQLite cannot read it."""
+def _read(file: Path) -> _Content | None:
+    """The content of a file at one moment; None if SQLite cannot read it."""
     address = f"file:{quote(str(file))}?mode=rw"
     try:
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as database:
@@ -146,14 +149,14 @@ def _read(file: Path) -> _Found | None:
             revision = None
             if rows.get("alembic_version"):
                 (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
-            return _Found(revision=revision, rows=rows)
+            return _Content(revision=revision, rows=rows)
     except sqlite3.Error:
         return None
 
 
 @contextmanager
 def _only_one(file: Path) -> Iterator[bool]:
-    """Wait until no other process is here; False where the file system has no locks."""
+    """Hold the lock under which a file is created; False where the file system has no locks."""
     lock = file.with_name(f".{file.name}.lock")
     with lock.open("w") as opened:
         alone = False
@@ -165,7 +168,7 @@ def _only_one(file: Path) -> Iterator[bool]:
 
 
 def _make(file: Path, alone: bool) -> None:
-    """Make a whole file, in the place of a half-made one."""
+    """Create a whole file, in the place of an unfinished one. ``alone``: the lock is held."""
     import sqlalchemy
     from mlflow.exceptions import MlflowException
     from mlflow.store.db.utils import _initialize_tables
@@ -181,7 +184,7 @@ def _make(file: Path, alone: bool) -> None:
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def _(connection: sqlite3.Connection, _: object) -> None:
-        # Nobody goes on with a file that was left half made: no step has to be on the disk.
+        # Nobody goes on with a file that was left unfinished: no step has to be on the disk.
         connection.execute("PRAGMA journal_mode = MEMORY")
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -194,7 +197,7 @@ def _make(file: Path, alone: bool) -> None:
             for side in SQLITE_SIDES:  # first: they would be taken for the new file's
                 file.with_name(file.name + side).unlink(missing_ok=True)
             file.unlink(missing_ok=True)
-        _appear(beside, file)
+        _give_name(beside, file)
     except (MlflowException, SQLAlchemyError) as error:
         raise OSError(str(error).splitlines()[0]) from None
     finally:
@@ -202,8 +205,8 @@ def _make(file: Path, alone: bool) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _appear(beside: Path, file: Path) -> None:
-    """Give a file its name, unless another program has just made one of that name."""
+def _give_name(beside: Path, file: Path) -> None:
+    """Rename a file, unless another program has just created one of that name."""
     try:
         os.link(beside, file)
     except FileExistsError:
