@@ -31,11 +31,12 @@ from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
 
 AGAIN_SECONDS = 1.0
-"""Between two attempts to start workers."""
+"""Seconds between two attempts to start workers."""
 ONCE_MORE_SECONDS = 10.0
-"""The same, after one that brought none: Ray takes as long to know that a node is lost."""
+"""Seconds to the next attempt after one that brought no workers: Ray takes as long to notice that a
+node is lost."""
 ATTEMPTS = 2
-"""In a row that bring no workers, after which there is no other."""
+"""Largest number of attempts in a row that bring no workers."""
 BACK_SECONDS = 20.0
 """Longest time in seconds until an inbox that died is back."""
 
@@ -54,7 +55,7 @@ class GangHandle:
         self.name, self.size, self.config, self.devices = name, size, config, devices
         self.say = say
         self.given_up: BadInput | None = None
-        """Why it has no workers and will have none."""
+        """Error of a gang that has no workers and will have none; None while there is hope."""
         self.trial: str | None = None
         """Id of the trial that the gang trains; None if it is idle."""
         self.idle_since = time.monotonic()
@@ -162,8 +163,8 @@ class GangHandle:
         return one_line(getattr(cause, "health_check_failure", cause))
 
     def _say(self, error: Exception) -> None:
-        """Why the workers ended: a trial's fault is its outcome; that of a machine is known to
-        whoever waits at the inbox by the inbox's being gone."""
+        """Tell the client that waits at the inbox why the workers ended. A trial's fault becomes
+        its outcome. If a machine was lost, the inbox is killed, which tells the client."""
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
         places = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
@@ -178,23 +179,23 @@ class GangHandle:
 
 
 def _of_workers(error: Exception) -> list[BaseException]:
-    """What the workers met that an error of Ray Train tells of."""
+    """Errors of the workers that an error of Ray Train reports."""
     failures = getattr(error, "worker_failures", {}).values()
     return [getattr(failure, "_base_exc", failure) for failure in failures]  # it wraps it, or not
 
 
 def _of_ray(cause: BaseException) -> bool:
-    """What Ray itself says is of a worker that died."""
+    """Whether an error is Ray's own, which means that a worker died."""
     return type(cause).__module__.startswith("ray.")
 
 
 def _own(causes: list[BaseException]) -> list[BaseException]:
-    """What workers raised that did not only see that another was gone."""
+    """Errors that workers raised themselves, without those of a lost connection to another."""
     return [cause for cause in causes if not _of_ray(cause) and "onnection" not in str(cause)]
 
 
 def _of_controller(error: Exception) -> Exception:
-    """What Ray Train's controller met, if that is what ended it."""
+    """Error of Ray Train's controller, if the controller failed; else the error itself."""
     failure: Exception = getattr(error, "controller_failure", error)
     return failure
 

@@ -46,12 +46,12 @@ class TuneSearcher(Searcher):
         self.errors: dict[str, str] = {}
         """Tune's trial id -> why its host died, in one line."""
         self.stopped: Exception | None = None
-        """What ends the study before its end. Tune may take it for the fault of a trial and go on
-        a little: nothing more is written then."""
+        """Error that ends the study early. Tune may take it for the fault of a trial and go on a
+        little: nothing more is written then."""
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """What is raised inside ends the study."""
+        """Let an error that is raised in the block end the study."""
         try:
             yield
         except Exception as error:
@@ -80,7 +80,7 @@ class TuneSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial ended by itself, was stopped, or lost its host once too often."""
+        """Record a trial that ended by itself, was stopped, or lost its host once too often."""
         if not self.stopped:
             with self.ending():
                 self._ended(trial_id, result or {}, error)
@@ -190,7 +190,7 @@ class IdleReleaser(tune.Callback):
         self.searcher = searcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Some times a second."""
+        """Release devices; Tune calls this several times a second."""
         searcher, dispatcher = self.searcher, self.searcher.dispatcher
         if searcher.stopped:
             raise searcher.stopped

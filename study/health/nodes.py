@@ -58,7 +58,7 @@ class NodeReport:
     clock: float
     """Time by the node's clock, in seconds since 1970."""
     home: str
-    """Why the home folder cannot be written; empty if it can."""
+    """Reason why the home folder cannot be written; empty if it can."""
     asked_at: float = field(default=0.0)
     """Driver's time in seconds since 1970 when the node read its clock, up to ``doubt_seconds``."""
     doubt_seconds: float = field(default=0.0)

@@ -56,7 +56,7 @@ class SpendingTracker(StudyCallback):
         self._running: dict[str, float] = {}
         """Trial id -> device-seconds up to its last report."""
         self._first: float | None = None
-        """When this session's first trial began, by ``clock``."""
+        """Time at which this session's first trial began, by ``clock``; None before."""
         self._answering: list[float] = []
         """Device-seconds that complete search trials took to answer."""
 

@@ -56,7 +56,7 @@ class StoreMirror(StudyCallback):
         self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
         self._say = say
         self._lost = ""
-        """Why this driver does not hold the study any more; empty while it does."""
+        """Reason why this driver does not hold the study any more; empty while it does."""
         self._seen: dict[Path, tuple[int, int]] = {}
         """File -> version that the store has: time of change in nanoseconds, and size in bytes."""
         self._dropped: list[str] = []

@@ -15,7 +15,7 @@ from study.storage.paths import STUDY_NAME, safe_join
 from trainables.errors import BadInput
 
 SETTINGS = "study.json"
-"""What the study was begun with; see ``study.config.study_json``."""
+"""Settings with which the study was begun; see ``study.config.study_json``."""
 JOURNAL = "optuna.journal"
 """Every trial and what became of it; see ``study.search.journal``."""
 LOG = "study.log"
@@ -23,7 +23,7 @@ LOG = "study.log"
 ENGINES = "deepspeed.json"
 """DeepSpeed's configuration of each arm, where there are any."""
 RESULTS = "results.json"
-"""What the finished study found; see ``study.analysis.results_file``."""
+"""Results of the finished study; see ``study.analysis.results_file``."""
 REPORT = "report.html"
 """The results on one page."""
 ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE = "results.csv", "comparisons.csv", "trials.csv"
@@ -52,7 +52,7 @@ class StudyFolder:
     with a store each node has a copy of its own."""
 
     storage: str | Path
-    """What ``--storage`` names: a folder that all nodes share, or the URL of an object store."""
+    """Value of ``--storage``: a folder that all nodes share, or the URL of an object store."""
     name: str
 
     @classmethod

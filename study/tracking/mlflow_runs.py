@@ -222,12 +222,13 @@ class MlflowRuns:
 
 
 def _first(runs: Sequence[Run]) -> Run | None:
-    """The one to go on in, of those that an earlier version of this project made twice."""
+    """The run to go on in; an earlier version of this project may have made several."""
     return min(runs, key=_rank, default=None)
 
 
 def _rank(run: Run) -> tuple[bool, bool, int, str]:
-    """What was written to comes first, then what has ended, then the oldest."""
+    """Sort key of runs: those that hold something first, then those that have ended, the oldest
+    first."""
     empty = not (run.data.params or run.data.metrics)
     return empty, run.info.status == "RUNNING", run.info.start_time, run.info.run_id
 

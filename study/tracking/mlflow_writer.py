@@ -61,7 +61,7 @@ class MlflowWriter(StudyCallback):
         """Time at which the last trial ended, in seconds since 1970. It is the time of the study's
         results, so that they are the same however often they are written."""
         self.error = ""
-        """Why writing stopped; empty if it did not."""
+        """Error, in one line, that stopped the writing; empty if none did."""
         self._inputs: Mapping[Kind, list[DatasetInput]] = {}
         self._monitor: Any = None
         self._events: queue.Queue[_TrialEvent | Callable[[], object] | None] = queue.Queue()

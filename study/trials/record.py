@@ -10,7 +10,7 @@ from study.trials.spec import TrialSpec
 
 
 class Outcome(StrEnum):
-    """How a trial ended: exactly one of these."""
+    """Outcome of a trial that has ended."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """What a trial reports at a rung."""
+    """A trial's report at a rung."""
 
     examples_seen: int
     validation_loss: float
@@ -46,10 +46,10 @@ class TrialRecord:
     """Time of the start, in seconds since 1970."""
     rungs: list[Rung] = field(default_factory=list)
     ran: dict[str, str] = field(default_factory=dict)
-    """How the trial is computed, which decides none of its numbers: ``lane``, ``devices``,
+    """Way in which the trial is computed, which decides none of its numbers: ``lane``, ``devices``,
     ``engine``, ``micro_batch``, ..."""
     outcome: Outcome | None = None
-    """How the trial ended; None while it runs or waits to be run again."""
+    """Outcome of the trial; None while it runs or waits to be run again."""
     ended_at: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
     """Costs of the trial: ``trained_parameters``, ``trained_percent``, ``seconds``,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """Why a trial runs."""
+    """Purpose of a trial."""
 
     SEARCH = "search"
     """A trial of the search; it sees train and validation data only."""

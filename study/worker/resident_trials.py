@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 CHECKPOINT_BYTES = 3 * 4
-"""For each trained parameter: its value and the two moments of AdamW, in fp32."""
+"""Bytes of a checkpoint for each trained parameter: its value and AdamW's two moments in fp32."""
 
 
 class ResidentTrials:
@@ -340,5 +340,5 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 def one_line(error: BaseException) -> str:
-    """What a trial's record says of it."""
+    """An error as one line for a trial's record."""
     return without_secrets(f"{type(error).__name__}: {error}").replace("\n", " ")[:500]
