@@ -181,6 +181,7 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Pat
     assert "was not whole: trained again" in again["remark"]
 
 
+@pytest.mark.slow
 def test_a_study_whose_disk_fills_up_stops_and_ends_with_the_same_numbers(
     smoke: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -232,6 +233,7 @@ def stopped_by_its_disk(small: Disk, *asked: str, fills_after: str = "") -> None
     assert None in outcomes and set(outcomes) <= {None, Outcome.COMPLETE, Outcome.PRUNED}
 
 
+@pytest.mark.slow
 def test_a_study_on_a_cluster_that_was_there_before(
     smoke: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +293,7 @@ SPACE = Space(
 """
 
 
+@pytest.mark.slow
 def test_a_study_whose_trials_all_diverge_ends_and_says_so(tmp_path: Path) -> None:
     space = tmp_path / "lost.py"
     space.write_text(LOST)
@@ -312,6 +315,7 @@ def test_a_study_whose_trials_all_diverge_ends_and_says_so(tmp_path: Path) -> No
     assert parent.data.tags["mlflow.note.content"] == found["verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.deepspeed
 def test_a_study_with_a_deepspeed_configuration_of_ones_own(tmp_path: Path) -> None:
     """Named before it starts, kept with the study, what its trials really ran with; it clips as

@@ -31,7 +31,7 @@ from tests.study.small import BATCH, alone, losses, spec
 from trainables.engine import ranks
 from trainables.errors import BadInput
 
-pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 TWO = uniform_placement(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
 LACKING = spec(seed=100)
 LAUNCHED = {

@@ -55,7 +55,7 @@ def nothing_is_held() -> bool:
     return True
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_study_stops_if_its_workers_do_not_find_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

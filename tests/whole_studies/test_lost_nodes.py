@@ -24,7 +24,7 @@ from tests.study.made_up import advanced, hosts_alone, rules
 from tests.study.ray_nodes import ray_cluster
 from tests.study.stack import REPOSITORY
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 TRIALS = 4
 
 

@@ -28,7 +28,7 @@ from study.trials.spec import TrialSpec
 from study.worker.host_actor import HostActor
 from tests.study import small
 
-pytestmark = [pytest.mark.long, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 SMALL, LARGE = "layernorm", "lora"
 SIZES = {SMALL: 1, LARGE: 2}
 SPACE = Space(

@@ -11,7 +11,7 @@ from tests.study.command_line import REPOSITORY, launch, results
 from tests.trainables import made_llava
 from tests.trainables.data.small import iu_xray, jsonl
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
 
 

@@ -41,7 +41,7 @@ from tests.study.stack import (
 )
 from trainables.errors import BadInput
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 STORAGE = "s3://studies/all"
 SPACE = """
 from search_spaces.declare import Arm, Budget, LogUniform, Space, method

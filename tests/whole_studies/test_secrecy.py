@@ -19,7 +19,7 @@ import pytest
 from tests.study.stack import Process, free_port, kill, start, wait_for
 from tests.trainables.data.small import jsonl
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 NAMES = (
     *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "HF_TOKEN"),
     *("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD", "WANDB_API_KEY"),

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Rungs and early stopping of each arm, compared with Ray Tune's own ASHA."""
 
 import random
 

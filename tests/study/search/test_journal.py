@@ -1,4 +1,4 @@
-"""TODO"""
+"""The journal of a study: what it wrote is read back, also after a kill or on a full disk."""
 
 import errno
 import json

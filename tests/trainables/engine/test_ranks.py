@@ -75,6 +75,7 @@ def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.deepspeed
 def test_deepspeed_on_two_workers(tmp_path: Path) -> None:
     compare("0,1,2,3", tmp_path)

@@ -1,0 +1,23 @@
+"""Order in which the test files run, for ``make test``."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+WEIGHTS = {"slow": 20, "long": 4}
+"""Marker -> how many unmarked tests take as long as one with it, roughly."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first. Processes take whole files, in this order, so that
+    none is left alone with a long file at the end."""
+    weights: Counter[str] = Counter()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        weights[item.nodeid.split("::")[0]] += max(
+            (weight for name, weight in WEIGHTS.items() if name in marks), default=0
+        )
+    items.sort(key=lambda item: -weights[item.nodeid.split("::")[0]])
