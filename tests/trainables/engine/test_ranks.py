@@ -74,7 +74,6 @@ def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
     compare("off", tmp_path)
 
 
-@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.deepspeed
 def test_deepspeed_on_two_workers(tmp_path: Path) -> None:
