@@ -109,7 +109,7 @@ TARGETS = '    targets: tuple[str, ...] = ("attention_output",)\n'
 NO_ROLES = METHOD.replace(TARGETS, "").replace("config.targets", '("attention_output",)')
 WRONG = {
     "trainables/methods/wrong_torch.py": (
-        f"import torch\n{METHOD}",
+        METHOD.replace("from dataclasses", "import torch\nfrom dataclasses"),
         "importing trainables/methods/wrong_torch.py imports",
     ),
     "trainables/methods/wrong_name.py": (
