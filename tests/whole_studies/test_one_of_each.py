@@ -18,7 +18,7 @@ from tests.trainables.data.pictures import picture
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 def tree(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def contract_tests(folder: Path, names: str, *files: str) -> subprocess.CompletedProcess[str]:
-    arguments = ("-q", "-rA", "-p", "no:cacheprovider", "-m", "not long", "-k", names)
+    arguments = ("-q", "-rA", "-p", "no:cacheprovider", "-m", "not (long or slow)", "-k", names)
     return python(folder, "-m", "pytest", *arguments, *files)
 
 
