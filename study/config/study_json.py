@@ -162,10 +162,9 @@ def read(study_folder: StudyFolder) -> Settings:
 def precision(study_folder: StudyFolder, settings: Settings) -> str:
     """Precision in which trials compute; ``auto`` leaves it to the devices. A study goes on in the
     precision that it began with, also on other devices."""
-    file = study_folder.settings
-    if settings.precision != "auto" or not file.is_file():
+    if settings.precision != "auto" or not study_folder.begun:
         return settings.precision
-    return begun_study(file.parent).base.get("precision", settings.precision)
+    return begun_study(study_folder.path).base.get("precision", settings.precision)
 
 
 def free_name(storage: Path, settings: Settings) -> str:

@@ -43,7 +43,7 @@ class SearchRules:
     objectives: tuple[str, ...] = ()
     """Costs that are minimised beside the loss; see ``study.config.goals``."""
     limits: tuple[Limit, ...] = ()
-    """Upper limits on what an arm\'s best may cost."""
+    """Upper limits on what an arm's best may cost."""
     untuned: bool = True
     """Whether the untuned model is scored beside the arms; not so where it fits on no device."""
     base: str
