@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = _parser().parse_args(arguments)
+    uri = _checked_registry(given) if given.register else ""
     study_folder = fetch_study(given.storage, given.study)
     results = results_file.read(study_folder)
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
     out = given.out or study_folder.export(arm.arm)
     with faults.raised_as_bad_input(out.parent):
         adapters = export(study_folder.path, results, arm, out)
-    registered = _register(given, study_folder, results, arm, out) if given.register else ""
+    registered = _register(given.register, uri, study_folder, results, arm, out) if uri else ""
     print(f"{arm.arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
@@ -52,8 +53,26 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _checked_registry(given: argparse.Namespace) -> str:
+    """Address of the MLflow store in which ``--register`` names a model.
+
+    Raises:
+        BadInput: the name is not allowed, or nothing answers at the address.
+    """
+    from study.tracking.mlflow_store import check
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", given.register):
+        raise BadInput(
+            f"--register {given.register!r} must be letters, digits, '.', '_' and '-', at most 100"
+        )
+    uri = tracking_address(given.storage, given.tracking_uri)
+    check(uri)
+    return uri
+
+
 def _register(
-    given: argparse.Namespace,
+    name: str,
+    uri: str,
     study_folder: StudyFolder,
     results: StudyResults,
     arm: ArmResult,
@@ -64,17 +83,10 @@ def _register(
     already is not registered again.
 
     Raises:
-        BadInput: the name is not allowed, or MLflow does not have the study.
+        BadInput: MLflow does not have the study.
     """
     from study.tracking.mlflow_runs import MlflowRuns
-    from study.tracking.mlflow_store import check
 
-    name, uri = given.register, tracking_address(given.storage, given.tracking_uri)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise BadInput(
-            f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
-        )
-    check(uri)
     protocol = results_file.used_protocol(results)
     experiment = Path(protocol.settings.space).stem
     artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS

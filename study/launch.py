@@ -15,7 +15,6 @@ from typing import Any
 from study.config import spaces
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
-from study.config.options import add_options, given_options, option
 from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
 from study.storage.mirror import fetch_settings
@@ -25,6 +24,7 @@ from study.worker import launchers
 from trainables.cache import hub
 from trainables.command import command
 from trainables.errors import BadInput
+from trainables.options import add_options, given_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.launch",
         description="Run a hyperparameter study of fine-tuning methods and show its answer.",
     )
-    add_options(parser, GROUPS, Settings, Deployment, Request)
+    add_options(parser, Settings, Deployment, Request, groups=GROUPS)
     return parser
 
 

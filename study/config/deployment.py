@@ -6,10 +6,10 @@ import socket
 from dataclasses import dataclass
 
 from study.config.definition import StudyDefinition
-from study.config.options import option
 from study.config.settings import WHERE
 from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
+from trainables.options import option
 
 MOST_SHARING = 8
 """Maximum number of trials that share a device: more gain nothing."""

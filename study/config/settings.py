@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.config.budget import ALLOCATE
-from study.config.options import option
 from trainables.data.common.splits import SPLITS
+from trainables.options import option
 
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pickle
 import select
 import shutil
 import signal
@@ -33,6 +34,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import cloudpickle
 
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
@@ -70,7 +73,8 @@ class Zygote:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # an interruption is the driver's to handle
             )
-        self._connection.send(definition)
+        # By value, since a user's own space may have classes that no other process can import.
+        self._connection.send_bytes(cloudpickle.dumps(definition))
 
     def take(self, dataset: Dataset, hardware: Hardware | None = None) -> None:
         """Pass on the data, which the driver has read. ``hardware`` is that of the devices on which
@@ -130,7 +134,7 @@ def main(ends: list[str]) -> None:
     driver, listener = Connection(int(ends[0])), socket.socket(fileno=int(ends[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end leave no zombies
     try:
-        definition = driver.recv()
+        definition: StudyDefinition = pickle.loads(driver.recv_bytes())
         import torch
 
         torch.set_num_threads(1)

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.command import command
 from trainables.model_tools.composing.towers import ComposeConfig
+from trainables.options import add_options, given_options
 
 if TYPE_CHECKING:
     from trainables.models.blip import Blip
@@ -75,16 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainables.model_tools.compose", description=__doc__.splitlines()[0]
     )
-    for option in fields(ComposeConfig):
-        required = option.default is MISSING
-        parser.add_argument(
-            f"--{option.name.replace('_', '-')}",
-            type={"Path": Path, "int": int, "float": float}.get(str(option.type), str),
-            required=required,
-            default=None if required else option.default,
-            help=option.metadata["help"],
-        )
-    run(ComposeConfig(**vars(parser.parse_args(arguments))))
+    add_options(parser, ComposeConfig)
+    run(ComposeConfig(**given_options(parser.parse_args(arguments), ComposeConfig)))
     return 0
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +41,31 @@ from trainables.model_tools.tiny_pretraining.picture_questions import ask
 from trainables.model_tools.tiny_pretraining.pictures import Picture, draw
 from trainables.models.blip import Blip
 from trainables.models.common.clip import pixels
+from trainables.options import add_options, given_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Length, size and seed of the pretraining. Every field is an option of the command."""
 
-    out: Path = TINY
-    seed: int = 0
-    look_steps: int = 3000
-    answer_steps: int = 1500
-    pictures_per_step: int = 32
-    questions_per_picture: int = 3
-    sentences_per_step: int = 32
-    peak_lr: float = 1e-3
-    held_out_pictures: int = 500
-    threads: int = 2
+    out: Path = option(TINY, help="folder of the model", default="the one that ships")
+    seed: int = option(0, help="seed of the weights and of the pictures")
+    look_steps: int = option(3000, help="steps on pictures and sentences, before those on answers")
+    answer_steps: int = option(1500, help="steps on questions and answers")
+    pictures_per_step: int = option(32, help="pictures of a step")
+    questions_per_picture: int = option(3, help="questions about each of them")
+    sentences_per_step: int = option(32, help="texts of a step without a picture of their own")
+    peak_lr: float = option(1e-3, help="peak learning rate")
+    held_out_pictures: int = option(500, help="pictures that the model is scored on at the end")
+    threads: int = option(2, help="number of CPU threads")
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing can be trained, before any time is spent."""
         for name, value in vars(self).items():
             least = 0 if name == "seed" else 1
             if isinstance(value, int) and value < least:
-                option = f"--{name.replace('_', '-')}"
-                raise BadInput(f"{option} {value} is too small; give at least {least}")
+                given = f"--{name.replace('_', '-')} {value}"
+                raise BadInput(f"{given} is too small; give at least {least}")
         if not 0 < self.peak_lr < math.inf:
             raise BadInput(f"--peak-lr {self.peak_lr} is not positive; 0.001 is the usual")
 
@@ -242,10 +243,8 @@ def run(config: PretrainConfig) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for field in fields(PretrainConfig):
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=type(field.default), default=field.default)
-    run(PretrainConfig(**vars(parser.parse_args(arguments))))
+    add_options(parser, PretrainConfig)
+    run(PretrainConfig(**given_options(parser.parse_args(arguments), PretrainConfig)))
     return 0
 
 

@@ -194,3 +194,16 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         zygote.take(ASKED.workload.dataset())
         with pytest.raises(BadInput, match=str(tmp_path)):
             zygote.profile()
+
+
+def test_a_space_may_have_classes_of_its_own(tmp_path: Path) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(
+        "from search_spaces.declare import Arm, Space, method\n"
+        "class Mine(Arm):\n    pass\n"
+        'SPACE = Space(question="?", arms={"ln": Mine(everywhere=method("layernorm"), lr=1e-3)})\n'
+    )
+    asked = StudyDefinition.parse(Settings(space=str(space), trials=1, precision="fp32"))
+    with closing(Zygote(asked)) as zygote:
+        zygote.take(asked.workload.dataset())
+        assert set(zygote.profile().arms) == {"ln"}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-TYPES = {"int": int, "float": float}
+TYPES = {"int": int, "float": float, "Path": Path}
 """Annotation of a field, without ``None`` -> what reads its option; others stay text."""
 METAVARS = {"int": "N", "float": "X"}
 """Annotation of a field, without ``None`` -> its metavar in ``--help``, unless it has its own."""
@@ -23,41 +24,52 @@ KEY = "option"
 class Option:
     """Description of a field as a command's option."""
 
-    group: str
-    """Title of the group of options in ``--help``."""
+    group: str | None
+    """Title of the group of options in ``--help``; None: the parser's own."""
     help: str
     metavar: str | None
     default: str | None
     """Default in words; None: the field's default as it is."""
     flag: str | None
     """The option as the user writes it; None: the field's name."""
+    required: bool
+    """Whether the user must give it."""
 
 
 def option(
     value: Any = MISSING,
     *,
-    group: str,
     help: str,  # noqa: A002  # as argparse calls it
+    group: str | None = None,
     metavar: str | None = None,
     default: str | None = None,
     flag: str | None = None,
+    required: bool = False,
 ) -> Any:
     """Declare a field of a dataclass that is an option too. ``value`` is the field's default; see
     ``Option`` for the rest."""
-    described = Option(group=group, help=help, metavar=metavar, default=default, flag=flag)
+    described = Option(
+        group=group, help=help, metavar=metavar, default=default, flag=flag, required=required
+    )
     return field(default=value, metadata={KEY: described})
 
 
-def add_options(parser: argparse.ArgumentParser, groups: Iterable[str], *dataclasses: type) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, *dataclasses: type, groups: Iterable[str] = ()
+) -> None:
     """Add the options of dataclasses to a parser, in groups with these titles. An option that is
     not given is absent from the parsed arguments, so that defaults stand in one place."""
-    shown = {title: parser.add_argument_group(title) for title in groups}
+    shown = {None: parser} | {title: parser.add_argument_group(title) for title in groups}
     for field_, described in _options(dataclasses):
         kind = _kind(field_)
         reading: dict[str, Any] = {"action": "store_true"}
         if kind != "bool":
             metavar = described.metavar or METAVARS.get(kind)
-            reading = {"type": TYPES.get(kind, str), "metavar": metavar}
+            reading = {
+                "type": TYPES.get(kind, str),
+                "metavar": metavar,
+                "required": described.required,
+            }
         shown[described.group].add_argument(
             described.flag or f"--{field_.name.replace('_', '-')}",
             dest=field_.name,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from study.config.options import add_options, given_options, option
 from study.config.settings import GROUPS, Settings
+from trainables.options import add_options, given_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Drink:
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="serve", add_help=False)
-    add_options(parser, ("what", "how much"), Drink)
+    add_options(parser, Drink, groups=("what", "how much"))
     return parser
 
 
@@ -61,6 +61,6 @@ def test_a_value_of_another_type_is_refused(
 
 def test_every_setting_of_a_study_is_an_option() -> None:
     parser = argparse.ArgumentParser()
-    add_options(parser, GROUPS, Settings)
+    add_options(parser, Settings, groups=GROUPS)
     named = {action.dest for action in parser._actions} - {"help"}
     assert named == {field.name for field in fields(Settings)}
