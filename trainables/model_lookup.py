@@ -34,7 +34,12 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(
             f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
         )
-    config = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{file} can't be read ({error}); give back the model's file") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{file} is no JSON object; give back the model's file")
     if "mm_vision_tower" in config:
         raise BadInput(
             f"{path} is in the layout of LLaVA's authors; convert it: "

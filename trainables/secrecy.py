@@ -49,14 +49,18 @@ def _patterns(character: str, of_value: str, no_token: str) -> tuple[re.Pattern[
     return tuple(
         re.compile(pattern, re.IGNORECASE | re.DOTALL)
         for pattern in (
-            # Digits and a slash are a port, and an @ after them is part of a path.
-            rf"(?P<before>://[^\s:/]*:)(?!\d+/)(?P<secret>(?:(?!://){character})*)(?=@)",
+            # In the web digits and a slash are a port, and an @ after them is part of a path. In
+            # the address of a database or store they are a password.
+            (
+                r"(?P<before>(?:\bhttps?://[^\s:/]*:(?!\d+/)|(?<!http)(?<!https)://[^\s:/]*:))"
+                rf"(?P<secret>(?:(?!://){character})*)(?=@)"
+            ),
             # A token instead of a user, and no user that has an @ in it.
             (
                 rf"(?P<before>\bhttps?://)(?!{no_token})(?P<secret>[^\s:/@]+)"
                 r"(?=@[^\s:/?#@]*(?:[:/?#\s]|$)(?![^\s/]*@))"
             ),
-            rf"(?P<before>[?&;#](?:{IN_QUERY})=)(?P<secret>{of_value}*)",
+            rf"(?P<before>[?&;#](?P<name>[\w.%+-]+)=)(?P<secret>{of_value}*)",
             # A word has no digit, sign or capital after its first letter; what is encoded has.
             (
                 r"(?P<before>\b(?:basic|bearer) )(?-i:(?=\S[\w+/=.~-]*[A-Z\d+/=]))"
@@ -68,11 +72,16 @@ def _patterns(character: str, of_value: str, no_token: str) -> tuple[re.Pattern[
 
 IN_TEXT = _patterns(r"\S", r"[^\s&;#'\"]", no_token=r"[^\s/@]*\?[^\s/@]*=[^\s/@]+@")
 NO_SCHEME = re.compile(
-    r"^(?P<before>(?:[\w+.-]+:/{0,2}|/{0,2})[^:/@]*:)(?!/|\d+/)(?P<secret>.+)(?=@)", re.DOTALL
+    r"^(?P<before>(?:[\w+.-]+:/{0,2}|[\w+.-]*//|/{0,2})[^:/@]*:)(?!/|\d+/)(?P<secret>.+)(?=@)",
+    re.DOTALL,
 )
 """Pattern of a password in an address whose scheme is missing or misspelt, as in
 ``user:password@host``."""
-ALONE = (*_patterns(".", "[^&]", no_token="@"), NO_SCHEME)
+NO_HOST = re.compile(
+    r"(?P<before>://[^\s:/@\[]*:)(?P<secret>(?!\d*(?:[/?#]|$))[^/@?#]+)(?=[/?#]|$)", re.DOTALL
+)
+"""Pattern of a password in an address without an @, which stands where a port would be."""
+ALONE = (*_patterns(".", "[^&]", no_token="@"), NO_SCHEME, NO_HOST)
 """Patterns for a text that is one argument of a command, where a secret may have blanks."""
 
 
@@ -90,7 +99,7 @@ def without_secrets(text: str) -> str:
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
     """Shell command that runs a module with arguments, without secrets."""
-    shown = (without_secrets(_cut(argument, ALONE)) for argument in arguments)
+    shown = (without_secrets(_cut_argument(argument)) for argument in arguments)
     return shlex.join(["python", "-m", module, *shown])
 
 
@@ -133,7 +142,7 @@ def guard() -> None:
 def _hide_arguments() -> None:
     """Overwrite the secrets of this process's command line in the memory that Linux shows."""
     line = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    hidden = [os.fsencode(_cut(os.fsdecode(word), ALONE, as_long=True)) for word in line]
+    hidden = [os.fsencode(_cut_argument(os.fsdecode(word), as_long=True)) for word in line]
     if hidden == line:
         return
     fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
@@ -143,10 +152,30 @@ def _hide_arguments() -> None:
         memory.write(b"\0".join(hidden))
 
 
+def _cut_argument(argument: str, *, as_long: bool = False) -> str:
+    """Cut secrets from one word of a command line, which may be an option with its value."""
+    option, value = _option_and_value(argument)
+    return option + _cut(value, ALONE, as_long=as_long)
+
+
+def _option_and_value(argument: str) -> tuple[str, str]:
+    """``--name=`` and what follows it, or an empty text and the whole word."""
+    found = re.match(r"--[\w-]+=", argument)
+    return ("", argument) if found is None else (found[0], argument[found.end() :])
+
+
+def _is_secret(found: re.Match[str]) -> bool:
+    """Whether a match of a pattern is of a secret: where it is a value of a query, by its name."""
+    name = found.groupdict().get("name")
+    return name is None or re.fullmatch(IN_QUERY, unquote(name), re.IGNORECASE) is not None
+
+
 def _cut(text: str, patterns: Sequence[re.Pattern[str]], *, as_long: bool = False) -> str:
     """Cut secrets by patterns. With ``as_long`` the replacement has as many bytes as the secret."""
 
     def instead(found: re.Match[str]) -> str:
+        if not _is_secret(found):
+            return found[0]
         stars = "*" * len(os.fsencode(found["secret"])) if as_long else CUT
         return found["before"] + stars
 
@@ -168,9 +197,9 @@ def _given() -> Iterator[str]:
         elif "://" in value:
             yield from _found(value, IN_TEXT)
     for argument in sys.argv:
-        yield from _found(argument, ALONE)
+        yield from _found(_option_and_value(argument)[1], ALONE)
 
 
 def _found(text: str, patterns: Sequence[re.Pattern[str]]) -> Iterator[str]:
     for pattern in patterns:
-        yield from (found["secret"] for found in pattern.finditer(text))
+        yield from (found["secret"] for found in pattern.finditer(text) if _is_secret(found))

@@ -29,6 +29,10 @@ from trainables.secrecy import command_line, shown, without_secrets, without_use
         ("https://h/f?code=ab&auth_code=b", "https://h/f?code=***&auth_code=***"),
         ("https://h/f#access_token=ab", "https://h/f#access_token=***"),
         ("?accountKey=1&apikey=2&sslpassword=3", "?accountKey=***&apikey=***&sslpassword=***"),
+        ("postgresql://u:9/pw@db/x", "postgresql://u:***@db/x"),
+        ("postgresql+psycopg2://u:12/3/pw@db:5/x?a=b", "postgresql+psycopg2://u:***@db:5/x?a=b"),
+        ("s3://KEY:7/SECRET@bucket/x", "s3://KEY:***@bucket/x"),
+        ("postgresql://u@h/db?pass%77ord=pw", "postgresql://u@h/db?pass%77ord=***"),
         ("?api%5Fkey=1&x-functions-key=2", "?api%5Fkey=***&x-functions-key=***"),
     ],
 )
@@ -90,6 +94,9 @@ def test_a_command_is_kept_without_secrets() -> None:
     given = ["--name", "a b", "--tracking-uri", "postgresql://u:it's 1@db", "--x=http://h?pwd=a'b"]
     kept = "--name 'a b' --tracking-uri 'postgresql://u:***@db' '--x=http://h?pwd=***'"
     assert command_line("study.launch", given) == f"python -m study.launch {kept}"
+    given = ["--tracking-uri=postgresql://u:ab://pw@h/db"]
+    kept = "'--tracking-uri=postgresql://u:***@h/db'"
+    assert command_line("study.launch", given) == f"python -m study.launch {kept}"
 
 
 def test_bad_input_never_says_a_secret() -> None:
@@ -116,6 +123,11 @@ def test_a_user_may_be_an_address_of_mail() -> None:
         ("mysql:/u:hunter2zz@127.0.0.1:1/db", "mysql:/u:***@127.0.0.1:1/db"),
         ("postgresql:u:hunter2zz@127.0.0.1:1/db", "postgresql:u:***@127.0.0.1:1/db"),
         ("http://user:my pw@127.0.0.1:1", "http://user:***@127.0.0.1:1"),
+        ("http//user:hunter2@localhost", "http//user:***@localhost"),
+        ("http://user:hunter2", "http://user:***"),
+        ("http://user:hunter2%40localhost:5000", "http://user:***"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
         ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
         ("http://localhost:5000/team@site", "http://localhost:5000/team@site"),
     ],

@@ -93,3 +93,10 @@ def test_answers_may_be_as_long_as_training_answers_are(
         assert max(len(row.answer) for row in rows) <= tokens
         assert len({row.answer[-1] for row in rows}) == 1, "what is cut keeps its end"
     assert workload.with_dataset(workload.dataset).answer_tokens == tokens
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "[" * 100_000])
+def test_a_damaged_configuration_of_a_model_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BadInput, match="give back the model's file"):
+        WorkloadConfig(model=str(tmp_path)).check()

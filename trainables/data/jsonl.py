@@ -74,7 +74,7 @@ def _row(where: str, line: str) -> dict[str, str]:
     """Parse one line of the manifest and check its fields."""
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({error}); write one object a line") from error
     if not isinstance(found, dict):
         raise BadInput(f"{where} is no JSON object; write one object a line")

@@ -80,6 +80,7 @@ def changed(**fields: Any) -> str:
     ("line", "message"),
     [
         ("{", "line 61 of .* is not JSON"),
+        ("[" * 100_000, "line 61 of .* is not JSON"),
         ("[]", "line 61 of .* is no JSON object"),
         ("{}", "line 61 of .* has no image"),
         (changed(answer=" "), "line 61 of .* has no answer"),

@@ -43,7 +43,7 @@ def read_json(name: str, file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{name}: can't read {file} ({error}); use the published file") from error
 
 
