@@ -25,7 +25,7 @@ test: $(TESTS) ## run the tests (ARGS='-m ""' for the slow ones too, as CI does)
 ui: $(STAMP) ## open MLflow on the studies
 	@$(RUN) -m study.ui $(ARGS)
 
-check: $(STAMP) ## style, types and import doors
+check: $(STAMP) ## style, types and which code imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy

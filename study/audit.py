@@ -41,7 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="phantom", metavar="NAME[,NAME]", help="datasets [%(default)s]"
     )
-    parser.add_argument("--data-root", metavar="DIR", help="where they lie; or hub:ORG/NAME")
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the dataset, or with a folder for each; or hub:ORG/NAME",
+    )
     parser.add_argument(
         "--split", default="official", metavar="|".join(SPLITS), help="[%(default)s]"
     )

@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.export",
         description="Write a study's winner as a folder with a model card, for peft where it can.",
     )
-    parser.add_argument("study", metavar="NAME", help="of the study")
+    parser.add_argument("study", metavar="NAME", help="name of the study")
     parser.add_argument("--arm", metavar="NAME", help="[the one with the highest test score]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="[in the study's folder]")
     parser.add_argument("--register", metavar="NAME", help="make it a registered model of MLflow")

@@ -35,7 +35,11 @@ class Request:
     dry_run: bool = option(False, group=WHERE, help="show the plan and stop")
     resume: str | None = option(None, group=WHERE, metavar="NAME", help="go on with a study")
     name: str | None = option(
-        None, group=WHERE, metavar="NAME", help="of the study", default="<space>-<data>-<number>"
+        None,
+        group=WHERE,
+        metavar="NAME",
+        help="name of the study",
+        default="<space>-<data>-<number>",
     )
     storage: str = option(
         "studies",

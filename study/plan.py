@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         description="What each arm of a space trains in a model, and the memory it takes; no "
         "weights are needed.",
     )
-    parser.add_argument("--space", required=True, metavar="NAME", help="or a file.py of your own")
+    parser.add_argument(
+        "--space", required=True, metavar="NAME", help="a search space, or a file.py of your own"
+    )
     parser.add_argument(
         "--model",
         default="tiny",
@@ -100,13 +102,22 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, metavar="N", help="predict the memory of a step with N questions"
     )
     memory.add_argument(
-        "--images", type=int, metavar="N", help="different ones among them [as many as questions]"
+        "--images",
+        type=int,
+        metavar="N",
+        help="number of different images in a batch [as many as questions]",
     )
     memory.add_argument(
-        "--question-tokens", type=int, metavar="N", help="of the longest question [all it may have]"
+        "--question-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of the longest question [all it may have]",
     )
     memory.add_argument(
-        "--answer-tokens", type=int, metavar="N", help="of the longest answer [all it may have]"
+        "--answer-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of the longest answer [all it may have]",
     )
     memory.add_argument(
         "--probe", action="store_true", help="take three real steps, and correct it by them"
@@ -115,12 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument(
         "--devices", type=int, metavar="N", help="say where each arm would run on N devices"
     )
-    memory.add_argument("--device-gib", type=float, metavar="X", help="memory of each of them")
+    memory.add_argument("--device-gib", type=float, metavar="X", help="memory of each device")
     memory.add_argument(
         "--host-gib",
         type=float,
         metavar="X",
-        help="memory beside each of them, to offload to [none]",
+        help="memory beside each device, to offload to [none]",
     )
     return parser
 

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.predict",
         description="Answer questions about an image with an exported model. Not for clinical use.",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="that study.export wrote")
+    parser.add_argument("model", type=Path, metavar="DIR", help="folder that study.export wrote")
     parser.add_argument("--image", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--question", action="append", required=True, metavar="TEXT", help="may be given again"

@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.report",
         description="Write a study's report and tables anew from its results.json.",
     )
-    parser.add_argument("name", metavar="NAME", help="of the study")
+    parser.add_argument("name", metavar="NAME", help="name of the study")
     parser.add_argument(
         "--storage", default="studies", metavar="DIR|s3://BUCKET/NAME", help="[%(default)s]"
     )

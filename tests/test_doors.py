@@ -1,5 +1,8 @@
 """Which code may import which: our packages, the folders within them, and foreign packages.
 
+The doors of a foreign package are the files that may import it: all other code reaches it through
+them.
+
 The sources are parsed, not imported, so an import inside a function counts as much as one at the
 top of a file, and one under ``TYPE_CHECKING`` too. ``python -m tests.import_graph`` prints the
 graph."""
@@ -41,7 +44,7 @@ DOORS = {
     "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],
     "mlflow": ["study/tracking/*"],
 }
-"""Foreign package -> files that may import it."""
+"""Foreign package -> its doors, the files that may import it."""
 
 LAYERS = (
     {"trials"},

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 TYPES = {"int": int, "float": float, "Path": Path}
-"""Annotation of a field, without ``None`` -> what reads its option; others stay text."""
+"""Type of a field, without ``None`` -> function that parses the option's text; options of other
+types stay text."""
 METAVARS = {"int": "N", "float": "X"}
-"""Annotation of a field, without ``None`` -> its metavar in ``--help``, unless it has its own."""
+"""Type of a field, without ``None`` -> metavar of its option in ``--help``, if it names none."""
 KEY = "option"
-"""Key of an ``Option`` in a field's metadata."""
+"""Key under which a field's metadata holds its ``Option``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Adding one is adding a file to its folder: there is no list to edit. A file is a member when it
 defines, at top level, the one name that its folder asks for (``apply`` for a method, ``load`` for a
 dataset or a model family, ``MEASURE`` for a measure, ``SPACE`` for a search space).
-CONTRIBUTING.md says what else each kind must have, and ``tests/test_plug_ins.py`` holds it.
+CONTRIBUTING.md says what else each kind must have, and ``tests/test_plug_ins.py`` checks it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Registry:
     """Files of one folder that define the name that the folder asks for."""
 
     kind: str
-    """What a member is called in error messages."""
+    """Noun for a member in error messages."""
     package: str
     """Name of the folder as a Python package."""
     defines: str

@@ -199,7 +199,7 @@ def _power(
 
 
 def _turned(difference: Estimate) -> Estimate:
-    """The difference with the arms exchanged."""
+    """Estimate of a difference with first and second arm exchanged."""
     return Estimate(mean=-difference.mean, low=-difference.high, high=-difference.low)
 
 

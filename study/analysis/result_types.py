@@ -110,7 +110,7 @@ class DatasetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RungResult:
-    """What a trial reported at one rung; see ``study.trials.record.Rung``."""
+    """Report of a trial at one rung, as in ``results.json``; see ``study.trials.record.Rung``."""
 
     examples_seen: int
     validation_loss: float | None
@@ -123,7 +123,7 @@ class RungResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """One trial; see ``study.trials``."""
+    """Result of one trial, as in ``results.json``; see ``study.trials``."""
 
     trial: str
     """Id of the trial."""

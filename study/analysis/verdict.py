@@ -163,7 +163,7 @@ def _lossless(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
 
 
 def _ended(begun: Mapping[Outcome, int]) -> str:
-    """How many ended in each of the ways that give no score."""
+    """Number of trials by each outcome that gives no score, in words."""
     return _names([f"{begun[how]} {ENDED[how]}" for how in ENDED if begun.get(how)])
 
 

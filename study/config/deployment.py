@@ -1,4 +1,4 @@
-"""Where a study runs: its storage, its cluster, its MLflow store and the devices of a trial."""
+"""Deployment of a study: its storage, its cluster, its MLflow store and the devices of a trial."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Settings:
         None,
         group=ASK,
         metavar="DIR",
-        help="where it lies, or a folder for each; or hub:ORG/NAME",
+        help="folder of the dataset, or with a folder for each dataset; or hub:ORG/NAME",
     )
     split: str = option(
         "official",
@@ -82,9 +82,9 @@ class Settings:
         "floor",
         group=SPEND,
         metavar="|".join(ALLOCATE),
-        help="trials among arms: where they pay, 60% equally, or all equally",
+        help="division of trials among arms: where they pay, 60% equally, or all equally",
     )
-    seed: int = option(0, group=SPEND, help="of search and training")
+    seed: int = option(0, group=SPEND, help="seed of search and training")
     seeds: int = option(3, group=SPEND, help="confirmations of each arm")
     objective: str = option(
         "score",
@@ -99,7 +99,10 @@ class Settings:
         help='confirm only what costs less: "memory<8GiB,parameters<1M" (also seconds, percent)',
     )
     margin: float = option(
-        1.0, group=SPEND, metavar="POINTS", help="worse by less than that is not worse"
+        1.0,
+        group=SPEND,
+        metavar="POINTS",
+        help="an arm that is worse by less than this counts as not worse",
     )
 
     deepspeed: str = option(
@@ -112,25 +115,27 @@ class Settings:
         "auto",
         group=WHERE,
         metavar="|".join(PRECISIONS),
-        help="of what trials compute; auto: bf16 where the devices have it",
+        help="precision in which trials compute; auto: bf16 where the devices have it",
     )
-    label_smoothing: float = option(0.0, group=WHERE, help="in training, e.g. 0.1 as BLIP")
+    label_smoothing: float = option(
+        0.0, group=WHERE, help="label smoothing in training, e.g. 0.1 as BLIP"
+    )
     questions_per_image: int = option(
         1,
         group=WHERE,
-        help="in training, one after another: fewer images to encode in a batch, where the image "
-        "encoder is trained",
+        help="questions about an image that come one after another in training: fewer images to "
+        "encode in a batch, where the image encoder is trained",
         default="1: each question for itself",
     )
     group_by_length: bool = option(
         False,
         group=WHERE,
-        help="in training, texts of like length in a batch: less padding",
+        help="put texts of like length into a batch in training: less padding",
         default="no: by chance",
     )
     beams: int | None = option(
         None,
         group=WHERE,
-        help="of the search for answers, 1 is greedy",
+        help="beams in the search for an answer; 1 is greedy",
         default="the model's: 3 for a BLIP, 1 for a LLaVA",
     )

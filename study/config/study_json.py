@@ -32,7 +32,7 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class BegunStudy:
-    """Content of ``study.json``. What has a default is younger than the first studies."""
+    """Content of ``study.json``. Fields with defaults were added after the first studies."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
@@ -43,7 +43,7 @@ class BegunStudy:
     arms: dict[str, Any]
     """Arms of the space as plain values, by which a change of the space's file is noticed."""
     run: list[str] | None = None
-    """Arms that are run; None: all of them."""
+    """Names of the arms that are run; None: all of them."""
     budget: Budget | None = None
     """Budget of the study; None: it was not noted."""
     base: dict[str, str]

@@ -110,7 +110,7 @@ class Dispatcher:
         return self.gangs.lost(gang) if gang is not None else self.hosts.lost(trial_id)
 
     def left(self, trial_id: str) -> None:
-        """Free the room of a trial that has ended or was stopped."""
+        """Free the devices that a trial held which has ended or was stopped."""
         gang = self.gangs.find(trial_id)
         if gang is not None:
             self.gangs.left(gang)
@@ -118,7 +118,7 @@ class Dispatcher:
             self.hosts.left(trial_id)
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End what has no trial: all, or what had none for a while.
+        """End idle hosts and gangs: all of them, or those that have been idle for a while.
 
         Raises:
             BadInput: no host, or no gang, could be started.

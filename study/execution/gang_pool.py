@@ -264,10 +264,10 @@ class GangPool:
         gang.end()
 
     def give_back(self, *, all_idle: bool) -> None:
-        """End those without trials: all of them, or those that had none for a while.
+        """End gangs without a trial: all of them, or those that have been idle for a while.
 
         Raises:
-            BadInput: one that has a trial could not be started.
+            BadInput: a gang that has a trial could not be started.
         """
         for gang in self.there.values():
             if gang.trial is not None and gang.given_up is not None:

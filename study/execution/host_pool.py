@@ -38,8 +38,10 @@ class HostPool:
         """Trial id -> name of its host."""
         self.shares: dict[str, float] = {}
         """Trial id -> share of its host that it takes, 0 to 1."""
-        self.most, self._started = devices.hosts, 0
-        """Largest number of hosts, ``most``: the dispatcher lowers it while gangs hold devices."""
+        self.most = devices.hosts
+        """Largest number of hosts; the dispatcher lowers it while gangs hold devices."""
+        self._started = 0
+        """Number of hosts that were started so far."""
         self._broken = 0
         """Number of hosts that could not be started."""
         self._awaited: dict[str, _Asked] = {}

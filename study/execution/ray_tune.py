@@ -60,7 +60,7 @@ class TuneSearcher(Searcher):
 
     # Ray's own searchers return FINISHED too, which its annotation leaves out.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next trial; None to be asked again later."""
+        """Give Tune the next trial; None if none can begin yet."""
         if self.stopped:
             return None
         with self.ending():
@@ -142,7 +142,7 @@ class TuneScheduler(FIFOScheduler):
         """Judge a report that is not a trial's last.
 
         Raises:
-            PlaceFault: it tells of one.
+            PlaceFault: the report names a fault of disk or storage.
         """
         return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
 
@@ -205,7 +205,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
 
     Raises:
         BadInput: no host, or no gang, could be started.
-        PlaceFault: a trial met one; see ``study.storage.faults``.
+        PlaceFault: a trial's report names a fault of disk or storage.
         OSError: what the study is to remember cannot be written.
     """
     # Tune's logs, one folder for each trial, and its tables only repeat what the journal has.
@@ -250,7 +250,8 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
 
 
 def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:
-    """The values below ``prefix`` in a result, which Tune may have flattened to ``prefix/name``."""
+    """Values of a result whose keys begin with ``prefix/``, by the rest of the key, or values of
+    the mapping ``prefix``, which Tune may have flattened to such keys."""
     nested = result.get(prefix)
     if isinstance(nested, dict):
         return nested

@@ -29,7 +29,7 @@ of them."""
 
 @dataclass(frozen=True, kw_only=True)
 class InspectedCluster:
-    """Devices on which a study runs."""
+    """Result of ``inspect_cluster``: hardware, and how devices are divided."""
 
     partition: ClusterPartition
     """Division of the devices among hosts and trials."""
@@ -40,7 +40,8 @@ class InspectedCluster:
 def uniform_placements(
     definition: StudyDefinition, deployment: Deployment, *, trials_per_host: int, cuda: bool
 ) -> ArmPlacements:
-    """One and the same placement for every arm, as the options say, with no regard to memory.
+    """Give every arm the same placement, from options alone; memory is not predicted.
+
     ``trials_per_host`` is the number of trials that may share a device.
 
     Raises:
@@ -73,9 +74,9 @@ def inspect_cluster(
     *,
     starting: bool,
 ) -> InspectedCluster:
-    """Devices of the cluster, divided among hosts and trials. The zygote is given the dataset and
-    loads in the meantime. With ``starting``, a cluster is started on this machine if no address is
-    given.
+    """Divide the devices of the cluster among hosts and trials. The zygote is given the dataset
+    and loads in the meantime. With ``starting``, a cluster is started on this machine if no address
+    is given.
 
     Raises:
         BadInput: there is no such cluster, none of its nodes can run trials, or it has fewer
@@ -123,9 +124,16 @@ def open_dispatcher(
     zygote: Path,
     say: Callable[[str], None],
 ) -> Dispatcher:
-    """Hosts and gangs that begin to load at once: by the time that the plan is shown they are
-    ready. ``zygote``: where hosts of this machine ask to be forked. ``say``: where a line goes
-    that the user is to see, of gangs that do not start."""
+    """Make the study's hosts and gangs. They start at once, to be ready when the plan is shown,
+    unless placements must be predicted first.
+
+    Args:
+        definition: what the study asks.
+        deployment: where it runs.
+        inspected: devices on which it runs.
+        zygote: socket at which hosts of this machine ask to be forked.
+        say: shows the user a line, about gangs that do not start.
+    """
     from study.execution.dispatcher import Dispatcher
     from study.execution.gang_pool import GangPool
     from study.execution.host_pool import HostPool

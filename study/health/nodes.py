@@ -119,7 +119,7 @@ def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
         else:
             wrote.append(node)
     for node in nodes:
-        lacks = _on(node, _read, storage, token, [other.id for other in wrote])
+        lacks = _on(node, _missing, storage, token, [other.id for other in wrote])
         if isinstance(lacks, str):
             wrong.append(f"{node.name} cannot read: {lacks}")
         for other in wrote:
@@ -230,8 +230,9 @@ def _write(storage: str, token: str, name: str) -> str:
     return ""
 
 
-def _read(storage: str, token: str, names: list[str]) -> list[str]:
-    """Names of the nodes whose files are not in the storage."""
+def _missing(storage: str, token: str, names: list[str]) -> list[str]:
+    """Read the files of nodes in the storage; return the names of nodes whose file is missing or is
+    another than they wrote."""
     lacking = []
     for name in names:
         if is_store(storage):

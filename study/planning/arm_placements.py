@@ -1,4 +1,4 @@
-"""Which placement the trials of each arm have, and how an out-of-memory error changes it."""
+"""Placement of each arm's trials, and how an out-of-memory error changes it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PlacedArms:
     profile: WorkloadProfile
     placements: ArmPlacements
     nowhere: Mapping[str, Infeasible]
-    """What fits on none of the devices and is not run: arms, or the untuned model."""
+    """Name of an arm, or of the untuned model, that fits on no device and is not run -> why."""
 
 
 class ArmPlacements:

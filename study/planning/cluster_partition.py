@@ -1,4 +1,4 @@
-"""How a cluster is divided: into devices for hosts, and each host's device among trials."""
+"""Division of a cluster into hosts, and of each host among trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterPartition:
-    """How the cluster is divided among hosts, and hosts among trials."""
+    """Division of a cluster into hosts, and of each host among trials."""
 
     hosts: int
     """Number of hosts: processes that hold the model and train trials."""
@@ -24,12 +24,12 @@ class ClusterPartition:
     concurrency: int
     """Trials at a time in the whole study."""
     shared: bool
-    """Whether others use the cluster too."""
+    """Whether other users share the cluster."""
     host_gib: float = 0.0
     """Host memory in GiB beside each CUDA device, to which a trial may be offloaded."""
     predicting: bool = False
-    """Whether predicted memory decides what a trial gets of a device; see
-    ``study.execution.dispatcher``."""
+    """Whether predicted memory decides if a trial gets a share of a device, a whole one or several.
+    If it does not, all trials get what the options say."""
 
 
 def divide(
@@ -46,10 +46,10 @@ def divide(
     Args:
         nodes: ``CPU``, ``GPU`` and ``memory`` (bytes) of each node.
         concurrency: trials at a time; None: as many as the devices suggest.
-        shared: whether others use the cluster too.
+        shared: whether other users share the cluster.
         per_trial: devices that a trial takes.
         alone: whether each trial has its devices to itself.
-        predicting: whether predicted memory decides what a trial gets of a device.
+        predicting: whether predicted memory decides what a trial gets, as in ``ClusterPartition``.
 
     Raises:
         BadInput: more trials at a time than the devices can take, more devices for a trial than

@@ -1,4 +1,4 @@
-"""How a trial runs (on a share of a device, on one, or on several), and what devices there are.
+"""Placement: devices, engine and batch pieces of an arm's trials; and the memory of devices.
 
 Which placement an arm gets by predicted memory is decided in ``study.planning.device_fit``.
 """
@@ -44,10 +44,11 @@ class DeviceMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How a trial of an arm runs."""
+    """Placement: devices, engine and batch pieces of an arm's trials."""
 
     lane: str
-    """Way in which a trial gets its compute: ``shared``, ``solo`` or ``gang``."""
+    """Way in which a trial gets its compute: ``shared`` (a device together with other trials),
+    ``solo`` (one device) or ``gang`` (several devices)."""
     devices: int
     """Number of devices of one trial."""
     deepspeed: str
@@ -104,7 +105,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Infeasible:
-    """Verdict that an arm fits nowhere here."""
+    """An arm's failure to fit on any device."""
 
     least: int
     """Least bytes of a device that it would take, even on all devices."""

@@ -53,7 +53,7 @@ class StudyPlan:
     """Arm -> ratio of the memory that three steps took to what was predicted of them; empty if none
     were taken."""
     nowhere: Mapping[str, Infeasible]
-    """What fits on none of the devices and is not run: arms, or the untuned model."""
+    """Name of an arm, or of the untuned model, that fits on no device and is not run -> why."""
 
     @property
     def engines(self) -> dict[str, dict[str, Any]]:

@@ -32,8 +32,8 @@ no adapter, and is written only on request."""
 CARD = Path(__file__).with_name("model_card.md.jinja")
 """Template of the model card."""
 RunWithModel = Callable[[Callable[["Workload"], object]], None]
-"""Has a process that holds the base model and the data run a task, and waits until it is done. It
-raises OSError or EOFError where there is no such process, and what the task raises."""
+"""Function that runs a task in a process that has the base model and the data, and waits until it
+is done. It raises OSError or EOFError if there is no such process, and what the task raises."""
 
 
 def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dict[str, Path]:

@@ -125,7 +125,7 @@ class StudyJournal:
         return record
 
     def placed(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
-        """Record how a trial is computed, or add to what was recorded of it."""
+        """Record a trial's placement (devices, engine, pieces of its batch), or add to it."""
         record = self.records[trial_id]
         known, record.ran = record.ran, {**record.ran, **ran}
         if record.ran != known:

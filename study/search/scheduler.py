@@ -108,12 +108,12 @@ class StudyScheduler:
         return record.spec
 
     def placed(self, trial_id: str, ran: Mapping[str, str]) -> None:
-        """Record how a trial is computed."""
+        """Record a trial's placement: devices, engine and pieces of its batch."""
         self.journal.placed(trial_id, ran)
 
     def reported(self, trial_id: str, rung: Rung) -> bool:
-        """Take a report in; True if the trial goes on. One that was heard before, of a trial that
-        had to be trained again, tells nothing: the trial went on from there."""
+        """Take a report in; True if the trial goes on. A report of a rung that the journal already
+        has is ignored, and the trial goes on."""
         news = rung.examples_seen > self.journal.records[trial_id].examples_seen
         record = self.journal.rung(trial_id, rung)
         if news:

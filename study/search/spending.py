@@ -42,7 +42,7 @@ class SpendingTracker(StudyCallback):
             devices: number of devices that compute.
             concurrency: trials at a time on all of them.
             scored: questions that a confirmed trial answers, for each that a search trial answers.
-            began: when this session began, by ``clock``.
+            began: time at which this session began, by ``clock``.
             clock: time in seconds.
         """
         self.limit, self.devices, self.concurrency = limit, devices, concurrency

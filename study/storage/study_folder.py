@@ -72,27 +72,27 @@ class StudyFolder:
 
     @property
     def store(self) -> ObjectStore:
-        """The study's objects, if it is in an object store."""
+        """Part of the object store that holds the study, if it is in one."""
         return ObjectStore(str(self.storage)).part(self.name)
 
     @property
     def local_storage(self) -> Path:
-        """The folder of studies on this node."""
+        """Folder of all studies on this node, of copies if they are in a store."""
         return local_storage(self.storage)
 
     @property
     def path(self) -> Path:
-        """The study's folder on this node."""
+        """Folder of the study on this node, a copy if the study is in a store."""
         return self.local_storage / self.name
 
     @property
     def settings(self) -> Path:
-        """The file ``study.json``."""
+        """File ``study.json`` on this node."""
         return self.path / SETTINGS
 
     @property
     def results(self) -> Path:
-        """The file ``results.json``."""
+        """File ``results.json`` on this node."""
         return self.path / RESULTS
 
     @property
@@ -111,7 +111,7 @@ class StudyFolder:
         return self.named and self.results.is_file()
 
     def checkpoints(self, trial_id: str) -> Path:
-        """The folder of a trial's checkpoints on this node.
+        """Folder of a trial's checkpoints on this node.
 
         Raises:
             BadInput: no trial can have this id.
@@ -119,7 +119,7 @@ class StudyFolder:
         return safe_join(self.path, CHECKPOINTS, trial_id)
 
     def answers(self, trial_id: str, split: str) -> Path:
-        """The file of a trial's answers to the questions of a split.
+        """File of a trial's answers to the questions of a split, on this node.
 
         Raises:
             BadInput: no trial or split can have this name.
@@ -127,7 +127,7 @@ class StudyFolder:
         return safe_join(self.path, ANSWERS, f"{trial_id}-{split}.parquet")
 
     def export(self, arm: str) -> Path:
-        """The folder for an arm's exported model.
+        """Folder for an arm's exported model, on this node.
 
         Raises:
             BadInput: no arm can have this name.

@@ -40,7 +40,7 @@ DRIVERS = {
 }
 """Kind of a database -> drivers that an address may name, each called as its module."""
 WAIT_SECONDS = 5
-"""For a server to take a connection."""
+"""Seconds to wait until a server takes a connection."""
 QUESTION = "search?max_results=1"
 """Request that a server answers to every user that it lets in."""
 
@@ -70,7 +70,7 @@ def check(uri: str) -> None:
 
 
 def _unreadable(uri: str, error: Exception) -> BadInput:
-    """The error of an address that is none."""
+    """Error for a text that is no address."""
     number = isinstance(error, ValueError | OverflowError)
     lacks = "has no port that is a number" if number else "is no address"
     return BadInput(

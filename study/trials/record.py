@@ -41,7 +41,7 @@ class TrialRecord:
 
     spec: TrialSpec
     number: int
-    """Number of its Optuna trial."""
+    """Number of the trial in its Optuna study."""
     started_at: float
     """Time of the start, in seconds since 1970."""
     rungs: list[Rung] = field(default_factory=list)

@@ -70,7 +70,7 @@ class GangInbox:
     # What follows is called by the first worker, and by whoever started the workers.
 
     async def open(self) -> None:
-        """Note that the workers are ready."""
+        """Record that the workers take orders."""
         self._open.set()
 
     async def next(self) -> Order | None:
@@ -88,10 +88,12 @@ class GangInbox:
             reply.set_result(result)
 
     async def fell(self, why: Mapping[str, Any]) -> None:
-        """A trial has ended all workers, or the place has: tell why; others come.
+        """Tell waiting clients why all workers ended, and drop pending orders; new workers are
+        started.
 
         Args:
-            why: ``outcome`` and ``error`` of the trial, or ``place``, as in ``Host.advance``.
+            why: ``outcome`` and ``error`` of the trial that ended them, or ``place``, as in
+                ``Host.advance``.
         """
         self._open.clear()
         self._orders = asyncio.Queue()  # somebody may still wait at the old queue

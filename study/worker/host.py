@@ -37,8 +37,8 @@ class Host:
 
     def advance(self, order: AdvanceTrial) -> Future[dict[str, Any]]:
         """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
-        ``costs``; or ``place``, a fault of the place, which ends no trial. A trial that is new here
-        goes on from its checkpoint."""
+        ``costs``; or ``place``: a fault of disk or storage (``study.storage.faults``), which ends
+        no trial. A trial that is new here goes on from its checkpoint."""
         reply = Future[dict[str, Any]]()
         self._orders.put(lambda: self.residents.advance(order, reply))
         return reply

@@ -210,8 +210,8 @@ class ResidentTrials:
 
     @contextmanager
     def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
-        """Whatever goes wrong inside is the trial's outcome, but for a fault of the place: the
-        trial has none then, and is left to whoever resumes the study.
+        """Turn an error in the block into the trial's outcome. A fault of disk or storage gives
+        none: the trial stays open for ``--resume``.
 
         Raises:
             Exception: on one of several ranks, an error of which the other ranks may know nothing.
@@ -238,7 +238,7 @@ class ResidentTrials:
                 self._fail(resident, outcome_of(error), one_line(error))
 
     def _place(self, resident: ResidentTrial, error: Exception) -> str:
-        """Fault of the place that a trial met, in one line; empty if it met none."""
+        """Fault of disk or storage that a trial met, in one line; empty if it met none."""
         study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
         place = faults.describe_fault(

@@ -57,7 +57,7 @@ class Engine(Protocol):
     """Whether a forward pass needs all ranks at once, as no rank has all weights."""
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
-        """Take one optimizer step on a batch; returns the mean loss before it, a detached scalar.
+        """Take one optimizer step on a batch; return the mean loss before it, a detached scalar.
 
         The batch is all pieces of all ranks, each question of equal weight. All ranks must have the
         same number of pieces and of questions.

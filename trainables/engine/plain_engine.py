@@ -1,4 +1,4 @@
-"""Trains with PyTorch alone."""
+"""Engine of plain PyTorch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plain:
         return ranks.summed(mean)
 
     def backward(self, pieces: Sequence[Batch]) -> Tensor:
-        """Compute this rank's part of the gradient; returns its part of the mean loss."""
+        """Compute this rank's part of the gradient; return its part of the mean loss."""
         count = count_questions(pieces) * ranks.current().count
         mean = torch.zeros((), device=pieces[0].image_B.device)
         for piece in pieces:

@@ -62,7 +62,7 @@ class TunedModel:
             )
 
     def save(self, folder: Path) -> None:
-        """Write both files into ``folder``, which must exist."""
+        """Write ``trained.safetensors`` and ``tuned.json`` into ``folder``, which must exist."""
         save_file(self.weights(), folder / WEIGHTS)
         tuned_json.write(folder, self.described)
 

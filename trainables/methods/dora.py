@@ -26,6 +26,6 @@ def apply(slot: Slot, config: Config) -> dict[str, float]:
     """Insert the adapters. m starts at |W|, so the output is unchanged at first.
 
     Returns:
-        name of each trained parameter -> its learning rate in units of the trial's.
+        name of each trained parameter -> its factor on the trial's learning rate.
     """
     return lora.add(slot, config, decomposed=True)

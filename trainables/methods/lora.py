@@ -34,7 +34,7 @@ class Config:
     """Whether the factor is alpha / sqrt(rank) (rsLoRA), so that high ranks learn as fast as low
     ones."""
     lr_ratio: float = 1.0
-    """Learning rate of B in units of that of A (LoRA+); its authors advise 2 to 16."""
+    """Learning rate of B as a multiple of that of A (LoRA+); its authors advise 2 to 16."""
 
     def __post_init__(self) -> None:
         method = type(self).__module__.rpartition(".")[2]
@@ -51,7 +51,7 @@ def apply(slot: Slot, config: Config) -> dict[str, float]:
     """Insert the adapters. B starts at zero, so the output is unchanged at first.
 
     Returns:
-        name of each trained parameter -> its learning rate in units of the trial's.
+        name of each trained parameter -> its factor on the trial's learning rate.
     """
     return add(slot, config, decomposed=False)
 
@@ -60,7 +60,7 @@ def add(slot: Slot, config: Config, *, decomposed: bool) -> dict[str, float]:
     """Insert LoRA, or DoRA if ``decomposed``.
 
     Returns:
-        name of each trained parameter -> its learning rate in units of the trial's.
+        name of each trained parameter -> its factor on the trial's learning rate.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer

@@ -1,6 +1,6 @@
 """Trains several trials on one resident base, one step of each at a time.
 
-A trial enters the group, trains to its next budget, stops there, and leaves, at any step and in
+A trial enters the group, trains to its next target, stops there, and leaves, at any step and in
 milliseconds: the base stays, and only the trial's own parameters and optimizer come and go. No
 trial affects another: its numbers stay the same, and it goes on when another diverges, runs out of
 memory or fails.
@@ -150,7 +150,7 @@ class TrialGroup:
         member.until, member.total, member.steps = until, 0.0, 0
 
     def step(self) -> list[Arrival]:
-        """Take one optimizer step of every trial that has a target; returns those that reached
+        """Take one optimizer step of every trial that has a target; return those that reached
         it."""
         moving = {key: m for key, m in self._members.items() if m.until is not None}
         going = [m for m in moving.values() if m.until and m.trial.examples_seen < m.until]
