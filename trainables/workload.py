@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from trainables.data.common.dataset import Dataset, Example
     from trainables.model_contract import Batch, Model, Row
 
+PRECISIONS = ("fp32", "bf16")
+"""Precisions in which trials compute."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadConfig:
@@ -41,7 +44,7 @@ class WorkloadConfig:
     beams: int | None = None
     """Number of beams in the search for an answer; None: the model's own number."""
     precision: str = "fp32"
-    """Precision of trials, ``fp32`` or ``bf16``; it also decides how a family holds its weights."""
+    """Precision of trials; it also decides how a family holds its weights."""
     resident: bool = True
     """Whether the base stays on the device. Otherwise it is in host memory, and each trial moves it
     to the device or, under ZeRO-3, a part of it, so that it may be larger than the device."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.config.budget import ALLOCATE
+from trainables import workload
 from trainables.data.common.splits import SPLITS
 from trainables.options import option
 
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", *workload.PRECISIONS)
+"""Values of ``--precision``; ``auto`` leaves it to the devices."""
 
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""

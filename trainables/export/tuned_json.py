@@ -10,9 +10,9 @@ from typing import Any
 
 from trainables import stored_json
 from trainables.errors import BadInput
+from trainables.workload import PRECISIONS
 
 FILE = "tuned.json"
-PRECISIONS = ("fp32", "bf16")
 VERSION = 1
 """Version of ``tuned.json`` that ``read`` understands."""
 
@@ -61,7 +61,8 @@ def read(folder: Path) -> Description:
         if not isinstance(tuning.get("method"), str):
             raise BadInput(f"{file}: recipe.{slot} names no method")
     if described.precision not in PRECISIONS:
-        raise BadInput(f"{file}: precision must be fp32 or bf16, not {described.precision!r}")
+        allowed = " or ".join(PRECISIONS)
+        raise BadInput(f"{file}: precision must be {allowed}, not {described.precision!r}")
     for name in ("answer_tokens", "beams"):
         if getattr(described, name) < 1:
             raise BadInput(f"{file}: {name} must be at least 1, got {getattr(described, name)}")
