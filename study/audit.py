@@ -8,17 +8,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
+from study.config.settings import Settings
 from trainables.command import command
-from trainables.data.common.splits import SPLITS
+from trainables.options import option, parse, same_option
 from trainables.workload import WorkloadConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to examine, and how to show what was found."""
+
+    data: str = same_option(Settings, "data")
+    data_root: str | None = same_option(Settings, "data_root")
+    split: str = same_option(Settings, "split")
+    json: bool = option(False, help="for programs")
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    given = _parser().parse_args(arguments)
+    given = parse(_parser(), arguments, Request)
     config = WorkloadConfig(data=given.data, data_root=given.data_root, split=given.split)
     config.check()
     dataset = config.dataset()
@@ -34,23 +45,10 @@ def _show(done: int, total: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.audit",
         description="Look for leaks, duplicates and unanswerable questions in a dataset.",
     )
-    parser.add_argument(
-        "--data", default="phantom", metavar="NAME[,NAME]", help="datasets [%(default)s]"
-    )
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of the dataset, or with a folder for each; or hub:ORG/NAME",
-    )
-    parser.add_argument(
-        "--split", default="official", metavar="|".join(SPLITS), help="[%(default)s]"
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    return parser
 
 
 if __name__ == "__main__":

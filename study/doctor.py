@@ -8,23 +8,33 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from study.config.deployment import Deployment, Places
 from study.health.checks import Finding, examine
 from trainables.command import command
+from trainables.options import parse, same_option
 from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request(Places):
+    """Options that the study will get."""
+
+    address: str | None = same_option(Deployment, "address")
+
+
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 nothing stops a study, 1 something does, 2 bad input."""
-    given = _parser().parse_args(arguments)
-    from rich.console import Console
+    given = parse(_parser(), arguments, Request)
+    from study.reporting.terminal import standard_console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = standard_console()
     began, problems, warnings = time.monotonic(), 0, 0
     for finding in examine(given.address, given.storage, given.tracking_uri):
         _show(console, finding)
@@ -47,14 +57,10 @@ def _show(console: Console, finding: Finding) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.doctor",
         description="See whether all is there that a study needs, with the options it will get.",
     )
-    parser.add_argument("--address", help="a Ray cluster, or 'auto' [start one here]")
-    parser.add_argument("--storage", default="studies", metavar="DIR|s3://...", help="[studies]")
-    parser.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
-    return parser
 
 
 if __name__ == "__main__":

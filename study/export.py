@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analysis import results_file
+from study.config.deployment import Places
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import fetch_study
@@ -27,23 +29,36 @@ from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
+from trainables.options import option, parse
 
 if TYPE_CHECKING:
     from study.analysis.result_types import ArmResult, StudyResults
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request(Places):
+    """What to export, and where to."""
+
+    study: str = option(positional=True, metavar="NAME", help="of the study")
+    arm: str | None = option(None, metavar="NAME", default="the one with the highest test score")
+    out: Path | None = option(None, metavar="DIR", default="in the study's folder")
+    register: str | None = option(None, metavar="NAME", help="make it a registered model of MLflow")
+
+
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
-    given = _parser().parse_args(arguments)
-    uri = _checked_registry(given) if given.register else ""
+    given = parse(_parser(), arguments, Request)
+    uri = _checked_registry(given, given.register) if given.register else ""
     study_folder = fetch_study(given.storage, given.study)
     results = results_file.read(study_folder)
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
     out = given.out or study_folder.export(arm.arm)
     with faults.raised_as_bad_input(out.parent):
         adapters = export(study_folder.path, results, arm, out)
-    registered = _register(given.register, uri, study_folder, results, arm, out) if uri else ""
+    registered = ""
+    if given.register:
+        registered = _register(given.register, uri, study_folder, results, arm, out)
     print(f"{arm.arm} of study {given.study} is in {out}")
     for name, place in adapters.items():
         print(f"peft adapter{'' if name == 'default' else ' ' + name}: {place}")
@@ -53,19 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _checked_registry(given: argparse.Namespace) -> str:
-    """Address of the MLflow store in which ``--register`` names a model.
+def _checked_registry(places: Places, name: str) -> str:
+    """Address of the MLflow store in which ``--register`` names a model ``name``.
 
     Raises:
         BadInput: the name is not allowed, or nothing answers at the address.
     """
     from study.tracking.mlflow_store import check
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", given.register):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise BadInput(
-            f"--register {given.register!r} must be letters, digits, '.', '_' and '-', at most 100"
+            f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
         )
-    uri = tracking_address(given.storage, given.tracking_uri)
+    uri = tracking_address(places.storage, places.tracking_uri)
     check(uri)
     return uri
 
@@ -113,17 +128,10 @@ def _winner(results: StudyResults) -> ArmResult:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.export",
         description="Write a study's winner as a folder with a model card, for peft where it can.",
     )
-    parser.add_argument("study", metavar="NAME", help="name of the study")
-    parser.add_argument("--arm", metavar="NAME", help="[the one with the highest test score]")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="[in the study's folder]")
-    parser.add_argument("--register", metavar="NAME", help="make it a registered model of MLflow")
-    parser.add_argument("--storage", default="studies", metavar="DIR|s3://BUCKET/NAME")
-    parser.add_argument("--tracking-uri", metavar="URI", help="an MLflow store [in --storage]")
-    return parser
 
 
 if __name__ == "__main__":

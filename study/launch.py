@@ -14,7 +14,7 @@ from typing import Any
 
 from study.config import spaces
 from study.config.definition import StudyDefinition
-from study.config.deployment import Deployment
+from study.config.deployment import Deployment, Places
 from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
 from study.storage.mirror import fetch_settings
@@ -28,7 +28,7 @@ from trainables.options import add_options, given_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Places):
     """What the command is to do, besides what defines a study and its deployment."""
 
     list: bool = option(False, group=ASK, help="show the spaces and their questions")
@@ -40,12 +40,6 @@ class Request:
         metavar="NAME",
         help="name of the study",
         default="<space>-<data>-<number>",
-    )
-    storage: str = option(
-        "studies",
-        group=WHERE,
-        metavar="DIR|s3://BUCKET/NAME",
-        help="a folder that all nodes share, or an object store",
     )
 
 
@@ -75,21 +69,19 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return 0
     launchers.refuse_copies()
     launchers.forget()
-    given_uri = where.get("tracking_uri")
+    given_uri = request.tracking_uri
     tracking_uri = "" if request.dry_run else tracking_address(request.storage, given_uri)
     storage = fetch_settings(request.storage)
     settings = _settings(request, asked)
     definition = StudyDefinition.parse(settings)
 
-    from rich.console import Console
-
+    from study.reporting.terminal import standard_console
     from study.workflow import run, show_plan
 
     name = request.resume or request.name or free_name(storage, settings)
     study_folder = StudyFolder(storage=request.storage, name=name)
     deployment = Deployment(**where | {"study_folder": study_folder, "tracking_uri": tracking_uri})
-    # Output that is piped into a file has no width to fit into.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = standard_console()
     if request.dry_run:
         show_plan(definition, deployment, console)
         return 0

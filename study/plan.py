@@ -10,17 +10,19 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from study.config import spaces
+from study.config.settings import Settings
 from study.planning import memory_prediction, plan_tables, workload_profile
 from study.planning.placement import DeviceMemory
 from study.planning.plan_tables import arms_table
+from study.reporting.terminal import standard_console
 from trainables.command import command
 from trainables.errors import BadInput
+from trainables.options import option, parse, same_option
+from trainables.workload import PRECISIONS, WorkloadConfig
 
 if TYPE_CHECKING:
     from study.planning.memory_prediction import ArmMemory
@@ -29,10 +31,47 @@ if TYPE_CHECKING:
     from trainables.recipe import ParameterCounts
 
 
+MEMORY = "memory"
+"""Title of the group of options about memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to count, and the batch and the devices to predict memory for."""
+
+    space: str = same_option(Settings, "space", required=True)
+    model: str = same_option(Settings, "model", help="'tiny', a preset, a folder, or hub:ORG/NAME")
+    image_size: int | None = same_option(Settings, "image_size")
+    json: bool = option(False, help="a list of objects, one an arm")
+    batch_size: int | None = option(
+        None, group=MEMORY, help="predict the memory of a step with N questions"
+    )
+    images: int | None = option(
+        None, group=MEMORY, help="different ones among them", default="as many as questions"
+    )
+    question_tokens: int | None = option(
+        None, group=MEMORY, help="of the longest question", default="all it may have"
+    )
+    answer_tokens: int | None = option(
+        None, group=MEMORY, help="of the longest answer", default="all it may have"
+    )
+    probe: bool = option(False, group=MEMORY, help="take three real steps, and correct it by them")
+    precision: str = option(
+        WorkloadConfig.precision, group=MEMORY, choices=PRECISIONS, help="of what is computed"
+    )
+    devices: int | None = option(
+        None, group=MEMORY, help="say where each arm would run on N devices"
+    )
+    device_gib: float | None = option(None, group=MEMORY, help="memory of each of them")
+    host_gib: float | None = option(
+        None, group=MEMORY, help="memory beside each of them, to offload to", default="none"
+    )
+
+
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
-    given = _parser().parse_args(arguments)
+    given = parse(_parser(), arguments, Request, groups=(MEMORY,))
     _check(given)
     space = spaces.load(given.space)
     from trainables.model_lookup import skeleton_of
@@ -42,10 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     memory = {}
     if given.batch_size:
         devices = None
-        if given.devices:
+        if given.devices and given.device_gib:
             host_gib = given.host_gib or 0.0
             devices = DeviceMemory(count=given.devices, gib=given.device_gib, host_gib=host_gib)
-        shape = _shape(given, model)
+        shape = _shape(given, given.batch_size, model)
         memory = memory_prediction.arms(
             space,
             model,
@@ -58,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = [_row(name, found, memory.get(name)) for name, found in applied.items()]
         print(json.dumps(rows, indent=2))
         return 0
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = standard_console()
     parameters = sum(p.numel() for p in model.network.parameters())
     console.print(f"[bold]{space.question}[/]")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
@@ -81,62 +120,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.plan",
         description="What each arm of a space trains in a model, and the memory it takes; no "
         "weights are needed.",
     )
-    parser.add_argument(
-        "--space", required=True, metavar="NAME", help="a search space, or a file.py of your own"
-    )
-    parser.add_argument(
-        "--model",
-        default="tiny",
-        metavar="NAME",
-        help="'tiny', a preset, a folder, or hub:ORG/NAME [tiny]",
-    )
-    parser.add_argument("--image-size", type=int, metavar="N", help="pixels a side [the model's]")
-    parser.add_argument("--json", action="store_true", help="a list of objects, one an arm")
-    memory = parser.add_argument_group("memory")
-    memory.add_argument(
-        "--batch-size", type=int, metavar="N", help="predict the memory of a step with N questions"
-    )
-    memory.add_argument(
-        "--images",
-        type=int,
-        metavar="N",
-        help="number of different images in a batch [as many as questions]",
-    )
-    memory.add_argument(
-        "--question-tokens",
-        type=int,
-        metavar="N",
-        help="tokens of the longest question [all it may have]",
-    )
-    memory.add_argument(
-        "--answer-tokens",
-        type=int,
-        metavar="N",
-        help="tokens of the longest answer [all it may have]",
-    )
-    memory.add_argument(
-        "--probe", action="store_true", help="take three real steps, and correct it by them"
-    )
-    memory.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="[fp32]")
-    memory.add_argument(
-        "--devices", type=int, metavar="N", help="say where each arm would run on N devices"
-    )
-    memory.add_argument("--device-gib", type=float, metavar="X", help="memory of each device")
-    memory.add_argument(
-        "--host-gib",
-        type=float,
-        metavar="X",
-        help="memory beside each device, to offload to [none]",
-    )
-    return parser
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(given: Request) -> None:
     """Refuse sizes that are out of range or that do not go together."""
     of_a_batch = ("batch_size", "images", "question_tokens", "answer_tokens")
     for name in (*of_a_batch, "devices", "device_gib", "host_gib"):
@@ -145,7 +136,7 @@ def _check(given: argparse.Namespace) -> None:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if value is not None and given.batch_size is None:
             raise BadInput(f"--{name.replace('_', '-')} is for --batch-size N, which is missing")
-    if given.images is not None and given.images > given.batch_size:
+    if given.images and given.batch_size and given.images > given.batch_size:
         raise BadInput(
             f"--images {given.images} is more than the {given.batch_size} questions of a batch"
         )
@@ -155,12 +146,11 @@ def _check(given: argparse.Namespace) -> None:
         raise BadInput("--devices N and --device-gib X belong together; give both or neither")
 
 
-def _probe(given: argparse.Namespace) -> memory_prediction.Probe:
+def _probe(given: Request) -> memory_prediction.Probe:
     """Load the model, and return a function that takes three steps of a recipe in it."""
     from functools import partial
 
     from trainables.memory.calibration import measure_steps
-    from trainables.workload import WorkloadConfig
 
     config = WorkloadConfig(
         model=given.model, image_size=given.image_size, precision=given.precision
@@ -172,12 +162,12 @@ def _probe(given: argparse.Namespace) -> memory_prediction.Probe:
     return found
 
 
-def _shape(given: argparse.Namespace, model: Skeleton) -> BatchShape:
+def _shape(given: Request, questions: int, model: Skeleton) -> BatchShape:
     from trainables.memory.footprint import BatchShape
 
     return BatchShape(
-        questions=given.batch_size,
-        images=given.images or given.batch_size,
+        questions=questions,
+        images=given.images or questions,
         question_tokens=given.question_tokens or model.question_tokens,
         answer_tokens=given.answer_tokens or model.answer_tokens,
     )

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.export import tuned_json
+from trainables.options import option, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """An exported model, and what to ask it."""
+
+    model: Path = option(positional=True, metavar="DIR", help="that study.export wrote")
+    image: Path = option(required=True, metavar="FILE")
+    question: list[str] = option(required=True, metavar="TEXT", help="may be given again")
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
-    given = _parser().parse_args(arguments)
+    given = parse(_parser(), arguments, Request)
     if not given.image.is_file():
         raise BadInput(f"--image {given.image} is not a file")
     tuned_json.read(given.model)  # before the imports below, which take seconds
@@ -26,16 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.predict",
         description="Answer questions about an image with an exported model. Not for clinical use.",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="folder that study.export wrote")
-    parser.add_argument("--image", type=Path, required=True, metavar="FILE")
-    parser.add_argument(
-        "--question", action="append", required=True, metavar="TEXT", help="may be given again"
-    )
-    return parser
 
 
 if __name__ == "__main__":

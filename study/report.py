@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 
 from study.analysis import results_file
+from study.config.deployment import Places
 from study.reporting import page
 from study.storage import faults
 from study.storage.mirror import fetch_study
 from trainables.command import command
+from trainables.options import option, parse, same_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The study to report."""
+
+    name: str = option(positional=True, metavar="NAME", help="of the study")
+    storage: str = same_option(Places, "storage")
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
-    given = _parser().parse_args(arguments)
+    given = parse(_parser(), arguments, Request)
     study_folder = fetch_study(given.storage, given.name)
     results = results_file.read(study_folder)
     with faults.raised_as_bad_input(study_folder.local_storage):
@@ -29,15 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog="python -m study.report",
         description="Write a study's report and tables anew from its results.json.",
     )
-    parser.add_argument("name", metavar="NAME", help="name of the study")
-    parser.add_argument(
-        "--storage", default="studies", metavar="DIR|s3://BUCKET/NAME", help="[%(default)s]"
-    )
-    return parser
 
 
 if __name__ == "__main__":

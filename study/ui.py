@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from study.config.deployment import Places
 from study.storage.mirror import fetch_settings
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from study.storage.study_folder import StudyFolder
@@ -14,13 +16,27 @@ from study.tracking import mlflow_database
 from study.tracking.mlflow_store import check, tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
+from trainables.options import option, parse
 from trainables.secrecy import without_user
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Places):
+    """Which studies to show, and where."""
+
+    study: str | None = option(
+        None,
+        positional=True,
+        metavar="NAME",
+        help="give a link to the page that compares its arms",
+    )
+    port: int = option(5000, help="of the page")
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 for bad input."""
-    given = _parser().parse_args(arguments)
+    given = parse(_parser(), arguments, Request)
     uri = tracking_address(given.storage, given.tracking_uri)
     storage = fetch_settings(given.storage)
     served = uri.startswith(("http:", "https:"))
@@ -70,14 +86,7 @@ def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
-    parser.add_argument(
-        "study", nargs="?", metavar="NAME", help="give a link to the page that compares its arms"
-    )
-    parser.add_argument("--storage", default="studies", metavar="DIR|s3://BUCKET/NAME")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: the store in --storage")
-    parser.add_argument("--port", type=int, default=5000)
-    return parser
+    return argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Options of a command, made from the fields of dataclasses: each is named once.
 
-A field that is declared with ``option`` has its name, type, default, metavar and help in one place.
-``add_options`` adds such fields to a parser, ``given_options`` reads those that the user gave.
+A field that is declared with ``option`` has its name, type, default, metavar and help in one place,
+and ``same_option`` gives another command the same option. ``parse`` reads a dataclass from the
+command line. Where a command has several, ``add_options`` adds their fields to a parser, and
+``given_options`` reads those that the user gave.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 TYPES = {"int": int, "float": float, "Path": Path}
 """Type of a field, without ``None`` -> function that parses the option's text; options of other
 types stay text."""
@@ -26,7 +29,8 @@ class Option:
     """Description of a field as a command's option."""
 
     group: str | None
-    """Title of the group of options in ``--help``; None: the parser's own."""
+    """Title of the group of options in ``--help``; None, or one that the command does not have: the
+    parser's own."""
     help: str
     metavar: str | None
     default: str | None
@@ -35,24 +39,57 @@ class Option:
     """The option as the user writes it; None: the field's name."""
     required: bool
     """Whether the user must give it."""
+    positional: bool
+    """Whether it is given by its place; one that has a default may be left away."""
+    choices: Sequence[str] | None
+    """The values that it may have; None: any of its type."""
 
 
 def option(
     value: Any = MISSING,
     *,
-    help: str,  # noqa: A002  # as argparse calls it
+    help: str = "",  # noqa: A002  # as argparse calls it
     group: str | None = None,
     metavar: str | None = None,
     default: str | None = None,
     flag: str | None = None,
     required: bool = False,
+    positional: bool = False,
+    choices: Sequence[str] | None = None,
 ) -> Any:
     """Declare a field of a dataclass that is an option too. ``value`` is the field's default; see
-    ``Option`` for the rest."""
+    ``Option`` for the rest. The option of a ``list[str]`` may be given several times."""
     described = Option(
-        group=group, help=help, metavar=metavar, default=default, flag=flag, required=required
+        group=group,
+        help=help,
+        metavar=metavar,
+        default=default,
+        flag=flag,
+        required=required,
+        positional=positional,
+        choices=choices,
     )
     return field(default=value, metadata={KEY: described})
+
+
+def same_option(dataclass_: type, name: str, **changes: Any) -> Any:
+    """Declare a field that is the same option as a field of another dataclass, with the same
+    default. ``changes`` are fields of ``Option`` that differ."""
+    found = next(field_ for field_ in fields(dataclass_) if field_.name == name)
+    return field(default=found.default, metadata={KEY: replace(found.metadata[KEY], **changes)})
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: list[str] | None,
+    dataclass_: type[T],
+    *,
+    groups: Iterable[str] = (),
+) -> T:
+    """Read the options of a dataclass from the arguments of a command (None: those of this process)
+    by a parser that has no options yet."""
+    add_options(parser, dataclass_, groups=groups)
+    return dataclass_(**given_options(parser.parse_args(arguments), dataclass_))
 
 
 def add_options(
@@ -60,23 +97,18 @@ def add_options(
 ) -> None:
     """Add the options of dataclasses to a parser, in groups with these titles. An option that is
     not given is absent from the parsed arguments, so that defaults stand in one place."""
-    shown = {None: parser} | {title: parser.add_argument_group(title) for title in groups}
+    shown = {title: parser.add_argument_group(title) for title in groups}
     for field_, described in _options(dataclasses):
-        kind = _kind(field_)
-        reading: dict[str, Any] = {"action": "store_true"}
-        if kind != "bool":
-            metavar = described.metavar or METAVARS.get(kind)
-            reading = {
-                "type": TYPES.get(kind, str),
-                "metavar": metavar,
-                "required": described.required,
-            }
-        shown[described.group].add_argument(
-            described.flag or f"--{field_.name.replace('_', '-')}",
-            dest=field_.name,
-            default=argparse.SUPPRESS,
+        names = [described.flag or f"--{field_.name.replace('_', '-')}"]
+        settings = _reading(field_, described)
+        if described.positional:
+            names = [field_.name]
+        else:
+            settings |= {"dest": field_.name, "required": described.required}
+        shown.get(described.group or "", parser).add_argument(
+            *names,
             help=_help(field_, described).replace("%", "%%"),
-            **reading,
+            **{"default": argparse.SUPPRESS, **settings},
         )
 
 
@@ -91,6 +123,23 @@ def _options(dataclasses: Iterable[type]) -> list[tuple[Field[Any], Option]]:
     return [(field_, field_.metadata[KEY]) for field_ in every if KEY in field_.metadata]
 
 
+def _reading(field_: Field[Any], described: Option) -> dict[str, Any]:
+    """Settings of ``add_argument`` that say how the value of an option is read."""
+    kind = _kind(field_)
+    if kind == "bool":
+        return {"action": "store_true"}
+    found: dict[str, Any] = {
+        "type": TYPES.get(kind, str),
+        "metavar": described.metavar or METAVARS.get(kind),
+        "choices": described.choices,
+    }
+    if kind == "list[str]":
+        found["action"] = "append"
+    if described.positional and field_.default is not MISSING:
+        found |= {"nargs": "?", "default": field_.default}  # argparse cannot leave it out
+    return found
+
+
 def _kind(field_: Field[Any]) -> str:
     """Annotation of a field, without ``None``."""
     kind = field_.type
@@ -102,4 +151,4 @@ def _help(field_: Field[Any], described: Option) -> str:
     default, value = described.default, field_.default
     if default is None and isinstance(value, str | int | float) and value is not False:
         default = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{described.help} [{default}]" if default else described.help
+    return f"{described.help} [{default}]".lstrip() if default else described.help

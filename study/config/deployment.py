@@ -16,6 +16,21 @@ MOST_SHARING = 8
 
 
 @dataclass(frozen=True, kw_only=True)
+class Places:
+    """Options of the commands that find studies and what MLflow has of them."""
+
+    storage: str = option(
+        "studies",
+        group=WHERE,
+        metavar="DIR|s3://BUCKET/NAME",
+        help="a folder that all nodes share, or an object store",
+    )
+    tracking_uri: str | None = option(
+        None, group=WHERE, metavar="URI", help="an MLflow store", default="in --storage"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """Devices on which a study runs, and where it writes. No number depends on it."""
 
@@ -46,9 +61,8 @@ class Deployment:
         help="a Ray cluster to join, or 'auto'",
         default="start one here",
     )
-    tracking_uri: str = option(
-        group=WHERE, metavar="URI", help="an MLflow store", default="in --storage"
-    )
+    tracking_uri: str
+    """Address of the MLflow store; empty where only the plan is shown."""
 
     def leaves_placement_open(self, definition: StudyDefinition) -> bool:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from study.analysis.efficiency_types import FrontTrial
     from study.analysis.result_types import StudyResults
     from study.analysis.score_types import ArmPair, Estimate, Score
+
+
+def standard_console() -> Console:
+    """Console on standard output, without highlighting. It is as wide as the terminal, and 140
+    columns wide where the output goes into a file or a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def show_results(console: Console, results: StudyResults) -> None:

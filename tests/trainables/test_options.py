@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from study.config.settings import GROUPS, Settings
-from trainables.options import add_options, given_options, option
+from trainables.options import add_options, given_options, option, parse, same_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +64,54 @@ def test_every_setting_of_a_study_is_an_option() -> None:
     add_options(parser, Settings, groups=GROUPS)
     named = {action.dest for action in parser._actions} - {"help"}
     assert named == {field.name for field in fields(Settings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refill:
+    """Another drink at the same table."""
+
+    guest: str = option(positional=True, metavar="GUEST")
+    table: int | None = option(None, positional=True)
+    kind: str = same_option(Drink, "kind", required=True, help="as before")
+    sugar: float = same_option(Drink, "sugar")
+    size: str = option("small", choices=("small", "large"))
+    wishes: list[str] = option(required=True, flag="--wish")
+
+
+def refill(*arguments: str) -> Refill:
+    parser = argparse.ArgumentParser(prog="refill")
+    return parse(parser, [*arguments], Refill, groups=("how much",))
+
+
+def test_a_command_is_read_as_its_dataclass() -> None:
+    assert refill("Ann", "--kind", "tea", "--wish", "hot", "--wish", "strong") == Refill(
+        guest="Ann", kind="tea", wishes=["hot", "strong"]
+    )
+    given = refill("Ann", "3", "--kind", "tea", "--wish", "hot", "--sugar", "2", "--size", "large")
+    assert (given.table, given.sugar, given.size) == (3, 2.0, "large")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--kind", "tea", "--wish", "hot"], "the following arguments are required: GUEST"),
+        (["Ann", "--wish", "hot"], "the following arguments are required: --kind"),
+        (["Ann", "--kind", "tea", "--wish", "hot", "--size", "huge"], "invalid choice: 'huge'"),
+    ],
+)
+def test_what_a_command_does_not_take_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        refill(*arguments)
+    assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_the_same_option_has_the_help_and_the_default_of_the_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        refill("--help")
+    shown = capsys.readouterr().out
+    assert "--kind NAME" in shown and "  as before\n" in shown
+    assert shown.endswith("how much:\n  --sugar X             by weight, at most 100% [0]\n")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from trainables.command import command
 from trainables.model_tools.composing.towers import ComposeConfig
-from trainables.options import add_options, given_options
+from trainables.options import parse
 
 if TYPE_CHECKING:
     from trainables.models.blip import Blip
@@ -74,8 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainables.model_tools.compose", description=__doc__.splitlines()[0]
     )
-    add_options(parser, ComposeConfig)
-    run(ComposeConfig(**given_options(parser.parse_args(arguments), ComposeConfig)))
+    run(parse(parser, arguments, ComposeConfig))
     return 0
 
 

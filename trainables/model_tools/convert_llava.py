@@ -19,12 +19,14 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.cache import hub
 from trainables.command import command
 from trainables.errors import BadInput, unknown
+from trainables.options import option, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +51,17 @@ TOWERS = (
 """Pattern of the beginning of a weight's name in an image encoder, alone, in a CLIP or a LLaVA."""
 WORDS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 """Names of the weights that have a row for each token of the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """What to convert, and where to. Every field is an option of the command."""
+
+    model: str = option(positional=True, metavar="DIR", help="as published, or hub:NAME")
+    out: Path = option(required=True, metavar="DIR")
+    vision: str | None = option(
+        None, metavar="DIR", help="a CLIP, or hub:NAME", default="the checkpoint's"
+    )
 
 
 def convert(folder: Path, out: Path, vision: Path | None) -> None:
@@ -229,10 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainables.model_tools.convert_llava", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("model", metavar="DIR", help="as published, or hub:NAME")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--vision", metavar="DIR", help="a CLIP, or hub:NAME [the checkpoint's]")
-    given = parser.parse_args(arguments)
+    given = parse(parser, arguments, ConvertConfig)
     vision = hub.local_folder(given.vision, "model") if given.vision else None
     convert(hub.local_folder(given.model, "model"), given.out, vision)
     print(f"{given.out}: use it with --model {given.out}")

@@ -41,7 +41,7 @@ from trainables.model_tools.tiny_pretraining.picture_questions import ask
 from trainables.model_tools.tiny_pretraining.pictures import Picture, draw
 from trainables.models.blip import Blip
 from trainables.models.common.clip import pixels
-from trainables.options import add_options, given_options, option
+from trainables.options import option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,8 +243,7 @@ def run(config: PretrainConfig) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser, PretrainConfig)
-    run(PretrainConfig(**given_options(parser.parse_args(arguments), PretrainConfig)))
+    run(parse(parser, arguments, PretrainConfig))
     return 0
 
 
