@@ -9,6 +9,7 @@ graph."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -46,17 +47,28 @@ DOORS = {
 }
 """Foreign package -> its doors, the files that may import it."""
 
-LAYERS = (
-    {"trials"},
-    {"storage"},
-    {"config"},
-    {"planning", "search", "analysis"},
-    {"worker", "tracking", "reporting"},
-    {"execution"},
-    {"workflow.py", "health"},
-)
-"""Folders of ``study/`` from the lowest to the highest; above them are the commands. A folder
-imports lower ones only, and a command also imports what every command may."""
+LAYERS = {
+    "study": (
+        {"trials"},
+        {"storage"},
+        {"config"},
+        {"planning", "search", "analysis"},
+        {"worker", "tracking", "reporting"},
+        {"execution"},
+        {"workflow.py", "health"},
+    ),
+    "trainables": (
+        {"shared_layers", "cache", "methods"},
+        {"data"},
+        {"engine", "measures", "export"},
+        {"audit", "models", "training"},
+        {"memory", "model_tools"},
+        {"packing"},
+    ),
+}
+"""Package -> its folders from the lowest to the highest. A folder imports lower ones only. Above
+those of ``study/`` are the commands, which also import what every command may. The modules that lie
+in ``trainables/`` itself have no place in the order."""
 MOST_MODULES = 12
 """Modules that a folder may have, plug-in folders aside."""
 
@@ -139,18 +151,41 @@ print(code, *loaded, file=sys.stderr)
     assert done.stderr.splitlines()[-1] == str(exit_code), done.stderr
 
 
-def test_folders_of_study_import_lower_ones_only() -> None:
-    floor = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-    rooms = by_room(graph(), "study")
-    commands = {room for room in rooms if room not in floor}
-    assert all(room.endswith(".py") for room in commands), commands
+@pytest.mark.parametrize("package", LAYERS)
+def test_folders_import_lower_ones_only(package: str) -> None:
+    floor = {room: number for number, rooms in enumerate(LAYERS[package]) for room in rooms}
+    rooms = by_room(graph(), package)
+    assert {room for room in rooms if not room.endswith(".py")} <= floor.keys()
     upwards = [
-        f"study/{room} imports study/{other}"
+        f"{package}/{room} imports {package}/{other}"
         for room, others in rooms.items()
         for other in others
-        if other in commands or (room in floor and floor[other] >= floor[room])
+        if room in floor and other in floor and floor[other] >= floor[room]
     ]
     assert not upwards, "\n".join(upwards)
+
+
+def test_study_itself_holds_commands_and_the_workflow() -> None:
+    """A command is a module with a ``main`` that is decorated with ``@command``, and nothing
+    imports it."""
+    rooms = by_room(graph(), "study")
+    commands = {room for room in rooms if room.endswith(".py")} - {"workflow.py"}
+    sources = {name: (ROOT / "study" / name).read_text("utf-8") for name in commands}
+    assert [name for name, source in sources.items() if not is_command(source)] == []
+    assert [room for room, others in rooms.items() if others & commands] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        ("@command\ndef main(): ...\nif __name__ == '__main__':\n    sys.exit(main())", True),
+        ("@command\ndef main(): ...", False),
+        ("def main(): ...\nif __name__ == '__main__':\n    sys.exit(main())", False),
+        ("@command\ndef other(): ...\nif __name__ == '__main__':\n    main()", False),
+    ],
+)
+def test_a_command_is_told_from_another_module(source: str, command: bool) -> None:
+    assert is_command(source) is command
 
 
 @pytest.mark.parametrize("package", ["study", "trainables"])
@@ -169,6 +204,15 @@ def test_no_folder_is_too_full_to_read() -> None:
     sizes = folder_sizes(graph())
     full = {f: n for f, n in sizes.items() if n > MOST_MODULES and f not in PLUG_INS}
     assert full == {}
+
+
+def is_command(source: str) -> bool:
+    """Whether a module has a ``main`` decorated with ``@command`` and runs by ``python -m``."""
+    body = ast.parse(source).body
+    mains = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    decorated = [ast.unparse(each) for main in mains for each in main.decorator_list]
+    tests = [ast.unparse(node.test) for node in body if isinstance(node, ast.If)]
+    return "command" in decorated and "__name__ == '__main__'" in tests
 
 
 def violations(path: str, source: str) -> list[str]:
