@@ -24,6 +24,9 @@ from study.analysis.score_types import (
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 
+VERSION = 1
+"""Version of ``results.json`` that this code writes and reads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedScores(WithColumns):
@@ -219,7 +222,7 @@ class UsedProtocol:
 class StudyResults:
     """Everything that a finished study found."""
 
-    version: int = 1
+    version: int = VERSION
     """Version of ``results.json``."""
     study: str
     """Name of the study."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis.efficiency_types import COSTS
-from study.analysis.result_types import DatasetResult, StudyResults, UsedProtocol
+from study.analysis.result_types import VERSION, DatasetResult, StudyResults, UsedProtocol
 from study.analysis.score_types import NOTHING
 from study.storage.paths import atomic_write
 from study.storage.study_folder import RESULTS, StudyFolder, study_names
@@ -19,8 +19,6 @@ from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import without_secrets
 
-VERSION = 1
-"""Version of ``results.json`` that ``read`` understands."""
 NEEDED_COSTS = (*COSTS, "trained_percent")
 """Costs that every confirmed arm has."""
 
