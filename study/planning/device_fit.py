@@ -31,6 +31,7 @@ from study.planning.placement import (
     DeviceMemory,
     Infeasible,
     Placement,
+    lane,
 )
 from study.planning.zero_memory import WorkerMemory, sharded
 from trainables.engine.deepspeed_config import OFFLOAD
@@ -164,7 +165,7 @@ def _whole(
     own = max(int(footprint.without_base * correction), 1)
     sharing = min(1 + (devices.usable - peak) // own, most_sharing)
     return Placement(
-        lane="shared" if sharing > 1 else "solo",
+        lane=lane(1, sharing),
         devices=1,
         deepspeed="off",
         micro_batch=batch_size,
@@ -212,7 +213,7 @@ def _in_pieces(
     how = f"{pieces} pieces of {micro_batch}" if pieces > 1 else f"{micro_batch} questions"
     host = f", and {_shown(needs.host)} of the host's memory beside it" if offloads else ""
     return Placement(
-        lane="gang" if way.workers > 1 else "solo",
+        lane=lane(way.workers, 1),
         devices=way.workers,
         deepspeed=way.kind,
         checkpointing=way.twice,
@@ -266,7 +267,7 @@ def _answering(
     at_once = _answered(answer, answer(1), way, devices, correction, sharing)
     needs = way.needs(answer(at_once), correction)
     return Placement(
-        lane="gang" if way.workers > 1 else "shared" if sharing > 1 else "solo",
+        lane=lane(way.workers, sharing),
         devices=way.workers,
         deepspeed=way.kind,
         micro_batch=at_once,

@@ -113,6 +113,12 @@ class Infeasible:
     """Reason why it does not fit, with what would make it fit."""
 
 
+def lane(devices: int, sharing: int) -> str:
+    """Lane of a trial that has ``devices`` devices, or shares one with others, ``sharing`` in
+    all."""
+    return "gang" if devices > 1 else "shared" if sharing > 1 else "solo"
+
+
 def uniform_placement(
     *, devices: int, deepspeed: str, batch_size: int, sharing: int, reason: str
 ) -> Placement:
@@ -128,7 +134,7 @@ def uniform_placement(
             f"evenly; give one of {', '.join(map(str, even))}"
         )
     return Placement(
-        lane="gang" if devices > 1 else "shared" if sharing > 1 else "solo",
+        lane=lane(devices, sharing),
         devices=devices,
         deepspeed=deepspeed,
         micro_batch=batch_size // devices,
