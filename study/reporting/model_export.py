@@ -17,6 +17,7 @@ from study.storage.paths import safe_join
 from study.storage.study_folder import StudyFolder
 from study.trials.text import settings_text
 from trainables.errors import BadInput, did_you_mean
+from trainables.export import tuned_json
 
 if TYPE_CHECKING:
     from study.analysis.result_types import ArmResult, StudyResults, TrialResult
@@ -51,7 +52,7 @@ def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dic
     trial = best_confirmation(results, arm)
     if out.name in ("", "..") or (out.exists() and not out.is_dir()):
         raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
-    if out.exists() and not (out / "tuned.json").is_file() and any(out.iterdir()):
+    if out.exists() and not (out / tuned_json.FILE).is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex}")
     try:
