@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Request(Places):
     """What to export, and where to."""
 
-    study: str = option(positional=True, metavar="NAME", help="of the study")
+    study: str = option(positional=True, metavar="NAME", help="name of the study")
     arm: str | None = option(None, metavar="NAME", default="the one with the highest test score")
     out: Path | None = option(None, metavar="DIR", default="in the study's folder")
     register: str | None = option(None, metavar="NAME", help="make it a registered model of MLflow")

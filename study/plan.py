@@ -47,24 +47,24 @@ class Request:
         None, group=MEMORY, help="predict the memory of a step with N questions"
     )
     images: int | None = option(
-        None, group=MEMORY, help="different ones among them", default="as many as questions"
+        None, group=MEMORY, help="different images in a batch", default="as many as questions"
     )
     question_tokens: int | None = option(
-        None, group=MEMORY, help="of the longest question", default="all it may have"
+        None, group=MEMORY, help="tokens of the longest question", default="all it may have"
     )
     answer_tokens: int | None = option(
-        None, group=MEMORY, help="of the longest answer", default="all it may have"
+        None, group=MEMORY, help="tokens of the longest answer", default="all it may have"
     )
     probe: bool = option(False, group=MEMORY, help="take three real steps, and correct it by them")
     precision: str = option(
-        WorkloadConfig.precision, group=MEMORY, choices=PRECISIONS, help="of what is computed"
+        WorkloadConfig.precision, group=MEMORY, choices=PRECISIONS, help="precision of a step"
     )
     devices: int | None = option(
         None, group=MEMORY, help="say where each arm would run on N devices"
     )
-    device_gib: float | None = option(None, group=MEMORY, help="memory of each of them")
+    device_gib: float | None = option(None, group=MEMORY, help="memory of each device")
     host_gib: float | None = option(
-        None, group=MEMORY, help="memory beside each of them, to offload to", default="none"
+        None, group=MEMORY, help="memory beside each device, to offload to", default="none"
     )
 
 

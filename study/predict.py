@@ -17,7 +17,7 @@ from trainables.options import option, parse
 class Request:
     """An exported model, and what to ask it."""
 
-    model: Path = option(positional=True, metavar="DIR", help="that study.export wrote")
+    model: Path = option(positional=True, metavar="DIR", help="folder that study.export wrote")
     image: Path = option(required=True, metavar="FILE")
     question: list[str] = option(required=True, metavar="TEXT", help="may be given again")
 

@@ -23,7 +23,7 @@ from trainables.options import option, parse, same_option
 class Request:
     """The study to report."""
 
-    name: str = option(positional=True, metavar="NAME", help="of the study")
+    name: str = option(positional=True, metavar="NAME", help="name of the study")
     storage: str = same_option(Places, "storage")
 
 
