@@ -88,7 +88,7 @@ def test_a_study_of_them_goes_to_its_report(extended: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     study = tmp_path / "studies" / "mine"
     results = json.loads((study / "results.json").read_text())
-    assert {trial["arm"] for trial in results["trials"]} == {"my_method", "lora"}
+    assert {trial["arm"] for trial in results["trials"]} == {"my_method", "lora", "untuned"}
     assert any("test.my_words" in trial["scores"] for trial in results["trials"])
     report = (study / "report.html").read_text()
     assert "words an answer" in report and "my_method" in report
