@@ -134,8 +134,8 @@ def test_a_node_that_lacks_something_is_found() -> None:
 
 def test_a_folder_that_is_not_shared_is_found(tmp_path: Path) -> None:
     assert nodes._write(str(tmp_path), "t", "a") == ""
-    assert nodes._read(str(tmp_path), "t", ["a"]) == []
-    assert nodes._read(str(tmp_path / "elsewhere"), "t", ["a"]) == ["a"]
+    assert nodes._missing(str(tmp_path), "t", ["a"]) == []
+    assert nodes._missing(str(tmp_path / "elsewhere"), "t", ["a"]) == ["a"]
     (tmp_path / "file").touch()
     assert "Not a directory" in nodes._write(str(tmp_path / "file"), "t", "a")
 

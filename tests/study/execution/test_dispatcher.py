@@ -73,7 +73,7 @@ class Gangs:
         gang.trial = trial_id
         return gang.name
 
-    def of(self, trial_id: str) -> Gang | None:
+    def find(self, trial_id: str) -> Gang | None:
         return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
 
     def left(self, gang: Gang) -> None:

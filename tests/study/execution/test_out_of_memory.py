@@ -52,7 +52,7 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(
         return found
 
     first = {arm: place(arm, 1.0) for arm in ("layernorm", "lora")}
-    placements = ArmPlacements(first, WHOLE, place=place, devices=memory)  # type: ignore[arg-type]
+    placements = ArmPlacements(first, WHOLE, place_arm=place, devices=memory)  # type: ignore[arg-type]
     scheduler = begin()
     specs = [spec for spec in (scheduler.next() for _ in range(6)) if spec is not None]
     large = next(spec for spec in specs if spec.arm == "layernorm")
@@ -93,7 +93,7 @@ def test_the_untuned_model_is_tried_once_more_too() -> None:
     )
     first = place("untuned", 1.0)
     assert isinstance(first, Placement)
-    known = ArmPlacements({}, first, place=place, devices=memory)
+    known = ArmPlacements({}, first, place_arm=place, devices=memory)
     unknown = ArmPlacements({}, replace(WHOLE, micro_batch=2, evaluation_batch=2))
     note = known.out_of_memory(spec, known.find(spec))
     assert "128 questions at once" in note and "tried again as" in note
