@@ -38,7 +38,7 @@ class Disk:
 
 @contextmanager
 def disk(folder: Path, size: str) -> Iterator[Disk]:
-    """Of ``size``, mounted at ``folder``. Without the right to mount the test is skipped."""
+    """Mount a disk of ``size`` at ``folder``. Without the right to mount the test is skipped."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:

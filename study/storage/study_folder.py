@@ -61,7 +61,7 @@ class StudyFolder:
         return cls(storage=path.parent, name=path.name)
 
     def absolute(self) -> StudyFolder:
-        """The same study for processes that have another working folder."""
+        """A copy whose folder is absolute, for processes that have another working folder."""
         storage = self.storage if self.in_store else Path(self.storage).resolve()
         return type(self)(storage=storage, name=self.name)
 

@@ -70,7 +70,7 @@ class World:
         return 100 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * self.of_seed / self.total
 
     def answers(self, truths: tuple[float, float], drawn: np.random.Generator) -> list[Array]:
-        """Of two arms of these true accuracies: shapes (S, Q)."""
+        """Answers of two arms of these true accuracies: shapes (S, Q)."""
         image_Q = np.repeat(np.arange(self.images), self.questions)
         shared_Q = self.of_image * drawn.standard_normal(self.images)[image_Q]
         shared_Q += self.of_question * drawn.standard_normal(len(image_Q))

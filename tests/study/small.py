@@ -23,7 +23,7 @@ BATCH = 4
 
 
 def config(folder: Path) -> HostConfig:
-    """Of hosts; model, data and the study are in ``folder``."""
+    """Configuration of hosts; model, data and the study are in ``folder``."""
     (folder / "data").mkdir()
     jsonl.write(folder / "data")
     return HostConfig(

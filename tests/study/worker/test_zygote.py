@@ -65,7 +65,7 @@ def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
 
 
 def first_report(host: Host | ForkedHost, method: str) -> dict[str, Any]:
-    """Of a trial of one step."""
+    """First report of a trial of one step."""
     spec = TrialSpec(
         kind=Kind.SEARCH,
         arm=method,
