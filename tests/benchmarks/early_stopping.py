@@ -64,7 +64,7 @@ def replay(curves: list[Curve], levels: tuple[int, ...], reduction: int, *, per_
 
 
 def regret(curves: list[Curve], reached: dict[int, int]) -> float:
-    """Regret of the trial that got furthest, with the lowest loss there (as the scheduler chooses)."""
+    """Regret of the trial that the scheduler chooses: the lowest loss of those furthest on."""
     if not reached:
         return float("inf")
     chosen = min(reached, key=lambda n: (-reached[n], curves[n].losses[reached[n]]))
