@@ -20,7 +20,7 @@ from study.config import checked_data
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, check_address
-from study.config.study_json import check_resumable, open_study, precision
+from study.config.study_json import as_begun, check_resumable, open_study
 from study.execution.start_up import (
     inspect_cluster,
     open_dispatcher,
@@ -53,7 +53,7 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
 
     definition.check_engine()
     check_address(deployment.address)
-    definition = _in_its_precision(definition, deployment)
+    definition = as_begun(deployment.study_folder, definition)
     with closing(Zygote(definition)) as zygote:
         data = checked_data.read(definition)
         inspected = inspect_cluster(definition, deployment, zygote, data.dataset, starting=False)
@@ -155,7 +155,7 @@ class StudyRun:
         self.mirror = None
         if deployment.study_folder.in_store:
             self.mirror = enter(StoreMirror(deployment.study_folder, say=self.console.print))
-        self.definition = _in_its_precision(self.definition, deployment)
+        self.definition = as_begun(deployment.study_folder, self.definition)
         self.zygote = enter(closing(Zygote(self.definition)))
         pool = enter(concurrent.futures.ThreadPoolExecutor(2))
         self.data = checked_data.read(self.definition)
@@ -288,7 +288,7 @@ class StudyRun:
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,
-            records=[*self.journal.records.values()],
+            records=[self._by_these_rules(record) for record in self.journal.records.values()],
             best=self.scheduler.best(),
         )
         found = results.collect(
@@ -318,6 +318,18 @@ class StudyRun:
             )
         leaving.join()
 
+    def _by_these_rules(self, record: TrialRecord) -> TrialRecord:
+        """A trial's record with scores by the rules as they are now, from its stored answers if an
+        older version of the rules scored them."""
+        from study.storage import answers
+        from trainables.measures.common.scores import VERSION
+
+        if record.scoring == VERSION or not record.scores:
+            return record
+        splits = dict.fromkeys(name.rpartition(".")[0] for name in record.scores)
+        scores = answers.scored_anew(self.folder, record.spec.id, splits)
+        return replace(record, scores=scores, scoring=VERSION)
+
 
 class PreImporter(StudyCallback):
     """Callback that imports ``module`` when no more trials can begin. The import takes seconds,
@@ -331,9 +343,3 @@ class PreImporter(StudyCallback):
         """Start the import if this was the last trial to begin."""
         if self.scheduler is not None and not self.scheduler.may_begin_more:
             threading.Thread(target=importlib.import_module, args=[self.module]).start()
-
-
-def _in_its_precision(definition: StudyDefinition, deployment: Deployment) -> StudyDefinition:
-    """The definition, with the precision that the study began with if it has begun."""
-    begun = precision(deployment.study_folder, definition.settings)
-    return replace(definition, precision=begun)

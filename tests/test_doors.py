@@ -60,9 +60,9 @@ LAYERS = {
     "trainables": (
         {"shared_layers", "cache", "methods"},
         {"data"},
-        {"engine", "measures", "export"},
+        {"engine", "measures"},
         {"audit", "models", "training"},
-        {"memory", "model_tools"},
+        {"memory", "model_tools", "export"},
         {"packing"},
     ),
 }

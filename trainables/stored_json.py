@@ -7,7 +7,7 @@ dataclass does not have are ignored, unless its ``__pydantic_config__`` forbids 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,12 +32,13 @@ QUOTED = 60
 """Letters of a wrong value that an error quotes."""
 
 
-def read(kind: type[T], file: Path, *, version: int) -> T:
+def read(kind: type[T], file: Path, *, versions: Collection[int]) -> T:
     """Read a file into a dataclass.
 
     Args:
         kind: the dataclass.
-        file: JSON with an object, whose ``version`` is ``version`` or missing.
+        file: JSON with an object, whose ``version`` is one of ``versions`` or missing.
+        versions: versions that can be read, in ascending order.
 
     Raises:
         BadInput: the file cannot be read, is no JSON or of another version, or has a field that is
@@ -50,9 +51,10 @@ def read(kind: type[T], file: Path, *, version: int) -> T:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file} is no JSON: {error}; give it back as it was") from None
-    if isinstance(found, dict) and found.get("version", version) != version:
+    if isinstance(found, dict) and found.get("version", 1) not in versions:
+        known = " and ".join(map(str, versions))
         raise BadInput(
-            f"{file} is of version {found['version']}; this reads {version}: go on with the "
+            f"{file} is of version {found['version']}; this reads {known}: go on with the "
             "version of this program that wrote it"
         )
     # As JSON, since a dataclass may be strict: a list is a tuple there, and "3" is no number.

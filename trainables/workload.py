@@ -116,6 +116,9 @@ class Workload:
     """Maximum number of tokens of an answer, its end token included (``_answer_tokens``)."""
     beams: int = 1
     """Number of beams in the search for an answer; 1 is greedy."""
+    digest: str = ""
+    """Digest of the model, of version 2 (``trainables.models.common.model_identity``); empty for a
+    model that is in no folder."""
 
     @classmethod
     def load(
@@ -133,15 +136,22 @@ class Workload:
         Raises:
             BadInput: something named in ``config`` does not exist or can't be read.
         """
+        from trainables.models.common import model_identity
+
         dataset = dataset or config.dataset()
         model, device = config.load_model()
         loaded = cls.from_parts(model, dataset, device, progress)
-        return replace(loaded, beams=config.beams or model.beams)
+        _, folder = family_of(config.model)
+        return replace(
+            loaded,
+            beams=config.beams or model.beams,
+            digest=model_identity.digest(model, folder),
+        )
 
     def with_dataset(self, dataset: Dataset) -> Workload:
         """Workload of the same model on other data; the maximum length of answers stays."""
         other = self.from_parts(self.model, dataset, self.device, None, self.answer_tokens)
-        return replace(other, beams=self.beams)
+        return replace(other, beams=self.beams, digest=self.digest)
 
     @classmethod
     def from_parts(

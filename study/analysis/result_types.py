@@ -1,6 +1,6 @@
 """Results of a study as values: everything that report, tables, terminal and exports show.
 
-``study.analysis.results_file`` writes them as ``results.json``, version 1, and reads them. The
+``study.analysis.results_file`` writes them as ``results.json``, version 2, and reads them. The
 fields are the keys of that file, in its order. A number that could not be computed, such as the
 accuracy of a part without questions, is None, which JSON writes as null.
 """
@@ -24,8 +24,8 @@ from study.analysis.score_types import (
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 
-VERSION = 1
-"""Version of ``results.json`` that this code writes and reads."""
+VERSION = 2
+"""Version of ``results.json`` that this code writes; it reads older ones too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,11 @@ class StudyResults:
     """Everything that a finished study found."""
 
     version: int = VERSION
-    """Version of ``results.json``."""
+    """Version of ``results.json``. Version 2 has ``scoring``, and a model's digest covers its
+    tokenizer, prompt and image processing."""
+    scoring: int = 1
+    """Version of the rules by which answers were scored
+    (``trainables.measures.common.scores.VERSION``)."""
     study: str
     """Name of the study."""
     question: str

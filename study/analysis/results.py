@@ -27,6 +27,7 @@ from study.storage import answers
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from trainables.measures.common.baselines import has_collapsed
+from trainables.measures.common.scores import VERSION as SCORING
 from trainables.measures.common.scores import logged_name
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def collect(
     majority = test.baselines.majority["overall"]
     assert majority is not None, "no score of the baseline: the test split has no question"
     found = StudyResults(
+        scoring=SCORING,
         study=name,
         question=space.question,
         verdict=answer(arms, test.comparisons, majority, errors),

@@ -35,7 +35,7 @@ def read(study_folder: StudyFolder) -> StudyResults:
         if study_folder.begun:
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
         raise unknown("study", name, study_names(study_folder.storage, RESULTS))
-    results = stored_json.read(StudyResults, file, version=VERSION)
+    results = stored_json.read(StudyResults, file, versions=range(1, VERSION + 1))
     command = used_protocol(results, file).command
     for wrong in _contradictions(results):
         raise BadInput(f"{file} contradicts itself: {wrong}; give back the file as it was")

@@ -56,6 +56,8 @@ class StudyDefinition:
     kind, or DeepSpeed's configuration as JSON. None: it follows from the devices."""
     precision: str
     """Precision in which trials compute; ``auto`` leaves it to the devices."""
+    begun_model: str = ""
+    """Digest of the model with which the study began; empty for a study that is new."""
 
     @classmethod
     def parse(cls, settings: Settings) -> StudyDefinition:

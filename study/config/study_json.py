@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -26,6 +26,11 @@ PROBE_BYTES = 2**16
 """Number of bytes that are written to see that a storage folder can be written: a study begins with
 less."""
 
+CHANGED = {
+    "model": " (its weights, configuration, tokenizer, prompt or image processing have changed)",
+    "data": " (its questions, answers, images or splits have changed)",
+}
+"""Key of a study's base -> what may have changed if its value has."""
 VERSION: Final = 1
 """Version of the format of ``study.json``."""
 
@@ -61,7 +66,7 @@ def begun_study(folder: Path) -> BegunStudy:
     Raises:
         BadInput: the file is damaged, or a newer version or another program wrote it.
     """
-    return stored_json.read(BegunStudy, folder / SETTINGS, version=VERSION)
+    return stored_json.read(BegunStudy, folder / SETTINGS, versions=[VERSION])
 
 
 def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:
@@ -137,7 +142,7 @@ def open_study(
         if then.get(key) != value:
             raise BadInput(
                 f"study {name!r} was begun with {key} {then.get(key, 'unknown')}, but here it is "
-                f"{value}; go on where it began, or begin another study"
+                f"{value}{CHANGED.get(key, '')}; go on where it began, or begin another study"
             )
     return folder
 
@@ -159,12 +164,16 @@ def read(study_folder: StudyFolder) -> Settings:
     return begun_study(study_folder.path).settings
 
 
-def precision(study_folder: StudyFolder, settings: Settings) -> str:
-    """Precision in which trials compute; ``auto`` leaves it to the devices. A study goes on in the
-    precision that it began with, also on other devices."""
-    if settings.precision != "auto" or not study_folder.begun:
-        return settings.precision
-    return begun_study(study_folder.path).base.get("precision", settings.precision)
+def as_begun(study_folder: StudyFolder, definition: StudyDefinition) -> StudyDefinition:
+    """The definition of a study as it goes on: in the precision that it began with, also on other
+    devices, and with a digest of the version that its model had then."""
+    if not study_folder.begun:
+        return definition
+    base = begun_study(study_folder.path).base
+    precision = definition.precision
+    if precision == "auto":
+        precision = base.get("precision", precision)
+    return replace(definition, precision=precision, begun_model=base.get("model", ""))
 
 
 def free_name(storage: Path, settings: Settings) -> str:

@@ -11,30 +11,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.config.study_json import begun_study
+from study.trials.spec import off_default
 
 if TYPE_CHECKING:
     from study.planning.study_plan import StudyPlan
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 """Packages whose versions are noted."""
+SETTINGS = (
+    *("space", "model", "data", "data_root", "split", "allow_leak", "image_size", "beams", "ood"),
+    *("label_smoothing", "questions_per_image", "group_by_length", "trials", "max_examples"),
+    *("allowance", "allocate", "seed", "seeds", "objective", "under", "margin", "deepspeed"),
+    "precision",
+)
+"""Settings that are recorded whatever their values. Younger ones are where they are off their
+defaults."""
+REGIME = ("label_smoothing", "questions_per_image", "group_by_length")
+"""Settings of the training that are recorded whatever their values."""
 
 
 def base(plan: StudyPlan) -> dict[str, str]:
     """Everything besides its point of the space that a trial's numbers depend on."""
-    definition, regime = plan.definition, plan.definition.regime
+    definition = plan.definition
     found = {
-        "model": plan.profile.digest,
+        "model": plan.model_digest,
         "data": plan.data.dataset.digest,
         "deepspeed": definition.engine_name,
         "precision": plan.precision,
-        "label_smoothing": str(regime.label_smoothing),
+        "label_smoothing": str(definition.regime.label_smoothing),
         "beams": str(plan.profile.beams),
     }
-    if regime.questions_per_image > 1:  # left out at its default, so that older studies go on
-        found["questions_per_image"] = str(regime.questions_per_image)
-    if regime.group_by_length:
-        found["group_by_length"] = "True"
-    return found
+    # The order counts: trials' ids are made of it.
+    trained = off_default(definition.regime, always=("label_smoothing",))
+    return found | {name: str(value) for name, value in trained.items()}
 
 
 def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
@@ -45,18 +54,16 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     regime = definition.regime
     not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
     return {
-        "settings": asdict(definition.settings),
+        "settings": off_default(definition.settings, always=SETTINGS),
         "budget": asdict(definition.budget),
         "deepspeed": definition.engine_name,
         "precision": plan.precision,
-        "label_smoothing": regime.label_smoothing,
-        "questions_per_image": regime.questions_per_image,
-        "group_by_length": regime.group_by_length,
+        **off_default(regime, always=REGIME),
         "beams": profile.beams,
         "answer_tokens": profile.answer_tokens,
         "model": {
             "name": profile.model,
-            "digest": profile.digest,
+            "digest": plan.model_digest,
             "image_size": profile.image_size,
         },
         "data": {

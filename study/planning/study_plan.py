@@ -20,6 +20,7 @@ from study.planning.plan_tables import arms_table
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind
 from trainables.engine import deepspeed_config
+from trainables.models.common.model_identity import VERSION_2
 
 if TYPE_CHECKING:
     from study.planning.arm_placements import PlacedArms
@@ -54,6 +55,13 @@ class StudyPlan:
     were taken."""
     nowhere: Mapping[str, Infeasible]
     """Name of an arm, or of the untuned model, that fits on no device and is not run -> why."""
+
+    @property
+    def model_digest(self) -> str:
+        """Digest of the model, in the version with which the study began."""
+        begun, profile = self.definition.begun_model, self.profile
+        old = begun and not begun.startswith(VERSION_2)
+        return profile.digest_1 if old else profile.digest
 
     @property
     def engines(self) -> dict[str, dict[str, Any]]:

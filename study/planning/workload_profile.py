@@ -29,7 +29,10 @@ class WorkloadProfile:
     model: str
     """Name of the model."""
     digest: str
-    """Digest of the model's weights and configuration; see ``Model.digest``."""
+    """Digest of the model, of version 2; see ``trainables.models.common.model_identity``."""
+    digest_1: str
+    """Digest of the model's weights and configuration; see ``Model.digest``. Studies that began
+    with it go on with it."""
     parameters: int
     """Parameters of the model."""
     image_size: int
@@ -135,7 +138,8 @@ def profile(
         seconds = _pace(workload, space, budget, counted, precision, regime)
     return WorkloadProfile(
         model=model.name,
-        digest=model.digest,
+        digest=workload.digest,
+        digest_1=model.digest,
         parameters=sum(p.numel() for p in model.network.parameters()),
         image_size=model.image_size,
         slots=tuple(model.slots),

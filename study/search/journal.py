@@ -28,6 +28,7 @@ from study.search.sampler import TrialMemory
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
 
 # Optuna learns from trials that were pruned or diverged, but must not from those that failed for
@@ -163,12 +164,14 @@ class StudyJournal:
         record = self.records[trial_id]
         record.outcome, record.ended_at = outcome, time.time()
         record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
+        record.scoring = VERSION
         record.error, record.remark = without_secrets(error), without_secrets(remark)
         end = {
             "outcome": outcome,
             "ended_at": record.ended_at,
             "costs": record.costs,
             "scores": record.scores,
+            "scoring": VERSION,
             "error": record.error,
             "remark": record.remark,
         }
@@ -219,6 +222,7 @@ class StudyJournal:
             record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
             record.costs, record.scores = {**_last_costs(record), **end["costs"]}, end["scores"]
             record.error, record.remark = end["error"], end.get("remark", "")
+            record.scoring = end.get("scoring", 1)
             if trial.state is TrialState.RUNNING:  # killed before Optuna was told
                 self._told(record, optuna.Trial(study, trial._trial_id))
             elif spec.kind is Kind.SEARCH:

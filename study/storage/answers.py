@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
     from trainables.training.trial import Trial
     from trainables.workload import Workload
+
+SCORING = b"scoring"
+"""Key, in a table's metadata, of the version of the rules by which its answers were scored."""
 
 
 def answer_and_score(
@@ -44,8 +47,7 @@ def write(
 ) -> Path:
     """Write one row per question into the study's ``folder``, whole or not at all. Return the
     file's path."""
-    from trainables.measures.common.normalize import correct
-    from trainables.measures.common.parts import answer_score
+    from trainables.measures.common.scores import VERSION
 
     table = pa.table(
         {
@@ -55,10 +57,10 @@ def write(
             "answer_type": [e.answer_type for e in examples],
             "truth": [e.answer for e in examples],
             "answer": list(answers),
-            "correct": [correct(a, e.answer) for a, e in zip(answers, examples, strict=True)],
-            "credit": [answer_score(a, e) for a, e in zip(answers, examples, strict=True)],
+            **_scored(examples, answers),
         }
     )
+    table = table.replace_schema_metadata({SCORING: str(VERSION)})
     path = StudyFolder.from_path(folder).answers(trial_id, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
@@ -67,5 +69,58 @@ def write(
 
 
 def read(folder: Path, trial_id: str, split: str) -> pa.Table:
-    """The table that ``write`` wrote."""
-    return pq.read_table(StudyFolder.from_path(folder).answers(trial_id, split))
+    """The table that ``write`` wrote. If an older version of the rules scored it, its answers are
+    scored anew; the file stays as it is."""
+    from trainables.measures.common.scores import VERSION
+
+    table = pq.read_table(StudyFolder.from_path(folder).answers(trial_id, split))
+    # Tables that are older than this note are of version 1.
+    if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
+        return table
+    for name, values in _scored(*_stored(table)).items():
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, name, pa.array(values))
+    return table
+
+
+def scored_anew(folder: Path, trial_id: str, splits: Iterable[str]) -> dict[str, float]:
+    """Scores of a trial's stored answers on ``splits``, by the rules as they are now:
+    ``<split>.<part>`` -> value."""
+    from trainables.measures.common.scores import score
+
+    found: dict[str, float] = {}
+    for split in splits:
+        values = score(*_stored(read(folder, trial_id, split)))
+        found |= {f"{split}.{part}": value for part, value in values.items()}
+    return found
+
+
+def _scored(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns that follow from answers and their examples."""
+    from trainables.measures.common.normalize import correct
+    from trainables.measures.common.parts import answer_score
+
+    pairs = list(zip(answers, examples, strict=True))
+    return {
+        "correct": [correct(answer, example.answer) for answer, example in pairs],
+        "credit": [answer_score(answer, example) for answer, example in pairs],
+    }
+
+
+def _stored(table: pa.Table) -> tuple[list[Example], list[str]]:
+    """The examples of a table, as far as they are scored by, and the answers to them."""
+    from trainables.data.common.dataset import Example
+
+    rows = table.to_pylist()
+    examples = [
+        Example(
+            question_id=row["question_id"],
+            image_id=row["image_id"],
+            image=Path(),
+            question=row["question"],
+            answer=row["truth"],
+            answer_type=row["answer_type"],
+        )
+        for row in rows
+    ]
+    return examples, [row["answer"] for row in rows]

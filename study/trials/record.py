@@ -57,6 +57,9 @@ class TrialRecord:
     scores: dict[str, float] = field(default_factory=dict)
     """Scores in percent: ``validation.overall``, ``test.open``, ...; see
     ``trainables.measures.common.scores.score``."""
+    scoring: int = 1
+    """Version of the rules by which ``scores`` were made: ``VERSION`` in
+    ``trainables.measures.common.scores``."""
     error: str = ""
     """Error in one line, for outcomes other than ``complete`` and ``pruned``."""
     remark: str = ""

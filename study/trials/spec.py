@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from trainables.training.regime import Regime
     from trainables.training.trial_config import TrialConfig
 
@@ -24,6 +26,17 @@ class Kind(StrEnum):
     """The best configuration of an arm with a new seed; scored on the test split."""
     UNTUNED = "untuned"
     """The base model as it is, scored on the test split."""
+
+
+def off_default(value: DataclassInstance, always: Collection[str] = ()) -> dict[str, Any]:
+    """Name -> value of a dataclass's fields that have no default, or another value than it, or are
+    in ``always``. What identifies a trial or a study is made of these, so that it stays as it is
+    when a field with a default is added."""
+    return {
+        name: held
+        for name, held in asdict(value).items()
+        if name in always or held != getattr(type(value), name, MISSING)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +60,10 @@ class TrialSpec:
 
     @cached_property
     def id(self) -> str:
-        """Id, derived from the content: the same trial has the same id, whenever it is drawn."""
-        content = json.dumps(asdict(self), sort_keys=True)
+        """Id, derived from the content: the same trial has the same id, whenever it is drawn. A
+        field that has a default joins the id only where it is off it, so that a new field changes
+        no id."""
+        content = json.dumps(off_default(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def plain(self) -> dict[str, Any]:

@@ -67,6 +67,9 @@ def test_resuming_a_finished_study_changes_no_result(
 ) -> None:
     before, after = results(written, study), results(resumed, study)
     was, now = before.pop("protocol"), after.pop("protocol")
+    # Which version the file is of, and by which rules answers were scored, is younger than it.
+    assert (before.pop("version"), after.pop("version")) == (1, 2)
+    assert after.pop("scoring") == 1
     assert after == before
     # The rest of the protocol tells which code went on with the study.
     for name in ("settings", "budget", "begun", "identity", "precision", "model"):

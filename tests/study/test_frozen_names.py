@@ -108,6 +108,7 @@ def study_plan(**given: Any) -> StudyPlan:
     profile = WorkloadProfile(
         model="tiny",
         digest="ab",
+        digest_1="ab",
         parameters=1,
         image_size=96,
         slots=("vision", "fusion", "decoder"),
@@ -180,7 +181,7 @@ def test_the_journal_keeps_its_attributes(
     assert {*noted["begin"]["spec"]} == {*SPEC.split()}
     rung = "examples_seen validation_loss train_loss seconds reported_at costs"
     assert {*noted["rung"]} == {*rung.split()}
-    assert {*noted["end"]} == {*"outcome ended_at costs scores error remark".split()}
+    assert {*noted["end"]} == {*"outcome ended_at costs scores scoring error remark".split()}
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_the_command_writes_it_anew(found: StudyResults, tmp_path: Path) -> None
     assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
     results_file.write(tmp_path / "one", replace(found, version=99))
     said = command("one", "--storage", str(tmp_path))
-    assert said.returncode == 2 and "is of version 99; this reads 1" in said.stderr
+    assert said.returncode == 2 and "is of version 99; this reads 1 and 2" in said.stderr
 
 
 PROBE = """

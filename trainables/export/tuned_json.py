@@ -56,7 +56,7 @@ def read(folder: Path) -> Description:
     file = folder / FILE
     if not file.is_file():
         raise BadInput(f"{folder} holds no exported model; python -m study.export makes one")
-    described = stored_json.read(Description, file, version=VERSION)
+    described = stored_json.read(Description, file, versions=[VERSION])
     for slot, tuning in described.recipe.items():
         if not isinstance(tuning.get("method"), str):
             raise BadInput(f"{file}: recipe.{slot} names no method")

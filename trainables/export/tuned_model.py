@@ -20,6 +20,7 @@ from trainables.data.common.images import load_images
 from trainables.errors import BadInput
 from trainables.export import tuned_json
 from trainables.export.tuned_json import Description
+from trainables.models.common import model_identity
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
@@ -83,10 +84,13 @@ def build(
     """
     if model is None:
         model = base(described)
-    if model.digest != described.digest:
+    _, folder = model_lookup.family_of(described.model)
+    digest = model_identity.digest_like(described.digest, model, folder)
+    if digest != described.digest:
         raise BadInput(
             f"model {described.model} is not the one that was tuned (its digest is "
-            f"{model.digest[:12]}, not {described.digest[:12]}); give back its files"
+            f"{digest[:12]}, not {described.digest[:12]}): its weights, configuration, tokenizer, "
+            "prompt or image processing have changed; give back its files"
         )
     found = Recipe.of(described.recipe)
     network = share_weights(model.network)

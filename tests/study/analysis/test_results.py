@@ -203,7 +203,7 @@ GONE = object()
     ("path", "value", "said"),
     [
         ((), [], ": the whole should be an object, not []"),
-        (("version",), 2, " is of version 2; this reads 1"),
+        (("version",), 3, " is of version 3; this reads 1 and 2"),
         (("verdict",), GONE, " lacks verdict"),
         (("arms",), {"lora": {}}, ": arms should be a list, not {'lora': {}}"),
         (("arms", 0, "costs", "seconds"), "x", ": arms[0].costs.seconds should be a number, not"),
@@ -269,7 +269,7 @@ def test_fields_that_older_files_lack_have_defaults(found: StudyResults, tmp_pat
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "results.json").write_text(json.dumps(written))
     older = results_file.read(StudyFolder(storage=tmp_path, name="one"))
-    assert older.version == 1 and older.ood == () and older.efficiency.front == ()
+    assert older.version == 2 and older.ood == () and older.efficiency.front == ()
     assert older.trials == found.trials
     assert report.main(["one", "--storage", str(tmp_path)]) == 0
 

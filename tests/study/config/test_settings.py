@@ -11,7 +11,7 @@ import pytest
 from study import launch, report
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.config.study_json import check_resumable, identity, open_study, precision, read
+from study.config.study_json import as_begun, check_resumable, identity, open_study, read
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
 
@@ -27,11 +27,11 @@ def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str 
 
 def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
     one = StudyFolder(storage=tmp_path, name="one")
-    assert precision(one, ASKED) == "auto", "the devices say"
+    assert as_begun(one, DEFINED) == DEFINED, "the devices say"
     who = identity(begin(tmp_path))
     assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
-    assert precision(one, ASKED) == "bf16"
-    assert precision(one, replace(ASKED, precision="fp32")) == "fp32"
+    assert as_begun(one, DEFINED).precision == "bf16"
+    assert as_begun(one, replace(DEFINED, precision="fp32")).precision == "fp32"
 
 
 def test_its_command_is_kept_without_the_password(

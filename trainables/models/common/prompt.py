@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import jinja2
 
 from trainables.errors import BadInput
 
+DATE = datetime.date(2026, 1, 1)
+"""Date that a chat template is told if it asks for today's: a model's numbers must be the same
+tomorrow."""
+DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSUwWxXyY")
+"""Directives of ``strftime`` that templates use, without their percent sign."""
+FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f" | replace('%{d}', '{DATE.strftime(f'%{d}')}')" for d in DIRECTIVES)
+    + " }}{% endmacro %}"
+)
+"""Beginning of every chat template: it gets ``DATE`` where it asks for the date of today."""
 QUESTION_TOKENS = 256  # longer questions are cut off
 AROUND_TOKENS = 10  # tokens around a question, approximately
 USUAL = {
@@ -59,11 +71,15 @@ def _template(name: str, tokenizer: Any, image: str, decoder: str) -> str:
     if tokenizer.chat_template is None:
         return USUAL[decoder].replace("{image}", image)
     # Templates of processors expect the parts of a message, those of tokenizers one text.
+    template = FIXED_DATE + tokenizer.get_chat_template()
     apart = [{"type": "image"}, {"type": "text", "text": "{question}"}]
     for content in (apart, f"{image}\n{{question}}"):
         try:
             said = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": content}],
+                tokenize=False,
+                add_generation_prompt=True,
+                chat_template=template,
             )
         except (jinja2.TemplateError, TypeError):
             continue

@@ -1,0 +1,61 @@
+"""Stored answers, and what becomes of their scores when the rules of scoring change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from study.storage import answers
+from study.storage.study_folder import StudyFolder
+from trainables.data.common.dataset import Example
+from trainables.measures.common import scores
+
+
+def example(number: int, answer: str) -> Example:
+    return Example(
+        question_id=str(number),
+        image_id=str(number),
+        image=Path("/nowhere.png"),
+        question="is there a lesion ?",
+        answer=answer,
+        answer_type="closed",
+    )
+
+
+EXAMPLES = [example(0, "yes"), example(1, "no")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    answers.write(tmp_path, "trial", "test", EXAMPLES, ["yes", "yes"])
+    return tmp_path
+
+
+def test_a_table_says_by_which_rules_it_was_scored(folder: Path) -> None:
+    table = answers.read(folder, "trial", "test")
+    assert table["credit"].to_pylist() == [1.0, 0.0]
+    assert table.schema.metadata[answers.SCORING] == str(scores.VERSION).encode()
+
+
+def test_answers_that_older_rules_scored_are_scored_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = StudyFolder.from_path(folder).answers("trial", "test")
+    before = file.read_bytes()
+    table = pq.read_table(file)
+    wrong = table.set_column(table.schema.get_field_index("credit"), "credit", [[0.0, 0.0]])
+    pq.write_table(wrong, file)
+    assert answers.read(folder, "trial", "test")["credit"].to_pylist() == [0.0, 0.0]
+    monkeypatch.setattr(scores, "VERSION", scores.VERSION + 1)
+    assert answers.read(folder, "trial", "test")["credit"].to_pylist() == [1.0, 0.0]
+    found = answers.scored_anew(folder, "trial", ["test"])
+    assert found["test.overall"] == found["test.closed"] == 50.0
+    assert file.read_bytes() != before, "the file stays as it was"
+
+
+def test_a_table_that_is_older_than_the_note_is_of_version_1(folder: Path) -> None:
+    file = StudyFolder.from_path(folder).answers("trial", "test")
+    pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
+    assert answers.read(folder, "trial", "test")["credit"].to_pylist() == [1.0, 0.0]

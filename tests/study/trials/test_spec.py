@@ -1,0 +1,65 @@
+"""Identities of trials and studies, which a setting that is added later must not change."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import pytest
+
+from study.config.settings import Settings
+from study.planning.provenance import REGIME, SETTINGS
+from study.trials.spec import Kind, TrialSpec, off_default
+from trainables.training.regime import Regime
+
+SPEC = TrialSpec(
+    kind=Kind.SEARCH,
+    arm="lora",
+    parameters={"lora.rank": 8, "lr": 0.01},
+    recipe={"vision": {"method": "lora", "rank": 8}},
+    lr=0.01,
+    seed=0,
+    max_examples=64,
+    batch_size=8,
+    stops=(32, 64),
+    base="made up",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterSpec(TrialSpec):
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterRegime(Regime):
+    optimizer: str = "adamw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterSettings(Settings):
+    search: str = "tpe"
+
+
+def test_an_id_is_the_same_in_every_version() -> None:
+    assert SPEC.id == "5c3565d802ba"
+
+
+def test_a_new_setting_changes_no_id_unless_it_is_off_its_default() -> None:
+    later = LaterSpec(**asdict(SPEC))
+    assert later.id == SPEC.id
+    assert replace(later, weight_decay=0.1).id != SPEC.id
+
+
+@pytest.mark.parametrize(
+    ("value", "later", "always"),
+    [
+        (Regime(), LaterRegime(), REGIME),
+        (Settings(space="smoke"), LaterSettings(space="smoke"), SETTINGS),
+    ],
+)
+def test_nor_is_it_recorded(
+    value: Regime | Settings, later: LaterRegime | LaterSettings, always: tuple[str, ...]
+) -> None:
+    assert off_default(later, always) == off_default(value, always) == asdict(value)
+    changed = replace(later, **{[*asdict(later)][-1]: "another"})
+    assert set(off_default(changed, always)) - set(asdict(value)) == {[*asdict(later)][-1]}
