@@ -60,7 +60,9 @@ def spec(
 
 def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     """A trial's reports without Ray, on one device."""
-    one = uniform_placement(devices=1, deepspeed="off", batch_size=BATCH, sharing=1, reason="")
+    one = uniform_placement(
+        devices=1, deepspeed="off", batch_size=trial.batch_size, sharing=1, reason=""
+    )
     residents = ResidentTrials(
         replace(config, study_folder=StudyFolder(storage=config.study_folder.path, name="alone"))
     )

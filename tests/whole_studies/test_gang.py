@@ -169,8 +169,6 @@ def test_what_a_trial_does_wrong_is_its_outcome(gangs: GangPool) -> None:
     assert uneven["outcome"] == Outcome.FAILED and "multiple of 2 workers" in uneven["error"]
     (diverged,) = play(gangs, spec("full", lr=1e30))[-1:]
     assert diverged["outcome"] == Outcome.DIVERGED
-    (broken,) = play(gangs, spec(lr=1e-2, seed=1), replace(TWO, deepspeed="no such engine"))
-    assert broken["outcome"] == Outcome.FAILED and "no such engine" in broken["error"]
     (lacking,) = play(gangs, LACKING)
     assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
     assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
