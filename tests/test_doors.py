@@ -1,4 +1,5 @@
-"""Which code may import which: our packages, the folders within them, and foreign packages.
+"""Which code may import which: our packages, the folders within them, and foreign packages. Tests
+mirror those folders.
 
 The doors of a foreign package are the files that may import it: all other code reaches it through
 them.
@@ -204,6 +205,37 @@ def test_no_folder_is_too_full_to_read() -> None:
     sizes = folder_sizes(graph())
     full = {f: n for f, n in sizes.items() if n > MOST_MODULES and f not in PLUG_INS}
     assert full == {}
+
+
+@pytest.mark.parametrize("package", ["study", "trainables"])
+def test_tests_mirror_the_folders(package: str) -> None:
+    strays = unmirrored(ROOT, package)
+    assert not strays, (
+        f"there are tests in tests/{', tests/'.join(strays)}, but no code in {', '.join(strays)}. "
+        "A test is in the folder that mirrors that of the code it tests, of two layers the upper "
+        "one: move it there (git mv, if the folder of the code was renamed)."
+    )
+
+
+def test_a_folder_of_tests_that_mirrors_nothing_is_found(tmp_path: Path) -> None:
+    for path in ("study/health/nodes.py", "study/gone/__pycache__/old.pyc"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    for folder in ("", "health", "gone", "health/deep", "helpers"):
+        (tmp_path / "tests/study" / folder).mkdir(parents=True, exist_ok=True)
+        name = "made_up.py" if folder == "helpers" else "test_it.py"
+        (tmp_path / "tests/study" / folder / name).touch()
+    (tmp_path / "study" / "launch.py").touch()
+    assert unmirrored(tmp_path, "study") == ["study/gone", "study/health/deep"]
+
+
+def unmirrored(root: Path, package: str) -> list[str]:
+    """The folders of ``package`` that have tests below ``root/tests`` and no modules."""
+    folders = {
+        path.parent.relative_to(root / "tests")
+        for path in (root / "tests" / package).rglob("test_*.py")
+    }
+    return sorted(f.as_posix() for f in folders if not any((root / f).glob("*.py")))
 
 
 def is_command(source: str) -> bool:

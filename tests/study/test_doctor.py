@@ -1,35 +1,15 @@
-"""The doctor: what is fine is said to be, what is not is found, with what to do about it."""
+"""``python -m study.doctor``: what it says of this machine, and of what cannot be reached."""
 
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 from rich.console import Console
 
 from study import doctor
-from study.execution import cluster
-from study.health import checks, nodes
 from study.health.checks import Finding
-from study.health.nodes import Node, NodeReport
-
-HEAD = Node(id="1", name="head (10.0.0.1)", cpus=0, gpus=0)
-WORKER = Node(id="2", name="worker (10.0.0.2)", cpus=8, gpus=1)
-
-
-def report() -> NodeReport:
-    """This machine's, as a node's that Ray asked."""
-    told = nodes._report(False, "studies")
-    return NodeReport(**{k: v for k, v in told.items() if k != "seconds"}, asked_at=told["clock"])
-
-
-def marks(findings: object) -> list[tuple[str, str]]:
-    assert not isinstance(findings, Finding)
-    return [(f.mark, f.what) for f in findings]  # type: ignore[attr-defined]
 
 
 @pytest.mark.long
@@ -60,16 +40,6 @@ def test_what_cannot_be_reached_is_a_problem(tmp_path: Path) -> None:
     assert done.stdout.count(" -> ") == 3, "each says what to do"
 
 
-def test_an_object_store_wants_a_server_for_mlflow() -> None:
-    found = checks._mlflow("s3://bucket/studies", None)
-    assert found.mark == "problem" and "--tracking-uri" in found.todo
-
-
-def test_a_store_that_cannot_be_written_is_found() -> None:
-    found = checks._storage("s3://")
-    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.todo
-
-
 def test_what_it_shows_has_no_secret(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,91 +47,3 @@ def test_what_it_shows_has_no_secret(
     said = "postgresql://mlflow:planted@db: planted key"
     doctor._show(Console(), Finding(what="MLflow", said=said))
     assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"
-
-
-def test_a_slow_server_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks._mlflow(str(tmp_path), None).mark == "ok"
-    monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
-    found = checks._mlflow(str(tmp_path), None)
-    assert found.mark == "warning" and "database" in found.todo
-
-
-def test_a_cluster_without_workers_is_told_of() -> None:
-    assert checks._room([HEAD, WORKER]).mark == "ok"
-    found = checks._room([HEAD])
-    assert found.mark == "warning" and "start workers" in found.todo
-
-
-def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = report()
-    assert marks(checks._versions({HEAD: fine, WORKER: fine})) == [("ok", "versions")]
-    other = replace(fine, versions={**fine.versions, "torch": "1.0", "python": "3.9.1"})
-    found = list(checks._versions({HEAD: fine, WORKER: other}))
-    assert marks(found) == [("problem", "versions")] * 2
-    assert any(f.said.startswith("torch is 1.0 on worker") for f in found)
-    # A node with another checkout.
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "nodes.py").write_text("# of yesterday")
-    monkeypatch.setattr(nodes, "__file__", str(tmp_path / "study" / "health" / "nodes.py"))
-    stale = report()
-    monkeypatch.undo()
-    (found,) = checks._versions({HEAD: fine, WORKER: stale})
-    assert found.mark == "problem" and found.said.startswith("this project's code is ")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "doubt", "mark"),
-    [(0, 0, "ok"), (5, 4, "ok"), (-5, 0, "warning"), (90, 1, "problem")],
-)
-def test_clocks_that_differ_are_found(seconds: float, doubt: float, mark: str) -> None:
-    fine = report()
-    off = replace(fine, clock=fine.asked_at + seconds, doubt_seconds=doubt)
-    assert marks(checks._clocks({HEAD: fine, WORKER: off})) == [(mark, "clocks")]
-
-
-def test_a_node_that_lacks_something_is_found() -> None:
-    fine = replace(report(), free_gib={"/": 500.0}, devices=["H100, 80 GiB"])
-    assert marks(checks._node(WORKER, fine)) == [("ok", WORKER.name)]
-    full = replace(fine, free_gib={"/": 1.0, "/data": 10.0})
-    assert [m for m, _ in marks(checks._node(WORKER, full))] == ["ok", "problem", "warning"]
-    blind = replace(fine, devices=[])
-    assert marks(checks._node(WORKER, blind)) == [("problem", WORKER.name)]
-    homeless = replace(fine, home="Read-only file system")
-    assert ("warning", f"{WORKER.name} home") in marks(checks._node(WORKER, homeless))
-    (silent,) = checks._node(WORKER, "ModuleNotFoundError: No module named 'study'")
-    assert silent.mark == "problem" and "same image" in silent.todo
-
-
-def test_a_folder_that_is_not_shared_is_found(tmp_path: Path) -> None:
-    assert nodes._write(str(tmp_path), "t", "a") == ""
-    assert nodes._missing(str(tmp_path), "t", ["a"]) == []
-    assert nodes._missing(str(tmp_path / "elsewhere"), "t", ["a"]) == ["a"]
-    (tmp_path / "file").touch()
-    assert "Not a directory" in nodes._write(str(tmp_path / "file"), "t", "a")
-
-
-@pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
-    """This machine, twice, in a Ray cluster whose processes are to meet on a network that is not
-    there."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")
-    cluster.connect(None)
-    try:
-        yield nodes.nodes() * 2
-    finally:
-        ray.shutdown()
-
-
-@pytest.mark.long
-def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
-    (busy,) = checks._adding([*pair, WORKER])  # Ray has no such device to give
-    assert busy.mark == "warning" and busy.said == "not tried: 1 CUDA device in use"
-    (together,) = checks._adding(pair)
-    assert together.mark == "warning", together.said
-    assert "none0" in together.said and "set GLOO_SOCKET_IFNAME" in together.todo
-    assert checks._passing(pair, str(tmp_path)).mark == "ok"
-    assert list(tmp_path.iterdir()) == [], "it cleans up"
-    (tmp_path / "file").touch()
-    apart = checks._passing(pair, str(tmp_path / "file"))
-    assert apart.mark == "problem" and "cannot write" in apart.said
-    assert "mount the same folder" in apart.todo

@@ -163,3 +163,22 @@ def test_the_memory_of_mile(
             predicted = found[arms.pop(row["vision"])]["memory"]["peak_gib"] + cuda_gib
             assert predicted == pytest.approx(row["memory_gb"], rel=0.1)
     assert not arms
+
+
+def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5", "--json"]) == 0
+    rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
+    layernorm = rows["layernorm"]
+    # 23 layers with two LayerNorms, one ahead of them; 32 layers with two RMSNorms, one behind.
+    vision, text = 2 * 1024 * (2 * 23 + 1), 4096 * (2 * 32 + 1)
+    assert layernorm["trained_parameters"] == vision + text
+    assert layernorm["recipe"] == {
+        "vision": "layernorm",
+        "connector": "frozen (no norm)",
+        "decoder": "layernorm",
+    }
+    assert rows["lora"]["recipe"]["connector"] == "frozen (no query, value, qkv)"
+    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
+    assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())

@@ -1,11 +1,10 @@
 """Options are made from fields: read with the field's type, shown with its default."""
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import pytest
 
-from study.config.settings import GROUPS, Settings
 from trainables.options import add_options, given_options, option, parse, same_option
 
 
@@ -57,13 +56,6 @@ def test_a_value_of_another_type_is_refused(
         parser.parse_args(["--cups-wanted", "two"])
     assert left.value.code == 2
     assert "argument --cups-wanted: invalid int value: 'two'" in capsys.readouterr().err
-
-
-def test_every_setting_of_a_study_is_an_option() -> None:
-    parser = argparse.ArgumentParser()
-    add_options(parser, Settings, groups=GROUPS)
-    named = {action.dest for action in parser._actions} - {"help"}
-    assert named == {field.name for field in fields(Settings)}
 
 
 @dataclass(frozen=True, kw_only=True)

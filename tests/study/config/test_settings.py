@@ -1,19 +1,21 @@
 """A study goes on as it began, or says in one line why it cannot."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from study import launch, report
 from study.config.definition import StudyDefinition
-from study.config.settings import Settings
+from study.config.settings import GROUPS, Settings
 from study.config.study_json import as_begun, check_resumable, identity, open_study, read
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
+from trainables.options import add_options
 
 ASKED = Settings(space="smoke")
 DEFINED = StudyDefinition.parse(ASKED)
@@ -158,3 +160,10 @@ def test_a_name_with_a_path_in_it_is_no_studys(
     (begun / "results.json").write_text("{}")
     assert report.main(["../one", "--storage", str(storage)]) == 2
     assert "unknown study '../one'" in capsys.readouterr().err
+
+
+def test_every_setting_of_a_study_is_an_option() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Settings, groups=GROUPS)
+    named = {action.dest for action in parser._actions} - {"help"}
+    assert named == {field.name for field in fields(Settings)}

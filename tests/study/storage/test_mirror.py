@@ -7,21 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from study.planning.placement import uniform_placement
 from study.storage import mirror as store_mirror
 from study.storage.mirror import StoreMirror
 from study.storage.object_store import ObjectStore, local_copy
 from study.storage.study_folder import LEASE, StudyFolder
-from study.worker.orders import AdvanceTrial
-from study.worker.resident_trials import ResidentTrials
-from tests.study import small
 from tests.study.object_store import serve
 from tests.trainables.conftest import SMALL, made_up
 from tests.trainables.cut_short import cut
@@ -202,30 +196,6 @@ def test_what_the_store_did_not_get_is_not_lost(url: str) -> None:
     (mirror.folder / "optuna.journal").write_text("1\n3\n")
     with StoreMirror(StudyFolder(storage=url, name="one")) as mirror:
         assert (mirror.folder / "optuna.journal").read_text() == "1\n2\n", "the store counts"
-
-
-def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The store goes while the trial trains; when it is back, the trial goes on."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config, trial = small.config(tmp_path), small.spec()
-    gone = StudyFolder(storage=f"s3://gone/{tmp_path.name}", name="study")
-    one = uniform_placement(
-        devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
-    )
-    residents = ResidentTrials(replace(config, study_folder=gone))
-    reply = Future[dict[str, Any]]()
-    with serve("gone") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        residents.advance(AdvanceTrial(spec=trial, placement=one), reply)
-    while not reply.done():
-        residents.step()
-    told = reply.result()
-    assert "outcome" not in told and not told["done"] and not residents.here
-    assert told["place"].startswith("the object store does not do what is asked of it (When ")
-    assert "AWS Error" in told["place"] and "\n" not in told["place"]
 
 
 def test_one_driver_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

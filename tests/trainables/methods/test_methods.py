@@ -18,7 +18,6 @@ from study.config.spaces import SPACES
 from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
 from trainables.errors import BadInput, NoMatchingLayer
-from trainables.methods.common import select
 from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
 from trainables.training.checkpoint import WEIGHTS
@@ -241,16 +240,6 @@ def test_a_slot_without_its_layers_is_refused(method: str) -> None:
             "its layers with trainables.methods.common.select, which refuses such a slot, or raise "
             "select.nothing(slot, 'what it looks for')"
         )
-
-
-def test_a_selector_that_matches_nothing_names_what_there_is() -> None:
-    there = Slot(name="vision", module=nn.Identity(), roles={"norm": ("a",), "query": ("b",)})
-    with pytest.raises(
-        BadInput, match="slot 'vision' has no layer of ffn_in, ffn_out; it has: norm"
-    ):
-        select.modules(there, ("ffn_in", "ffn_out"))
-    with pytest.raises(BadInput, match="unknown role 'querry'; did you mean 'query'"):
-        select.modules(there, ("norm", "querry"))
 
 
 def test_settings_are_checked(method: str) -> None:

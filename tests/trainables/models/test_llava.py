@@ -1,23 +1,19 @@
-"""The LLaVA family: transformers' own forward pass, prompts, checkpoints, published counts."""
+"""The LLaVA family: transformers' own forward pass, prompts, published counts."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlavaForConditionalGeneration
 
-from study import plan
 from tests.trainables import made_llava
 from tests.trainables.conftest import SMALL, WORDS, made_up
 from trainables.errors import BadInput
-from trainables.model_contract import slot
 from trainables.models import llava
 from trainables.models.common import prompt as prompts
 from trainables.models.common.llava_network import Parts
@@ -26,8 +22,6 @@ from trainables.recipe import Recipe
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
-
-LINEAR = {"mm_projector_type": "linear"}
 
 
 @pytest.fixture(params=["llama", "mistral"], scope="module")
@@ -183,60 +177,6 @@ def test_a_template_that_shows_no_image_is_refused(template: str) -> None:
         Llava(name="own", digest="", network=network, tokenizer=tokenizer)
 
 
-def test_a_connector_of_one_layer(tmp_path: Path) -> None:
-    made_llava.write(tmp_path, **LINEAR)
-    keys = load_file(tmp_path / "model.safetensors").keys()
-    assert {key.split("projector.")[1] for key in keys if "projector" in key} == {
-        "linear_1.weight",
-        "linear_1.bias",
-    }
-    workload = made_up(llava.load(tmp_path))
-    model = workload.model
-    assert slot(model, model.network, "connector").roles == {"projection": ("linear_1",)}
-    assert model.losses(model.network, workload.batch("train", [0, 1])).isfinite().all()
-
-
-@pytest.mark.parametrize("settings", [{}, LINEAR], ids=["two layers", "one layer"])
-@pytest.mark.parametrize("names", made_llava.NAMES)
-def test_weights_are_read_under_the_names_that_they_were_published_with(
-    tmp_path: Path, names: str, settings: dict[str, Any]
-) -> None:
-    """In one file and in several."""
-    expected = None
-    for files in (0, 1, 3):
-        folder = made_llava.write(tmp_path / str(files), **settings)
-        if files:
-            made_llava.rename(folder, names, files=files)
-        workload = made_up(llava.load(folder))
-        model = workload.model
-        losses = model.losses(model.network, workload.batch("validation", range(5)))
-        expected = losses if expected is None else expected
-        assert torch.equal(losses, expected)
-        counted = llava.skeleton(folder).network.state_dict()
-        assert {n: p.shape for n, p in counted.items()} == {
-            n: p.shape for n, p in model.network.state_dict().items()
-        }
-
-
-def test_wrong_keys_are_listed_in_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    made_llava.write(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    gone = next(name for name in weights if name.endswith("linear_2.bias"))
-    del weights[gone]
-    weights["more"] = torch.zeros(1)
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    capfd.readouterr()
-    with pytest.raises(BadInput) as refused:
-        llava.load(tmp_path)
-    said = str(refused.value)
-    assert "\n" not in said and "does not hold a whole LLaVA model" in said
-    assert "1 missing keys: model.multi_modal_projector.linear_2.bias" in said
-    assert "1 unexpected keys: more" in said
-    assert "".join(capfd.readouterr()) == "", "nothing but our line is said"
-
-
 def test_positions_are_interpolated_for_images_of_another_size(folder: Path, theirs: Any) -> None:
     model = llava.load(folder, image_size=48)
     workload = made_up(model)
@@ -256,60 +196,6 @@ def test_positions_are_interpolated_for_images_of_another_size(folder: Path, the
     )
     with pytest.raises(BadInput, match="no multiple of"):
         llava.load(folder, image_size=47)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"text_config": {"model_type": "gpt2"}}, "the text part of .* is a gpt2; known: llama"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "known: clip_vision_model"),
-        ({"vision_feature_layer": [-2, -3]}, "reads several layers"),
-    ],
-)
-def test_other_parts_are_refused(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
-    made_llava.write(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | wrong))
-    for read in (llava.load, llava.skeleton):
-        with pytest.raises(BadInput, match=said):
-            read(tmp_path)
-
-
-def test_a_tokenizer_without_the_image_is_refused(tmp_path: Path) -> None:
-    made_llava.write(tmp_path, image_token_index=99_999)
-    with pytest.raises(BadInput, match="has no token 99999, which stands for the image"):
-        llava.load(tmp_path)
-
-
-@pytest.mark.parametrize("published", [torch.bfloat16, torch.float16, torch.float32])
-def test_under_bf16_what_was_published_in_16_bits_stays_so(
-    tmp_path: Path, published: torch.dtype
-) -> None:
-    made_llava.write(tmp_path, dtype=published)
-    expected = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if published == torch.float32:
-        expected["bf16"] = torch.float32
-    losses = {}
-    for precision, dtype in expected.items():
-        model = llava.load(tmp_path, None, precision)
-        assert {p.dtype for p in model.network.parameters()} == {dtype}
-        counted = llava.skeleton(tmp_path, None, precision).network
-        assert {p.dtype for p in counted.parameters()} == {dtype}
-        recipe = Recipe.of({"connector": {"method": "full"}, "decoder": {"method": "layernorm"}})
-        config = TrialConfig(recipe=recipe, lr=1e-3, seed=0, max_examples=96, batch_size=24)
-        trial = Trial(made_up(model), config, precision=precision)
-        assert {p.dtype for p in trial.applied.parameters.values()} == {torch.float32}
-        losses[precision] = [trial.validation_loss(), trial.train(96), trial.validation_loss()]
-    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03)
-    assert losses["fp32"][0] - losses["fp32"][2] > 0.1
-
-
-def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
-    made_llava.write(tmp_path)
-    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(BadInput, match="can't be read as a LLaVA model"):
-        llava.load(tmp_path)
 
 
 TOWERS = {224: 303_179_776, 336: 303_507_456}  # of openai/clip-vit-large-patch14
@@ -342,22 +228,3 @@ def test_counts_are_those_that_are_published(
     whole = sum(p.numel() for p in found.network.parameters())
     assert whole == TOWERS[pixels] + connector + decoder
     assert all(p.is_meta for p in found.network.parameters())
-
-
-def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5", "--json"]) == 0
-    rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
-    layernorm = rows["layernorm"]
-    # 23 layers with two LayerNorms, one ahead of them; 32 layers with two RMSNorms, one behind.
-    vision, text = 2 * 1024 * (2 * 23 + 1), 4096 * (2 * 32 + 1)
-    assert layernorm["trained_parameters"] == vision + text
-    assert layernorm["recipe"] == {
-        "vision": "layernorm",
-        "connector": "frozen (no norm)",
-        "decoder": "layernorm",
-    }
-    assert rows["lora"]["recipe"]["connector"] == "frozen (no query, value, qkv)"
-    assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
-    assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())

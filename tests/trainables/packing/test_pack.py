@@ -7,62 +7,22 @@ other rows). bf16 within 1e-2: one of its roundings is 4e-3.
 
 from __future__ import annotations
 
-import gc
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import registry
-from trainables.errors import BadInput
-from trainables.memory.measure import measure_growth, release_cached
-from trainables.model_contract import Model
+from tests.trainables.packing.trials import METHODS, arrivals, config, suits
 from trainables.packing.pack import Pack
-from trainables.packing.trial_group import Arrival, TrialGroup
-from trainables.recipe import Recipe
+from trainables.packing.trial_group import TrialGroup
 from trainables.training.regime import Regime
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 RELATIVE = {"fp32": 1e-5, "bf16": 1e-2}
-METHODS = [name for name in registry.METHODS.names() if name != "frozen"]
 PACKED = {"attention", "bitfit", "ffn", "ia3", "layernorm", "lora", "prefix", "ptv2"}
 """Must not step alone; a method that is not here may, and then is exact for that."""
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache folder of the tests, so that frozen features do not land in the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def config(model: Model, method: str = "", *, frozen: int = 0, **settings: Any) -> TrialConfig:
-    """Configuration with a method in all slots that can have it but those of ``frozen`` stages."""
-    tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
-    still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
-    return TrialConfig(
-        **{
-            "recipe": Recipe.of({slot: tuning for slot in model.slots if slot not in still}),
-            "lr": 3e-3,
-            "seed": 0,
-            "max_examples": 64,
-            "batch_size": 4,
-            **settings,
-        }
-    )
-
-
-def suits(workload: Workload, settings: TrialConfig) -> bool:
-    try:
-        Trial(workload, settings)
-    except BadInput:  # a Llama-like decoder has no bias
-        return False
-    return True
 
 
 def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, TrialConfig]:
@@ -77,12 +37,6 @@ def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, 
     )
     configs["another lora 3"] = config(model, "lora", frozen=frozen, tuning={"rank": 3}, seed=41)
     return {key: c for key, c in configs.items() if suits(workload, c)}
-
-
-def arrivals(group: TrialGroup, steps: int = 12) -> Iterator[Arrival]:
-    """Step until all trials have arrived."""
-    for _ in range(steps):
-        yield from group.step()
 
 
 @pytest.mark.parametrize(
@@ -212,122 +166,6 @@ def test_batches_put_together_ahead(workload: Workload, monkeypatch: pytest.Monk
     alone = Trial(workload, settings["lora"])
     alone.train(12)
     assert arrival.train_loss == pytest.approx(alone.train(24), rel=1e-5)
-
-
-def test_a_base_product_runs_once_for_all(workload: Workload) -> None:
-    """A product for each trial would make packing useless."""
-    model = workload.model
-    group = TrialGroup(workload, places=4)
-    methods = ("layernorm", "lora", "ia3")
-    for method in methods:
-        group.enter(method, config(model, method, frozen=len(model.stages)))
-        group.train_to(method, 4)
-    calls, usual = [], torch.nn.functional.linear
-    frozen = {p.data_ptr() for p in model.network.parameters() if p.ndim == 2}
-
-    def counting(x: Any, weight: Any, bias: Any = None) -> Any:
-        calls.append(weight.data_ptr())
-        return usual(x, weight, bias)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.nn.functional, "linear", counting)
-        group.step()
-    products = [pointer for pointer in calls if pointer in frozen]
-    assert len(products) == len(set(products)) > 0
-
-
-@pytest.mark.parametrize("tuning", [{"method": "layernorm"}, {"method": "lora"}, {"method": "ia3"}])
-def test_a_pass_is_as_many_operations_however_many_trials(
-    workload: Workload, tuning: dict[str, Any]
-) -> None:
-    """Each operation is a small kernel on a GPU, so their number counts. Ranks may differ."""
-
-    def operations(trials: int) -> int:
-        group = TrialGroup(workload, places=trials)
-        for n in range(trials):
-            ranks = {"rank": 2 + n} if tuning["method"] == "lora" else {}
-            frozen = len(workload.model.stages)
-            group.enter(
-                str(n), config(workload.model, tuning=tuning | ranks, seed=n, frozen=frozen)
-            )
-        members = [
-            member.pack_member
-            for member in group._members.values()
-            if member.pack_member is not None
-        ]
-        group._pack.backward(members)
-        with Operations() as counted:
-            group._pack.backward(members)
-        return counted.count
-
-    # What is left for each: the mean of its losses, and a copy of a gradient that lies otherwise.
-    assert operations(6) < 1.3 * operations(3)
-
-
-@pytest.mark.parametrize("method", ["layernorm", "bitfit", "lora", "ia3", "ptv2"])
-def test_a_pass_takes_no_more_memory_than_its_trials_alone(workload: Workload, method: str) -> None:
-    """Placement counts on it: what a trial adds to a device is what it takes alone."""
-
-    def grown(trials: int) -> int:
-        release_cached()  # or what goes meanwhile would be subtracted
-        with measure_growth() as found:
-            group = TrialGroup(workload, places=trials)
-            for n in range(trials):
-                group.enter(str(n), config(workload.model, method, batch_size=16))
-                group.train_to(str(n), 16)
-            group.step()
-        assert not group.alone_reasons
-        return found.size
-
-    if suits(workload, config(workload.model, method)):
-        assert grown(5) < 5.25 * grown(1)
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that compute something."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not (func.is_view or "empty" in func.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
-    """Neither alone nor packed is anything kept for a backward pass that nobody needs."""
-    model = workload.model
-    first = model.network.get_submodule(model.slots[next(iter(model.slots))])
-    seen: list[bool] = []
-    # A fork's module keeps the hook.
-    handle = first.register_forward_hook(
-        lambda _, __, out: seen.append(any(t.requires_grad for t in out.values()))
-    )
-    try:
-        group = TrialGroup(workload, places=3)
-        group.features.refused[1] = "no room, says this test"
-        for method in ("lora", "layernorm"):
-            group.enter(method, config(model, method, frozen=1))
-            group.train_to(method, 4)
-        seen.clear()
-        group.step()
-        Trial(workload, config(model, "lora", frozen=1)).step()
-        assert seen and not any(seen)
-        Trial(workload, config(model, "lora")).step()
-        assert seen[-1]
-    finally:
-        handle.remove()
-
-
-def test_who_left_is_not_held(workload: Workload) -> None:
-    group = TrialGroup(workload, places=2)
-    for key in ("a", "b"):
-        group.enter(key, config(workload.model, "lora"))
-        group.train_to(key, 4)
-    group.step()
-    gone = weakref.ref(next(iter(group.trial("a").applied.parameters.values())))
-    group.leave("a")
-    gc.collect()
-    assert gone() is None
 
 
 @pytest.mark.parametrize("error", [MemoryError("too much"), RuntimeError("something else")])

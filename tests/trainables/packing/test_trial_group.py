@@ -19,12 +19,6 @@ from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 
-@pytest.fixture(autouse=True)
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache folder of the tests, so that frozen features do not land in the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
     return TrialConfig(
         **{

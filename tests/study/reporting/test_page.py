@@ -1,0 +1,89 @@
+"""The page that a study leaves: everything in it, and nothing taken for markup."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from study.analysis import results_file
+from study.analysis.efficiency_types import Efficiency, FrontTrial
+from study.analysis.result_types import StudyResults
+from study.reporting import page as report_page
+from tests.study.finished import SPACE
+from tests.study.reporting.pages import FIGURES, Tags, read
+
+SCRIPT = '<script>alert("&")</script>'
+
+
+def page_of(folder: Path, found: StudyResults) -> Tags:
+    return Tags(report_page.write(folder, found)[0].read_text(encoding="utf-8"))
+
+
+def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
+    page = page_of(tmp_path, found)
+    told = [SPACE.question, found.verdict, "not confirmed", "RuntimeError: <no> & never"]
+    told += ["warn: two lookalikes", "On other set, which no model trained on", "not worse"]
+    told += ["Only settings with memory<80GiB were eligible"]
+    for part in told:
+        assert part in page.text, part
+    assert page.tags.count("svg") == FIGURES + len(SPACE.arms), "the legend has one an arm"
+    assert page.outside == []
+
+
+def test_text_of_users_is_never_markup(found: StudyResults, tmp_path: Path) -> None:
+    text = json.dumps(results_file.plain(found))
+    text = text.replace('"lora', f'"{json.dumps(SCRIPT)[1:-1]}').replace("lora.rank", SCRIPT[:8])
+    hostile = json.loads(text)
+    hostile["protocol"] |= {"begun": SCRIPT, "command": SCRIPT, SCRIPT: SCRIPT}
+    hostile |= {"question": SCRIPT, "verdict": SCRIPT, "study": SCRIPT}
+    hostile["trials"][0]["error"] = SCRIPT
+    page = page_of(tmp_path, read(hostile, tmp_path))
+    assert page.tags.count("script") == 1, "only the page's own"
+    assert page.text.count('alert("&")') >= 20
+
+
+def test_a_trade_off_is_told(found: StudyResults, tmp_path: Path) -> None:
+    trial = FrontTrial(
+        trial="abc",
+        arm=SCRIPT,
+        parameters={"lora.rank": 2},
+        validation_loss=1.25,
+        validation_percent=None,
+        costs={"peak_memory_gib": 0.5},
+    )
+    traded = replace(found.efficiency, front=(trial,))
+    page = page_of(tmp_path, replace(found, efficiency=traded))
+    for part in ("The trade-off that was searched for", "peak memory gib", "1.2500", SCRIPT):
+        assert part in page.text, part
+    assert "trade-off" not in page_of(tmp_path, found).text
+
+
+def test_what_ran_otherwise_than_it_should_is_told_once(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    assert "otherwise than it should" not in page_of(tmp_path, found).text
+    arms = list(dict.fromkeys(trial.arm for trial in found.trials))[:2]
+    trials = [replace(t, remark=SCRIPT if t.arm in arms else "") for t in found.trials]
+    count = sum(trial.arm in arms for trial in trials)
+    text = page_of(tmp_path, replace(found, trials=tuple(trials))).text
+    assert text.count(f"{count} trials ({', '.join(arms)}): {SCRIPT}") == 1
+
+
+def test_a_study_in_which_nothing_worked_has_a_report_too(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    nothing = replace(
+        found,
+        arms=tuple(replace(a, test=None, best=None, seeds=(), costs={}) for a in found.arms),
+        comparisons=(),
+        ood=(),
+        trials=(),
+        baselines=replace(found.baselines, untuned=None),
+        efficiency=Efficiency(
+            pareto=dict.fromkeys(found.efficiency.pareto, ()),
+            budget=None,
+            learning_rates=dict.fromkeys(SPACE.arms),
+        ),
+    )
+    page = page_of(tmp_path, nothing)
+    assert page.text.count("not confirmed") == 5
+    assert page.tags.count("svg") == 5, "the legend's"

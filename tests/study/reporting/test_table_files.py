@@ -1,0 +1,33 @@
+"""The tables that lie beside the page, for other programs and for LaTeX."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from study.analysis import results_file
+from study.analysis.result_types import StudyResults
+from study.reporting import page as report_page
+from tests.study.reporting.pages import read
+
+
+def test_tables_lie_beside_it(found: StudyResults, tmp_path: Path) -> None:
+    files = {
+        path.name: path.read_text(encoding="utf-8") for path in report_page.write(tmp_path, found)
+    }
+    rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
+    assert [row["arm"] for row in rows[:5]] == [arm.arm for arm in found.arms]
+    assert float(rows[0]["overall_mean"]) == found.arms[0].overall.mean
+    assert len(list(csv.DictReader(io.StringIO(files["comparisons.csv"])))) == 6 * 5
+    assert len(list(csv.DictReader(io.StringIO(files["trials.csv"])))) == len(found.trials)
+    latex = files["results.tex"]
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    best = found.arms[0]
+    assert f"{best.arm} & {best.overall.mean:.1f} {{" in latex
+
+
+def test_latex_is_escaped(found: StudyResults, tmp_path: Path) -> None:
+    text = json.dumps(results_file.plain(found)).replace('"layernorm"', '"50%_of_{it} & more"')
+    report_page.write(tmp_path, read(json.loads(text), tmp_path))
+    latex = (tmp_path / "results.tex").read_text(encoding="utf-8")
+    assert r"50\%\_of\_\{it\} \& more &" in latex
