@@ -53,13 +53,14 @@ class Before:
         return core_schema.no_info_before_validator_function(self.function, handler(source))
 
 
-def read(kind: type[T], file: Path, *, versions: Collection[int]) -> T:
+def read(kind: type[T], file: Path, *, versions: Collection[int] | None) -> T:
     """Read a file into a dataclass.
 
     Args:
         kind: the dataclass.
         file: JSON with an object, whose ``version`` is one of ``versions`` or missing.
-        versions: versions that can be read, in ascending order.
+        versions: versions that can be read, in ascending order. None: the file is another
+            program's, and no field of it says how to read it.
 
     Raises:
         BadInput: the file cannot be read, is no JSON or of another version, or has a field that is
@@ -72,7 +73,7 @@ def read(kind: type[T], file: Path, *, versions: Collection[int]) -> T:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file} is no JSON: {error}; give it back as it was") from None
-    if isinstance(found, dict) and found.get("version", 1) not in versions:
+    if versions and isinstance(found, dict) and found.get("version", 1) not in versions:
         known = " and ".join(map(str, versions))
         raise BadInput(
             f"{file} is of version {found['version']}; this reads {known}: go on with the "
@@ -112,7 +113,7 @@ def _validated(validate: Callable[[TypeAdapter[T]], T], kind: type[T], source: s
     from pydantic import ValidationError
 
     try:
-        return validate(_adapter(kind))
+        return validate(_adapter(kind))  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
     location = wrong["loc"]
