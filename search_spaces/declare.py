@@ -92,7 +92,7 @@ class Arm:
                 raise ValueError(f"{slot} of an Arm must be method(...) but got {ranges!r}")
         low = lr.low if isinstance(lr, Uniform | LogUniform) else lr
         values = lr.values if isinstance(lr, Choice) else (low,)
-        if not all(isinstance(v, int | float) and v > 0 for v in values):
+        if not all(isinstance(v, int | float) and 0 < v < math.inf for v in values):
             raise ValueError(f"the lr of an Arm must be positive but got {lr}")
         self.lr = lr
         self.slots = slots
@@ -118,12 +118,14 @@ class Budget:
             "trials": 1,
             "max_examples": 1,
             "reduction": 2,
+            "rungs": 0,
             "batch_size": 1,
         }.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least} but got {getattr(self, name)}")
-        if self.rungs < 0:
-            raise ValueError(f"rungs must not be negative but got {self.rungs}")
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number but got {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least} but got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,11 @@ class Space:
     def __post_init__(self) -> None:
         if not self.arms:
             raise ValueError("a Space needs at least one arm")
-        for name in self.arms:
+        if not isinstance(self.budget, Budget):
+            raise ValueError(f"the budget of a Space must be Budget(...) but got {self.budget!r}")
+        for name, arm in self.arms.items():
+            if not isinstance(arm, Arm):
+                raise ValueError(f"arm {name!r} of a Space must be Arm(...) but got {arm!r}")
             if not _names_an_arm(name):
                 raise ValueError(
                     "the name of an arm must begin with a letter or digit and have at most "

@@ -1,17 +1,21 @@
-"""Reads JSON files that this project wrote into frozen dataclasses, and names a wrong field.
+"""Parses JSON and rows of tables into frozen dataclasses by pydantic, and names a wrong field.
 
-The files outlive the version that wrote them. A field with a default may be missing. Keys that a
-dataclass does not have are ignored, unless its ``__pydantic_config__`` forbids them.
+``read`` is for files of versions, which outlive the version that wrote them, and ``parse`` for what
+has been read elsewhere. A field with a default may be missing. Keys that a dataclass does not have
+are ignored, unless its ``__pydantic_config__`` forbids them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.errors import BadInput
+from trainables.errors import BadInput, did_you_mean, unknown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORDS = {
     "bool": "true or false",
+    "bytes": "bytes",
     "dataclass": "an object",
     "dict": "an object",
     "float": "a number",
@@ -32,13 +37,30 @@ QUOTED = 60
 """Letters of a wrong value that an error quotes."""
 
 
-def read(kind: type[T], file: Path, *, versions: Collection[int]) -> T:
+@dataclass(frozen=True)
+class Before:
+    """Annotation of a field's type: what ``function`` makes of a value is parsed in its place.
+
+    It is pydantic's ``BeforeValidator``, but a field is declared without importing pydantic.
+    """
+
+    function: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """What pydantic asks an annotation for."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.function, handler(source))
+
+
+def read(kind: type[T], file: Path, *, versions: Collection[int] | None) -> T:
     """Read a file into a dataclass.
 
     Args:
         kind: the dataclass.
         file: JSON with an object, whose ``version`` is one of ``versions`` or missing.
-        versions: versions that can be read, in ascending order.
+        versions: versions that can be read, in ascending order. None: the file is another
+            program's, and no field of it says how to read it.
 
     Raises:
         BadInput: the file cannot be read, is no JSON or of another version, or has a field that is
@@ -51,7 +73,7 @@ def read(kind: type[T], file: Path, *, versions: Collection[int]) -> T:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file} is no JSON: {error}; give it back as it was") from None
-    if isinstance(found, dict) and found.get("version", 1) not in versions:
+    if versions and isinstance(found, dict) and found.get("version", 1) not in versions:
         known = " and ".join(map(str, versions))
         raise BadInput(
             f"{file} is of version {found['version']}; this reads {known}: go on with the "
@@ -70,36 +92,52 @@ def parse(kind: type[T], found: Any, source: str) -> T:
         source: where it stands, for errors.
 
     Raises:
-        BadInput: a field is missing or of the wrong type.
+        BadInput: a field is missing, unknown (if ``kind`` forbids that) or of the wrong type.
     """
     return _validated(lambda adapter: adapter.validate_python(found), kind, source)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _validated(validate: Callable[[TypeAdapter[T]], T], kind: type[T], source: str) -> T:
     """What ``validate`` makes of a dataclass's adapter.
 
     Raises:
-        BadInput: a field is missing or of the wrong type.
+        BadInput: a field is missing, unknown or of the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return validate(TypeAdapter(kind))
+        return validate(_adapter(kind))  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
     location = wrong["loc"]
     either = location[-1:] in (("int",), ("float",))  # pydantic tried both for a number
     keys = location[:-1] if either else location
     field = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
-    field = field.removeprefix(".") or "the whole"
+    field = field.removeprefix(".") if keys else "the whole"
     if wrong["type"] == "unexpected_keyword_argument":
-        raise BadInput(f"{source} has {field}, which is unknown here: a newer version wrote it")
+        names = [known.name for known in fields(kind)]  # type: ignore[arg-type]  # it is one
+        if "version" in names:
+            raise BadInput(f"{source} has {field}, which is unknown here: a newer version wrote it")
+        raise unknown(f"field in {source}:", field, names)
     if wrong["type"] == "value_error":
-        raise BadInput(f"{source}: {field}: {wrong['ctx']['error']}")
+        place = f"{source}: {field}" if keys else source
+        raise BadInput(f"{place}: {wrong['ctx']['error']}")
     if wrong["type"] == "missing":
         raise BadInput(f"{source} lacks {field}")
+    if wrong["type"] == "invalid_key":  # of a line of a CSV, say, with more cells than columns
+        raise BadInput(f"{source} has a value without a name")
     kind_of = "float" if either else wrong["type"].partition("_")[0]
     should = WORDS.get(kind_of) or wrong["msg"].removeprefix("Input should be ")
-    given = repr(wrong["input"])
-    given = given if len(given) <= QUOTED else f"{given[:QUOTED]}..."
-    raise BadInput(f"{source}: {field} should be {should}, not {given}")
+    given = wrong["input"]
+    shown = json.dumps(given) if isinstance(given, bool | float | None) else repr(given)
+    shown = shown if len(shown) <= QUOTED else f"{shown[:QUOTED]}..."
+    allowed = re.findall("'(.*?)'", should) if wrong["type"] == "literal_error" else []
+    close = did_you_mean(str(given), allowed).strip()
+    raise BadInput(f"{source}: {field} should be {should}, not {shown}{close and f'; {close}'}")

@@ -17,16 +17,32 @@ that need the lateral view can't be seen here, and scores are a little lower.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from trainables.data.common import dataset, published_files
 from trainables.data.common.dataset import Dataset, Example
+from trainables.data.common.published_files import Text
 from trainables.errors import BadInput
+from trainables.stored_json import Before
 
 DESCRIPTION = "IU X-ray: reports of 2,955 chest x-ray examinations (R2Gen's split), first image"
 QUESTION = "Describe the findings in this chest x-ray."
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def _first(paths: Any) -> Any:
+    return paths[0] if isinstance(paths, list) and paths else paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Fields of a published row that are read; of the paths only the first."""
+
+    id: Text
+    report: Text
+    image_path: Annotated[Text, Before(_first)]
 
 
 def load(root: Path | None) -> Dataset:
@@ -43,23 +59,22 @@ def load(root: Path | None) -> Dataset:
     content = published_files.read_json("iu_xray", file)
     if not isinstance(content, dict) or not set(SPLITS.values()) <= set(content):
         raise BadInput(f"iu_xray: {file} lacks train, val or test; use the published file")
-    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    for split, published_as in SPLITS.items():
-        for number, row in enumerate(
-            published_files.rows("iu_xray", file, content[published_as]), 1
-        ):
-            with published_files.reading("iu_xray", file, number):
-                splits[split].append(_example(row, images))
+    splits = {
+        split: [
+            _example(row, images)
+            for row in published_files.rows("iu_xray", file, Row, content[published_as])
+        ]
+        for split, published_as in SPLITS.items()
+    }
     return dataset.build(name="iu_xray", description=DESCRIPTION, root=root, **splits)
 
 
-def _example(row: dict[str, Any], images: Path) -> Example:
-    image = published_files.text({"image_path": row["image_path"][0]}, "image_path")
+def _example(row: Row, images: Path) -> Example:
     return Example(
-        question_id=published_files.text(row, "id"),
-        image_id=image,
-        image=images / image,
+        question_id=row.id,
+        image_id=row.image_path,
+        image=images / row.image_path,
         question=QUESTION,
-        answer=published_files.text(row, "report"),
+        answer=row.report,
         answer_type="report",
     )

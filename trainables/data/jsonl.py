@@ -14,6 +14,8 @@ question_type optional  any text, e.g. "modality"
 split         optional  "train", "validation" or "test"; in all lines or in none
 ============= ========= ===========================================================================
 
+An optional field that is null counts as left away.
+
 For example ``{"image": "images/7.png", "question": "Is there a fracture?", "answer": "no"}``.
 
 Without splits, a fifth of the images become the test split, and an eighth of the rest validation.
@@ -28,19 +30,40 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, ClassVar, Literal
 
+from trainables import stored_json
 from trainables.data.common import dataset, published_files
 from trainables.data.common.dataset import AnswerType, Dataset, Example, answer_type_of, carve
-from trainables.errors import BadInput, unknown
+from trainables.data.common.published_files import Text
+from trainables.errors import BadInput
 
 MANIFEST = "questions.jsonl"
-REQUIRED = ("image", "question", "answer")
-OPTIONAL = ("answer_type", "question_id", "image_id", "question_type", "split")
-ALLOWED = {"split": ("train", "validation", "test"), "answer_type": get_args(AnswerType)}
 TEST_SHARE = 0.2  # share of the images, if the lines have no split
 VALIDATION_SHARE = 0.125  # share of the other images, if there is no validation split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the manifest, as described above."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    image: Text
+    question: Text
+    answer: Text
+    answer_type: AnswerType | None = None
+    question_id: Text | None = None
+    image_id: Text | None = None
+    question_type: Text | None = None
+    split: Literal["train", "validation", "test"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image", "question", "answer"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} is empty; every question needs one")
 
 
 def load(root: Path | None) -> Dataset:
@@ -61,7 +84,7 @@ def load(root: Path | None) -> Dataset:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             row = _row(f"jsonl: line {number} of {file}", line)
-            splits[row.get("split", "")].append(_example(row, number, root))
+            splits[row.split or ""].append(_example(row, number, root))
     return dataset.build(
         name="jsonl",
         description=f"the questions of {file}",
@@ -70,40 +93,24 @@ def load(root: Path | None) -> Dataset:
     )
 
 
-def _row(where: str, line: str) -> dict[str, str]:
-    """Parse one line of the manifest and check its fields."""
+def _row(where: str, line: str) -> Row:
+    """Parse one line of the manifest."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({error}); write one object a line") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{where} is no JSON object; write one object a line")
-    row: dict[str, str] = {}
-    for key in found:
-        if key not in REQUIRED + OPTIONAL:
-            raise unknown(f"field in {where}:", key, REQUIRED + OPTIONAL)
-        try:
-            row[key] = published_files.text(found, key)
-        except published_files.NoText as error:
-            raise BadInput(f"{where}: {error}") from error
-        if key in ALLOWED and row[key] not in ALLOWED[key]:
-            raise unknown(f"{key} in {where}:", row[key], ALLOWED[key])
-    for key in REQUIRED:
-        if not row.get(key, "").strip():
-            raise BadInput(f"{where} has no {key}; every question needs one")
-    return row
+    return stored_json.parse(Row, found, where)
 
 
-def _example(row: Mapping[str, str], number: int, root: Path) -> Example:
-    image, answer = row["image"], row["answer"]
+def _example(row: Row, number: int, root: Path) -> Example:
     return Example(
-        question_id=row.get("question_id", str(number)),
-        image_id=row.get("image_id", os.path.normpath(image)),
-        image=root / image,
-        question=row["question"],
-        answer=answer,
-        answer_type=cast(AnswerType, row.get("answer_type", answer_type_of(answer))),
-        question_type=row.get("question_type", ""),
+        question_id=str(number) if row.question_id is None else row.question_id,
+        image_id=os.path.normpath(row.image) if row.image_id is None else row.image_id,
+        image=root / row.image,
+        question=row.question,
+        answer=row.answer,
+        answer_type=row.answer_type or answer_type_of(row.answer),
+        question_type=row.question_type or "",
     )
 
 

@@ -18,16 +18,27 @@ an unpickler that refuses classes and functions: only lists, dicts, texts and nu
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.data.common import dataset, hub_parquet, published_files
 from trainables.data.common.dataset import Dataset, Example, answer_type_of
+from trainables.data.common.published_files import Text
 from trainables.errors import BadInput
 
 DESCRIPTION = "PathVQA: 32,800 questions about 4,998 pathology images (official split)"
 FOLDERS = ("", "pvqa/")
 FILES = {"train": "train", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A published row."""
+
+    image: Text
+    question: Text
+    answer: Text
 
 
 def load(root: Path | None) -> Dataset:
@@ -51,21 +62,18 @@ def load(root: Path | None) -> Dataset:
 def _questions(folder: Path, split: str) -> list[Example]:
     file = published_files.first("path_vqa", folder, [f"qas/{split}/{split}_qa.pkl"])
     images = published_files.first("path_vqa", folder, [f"images/{split}"])
-    examples = []
-    for number, row in enumerate(published_files.rows("path_vqa", file, _unpickled(file)), start=1):
-        with published_files.reading("path_vqa", file, number):
-            image, answer = published_files.text(row, "image"), published_files.text(row, "answer")
-            examples.append(
-                Example(
-                    question_id=f"{split}-{number}",  # the published rows have none
-                    image_id=image,
-                    image=images / f"{image}.jpg",
-                    question=published_files.text(row, "question"),
-                    answer=answer,
-                    answer_type=answer_type_of(answer),
-                )
-            )
-    return examples
+    rows = published_files.rows("path_vqa", file, Row, _unpickled(file))
+    return [
+        Example(
+            question_id=f"{split}-{number}",  # the published rows have none
+            image_id=row.image,
+            image=images / f"{row.image}.jpg",
+            question=row.question,
+            answer=row.answer,
+            answer_type=answer_type_of(row.answer),
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
 class _Plain(pickle.Unpickler):

@@ -16,12 +16,14 @@ language.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from trainables.data.common import dataset, published_files
 from trainables.data.common.dataset import Dataset, Example
-from trainables.errors import BadInput, unknown
+from trainables.data.common.published_files import ANSWER_TYPES, Kind, Text
+from trainables.errors import BadInput
 
 FOLDERS = ("", "Slake1.0/", "slake/")  # "slake/" is shared by slake_zh and slake_both
 FILES = {
@@ -30,6 +32,19 @@ FILES = {
     "test": ("test.json",),
 }
 LANGUAGES = {"en": "English", "zh": "Chinese"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Fields of a published row that are read."""
+
+    qid: Text
+    q_lang: Literal["en", "zh"]
+    img_name: Text
+    question: Text
+    answer: Text
+    answer_type: Kind
+    content_type: Text
 
 
 def load(root: Path | None) -> Dataset:
@@ -67,28 +82,20 @@ def read(root: Path | None, *, name: str, languages: tuple[str, ...]) -> Dataset
 
 
 def _questions(name: str, file: Path, images: Path, languages: tuple[str, ...]) -> list[Example]:
-    examples = []
-    for number, row in enumerate(
-        published_files.rows(name, file, published_files.read_json(name, file)), 1
-    ):
-        with published_files.reading(name, file, number):
-            if row["q_lang"] not in LANGUAGES:
-                raise unknown(f"q_lang in row {number} of {file}", row["q_lang"], LANGUAGES)
-            if row["q_lang"] in languages:
-                examples.append(_example(row, images))
+    rows = published_files.rows(name, file, Row, published_files.read_json(name, file))
+    examples = [_example(row, images) for row in rows if row.q_lang in languages]
     if not examples:
         raise BadInput(f"{name}: {file} has no question in {', '.join(languages)}")
     return examples
 
 
-def _example(row: dict[str, Any], images: Path) -> Example:
-    image = published_files.text(row, "img_name")
+def _example(row: Row, images: Path) -> Example:
     return Example(
-        question_id=published_files.text(row, "qid"),
-        image_id=image,
-        image=images / image,
-        question=published_files.text(row, "question"),
-        answer=published_files.text(row, "answer"),
-        answer_type=published_files.ANSWER_TYPES[row["answer_type"].strip()],
-        question_type=published_files.text(row, "content_type"),
+        question_id=row.qid,
+        image_id=row.img_name,
+        image=images / row.img_name,
+        question=row.question,
+        answer=row.answer,
+        answer_type=ANSWER_TYPES[row.answer_type],
+        question_type=row.content_type,
     )

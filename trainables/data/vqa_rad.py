@@ -19,16 +19,30 @@ only tell yes and no from the rest.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainables.data.common import dataset, hub_parquet, published_files
 from trainables.data.common.dataset import Dataset, Example
+from trainables.data.common.published_files import ANSWER_TYPES, Kind, Text
 
 DESCRIPTION = "VQA-RAD: 2,248 clinicians' questions about 314 radiology images (official split)"
 VALIDATION_SHARE = 0.125  # share of the images of the official training split
 QUESTIONS = ("VQA_RAD Dataset Public.json", "original/VQA_RAD Dataset Public.json")
 IMAGES = ("VQA_RAD Image Folder", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Fields of a published row that are read. Some ids and answers are numbers."""
+
+    qid: Text
+    phrase_type: Text
+    image_name: Text
+    question_type: Text = ""
+    question: Text
+    answer: Text
+    answer_type: Kind
 
 
 def load(root: Path | None) -> Dataset:
@@ -45,14 +59,10 @@ def load(root: Path | None) -> Dataset:
         return _built(root, splits.get("train", []), splits.get("test", []))
     questions = published_files.first("vqa_rad", root, QUESTIONS)
     images = published_files.first("vqa_rad", root, IMAGES)
-    rows = published_files.rows(
-        "vqa_rad", questions, published_files.read_json("vqa_rad", questions)
-    )
+    content = published_files.read_json("vqa_rad", questions)
     official: dict[bool, list[Example]] = {True: [], False: []}
-    for number, row in enumerate(rows, start=1):
-        with published_files.reading("vqa_rad", questions, number):
-            is_test = row["phrase_type"].startswith("test")
-            official[is_test].append(_example(row, images))
+    for row in published_files.rows("vqa_rad", questions, Row, content):
+        official[row.phrase_type.startswith("test")].append(_example(row, images))
     return _built(root, official[False], official[True])
 
 
@@ -69,15 +79,13 @@ def _built(root: Path, official: list[Example], test: list[Example]) -> Dataset:
     )
 
 
-def _example(row: dict[str, Any], images: Path) -> Example:
-    # Some ids and answers are numbers, and two answer types end in a blank.
-    image = published_files.text(row, "image_name")
+def _example(row: Row, images: Path) -> Example:
     return Example(
-        question_id=published_files.text(row, "qid"),
-        image_id=image,
-        image=images / image,
-        question=published_files.text(row, "question"),
-        answer=published_files.text(row, "answer"),
-        answer_type=published_files.ANSWER_TYPES[row["answer_type"].strip()],
-        question_type=published_files.text({"question_type": "", **row}, "question_type"),
+        question_id=row.qid,
+        image_id=row.image_name,
+        image=images / row.image_name,
+        question=row.question,
+        answer=row.answer,
+        answer_type=ANSWER_TYPES[row.answer_type],
+        question_type=row.question_type,
     )

@@ -21,20 +21,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from trainables import stored_json
 from trainables.cache import hub
 from trainables.command import command
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput
 from trainables.options import option, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGE = "<image>"
-PROJECTORS = ("linear", "mlp2x_gelu")
 SELECTED = {"patch": "default", "cls_patch": "full"}
 """LLaVA's name for the image tokens that are read -> transformers' name for them."""
+DECODERS = {"LlavaMistralForCausalLM": "mistral", "LlavaLlamaForCausalLM": "llama"}
+"""LLaVA's class -> transformers' name for the language model in it."""
 RENAMED = (
     (r"model\.mm_projector\.(?=weight|bias)", "model.multi_modal_projector.linear_1."),
     (r"model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
@@ -51,6 +53,20 @@ TOWERS = (
 """Pattern of the beginning of a weight's name in an image encoder, alone, in a CLIP or a LLaVA."""
 WORDS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 """Names of the weights that have a row for each token of the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaSettings:
+    """Settings of LLaVA's own parts in the ``config.json`` of its authors."""
+
+    architectures: tuple[Literal["LlavaMistralForCausalLM", "LlavaLlamaForCausalLM"]]
+    mm_vision_tower: str
+    """Name of the image encoder, or its folder."""
+    mm_projector_type: Literal["linear", "mlp2x_gelu"] = "linear"
+    """Layers that map the features of images."""
+    mm_vision_select_layer: int = -2
+    """Layer of the image encoder whose features are read."""
+    mm_vision_select_feature: Literal["patch", "cls_patch"] = "patch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +94,16 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, LlavaConfig
 
-    source = _json(folder / "config.json")
+    from trainables.models.common import weights_folder
+
+    file = folder / "config.json"
+    source: dict[str, Any] = stored_json.read(dict, file, versions=None)
     shards = sorted(folder.glob("*.safetensors"))
     if "mm_vision_tower" not in source or not shards:
         lacks = "mm_vision_tower in its config.json" if shards else "safetensors"
         raise BadInput(f"{folder} is not in the layout of LLaVA's authors: it has no {lacks}")
+    theirs = stored_json.parse(LlavaSettings, source, str(file))
+    weights_folder.needs_tokenizer(folder, "tokenizer.json", "tokenizer.model")
     # A LlavaConfig is given, since transformers would warn about the folder's unknown one.
     tokenizer = AutoTokenizer.from_pretrained(folder, config=LlavaConfig(), local_files_only=True)
     tokenizer.add_tokens([IMAGE], special_tokens=True)
@@ -91,9 +112,12 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
         "architectures": ["LlavaForConditionalGeneration"],
         "dtype": source.get("dtype", source.get("torch_dtype")),
         "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
-        **_connection(source),
-        "text_config": _text(source, tokens=len(tokenizer)),
-        "vision_config": _vision(folder, source, vision),
+        "mm_projector_type": theirs.mm_projector_type,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": theirs.mm_vision_select_layer,
+        "vision_feature_select_strategy": SELECTED[theirs.mm_vision_select_feature],
+        "text_config": _text(source, DECODERS[theirs.architectures[0]], tokens=len(tokenizer)),
+        "vision_config": _vision(folder, theirs.mm_vision_tower, vision),
     }
     out.mkdir(parents=True, exist_ok=True)
     places: dict[str, str] = {}
@@ -107,24 +131,20 @@ def convert(folder: Path, out: Path, vision: Path | None) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _text(source: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+def _text(source: Mapping[str, Any], decoder: str, tokens: int) -> dict[str, Any]:
     """Configuration of the language model: everything but the settings of LLaVA's own parts."""
-    kind = {"LlavaMistralForCausalLM": "mistral", "LlavaLlamaForCausalLM": "llama"}
-    (architecture,) = source["architectures"]
-    if architecture not in kind:
-        raise unknown("architecture", architecture, kind)
     others = ("mm_", "tune_mm_", "image_", "freeze_mm_", "use_mm_", "tokenizer_")
     kept = {k: v for k, v in source.items() if not k.startswith(others)}
     kept.pop("architectures")
-    return {**kept, "model_type": kind[architecture], "vocab_size": tokens}
+    return {**kept, "model_type": decoder, "vocab_size": tokens}
 
 
-def _vision(folder: Path, source: Mapping[str, Any], vision: Path | None) -> dict[str, Any]:
-    """Configuration of the image encoder, from its own folder or from the shapes of its weights."""
+def _vision(folder: Path, name: str, vision: Path | None) -> dict[str, Any]:
+    """Configuration of the image encoder, from its own folder or from the shapes of its weights;
+    ``name`` is that of ``LlavaSettings``."""
     if vision is not None:
-        found = _json(vision / "config.json")
+        found: dict[str, Any] = stored_json.read(dict, vision / "config.json", versions=None)
         return {**found.get("vision_config", found), "model_type": "clip_vision_model"}
-    name = source["mm_vision_tower"]
     shapes = _shapes(folder)
     if not shapes or not name.startswith("openai/"):
         lacks = "of another maker, whose layers may differ" if shapes else "and does not hold it"
@@ -156,22 +176,6 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
                 if (new := _renamed(name)).startswith(TOWER):
                     found[new.removeprefix(TOWER)] = opened.get_slice(name).get_shape()
     return found
-
-
-def _connection(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration of what connects image encoder and language model.
-
-    It says which features are read, and which layers map them.
-    """
-    projector = source.get("mm_projector_type", "linear")
-    if projector not in PROJECTORS:
-        raise unknown("mm_projector_type", projector, PROJECTORS)
-    return {
-        "mm_projector_type": projector,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": source.get("mm_vision_select_layer", -2),
-        "vision_feature_select_strategy": SELECTED[source.get("mm_vision_select_feature", "patch")],
-    }
 
 
 def _weights(shards: list[Path], vision: Path | None, tokens: int) -> Iterator[dict[str, Tensor]]:
@@ -221,19 +225,6 @@ def _with_rows(weight_VD: Tensor, tokens: int) -> Tensor:
 
     mean_1D = weight_VD.float().mean(0, keepdim=True).to(weight_VD.dtype)
     return torch.cat((weight_VD, mean_1D.expand(max(0, tokens - len(weight_VD)), -1)))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Read a JSON file.
-
-    Raises:
-        BadInput: the file can't be read.
-    """
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file} can't be read ({error})") from error
-    return found
 
 
 @command

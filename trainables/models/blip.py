@@ -76,17 +76,18 @@ def skeleton(
     """The structure of a preset or of a folder's model, without weights.
 
     Raises:
-        BadInput: patches do not fill an image of that size.
+        BadInput: a setting of the folder's is impossible, or patches do not fill an image of that
+            size.
     """
-    if isinstance(source, Path):
-        config = BlipConfig.from_pretrained(source, local_files_only=True)
-    else:
-        config = BlipConfig(vision_config=PRESETS[source])
-    if image_size is not None:
-        vision_config: Any = config.vision_config
-        clip.check_size(image_size, vision_config.patch_size)
-        vision_config.image_size = image_size
-    with torch.device("meta"):
+    with weights_folder.configuring(source, "BLIP"), torch.device("meta"):
+        if isinstance(source, Path):
+            config = BlipConfig.from_pretrained(source, local_files_only=True)
+        else:
+            config = BlipConfig(vision_config=PRESETS[source])
+        if image_size is not None:
+            vision_config: Any = config.vision_config
+            clip.check_size(image_size, vision_config.patch_size)
+            vision_config.image_size = image_size
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)
     name = hub.name_of(source) if isinstance(source, Path) else source

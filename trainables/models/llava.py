@@ -87,7 +87,8 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
             image of that size.
     """
     weights_folder.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
-    config = LlavaConfig.from_pretrained(path, local_files_only=True)
+    with weights_folder.configuring(path, "LLaVA"):
+        config = LlavaConfig.from_pretrained(path, local_files_only=True)
     _check(config, path)
     dtype = _held(config, precision)
     network = weights_folder.read(LlavaNetwork, path, called="LLaVA", dtype=dtype)
@@ -114,20 +115,20 @@ def skeleton(
     """The structure of a preset or of a folder's model, without weights.
 
     Raises:
-        BadInput: the model has other parts than CLIP and Llama or Mistral, or patches do not fill
-            an image of that size.
+        BadInput: a setting of the folder's is impossible; the model has other parts than CLIP and
+            Llama or Mistral; or patches do not fill an image of that size.
     """
-    if isinstance(source, Path):
-        config = LlavaConfig.from_pretrained(source, local_files_only=True)
-    else:
-        config = LlavaConfig.from_dict(PRESETS[source])
     name = hub.name_of(source) if isinstance(source, Path) else source
-    _check(config, name)
-    if image_size is not None:
-        vision: Any = config.vision_config
-        clip_tower.check_size(image_size, vision.patch_size)
-        vision.image_size = image_size
-    with torch.device("meta"):
+    with weights_folder.configuring(source, "LLaVA"), torch.device("meta"):
+        if isinstance(source, Path):
+            config = LlavaConfig.from_pretrained(source, local_files_only=True)
+        else:
+            config = LlavaConfig.from_dict(PRESETS[source])
+        _check(config, name)
+        if image_size is not None:
+            vision: Any = config.vision_config
+            clip_tower.check_size(image_size, vision.patch_size)
+            vision.image_size = image_size
         network = Parts(LlavaNetwork(config)).eval().requires_grad_(False)
     network.to(_held(config, precision))
     model = Llava(name=name, digest="", network=network, tokenizer=None)

@@ -106,7 +106,7 @@ def test_a_study_that_is_older_than_a_setting_ran_with_its_default(tmp_path: Pat
         ),
         (
             lambda text: text.replace('"rungs": 1', '"rungs": null'),
-            ": budget.rungs should be a whole number, not None",
+            ": budget.rungs should be a whole number, not null",
         ),
         (
             lambda text: text.replace('"reduction": 3', '"reduction": 0'),

@@ -41,6 +41,34 @@ def test_an_arm_whose_name_could_be_a_path_is_refused(name: object, tmp_path: Pa
     assert str(refused.value).endswith(f"but got {name!r}") and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("arm", "budget", "said"),
+    [
+        ('method("lora")', "", r"arm 'a' of a Space must be Arm\(\.\.\.\) but got MethodRanges"),
+        ("ARM", "budget=3", r"the budget of a Space must be Budget\(\.\.\.\) but got 3"),
+        ("ARM", "budget=Budget(trials=2.5)", "trials must be a whole number but got 2.5"),
+        ("ARM", "budget=Budget(rungs='1')", "rungs must be a whole number but got '1'"),
+        ("ARM", "budget=Budget(rungs=-1)", "rungs must be at least 0 but got -1"),
+        (
+            'Arm(everywhere=method("lora"), lr=1e999)',
+            "",
+            "must be positive but got inf",
+        ),
+    ],
+)
+def test_what_is_no_part_of_a_space_is_refused(
+    arm: str, budget: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from search_spaces.declare import Arm, Budget, Space, method\n"
+        'ARM = Arm(everywhere=method("lora"), lr=1e-3)\n'
+        f'SPACE = Space(question="?", arms={{"a": {arm}}}, {budget})'
+    )
+    with pytest.raises(BadInput, match=rf"line 3: ValueError: .*{said}"):
+        spaces.load(str(file))
+
+
 @pytest.mark.parametrize("name", ["lora_plus", "LoRA+ (r=8)", "8 bit", "ein \u00e4rmel", "x" * 60])
 def test_any_other_name_of_an_arm_will_do(name: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"

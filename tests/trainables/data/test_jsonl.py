@@ -51,6 +51,14 @@ def test_without_a_validation_split_one_is_carved_from_training(tmp_path: Path) 
     assert {e.image_id for e in data.train}.isdisjoint(e.image_id for e in data.validation)
 
 
+def test_null_is_as_if_left_away(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = jsonl.load(tmp_path)
+    optional = ("answer_type", "question_id", "image_id", "question_type", "split")
+    write(tmp_path, [{**row, **dict.fromkeys(optional)} for row in rows()])
+    assert jsonl.load(tmp_path) == before
+
+
 def test_too_few_images_to_split_are_refused(tmp_path: Path) -> None:
     write(tmp_path, rows()[:2])
     with pytest.raises(BadInput, match=r"falls into the .* split; give more images"):
@@ -81,17 +89,21 @@ def changed(**fields: Any) -> str:
     [
         ("{", "line 61 of .* is not JSON"),
         ("[" * 100_000, "line 61 of .* is not JSON"),
-        ("[]", "line 61 of .* is no JSON object"),
-        ("{}", "line 61 of .* has no image"),
-        (changed(answer=" "), "line 61 of .* has no answer"),
-        (changed(answer=None), "answer must be a text, got null"),
-        (changed(answer=["a"]), r'answer must be a text, got \["a"\]'),
-        (changed(answer=float("nan")), "line 61 of .*: answer must be a text, got NaN"),
-        (changed(question=float("-inf")), "question must be a text, got -Infinity"),
-        (changed(question_type=1).replace("1}", "1e999}"), "question_type .* got Infinity"),
+        ("[]", "line 61 of .*: the whole should be an object"),
+        ("{}", "line 61 of .* lacks image"),
+        (changed(answer=" "), "line 61 of .*: answer is empty"),
+        (changed(answer=None), "answer should be a text, not null"),
+        (changed(answer=["a"]), r"answer should be a text, not \['a'\]"),
+        (changed(answer=float("nan")), "line 61 of .*: answer should be a text, not NaN"),
+        (changed(question=float("-inf")), "question should be a text, not -Infinity"),
+        (
+            changed(question_type=1).replace("1}", "1e999}"),
+            "question_type .* not Infinity",
+        ),
         (changed(spilt="test"), "unknown field .* 'spilt'; did you mean 'split'"),
-        (changed(split="val"), "unknown split .* 'val'; There are: test, train, validation"),
-        (changed(answer_type="CLOSED"), "There are: closed, open"),
+        (changed(split="val"), "split should be 'train', 'validation' or 'test', not 'val'"),
+        (changed(split="tset"), r"not 'tset'; did you mean 'test'\?"),
+        (changed(answer_type="CLOSED"), "should be 'open', 'closed' or 'report', not 'CLOSED'"),
         (changed(split="train"), "60 lines of .* have no split but others do"),
         (changed(image="../secret.png"), "outside"),
         (changed(image="/etc/passwd"), "outside"),

@@ -61,10 +61,9 @@ def test_what_a_table_has_where_it_has_nothing_is_no_text(
 ) -> None:
     content = [*rows()[:-1], {**rows()[-1], field: nothing}]
     write(tmp_path, content, vqa_rad.QUESTIONS[0], "images")
-    said = (
-        "not as published" if field == "answer_type" else f"{field} must be a text, got (NaN|null)"
-    )
-    with pytest.raises(BadInput, match=rf"row 42 of .*\.json.* {said}") as error:
+    should = "'OPEN' or 'CLOSED'" if field == "answer_type" else "a text"
+    said = rf"row 42 of .*\.json: {field} should be {should}, not (NaN|null)"
+    with pytest.raises(BadInput, match=said) as error:
         vqa_rad.load(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -239,7 +239,7 @@ def test_a_connector_that_transformers_lacks_stays_in_our_form(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model": None}, ": model should be a text, not None"),
+        ({"model": None}, ": model should be a text, not null"),
         ({"digest": 7}, ": digest should be a text, not 7"),
         ({"recipe": {"decoder": "lora"}}, ": recipe.decoder should be an object, not 'lora'"),
         ({"precision": "fp7"}, ": precision must be fp32 or bf16, not 'fp7'"),

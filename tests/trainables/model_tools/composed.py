@@ -59,7 +59,10 @@ def config(vision: Path, text: Path, out: Path, **other: Any) -> ComposeConfig:
 def seen(tower: Dinov2Model, images_USSC: np.ndarray[Any, Any]) -> Tensor:
     """The features of images by the tower itself, as it wants its pixels."""
     pixels_UCSS = torch.from_numpy(images_USSC).permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (torch.tensor(of).view(3, 1, 1) for of in model_towers.IMAGENET)
+    imagenet = model_towers.Normalisation()
+    mean, deviation = (
+        torch.tensor(of).view(3, 1, 1) for of in (imagenet.image_mean, imagenet.image_std)
+    )
     with torch.no_grad():
         features: Tensor = tower((pixels_UCSS - mean) / deviation).last_hidden_state
     return features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_a_tower_that_lacks_weights_is_refused(vision: Path, text: Path, tmp_pat
         BadInput, match=r"not hold a whole DINOv2 model; 1 missing keys: layernorm\.weight"
     ):
         compose.run(config(folder, text, tmp_path / "out"))
+
+
+def test_a_normalisation_of_no_sense_is_refused(vision: Path, text: Path, tmp_path: Path) -> None:
+    folder = vision_tower(tmp_path / "vision")
+    file = folder / "preprocessor_config.json"
+    for content, said in {
+        "{": "is no JSON",
+        "[]": ": the whole should be an object, not []",
+        '{"image_mean": null}': ": image_mean should be a list, not null",
+        '{"image_mean": [0.5]}': " lacks image_mean[1]",
+        '{"image_std": [1, 1, "x"]}': ": image_std[2] should be a number, not 'x'",
+    }.items():
+        file.write_text(content)
+        with pytest.raises(BadInput, match=re.escape(said)) as refused:
+            compose.run(config(folder, text, tmp_path / "out"))
+        assert "\n" not in str(refused.value)
 
 
 def test_the_command(vision: Path, text: Path, tmp_path: Path, capsys: Any) -> None:

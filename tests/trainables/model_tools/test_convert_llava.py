@@ -165,8 +165,19 @@ def test_a_folder_without_an_image_encoder_is_refused(tmp_path: Path) -> None:
             "of another maker, whose layers may differ",
         ),
         ({}, False, "names the image encoder openai/clip-of-32-px, and does not hold it; give"),
-        ({"mm_projector_type": "resampler"}, True, "unknown mm_projector_type 'resampler'"),
-        ({"architectures": ["LlavaMptForCausalLM"]}, True, "unknown architecture"),
+        (
+            {"mm_projector_type": "resampler"},
+            True,
+            "mm_projector_type should be 'linear' or 'mlp2x_gelu', not 'resampler'",
+        ),
+        (
+            {"architectures": ["LlavaMptForCausalLM"]},
+            True,
+            "architectures[0] should be 'LlavaMistralForCausalLM' or 'LlavaLlamaForCausalLM', not",
+        ),
+        ({"architectures": []}, True, "config.json lacks architectures[0]"),
+        ({"mm_vision_select_feature": "cls"}, True, "should be 'patch' or 'cls_patch', not 'cls'"),
+        ({"mm_vision_select_layer": "last"}, True, "select_layer should be a whole number, not"),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(
@@ -181,6 +192,22 @@ def test_what_cannot_be_converted_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "[" * 100_000])
+def test_a_damaged_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    source = write(tmp_path / "theirs")
+    (source / "config.json").write_text(content)
+    with pytest.raises(BadInput, match=r"config\.json(: the whole| is no JSON)"):
+        convert_llava.convert(source, tmp_path / "out", None)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "theirs")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(BadInput, match="has no tokenizer"):
+        convert_llava.convert(source, tmp_path / "out", None)
 
 
 def test_a_study_says_how_to_convert_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,25 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(BadInput, match="can't be read as a LLaVA model"):
         llava.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value", "said"),
+    [
+        ("vision_config", "hidden_size", "a", "'hidden_size' expected int, got str (value: 'a')"),
+        ("vision_config", "num_attention_heads", 7, "not a multiple of the number of attention"),
+        ("text_config", "model_type", "zzz", "Unrecognized model type for subconfig: zzz"),
+    ],
+)
+def test_a_setting_of_no_sense_is_refused(
+    tmp_path: Path, part: str, setting: str, value: object, said: str
+) -> None:
+    file = made_llava.write(tmp_path / "llava") / "config.json"
+    content = json.loads(file.read_text())
+    content[part][setting] = value
+    file.write_text(json.dumps(content))
+    for read in (llava.skeleton, llava.load):
+        with pytest.raises(BadInput, match=re.escape(said)) as refused:
+            read(file.parent)
+        assert "\n" not in str(refused.value)
+        assert str(refused.value).startswith(f"the config.json of {file.parent} describes no LLaVA")

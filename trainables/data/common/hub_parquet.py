@@ -11,22 +11,43 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from trainables.cache import folders as cache_folders
 from trainables.data.common import published_files
 from trainables.data.common.dataset import Example, answer_type_of
+from trainables.data.common.published_files import Text
 from trainables.errors import BadInput
-
-if TYPE_CHECKING:
-    from trainables.data.common.dataset import AnswerType
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "test": "test"}
 """How a file's name begins -> the split that it is of."""
-TEXTS = ("question", "answer")
-COLUMNS = ("image", *TEXTS)
 ROWS = 64  # read at once: bounds the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image as it is in a table: the content of its file."""
+
+    bytes: bytes
+
+    def __post_init__(self) -> None:
+        if not self.bytes:
+            raise ValueError("its bytes are missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table; its fields are the columns that are read."""
+
+    image: Image
+    question: Text
+    answer: Text
+
+    @property
+    def image_id(self) -> str:
+        """Hash of the image's bytes, so that equal images share an id."""
+        return hashlib.sha256(self.image.bytes).hexdigest()[:32]
 
 
 def files(root: Path) -> list[Path]:
@@ -52,9 +73,9 @@ def read(name: str, root: Path) -> tuple[Path, dict[str, list[Example]]]:
 
     def unpack(folder: Path) -> None:
         for _, row in _rows(name, found):
-            place = folder / _image_id(row)
+            place = folder / row.image_id
             if not place.exists():
-                place.write_bytes(row["image"]["bytes"])
+                place.write_bytes(row.image.bytes)
 
     images = cache_folders.cached_folder(
         Path("unpacked", f"{name}-{hashed.hexdigest()[:16]}"), unpack
@@ -62,25 +83,25 @@ def read(name: str, root: Path) -> tuple[Path, dict[str, list[Example]]]:
     splits: dict[str, list[Example]] = {}
     for split, row in _rows(name, found):
         examples = splits.setdefault(split, [])
-        answer_type: AnswerType = answer_type_of(row["answer"])
         examples.append(
             Example(
                 question_id=f"{split}-{len(examples) + 1}",
-                image_id=_image_id(row),
-                image=images / _image_id(row),
-                question=row["question"],
-                answer=row["answer"],
-                answer_type=answer_type,
+                image_id=row.image_id,
+                image=images / row.image_id,
+                question=row.question,
+                answer=row.answer,
+                answer_type=answer_type_of(row.answer),
             )
         )
     return images, splits
 
 
-def _rows(name: str, found: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(name: str, found: list[Path]) -> Iterator[tuple[str, Row]]:
     """Yield (split, row) for every row of the files."""
     import pyarrow
     from pyarrow import parquet
 
+    columns = [field.name for field in fields(Row)]
     for file in found:
         split = SPLITS.get(file.name.split("-")[0])
         if split is None:
@@ -89,22 +110,13 @@ def _rows(name: str, found: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
             )
         try:
             opened = parquet.ParquetFile(file)
-            lacking = [column for column in COLUMNS if column not in opened.schema_arrow.names]
+            lacking = [column for column in columns if column not in opened.schema_arrow.names]
             if lacking:
                 raise BadInput(f"{name}: {file} has no column {', '.join(lacking)}")
-            batches = opened.iter_batches(batch_size=ROWS, columns=list(COLUMNS))
+            batches = opened.iter_batches(batch_size=ROWS, columns=columns)
             rows = (row for batch in batches for row in batch.to_pylist())
             for number, row in enumerate(rows, start=1):
-                if not (row["image"] or {}).get("bytes"):
-                    raise BadInput(f"{name}: {file} has a row without an image's bytes")
-                with published_files.reading(name, file, number):
-                    texts = {field: published_files.text(row, field) for field in TEXTS}
-                yield split, row | texts
+                yield split, published_files.row(name, file, Row, number, row)
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(f"{name}: {file} can't be read ({reason}); load it anew") from error
-
-
-def _image_id(row: dict[str, Any]) -> str:
-    """Id of a row's image, a hash of its bytes, so that equal images share an id."""
-    return hashlib.sha256(row["image"]["bytes"]).hexdigest()[:32]

@@ -5,21 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
+from trainables import stored_json
 from trainables.data.common.dataset import AnswerType
 from trainables.errors import BadInput
+from trainables.stored_json import Before
 
-ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
-"""How VQA-RAD and the sets that follow it write the two types."""
-SHOWN = 80  # characters of what stands where a text must be
+R = TypeVar("R")
 
 
-class NoText(ValueError):
-    """Says which field of a row must be a text, and what it is."""
+def _number_as_text(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if number and abs(value) < math.inf else value
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+Text = Annotated[str, Before(_number_as_text)]
+"""Type of a field that is a text. A number is taken as text, unless it is what tables have where
+they have nothing: NaN, which pandas makes of an empty cell, "NA" and "null", too."""
+Kind = Annotated[Literal["OPEN", "CLOSED"], Before(_stripped)]
+"""Type of an answer as VQA-RAD and the sets that follow it write it; two of its end in a blank."""
+ANSWER_TYPES: dict[Kind, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
 
 
 def first(name: str, root: Path, candidates: Sequence[str]) -> Path:
@@ -47,46 +59,26 @@ def read_json(name: str, file: Path) -> Any:
         raise BadInput(f"{name}: can't read {file} ({error}); use the published file") from error
 
 
-def rows(name: str, file: Path, content: Any) -> list[Any]:
-    """Return ``content``, which was read from ``file``, if it is a list.
+def rows(name: str, file: Path, kind: type[R], content: Any) -> list[R]:
+    """Parse ``content``, which was read from ``file``, as a list of rows.
+
+    ``kind`` is a dataclass with the fields that are needed; others are passed over.
 
     Raises:
-        BadInput: it is no list.
+        BadInput: it is no list, or a field of a row is missing or of another type.
     """
     if not isinstance(content, list):
         raise BadInput(f"{name}: {file} holds no list of questions; use the published file")
-    return content
+    return [row(name, file, kind, number, found) for number, found in enumerate(content, start=1)]
 
 
-@contextmanager
-def reading(name: str, file: Path, number: int) -> Iterator[None]:
-    """Context in which row ``number`` (from 1) of a published file is read.
+def row(name: str, file: Path, kind: type[R], number: int, found: Any) -> R:
+    """Parse row ``number`` (from 1) of a published file as a dataclass.
 
     Raises:
-        BadInput: a value that the row must have is missing, or of another type.
+        BadInput: a field is missing or of another type.
     """
     try:
-        yield
-    except NoText as error:
-        raise BadInput(f"{name}: row {number} of {file}: {error}") from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BadInput(
-            f"{name}: row {number} of {file} is not as published ({error!r}); "
-            "use the published file"
-        ) from error
-
-
-def text(row: Mapping[str, Any], field: str) -> str:
-    """A field of a row. A number is taken as text, unless it is what tables have where they have
-    nothing: NaN, which pandas makes of an empty cell, "NA" and "null", too.
-
-    Raises:
-        KeyError: the row lacks it.
-        NoText: it is neither a text nor a finite number.
-    """
-    value = row[field]
-    known = isinstance(value, str | int | float) and not isinstance(value, bool)
-    if not known or (isinstance(value, float) and not math.isfinite(value)):
-        given = json.dumps(value, default=repr)[:SHOWN]
-        raise NoText(f"{field} must be a text, got {given}")
-    return str(value)
+        return stored_json.parse(kind, found, f"{name}: row {number} of {file}")
+    except BadInput as error:
+        raise BadInput(f"{error}; use the published file") from None

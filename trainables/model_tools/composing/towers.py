@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from trainables import stored_json
 from trainables.cache import hub
 from trainables.errors import BadInput, unknown
 from trainables.model_tools.composing import graft
@@ -30,10 +31,17 @@ from trainables.options import option
 from trainables.seeding import seeded
 from trainables.workload import WorkloadConfig
 
-# Mean and standard deviation of ImageNet's images, by which DINOv2's are normalised.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 POSITIONS = 64  # most tokens of a question or an answer; the family cuts them shorter
 BEGIN = "[DEC]"  # the token that begins an answer, as in Salesforce/blip-vqa-base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """Mean and standard deviation, for each channel, of the images that a tower was trained on, as
+    its ``preprocessor_config.json`` has them; without: those of ImageNet, as DINOv2's."""
+
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +49,8 @@ class Parts:
     """Two pretrained towers that fit together."""
 
     vision: Dinov2Model
-    mean: tuple[float, ...]
-    """Mean of the images that ``vision`` was trained on, for each channel."""
-    deviation: tuple[float, ...]
-    """Standard deviation of the images that ``vision`` was trained on, for each channel."""
+    normalisation: Normalisation
+    """Of the images that ``vision`` was trained on."""
     text: BertModel
     """Text encoder, with as many layers as were asked for."""
     tokenizer: BertTokenizer
@@ -56,7 +62,8 @@ def read(config: ComposeConfig) -> Parts:
 
     Raises:
         BadInput: a folder is of a family that BLIP can't represent, or lacks a weight or the
-            tokenizer; or the towers differ in width, or do not have what ``config`` asks for.
+            tokenizer; a ``preprocessor_config.json`` can't be read; or the towers differ in width,
+            or do not have what ``config`` asks for.
     """
     vision_folder, text_folder = (
         hub.local_folder(config.vision, "model"),
@@ -74,8 +81,10 @@ def read(config: ComposeConfig) -> Parts:
         raise BadInput(
             f"--text {text_folder} has no tokenizer that can be read ({error})"
         ) from error
-    mean, deviation = _normalisation(vision_folder)
-    return Parts(vision=vision, mean=mean, deviation=deviation, text=text, tokenizer=tokenizer)
+    file, normalisation = vision_folder / "preprocessor_config.json", Normalisation()
+    if file.is_file():
+        normalisation = stored_json.read(Normalisation, file, versions=None)
+    return Parts(vision=vision, normalisation=normalisation, text=text, tokenizer=tokenizer)
 
 
 def choose_layers(wanted: int, depth: int) -> list[int]:
@@ -139,16 +148,6 @@ def _check(config: ComposeConfig, vision: Any, text: Any) -> None:
         )
 
 
-def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the images that a tower was trained on."""
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return IMAGENET
-    processor = json.loads(file.read_text(encoding="utf-8"))
-    mean, deviation = IMAGENET
-    return tuple(processor.get("image_mean", mean)), tuple(processor.get("image_std", deviation))
-
-
 def join(parts: Parts, config: ComposeConfig) -> Blip:
     """Make a BLIP whose image and question encoders compute the features of the towers."""
     pieces = _words(parts.tokenizer)
@@ -167,7 +166,8 @@ def join(parts: Parts, config: ComposeConfig) -> Blip:
     vision = graft.vision_config(parts.vision, config.image_size)
     with seeded("compose", config.seed):
         network = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision))
-    seen = graft.vision_weights(parts.vision, config.image_size, parts.mean, parts.deviation)
+    mean, deviation = parts.normalisation.image_mean, parts.normalisation.image_std
+    seen = graft.vision_weights(parts.vision, config.image_size, mean, deviation)
     network.vision_model.load_state_dict(seen)
     # [DEC] gets the embedding of [CLS]: it begins an answer, as [CLS] began every text.
     begin = pieces.index(str(parts.tokenizer.cls_token))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from trainables.errors import BadInput
+
+SHOWN = 300
+"""Letters of transformers' own errors that a line quotes."""
 
 
 def read(
@@ -39,11 +43,15 @@ def read(
     Raises:
         BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape.
     """
+    with configuring(path, called):
+        parser: Any = kind.config_class
+        config = parser.from_pretrained(path, local_files_only=True)
     hf_logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
     try:
         loaded: Any = kind.from_pretrained(
             path,
+            config=config,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
@@ -59,6 +67,26 @@ def read(
     if wrong:
         raise BadInput(f"{path} does not hold a whole {called} model; {_listed(wrong)}")
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def configuring(source: object, called: str) -> Iterator[None]:
+    """Context in which transformers parses the ``config.json`` of ``source`` or builds a network of
+    it on the meta device; ``called`` is the family's name.
+
+    Raises:
+        BadInput: a setting is of the wrong type or impossible.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # a setting of no sense raises nearly any: KeyError, RuntimeError
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:SHOWN]
+        raise BadInput(
+            f"the config.json of {source} describes no {called} model ({reason}); "
+            "give back the model's file"
+        ) from error
 
 
 def needs_tokenizer(path: Path, *files: str) -> None:

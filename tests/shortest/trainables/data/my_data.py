@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.common import dataset, published_files
 from trainables.data.common.dataset import Dataset, Example, answer_type_of, carve
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    image: str
+    question: str
+    answer: str
 
 
 def load(root: Path | None) -> Dataset:
@@ -24,21 +34,19 @@ def load(root: Path | None) -> Dataset:
         raise dataset.needs_root("my_data")
     root = root.absolute()
     file = published_files.first("my_data", root, ["questions.csv"])
-    examples = []
     with file.open(encoding="utf-8", newline="") as opened:
-        for number, row in enumerate(csv.DictReader(opened), start=1):
-            with published_files.reading("my_data", file, number):
-                image, answer = (published_files.text(row, field) for field in ("image", "answer"))
-                examples.append(
-                    Example(
-                        question_id=str(number),
-                        image_id=image,
-                        image=root / image,
-                        question=published_files.text(row, "question"),
-                        answer=answer,
-                        answer_type=answer_type_of(answer),
-                    )
-                )
+        rows = published_files.rows("my_data", file, Row, list(csv.DictReader(opened)))
+    examples = [
+        Example(
+            question_id=str(number),
+            image_id=row.image,
+            image=root / row.image,
+            question=row.question,
+            answer=row.answer,
+            answer_type=answer_type_of(row.answer),
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
     rest, test = carve(examples, share=0.2, salt="my_data:test")
     train, validation = carve(rest, share=0.2, salt="my_data:validation")
     return dataset.build(

@@ -77,12 +77,22 @@ def test_path_vqa_has_three_splits(root: Path, tmp_path: Path) -> None:
         (
             "train-0.parquet",
             [{"image": {"bytes": None, "path": "x.jpg"}, "question": "a", "answer": "b"}],
-            "a row without an image's bytes",
+            r"row 1 of .*parquet: image.bytes should be bytes, not null",
+        ),
+        (
+            "train-0.parquet",
+            [{"image": {"bytes": b"", "path": "x.jpg"}, "question": "a", "answer": "b"}],
+            r"row 1 of .*parquet: image: its bytes are missing",
+        ),
+        (
+            "train-0.parquet",
+            [{"image": b"1", "question": "a", "answer": "b"}],
+            r"row 1 of .*parquet: image should be an object, not b'1'",
         ),
         (
             "train-0.parquet",
             [{"image": {"bytes": b"1", "path": None}, "question": "a", "answer": float("nan")}],
-            r"row 1 of .*parquet: answer must be a text, got NaN",
+            r"row 1 of .*parquet: answer should be a text, not NaN",
         ),
         (
             "train-0.parquet",
@@ -90,7 +100,7 @@ def test_path_vqa_has_three_splits(root: Path, tmp_path: Path) -> None:
                 {"image": {"bytes": b"1", "path": None}, "question": q, "answer": "b"}
                 for q in ("a", None)
             ],
-            r"row 2 of .*parquet: question must be a text, got null",
+            r"row 2 of .*parquet: question should be a text, not null",
         ),
     ],
 )
