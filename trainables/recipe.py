@@ -199,7 +199,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     )
 
 
-def _factors(method: str, slot: Slot, chosen: object) -> Mapping[str, float]:
+def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:
     """Factor on the learning rate of each parameter that a method's ``apply`` returned.
 
     Raises:
@@ -207,7 +207,7 @@ def _factors(method: str, slot: Slot, chosen: object) -> Mapping[str, float]:
     """
     there = {name for name, _ in slot.module.named_parameters(remove_duplicate=False)}
     named = isinstance(chosen, Iterable) and not isinstance(chosen, str)
-    names = list(chosen) if named else [chosen]
+    names: list[str] = list(chosen) if named else [chosen]
     for name in names:
         if name not in there:
             raise BadInput(
