@@ -3,15 +3,20 @@ have, and importing it costs little. A file joins by being there."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from search_spaces.declare import Space
 from study.config.spaces import SPACES
+from trainables.measures.common.measure import Column, Kind, Measure
 from trainables.registry import DATASETS, FAMILIES, MEASURES, METHODS, Registry
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +38,17 @@ MUST_HAVE: Mapping[Registry, Mapping[str, str]] = {
     SPACES: {"SPACE": "a Space, of search_spaces.declare"},
 }
 """Kind of plug-in -> the names that its file must define, and what each is."""
+
+CALLED: Mapping[Registry, Mapping[str, tuple[str, ...]]] = {
+    METHODS: {"apply": ("slot", "config")},
+    DATASETS: {"load": ("root",), "small": ("root", "picture")},
+    FAMILIES: {
+        "load": ("path", "image_size", "precision"),
+        "skeleton": ("source", "image_size", "precision"),
+        "small": ("words",),
+    },
+}
+"""Kind of plug-in -> the functions of its file, with the arguments that they are given."""
 
 NO_MEMBERS = ["search_spaces/declare.py"]
 """Files of a plug-in folder that are no plug-in."""
@@ -66,6 +82,76 @@ def test_a_file_has_what_its_kind_must_have(kind: Registry, name: str) -> None:
         f"{has}: {what}" for has, what in lacking.items()
     )
     assert (module.__doc__ or "").strip(), f"{path(kind, name)} needs a docstring: what it is"
+
+
+@pytest.mark.parametrize(("kind", "name"), FILES)
+def test_what_a_file_has_is_of_the_right_form(kind: Registry, name: str) -> None:
+    module = kind.find(name)
+    if not all(hasattr(module, has) for has in MUST_HAVE[kind]):
+        pytest.skip("what it lacks is said above")
+    wrong = [
+        f"{function} must take ({', '.join(given)}), in this order"
+        for function, given in CALLED.get(kind, {}).items()
+        if hasattr(module, function) and not takes(getattr(module, function), given)
+    ]
+    wrong += FORMS[kind](module) if kind in FORMS else []
+    assert not wrong, f"in {path(kind, name)}, " + "; ".join(wrong)
+
+
+def takes(function: Callable[..., object], arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def wrong_method(module: Any) -> Iterator[str]:
+    config = module.Config
+    if not dataclasses.is_dataclass(config):
+        yield "Config must be decorated with @dataclass(frozen=True, kw_only=True)"
+        return
+    fields = dataclasses.fields(config)
+    if not config.__dataclass_params__.frozen or not all(field.kw_only for field in fields):
+        yield "Config must be decorated with @dataclass(frozen=True, kw_only=True)"
+    if lacking := [field.name for field in fields if lacks_default(field)]:
+        yield f"every setting of Config must have a default: {', '.join(lacking)}"
+
+
+def lacks_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+def wrong_measure(module: Any) -> Iterator[str]:
+    measure = module.MEASURE
+    if not isinstance(measure, Measure):
+        yield "MEASURE must be a Measure, of trainables.measures.common.measure"
+        return
+    if measure.of not in get_args(Kind):
+        yield f"of={measure.of!r} of MEASURE must be one of {', '.join(get_args(Kind))}"
+    if not (measure.columns and all(isinstance(c, Column) for c in measure.columns.values())):
+        yield "columns of MEASURE must map the name of each number to a Column"
+    if not takes(measure.score, ("predicted", "examples")):
+        yield "score of MEASURE must take (predicted, examples), all of a split"
+
+
+def wrong_family(module: Any) -> Iterator[str]:
+    if not isinstance(module.PRESETS, dict):
+        yield "PRESETS must be a dict literal"
+
+
+def wrong_space(module: Any) -> Iterator[str]:
+    if not isinstance(module.SPACE, Space):
+        yield "SPACE must be a Space, of search_spaces.declare"
+
+
+FORMS: Mapping[Registry, Callable[[Any], Iterator[str]]] = {
+    METHODS: wrong_method,
+    MEASURES: wrong_measure,
+    FAMILIES: wrong_family,
+    SPACES: wrong_space,
+}
+"""Kind of plug-in -> what its file has in a wrong form, each with what it must be."""
 
 
 IMPORTER = """

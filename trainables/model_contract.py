@@ -12,6 +12,17 @@ A family also defines ``PRESETS``, a dict literal of well-known models of its ar
 and ``skeleton(source, image_size, precision) -> Skeleton``: the network of a preset, or of a
 folder, without its weights. For the contract tests it defines ``small(words) -> Model``, a small
 random model that knows these words (that of ``blip`` and ``llava`` is in the tests).
+
+A network may be of transformers or of the family's own modules. Methods ask this of it:
+
+- A layer with a role is called as a module, and a linear one is an ``nn.Linear``. So neither
+  ``nn.MultiheadAttention``, which only reads weights, nor ``Conv1D`` of GPT-2 will do.
+- A block and a self-attention are given tokens, of shape (B, T, D), as first argument or as
+  ``hidden_states``, and return as many, alone or first in a tuple. They may be given more tokens
+  than the family gave.
+- A self-attention that masks is given its mask as ``attention_mask`` and its cache as
+  ``past_key_values``, by name, and has the attribute ``is_causal``, as those of transformers.
+- Pixels are fp32. Where weights may be held in bf16, all runs under autocast.
 """
 
 from __future__ import annotations
@@ -32,7 +43,7 @@ ROLES = (
     "query",
     "key",
     "value",
-    "qkv",  # query, key and value fused in one projection
+    "qkv",  # query, key and value, in this order, fused in one projection
     "attention_output",
     "ffn_in",
     "ffn_out",

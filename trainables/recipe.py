@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from trainables.errors import BadInput, NoMatchingLayer, unknown
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainables.model_contract import Structure
+    from trainables.model_contract import Slot, Structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +154,8 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
 
     Raises:
         BadInput: the recipe names a slot that the family lacks; a method finds nothing to train in
-            a slot that was named or, if asked for everywhere, in any slot; or two slots share a
-            trained parameter.
+            a slot that was named or, if asked for everywhere, in any slot, or returns something
+            else than names of parameters; or two slots share a trained parameter.
     """
     from trainables.model_contract import slot as find_slot
     from trainables.seeding import seeded
@@ -171,14 +171,15 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         method = registry.METHODS.find(tuning.method)
         try:
             with seeded("adapters", seed, name):
-                chosen = method.apply(find_slot(model, network, name), tuning.config)
+                slot = find_slot(model, network, name)
+                chosen = method.apply(slot, tuning.config)
         except NoMatchingLayer as nothing:
             if not tuning.everywhere:
                 raise
             tunings[name] = f"frozen (no {nothing.lacks})"
             lacking.append(nothing)
             continue
-        factor_of = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
+        factor_of = _factors(tuning.method, slot, chosen)
         factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
     if lacking and not factors:
         raise lacking[0]
@@ -196,6 +197,25 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         counts=counts,
         total_parameters=total,
     )
+
+
+def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:
+    """Factor on the learning rate of each parameter that a method's ``apply`` returned.
+
+    Raises:
+        BadInput: it returned something else than names of parameters of the slot.
+    """
+    there = {name for name, _ in slot.module.named_parameters(remove_duplicate=False)}
+    named = isinstance(chosen, Iterable) and not isinstance(chosen, str)
+    names: list[str] = list(chosen) if named else [chosen]
+    for name in names:
+        if name not in there:
+            raise BadInput(
+                f"apply of method {method!r} returned {name!r}, but it must return the names of "
+                f"the parameters of slot {slot.name!r} that it trains, as select.adapters(slot) "
+                "gives them"
+            )
+    return chosen if isinstance(chosen, Mapping) else dict.fromkeys(names, 1.0)
 
 
 def _count(module: nn.Module, slot: str, tuning: str) -> SlotCount:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from trainables.errors import unknown
+from trainables.errors import BadInput, unknown
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ def presets() -> dict[str, str]:
 
 
 def _parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except SyntaxError as error:
+        raise BadInput(f"{file}, line {error.lineno}: {error.msg}; mend or remove it") from error
 
 
 def _top_level(tree: ast.Module) -> set[str]:

@@ -39,3 +39,9 @@ def test_what_is_no_member_is_refused(things: Registry, name: str) -> None:
     with pytest.raises(BadInput, match=f"unknown thing '{name}'") as refused:
         things.find(name)
     assert "There are: annotated, assigned, explodes, plain" in str(refused.value)
+
+
+def test_a_file_that_is_no_python_is_named_in_one_line(things: Registry) -> None:
+    (things.folder / "cut_off.py").write_text("def load():\n    return (\n")
+    with pytest.raises(BadInput, match=r"cut_off\.py, line 2: .* never closed; mend or remove it"):
+        things.names()

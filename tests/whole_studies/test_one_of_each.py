@@ -69,13 +69,20 @@ def test_every_kind_joins_its_contract_tests(extended: Path) -> None:
         assert re.search(rf"PASSED .*{name}", done.stdout), f"no contract test tried {name}"
 
 
-def test_a_study_of_them_goes_to_its_report(extended: Path, tmp_path: Path) -> None:
-    from trainables.model_lookup import TINY
+SAVED = """
+import sys
+from trainables.models import my_family
+model = my_family.small("is there a fracture ? no what shown hand".split())
+model.network.save_pretrained(sys.argv[1])
+model.tokenizer.save_pretrained(sys.argv[1])
+"""
+"""Writes a folder of the new family."""
 
+
+def test_a_study_of_them_goes_to_its_report(extended: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(TINY, model)
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "model_type": "my_family"}))
+    saved = python(extended, "-c", SAVED, str(model))
+    assert saved.returncode == 0, saved.stderr
     (tmp_path / "data").mkdir()
     shortest = runpy.run_path(str(extended / "trainables" / "data" / "my_data.py"))
     shortest["small"](tmp_path / "data", picture)
@@ -104,6 +111,7 @@ from trainables.measures.common.measure import Column, Measure
 MEASURE = Measure(of="all", columns={"wrong": Column()}, score=lambda *_: {})
 """
 MISSPELT = (ROOT / "search_spaces" / "smoke.py").read_text().replace('("lora"', '("lorra"')
+FAMILY = (ROOT / "tests/shortest/trainables/models/my_family.py").read_text()
 METHOD = (ROOT / "tests/shortest/trainables/methods/my_method.py").read_text()
 TARGETS = '    targets: tuple[str, ...] = ("attention_output",)\n'
 NO_ROLES = METHOD.replace(TARGETS, "").replace("config.targets", '("attention_output",)')
@@ -120,6 +128,10 @@ WRONG = {
         NO_ROLES,
         "wrong_roles wraps layers of the roles attention_output in slot 'vision', but the Config",
     ),
+    "trainables/methods/wrong_form.py": (
+        METHOD.replace("(slot: Slot, config: Config)", "(slot: Slot)"),
+        "in trainables/methods/wrong_form.py, apply must take (slot, config), in this order",
+    ),
     "trainables/data/wrong_data.py": (
         NO_SMALL,
         "trainables/data/wrong_data.py must also define small(root, picture)",
@@ -131,6 +143,12 @@ WRONG = {
     "trainables/models/wrong_family.py": (
         "def load(path, image_size, precision): ...\n",
         "trainables/models/wrong_family.py must also define skeleton: a function",
+    ),
+    "trainables/models/wrong_call.py": (
+        FAMILY.replace(
+            "self.out(mixed", "nn.functional.linear(weight=self.out.weight, input=mixed"
+        ),
+        "losses do not call blocks.0.attention.out of slot 'vision'",
     ),
     "search_spaces/wrong_space.py": (MISSPELT, "unknown method 'lorra'; did you mean 'lora'?"),
 }
@@ -144,11 +162,13 @@ def test_what_is_wrong_is_said_by_a_contract_test(tmp_path: Path) -> None:
     done = contract_tests(
         folder,
         "wrong_torch and heavy or wrong_name or wrong_roles and adapted and llava or wrong_data"
-        " or wrong_measure or wrong_family and must_have or wrong_space",
+        " or wrong_measure or wrong_family and must_have or wrong_space"
+        " or wrong_form and right_form or wrong_call and role_are_called",
         "tests/test_plug_ins.py",
         "tests/search_spaces",
         "tests/trainables/data/test_datasets.py",
         "tests/trainables/measures/test_measures.py",
         "tests/trainables/methods/test_methods.py",
+        "tests/trainables/models/test_families.py",
     )
     assert [said for _, said in WRONG.values() if said not in done.stdout] == [], done.stdout

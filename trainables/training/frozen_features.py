@@ -115,14 +115,15 @@ class Features:
         if number not in self._deterministic:
             model, batch = self.workload.model, self.workload.batch("train", [0])
             network = share_weights(model.network)
-            state = run_stages(model, network, batch, number) if number else None
             stage = model.stages[number]
-            expected = stage.run(network, batch, state)
-            network.train()
-            found = []
-            for seed in range(2):
-                with seeded("steady", seed):
-                    found.append(stage.run(network, batch, state))
+            with self._autocast():
+                state = run_stages(model, network, batch, number) if number else None
+                expected = stage.run(network, batch, state)
+                network.train()
+                found = []
+                for seed in range(2):
+                    with seeded("steady", seed):
+                        found.append(stage.run(network, batch, state))
             self._deterministic[number] = all(torch.equal(expected, other) for other in found)
         return self._deterministic[number]
 
@@ -199,13 +200,18 @@ class Features:
         workload = self.workload
         below = max((n for n in range(done) if (n, split) in self._tables), default=0)
         batch = self.batch(split, indices, below)
-        with torch.autocast(workload.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._autocast():
             state = run_stages(workload.model, workload.model.network, batch, done)
         state = state.to("cpu", torch.bfloat16 if self.precision == "bf16" else state.dtype)
         if workload.model.stages[done - 1].per == "image":
             return [*state]
         rows = workload.rows[split]
         return [s[: len(rows[i].question)] for s, i in zip(state, indices, strict=True)]
+
+    def _autocast(self) -> torch.autocast:
+        """The types in which trials of this precision compute."""
+        low = self.precision == "bf16"
+        return torch.autocast(self.workload.device.type, torch.bfloat16, enabled=low)
 
     def _key(self, done: int, split: str) -> str:
         """Hash of everything that decides the content of a file."""

@@ -40,7 +40,10 @@ class Case:
 
     def load(self) -> Dataset:
         found = registry.DATASETS.find(self.name).load(self.root)
-        assert isinstance(found, Dataset)
+        assert isinstance(found, Dataset), (
+            f"load of {file(self)} must return what dataset.build made, but it returned a "
+            f"{type(found).__name__}"
+        )
         return found
 
 

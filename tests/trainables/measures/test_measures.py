@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -29,7 +29,12 @@ def scored(measure: Measure, order: list[int]) -> dict[str, float]:
     """A measure's numbers of the examples that it is about, asked in another order."""
     given, asked = [ANSWERS[i] for i in order], [EXAMPLES[i] for i in order]
     chosen = of_kind(measure.of, asked)
-    return dict(measure.score([given[i] for i in chosen], [asked[i] for i in chosen]))
+    found = measure.score([given[i] for i in chosen], [asked[i] for i in chosen])
+    assert isinstance(found, Mapping), (
+        f"score of the measure of {', '.join(measure.columns)} must return a dict, with a number "
+        f"for each of these, but it returned {found!r}"
+    )
+    return dict(found)
 
 
 @pytest.mark.parametrize("name", measures())
@@ -40,15 +45,22 @@ def test_a_measure_fills_its_columns_with_numbers(name: str) -> None:
         f"score of trainables/measures/{name}.py must give a value for each of MEASURE.columns"
     )
     for column, value in found.items():
-        assert isinstance(value, float), f"{column} of measure {name} must be a float: {value!r}"
-        assert math.isfinite(value), f"{column} of measure {name} has no number where it could"
+        assert isinstance(value, float), (
+            f"{column} of measure {name} must be a float, as float(...) makes it, not {value!r}"
+        )
+        assert math.isfinite(value), (
+            f"{column} of measure {name} is {value} for six ordinary answers, one of them empty: "
+            "give a finite number wherever there is something to measure (nan is for nothing)"
+        )
 
 
 @pytest.mark.parametrize("name", measures())
 def test_the_order_of_questions_changes_no_measure(name: str) -> None:
     measure = measures()[name]
     one, other = scored(measure, list(range(len(ANSWERS)))), scored(measure, ORDER)
-    assert other == pytest.approx(one), f"measure {name} depends on the order of the questions"
+    assert other == pytest.approx(one, nan_ok=True), (
+        f"measure {name} depends on the order of the questions"
+    )
 
 
 @pytest.mark.parametrize("name", measures())
@@ -58,7 +70,10 @@ def test_a_percentage_is_at_most_what_perfect_answers_get(name: str) -> None:
     perfect = measure.score([example.answer for example in chosen], chosen)
     for column, value in scored(measure, list(range(len(ANSWERS)))).items():
         if measure.columns[column].unit == "percent":
-            assert 0 <= value <= perfect[column] + 1e-9, f"{column} of measure {name}"
+            assert 0 <= value <= perfect[column] + 1e-9, (
+                f"{column} of measure {name} is {value}, and {perfect[column]} for perfect "
+                "answers: if it is no percentage, give its Column a unit, or unit='' for none"
+            )
 
 
 @pytest.mark.parametrize("name", measures())
@@ -69,9 +84,11 @@ def test_a_column_has_a_name_that_mlflow_and_tables_take(name: str) -> None:
         )
 
 
-def test_no_two_measures_share_a_column() -> None:
-    counts = Counter(column for measure in measures().values() for column in measure.columns)
-    assert [column for column, count in counts.items() if count > 1] == []
+@pytest.mark.parametrize("name", measures())
+def test_no_two_measures_share_a_column(name: str) -> None:
+    for other in set(measures()) - {name}:
+        both = sorted(set(measures()[name].columns) & set(measures()[other].columns))
+        assert not both, f"measures {name} and {other} share columns: rename {', '.join(both)}"
 
 
 def test_a_number_is_logged_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables import registry
 from trainables.errors import BadInput
@@ -17,15 +18,33 @@ from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
 
 QUESTIONS = 10  # of the made-up validation split
+NOT_LINEAR = {"norm", "self_attention", "block", "patch"}
+"""Roles of modules that are no linear layers."""
+PADDING = (
+    "a question's loss or answer depends on the other questions of its batch: padding must be "
+    "masked, and positions must not count it"
+)
+LARGER = (
+    "small(words) must draw weights that are large enough for the image and the question to "
+    "matter, mostly by initializer_range=0.2 instead of transformers' 0.02"
+)
 
 
 def test_a_family_is_called_as_the_model_type_of_its_folders(model: Model, family: str) -> None:
     network = model.to_transformers(share_weights(model.network))
-    said = family if network is None else network.config.model_type
+    config = getattr(model.network if network is None else network, "config", None)
+    said = getattr(config, "model_type", family)
     assert said == family, (
         f"models of trainables/models/{family}.py have the model_type {said!r} in config.json, by "
         f"which their family is found: call the file {said}.py"
     )
+
+
+def test_the_network_is_frozen_and_in_evaluation_mode(model: Model) -> None:
+    modules, parameters = model.network.modules(), model.network.parameters()
+    assert not any(part.training for part in modules) and not any(
+        parameter.requires_grad for parameter in parameters
+    ), f"load and small of {model.name} must return network.eval().requires_grad_(False)"
 
 
 def test_every_preset_has_the_slots_of_the_family(model: Model, family: str) -> None:
@@ -52,10 +71,15 @@ def test_every_preset_has_the_slots_of_the_family(model: Model, family: str) -> 
 def test_a_loss_does_not_depend_on_its_batch(workload: Workload) -> None:
     model = workload.model
     together = model.losses(model.network, workload.batch("validation", range(QUESTIONS)))
-    assert together.shape == (QUESTIONS,)
+    assert together.shape == (QUESTIONS,), (
+        f"losses must return a loss for each question, of shape (B,), as answer_losses does, not "
+        f"{tuple(together.shape)} for B = {QUESTIONS}"
+    )
     for i in range(QUESTIONS):
         alone = model.losses(model.network, workload.batch("validation", [i]))
-        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            alone[0], together[i], atol=1e-5, rtol=0, msg=lambda said: f"{PADDING}: {said}"
+        )
     backwards = model.losses(model.network, workload.batch("validation", range(QUESTIONS)[::-1]))
     torch.testing.assert_close(backwards.flip(0), together, atol=1e-5, rtol=0)
 
@@ -64,7 +88,7 @@ def test_losses_differ(workload: Workload) -> None:
     """Otherwise whatever is said of losses here would hold of nothing."""
     model = workload.model
     losses = model.losses(model.network, workload.batch("validation", range(5)))
-    assert len({round(float(loss), 3) for loss in losses}) == 5
+    assert len({round(float(loss), 3) for loss in losses}) == 5, LARGER
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -76,10 +100,13 @@ def test_an_answer_does_not_depend_on_its_batch(workload: Workload, beams: int) 
         return model.answers(model.network, batch, tokens=tokens, beams=beams)
 
     together = answers(range(QUESTIONS))
-    assert together == [answers([i])[0] for i in range(QUESTIONS)]
-    assert together == answers(range(QUESTIONS)[::-1])[::-1]
-    assert len(set(together)) > 1
-    assert answers(range(QUESTIONS), tokens=2) != together
+    assert isinstance(together, list) and all(isinstance(answer, str) for answer in together), (
+        f"answers must return a list of B texts, not {together!r}"
+    )
+    assert together == [answers([i])[0] for i in range(QUESTIONS)], PADDING
+    assert together == answers(range(QUESTIONS)[::-1])[::-1], PADDING
+    assert len(set(together)) > 1, f"all questions have one answer, {together[0]!r}: {LARGER}"
+    assert answers(range(QUESTIONS), tokens=2) != together, "answers must stop after `tokens`"
 
 
 def test_label_smoothing_is_of_the_answers_own_tokens(workload: Workload) -> None:
@@ -100,13 +127,16 @@ def test_an_image_of_several_questions_is_encoded_once(workload: Workload) -> No
     split = workload.rows["train"]
     asked = [i for i, row in enumerate(split) if row.image in (0, 3)]
     seen: list[int] = []
-    vision = model.network.get_submodule(model.slots["vision"])
-    hook = vision.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    first = model.network.get_submodule(model.slots[model.stages[0].slots[0]])
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     model.losses(model.network, workload.batch("train", asked))
     model.answers(model.network, workload.batch("train", asked))
     hook.remove()
     assert len(asked) > 2
-    assert seen == [2, 2]
+    assert seen == [2, 2], (
+        "the first slot of the first stage must be called once by losses and once by answers, "
+        f"with each image of the batch once (batch.pixels_UCSS): it saw {seen} images of 2"
+    )
 
 
 def test_the_image_and_the_question_matter(workload: Workload) -> None:
@@ -123,8 +153,8 @@ def test_the_image_and_the_question_matter(workload: Workload) -> None:
         model.losses(model.network, model.collate([asked_of], pixels))[0]
         for asked_of, pixels in cases.values()
     )
-    assert abs(plain - blank) > 1e-4
-    assert abs(plain - asked) > 1e-4
+    assert abs(plain - blank) > 1e-4, f"losses hardly depend on the image: {LARGER}"
+    assert abs(plain - asked) > 1e-4, f"losses hardly depend on the question: {LARGER}"
 
 
 def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
@@ -140,20 +170,102 @@ def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
         )
 
 
+def test_every_role_of_parts_exists(model: Model) -> None:
+    for kind, of in model.parts.items():
+        for attribute, role in of.items():
+            assert role in ROLES, (
+                f"Model.parts gives {attribute!r} of {kind.__name__} the role {role!r}; there are: "
+                f"{', '.join(ROLES)}"
+            )
+    for path, module in model.network.named_modules():
+        for attribute in model.parts.get(type(module), {}):
+            try:
+                module.get_submodule(attribute)
+            except AttributeError:
+                there = ", ".join(name for name, _ in module.named_children())
+                pytest.fail(
+                    f"Model.parts names {attribute!r} of {type(module).__name__}, but {path} has "
+                    f"only {there}"
+                )
+
+
 def test_every_role_is_of_layers_that_exist(model: Model) -> None:
     transformer = {"norm", "self_attention", "attention_output", "ffn_in", "ffn_out"}
     for name in model.slots:
         there = slot(model, model.network, name)
-        assert set(there.roles) <= set(ROLES)
         lacking = sorted(transformer - set(there.roles))
+        if "qkv" not in there.roles:
+            lacking += sorted({"query", "key", "value"} - set(there.roles))
         assert not lacking or set(there.roles) == {"projection"}, (
             f"slot {name!r} of {model.name} has no layers of the roles {', '.join(lacking)}: name "
             "in Model.parts the attributes, of the types of its modules, that play them"
         )
         layers = [layer for layers in there.roles.values() for layer in layers]
         assert len(layers) == len(set(layers)), "a layer has one role"
-        for layer in layers:
-            assert isinstance(there.module.get_submodule(layer), nn.Module)
+
+
+def test_linear_layers_with_a_role_are_called(workload: Workload) -> None:
+    """A method that wraps a layer is without effect if only its weight is read."""
+    model = workload.model
+    silent: dict[str, nn.Module] = {}
+    for name in model.slots:
+        there = slot(model, model.network, name)
+        for role in there.roles.keys() - NOT_LINEAR:
+            for layer in there.roles[role]:
+                module = there.module.get_submodule(layer)
+                assert isinstance(module, nn.Linear), (
+                    f"{layer} of slot {name!r}, in role {role}, is a {type(module).__name__}, but "
+                    "methods are for nn.Linear: put its weight into one as the model is loaded"
+                )
+                silent[f"{layer} of slot {name!r}"] = module
+    places = {module: place for place, module in silent.items()}
+
+    def hear(module: nn.Module, *_: Any) -> None:
+        silent.pop(places[module], None)
+
+    handles = [module.register_forward_hook(hear) for module in places]
+    model.losses(model.network, workload.batch("validation", range(2)))
+    for handle in handles:
+        handle.remove()
+    assert not silent, (
+        f"losses do not call {', '.join(silent)}: a layer with a role must be called as a module, "
+        "which nn.MultiheadAttention and nn.TransformerEncoderLayer do not do"
+    )
+
+
+@pytest.mark.parametrize("role", ["block", "self_attention"])
+def test_tokens_come_first_and_are_returned(workload: Workload, role: str) -> None:
+    """Methods put tokens before those that a block or a self_attention is given."""
+    model = workload.model
+    wrong: list[str] = []
+
+    def see(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        tokens_BTD = args[0] if args else kwargs.get("hidden_states")
+        first = output[0] if isinstance(output, tuple) else output
+        if not isinstance(tokens_BTD, Tensor):
+            wrong.append(
+                f"{type(module).__name__} must be given its tokens as first argument or as "
+                "hidden_states"
+            )
+        elif role == "self_attention" and len(args) > 1:
+            wrong.append(
+                f"{type(module).__name__} must be given all but its tokens by name, a mask as "
+                "attention_mask and a cache as past_key_values"
+            )
+        elif not isinstance(first, Tensor) or first.shape != tokens_BTD.shape:
+            wrong.append(
+                f"{type(module).__name__} must return as many tokens as it is given, in shape "
+                "(B, T, D), alone or first in a tuple"
+            )
+
+    for name in model.slots:
+        there = slot(model, model.network, name)
+        found = [there.module.get_submodule(layer) for layer in there.roles.get(role, ())]
+        handles = [part.register_forward_hook(see, with_kwargs=True) for part in found]
+        model.losses(model.network, workload.batch("validation", range(2)))
+        for handle in handles:
+            handle.remove()
+    assert not wrong, wrong[0]
 
 
 def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
@@ -162,7 +274,10 @@ def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
         module = model.network.get_submodule(path)
         there = slot(model, model.network, name)
         norms = {n for n, m in module.named_modules() if "norm" in type(m).__name__.lower()}
-        assert set(there.roles.get("norm", ())) == norms, f"slot {name!r} of {model.name}"
+        assert set(there.roles.get("norm", ())) == norms, (
+            f"norms of slot {name!r} of {model.name} must be an nn.LayerNorm, an nn.RMSNorm or of "
+            "a class whose name ends in RMSNorm, and have no role in Model.parts"
+        )
         linear = {n for n, m in module.named_modules() if type(m) is nn.Linear}
         others = linear - {layer for layers in there.roles.values() for layer in layers}
         heads = {n for n in others if n == "lm_head" or n.startswith("cls.")}
@@ -173,6 +288,7 @@ def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
 
 
 def test_an_unknown_slot_is_refused(model: Model) -> None:
-    recipe = Recipe.of({"visoin": {"method": "full"}})
-    with pytest.raises(BadInput, match="unknown slot 'visoin'; did you mean 'vision'"):
+    known = next(iter(model.slots))
+    recipe = Recipe.of({f"{known}s": {"method": "full"}})
+    with pytest.raises(BadInput, match=f"unknown slot '{known}s'; did you mean '{known}'"):
         apply(recipe, model, share_weights(model.network), seed=0)

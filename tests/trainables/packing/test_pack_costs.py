@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.trainables.packing.trials import config, suits
@@ -101,10 +102,12 @@ def test_no_gradient_below_what_is_trained(workload: Workload) -> None:
     model = workload.model
     first = model.network.get_submodule(model.slots[next(iter(model.slots))])
     seen: list[bool] = []
-    # A fork's module keeps the hook.
-    handle = first.register_forward_hook(
-        lambda _, __, out: seen.append(any(t.requires_grad for t in out.values()))
-    )
+
+    def see(_: nn.Module, __: Any, out: Any) -> None:
+        tensors = [out] if isinstance(out, Tensor) else out.values()
+        seen.append(any(tensor.requires_grad for tensor in tensors))
+
+    handle = first.register_forward_hook(see)  # a fork's module keeps the hook
     try:
         group = TrialGroup(workload, places=3)
         group.features.refused[1] = "no room, says this test"

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def encodings(model: Model) -> Iterator[list[int]]:
     """List that grows by the number of images whenever the base, or a copy of it, encodes some."""
     counted: list[int] = []
-    first = model.network.get_submodule(model.slots["vision"])
+    first = model.network.get_submodule(model.slots[model.stages[0].slots[0]])
     handle = first.register_forward_hook(lambda _, __, out: counted.append(len(out[0])))
     yield counted
     handle.remove()
@@ -115,7 +115,7 @@ def test_what_is_trained_or_put_in_is_not_frozen(workload: Workload) -> None:
 
 def test_a_stage_with_dropout_is_computed_each_time(family: str) -> None:
     model = SMALL[family]()
-    vision = model.network.get_submodule(model.slots["vision"])
+    vision = model.network.get_submodule(model.slots[model.stages[0].slots[0]])
     norm = next(m for m in vision.modules() if isinstance(m, nn.LayerNorm))
     norm.register_forward_hook(lambda m, _, out: nn.functional.dropout(out, 0.2, m.training))
     workload = made_up(model)
@@ -167,7 +167,7 @@ def test_other_weights_pixels_and_precisions_are_other_files(
     assert files(replace(workload, images_NSSC=np.flip(workload.images_NSSC, 0))) == 3
     model.digest = "1" * 64
     assert files(workload) == 4
-    assert files(made(family, torch.bfloat16)) == 5
+    assert files(made(family, torch.bfloat16), "bf16") == 5
 
 
 def test_a_disk_that_is_full_when_it_is_tested_fails_no_trial(

@@ -97,7 +97,8 @@ class SoftTokens(nn.Module):
         Of an encoder's tokens, the rows see what the first real token sees.
         """
         given = dict(zip(parameters, args, strict=False)) | kwargs
-        hidden_BTD: Tensor = given.pop("hidden_states")
+        named = "hidden_states" in kwargs
+        hidden_BTD: Tensor = given.pop("hidden_states" if named else parameters[0])
         rows_BND = self.rows_1ND if self.rows_BND is None else self.rows_BND
         assert rows_BND is not None, "the slot's own forward was not called"
         rows_BND = rows_BND.to(hidden_BTD.dtype).expand(len(hidden_BTD), -1, -1)
@@ -111,10 +112,13 @@ class SoftTokens(nn.Module):
             )
         return (torch.cat((rows_BND, hidden_BTD), dim=1),), given
 
-    def leave(self, _: nn.Module, __: Any, output_BTD: Tensor) -> Tensor:
+    def leave(
+        self, _: nn.Module, __: Any, output: Tensor | tuple[Any, ...]
+    ) -> Tensor | tuple[Any, ...]:
         """Take the rows off the output of a block, and set them aside until the next block."""
-        self.rows_BND = output_BTD[:, : self.tokens]
-        return output_BTD[:, self.tokens :]
+        output_BTD: Tensor = output if isinstance(output, Tensor) else output[0]
+        self.rows_BND, real_BTD = output_BTD[:, : self.tokens], output_BTD[:, self.tokens :]
+        return real_BTD if isinstance(output, Tensor) else (real_BTD, *output[1:])
 
     def attend(
         self, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -149,7 +149,9 @@ def _with_rows(
     """Before an attention module without a cache: put N rows of zeros before its input."""
     hidden_BTD = args[0] if args else kwargs["hidden_states"]
     rows_BTD = nn.functional.pad(hidden_BTD, (0, 0, virtual.tokens, 0))
-    return args[1:], {**kwargs, "hidden_states": rows_BTD}
+    if args:
+        return (rows_BTD, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": rows_BTD}
 
 
 def _fill_rows(
@@ -169,9 +171,11 @@ def _fill_rows(
 
 
 def _without_rows(
-    virtual: VirtualTokens, _: nn.Module, __: Any, output: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+    virtual: VirtualTokens, _: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]
+) -> Tensor | tuple[Tensor, ...]:
     """After an attention module without a cache: drop the first N rows of its output."""
+    if isinstance(output, Tensor):
+        return output[:, virtual.tokens :]
     return output[0][:, virtual.tokens :], *output[1:]
 
 
