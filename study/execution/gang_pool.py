@@ -25,7 +25,7 @@ from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
 from study.storage.faults import describe_fault
 from study.worker.gang_worker import GangInbox, RendezvousFailed, run_worker
 from study.worker.host_config import HostConfig
-from study.worker.orders import ForgetTrial
+from study.worker.orders import ForgetTrial, TrialReport
 from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
@@ -167,13 +167,13 @@ class GangHandle:
         its outcome. If a machine was lost, the inbox is killed, which tells the client."""
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
-        places = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
-        own, why = _own(causes), {"place": next(places, "")}
-        if not why["place"]:
+        faults = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
+        own, why = _own(causes), TrialReport(fault=next(faults, ""))
+        if not why.fault:
             if any(map(_of_ray, causes)) or not own:
                 ray.kill(self.inbox, no_restart=False)
                 return
-            why = {"outcome": outcome_of(own[0]), "error": one_line(own[0])}
+            why = TrialReport(outcome=outcome_of(own[0]), error=one_line(own[0]))
         with suppress(RayActorError):  # then it is gone already
             ray.get(self.inbox.fell.remote(why))
 

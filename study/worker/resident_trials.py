@@ -10,16 +10,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from study.storage import checkpoints, faults
-from study.trials.record import Outcome
+from study.trials.record import Outcome, Rung
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trial import ResidentTrial
 from trainables.errors import BadInput
 from trainables.secrecy import format_traceback, without_secrets
@@ -83,7 +84,7 @@ class ResidentTrials:
                 self._arrived(resident, arrival)
         self._admit()
 
-    def advance(self, order: AdvanceTrial, reply: Future[dict[str, Any]]) -> None:
+    def advance(self, order: AdvanceTrial, reply: Future[TrialReport]) -> None:
         """Let a trial go on to its next report, which ``reply`` takes."""
         trial_id = order.spec.id
         if trial_id not in self.here:
@@ -125,8 +126,8 @@ class ResidentTrials:
         seen = resident.trial.examples_seen
         ahead = [stop for stop in resident.spec.stops if stop > seen]
         if seen > resident.reported_examples or not ahead:
-            report = resident.report if seen > resident.reported_examples else {}
-            self._reached(resident, report)
+            unheard = seen > resident.reported_examples
+            self._reached(resident, Rung(**resident.report) if unheard else None)
         else:
             self.lane.train_to(resident.spec.id, ahead[0])
             self.training.add(resident.spec.id)
@@ -180,18 +181,19 @@ class ResidentTrials:
             put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
                 study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
-        self._reached(resident, resident.report)
+        self._reached(resident, Rung(**resident.report))
 
-    def _reached(self, resident: ResidentTrial, report: Mapping[str, Any]) -> None:
-        """Report a rung; after the last one, let the trial answer too."""
+    def _reached(self, resident: ResidentTrial, rung: Rung | None) -> None:
+        """Report a rung, if there is one to report; after the last one, let the trial answer
+        too."""
         assert resident.trial is not None
         resident.suspect = False
-        result: dict[str, Any] = {"rung": dict(report)} if report else {}
+        report = TrialReport(rung=rung)
         if all(stop <= resident.trial.examples_seen for stop in resident.spec.stops):
             with self._timed(resident):
                 scores = self._answer(resident.spec, resident.trial)
-            result |= {"outcome": Outcome.COMPLETE, "scores": scores}
-        self._tell(resident, result)
+            report = replace(report, outcome=Outcome.COMPLETE, scores=scores)
+        self._tell(resident, report)
 
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
         """Scores of a trial's answers on the validation split and, outside of the search, on the
@@ -225,36 +227,36 @@ class ResidentTrials:
         except Diverged as error:
             self._fail(resident, Outcome.DIVERGED, str(error))
         except Exception as error:  # whatever else a trial does, the study goes on and records it
-            place = self._place(resident, error)
-            if isinstance(error, BadInput) and not place:
+            fault = self._fault(resident, error)
+            if isinstance(error, BadInput) and not fault:
                 self._fail(resident, Outcome.FAILED, str(error))
             elif self._devices > 1:
                 raise
-            elif place:
-                self._tell(resident, {"place": place})
+            elif fault:
+                self._tell(resident, TrialReport(fault=fault))
             else:
                 with suppress(OSError):  # Ray's log, which this is for, may be on a full disk
                     print(format_traceback(error), file=sys.stderr)
                 self._fail(resident, outcome_of(error), one_line(error))
 
-    def _place(self, resident: ResidentTrial, error: Exception) -> str:
-        """Fault of disk or storage that a trial met, in one line; empty if it met none."""
+    def _fault(self, resident: ResidentTrial, error: Exception) -> str:
+        """Fault of a disk or a store that a trial met, in one line; empty if it met none."""
         study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
-        place = faults.describe_fault(
+        fault = faults.describe_fault(
             error, study_folder.local_storage, checkpoint=trained * CHECKPOINT_BYTES
         )
-        if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
+        if fault and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
             checkpoints.drop_partial(study_folder, resident.spec.id)
-        return place
+        return fault
 
     def _fail(self, resident: ResidentTrial, outcome: Outcome, error: str) -> None:
         """End a trial with an error."""
         self._short = self._short or outcome is Outcome.OUT_OF_MEMORY
-        self._tell(resident, {"outcome": outcome, "error": error})
+        self._tell(resident, TrialReport(outcome=outcome, error=error))
 
-    def _tell(self, resident: ResidentTrial, result: Mapping[str, Any]) -> None:
-        """Send a report to the client that waits for it."""
+    def _tell(self, resident: ResidentTrial, report: TrialReport) -> None:
+        """Send a report to the client that waits for it, with the costs so far."""
         from trainables.engine import ranks
 
         self._note_peak()
@@ -267,15 +269,15 @@ class ResidentTrials:
             costs["trained_parameters"] = resident.trial.applied.trained_parameters
             costs["trained_percent"] = resident.trial.applied.trained_percent
         remark = self._remark(resident)
-        if "outcome" in result or "place" in result:
+        if report.done or report.fault:
             self.forget(resident.spec.id)
         ran = {}
         if resident.trial is not None and resident.trial.engine and resident.trial.engine.settings:
             ran = {"deepspeed": json.dumps(dict(resident.trial.engine.settings))}
         reply, resident.reply = resident.reply, None
         if reply is not None and not reply.cancelled():
-            said = {"costs": costs, "ran": ran, "remark": remark, "done": "outcome" in result}
-            reply.set_result({**said, **result})
+            rung = replace(report.rung, costs=costs) if report.rung is not None else None
+            reply.set_result(replace(report, rung=rung, costs=costs, ran=ran, remark=remark))
 
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""

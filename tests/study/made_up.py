@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from study.planning.placement import uniform_placement
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome, Rung
 from study.trials.spec import TrialSpec
+from study.worker.orders import TrialReport
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
@@ -82,15 +83,14 @@ def loss_of(spec: TrialSpec, examples_seen: int) -> float:
     return (math.log10(spec.lr) + 2.5) ** 2 + 100 / examples_seen
 
 
-def advanced(spec: TrialSpec, heard: int) -> dict[str, Any]:
-    """What a host tells of a trial that was last heard of at ``heard`` examples."""
-    result: dict[str, Any] = {"costs": {"seconds": 1.0}, "done": False}
-    ahead = [stop for stop in spec.stops if stop > heard]
-    if ahead:
-        result["rung"] = asdict(rung(spec, ahead[0]))
-    if len(ahead) <= 1:
-        result |= {"done": True, "outcome": Outcome.COMPLETE, "scores": {}}
-    return result
+def advanced(spec: TrialSpec, heard: int) -> TrialReport:
+    """A host's report of a trial that was last heard of at ``heard`` examples."""
+    costs, ahead = {"seconds": 1.0}, [stop for stop in spec.stops if stop > heard]
+    return TrialReport(
+        rung=replace(rung(spec, ahead[0]), costs=costs) if ahead else None,
+        outcome=Outcome.COMPLETE if len(ahead) <= 1 else None,
+        costs=costs,
+    )
 
 
 def rung(spec: TrialSpec, examples_seen: int) -> Rung:

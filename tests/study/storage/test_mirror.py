@@ -19,7 +19,7 @@ from study.storage import mirror as store_mirror
 from study.storage.mirror import StoreMirror
 from study.storage.object_store import ObjectStore, local_copy
 from study.storage.study_folder import LEASE, StudyFolder
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from tests.study import small
 from tests.study.object_store import serve
@@ -215,7 +215,7 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
         devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
     )
     residents = ResidentTrials(replace(config, study_folder=gone))
-    reply = Future[dict[str, Any]]()
+    reply = Future[TrialReport]()
     with serve("gone") as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -223,9 +223,9 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
     while not reply.done():
         residents.step()
     told = reply.result()
-    assert "outcome" not in told and not told["done"] and not residents.here
-    assert told["place"].startswith("the object store does not do what is asked of it (When ")
-    assert "AWS Error" in told["place"] and "\n" not in told["place"]
+    assert not told.done and not residents.here
+    assert told.fault.startswith("the object store does not do what is asked of it (When ")
+    assert "AWS Error" in told.fault and "\n" not in told.fault
 
 
 def test_one_driver_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
