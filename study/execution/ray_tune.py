@@ -24,7 +24,7 @@ from study.execution.trial_client import TrialClient
 from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
 from study.storage.faults import PlaceFault
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
 from trainables.secrecy import without_secrets
 
@@ -98,14 +98,14 @@ class TuneSearcher(Searcher):
             said = f"{report.error} {note}".strip()
             self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: said})
             return
-        self.scheduler.ended(
-            ours,
-            outcome,
+        end = TrialEnd(
+            outcome=outcome,
             costs=report.costs,
             scores=report.scores,
             error=report.error or (lost if error else ""),
             remark=report.remark,
         )
+        self.scheduler.ended(ours, end)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles a searcher to restore it; a study has its journal for

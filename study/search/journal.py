@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study.config.goals import point
 from study.search.sampler import TrialMemory
 from study.storage.study_folder import JOURNAL
-from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
@@ -149,25 +149,15 @@ class StudyJournal:
             record.rungs.append(rung)
         return record
 
-    def ended(
-        self,
-        trial_id: str,
-        outcome: Outcome,
-        *,
-        costs: Mapping[str, float],
-        scores: Mapping[str, float],
-        error: str = "",
-        remark: str = "",
-    ) -> TrialRecord:
-        """Record how a trial ended, and tell Optuna. A cost that is missing from ``costs``, as when
-        the trial was lost with its host, keeps its value at the last rung."""
+    def ended(self, trial_id: str, end: TrialEnd) -> TrialRecord:
+        """Record the end of a trial, and tell Optuna."""
         record = self.records[trial_id]
-        record.outcome, record.ended_at = outcome, time.time()
-        record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
+        record.outcome, record.ended_at = end.outcome, time.time()
+        record.costs, record.scores = {**_last_costs(record), **end.costs}, dict(end.scores)
         record.scoring = VERSION
-        record.error, record.remark = without_secrets(error), without_secrets(remark)
-        end = {
-            "outcome": outcome,
+        record.error, record.remark = without_secrets(end.error), without_secrets(end.remark)
+        written = {
+            "outcome": record.outcome,
             "ended_at": record.ended_at,
             "costs": record.costs,
             "scores": record.scores,
@@ -176,7 +166,7 @@ class StudyJournal:
             "remark": record.remark,
         }
         trial = self._trials.pop(trial_id)
-        trial.set_user_attr("end", end)
+        trial.set_user_attr("end", written)
         self._told(record, trial)
         self._journal.flush()
         return record

@@ -11,7 +11,7 @@ from study.analysis.result_types import StudyResults
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import answers
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules
 from trainables.data.common.dataset import Dataset, Example
@@ -98,7 +98,7 @@ def finish(
         spec = scheduler.next()
         assert spec is not None
         if (outcome := lost(spec)) is not None:
-            scheduler.ended(spec.id, outcome, costs={}, scores={}, error=SAID[outcome])
+            scheduler.ended(spec.id, TrialEnd(outcome=outcome, error=SAID[outcome]))
         elif spec.kind is Kind.SEARCH:
             play(scheduler, spec, _costs(spec), {"validation.overall": _validation(spec)})
         else:

@@ -14,7 +14,7 @@ from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.config.goals import Limit
 from study.planning.placement import uniform_placement
 from study.search.scheduler import SearchRules, StudyScheduler
-from study.trials.record import Outcome, Rung
+from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import TrialSpec
 from study.worker.orders import TrialReport
 
@@ -114,9 +114,9 @@ def play(
     for stop in (stop for stop in spec.stops if stop > seen):
         goes_on = scheduler.reported(spec.id, rung(spec, stop))
         if not goes_on and stop < spec.stops[-1]:
-            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED, costs=costs))
             return Outcome.PRUNED
-    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores=scores)
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.COMPLETE, costs=costs, scores=scores))
     return Outcome.COMPLETE
 
 

@@ -11,7 +11,7 @@ from study.config import goals
 from study.search.asha import PerArmAsha
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome, Rung
+from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import rules
 from trainables.errors import BadInput
@@ -42,9 +42,9 @@ def live(scheduler: StudyScheduler, spec: TrialSpec) -> None:
             costs=costs,
         )
         if not scheduler.reported(spec.id, rung) and stop < spec.stops[-1]:
-            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED, costs=costs))
             return
-    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores={})
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.COMPLETE, costs=costs))
 
 
 def run(

@@ -13,7 +13,7 @@ from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.study_folder import StudyFolder
-from study.trials.record import Outcome, TrialRecord
+from study.trials.record import Outcome, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host import Host
 from study.worker.host_config import HostConfig
@@ -207,7 +207,8 @@ def test_a_lost_checkpoint_costs_a_trial_of_a_study_nothing_but_time(
                 assert scheduler.reported(trial.id, report.rung)
             if report.outcome:
                 costs, scores, remark = report.costs, report.scores, report.remark
-                scheduler.ended(trial.id, report.outcome, costs=costs, scores=scores, remark=remark)
+                end = TrialEnd(outcome=report.outcome, costs=costs, scores=scores, remark=remark)
+                scheduler.ended(trial.id, end)
                 break
         return record
 
