@@ -190,10 +190,14 @@ def _efficiency(
         budget=efficiency.budget_curves(searched, start),
         front=tuple(
             FrontTrial(
-                **{name: value for name, value in trial.items() if name not in costs},
-                costs={name: trial[name] for name in costs},
+                trial=record.spec.id,
+                arm=record.spec.arm,
+                parameters=dict(record.spec.parameters),
+                validation_loss=record.loss,
+                validation_percent=record.scores.get("validation.overall"),
+                costs={name: record.costs[name] for name in costs},
             )
-            for trial in front
+            for record in front
         ),
         learning_rates=efficiency.learning_rates(searched),
         importance=importance.importances(

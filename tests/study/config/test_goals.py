@@ -75,8 +75,8 @@ def test_a_search_for_a_trade_off_finds_more_of_it(tmp_path: Path) -> None:
     ]
     assert len(near[0]) >= 4 > len(near[1])
     front = goals.pareto_front(both.journal.records.values(), MEMORY)
-    losses = [trial["validation_loss"] for trial in front]
-    memory = [trial["peak_memory_gib"] for trial in front]
+    losses = [record.loss for record in front]
+    memory = [record.costs["peak_memory_gib"] for record in front]
     assert losses == sorted(losses) and memory == sorted(memory, reverse=True)
     assert len(front) >= 4
 
