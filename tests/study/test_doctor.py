@@ -14,7 +14,7 @@ from rich.console import Console
 from study import doctor
 from study.execution import cluster
 from study.health import checks, nodes
-from study.health.checks import Finding
+from study.health.checks import CheckResult
 from study.health.nodes import Node, NodeReport
 
 HEAD = Node(id="1", name="head (10.0.0.1)", cpus=0, gpus=0)
@@ -28,7 +28,7 @@ def report() -> NodeReport:
 
 
 def marks(findings: object) -> list[tuple[str, str]]:
-    assert not isinstance(findings, Finding)
+    assert not isinstance(findings, CheckResult)
     return [(f.mark, f.what) for f in findings]  # type: ignore[attr-defined]
 
 
@@ -75,7 +75,7 @@ def test_what_it_shows_has_no_secret(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
     said = "postgresql://mlflow:planted@db: planted key"
-    doctor._show(Console(), Finding(what="MLflow", said=said))
+    doctor._show(Console(), CheckResult(what="MLflow", said=said))
     assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"
 
 
