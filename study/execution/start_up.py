@@ -143,16 +143,16 @@ def open_dispatcher(
     partition = inspected.partition
     config = HostConfig(
         workload=replace(definition.workload, precision=inspected.hardware.precision),
-        others=definition.ood_workloads,
+        ood_workloads=definition.ood_workloads,
         study_folder=deployment.study_folder.absolute(),
         regime=definition.regime,
-        places=partition.trials_per_host,
+        trials_per_host=partition.trials_per_host,
         threads=partition.cpus,
         zygote=None if partition.gpus else zygote,
     )
     dispatcher = Dispatcher(
         HostPool(HostActor, config, partition),
-        GangPool(replace(config, places=1), partition, say),
+        GangPool(replace(config, trials_per_host=1), partition, say),
         _uniform_on(partition, definition, deployment),
     )
     if not partition.predicting:

@@ -216,7 +216,7 @@ def _in_pieces(
         lane=lane(way.workers, 1),
         devices=way.workers,
         deepspeed=way.kind,
-        checkpointing=way.twice,
+        activation_checkpointing=way.twice,
         micro_batch=micro_batch,
         pieces=pieces,
         evaluation_batch=at_once,

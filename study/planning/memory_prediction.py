@@ -55,7 +55,8 @@ class ArmMemory:
                 "corrected_gib": self.corrected / GIB,
             }
         if self.placement is not None:
-            values = asdict(self.placement)
+            stored = {"activation_checkpointing": "checkpointing"}
+            values = {stored.get(name, name): v for name, v in asdict(self.placement).items()}
             for size in {"peak", "host", "least"} & set(values):
                 values[f"{size}_gib"] = values.pop(size) / GIB
             feasible = isinstance(self.placement, Placement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,32 +14,9 @@ from study.storage.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
-    from trainables.training.trial import Trial
-    from trainables.workload import Workload
 
 SCORING = b"scoring"
 """Key, in a table's metadata, of the version of the rules by which its answers were scored."""
-
-
-def answer_and_score(
-    trial_id: str,
-    trial: Trial,
-    asked: Mapping[str, tuple[Workload, str]],
-    study_folder: StudyFolder | None,
-) -> dict[str, float]:
-    """Answer ``asked`` and score the answers: ``<name>.<part>`` -> value. ``asked``: name ->
-    workload and its split. The answers are written to ``study_folder``; it is None on ranks that do
-    not write."""
-    from trainables.measures.common.scores import score
-
-    scores: dict[str, float] = {}
-    for name, (workload, split) in asked.items():
-        examples = workload.dataset.splits()[split]
-        answers = trial.answers(split, workload)
-        if study_folder is not None:
-            study_folder.keep(write(study_folder.path, trial_id, name, examples, answers))
-        scores |= {f"{name}.{part}": value for part, value in score(examples, answers).items()}
-    return scores
 
 
 def write(

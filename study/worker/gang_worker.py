@@ -102,7 +102,7 @@ def run_worker(given: Mapping[str, Any]) -> None:
 
     Args:
         given: ``inbox``, the name of the gang's inbox actor, and ``config``, a ``HostConfig`` with
-            ``places=1``.
+            ``trials_per_host=1``.
     """
     from trainables.engine import ranks
 

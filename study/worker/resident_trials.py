@@ -50,10 +50,10 @@ class ResidentTrials:
         self.config = config
         self._devices, self._speaks = ranks.current().count, ranks.current().first
         self.workload = workload or Workload.load(config.workload)
-        self.others: dict[str, Workload] = {}
-        """Name -> another dataset on which confirmed trials are scored; loaded at first use."""
+        self.ood: dict[str, Workload] = {}
+        """Name -> model with a dataset of ``--ood``, loaded at first use."""
         self.lane = TrialGroup(
-            self.workload, precision=config.workload.precision, places=config.places
+            self.workload, precision=config.workload.precision, places=config.trials_per_host
         )
         """The trials that have a place on the base model."""
         self.here: dict[str, ResidentTrial] = {}
@@ -111,7 +111,7 @@ class ResidentTrials:
         """The waiting trial that may go on now; None if there is none."""
         entered = sum(resident.trial is not None for resident in self.here.values())
         for resident in self.waiting:
-            if resident.trial is None and entered >= self.config.places:
+            if resident.trial is None and entered >= self.config.trials_per_host:
                 continue  # until a trial that has a place ends
             alone = resident.suspect or any(self.here[key].suspect for key in self.training)
             return None if alone and self.training else resident
@@ -149,7 +149,7 @@ class ResidentTrials:
             deepspeed=resident.placement.deepspeed,
             micro_batch=resident.placement.micro_batch,
             evaluation_batch=resident.placement.evaluation_batch,
-            activation_checkpointing=resident.placement.checkpointing,
+            activation_checkpointing=resident.placement.activation_checkpointing,
             checkpoint=restored,
         )
         resident.report = resident.trial.report
@@ -196,19 +196,26 @@ class ResidentTrials:
         self._tell(resident, report)
 
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
-        """Scores of a trial's answers on the validation split and, outside of the search, on the
-        test split and the other datasets."""
-        from study.storage.answers import answer_and_score
+        """Scores of a trial's answers, which are written to the study's folder: on the validation
+        split and, outside of the search, on the test split and the datasets of ``--ood``."""
+        from study.storage import answers
+        from trainables.measures.common.scores import score
 
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
             asked["test"] = (self.workload, "test")
-            for name, config in self.config.others.items():
-                if name not in self.others:
-                    self.others[name] = self.workload.with_dataset(config.dataset())
-                asked[f"ood.{name}"] = (self.others[name], "test")
-        folder = self.config.study_folder if self._speaks else None
-        return answer_and_score(spec.id, trial, asked, folder)
+            for name, config in self.config.ood_workloads.items():
+                if name not in self.ood:
+                    self.ood[name] = self.workload.with_dataset(config.dataset())
+                asked[f"ood.{name}"] = (self.ood[name], "test")
+        study_folder, scores = self.config.study_folder, dict[str, float]()
+        for name, (workload, split) in asked.items():
+            examples, given = workload.dataset.splits()[split], trial.answers(split, workload)
+            if self._speaks:
+                path = answers.write(study_folder.path, spec.id, name, examples, given)
+                study_folder.keep(path)
+            scores |= {f"{name}.{part}": value for part, value in score(examples, given).items()}
+        return scores
 
     @contextmanager
     def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
@@ -283,7 +290,7 @@ class ResidentTrials:
         """Remark on what did not run as it should, though it changes no number; else empty."""
         said = []
         alone = self.lane.alone_reasons.get(resident.spec.id)
-        if alone and self.config.places > 1:
+        if alone and self.config.trials_per_host > 1:
             said.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:
             points = " and ".join(f"{seen:,}" for seen in resident.trial.broken)

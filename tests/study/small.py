@@ -32,10 +32,10 @@ def config(folder: Path) -> HostConfig:
             data_root=str(folder / "data"),
             split="by_image",
         ),
-        others={},
+        ood_workloads={},
         study_folder=StudyFolder(storage=folder, name="study"),
         regime=Regime(),
-        places=1,
+        trials_per_host=1,
     )
 
 

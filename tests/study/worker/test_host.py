@@ -42,10 +42,10 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
     def begin(places: int = 2, folder: Path = tmp_path) -> Host:
         config = HostConfig(
             workload=WorkloadConfig(),
-            others={},
+            ood_workloads={},
             study_folder=StudyFolder.from_path(folder),
             regime=Regime(),
-            places=places,
+            trials_per_host=places,
         )
         return Host(config, workload)
 

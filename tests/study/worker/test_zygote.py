@@ -57,10 +57,10 @@ def zygote() -> Iterator[Zygote]:
 def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
     return HostConfig(
         workload=ASKED.workload,
-        others={},
+        ood_workloads={},
         study_folder=StudyFolder.from_path(folder),
         regime=Regime(),
-        places=1,
+        trials_per_host=1,
         zygote=zygote and zygote.socket,
     )
 
