@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
     out = given.out or study_folder.export(arm.arm)
     with faults.raised_as_bad_input(out.parent):
-        adapters = export(study_folder.path, results, arm, out)
+        adapters = export(study_folder, results, arm, out)
     registered = ""
     if given.register:
         registered = _register(given.register, uri, study_folder, results, arm, out)

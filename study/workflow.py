@@ -293,7 +293,7 @@ class StudyRun:
         )
         found = results.collect(
             self.plan.name,
-            self.folder,
+            self.deployment.study_folder,
             finished,
             self.data.dataset,
             self.data.ood,
@@ -309,7 +309,7 @@ class StudyRun:
             results.metrics(found),
             files,
             model_export.small_models(found),
-            partial(model_export.write_all, self.folder, self.zygote.do),
+            partial(model_export.write_all, self.deployment.study_folder, self.zygote.do),
         )
         show_results(self.console, found)
         if self.tracker.error:
@@ -327,7 +327,7 @@ class StudyRun:
         if record.scoring == VERSION or not record.scores:
             return record
         splits = dict.fromkeys(name.rpartition(".")[0] for name in record.scores)
-        scores = answers.scored_anew(self.folder, record.spec.id, splits)
+        scores = answers.scored_anew(self.deployment.study_folder, record.spec.id, splits)
         return replace(record, scores=scores, scoring=VERSION)
 
 

@@ -212,7 +212,7 @@ class ResidentTrials:
         for name, (workload, split) in asked.items():
             examples, given = workload.dataset.splits()[split], trial.answers(split, workload)
             if self._speaks:
-                path = answers.write(study_folder.path, spec.id, name, examples, given)
+                path = answers.write(study_folder, spec.id, name, examples, given)
                 study_folder.keep(path)
             scores |= {f"{name}.{part}": value for part, value in score(examples, given).items()}
         return scores

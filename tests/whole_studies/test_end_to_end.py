@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from study import export, predict
 from study.search.journal import StudyJournal
 from study.storage import answers
-from study.storage.study_folder import JOURNAL
+from study.storage.study_folder import JOURNAL, StudyFolder
 from study.tracking.mlflow_store import default_uri
 from study.trials.record import Outcome
 from tests.small_disk import Disk, disk
@@ -116,7 +116,7 @@ def test_the_winner_answers_as_it_did_in_the_study(
     weights = Path(registered).read_bytes()
     assert weights == (tmp_path / "out" / "trained.safetensors").read_bytes()
     assert found["verdict"] in (tmp_path / "out" / "README.md").read_text()
-    kept = answers.read(storage / "one", best["trial"], "test").to_pylist()
+    kept = answers.read(StudyFolder(storage=storage, name="one"), best["trial"], "test").to_pylist()
     for example, row in list(zip(phantom.load(None).test, kept, strict=True))[:5]:
         capsys.readouterr()
         asked = ["--image", str(example.image), "--question", example.question]
