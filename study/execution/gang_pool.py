@@ -175,7 +175,7 @@ class GangHandle:
                 return
             why = TrialReport(outcome=outcome_of(own[0]), error=one_line(own[0]))
         with suppress(RayActorError):  # then it is gone already
-            ray.get(self.inbox.fell.remote(why))
+            ray.get(self.inbox.answer_all.remote(why))
 
 
 def _of_workers(error: Exception) -> list[BaseException]:
@@ -214,25 +214,25 @@ class GangPool:
     ) -> None:
         """``say``: where a line goes that the user is to see."""
         self.config, self.devices, self.say = config, devices, say
-        self.there: dict[str, GangHandle] = {}
+        self.handles: dict[str, GangHandle] = {}
         """Name -> gang."""
         self._started = 0
 
     @property
     def taken(self) -> int:
         """Number of devices that the gangs hold."""
-        return sum(gang.size for gang in self.there.values())
+        return sum(gang.size for gang in self.handles.values())
 
     def idle(self, size: int | None = None) -> list[GangHandle]:
         """Gangs without a trial; only those of ``size`` devices, if ``size`` is given."""
-        free = (gang for gang in self.there.values() if gang.trial is None)
+        free = (gang for gang in self.handles.values() if gang.trial is None)
         return [gang for gang in free if size in (None, gang.size)]
 
     def start(self, size: int) -> GangHandle:
         """Start a gang of ``size`` devices, which must be free or about to be."""
         name = f"gang-{self._started}"
         self._started += 1
-        gang = self.there[name] = GangHandle(name, size, self.config, self.devices, self.say)
+        gang = self.handles[name] = GangHandle(name, size, self.config, self.devices, self.say)
         return gang
 
     def place(self, trial_id: str, size: int) -> str:
@@ -243,7 +243,7 @@ class GangPool:
 
     def find(self, trial_id: str) -> GangHandle | None:
         """The gang that has a trial; None if no gang has it."""
-        return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
+        return next((gang for gang in self.handles.values() if gang.trial == trial_id), None)
 
     def lost(self, gang: GangHandle) -> str:
         """Wait until the inbox of a gang whose workers or inbox have died is back; return the
@@ -260,7 +260,7 @@ class GangPool:
 
     def end(self, gang: GangHandle) -> None:
         """End an idle gang."""
-        del self.there[gang.name]
+        del self.handles[gang.name]
         gang.end()
 
     def give_back(self, *, all_idle: bool) -> None:
@@ -269,7 +269,7 @@ class GangPool:
         Raises:
             BadInput: a gang that has a trial could not be started.
         """
-        for gang in self.there.values():
+        for gang in self.handles.values():
             if gang.trial is not None and gang.given_up is not None:
                 raise gang.given_up
         now = time.monotonic()

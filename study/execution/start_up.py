@@ -183,10 +183,10 @@ def measure_and_place(
 def start_workers(deployment: Deployment, dispatcher: Dispatcher) -> None:
     """Start hosts and gangs, unless the study has its results already. For an engine that divides
     the weights among devices (ZeRO-3), the base model is loaded into host memory."""
-    for lane, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
+    for pool, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
         kinds = [p.deepspeed for p in dispatcher.placements.every if (p.devices > 1) == several]
         if any(partitions_weights(kind) for kind in kinds):
-            workload = replace(lane.config.workload, resident=False)
-            lane.config = replace(lane.config, workload=workload)
+            workload = replace(pool.config.workload, resident=False)
+            pool.config = replace(pool.config, workload=workload)
     if not deployment.study_folder.results.exists():
         dispatcher.start()

@@ -99,7 +99,7 @@ class StudyJournal:
         drew."""
         self.tried: Counter[str] = Counter()
         """Arm -> number of search trials, without repeats."""
-        self.broken: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         """Arm -> number of search trials that failed or ran out of memory."""
         self.memory = TrialMemory(1 + len(objectives))
         """Ended trials that the sampler learns from."""
@@ -238,7 +238,7 @@ class StudyJournal:
             trial = copy.copy(trial)
             trial.intermediate_values = {}
         self.memory.add(trial)
-        self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
+        self.failed[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
 
     def _enter(self, record: TrialRecord) -> None:
         self.records[record.spec.id] = record

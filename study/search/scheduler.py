@@ -252,7 +252,7 @@ class StudyScheduler:
         and so the most promising arm, and all that is left would be spent on it. Nor is an arm all
         of whose points were tried: whatever is drawn of it was drawn before.
         """
-        rules, tried, broken = self.rules, self.journal.tried, self.journal.broken
+        rules, tried, failed = self.rules, self.journal.tried, self.journal.failed
         arms = len(rules.space.arms)
         poorest = min(self._open, key=lambda arm: tried[arm])
         # If time is limited, it counts the trials so far: nobody knows how many there will be.
@@ -260,7 +260,7 @@ class StudyScheduler:
         trials = self.journal.draws.total() if timed else rules.budget.trials
         if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
-        left = [arm for arm in self._open if tried[arm] > broken[arm]] or self._open
+        left = [arm for arm in self._open if tried[arm] > failed[arm]] or self._open
         if rules.allocate == "equal" or len(left) < arms:
             return min(left, key=lambda arm: tried[arm])
         return None

@@ -81,20 +81,20 @@ class GangInbox:
         except TimeoutError:
             return None
 
-    async def told(self, trial: str, report: TrialReport) -> None:
+    async def answer(self, trial: str, report: TrialReport) -> None:
         """Answer the client that waits for a trial's report."""
         reply = self._replies.pop(trial, None)
         if reply is not None and not reply.done():
             reply.set_result(report)
 
-    async def fell(self, why: TrialReport) -> None:
+    async def answer_all(self, why: TrialReport) -> None:
         """Answer waiting clients with the reason for which all workers ended, and drop pending
         orders; new workers are started. ``why`` has the outcome and the error of the trial that
         ended them, or a fault."""
         self._open.clear()
         self._orders = asyncio.Queue()  # somebody may still wait at the old queue
         for trial in list(self._replies):
-            await self.told(trial, why)
+            await self.answer(trial, why)
 
 
 def run_worker(given: Mapping[str, Any]) -> None:
@@ -153,6 +153,6 @@ class _Orders:
 
         def tell(done: Future[TrialReport]) -> None:
             if not done.cancelled():
-                self._inbox.told.remote(trial, done.result())
+                self._inbox.answer.remote(trial, done.result())
 
         reply.add_done_callback(tell)

@@ -33,7 +33,7 @@ class Host:
         """``workload`` is the model with its data, if it is loaded already."""
         self.residents = ResidentTrials(config, workload)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="lane", daemon=True).start()
+        threading.Thread(target=self._work, name="trials", daemon=True).start()
 
     def advance(self, order: AdvanceTrial) -> Future[TrialReport]:
         """A trial's next report, once there is one. A trial that is new here goes on from its

@@ -52,10 +52,10 @@ class ResidentTrials:
         self.workload = workload or Workload.load(config.workload)
         self.ood: dict[str, Workload] = {}
         """Name -> model with a dataset of ``--ood``, loaded at first use."""
-        self.lane = TrialGroup(
+        self.group = TrialGroup(
             self.workload, precision=config.workload.precision, places=config.trials_per_host
         )
-        """The trials that have a place on the base model."""
+        """The trials that are on the base model."""
         self.here: dict[str, ResidentTrial] = {}
         """Trial id -> resident trial."""
         self.training: set[str] = set()
@@ -71,7 +71,7 @@ class ResidentTrials:
 
         began = time.perf_counter()
         try:
-            arrivals = self.lane.step()
+            arrivals = self.group.step()
         except Exception as error:  # an error of no trial in particular ends all
             arrivals = [Arrival(key=k, train_loss=math.nan, error=error) for k in self.training]
         share = self._devices * (time.perf_counter() - began) / len(self.training)
@@ -129,7 +129,7 @@ class ResidentTrials:
             unheard = seen > resident.reported_examples
             self._reached(resident, Rung(**resident.report) if unheard else None)
         else:
-            self.lane.train_to(resident.spec.id, ahead[0])
+            self.group.train_to(resident.spec.id, ahead[0])
             self.training.add(resident.spec.id)
 
     def _enter(self, resident: ResidentTrial) -> None:
@@ -143,7 +143,7 @@ class ResidentTrials:
         untuned = spec.kind is Kind.UNTUNED
         checkpoints.drop_partial(self.config.study_folder, spec.id)
         restored = None if untuned else self.config.study_folder.fetch_checkpoint(spec.id)
-        resident.trial = self.lane.enter(
+        resident.trial = self.group.enter(
             spec.id,
             spec.config(self.config.regime),
             deepspeed=resident.placement.deepspeed,
@@ -289,7 +289,7 @@ class ResidentTrials:
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""
         said = []
-        alone = self.lane.alone_reasons.get(resident.spec.id)
+        alone = self.group.alone_reasons.get(resident.spec.id)
         if alone and self.config.trials_per_host > 1:
             said.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:
@@ -299,7 +299,7 @@ class ResidentTrials:
             resident.trial is not None
             and resident.trial.features_done < resident.trial.frozen_stages
         ):
-            said.append(self.lane.features.refused[resident.trial.frozen_stages])
+            said.append(self.group.features.refused[resident.trial.frozen_stages])
         return "; ".join(said).replace("\n", " ")[:500]
 
     def forget(self, trial_id: str) -> None:
@@ -312,7 +312,7 @@ class ResidentTrials:
         if resident in self.waiting:
             self.waiting.remove(resident)
         if resident.trial is not None:
-            self.lane.leave(trial_id)
+            self.group.leave(trial_id)
         self._admit()
 
     @contextmanager

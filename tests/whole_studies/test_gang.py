@@ -79,7 +79,7 @@ def gangs(config: HostConfig) -> Iterator[GangPool]:
 
 def ask(gangs: GangPool, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
     """Begin to wait for a trial's next report."""
-    gang = gangs.there[gangs.place(trial.id, 2)]
+    gang = gangs.handles[gangs.place(trial.id, 2)]
     order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
     return gang.inbox.advance.remote(order)
 
@@ -89,7 +89,7 @@ def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[
     order, reports = AdvanceTrial(spec=trial, placement=placement), list[TrialReport]()
     while not (reports and reports[-1].done):
         gang = gangs.find(trial.id)
-        inbox = gang.inbox if gang else gangs.there[gangs.place(trial.id, 2)].inbox
+        inbox = gang.inbox if gang else gangs.handles[gangs.place(trial.id, 2)].inbox
         reports.append(ray.get(inbox.advance.remote(order), timeout=180))
         order = order.after(reports[-1])
     gang = gangs.find(trial.id)
@@ -136,7 +136,7 @@ def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -
         gang = gangs.find(trial.id)
         if gang is not None:
             gangs.left(gang)
-    (gang,) = gangs.there.values()
+    (gang,) = gangs.handles.values()
     assert play(gangs, spec("layernorm", seed=99))[-1].outcome == Outcome.COMPLETE
     gangs.end(gang)
     assert nothing_is_held()

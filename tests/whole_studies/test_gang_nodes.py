@@ -38,7 +38,7 @@ def drive(address: str, config: HostConfig, test: Connection) -> None:
     connect(address)
     gangs = GangPool(config, divide(nodes(), 1, shared=True, per_trial=2))
     zero = uniform_placement(devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason="")
-    gang = gangs.there[gangs.place(TRIAL.id, 2)]
+    gang = gangs.handles[gangs.place(TRIAL.id, 2)]
     order, report = AdvanceTrial(spec=TRIAL, placement=zero), TrialReport()
     while not report.done:
         try:

@@ -88,7 +88,7 @@ def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
     if kind is Kind.SEARCH:
         learnt = outcome is not Outcome.FAILED
         assert [trial.number for trial in again.memory.trials()] == [number] * learnt
-        assert again.broken.total() == (not learnt)
+        assert again.failed.total() == (not learnt)
     assert StudyJournal(tmp_path / "study").records == again.records
     assert play_all(begin()).done
 

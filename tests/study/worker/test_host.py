@@ -135,7 +135,7 @@ def test_an_error_of_a_shared_pass_is_told_and_changes_no_number(
     def broken(residents: Any) -> list[float]:
         raise RuntimeError("the pass is broken")
 
-    monkeypatch.setattr(host.residents.lane._pack, "backward", broken)
+    monkeypatch.setattr(host.residents.group._pack, "backward", broken)
 
     async def both() -> list[Any]:
         return await asyncio.gather(*(play(host, trial) for trial in trials))
@@ -257,7 +257,7 @@ def test_trials_beyond_the_places_wait_for_one(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, most = begin(places=2), 0
-    enter = host.residents.lane.enter
+    enter = host.residents.group.enter
 
     def counted(*arguments: Any, **named: Any) -> Trial:
         nonlocal most
@@ -267,7 +267,7 @@ def test_trials_beyond_the_places_wait_for_one(
         )
         return trial
 
-    monkeypatch.setattr(host.residents.lane, "enter", counted)
+    monkeypatch.setattr(host.residents.group, "enter", counted)
 
     async def crowd() -> list[Any]:
         trials = [spec(seed=seed) for seed in range(4)]
