@@ -23,7 +23,7 @@ from study.execution.dispatcher import Dispatcher
 from study.execution.trial_client import TrialClient
 from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
-from study.storage.faults import PlaceFault
+from study.storage.faults import StorageFault
 from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
 from trainables.secrecy import without_secrets
@@ -144,7 +144,7 @@ class TuneScheduler(FIFOScheduler):
         """Judge a report that is not a trial's last.
 
         Raises:
-            PlaceFault: the report names a fault of disk or storage.
+            StorageFault: the report names a storage fault.
         """
         goes_on = self._report(trial.trial_id, result["report"])
         return TrialScheduler.CONTINUE if goes_on else self.STOP
@@ -181,7 +181,7 @@ class TuneScheduler(FIFOScheduler):
             return False
         with searcher.ending():
             if report.fault:
-                raise PlaceFault(report.fault)
+                raise StorageFault(report.fault)
             return report.rung is None or searcher.scheduler.reported(
                 searcher.ids[tune_id], report.rung
             )
@@ -210,7 +210,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
 
     Raises:
         BadInput: no host, or no gang, could be started.
-        PlaceFault: a trial's report names a fault of disk or storage.
+        StorageFault: a trial's report names a storage fault.
         OSError: what the study is to remember cannot be written.
     """
     # Tune's logs, one folder for each trial, and its tables only repeat what the journal has.

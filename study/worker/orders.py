@@ -32,8 +32,8 @@ class AdvanceTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
-    """Answer to ``AdvanceTrial``: a rung that the trial has reached, its end, or both; or a fault,
-    which ends no trial."""
+    """Answer to ``AdvanceTrial``: a rung that the trial has reached, its end, or both; or a
+    storage fault, which ends no trial."""
 
     rung: Rung | None = None
     """The rung that the trial has reached; None if it ended or met a fault before the next one."""
@@ -44,8 +44,8 @@ class TrialReport:
     error: str = ""
     """Error in one line, for outcomes other than ``complete``."""
     fault: str = ""
-    """Fault of a disk or a store that the trial met, in one line (``study.storage.faults``). The
-    trial stays open, for ``--resume``."""
+    """Storage fault that the trial met, in one line (``study.storage.faults``). The trial stays
+    open, for ``--resume``."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Costs so far, as in ``TrialRecord.costs``."""
     ran: Mapping[str, str] = field(default_factory=dict)

@@ -219,8 +219,8 @@ class ResidentTrials:
 
     @contextmanager
     def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
-        """Turn an error in the block into the trial's outcome. A fault of disk or storage gives
-        none: the trial stays open for ``--resume``.
+        """Turn an error in the block into the trial's outcome. A storage fault gives none: the
+        trial stays open for ``--resume``.
 
         Raises:
             Exception: on one of several ranks, an error of which the other ranks may know nothing.
@@ -247,7 +247,7 @@ class ResidentTrials:
                 self._fail(resident, outcome_of(error), one_line(error))
 
     def _fault(self, resident: ResidentTrial, error: Exception) -> str:
-        """Fault of a disk or a store that a trial met, in one line; empty if it met none."""
+        """Storage fault that a trial met, in one line; empty if it met none."""
         study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
         fault = faults.describe_fault(

@@ -54,7 +54,7 @@ class Gang:
 
 @dataclass
 class Gangs:
-    there: dict[str, Gang] = field(default_factory=dict)
+    handles: dict[str, Gang] = field(default_factory=dict)
     started: int = 0
 
     @property
