@@ -45,7 +45,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
 def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
     storage, shown = smoke
     found = results(storage, "one")
-    assert found["version"] == 1
+    assert found["version"] == 2
     assert found["verdict"] in " ".join(shown.split())
     assert "python -m study.ui" in shown
     kinds = [t["kind"] for t in found["trials"]]
