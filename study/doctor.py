@@ -50,10 +50,10 @@ def _show(console: Console, result: CheckResult) -> None:
     from rich.markup import escape
 
     colour = {"ok": "green", "warning": "yellow", "problem": "red"}[result.mark]
-    said = escape(without_secrets(result.said))
+    said = escape(without_secrets(result.observation))
     console.print(f"[{colour}]{result.mark:8}[/] {escape(result.what)}: {said}", soft_wrap=True)
-    if result.todo:
-        console.print(f"{'':8} -> {escape(result.todo)}", soft_wrap=True)
+    if result.advice:
+        console.print(f"{'':8} -> {escape(result.advice)}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

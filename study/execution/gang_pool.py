@@ -157,7 +157,7 @@ class GangHandle:
     def _why(self, error: Exception) -> str:
         """One line on an attempt that brought no workers."""
         causes = _of_workers(error)
-        (cause, *_) = _own(causes) or causes or [_of_controller(error)]
+        (cause, *_) = _raised_by_workers(causes) or causes or [_of_controller(error)]
         if isinstance(cause, RendezvousFailed):
             return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
@@ -168,12 +168,12 @@ class GangHandle:
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
         faults = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
-        own, why = _own(causes), TrialReport(fault=next(faults, ""))
+        raised, why = _raised_by_workers(causes), TrialReport(fault=next(faults, ""))
         if not why.fault:
-            if any(map(_of_ray, causes)) or not own:
+            if any(map(_of_ray, causes)) or not raised:
                 ray.kill(self.inbox, no_restart=False)
                 return
-            why = TrialReport(outcome=outcome_of(own[0]), error=one_line(own[0]))
+            why = TrialReport(outcome=outcome_of(raised[0]), error=one_line(raised[0]))
         with suppress(RayActorError):  # then it is gone already
             ray.get(self.inbox.answer_all.remote(why))
 
@@ -189,7 +189,7 @@ def _of_ray(cause: BaseException) -> bool:
     return type(cause).__module__.startswith("ray.")
 
 
-def _own(causes: list[BaseException]) -> list[BaseException]:
+def _raised_by_workers(causes: list[BaseException]) -> list[BaseException]:
     """Errors that workers raised themselves, without those of a lost connection to another."""
     return [cause for cause in causes if not _of_ray(cause) and "onnection" not in str(cause)]
 

@@ -95,8 +95,8 @@ class TuneSearcher(Searcher):
         self.scheduler.placed(ours, report.ran)
         spec = self.scheduler.journal.records[ours].spec
         if outcome is Outcome.OUT_OF_MEMORY and (note := self.dispatcher.again(spec)):
-            said = f"{report.error} {note}".strip()
-            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: said})
+            text = f"{report.error} {note}".strip()
+            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: text})
             return
         end = TrialEnd(
             outcome=outcome,
@@ -158,9 +158,9 @@ class TuneScheduler(FIFOScheduler):
         searcher = self.searcher
         if searcher.stopped:
             return
-        said = str(trial.get_error() or "").strip().splitlines()
-        if said:
-            searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
+        lines = str(trial.get_error() or "").strip().splitlines()
+        if lines:
+            searcher.errors[trial.trial_id] = without_secrets(lines[-1])[:500]
         ours = searcher.ids[trial.trial_id]
         reported = searcher.scheduler.journal.records[ours].examples_seen
         order = replace(trial.config["order"], reported_examples=reported, suspect=True)

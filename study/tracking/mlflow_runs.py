@@ -150,13 +150,13 @@ class MlflowRuns:
             "arm": spec.arm,
             **record.ran,
         }
-        there = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
+        query = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
         return mlflow_create.run(
             self.client,
             self.experiment_id,
             name=_name(record),
             tags=tags,
-            find=lambda: _id(_first(self._search(there))),
+            find=lambda: _id(_first(self._search(query))),
             began=record.started_at,
         )
 

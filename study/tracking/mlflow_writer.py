@@ -226,8 +226,8 @@ class MlflowWriter(StudyCallback):
             scores = {logged_name(k): v for k, v in record.scores.items() if v == v}
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
             metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
-            said = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
-            tags = {name: str(text) for name, text in said.items() if text} | record.ran
+            end = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
+            tags = {name: str(text) for name, text in end.items() if text} | record.ran
         self.runs.log(run_id, metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
         if event.ended and record.outcome is not None:

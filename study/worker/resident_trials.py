@@ -288,19 +288,19 @@ class ResidentTrials:
 
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""
-        said = []
+        remarks = []
         alone = self.group.alone_reasons.get(resident.spec.id)
         if alone and self.config.trials_per_host > 1:
-            said.append(f"steps alone: {alone}")
+            remarks.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:
             points = " and ".join(f"{seen:,}" for seen in resident.trial.broken)
-            said.append(f"what was saved at {points} examples was not whole: trained again")
+            remarks.append(f"what was saved at {points} examples was not whole: trained again")
         if (
             resident.trial is not None
             and resident.trial.features_done < resident.trial.frozen_stages
         ):
-            said.append(self.group.features.refused[resident.trial.frozen_stages])
-        return "; ".join(said).replace("\n", " ")[:500]
+            remarks.append(self.group.features.refused[resident.trial.frozen_stages])
+        return "; ".join(remarks).replace("\n", " ")[:500]
 
     def forget(self, trial_id: str) -> None:
         """Drop a trial that has ended, was stopped or was given up."""

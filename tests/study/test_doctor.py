@@ -62,12 +62,12 @@ def test_what_cannot_be_reached_is_a_problem(tmp_path: Path) -> None:
 
 def test_an_object_store_wants_a_server_for_mlflow() -> None:
     found = checks._mlflow("s3://bucket/studies", None)
-    assert found.mark == "problem" and "--tracking-uri" in found.todo
+    assert found.mark == "problem" and "--tracking-uri" in found.advice
 
 
 def test_a_store_that_cannot_be_written_is_found() -> None:
     found = checks._storage("s3://")
-    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.todo
+    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.advice
 
 
 def test_what_it_shows_has_no_secret(
@@ -75,7 +75,7 @@ def test_what_it_shows_has_no_secret(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
     said = "postgresql://mlflow:planted@db: planted key"
-    doctor._show(Console(), CheckResult(what="MLflow", said=said))
+    doctor._show(Console(), CheckResult(what="MLflow", observation=said))
     assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"
 
 
@@ -83,13 +83,13 @@ def test_a_slow_server_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checks._mlflow(str(tmp_path), None).mark == "ok"
     monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
     found = checks._mlflow(str(tmp_path), None)
-    assert found.mark == "warning" and "database" in found.todo
+    assert found.mark == "warning" and "database" in found.advice
 
 
 def test_a_cluster_without_workers_is_told_of() -> None:
     assert checks._room([HEAD, WORKER]).mark == "ok"
     found = checks._room([HEAD])
-    assert found.mark == "warning" and "start workers" in found.todo
+    assert found.mark == "warning" and "start workers" in found.advice
 
 
 def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     other = replace(fine, versions={**fine.versions, "torch": "1.0", "python": "3.9.1"})
     found = list(checks._versions({HEAD: fine, WORKER: other}))
     assert marks(found) == [("problem", "versions")] * 2
-    assert any(f.said.startswith("torch is 1.0 on worker") for f in found)
+    assert any(f.observation.startswith("torch is 1.0 on worker") for f in found)
     # A node with another checkout.
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "nodes.py").write_text("# of yesterday")
@@ -106,7 +106,7 @@ def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     stale = report()
     monkeypatch.undo()
     (found,) = checks._versions({HEAD: fine, WORKER: stale})
-    assert found.mark == "problem" and found.said.startswith("this project's code is ")
+    assert found.mark == "problem" and found.observation.startswith("this project's code is ")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_node_that_lacks_something_is_found() -> None:
     homeless = replace(fine, home="Read-only file system")
     assert ("warning", f"{WORKER.name} home") in marks(checks._node(WORKER, homeless))
     (silent,) = checks._node(WORKER, "ModuleNotFoundError: No module named 'study'")
-    assert silent.mark == "problem" and "same image" in silent.todo
+    assert silent.mark == "problem" and "same image" in silent.advice
 
 
 def test_a_folder_that_is_not_shared_is_found(tmp_path: Path) -> None:
@@ -155,13 +155,13 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
 @pytest.mark.long
 def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
     (busy,) = checks._adding([*pair, WORKER])  # Ray has no such device to give
-    assert busy.mark == "warning" and busy.said == "not tried: 1 CUDA device in use"
+    assert busy.mark == "warning" and busy.observation == "not tried: 1 CUDA device in use"
     (together,) = checks._adding(pair)
-    assert together.mark == "warning", together.said
-    assert "none0" in together.said and "set GLOO_SOCKET_IFNAME" in together.todo
+    assert together.mark == "warning", together.observation
+    assert "none0" in together.observation and "set GLOO_SOCKET_IFNAME" in together.advice
     assert checks._passing(pair, str(tmp_path)).mark == "ok"
     assert list(tmp_path.iterdir()) == [], "it cleans up"
     (tmp_path / "file").touch()
     apart = checks._passing(pair, str(tmp_path / "file"))
-    assert apart.mark == "problem" and "cannot write" in apart.said
-    assert "mount the same folder" in apart.todo
+    assert apart.mark == "problem" and "cannot write" in apart.observation
+    assert "mount the same folder" in apart.advice
