@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from study.config.deployment import Deployment, Places
-from study.health.checks import Finding, examine
+from study.health.checks import CheckResult, examine
 from trainables.command import command
 from trainables.options import parse, same_option
 from trainables.secrecy import without_secrets
@@ -36,24 +36,24 @@ def main(arguments: list[str] | None = None) -> int:
 
     console = standard_console()
     began, problems, warnings = time.monotonic(), 0, 0
-    for finding in examine(given.address, given.storage, given.tracking_uri):
-        _show(console, finding)
-        problems += finding.mark == "problem"
-        warnings += finding.mark == "warning"
+    for result in examine(given.address, given.storage, given.tracking_uri):
+        _show(console, result)
+        problems += result.mark == "problem"
+        warnings += result.mark == "warning"
     said = "nothing stops a study" if not problems else f"{problems} to mend before a study"
     more = f", {warnings} to know of" if warnings else ""
     console.print(f"\n{said}{more} ({time.monotonic() - began:.0f} seconds)")
     return 1 if problems else 0
 
 
-def _show(console: Console, finding: Finding) -> None:
+def _show(console: Console, result: CheckResult) -> None:
     from rich.markup import escape
 
-    colour = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.mark]
-    said = escape(without_secrets(finding.said))
-    console.print(f"[{colour}]{finding.mark:8}[/] {escape(finding.what)}: {said}", soft_wrap=True)
-    if finding.todo:
-        console.print(f"{'':8} -> {escape(finding.todo)}", soft_wrap=True)
+    colour = {"ok": "green", "warning": "yellow", "problem": "red"}[result.mark]
+    said = escape(without_secrets(result.observation))
+    console.print(f"[{colour}]{result.mark:8}[/] {escape(result.what)}: {said}", soft_wrap=True)
+    if result.advice:
+        console.print(f"{'':8} -> {escape(result.advice)}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,6 @@ from study.config.deployment import Places
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import fetch_study
-from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import tracking_address
 from trainables.command import command
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
     out = given.out or study_folder.export(arm.arm)
     with faults.raised_as_bad_input(out.parent):
-        adapters = export(study_folder.path, results, arm, out)
+        adapters = export(study_folder, results, arm, out)
     registered = ""
     if given.register:
         registered = _register(given.register, uri, study_folder, results, arm, out)
@@ -100,12 +99,10 @@ def _register(
     Raises:
         BadInput: MLflow does not have the study.
     """
-    from study.tracking.mlflow_runs import MlflowRuns
+    from study.tracking.mlflow_runs import runs_of_space
 
     protocol = results_file.used_protocol(results)
-    experiment = Path(protocol.settings.space).stem
-    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=artifacts)
+    runs = runs_of_space(uri, protocol.settings.space, study_folder)
     trial = best_confirmation(results, arm)
     parent = runs.study(results.study, protocol.identity)
     run = runs.trials(parent.info.run_id).get(trial.trial) if parent else None

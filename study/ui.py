@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from study.config.deployment import Places
 from study.storage.mirror import fetch_settings
@@ -70,12 +69,11 @@ def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
         BadInput: MLflow does not have the study.
     """
     from study.config.study_json import identity, read
-    from study.tracking.mlflow_runs import MlflowRuns
+    from study.tracking.mlflow_runs import runs_of_space
 
-    experiment, study = Path(read(study_folder).space).stem, study_folder.name
+    study, settings = study_folder.name, read(study_folder)
     check(uri)
-    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
-    runs = MlflowRuns(uri, experiment=experiment, artifacts=artifacts)
+    runs = runs_of_space(uri, settings.space, study_folder)
     parent = runs.study(study, identity(study_folder.path))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")

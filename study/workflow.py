@@ -23,12 +23,12 @@ from study.config.deployment import Deployment, check_address
 from study.config.study_json import as_begun, check_resumable, open_study
 from study.execution.start_up import (
     inspect_cluster,
+    measure_and_place,
     open_dispatcher,
-    place_arms,
     start_workers,
-    uniform_placements,
 )
 from study.planning import provenance
+from study.planning.arm_placements import uniform_placements
 from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
@@ -57,7 +57,7 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
     with closing(Zygote(definition)) as zygote:
         data = checked_data.read(definition)
         inspected = inspect_cluster(definition, deployment, zygote, data.dataset, starting=False)
-        placed = place_arms(
+        placed = measure_and_place(
             definition, deployment, inspected, zygote, console.print, starting=False
         )
         plan_study(
@@ -176,7 +176,7 @@ class StudyRun:
             # What Ray or torch says may have brackets, which are no markup.
             say=partial(self.console.print, markup=False, soft_wrap=True),
         )
-        placed = place_arms(
+        placed = measure_and_place(
             definition, deployment, inspected, self.zygote, self.console.print, starting=True
         )
         self.dispatcher.placements = placed.placements
@@ -293,7 +293,7 @@ class StudyRun:
         )
         found = results.collect(
             self.plan.name,
-            self.folder,
+            self.deployment.study_folder,
             finished,
             self.data.dataset,
             self.data.ood,
@@ -309,7 +309,7 @@ class StudyRun:
             results.metrics(found),
             files,
             model_export.small_models(found),
-            partial(model_export.write_all, self.folder, self.zygote.do),
+            partial(model_export.write_all, self.deployment.study_folder, self.zygote.do),
         )
         show_results(self.console, found)
         if self.tracker.error:
@@ -327,7 +327,7 @@ class StudyRun:
         if record.scoring == VERSION or not record.scores:
             return record
         splits = dict.fromkeys(name.rpartition(".")[0] for name in record.scores)
-        scores = answers.scored_anew(self.folder, record.spec.id, splits)
+        scores = answers.scored_anew(self.deployment.study_folder, record.spec.id, splits)
         return replace(record, scores=scores, scoring=VERSION)
 
 

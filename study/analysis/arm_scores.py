@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from study.analysis.score_types import (
     Score,
 )
 from study.storage import answers
+from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
 from trainables.measures.common.baselines import majority_baseline
 from trainables.measures.common.parts import PARTS, part_of
@@ -35,8 +35,8 @@ Array = np.ndarray[Any, Any]
 class ArmScores:
     """Scores and compares the arms, by the answers of their confirmed trials."""
 
-    folder: Path
-    """Folder of the study."""
+    study_folder: StudyFolder
+    """The study's files."""
     confirmed: Mapping[str, Sequence[TrialRecord]]
     """Arm -> its complete confirmations, one for each seed."""
     untuned: Sequence[TrialRecord]
@@ -55,7 +55,7 @@ class ArmScores:
             examples: the questions that were answered, in the same order.
         """
         correct = {
-            arm: np.stack([_correct(self.folder, record, name) for record in records])
+            arm: np.stack([_correct(self.study_folder, record, name) for record in records])
             for arm, records in self.confirmed.items()
             if records
         }
@@ -107,6 +107,6 @@ def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
     return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
 
 
-def _correct(folder: Path, record: TrialRecord, name: str) -> Array:
+def _correct(study_folder: StudyFolder, record: TrialRecord, name: str) -> Array:
     """Credit of each answer that a trial gave, 0 to 1; shape (Q,)."""
-    return np.asarray(answers.read(folder, record.spec.id, name)["credit"])
+    return np.asarray(answers.read(study_folder, record.spec.id, name)["credit"])

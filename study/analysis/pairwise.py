@@ -177,9 +177,9 @@ def over_parts(found: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comp
     corrected = {}
     for part, comparisons in found.items():
         tested = [c.p for other in holm_family(part, found) for c in found[other]]
-        own = holm(tested)[len(tested) - len(comparisons) :]
+        by_holm = holm(tested)[len(tested) - len(comparisons) :]
         corrected[part] = [
-            replace(c, p_holm=p_holm) for c, p_holm in zip(comparisons, own, strict=True)
+            replace(c, p_holm=p_holm) for c, p_holm in zip(comparisons, by_holm, strict=True)
         ]
     return corrected
 

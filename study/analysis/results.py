@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
@@ -24,6 +23,7 @@ from study.analysis.results_file import without_nan
 from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.storage import answers
+from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from trainables.measures.common.baselines import has_collapsed
@@ -56,7 +56,7 @@ class FinishedTrials:
 
 def collect(
     name: str,
-    folder: Path,
+    study_folder: StudyFolder,
     trials: FinishedTrials,
     dataset: Dataset,
     others: Mapping[str, Dataset],
@@ -68,7 +68,7 @@ def collect(
 
     Args:
         name: name of the study.
-        folder: folder of the study.
+        study_folder: the study's files.
         others: datasets on which confirmed trials were scored too, by name.
         protocol: what ``study.planning.provenance.describe`` returns.
         margin: difference that does not matter, in percentage points.
@@ -81,12 +81,16 @@ def collect(
     }
     untuned = [r for r in complete if r.spec.kind is Kind.UNTUNED]
     scored = ArmScores(
-        folder=folder, confirmed=confirmed, untuned=untuned, train=dataset.train, margin=margin
+        study_folder=study_folder,
+        confirmed=confirmed,
+        untuned=untuned,
+        train=dataset.train,
+        margin=margin,
     )
     test = scored.score_dataset("test", dataset.name, dataset.test)
     scores = {arm.arm: arm.test for arm in test.arms}
     arms = [
-        replace(_arm(arm, trials, confirmed[arm], folder, dataset), test=scores.get(arm))
+        replace(_arm(arm, trials, confirmed[arm], study_folder, dataset), test=scores.get(arm))
         for arm in space.arms
     ]
     errors: dict[str, str] = {}
@@ -137,7 +141,7 @@ def _arm(
     arm: str,
     trials: FinishedTrials,
     confirmed: list[TrialRecord],
-    folder: Path,
+    study_folder: StudyFolder,
     dataset: Dataset,
 ) -> ArmResult:
     """The result of one arm, without its scores on the test split."""
@@ -164,7 +168,7 @@ def _arm(
             SeedScores(seed=r.spec.seed, trial=r.spec.id, scores=scores_of(r, "test"))
             for r in confirmed
         ),
-        collapsed=any(_has_collapsed(folder, r, dataset) for r in confirmed),
+        collapsed=any(_has_collapsed(study_folder, r, dataset) for r in confirmed),
         costs=costs,
     )
 
@@ -190,10 +194,14 @@ def _efficiency(
         budget=efficiency.budget_curves(searched, start),
         front=tuple(
             FrontTrial(
-                **{name: value for name, value in trial.items() if name not in costs},
-                costs={name: trial[name] for name in costs},
+                trial=record.spec.id,
+                arm=record.spec.arm,
+                parameters=dict(record.spec.parameters),
+                validation_loss=record.loss,
+                validation_percent=record.scores.get("validation.overall"),
+                costs={name: record.costs[name] for name in costs},
             )
-            for trial in front
+            for record in front
         ),
         learning_rates=efficiency.learning_rates(searched),
         importance=importance.importances(
@@ -202,9 +210,9 @@ def _efficiency(
     )
 
 
-def _has_collapsed(folder: Path, record: TrialRecord, dataset: Dataset) -> bool:
+def _has_collapsed(study_folder: StudyFolder, record: TrialRecord, dataset: Dataset) -> bool:
     """Whether a trial's answers hardly depend on the question."""
-    given = answers.read(folder, record.spec.id, "test")["answer"].to_pylist()
+    given = answers.read(study_folder, record.spec.id, "test")["answer"].to_pylist()
     return has_collapsed(dataset.test, given)
 
 

@@ -145,5 +145,5 @@ class WithColumns:
         if not isinstance(row, dict):
             return row
         fixed = {f.name for f in fields(cls)} - {cls.columns}  # type: ignore[arg-type]
-        own = {name: value for name, value in row.items() if name in fixed}
-        return own | {cls.columns: {n: v for n, v in row.items() if n not in fixed}}
+        kept = {name: value for name, value in row.items() if name in fixed}
+        return kept | {cls.columns: {n: v for n, v in row.items() if n not in fixed}}

@@ -58,24 +58,24 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
     }
     better, undecided = found[Finding.BETTER], found[Finding.UNDECIDED]
     margin = pairwise.margin_in_words(next(iter(of_best.values())).margin)
-    said = []
+    clauses = []
     if len(better) == len(of_best):
         return f"{best} is better than every other arm. {of_best[better[0]].sentence}"
     if better:
-        said.append(f"it is better than {_names(better)}")
+        clauses.append(f"it is better than {_names(better)}")
     if found[Finding.AS_GOOD]:
-        said.append(f"{_names(found[Finding.AS_GOOD])} is as good to within {margin}")
+        clauses.append(f"{_names(found[Finding.AS_GOOD])} is as good to within {margin}")
     if found[Finding.NOT_WORSE]:
         others = _names(found[Finding.NOT_WORSE])
-        said.append(f"it is not worse than {others} by more than {margin}, and may be better")
+        clauses.append(f"it is not worse than {others} by more than {margin}, and may be better")
     closest = ""
     if undecided:
         closest = of_best[undecided[0]].sentence
     if len(undecided) > 1:
-        said.append(f"it cannot be told apart from {_names(undecided)}")
+        clauses.append(f"it cannot be told apart from {_names(undecided)}")
         closest = f"The closest: {closest}"
     head = f"{best} scores highest ({arms[0].overall.mean:.1f}%)"
-    head += f": {'; '.join(said)}." if said else "."
+    head += f": {'; '.join(clauses)}." if clauses else "."
     return f"{head} {closest}".rstrip()
 
 
@@ -90,8 +90,8 @@ def _by_type(pair: ArmPair) -> str:
     for part in ("open", "closed"):
         if part in parts and parts[part].finding == Finding.BETTER:
             found = parts[part]
-            said = pairwise.higher(pair.first, pair.second, found.difference, found.p_holm)
-            differing.append(f"on {part} questions alone {said}")
+            sentence = pairwise.higher(pair.first, pair.second, found.difference, found.p_holm)
+            differing.append(f"on {part} questions alone {sentence}")
     return f" A lead, not a finding: {_names(differing)}." if differing else ""
 
 
@@ -113,28 +113,28 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
     """Sentences on arms that may be no better than the baseline, and on arms with a single seed."""
     tested = [arm for arm in arms if arm.test]
     weak = [arm.arm for arm in tested if arm.overall.low <= majority]
-    said = ""
+    text = ""
     if weak:
-        said += (
+        text += (
             f" But {_names(weak)}: not shown to beat always giving the most frequent answer "
             f"({majority:.1f}%)."
         )
     if any(len(arm.seeds) < 2 for arm in tested):
-        said += " One seed an arm: the luck of seeds is not in the intervals."
-    return said
+        text += " One seed an arm: the luck of seeds is not in the intervals."
+    return text
 
 
 def _dropped(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
     """Sentences on the arms whose search gave nothing to confirm, and on the confirmations that are
     not in an arm's score: to win means little where the worst seeds are missing."""
-    said = _lossless(arms, errors)
+    text = _lossless(arms, errors)
     for arm in arms:
         begun = arm.confirmations
         ended = _ended(begun)
         if ended:
             rest = "its score is that of the rest" if arm.test else "so it has no score"
-            said += f" Of {sum(begun.values())} confirmations of {arm.arm}, {ended}: {rest}."
-    return said
+            text += f" Of {sum(begun.values())} confirmations of {arm.arm}, {ended}: {rest}."
+    return text
 
 
 def _lossless(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
@@ -143,23 +143,23 @@ def _lossless(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:
     for arm in arms:
         if arm.best is None and any(arm.trials.values()):
             alike.setdefault(tuple(how for how in Outcome if arm.trials.get(how)), []).append(arm)
-    said = ""
+    text = ""
     for ways, some in alike.items():
         names, begun = _names([arm.arm for arm in some]), Counter[Outcome]()
         for arm in some:
             begun.update(arm.trials)
         if Outcome.COMPLETE in ways or Outcome.PRUNED in ways:
-            said += f" No trial of {names} that reported a loss kept to --under."
+            text += f" No trial of {names} that reported a loss kept to --under."
             continue
         every = "all " if len(ways) == 1 and begun.total() > 1 else ""
-        said += f" No trial of {names} reported a loss: {every}{_ended(begun)}"
+        text += f" No trial of {names} reported a loss: {every}{_ended(begun)}"
         error = next((errors[arm.arm] for arm in some if arm.arm in errors), "")
         if Outcome.FAILED in ways and error:
-            said += f", the first with {error[:ERROR]!r}"
+            text += f", the first with {error[:ERROR]!r}"
         elif len(ways) == 1 and ways[0] in LESS:
-            said += f"; {LESS[ways[0]]}"
-        said += "."
-    return said
+            text += f"; {LESS[ways[0]]}"
+        text += "."
+    return text
 
 
 def _ended(begun: Mapping[Outcome, int]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
@@ -126,21 +125,10 @@ def dominates(
     return as_good and better
 
 
-def pareto_front(records: Iterable[TrialRecord], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Complete search trials that no other dominates, by ascending loss. Each has ``trial, arm,
-    parameters``, ``validation_loss``, ``validation_percent`` (accuracy) and each cost of
-    ``names``."""
+def pareto_front(records: Iterable[TrialRecord], names: Sequence[str]) -> list[TrialRecord]:
+    """Complete search trials that no other dominates in its loss and the costs in ``names``, by
+    ascending loss."""
     whole = [r for r in records if r.spec.kind is Kind.SEARCH and r.outcome is Outcome.COMPLETE]
     points = {r.spec.id: point(r.loss, r.costs, names) for r in whole}
     kept = [r for r in whole if not any(dominates(p, points[r.spec.id]) for p in points.values())]
-    return [
-        {
-            "trial": r.spec.id,
-            "arm": r.spec.arm,
-            "parameters": dict(r.spec.parameters),
-            "validation_loss": r.loss,
-            "validation_percent": r.scores.get("validation.overall"),
-            **{name: r.costs[name] for name in names},
-        }
-        for r in sorted(kept, key=lambda r: r.loss)
-    ]
+    return sorted(kept, key=lambda r: r.loss)

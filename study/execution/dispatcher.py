@@ -176,5 +176,5 @@ class Dispatcher:
 
     def drop(self) -> None:
         """Let go of all gangs with what they train, as when the study stops before its end."""
-        for gang in self.gangs.there.values():
+        for gang in self.gangs.handles.values():
             gang.drop()

@@ -25,7 +25,7 @@ from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
 from study.storage.faults import describe_fault
 from study.worker.gang_worker import GangInbox, RendezvousFailed, run_worker
 from study.worker.host_config import HostConfig
-from study.worker.orders import ForgetTrial
+from study.worker.orders import ForgetTrial, TrialReport
 from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
@@ -157,7 +157,7 @@ class GangHandle:
     def _why(self, error: Exception) -> str:
         """One line on an attempt that brought no workers."""
         causes = _of_workers(error)
-        (cause, *_) = _own(causes) or causes or [_of_controller(error)]
+        (cause, *_) = _raised_by_workers(causes) or causes or [_of_controller(error)]
         if isinstance(cause, RendezvousFailed):
             return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
@@ -167,15 +167,15 @@ class GangHandle:
         its outcome. If a machine was lost, the inbox is killed, which tells the client."""
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
-        places = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
-        own, why = _own(causes), {"place": next(places, "")}
-        if not why["place"]:
-            if any(map(_of_ray, causes)) or not own:
+        faults = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
+        raised, why = _raised_by_workers(causes), TrialReport(fault=next(faults, ""))
+        if not why.fault:
+            if any(map(_of_ray, causes)) or not raised:
                 ray.kill(self.inbox, no_restart=False)
                 return
-            why = {"outcome": outcome_of(own[0]), "error": one_line(own[0])}
+            why = TrialReport(outcome=outcome_of(raised[0]), error=one_line(raised[0]))
         with suppress(RayActorError):  # then it is gone already
-            ray.get(self.inbox.fell.remote(why))
+            ray.get(self.inbox.answer_all.remote(why))
 
 
 def _of_workers(error: Exception) -> list[BaseException]:
@@ -189,7 +189,7 @@ def _of_ray(cause: BaseException) -> bool:
     return type(cause).__module__.startswith("ray.")
 
 
-def _own(causes: list[BaseException]) -> list[BaseException]:
+def _raised_by_workers(causes: list[BaseException]) -> list[BaseException]:
     """Errors that workers raised themselves, without those of a lost connection to another."""
     return [cause for cause in causes if not _of_ray(cause) and "onnection" not in str(cause)]
 
@@ -214,25 +214,25 @@ class GangPool:
     ) -> None:
         """``say``: where a line goes that the user is to see."""
         self.config, self.devices, self.say = config, devices, say
-        self.there: dict[str, GangHandle] = {}
+        self.handles: dict[str, GangHandle] = {}
         """Name -> gang."""
         self._started = 0
 
     @property
     def taken(self) -> int:
         """Number of devices that the gangs hold."""
-        return sum(gang.size for gang in self.there.values())
+        return sum(gang.size for gang in self.handles.values())
 
     def idle(self, size: int | None = None) -> list[GangHandle]:
         """Gangs without a trial; only those of ``size`` devices, if ``size`` is given."""
-        free = (gang for gang in self.there.values() if gang.trial is None)
+        free = (gang for gang in self.handles.values() if gang.trial is None)
         return [gang for gang in free if size in (None, gang.size)]
 
     def start(self, size: int) -> GangHandle:
         """Start a gang of ``size`` devices, which must be free or about to be."""
         name = f"gang-{self._started}"
         self._started += 1
-        gang = self.there[name] = GangHandle(name, size, self.config, self.devices, self.say)
+        gang = self.handles[name] = GangHandle(name, size, self.config, self.devices, self.say)
         return gang
 
     def place(self, trial_id: str, size: int) -> str:
@@ -243,7 +243,7 @@ class GangPool:
 
     def find(self, trial_id: str) -> GangHandle | None:
         """The gang that has a trial; None if no gang has it."""
-        return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
+        return next((gang for gang in self.handles.values() if gang.trial == trial_id), None)
 
     def lost(self, gang: GangHandle) -> str:
         """Wait until the inbox of a gang whose workers or inbox have died is back; return the
@@ -260,7 +260,7 @@ class GangPool:
 
     def end(self, gang: GangHandle) -> None:
         """End an idle gang."""
-        del self.there[gang.name]
+        del self.handles[gang.name]
         gang.end()
 
     def give_back(self, *, all_idle: bool) -> None:
@@ -269,7 +269,7 @@ class GangPool:
         Raises:
             BadInput: a gang that has a trial could not be started.
         """
-        for gang in self.there.values():
+        for gang in self.handles.values():
             if gang.trial is not None and gang.given_up is not None:
                 raise gang.given_up
         now = time.monotonic()

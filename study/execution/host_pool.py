@@ -42,7 +42,7 @@ class HostPool:
         """Largest number of hosts; the dispatcher lowers it while gangs hold devices."""
         self._started = 0
         """Number of hosts that were started so far."""
-        self._broken = 0
+        self._failed_starts = 0
         """Number of hosts that could not be started."""
         self._awaited: dict[str, _Asked] = {}
         """Host name -> pending question whether the host is alive; until it answers, the host gets
@@ -65,7 +65,7 @@ class HostPool:
         Raises:
             BadInput: no host could be started.
         """
-        return bool(self._free(share)) or len(self.handles) < self.most - self._broken
+        return bool(self._free(share)) or len(self.handles) < self.most - self._failed_starts
 
     def place(self, trial_id: str, share: float) -> str:
         """Assign a trial to the host with most room, or to a new one; return the host's name."""
@@ -168,7 +168,7 @@ class HostPool:
             BadInput: no other host is left.
         """
         del self.handles[name]
-        self._broken += 1
+        self._failed_starts += 1
         if not self.handles:
             raise BadInput(f"no host could be started: {str(error).strip().splitlines()[-1]}")
 

@@ -23,9 +23,9 @@ from study.execution.dispatcher import Dispatcher
 from study.execution.trial_client import TrialClient
 from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
-from study.storage.faults import PlaceFault
-from study.trials.record import Outcome, Rung
-from study.worker.orders import AdvanceTrial
+from study.storage.faults import StorageFault
+from study.trials.record import Outcome, TrialEnd
+from study.worker.orders import AdvanceTrial, TrialReport
 from trainables.secrecy import without_secrets
 
 RETRIES = 3
@@ -83,27 +83,29 @@ class TuneSearcher(Searcher):
         """Record a trial that ended by itself, was stopped, or lost its host once too often."""
         if not self.stopped:
             with self.ending():
-                self._ended(trial_id, result or {}, error)
+                self._ended(trial_id, (result or {}).get("report", TrialReport()), error)
 
-    def _ended(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
-        outcome = Outcome(result.get("outcome", Outcome.FAILED if error else Outcome.PRUNED))
+    def _ended(self, trial_id: str, report: TrialReport, error: bool) -> None:
+        """Record the end of a trial whose last report is ``report``, an empty one if there was
+        none. ``error``: whether its host died once too often."""
+        outcome = report.outcome or (Outcome.FAILED if error else Outcome.PRUNED)
         lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
         ours = self.ids.pop(trial_id)
         self.dispatcher.left(ours)
-        self.scheduler.placed(ours, _under("ran", result))
+        self.scheduler.placed(ours, report.ran)
         spec = self.scheduler.journal.records[ours].spec
         if outcome is Outcome.OUT_OF_MEMORY and (note := self.dispatcher.again(spec)):
-            said = f"{result.get('error', '')} {note}".strip()
-            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: said})
+            text = f"{report.error} {note}".strip()
+            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: text})
             return
-        self.scheduler.ended(
-            ours,
-            outcome,
-            costs=_under("costs", result),
-            scores=_under("scores", result),
-            error=result.get("error", lost if error else ""),
-            remark=result.get("remark", ""),
+        end = TrialEnd(
+            outcome=outcome,
+            costs=report.costs,
+            scores=report.scores,
+            error=report.error or (lost if error else ""),
+            remark=report.remark,
         )
+        self.scheduler.ended(ours, end)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles a searcher to restore it; a study has its journal for
@@ -142,9 +144,10 @@ class TuneScheduler(FIFOScheduler):
         """Judge a report that is not a trial's last.
 
         Raises:
-            PlaceFault: the report names a fault of disk or storage.
+            StorageFault: the report names a storage fault.
         """
-        return TrialScheduler.CONTINUE if self._report(trial.trial_id, result) else self.STOP
+        goes_on = self._report(trial.trial_id, result["report"])
+        return TrialScheduler.CONTINUE if goes_on else self.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Resume a trial whose host or client died from its last rung, on a host that is alive.
@@ -155,9 +158,9 @@ class TuneScheduler(FIFOScheduler):
         searcher = self.searcher
         if searcher.stopped:
             return
-        said = str(trial.get_error() or "").strip().splitlines()
-        if said:
-            searcher.errors[trial.trial_id] = without_secrets(said[-1])[:500]
+        lines = str(trial.get_error() or "").strip().splitlines()
+        if lines:
+            searcher.errors[trial.trial_id] = without_secrets(lines[-1])[:500]
         ours = searcher.ids[trial.trial_id]
         reported = searcher.scheduler.journal.records[ours].examples_seen
         order = replace(trial.config["order"], reported_examples=reported, suspect=True)
@@ -167,18 +170,20 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Pass on the last report of a trial that ended by itself."""
-        if "outcome" in result:
-            self._report(trial.trial_id, result)
+        report: TrialReport = result["report"]
+        if report.done:
+            self._report(trial.trial_id, report)
 
-    def _report(self, tune_id: str, result: dict[str, Any]) -> bool:
-        searcher, rung = self.searcher, _under("rung", result)
+    def _report(self, tune_id: str, report: TrialReport) -> bool:
+        """Pass a report on; return whether the trial goes on."""
+        searcher = self.searcher
         if searcher.stopped:
             return False
         with searcher.ending():
-            if "place" in result:
-                raise PlaceFault(result["place"])
-            return not rung or searcher.scheduler.reported(
-                searcher.ids[tune_id], Rung(**rung, costs=_under("costs", result))
+            if report.fault:
+                raise StorageFault(report.fault)
+            return report.rung is None or searcher.scheduler.reported(
+                searcher.ids[tune_id], report.rung
             )
 
 
@@ -205,7 +210,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
 
     Raises:
         BadInput: no host, or no gang, could be started.
-        PlaceFault: a trial's report names a fault of disk or storage.
+        StorageFault: a trial's report names a storage fault.
         OSError: what the study is to remember cannot be written.
     """
     # Tune's logs, one folder for each trial, and its tables only repeat what the journal has.
@@ -247,13 +252,3 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
             if searcher.stopped:
                 raise searcher.stopped from None
             raise
-
-
-def _under(prefix: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Values of a result whose keys begin with ``prefix/``, by the rest of the key, or values of
-    the mapping ``prefix``, which Tune may have flattened to such keys."""
-    nested = result.get(prefix)
-    if isinstance(nested, dict):
-        return nested
-    start = prefix + "/"
-    return {k.removeprefix(start): v for k, v in result.items() if k.startswith(start)}

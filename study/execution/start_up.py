@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,20 +10,15 @@ from typing import TYPE_CHECKING
 
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
+from study.planning.arm_placements import ArmPlacements, PlacedArms, uniform_placements
 from study.planning.cluster_partition import ClusterPartition, divide, no_worker
 from trainables.engine.deepspeed_config import partitions_weights
-from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
-    from study.planning.arm_placements import ArmPlacements, PlacedArms
     from study.worker.hardware import Hardware
     from study.worker.zygote import Zygote
     from trainables.data.common.dataset import Dataset
-
-GANG_ENGINE = "2"
-"""DeepSpeed setting of a trial on several devices: the lowest ZeRO stage that saves memory on each
-of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +29,6 @@ class InspectedCluster:
     """Division of the devices among hosts and trials."""
     hardware: Hardware
     """Hardware of the nodes that run trials."""
-
-
-def uniform_placements(
-    definition: StudyDefinition, deployment: Deployment, *, trials_per_host: int, cuda: bool
-) -> ArmPlacements:
-    """Give every arm the same placement, from options alone; memory is not predicted.
-
-    ``trials_per_host`` is the number of trials that may share a device.
-
-    Raises:
-        BadInput: the devices of a trial cannot share a batch evenly, or have no memory.
-    """
-    from study.planning.arm_placements import ArmPlacements
-    from study.planning.placement import uniform_placement
-
-    gib, devices = deployment.device_gib, deployment.devices_per_trial
-    if gib is not None and not 0 < gib < math.inf:
-        raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
-    engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
-    if devices is not None and devices > 1 and definition.engine is None:
-        engine = GANG_ENGINE
-    placement = uniform_placement(
-        devices=1 if devices is None else devices,
-        deepspeed=engine,
-        batch_size=definition.budget.batch_size,
-        sharing=trials_per_host,
-        reason="as told" if devices else "memory is not looked at",
-    )
-    return ArmPlacements(dict.fromkeys(definition.space.arms, placement), placement)
 
 
 def inspect_cluster(
@@ -143,16 +108,16 @@ def open_dispatcher(
     partition = inspected.partition
     config = HostConfig(
         workload=replace(definition.workload, precision=inspected.hardware.precision),
-        others=definition.ood_workloads,
+        ood_workloads=definition.ood_workloads,
         study_folder=deployment.study_folder.absolute(),
         regime=definition.regime,
-        places=partition.trials_per_host,
+        trials_per_host=partition.trials_per_host,
         threads=partition.cpus,
         zygote=None if partition.gpus else zygote,
     )
     dispatcher = Dispatcher(
         HostPool(HostActor, config, partition),
-        GangPool(replace(config, places=1), partition, say),
+        GangPool(replace(config, trials_per_host=1), partition, say),
         _uniform_on(partition, definition, deployment),
     )
     if not partition.predicting:
@@ -172,7 +137,7 @@ def _uniform_on(
     )
 
 
-def place_arms(
+def measure_and_place(
     definition: StudyDefinition,
     deployment: Deployment,
     inspected: InspectedCluster,
@@ -190,16 +155,12 @@ def place_arms(
     Raises:
         BadInput: the model, the data and the recipes do not go together, or no arm fits.
     """
-    from study.planning.arm_placements import PlacedArms
-
     partition, hardware = inspected.partition, inspected.hardware
     if not partition.predicting:
         placements = _uniform_on(partition, definition, deployment)
         return PlacedArms(profile=zygote.profile(), placements=placements, nowhere={})
     from study.execution.calibration import CalibrationActor, Calibrator
     from study.planning import memory_prediction
-    from study.planning.placement import DeviceMemory
-    from trainables.model_lookup import skeleton_of
 
     workload = replace(definition.workload, precision=hardware.precision)
     calibrator = Calibrator(workload, partition) if starting or deployment.address else None
@@ -210,34 +171,22 @@ def place_arms(
         if calibrator
         else CalibrationActor(workload).probe(recipes, batch)
     )
-    profile = profile.with_probes(probed, definition.budget)
-    placements, nowhere = memory_prediction.placements(
-        definition.space,
-        skeleton_of(workload.model, workload.image_size, hardware.precision),
-        batch,
+    return memory_prediction.place_arms(
+        definition,
+        profile.with_probes(probed, definition.budget),
+        partition,
         precision=hardware.precision,
-        beams=profile.beams,
-        devices=DeviceMemory(
-            count=partition.hosts,
-            gib=deployment.device_gib or hardware.device_gib,
-            host_gib=partition.host_gib,
-        ),
-        sharing=partition.trials_per_host,
-        probed=profile.probed,
+        device_gib=deployment.device_gib or hardware.device_gib,
     )
-    if not placements.by_arm:
-        arm, first = next(iter(nowhere.items()))
-        raise BadInput(f"no arm fits into the devices' memory; {arm}: {first.reason}")
-    return PlacedArms(profile=profile, placements=placements, nowhere=nowhere)
 
 
 def start_workers(deployment: Deployment, dispatcher: Dispatcher) -> None:
     """Start hosts and gangs, unless the study has its results already. For an engine that divides
     the weights among devices (ZeRO-3), the base model is loaded into host memory."""
-    for lane, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
+    for pool, several in ((dispatcher.hosts, False), (dispatcher.gangs, True)):
         kinds = [p.deepspeed for p in dispatcher.placements.every if (p.devices > 1) == several]
         if any(partitions_weights(kind) for kind in kinds):
-            workload = replace(lane.config.workload, resident=False)
-            lane.config = replace(lane.config, workload=workload)
+            workload = replace(pool.config.workload, resident=False)
+            pool.config = replace(pool.config, workload=workload)
     if not deployment.study_folder.results.exists():
         dispatcher.start()

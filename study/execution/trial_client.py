@@ -6,14 +6,13 @@ the way to the trial's next rung.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 
 from study.execution.cluster import wait_for
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 
 
 class TrialClient(tune.Trainable):
@@ -30,15 +29,14 @@ class TrialClient(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the trial's next report.
+        """Wait for the trial's next report: ``report``, and ``done`` for Tune.
 
         Raises:
             RayActorError: the host died; Tune resumes the trial, on a host that is alive.
         """
         if self.order.suspect:  # if no other host was alive, it is the one that died
             wait_for(self.host.alive)
-        report: Any = self.host.advance.remote(self.order)
-        result: dict[str, Any] = ray.get(report)
-        reported = result.get("rung", {}).get("examples_seen", self.order.reported_examples)
-        self.order = replace(self.order, suspect=False, reported_examples=reported)
-        return result
+        answer: Any = self.host.advance.remote(self.order)
+        report: TrialReport = ray.get(answer)
+        self.order = self.order.after(report)
+        return {"report": report, "done": report.done}

@@ -26,14 +26,14 @@ SLOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The result of one check."""
+class CheckResult:
+    """Result of one check."""
 
     what: str
     """Name of what was checked."""
-    said: str
+    observation: str
     """Observation in one line."""
-    todo: str = ""
+    advice: str = ""
     """Advice on what to do; empty if all is well."""
     stops: bool = True
     """Whether a study would fail or be wrong, and not only be slow or puzzling."""
@@ -41,10 +41,10 @@ class Finding:
     @property
     def mark(self) -> str:
         """``ok``, ``warning`` or ``problem``: the first column of the output."""
-        return "ok" if not self.todo else "problem" if self.stops else "warning"
+        return "ok" if not self.advice else "problem" if self.stops else "warning"
 
 
-def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iterator[Finding]:
+def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iterator[CheckResult]:
     """Run all checks, each after those that it builds on."""
     yield _storage(storage)
     yield _mlflow(storage, tracking_uri)
@@ -56,7 +56,9 @@ def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iter
         deployment.check_address(address)
         cluster.connect(address)
     except BadInput as error:
-        yield Finding(what="Ray", said=str(error), todo="start it, or give another --address")
+        yield CheckResult(
+            what="Ray", observation=str(error), advice="start it, or give another --address"
+        )
         return
     found = nodes.nodes()
     yield _room(found)
@@ -71,7 +73,7 @@ def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iter
     yield from _adding(list(told))
 
 
-def _storage(storage: str) -> Finding:
+def _storage(storage: str) -> CheckResult:
     """Write a file to the storage."""
     what = "storage"
     try:
@@ -83,46 +85,48 @@ def _storage(storage: str) -> Finding:
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"x")
     except BadInput as error:
-        todo = "see that the bucket is there, and AWS_ENDPOINT_URL and the credentials are right"
-        return Finding(what=what, said=str(error), todo=todo)
+        advice = "see that the bucket is there, and AWS_ENDPOINT_URL and the credentials are right"
+        return CheckResult(what=what, observation=str(error), advice=advice)
     except OSError as error:
-        said = f"cannot write to --storage {storage}: {error.strerror}"
-        return Finding(what=what, said=said, todo="give a folder that this user can write")
-    return Finding(what=what, said=f"{storage} can be written from here")
+        failure = f"cannot write to --storage {storage}: {error.strerror}"
+        return CheckResult(
+            what=what, observation=failure, advice="give a folder that this user can write"
+        )
+    return CheckResult(what=what, observation=f"{storage} can be written from here")
 
 
-def _mlflow(storage: str, uri: str | None) -> Finding:
+def _mlflow(storage: str, uri: str | None) -> CheckResult:
     """Make a run in MLflow and read it back."""
     from study.tracking import mlflow_runs, mlflow_store
 
     if uri is None and is_store(storage):
-        todo = "give --tracking-uri: MLflow's database cannot lie in an object store"
-        return Finding(what="MLflow", said="no server is named", todo=todo)
+        advice = "give --tracking-uri: MLflow's database cannot lie in an object store"
+        return CheckResult(what="MLflow", observation="no server is named", advice=advice)
     shown = uri or default_uri(Path(storage))
     try:
         mlflow_store.check(shown)
         took = mlflow_runs.probe(shown, Path(storage) / MLFLOW_ARTIFACTS)
     except BadInput as error:
-        todo = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
-        return Finding(what="MLflow", said=str(error), todo=todo)
-    return Finding(
+        advice = "see that it runs and that MLFLOW_TRACKING_USERNAME and _PASSWORD are right"
+        return CheckResult(what="MLflow", observation=str(error), advice=advice)
+    return CheckResult(
         what="MLflow",
-        said=f"{shown}: a run with a metric and a file came back, {took:.1f} seconds",
-        todo=""
+        observation=f"{shown}: a run with a metric and a file came back, {took:.1f} seconds",
+        advice=""
         if took < SLOW_SECONDS
         else "studies write in the background; still, look at its database",
         stops=False,
     )
 
 
-def _room(found: list[Node]) -> Finding:
+def _room(found: list[Node]) -> CheckResult:
     """Count nodes, processors and CUDA devices."""
     cpus, gpus = sum(n.cpus for n in found), sum(n.gpus for n in found)
-    return Finding(
+    return CheckResult(
         what="Ray",
-        said=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
+        observation=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
         f"{_count(gpus, 'CUDA device')}",
-        todo=""
+        advice=""
         if cpus or gpus
         else "no trial can run: start workers (a cluster that scales itself starts them when asked:"
         " give studies --concurrency)",
@@ -130,13 +134,13 @@ def _room(found: list[Node]) -> Finding:
     )
 
 
-def _node(node: Node, report: NodeReport | str) -> Iterator[Finding]:
+def _node(node: Node, report: NodeReport | str) -> Iterator[CheckResult]:
     """Judge the report of one node: CUDA devices, home folder and free disk space."""
     if isinstance(report, str):
-        yield Finding(
+        yield CheckResult(
             what=node.name,
-            said=f"does not answer: {report}",
-            todo="the same image, or the same packages and PYTHONPATH, on all nodes; "
+            observation=f"does not answer: {report}",
+            advice="the same image, or the same packages and PYTHONPATH, on all nodes; "
             "otherwise look at its raylet.out",
         )
         return
@@ -144,32 +148,32 @@ def _node(node: Node, report: NodeReport | str) -> Iterator[Finding]:
     if node.gpus:
         has += f", {'; '.join(report.devices) or 'no CUDA device that torch sees'}"
     blind = len(report.devices) < node.gpus
-    yield Finding(
+    yield CheckResult(
         what=node.name,
-        said=has,
-        todo=f"Ray counts {node.gpus} CUDA devices, torch {len(report.devices)}: "
+        observation=has,
+        advice=f"Ray counts {node.gpus} CUDA devices, torch {len(report.devices)}: "
         "look at the driver (nvidia-smi), and at torch.version.cuda"
         if blind
         else "",
     )
     if report.home:
-        yield Finding(
+        yield CheckResult(
             what=f"{node.name} home",
-            said=f"cannot be written: {report.home}",
-            todo="set HOME, or XDG_CACHE_HOME: decoded images are kept there",
+            observation=f"cannot be written: {report.home}",
+            advice="set HOME, or XDG_CACHE_HOME: decoded images are kept there",
             stops=False,
         )
     for folder, free in report.free_gib.items():
         if free < max(FREE_GIB):
-            yield Finding(
+            yield CheckResult(
                 what=f"{node.name} disk",
-                said=f"{free:.1f} GiB free in {folder}",
-                todo="make room: checkpoints and decoded images are kept there",
+                observation=f"{free:.1f} GiB free in {folder}",
+                advice="make room: checkpoints and decoded images are kept there",
                 stops=free < min(FREE_GIB),
             )
 
 
-def _versions(reports: dict[Node, NodeReport]) -> Iterator[Finding]:
+def _versions(reports: dict[Node, NodeReport]) -> Iterator[CheckResult]:
     """Compare the versions on all nodes with those on this machine."""
     if not reports:
         return
@@ -182,49 +186,53 @@ def _versions(reports: dict[Node, NodeReport]) -> Iterator[Finding]:
         for name in here
         if report.versions[name] != here[name]
     ]
-    todo = "the same image or checkout everywhere, and constraints.txt installed: the same trial "
-    todo += "gives other numbers otherwise"
+    advice = "the same image or checkout everywhere, and constraints.txt installed: the same trial "
+    advice += "gives other numbers otherwise"
     same = ", ".join(f"{name} {here[name]}" for name in ("python", "torch", "ray"))
     if differ:
-        yield from (Finding(what="versions", said=line, todo=todo) for line in differ)
+        yield from (
+            CheckResult(what="versions", observation=line, advice=advice) for line in differ
+        )
     else:
-        yield Finding(what="versions", said=f"the same everywhere: {same}, ...")
+        yield CheckResult(what="versions", observation=f"the same everywhere: {same}, ...")
 
 
-def _clocks(reports: dict[Node, NodeReport]) -> Iterator[Finding]:
+def _clocks(reports: dict[Node, NodeReport]) -> Iterator[CheckResult]:
     """Compare the clocks of all nodes with that of this machine."""
     worst = 0.0
     for node, report in reports.items():
         skew = abs(report.clock - report.asked_at) - report.doubt_seconds
         worst = max(worst, skew)
         if skew > min(SKEW_SECONDS):
-            yield Finding(
+            yield CheckResult(
                 what="clocks",
-                said=f"{node.name} is {skew:.0f} seconds off",
-                todo="let NTP set it: times in MLflow are wrong, and S3 refuses requests",
+                observation=f"{node.name} is {skew:.0f} seconds off",
+                advice="let NTP set it: times in MLflow are wrong, and S3 refuses requests",
                 stops=skew > max(SKEW_SECONDS),
             )
     if reports and worst <= min(SKEW_SECONDS):
-        yield Finding(what="clocks", said=f"at most {max(worst, 0.01):.2f} seconds apart")
+        yield CheckResult(
+            what="clocks", observation=f"at most {max(worst, 0.01):.2f} seconds apart"
+        )
 
 
-def _passing(told: list[Node], storage: str) -> Finding:
+def _passing(told: list[Node], storage: str) -> CheckResult:
     """Let nodes pass files to each other through the shared storage."""
     from study.health import nodes
 
     where = storage if is_store(storage) else str(Path(storage).resolve())
     wrong = nodes.pass_on(told, where, uuid.uuid4().hex)
-    todo = (
+    advice = (
         "give all nodes the same credentials and AWS_ENDPOINT_URL"
         if is_store(storage)
         else "mount the same folder at the same place on all nodes, or give --storage s3://..."
     )
     if wrong:
-        return Finding(what="shared storage", said="; ".join(wrong), todo=todo)
-    return Finding(what="shared storage", said="each node reads what each node wrote")
+        return CheckResult(what="shared storage", observation="; ".join(wrong), advice=advice)
+    return CheckResult(what="shared storage", observation="each node reads what each node wrote")
 
 
-def _adding(told: list[Node]) -> Iterator[Finding]:
+def _adding(told: list[Node]) -> Iterator[CheckResult]:
     """Let the devices of all nodes add a number up, as the devices of one trial do."""
     from study.health import nodes
     from study.worker.process_group import LINK
@@ -233,18 +241,18 @@ def _adding(told: list[Node]) -> Iterator[Finding]:
         return
     kind = "NCCL" if any(n.gpus for n in told) else "Gloo"
     if taken := nodes.gpus_in_use(told):
-        yield Finding(
+        yield CheckResult(
             what=kind,
-            said=f"not tried: {_count(taken, 'CUDA device')} in use",
-            todo="look again when no study runs",
+            observation=f"not tried: {_count(taken, 'CUDA device')} in use",
+            advice="look again when no study runs",
             stops=False,
         )
         return
     error = nodes.add_up(told)
-    yield Finding(
+    yield CheckResult(
         what=kind,
-        said=error or "all add up to the same sum",
-        todo=f"{LINK.format(kind.upper())}; without it no trial can use several devices"
+        observation=error or "all add up to the same sum",
+        advice=f"{LINK.format(kind.upper())}; without it no trial can use several devices"
         if error
         else "",
         stops=False,

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from study.planning.cluster_partition import ClusterPartition
-from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement, halved
+from study.planning.placement import (
+    GIB,
+    DeviceMemory,
+    Infeasible,
+    Placement,
+    halved,
+    uniform_placement,
+)
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from study.config.definition import StudyDefinition
+    from study.config.deployment import Deployment
     from study.planning.workload_profile import WorkloadProfile
 
 OUT_OF_MEMORY_FACTOR = 1.05
@@ -23,6 +34,10 @@ OUT_OF_MEMORY_KEY = "out_of_memory"
 
 UNTUNED = str(Kind.UNTUNED)
 """Name by which the untuned model is placed, as arms are; it trains nothing."""
+
+GANG_ENGINE = "2"
+"""DeepSpeed setting of a trial on several devices: the lowest ZeRO stage that saves memory on each
+of them."""
 
 PlaceArm = Callable[[str, float], Placement | Infeasible]
 """Function that gives the cheapest placement that fits, from an arm (or ``UNTUNED``) and the ratio
@@ -137,3 +152,29 @@ class ArmPlacements:
                     self._placed[name] = found
         if self._placed[arm] == had:
             self._placed[arm] = halved(had, trains=arm != UNTUNED) or had
+
+
+def uniform_placements(
+    definition: StudyDefinition, deployment: Deployment, *, trials_per_host: int, cuda: bool
+) -> ArmPlacements:
+    """Give every arm the same placement, from options alone; memory is not predicted.
+
+    ``trials_per_host`` is the number of trials that may share a device.
+
+    Raises:
+        BadInput: the devices of a trial cannot share a batch evenly, or have no memory.
+    """
+    gib, devices = deployment.device_gib, deployment.devices_per_trial
+    if gib is not None and not 0 < gib < math.inf:
+        raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
+    engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
+    if devices is not None and devices > 1 and definition.engine is None:
+        engine = GANG_ENGINE
+    placement = uniform_placement(
+        devices=1 if devices is None else devices,
+        deepspeed=engine,
+        batch_size=definition.budget.batch_size,
+        sharing=trials_per_host,
+        reason="as told" if devices else "memory is not looked at",
+    )
+    return ArmPlacements(dict.fromkeys(definition.space.arms, placement), placement)

@@ -162,8 +162,8 @@ def _whole(
 ) -> Placement:
     """Placement of whole batches on one device, shared with as many other trials as fit."""
     peak = int(footprint.peak * correction)
-    own = max(int(footprint.without_base * correction), 1)
-    sharing = min(1 + (devices.usable - peak) // own, most_sharing)
+    each = max(int(footprint.without_base * correction), 1)
+    sharing = min(1 + (devices.usable - peak) // each, most_sharing)
     return Placement(
         lane=lane(1, sharing),
         devices=1,
@@ -173,7 +173,7 @@ def _whole(
         sharing=sharing,
         peak=peak,
         reason=(
-            f"{_shown(footprint.weights)} of weights once and {_shown(own)} for each of {sharing}"
+            f"{_shown(footprint.weights)} of weights once and {_shown(each)} for each of {sharing}"
             if sharing > 1
             else f"{_shown(peak)} of {_shown(devices.usable)}"
         ),
@@ -216,7 +216,7 @@ def _in_pieces(
         lane=lane(way.workers, 1),
         devices=way.workers,
         deepspeed=way.kind,
-        checkpointing=way.twice,
+        activation_checkpointing=way.twice,
         micro_batch=micro_batch,
         pieces=pieces,
         evaluation_batch=at_once,

@@ -11,11 +11,15 @@ from rich.progress import track
 
 from search_spaces.declare import Arm, Space
 from study.config import spaces
-from study.planning.arm_placements import UNTUNED, ArmPlacements
+from study.planning.arm_placements import UNTUNED, ArmPlacements, PlacedArms
 from study.planning.device_fit import place, place_untuned
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
+from trainables.errors import BadInput
 
 if TYPE_CHECKING:
+    from study.config.definition import StudyDefinition
+    from study.planning.cluster_partition import ClusterPartition
+    from study.planning.workload_profile import WorkloadProfile
     from trainables.memory.calibration import MeasuredSteps
     from trainables.memory.footprint import BatchShape, Footprint
     from trainables.model_contract import Skeleton
@@ -55,7 +59,8 @@ class ArmMemory:
                 "corrected_gib": self.corrected / GIB,
             }
         if self.placement is not None:
-            values = asdict(self.placement)
+            stored = {"activation_checkpointing": "checkpointing"}
+            values = {stored.get(name, name): v for name, v in asdict(self.placement).items()}
             for size in {"peak", "host", "least"} & set(values):
                 values[f"{size}_gib"] = values.pop(size) / GIB
             feasible = isinstance(self.placement, Placement)
@@ -92,6 +97,39 @@ def arms(
             correction=correction,
         )
     return found
+
+
+def place_arms(
+    definition: StudyDefinition,
+    profile: WorkloadProfile,
+    partition: ClusterPartition,
+    *,
+    precision: str,
+    device_gib: float,
+) -> PlacedArms:
+    """Place each arm of a study, and the untuned model, by predicted memory. ``profile`` has what
+    three steps of each arm took, by which the prediction is corrected.
+
+    Raises:
+        BadInput: no arm fits.
+    """
+    from trainables.model_lookup import skeleton_of
+
+    workload = definition.workload
+    by_memory, nowhere = placements(
+        definition.space,
+        skeleton_of(workload.model, workload.image_size, precision),
+        profile.batch(definition.budget),
+        precision=precision,
+        beams=profile.beams,
+        devices=DeviceMemory(count=partition.hosts, gib=device_gib, host_gib=partition.host_gib),
+        sharing=partition.trials_per_host,
+        probed=profile.probed,
+    )
+    if not by_memory.by_arm:
+        arm, first = next(iter(nowhere.items()))
+        raise BadInput(f"no arm fits into the devices' memory; {arm}: {first.reason}")
+    return PlacedArms(profile=profile, placements=by_memory, nowhere=nowhere)
 
 
 def placements(

@@ -54,8 +54,9 @@ class Placement:
     deepspeed: str
     """Kind of engine: ``off``, a ZeRO stage, or another that
     ``trainables.engine.start.start_engine`` knows."""
-    checkpointing: bool = False
-    """Whether layers are computed twice, to keep less of them (activation checkpointing)."""
+    activation_checkpointing: bool = False
+    """Whether layers are computed twice, to keep less of them. Records and the plan for programs
+    call it ``checkpointing``."""
     micro_batch: int
     """Questions at once on a device."""
     pieces: int
@@ -85,7 +86,7 @@ class Placement:
         """The placement in one line."""
         pieces = f" in {self.pieces} pieces" if self.pieces > 1 else ""
         devices = f"{self.devices} devices" if self.devices > 1 else "1 device"
-        twice = ", layers computed twice" if self.checkpointing else ""
+        twice = ", layers computed twice" if self.activation_checkpointing else ""
         sharing = f", which {self.sharing} trials share" if self.sharing > 1 else ""
         return (
             f"{self.lane}, {devices}{sharing}, {self.engine}, {self.micro_batch} questions at once"
@@ -99,7 +100,7 @@ class Placement:
             "devices": str(self.devices),
             "engine": self.engine,
             "micro_batch": str(self.micro_batch),
-            "checkpointing": str(self.checkpointing),
+            "checkpointing": str(self.activation_checkpointing),
         }
 
 
@@ -160,6 +161,6 @@ def halved(placement: Placement, *, trains: bool = True) -> Placement | None:
             sharing=1,
             peak=0,
         )
-    if placement.checkpointing or not trains:
+    if placement.activation_checkpointing or not trains:
         return None
-    return replace(placement, checkpointing=True, peak=0)
+    return replace(placement, activation_checkpointing=True, peak=0)

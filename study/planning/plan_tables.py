@@ -109,7 +109,7 @@ def placement_table(arms: Mapping[str, ArmMemory]) -> Table:
         if not isinstance(found, Placement):
             continue
         pieces = f" x {found.pieces}" if found.pieces > 1 else ""
-        pieces += ", layers twice" if found.checkpointing else ""
+        pieces += ", layers twice" if found.activation_checkpointing else ""
         at_once = f"{found.sharing} a device" if found.sharing > 1 else "1"
         table.add_row(
             arm,

@@ -153,9 +153,9 @@ def budget(results: StudyResults) -> list[Markup]:
     figure.axes("search budget of the arm, device-seconds", "validation accuracy, %")
     index = arm_numbers(results)
     for arm, curve in curves.items():
-        there = [(x(p.seconds), y(p.high)) for p in curve]
-        back = [(x(p.seconds), y(p.low)) for p in reversed(curve)]
-        figure.path([*there, *back], arm=index[arm], kind="band")
+        upper = [(x(p.seconds), y(p.high)) for p in curve]
+        lower = [(x(p.seconds), y(p.low)) for p in reversed(curve)]
+        figure.path([*upper, *lower], arm=index[arm], kind="band")
     for arm, curve in curves.items():
         figure.line([(p.seconds, p.mean) for p in curve], arm=index[arm])
         for p in curve:

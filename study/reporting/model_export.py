@@ -37,7 +37,9 @@ RunWithModel = Callable[[Callable[["Workload"], object]], None]
 is done. It raises OSError or EOFError if there is no such process, and what the task raises."""
 
 
-def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dict[str, Path]:
+def export(
+    study_folder: StudyFolder, results: StudyResults, arm: ArmResult, out: Path
+) -> dict[str, Path]:
     """Write the model of a confirmed arm into the folder ``out``, whole or not at all.
 
     Of the arm's confirmations, the one with the lowest validation loss is taken: the test split
@@ -60,7 +62,7 @@ def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dic
     except OSError as error:
         raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
     try:
-        places = write(study, results, trial, partial)
+        places = write(study_folder, results, trial, partial)
     except Exception:  # on a full disk half of it would take room
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -70,7 +72,7 @@ def export(study: Path, results: StudyResults, arm: ArmResult, out: Path) -> dic
 
 
 def write(
-    study: Path,
+    study_folder: StudyFolder,
     results: StudyResults,
     trial: TrialResult,
     folder: Path,
@@ -87,7 +89,7 @@ def write(
     """
     from trainables.export import peft_adapter
 
-    tuned = rebuild(study, results, trial, base)
+    tuned = rebuild(study_folder, results, trial, base)
     tuned.save(folder)
     written = peft_adapter.write(tuned, folder)
     names = {name: place.relative_to(folder) for name, place in written.adapters.items()}
@@ -106,7 +108,9 @@ def small_models(results: StudyResults) -> list[str]:
     ]
 
 
-def write_all(study: Path, run: RunWithModel, trials: Sequence[str], out: Path) -> None:
+def write_all(
+    study_folder: StudyFolder, run: RunWithModel, trials: Sequence[str], out: Path
+) -> None:
     """Write the models of confirmed trials of a finished study into folders named after the trials.
 
     A process of its own does it, whose memory is released afterwards, so that the driver needs no
@@ -116,7 +120,7 @@ def write_all(study: Path, run: RunWithModel, trials: Sequence[str], out: Path) 
     Raises:
         BrokenProcessPool: that process was killed, mostly for lack of memory.
     """
-    task = partial(_write_all, study, trials, out)
+    task = partial(_write_all, study_folder, trials, out)
     try:
         run(task)
     except (OSError, EOFError):
@@ -125,23 +129,23 @@ def write_all(study: Path, run: RunWithModel, trials: Sequence[str], out: Path) 
 
 
 def _write_all(
-    study: Path, trials: Sequence[str], out: Path, workload: Workload | None = None
+    study_folder: StudyFolder, trials: Sequence[str], out: Path, workload: Workload | None = None
 ) -> None:
     """Write the models of confirmed trials; the base model is that of ``workload``, if given."""
     from trainables.export import tuned_model
 
-    results = results_file.read(StudyFolder.from_path(study))
+    results = results_file.read(study_folder)
     first = _described(results, results.trial(trials[0]))
     base = workload.model if workload else tuned_model.base(first)
     for trial in trials:
         place = safe_join(out, trial)
         shutil.rmtree(place, ignore_errors=True)  # of a process that died at it
         place.mkdir()
-        write(study, results, results.trial(trial), place, base)
+        write(study_folder, results, results.trial(trial), place, base)
 
 
 def rebuild(
-    study: Path, results: StudyResults, trial: TrialResult, base: Model | None = None
+    study_folder: StudyFolder, results: StudyResults, trial: TrialResult, base: Model | None = None
 ) -> TunedModel:
     """The tuned model of a confirmed trial, built on ``base`` if that is loaded already.
 
@@ -151,9 +155,9 @@ def rebuild(
     from trainables.export import tuned_model
     from trainables.training import checkpoint
 
-    kept = sorted(StudyFolder.from_path(study).checkpoints(trial.trial).glob("[0-9]*"))
+    kept = sorted(study_folder.checkpoints(trial.trial).glob("[0-9]*"))
     if not kept:
-        raise BadInput(f"study {study.name!r} holds no checkpoint of trial {trial.trial}")
+        raise BadInput(f"study {study_folder.name!r} holds no checkpoint of trial {trial.trial}")
     return tuned_model.build(_described(results, trial), checkpoint.weights(kept[-1]), base)
 
 

@@ -130,19 +130,19 @@ def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tup
     """One axis of the parallel coordinates: the pixel of each value, absent ones lowest, and the
     labels with their pixels."""
     lacking = height - 18
-    there = [v for v in values if v is not None]
-    numbers = [v for v in there if isinstance(v, int | float) and not isinstance(v, bool)]
-    if len(numbers) == len(there) and len(set(numbers)) > 6:
+    present = [v for v in values if v is not None]
+    numbers = [v for v in present if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(present) and len(set(numbers)) > 6:
         scale = spanning(numbers, height - 40, 50, log=far_apart(numbers), room=0.02)
         assert scale is not None
         places = [lacking if v is None else scale(v) for v in values]
         labels = [(scale(tick), short(tick)) for tick in scale.ticks(4)]
     else:
-        order = sorted(set(there), key=lambda v: (str(type(v)), v))
+        order = sorted(set(present), key=lambda v: (str(type(v)), v))
         step = (height - 100) / max(len(order) - 1, 1)
         spots = {v: height - 50 - i * step for i, v in enumerate(order)}
         places = [lacking if v is None else spots[v] for v in values]
         labels = [(at, f"{v:g}" if v in numbers else str(v)) for v, at in spots.items()]
-    if len(there) < len(values):
+    if len(present) < len(values):
         labels.append((lacking, "none"))
     return places, labels

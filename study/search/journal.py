@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study.config.goals import point
 from study.search.sampler import TrialMemory
 from study.storage.study_folder import JOURNAL
-from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
@@ -99,7 +99,7 @@ class StudyJournal:
         drew."""
         self.tried: Counter[str] = Counter()
         """Arm -> number of search trials, without repeats."""
-        self.broken: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         """Arm -> number of search trials that failed or ran out of memory."""
         self.memory = TrialMemory(1 + len(objectives))
         """Ended trials that the sampler learns from."""
@@ -149,25 +149,15 @@ class StudyJournal:
             record.rungs.append(rung)
         return record
 
-    def ended(
-        self,
-        trial_id: str,
-        outcome: Outcome,
-        *,
-        costs: Mapping[str, float],
-        scores: Mapping[str, float],
-        error: str = "",
-        remark: str = "",
-    ) -> TrialRecord:
-        """Record how a trial ended, and tell Optuna. A cost that is missing from ``costs``, as when
-        the trial was lost with its host, keeps its value at the last rung."""
+    def ended(self, trial_id: str, end: TrialEnd) -> TrialRecord:
+        """Record the end of a trial, and tell Optuna."""
         record = self.records[trial_id]
-        record.outcome, record.ended_at = outcome, time.time()
-        record.costs, record.scores = {**_last_costs(record), **costs}, dict(scores)
+        record.outcome, record.ended_at = end.outcome, time.time()
+        record.costs, record.scores = {**_last_costs(record), **end.costs}, dict(end.scores)
         record.scoring = VERSION
-        record.error, record.remark = without_secrets(error), without_secrets(remark)
-        end = {
-            "outcome": outcome,
+        record.error, record.remark = without_secrets(end.error), without_secrets(end.remark)
+        written = {
+            "outcome": record.outcome,
             "ended_at": record.ended_at,
             "costs": record.costs,
             "scores": record.scores,
@@ -176,7 +166,7 @@ class StudyJournal:
             "remark": record.remark,
         }
         trial = self._trials.pop(trial_id)
-        trial.set_user_attr("end", end)
+        trial.set_user_attr("end", written)
         self._told(record, trial)
         self._journal.flush()
         return record
@@ -248,7 +238,7 @@ class StudyJournal:
             trial = copy.copy(trial)
             trial.intermediate_values = {}
         self.memory.add(trial)
-        self.broken[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
+        self.failed[record.spec.arm] += STATES[record.outcome or Outcome.FAILED] is TrialState.FAIL
 
     def _enter(self, record: TrialRecord) -> None:
         self.records[record.spec.id] = record

@@ -126,10 +126,10 @@ class Sampler(BaseSampler):
             seed: seed of the study.
         """
         self.groups, self.draws, self.known, self.seed = groups, draws, known, seed
-        own = (seed * 1_000_003 + sum(draws.values())) % 2**32
-        self.random = RandomSampler(seed=own)
-        self.chance = np.random.default_rng(own)
-        self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=own)
+        draw_seed = (seed * 1_000_003 + sum(draws.values())) % 2**32
+        self.random = RandomSampler(seed=draw_seed)
+        self.chance = np.random.default_rng(draw_seed)
+        self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=draw_seed)
         self.remembered = [*memory.trials(), *running]
         self.directions = [StudyDirection.MINIMIZE] * memory.objectives
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
@@ -173,8 +173,8 @@ class Sampler(BaseSampler):
         if self.draws.get(arm, 0) < SPREAD_PER_ARM:
             point = spread(group, self.seed, arm)[self.draws.get(arm, 0)]
         else:
-            own = [other for other in self.remembered if other.params["arm"] == arm]
-            point = self._modelled(group, own, trial)
+            of_arm = [other for other in self.remembered if other.params["arm"] == arm]
+            point = self._modelled(group, of_arm, trial)
         while self.known(arm, point):
             point = {name: _at(self.chance.random(), d) for name, d in group.items()}
         return point

@@ -23,7 +23,7 @@ from study.search.journal import StudyJournal
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
 from study.trials.callback import StudyCallback
-from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from trainables.recipe import Recipe
 
@@ -124,21 +124,10 @@ class StudyScheduler:
         goes_on = self._judge(record.spec, rung) if news else True
         return goes_on and not (record.spec.kind is Kind.SEARCH and self.journal.cut_short)
 
-    def ended(
-        self,
-        trial_id: str,
-        outcome: Outcome,
-        *,
-        costs: Mapping[str, float],
-        scores: Mapping[str, float],
-        error: str = "",
-        remark: str = "",
-    ) -> None:
+    def ended(self, trial_id: str, end: TrialEnd) -> None:
         """Record the end of a trial."""
         del self._live[trial_id]
-        record = self.journal.ended(
-            trial_id, outcome, costs=costs, scores=scores, error=error, remark=remark
-        )
+        record = self.journal.ended(trial_id, end)
         self._compare(record)
         for callback in self.callbacks:
             callback.ended(record)
@@ -187,7 +176,7 @@ class StudyScheduler:
             if record.spec.id not in self._stopped:
                 return record
             self._live[record.spec.id] = record.spec.kind
-            self.ended(record.spec.id, Outcome.PRUNED, costs={}, scores={})
+            self.ended(record.spec.id, TrialEnd(outcome=Outcome.PRUNED))
         return None
 
     def _draw(self) -> TrialRecord | None:
@@ -263,7 +252,7 @@ class StudyScheduler:
         and so the most promising arm, and all that is left would be spent on it. Nor is an arm all
         of whose points were tried: whatever is drawn of it was drawn before.
         """
-        rules, tried, broken = self.rules, self.journal.tried, self.journal.broken
+        rules, tried, failed = self.rules, self.journal.tried, self.journal.failed
         arms = len(rules.space.arms)
         poorest = min(self._open, key=lambda arm: tried[arm])
         # If time is limited, it counts the trials so far: nobody knows how many there will be.
@@ -271,7 +260,7 @@ class StudyScheduler:
         trials = self.journal.draws.total() if timed else rules.budget.trials
         if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
-        left = [arm for arm in self._open if tried[arm] > broken[arm]] or self._open
+        left = [arm for arm in self._open if tried[arm] > failed[arm]] or self._open
         if rules.allocate == "equal" or len(left) < arms:
             return min(left, key=lambda arm: tried[arm])
         return None

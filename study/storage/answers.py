@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,39 +14,20 @@ from study.storage.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
-    from trainables.training.trial import Trial
-    from trainables.workload import Workload
 
 SCORING = b"scoring"
 """Key, in a table's metadata, of the version of the rules by which its answers were scored."""
 
 
-def answer_and_score(
-    trial_id: str,
-    trial: Trial,
-    asked: Mapping[str, tuple[Workload, str]],
-    study_folder: StudyFolder | None,
-) -> dict[str, float]:
-    """Answer ``asked`` and score the answers: ``<name>.<part>`` -> value. ``asked``: name ->
-    workload and its split. The answers are written to ``study_folder``; it is None on ranks that do
-    not write."""
-    from trainables.measures.common.scores import score
-
-    scores: dict[str, float] = {}
-    for name, (workload, split) in asked.items():
-        examples = workload.dataset.splits()[split]
-        answers = trial.answers(split, workload)
-        if study_folder is not None:
-            study_folder.keep(write(study_folder.path, trial_id, name, examples, answers))
-        scores |= {f"{name}.{part}": value for part, value in score(examples, answers).items()}
-    return scores
-
-
 def write(
-    folder: Path, trial_id: str, split: str, examples: Sequence[Example], answers: Sequence[str]
+    study_folder: StudyFolder,
+    trial_id: str,
+    split: str,
+    examples: Sequence[Example],
+    answers: Sequence[str],
 ) -> Path:
-    """Write one row per question into the study's ``folder``, whole or not at all. Return the
-    file's path."""
+    """Write one row per question into the study's folder on this node, whole or not at all. Return
+    the file's path."""
     from trainables.measures.common.scores import VERSION
 
     table = pa.table(
@@ -61,19 +42,19 @@ def write(
         }
     )
     table = table.replace_schema_metadata({SCORING: str(VERSION)})
-    path = StudyFolder.from_path(folder).answers(trial_id, split)
+    path = study_folder.answers(trial_id, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         pq.write_table(table, partial)
     return path
 
 
-def read(folder: Path, trial_id: str, split: str) -> pa.Table:
+def read(study_folder: StudyFolder, trial_id: str, split: str) -> pa.Table:
     """The table that ``write`` wrote. If an older version of the rules scored it, its answers are
     scored anew; the file stays as it is."""
     from trainables.measures.common.scores import VERSION
 
-    table = pq.read_table(StudyFolder.from_path(folder).answers(trial_id, split))
+    table = pq.read_table(study_folder.answers(trial_id, split))
     # Tables that are older than this note are of version 1.
     if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
         return table
@@ -83,14 +64,16 @@ def read(folder: Path, trial_id: str, split: str) -> pa.Table:
     return table
 
 
-def scored_anew(folder: Path, trial_id: str, splits: Iterable[str]) -> dict[str, float]:
+def scored_anew(
+    study_folder: StudyFolder, trial_id: str, splits: Iterable[str]
+) -> dict[str, float]:
     """Scores of a trial's stored answers on ``splits``, by the rules as they are now:
     ``<split>.<part>`` -> value."""
     from trainables.measures.common.scores import score
 
     found: dict[str, float] = {}
     for split in splits:
-        values = score(*_stored(read(folder, trial_id, split)))
+        values = score(*_stored(read(study_folder, trial_id, split)))
         found |= {f"{split}.{part}": value for part, value in values.items()}
     return found
 

@@ -1,7 +1,7 @@
-"""Faults of the place where a study runs, such as a full disk or an object store that is gone.
+"""Storage faults: a disk that is full or damaged, or an object store that is gone.
 
 A trial that meets such a fault has not failed: it stays open. The study stops with one line, and
-goes on when the place is mended and the same command is given again.
+goes on when the storage is mended and the same command is given again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = {
     errno.ESTALE: "{where} cannot be read or written: stale file handle; mount it again",
     STORE: "{where}; see to the store",
 }
-"""Error number -> what is wrong with the place, and what to do."""
+"""Error number -> what is wrong with the disk or the store, and what to do."""
 WORDS = {
     **{os.strerror(number).lower(): number for number in KINDS if number > 0},
     "database or disk is full": errno.ENOSPC,  # sqlite
@@ -47,22 +47,22 @@ LEAST_BYTES = 2**18
 vain for its own processes."""
 
 
-class PlaceFault(RuntimeError):
-    """Fault of the place, described in one line by ``describe_fault``."""
+class StorageFault(RuntimeError):
+    """Storage fault, described in one line by ``describe_fault``."""
 
 
 @contextmanager
 def raised_as_bad_input(folder: Path, then: Callable[[], str] = str) -> Iterator[None]:
-    """Turn a fault of the place that is raised in the block into ``BadInput``, which commands print
-    in one line.
+    """Turn a storage fault that is raised in the block into ``BadInput``, which commands print in
+    one line.
 
     Args:
         folder: folder that is written to, if the error names no path.
-        then: gives the advice for the time after the place is mended; by default and if it is
+        then: gives the advice for the time after the storage is mended; by default and if it is
             empty, to give the same command again.
 
     Raises:
-        BadInput: the block met a fault of the place.
+        BadInput: the block met a storage fault.
     """
     try:
         yield
@@ -79,16 +79,16 @@ def check(folder: Path) -> None:
     """Check that a folder's file system has the room that Ray needs to start.
 
     Raises:
-        PlaceFault: it has less.
+        StorageFault: it has less.
     """
     if _free(folder) < LEAST_BYTES:
         where = f"{folder} ({_room(folder) or 'it cannot be read'})"
-        raise PlaceFault(KINDS[errno.ENOSPC].format(where=where))
+        raise StorageFault(KINDS[errno.ENOSPC].format(where=where))
 
 
 def describe_fault(error: BaseException, folder: Path, *, checkpoint: int = 0) -> str:
-    """Describe in one line what is wrong with the place and what to do; empty if the error is no
-    fault of the place.
+    """Describe in one line what is wrong with the disk or the store and what to do; empty if the
+    error is no storage fault.
 
     Args:
         error: the error; the errors that it came from (``__cause__``, ``__context__``) count too.
@@ -96,7 +96,7 @@ def describe_fault(error: BaseException, folder: Path, *, checkpoint: int = 0) -
         checkpoint: bytes that a checkpoint of the trial takes which met the error; 0 if unknown.
     """
     for cause in _chain(error):
-        if isinstance(cause, PlaceFault):
+        if isinstance(cause, StorageFault):
             return str(cause)
         number = _number(cause)
         if number is not None:
@@ -112,7 +112,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Error number of a fault of the place, a key of ``KINDS``; None if the error is none."""
+    """Error number of a storage fault, a key of ``KINDS``; None if the error is none."""
     if isinstance(error, OSError) and error.errno in KINDS:
         return error.errno
     text = str(error).lower()

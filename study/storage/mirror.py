@@ -234,9 +234,9 @@ def fetch_study(storage: str, name: str) -> StudyFolder:
 def _refresh(store: ObjectStore, folder: Path) -> None:
     """Make ``folder`` equal to the store. It is left alone only if its journal begins with the
     whole journal of the store: then the store was out of reach when this machine last wrote."""
-    there = store.read(JOURNAL) or b""
-    here = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
-    if here and here.startswith(there) and store.read(SETTINGS) is not None:
+    in_store = store.read(JOURNAL) or b""
+    on_disk = (folder / JOURNAL).read_bytes() if (folder / JOURNAL).exists() else b""
+    if on_disk and on_disk.startswith(in_store) and store.read(SETTINGS) is not None:
         return
     files = {key: safe_join(folder, *key.split("/")) for key in store.listing()}
     shutil.rmtree(folder, ignore_errors=True)

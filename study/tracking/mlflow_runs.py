@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_create, mlflow_database
 from study.tracking.mlflow_store import unusable
 from study.trials.record import TrialRecord
@@ -57,6 +59,17 @@ def probe(uri: str, artifacts: Path) -> float:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise unusable(uri, error) from None
     return time.monotonic() - began
+
+
+def runs_of_space(uri: str, space: str, study_folder: StudyFolder) -> MlflowRuns:
+    """Runs of the experiment in which the studies of a search space are. It is named after the file
+    of the space, and the files of a local store lie beside the folders of the studies.
+
+    Raises:
+        BadInput: the store cannot be reached or written.
+    """
+    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
+    return MlflowRuns(uri, experiment=Path(space).stem, artifacts=artifacts)
 
 
 class MlflowRuns:
@@ -137,13 +150,13 @@ class MlflowRuns:
             "arm": spec.arm,
             **record.ran,
         }
-        there = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
+        query = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
         return mlflow_create.run(
             self.client,
             self.experiment_id,
             name=_name(record),
             tags=tags,
-            find=lambda: _id(_first(self._search(there))),
+            find=lambda: _id(_first(self._search(query))),
             began=record.started_at,
         )
 

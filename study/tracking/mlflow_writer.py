@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.config.deployment import Deployment
 from study.config.settings import Settings
-from study.storage.paths import MLFLOW_ARTIFACTS, safe_join
+from study.storage.paths import safe_join
 from study.tracking import mlflow_datasets
 from study.tracking.mlflow_runs import MlflowRuns
 from study.trials.callback import StudyCallback
@@ -226,8 +226,8 @@ class MlflowWriter(StudyCallback):
             scores = {logged_name(k): v for k, v in record.scores.items() if v == v}
             values = {**record.costs, **scores, "examples_seen": record.examples_seen}
             metrics += [Metric(k, v, ended, record.examples_seen) for k, v in values.items()]
-            said = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
-            tags = {name: str(text) for name, text in said.items() if text} | record.ran
+            end = {"outcome": record.outcome, "error": record.error, "remark": record.remark}
+            tags = {name: str(text) for name, text in end.items() if text} | record.ran
         self.runs.log(run_id, metrics=metrics, params=parameters, tags=tags)
         self.written[spec.id] = self.written.get(spec.id, 0) + len(reported)
         if event.ended and record.outcome is not None:
@@ -289,16 +289,13 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def open_tracking(settings: Settings, place: Deployment) -> MlflowWriter:
+def open_tracking(settings: Settings, deployment: Deployment) -> MlflowWriter:
     """A writer for the study. Its experiment is named after the file of the search space.
 
     Raises:
         BadInput: the MLflow store cannot be reached or written.
     """
-    from study.tracking.mlflow_runs import MlflowRuns
-    from study.tracking.mlflow_writer import MlflowWriter
+    from study.tracking.mlflow_runs import runs_of_space
 
-    experiment = Path(settings.space).stem
-    artifacts = place.study_folder.local_storage / MLFLOW_ARTIFACTS
-    found = MlflowRuns(place.tracking_uri, experiment=experiment, artifacts=artifacts)
-    return MlflowWriter(found, place.study_folder.name)
+    runs = runs_of_space(deployment.tracking_uri, settings.space, deployment.study_folder)
+    return MlflowWriter(runs, deployment.study_folder.name)

@@ -1,4 +1,4 @@
-"""Record of a trial: what it is (``TrialSpec``) and what became of it (``TrialRecord``)."""
+"""Record of a trial: its rungs, its end, and both with what it is (``TrialSpec``)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ class Rung:
     """Time of the report, in seconds since 1970."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Costs so far, as in ``TrialRecord.costs``, as far as they are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnd:
+    """End of a trial. Its fields are those of ``TrialRecord``."""
+
+    outcome: Outcome
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs of the trial. One that is missing, as when the trial was lost with its host, keeps its
+    value at the last rung."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+    remark: str = ""
 
 
 @dataclass(kw_only=True)

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from study.worker.host_config import HostConfig
-    from study.worker.orders import AdvanceTrial, ForgetTrial
+    from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 
 
 def fork_of(zygote: Path) -> Connection:
@@ -42,13 +42,13 @@ class ForkedHost:
         self._process.send((config, dict(os.environ)))
         self._process.recv()
         self._sending = threading.Lock()
-        self._replies: dict[int, Future[dict[str, Any]]] = {}
+        self._replies: dict[int, Future[TrialReport]] = {}
         self._asked, self._lost = 0, lost
         threading.Thread(target=self._listen, name="host", daemon=True).start()
 
-    def advance(self, order: AdvanceTrial) -> Future[dict[str, Any]]:
+    def advance(self, order: AdvanceTrial) -> Future[TrialReport]:
         """Ask for a trial's next report, as ``Host.advance`` does."""
-        reply: Future[dict[str, Any]] = Future()
+        reply: Future[TrialReport] = Future()
         with self._sending:
             self._asked += 1
             self._replies[self._asked] = reply

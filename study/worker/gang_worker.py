@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial, EndGang, ForgetTrial, Order
+from study.worker.orders import AdvanceTrial, EndGang, ForgetTrial, Order, TrialReport
 from study.worker.resident_trials import ResidentTrials
 
 PATIENCE_SECONDS = 20.0
@@ -34,15 +34,15 @@ class GangInbox:
 
     def __init__(self) -> None:
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
-        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._replies: dict[str, asyncio.Future[TrialReport]] = {}
         self._open = asyncio.Event()
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         """A trial's next report, once there is one; as in ``HostActor.advance``."""
         trial = order.spec.id
         if trial in self._replies:  # the client that asked before has died
             self._replies[trial].cancel()
-        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[TrialReport] = asyncio.get_running_loop().create_future()
         self._replies[trial] = reply
         self._orders.put_nowait(order)
         return await reply
@@ -81,24 +81,20 @@ class GangInbox:
         except TimeoutError:
             return None
 
-    async def told(self, trial: str, result: dict[str, Any]) -> None:
+    async def answer(self, trial: str, report: TrialReport) -> None:
         """Answer the client that waits for a trial's report."""
         reply = self._replies.pop(trial, None)
         if reply is not None and not reply.done():
-            reply.set_result(result)
+            reply.set_result(report)
 
-    async def fell(self, why: Mapping[str, Any]) -> None:
-        """Tell waiting clients why all workers ended, and drop pending orders; new workers are
-        started.
-
-        Args:
-            why: ``outcome`` and ``error`` of the trial that ended them, or ``place``, as in
-                ``Host.advance``.
-        """
+    async def answer_all(self, why: TrialReport) -> None:
+        """Answer waiting clients with the reason for which all workers ended, and drop pending
+        orders; new workers are started. ``why`` has the outcome and the error of the trial that
+        ended them, or a fault."""
         self._open.clear()
         self._orders = asyncio.Queue()  # somebody may still wait at the old queue
         for trial in list(self._replies):
-            await self.told(trial, {"costs": {}, "done": "outcome" in why, **why})
+            await self.answer(trial, why)
 
 
 def run_worker(given: Mapping[str, Any]) -> None:
@@ -106,7 +102,7 @@ def run_worker(given: Mapping[str, Any]) -> None:
 
     Args:
         given: ``inbox``, the name of the gang's inbox actor, and ``config``, a ``HostConfig`` with
-            ``places=1``.
+            ``trials_per_host=1``.
     """
     from trainables.engine import ranks
 
@@ -120,7 +116,7 @@ def run_worker(given: Mapping[str, Any]) -> None:
         order = ranks.broadcast(orders.next(wait=not residents.training) if orders else None)
         match order:
             case AdvanceTrial():
-                reply = Future[dict[str, Any]]()
+                reply = Future[TrialReport]()
                 if orders is not None:
                     orders.answer(order.spec.id, reply)
                 residents.advance(order, reply)
@@ -152,11 +148,11 @@ class _Orders:
         order: Order | None = ray.get(asked)
         return order
 
-    def answer(self, trial: str, reply: Future[dict[str, Any]]) -> None:
+    def answer(self, trial: str, reply: Future[TrialReport]) -> None:
         """Send a trial's report to the inbox as soon as there is one."""
 
-        def tell(done: Future[dict[str, Any]]) -> None:
+        def tell(done: Future[TrialReport]) -> None:
             if not done.cancelled():
-                self._inbox.told.remote(trial, done.result())
+                self._inbox.answer.remote(trial, done.result())
 
         reply.add_done_callback(tell)

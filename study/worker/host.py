@@ -15,10 +15,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from trainables.secrecy import format_traceback
 
@@ -33,13 +33,12 @@ class Host:
         """``workload`` is the model with its data, if it is loaded already."""
         self.residents = ResidentTrials(config, workload)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="lane", daemon=True).start()
+        threading.Thread(target=self._work, name="trials", daemon=True).start()
 
-    def advance(self, order: AdvanceTrial) -> Future[dict[str, Any]]:
-        """A trial's next report, once there is one: ``rung``, ``outcome``, ``scores``, ``error``,
-        ``costs``; or ``place``: a fault of disk or storage (``study.storage.faults``), which ends
-        no trial. A trial that is new here goes on from its checkpoint."""
-        reply = Future[dict[str, Any]]()
+    def advance(self, order: AdvanceTrial) -> Future[TrialReport]:
+        """A trial's next report, once there is one. A trial that is new here goes on from its
+        checkpoint."""
+        reply = Future[TrialReport]()
         self._orders.put(lambda: self.residents.advance(order, reply))
         return reply
 

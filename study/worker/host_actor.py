@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import partial
-from typing import Any
 
 from study.worker.forked_host import ForkedHost
 from study.worker.host import Host
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 
 
 class HostActor:
@@ -19,7 +18,7 @@ class HostActor:
     def __init__(self, config: HostConfig) -> None:
         self._host = _host(config)
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         """A trial's next report, once there is one; see ``Host.advance``."""
         return await asyncio.wrap_future(self._host.advance(order))
 

@@ -20,13 +20,14 @@ class HostConfig:
 
     workload: WorkloadConfig
     """Model and data of the study, and the precision in which trials compute."""
-    others: Mapping[str, WorkloadConfig]
-    """Name -> another dataset, with the model, on which confirmed trials are scored too."""
+    ood_workloads: Mapping[str, WorkloadConfig]
+    """Name of a dataset of ``--ood`` -> the model with that dataset, on which confirmed trials are
+    scored too."""
     study_folder: StudyFolder
     """The study's files."""
     regime: Regime
-    places: int
-    """Number of trials on the host at a time."""
+    trials_per_host: int
+    """Largest number of trials on the host at a time."""
     threads: int = 1
     """Largest number of threads that compute: those of the host's own processors and no more."""
     zygote: Path | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.planning.placement import Placement
 from study.trials.spec import TrialSpec
+from study.worker.orders import TrialReport
 
 if TYPE_CHECKING:
     from trainables.training.trial import Trial
@@ -25,7 +26,7 @@ class ResidentTrial:
     """Examples seen at the last report that reached the study."""
     trial: Trial | None = None
     """The trial on the base model; None before it has a place."""
-    reply: Future[dict[str, Any]] | None = None
+    reply: Future[TrialReport] | None = None
     """Future that takes the next report; None while no client asks."""
     report: dict[str, Any] = field(default_factory=dict)
     """Report of the last rung that the trial reached, as saved with its checkpoint."""

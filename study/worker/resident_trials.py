@@ -10,16 +10,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from study.storage import checkpoints, faults
-from study.trials.record import Outcome
+from study.trials.record import Outcome, Rung
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trial import ResidentTrial
 from trainables.errors import BadInput
 from trainables.secrecy import format_traceback, without_secrets
@@ -49,12 +50,12 @@ class ResidentTrials:
         self.config = config
         self._devices, self._speaks = ranks.current().count, ranks.current().first
         self.workload = workload or Workload.load(config.workload)
-        self.others: dict[str, Workload] = {}
-        """Name -> another dataset on which confirmed trials are scored; loaded at first use."""
-        self.lane = TrialGroup(
-            self.workload, precision=config.workload.precision, places=config.places
+        self.ood: dict[str, Workload] = {}
+        """Name -> model with a dataset of ``--ood``, loaded at first use."""
+        self.group = TrialGroup(
+            self.workload, precision=config.workload.precision, places=config.trials_per_host
         )
-        """The trials that have a place on the base model."""
+        """The trials that are on the base model."""
         self.here: dict[str, ResidentTrial] = {}
         """Trial id -> resident trial."""
         self.training: set[str] = set()
@@ -70,7 +71,7 @@ class ResidentTrials:
 
         began = time.perf_counter()
         try:
-            arrivals = self.lane.step()
+            arrivals = self.group.step()
         except Exception as error:  # an error of no trial in particular ends all
             arrivals = [Arrival(key=k, train_loss=math.nan, error=error) for k in self.training]
         share = self._devices * (time.perf_counter() - began) / len(self.training)
@@ -83,7 +84,7 @@ class ResidentTrials:
                 self._arrived(resident, arrival)
         self._admit()
 
-    def advance(self, order: AdvanceTrial, reply: Future[dict[str, Any]]) -> None:
+    def advance(self, order: AdvanceTrial, reply: Future[TrialReport]) -> None:
         """Let a trial go on to its next report, which ``reply`` takes."""
         trial_id = order.spec.id
         if trial_id not in self.here:
@@ -110,7 +111,7 @@ class ResidentTrials:
         """The waiting trial that may go on now; None if there is none."""
         entered = sum(resident.trial is not None for resident in self.here.values())
         for resident in self.waiting:
-            if resident.trial is None and entered >= self.config.places:
+            if resident.trial is None and entered >= self.config.trials_per_host:
                 continue  # until a trial that has a place ends
             alone = resident.suspect or any(self.here[key].suspect for key in self.training)
             return None if alone and self.training else resident
@@ -125,10 +126,10 @@ class ResidentTrials:
         seen = resident.trial.examples_seen
         ahead = [stop for stop in resident.spec.stops if stop > seen]
         if seen > resident.reported_examples or not ahead:
-            report = resident.report if seen > resident.reported_examples else {}
-            self._reached(resident, report)
+            unheard = seen > resident.reported_examples
+            self._reached(resident, Rung(**resident.report) if unheard else None)
         else:
-            self.lane.train_to(resident.spec.id, ahead[0])
+            self.group.train_to(resident.spec.id, ahead[0])
             self.training.add(resident.spec.id)
 
     def _enter(self, resident: ResidentTrial) -> None:
@@ -142,13 +143,13 @@ class ResidentTrials:
         untuned = spec.kind is Kind.UNTUNED
         checkpoints.drop_partial(self.config.study_folder, spec.id)
         restored = None if untuned else self.config.study_folder.fetch_checkpoint(spec.id)
-        resident.trial = self.lane.enter(
+        resident.trial = self.group.enter(
             spec.id,
             spec.config(self.config.regime),
             deepspeed=resident.placement.deepspeed,
             micro_batch=resident.placement.micro_batch,
             evaluation_batch=resident.placement.evaluation_batch,
-            activation_checkpointing=resident.placement.checkpointing,
+            activation_checkpointing=resident.placement.activation_checkpointing,
             checkpoint=restored,
         )
         resident.report = resident.trial.report
@@ -180,38 +181,46 @@ class ResidentTrials:
             put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
                 study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
-        self._reached(resident, resident.report)
+        self._reached(resident, Rung(**resident.report))
 
-    def _reached(self, resident: ResidentTrial, report: Mapping[str, Any]) -> None:
-        """Report a rung; after the last one, let the trial answer too."""
+    def _reached(self, resident: ResidentTrial, rung: Rung | None) -> None:
+        """Report a rung, if there is one to report; after the last one, let the trial answer
+        too."""
         assert resident.trial is not None
         resident.suspect = False
-        result: dict[str, Any] = {"rung": dict(report)} if report else {}
+        report = TrialReport(rung=rung)
         if all(stop <= resident.trial.examples_seen for stop in resident.spec.stops):
             with self._timed(resident):
                 scores = self._answer(resident.spec, resident.trial)
-            result |= {"outcome": Outcome.COMPLETE, "scores": scores}
-        self._tell(resident, result)
+            report = replace(report, outcome=Outcome.COMPLETE, scores=scores)
+        self._tell(resident, report)
 
     def _answer(self, spec: TrialSpec, trial: Trial) -> dict[str, float]:
-        """Scores of a trial's answers on the validation split and, outside of the search, on the
-        test split and the other datasets."""
-        from study.storage.answers import answer_and_score
+        """Scores of a trial's answers, which are written to the study's folder: on the validation
+        split and, outside of the search, on the test split and the datasets of ``--ood``."""
+        from study.storage import answers
+        from trainables.measures.common.scores import score
 
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
             asked["test"] = (self.workload, "test")
-            for name, config in self.config.others.items():
-                if name not in self.others:
-                    self.others[name] = self.workload.with_dataset(config.dataset())
-                asked[f"ood.{name}"] = (self.others[name], "test")
-        folder = self.config.study_folder if self._speaks else None
-        return answer_and_score(spec.id, trial, asked, folder)
+            for name, config in self.config.ood_workloads.items():
+                if name not in self.ood:
+                    self.ood[name] = self.workload.with_dataset(config.dataset())
+                asked[f"ood.{name}"] = (self.ood[name], "test")
+        study_folder, scores = self.config.study_folder, dict[str, float]()
+        for name, (workload, split) in asked.items():
+            examples, given = workload.dataset.splits()[split], trial.answers(split, workload)
+            if self._speaks:
+                path = answers.write(study_folder, spec.id, name, examples, given)
+                study_folder.keep(path)
+            scores |= {f"{name}.{part}": value for part, value in score(examples, given).items()}
+        return scores
 
     @contextmanager
     def _outcomes(self, resident: ResidentTrial) -> Iterator[None]:
-        """Turn an error in the block into the trial's outcome. A fault of disk or storage gives
-        none: the trial stays open for ``--resume``.
+        """Turn an error in the block into the trial's outcome. A storage fault gives none: the
+        trial stays open for ``--resume``.
 
         Raises:
             Exception: on one of several ranks, an error of which the other ranks may know nothing.
@@ -225,36 +234,36 @@ class ResidentTrials:
         except Diverged as error:
             self._fail(resident, Outcome.DIVERGED, str(error))
         except Exception as error:  # whatever else a trial does, the study goes on and records it
-            place = self._place(resident, error)
-            if isinstance(error, BadInput) and not place:
+            fault = self._fault(resident, error)
+            if isinstance(error, BadInput) and not fault:
                 self._fail(resident, Outcome.FAILED, str(error))
             elif self._devices > 1:
                 raise
-            elif place:
-                self._tell(resident, {"place": place})
+            elif fault:
+                self._tell(resident, TrialReport(fault=fault))
             else:
                 with suppress(OSError):  # Ray's log, which this is for, may be on a full disk
                     print(format_traceback(error), file=sys.stderr)
                 self._fail(resident, outcome_of(error), one_line(error))
 
-    def _place(self, resident: ResidentTrial, error: Exception) -> str:
-        """Fault of disk or storage that a trial met, in one line; empty if it met none."""
+    def _fault(self, resident: ResidentTrial, error: Exception) -> str:
+        """Storage fault that a trial met, in one line; empty if it met none."""
         study_folder = self.config.study_folder
         trained = resident.trial.applied.trained_parameters if resident.trial is not None else 0
-        place = faults.describe_fault(
+        fault = faults.describe_fault(
             error, study_folder.local_storage, checkpoint=trained * CHECKPOINT_BYTES
         )
-        if place and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
+        if fault and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
             checkpoints.drop_partial(study_folder, resident.spec.id)
-        return place
+        return fault
 
     def _fail(self, resident: ResidentTrial, outcome: Outcome, error: str) -> None:
         """End a trial with an error."""
         self._short = self._short or outcome is Outcome.OUT_OF_MEMORY
-        self._tell(resident, {"outcome": outcome, "error": error})
+        self._tell(resident, TrialReport(outcome=outcome, error=error))
 
-    def _tell(self, resident: ResidentTrial, result: Mapping[str, Any]) -> None:
-        """Send a report to the client that waits for it."""
+    def _tell(self, resident: ResidentTrial, report: TrialReport) -> None:
+        """Send a report to the client that waits for it, with the costs so far."""
         from trainables.engine import ranks
 
         self._note_peak()
@@ -267,31 +276,31 @@ class ResidentTrials:
             costs["trained_parameters"] = resident.trial.applied.trained_parameters
             costs["trained_percent"] = resident.trial.applied.trained_percent
         remark = self._remark(resident)
-        if "outcome" in result or "place" in result:
+        if report.done or report.fault:
             self.forget(resident.spec.id)
         ran = {}
         if resident.trial is not None and resident.trial.engine and resident.trial.engine.settings:
             ran = {"deepspeed": json.dumps(dict(resident.trial.engine.settings))}
         reply, resident.reply = resident.reply, None
         if reply is not None and not reply.cancelled():
-            said = {"costs": costs, "ran": ran, "remark": remark, "done": "outcome" in result}
-            reply.set_result({**said, **result})
+            rung = replace(report.rung, costs=costs) if report.rung is not None else None
+            reply.set_result(replace(report, rung=rung, costs=costs, ran=ran, remark=remark))
 
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""
-        said = []
-        alone = self.lane.alone_reasons.get(resident.spec.id)
-        if alone and self.config.places > 1:
-            said.append(f"steps alone: {alone}")
+        remarks = []
+        alone = self.group.alone_reasons.get(resident.spec.id)
+        if alone and self.config.trials_per_host > 1:
+            remarks.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:
             points = " and ".join(f"{seen:,}" for seen in resident.trial.broken)
-            said.append(f"what was saved at {points} examples was not whole: trained again")
+            remarks.append(f"what was saved at {points} examples was not whole: trained again")
         if (
             resident.trial is not None
             and resident.trial.features_done < resident.trial.frozen_stages
         ):
-            said.append(self.lane.features.refused[resident.trial.frozen_stages])
-        return "; ".join(said).replace("\n", " ")[:500]
+            remarks.append(self.group.features.refused[resident.trial.frozen_stages])
+        return "; ".join(remarks).replace("\n", " ")[:500]
 
     def forget(self, trial_id: str) -> None:
         """Drop a trial that has ended, was stopped or was given up."""
@@ -303,7 +312,7 @@ class ResidentTrials:
         if resident in self.waiting:
             self.waiting.remove(resident)
         if resident.trial is not None:
-            self.lane.leave(trial_id)
+            self.group.leave(trial_id)
         self._admit()
 
     @contextmanager

@@ -245,7 +245,7 @@ def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoRe
         EOFError: the client has ended, or does not need the host any more.
     """
     from study.worker.host import Host
-    from study.worker.orders import ForgetTrial
+    from study.worker.orders import ForgetTrial, TrialReport
 
     host = Host(config, workload)
     asking.send(None)
@@ -255,7 +255,7 @@ def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoRe
             host.forget(order)
             continue
 
-        def answer(reply: Future[dict[str, Any]], number: int = number) -> None:
+        def answer(reply: Future[TrialReport], number: int = number) -> None:
             # Runs in the host's only thread, so no other thread sends.
             asking.send((number, None if reply.cancelled() else reply.result()))
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ from study.tracking.mlflow_store import default_uri
 from study.tracking.mlflow_writer import MlflowWriter
 from study.tracking.progress import Progress
 from study.trials.callback import StudyCallback
-from study.trials.record import Outcome, TrialRecord
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.trials.record import Outcome, Rung, TrialRecord
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 from tests.study.made_up import PROTOCOL, cards, hosts_alone, loss_of
 
 TRIALS = 2000
@@ -57,7 +58,7 @@ class Instant:
         self.all_here = asyncio.Barrier(places)
         self.waiting = places
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         """The next rung at once."""
         if self.waiting:
             self.waiting -= 1
@@ -65,18 +66,20 @@ class Instant:
         spec = order.spec
         costs = {"seconds": 0.0, "peak_memory_gib": 0.0}
         ahead = [stop for stop in spec.stops if stop > order.reported_examples]
-        result: dict[str, Any] = {"costs": costs, "done": len(ahead) <= 1}
+        report = TrialReport(costs=costs)
         if ahead:
-            result["rung"] = {
-                "examples_seen": ahead[0],
-                "validation_loss": loss_of(spec, ahead[0]),
-                "train_loss": 1.0,
-                "seconds": 0.0,
-                "reported_at": time.time(),
-            }
-        if result["done"]:
-            result |= {"outcome": Outcome.COMPLETE, "scores": {"validation.overall": 50.0}}
-        return result
+            rung = Rung(
+                examples_seen=ahead[0],
+                validation_loss=loss_of(spec, ahead[0]),
+                train_loss=1.0,
+                seconds=0.0,
+                reported_at=time.time(),
+                costs=costs,
+            )
+            report = replace(report, rung=rung)
+        if len(ahead) > 1:
+            return report
+        return replace(report, outcome=Outcome.COMPLETE, scores={"validation.overall": 50.0})
 
     async def forget(self, order: ForgetTrial) -> None:
         """Nothing is kept."""

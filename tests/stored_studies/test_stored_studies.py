@@ -23,6 +23,7 @@ import pytest
 from mlflow.entities import Run
 
 from study.storage import answers
+from study.storage.study_folder import StudyFolder
 from tests.study.command_line import REPOSITORY, launch, numbers, results, runs
 from trainables.data import phantom
 
@@ -140,7 +141,9 @@ def test_an_export_answers_as_its_trial_did(written: Path) -> None:
         (trials[seed["trial"]] for seed in lora["seeds"]),
         key=lambda trial: float(trial["rungs"][-1]["validation_loss"]),
     )
-    kept = answers.read(written / "finished", best["trial"], "test").to_pylist()
+    kept = answers.read(
+        StudyFolder(storage=written, name="finished"), best["trial"], "test"
+    ).to_pylist()
     example, row = phantom.load(None).test[0], kept[0]
     asked = ("--image", str(example.image), "--question", example.question)
     assert _call("study.predict", str(export), *asked) == row["answer"] + "\n"

@@ -11,7 +11,8 @@ from study.analysis.result_types import StudyResults
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import answers
-from study.trials.record import Outcome
+from study.storage.study_folder import StudyFolder
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules
 from trainables.data.common.dataset import Dataset, Example
@@ -98,7 +99,7 @@ def finish(
         spec = scheduler.next()
         assert spec is not None
         if (outcome := lost(spec)) is not None:
-            scheduler.ended(spec.id, outcome, costs={}, scores={}, error=SAID[outcome])
+            scheduler.ended(spec.id, TrialEnd(outcome=outcome, error=SAID[outcome]))
         elif spec.kind is Kind.SEARCH:
             play(scheduler, spec, _costs(spec), {"validation.overall": _validation(spec)})
         else:
@@ -119,7 +120,9 @@ def collected(
         records=[*scheduler.journal.records.values()],
         best=scheduler.best(),
     )
-    return results.collect("one", folder, trials_ended, dataset(), others, PROTOCOL, margin=1.0)
+    return results.collect(
+        "one", StudyFolder.from_path(folder), trials_ended, dataset(), others, PROTOCOL, margin=1.0
+    )
 
 
 def _costs(spec: TrialSpec) -> dict[str, float]:
@@ -145,6 +148,6 @@ def _scores(spec: TrialSpec, folder: Path, splits: Mapping[str, Dataset]) -> dic
             hard = random.Random(f"{example.question_id} {name}").random()
             luck = random.Random(f"{trial} {example.question_id}").gauss(0, 0.1)
             given.append(example.answer if hard + luck < CHANCES[spec.arm] else "wrong")
-        answers.write(folder, spec.id, name, data.test, given)
+        answers.write(StudyFolder.from_path(folder), spec.id, name, data.test, given)
         scores |= {f"{name}.{part}": value for part, value in score(data.test, given).items()}
     return scores

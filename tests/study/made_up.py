@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
 from study.config.goals import Limit
 from study.planning.placement import uniform_placement
 from study.search.scheduler import SearchRules, StudyScheduler
-from study.trials.record import Outcome, Rung
+from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import TrialSpec
+from study.worker.orders import TrialReport
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
@@ -82,15 +83,14 @@ def loss_of(spec: TrialSpec, examples_seen: int) -> float:
     return (math.log10(spec.lr) + 2.5) ** 2 + 100 / examples_seen
 
 
-def advanced(spec: TrialSpec, heard: int) -> dict[str, Any]:
-    """What a host tells of a trial that was last heard of at ``heard`` examples."""
-    result: dict[str, Any] = {"costs": {"seconds": 1.0}, "done": False}
-    ahead = [stop for stop in spec.stops if stop > heard]
-    if ahead:
-        result["rung"] = asdict(rung(spec, ahead[0]))
-    if len(ahead) <= 1:
-        result |= {"done": True, "outcome": Outcome.COMPLETE, "scores": {}}
-    return result
+def advanced(spec: TrialSpec, heard: int) -> TrialReport:
+    """A host's report of a trial that was last heard of at ``heard`` examples."""
+    costs, ahead = {"seconds": 1.0}, [stop for stop in spec.stops if stop > heard]
+    return TrialReport(
+        rung=replace(rung(spec, ahead[0]), costs=costs) if ahead else None,
+        outcome=Outcome.COMPLETE if len(ahead) <= 1 else None,
+        costs=costs,
+    )
 
 
 def rung(spec: TrialSpec, examples_seen: int) -> Rung:
@@ -114,9 +114,9 @@ def play(
     for stop in (stop for stop in spec.stops if stop > seen):
         goes_on = scheduler.reported(spec.id, rung(spec, stop))
         if not goes_on and stop < spec.stops[-1]:
-            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED, costs=costs))
             return Outcome.PRUNED
-    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores=scores)
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.COMPLETE, costs=costs, scores=scores))
     return Outcome.COMPLETE
 
 

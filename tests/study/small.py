@@ -5,13 +5,12 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from tests.trainables import made_llava
 from tests.trainables.data.small import jsonl
@@ -33,10 +32,10 @@ def config(folder: Path) -> HostConfig:
             data_root=str(folder / "data"),
             split="by_image",
         ),
-        others={},
+        ood_workloads={},
         study_folder=StudyFolder(storage=folder, name="study"),
         regime=Regime(),
-        places=1,
+        trials_per_host=1,
     )
 
 
@@ -58,7 +57,7 @@ def spec(
     )
 
 
-def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
+def alone(config: HostConfig, trial: TrialSpec) -> list[TrialReport]:
     """A trial's reports without Ray, on one device."""
     one = uniform_placement(
         devices=1, deepspeed="off", batch_size=trial.batch_size, sharing=1, reason=""
@@ -66,18 +65,17 @@ def alone(config: HostConfig, trial: TrialSpec) -> list[dict[str, Any]]:
     residents = ResidentTrials(
         replace(config, study_folder=StudyFolder(storage=config.study_folder.path, name="alone"))
     )
-    heard, reports = 0, []
-    while not (reports and reports[-1]["done"]):
-        reply = Future[dict[str, Any]]()
-        order = AdvanceTrial(spec=trial, placement=one, reported_examples=heard)
+    order, reports = AdvanceTrial(spec=trial, placement=one), list[TrialReport]()
+    while not (reports and reports[-1].done):
+        reply = Future[TrialReport]()
         residents.advance(order, reply)
         while not reply.done():
             residents.step()
         reports.append(reply.result())
-        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+        order = order.after(reports[-1])
     return reports
 
 
-def losses(reports: list[dict[str, Any]]) -> list[float]:
+def losses(reports: list[TrialReport]) -> list[float]:
     """At its rungs."""
-    return [report["rung"]["validation_loss"] for report in reports if "rung" in report]
+    return [report.rung.validation_loss for report in reports if report.rung]

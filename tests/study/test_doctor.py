@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from study import doctor
-from study.health.checks import Finding
+from study.health.checks import CheckResult
 
 
 @pytest.mark.long
@@ -45,5 +45,5 @@ def test_what_it_shows_has_no_secret(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
     said = "postgresql://mlflow:planted@db: planted key"
-    doctor._show(Console(), Finding(what="MLflow", said=said))
+    doctor._show(Console(), CheckResult(what="MLflow", observation=said))
     assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"

@@ -97,8 +97,9 @@ def test_trials_keep_their_ids() -> None:
 
 def test_tables_of_answers_keep_their_columns(tmp_path: Path) -> None:
     asked = phantom.load(None).test[:1]
-    answers.write(tmp_path / "study", "trial", "test", asked, ["yes"])
-    assert answers.read(tmp_path / "study", "trial", "test").column_names == ANSWERS.split()
+    folder = StudyFolder(storage=tmp_path, name="study")
+    answers.write(folder, "trial", "test", asked, ["yes"])
+    assert answers.read(folder, "trial", "test").column_names == ANSWERS.split()
 
 
 def study_plan(**given: Any) -> StudyPlan:

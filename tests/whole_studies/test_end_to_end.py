@@ -121,7 +121,7 @@ def test_the_winner_answers_as_it_did_in_the_study(
     weights = Path(registered).read_bytes()
     assert weights == (tmp_path / "out" / "trained.safetensors").read_bytes()
     assert found["verdict"] in (tmp_path / "out" / "README.md").read_text()
-    kept = answers.read(storage / "one", best["trial"], "test").to_pylist()
+    kept = answers.read(StudyFolder(storage=storage, name="one"), best["trial"], "test").to_pylist()
     for example, row in list(zip(phantom.load(None).test, kept, strict=True))[:5]:
         capsys.readouterr()
         asked = ["--image", str(example.image), "--question", example.question]

@@ -32,7 +32,7 @@ from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from tests.small_disk import Disk, disk
 from tests.study import small
@@ -57,9 +57,9 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
     return small.config(tmp_path_factory.mktemp("host"))
 
 
-def asked(residents: ResidentTrials, trial: TrialSpec, heard: int = 0) -> dict[str, Any]:
+def asked(residents: ResidentTrials, trial: TrialSpec, heard: int = 0) -> TrialReport:
     """A trial's next report."""
-    reply = Future[dict[str, Any]]()
+    reply = Future[TrialReport]()
     order = AdvanceTrial(spec=trial, placement=ALONE, reported_examples=heard)
     residents.advance(order, reply)
     while not reply.done():
@@ -74,18 +74,18 @@ def test_a_trial_that_cannot_be_saved_has_not_failed(hosted: HostConfig, full: D
     trial = small.spec()
     full.fill(but=8)  # half a checkpoint fits
     told = asked(residents, trial)
-    assert "outcome" not in told and not told["done"] and not residents.here
-    assert told["place"].startswith(f"no room is left in {full.folder} (")
-    assert "a checkpoint of the trial takes about" in told["place"]
+    assert not told.done and not residents.here
+    assert told.fault.startswith(f"no room is left in {full.folder} (")
+    assert "a checkpoint of the trial takes about" in told.fault
     assert list(StudyFolder.from_path(full.folder / "study").checkpoints(trial.id).iterdir()) == []
     full.free()
     reports = [asked(residents, trial)]
-    heard = reports[-1]["rung"]["examples_seen"]
+    heard = reports[-1].rung.examples_seen
     full.fill()
-    assert asked(residents, trial, heard)["place"]
+    assert asked(residents, trial, heard).fault
     full.free()
-    while not reports[-1]["done"]:
-        reports.append(asked(residents, trial, reports[-1]["rung"]["examples_seen"]))
+    while not reports[-1].done:
+        reports.append(asked(residents, trial, reports[-1].rung.examples_seen))
     assert small.losses(reports) == pytest.approx(
         small.losses(small.alone(hosted, trial)), rel=1e-6
     )
@@ -97,9 +97,9 @@ def test_nor_has_one_whose_answers_cannot_be_kept(hosted: HostConfig, full: Disk
     )
     untuned = replace(small.spec("frozen"), kind=Kind.UNTUNED, stops=())
     told = asked(residents, untuned)
-    assert "outcome" not in told and told["place"].startswith("no room is left in")
+    assert not told.done and told.fault.startswith("no room is left in")
     full.free()
-    assert asked(residents, untuned)["outcome"] == Outcome.COMPLETE
+    assert asked(residents, untuned).outcome == Outcome.COMPLETE
 
 
 def test_a_study_that_cannot_begin_leaves_nothing(full: Disk) -> None:

@@ -24,7 +24,7 @@ from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from tests.small_disk import disk
 from tests.study import small
 from tests.study.small import BATCH, alone, losses, spec
@@ -79,20 +79,19 @@ def gangs(config: HostConfig) -> Iterator[GangPool]:
 
 def ask(gangs: GangPool, trial: TrialSpec, heard: int = 0, placement: Placement = TWO) -> Any:
     """Begin to wait for a trial's next report."""
-    gang = gangs.there[gangs.place(trial.id, 2)]
+    gang = gangs.handles[gangs.place(trial.id, 2)]
     order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
     return gang.inbox.advance.remote(order)
 
 
-def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[dict[str, Any]]:
+def play(gangs: GangPool, trial: TrialSpec, placement: Placement = TWO) -> list[TrialReport]:
     """All its reports."""
-    heard, reports = 0, []
-    while not (reports and reports[-1]["done"]):
+    order, reports = AdvanceTrial(spec=trial, placement=placement), list[TrialReport]()
+    while not (reports and reports[-1].done):
         gang = gangs.find(trial.id)
-        inbox = gang.inbox if gang else gangs.there[gangs.place(trial.id, 2)].inbox
-        order = AdvanceTrial(spec=trial, placement=placement, reported_examples=heard)
+        inbox = gang.inbox if gang else gangs.handles[gangs.place(trial.id, 2)].inbox
         reports.append(ray.get(inbox.advance.remote(order), timeout=180))
-        heard = reports[-1].get("rung", {}).get("examples_seen", heard)
+        order = order.after(reports[-1])
     gang = gangs.find(trial.id)
     assert gang is not None
     gangs.left(gang)
@@ -107,10 +106,10 @@ def test_a_gangs_losses_are_those_of_one_device(
     found = play(gangs, trial, replace(TWO, deepspeed=stage, micro_batch=1))
     expected = alone(config, trial)
     assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
-    assert found[-1]["outcome"] == Outcome.COMPLETE
-    assert found[-1]["scores"] == pytest.approx(expected[-1]["scores"], nan_ok=True)
-    costs = found[-1]["costs"]
-    assert costs["trained_parameters"] == expected[-1]["costs"]["trained_parameters"]
+    assert found[-1].outcome == Outcome.COMPLETE
+    assert found[-1].scores == pytest.approx(expected[-1].scores, nan_ok=True)
+    costs = found[-1].costs
+    assert costs["trained_parameters"] == expected[-1].costs["trained_parameters"]
     assert costs["seconds"] > 0 and costs["peak_memory_gib"] > 0
 
 
@@ -120,9 +119,9 @@ def test_the_untuned_model_answers_on_a_gang_what_it_answers_on_one_device(
     untuned = replace(spec("frozen"), kind=Kind.UNTUNED, stops=())
     (found,) = play(gangs, untuned, replace(TWO, deepspeed="3", evaluation_batch=2))
     (expected,) = alone(config, untuned)
-    assert found["outcome"] == Outcome.COMPLETE, found
-    assert found["scores"] == pytest.approx(expected["scores"], nan_ok=True)
-    assert "test.overall" in found["scores"]
+    assert found.outcome == Outcome.COMPLETE, found
+    assert found.scores == pytest.approx(expected.scores, nan_ok=True)
+    assert "test.overall" in found.scores
 
 
 def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -> None:
@@ -130,15 +129,15 @@ def test_twenty_trials_stopped_at_random_leave_nothing_behind(gangs: GangPool) -
     for seed in range(20):
         trial, heard = spec("layernorm", seed=seed), 0
         for _ in range(chance.randrange(3)):
-            heard = ray.get(ask_again(gangs, trial, heard), timeout=180)["rung"]["examples_seen"]
+            heard = ray.get(ask_again(gangs, trial, heard), timeout=180).rung.examples_seen
         if chance.random() < 0.7:  # in the middle of the way to its next rung
             ask_again(gangs, trial, heard)
             time.sleep(chance.uniform(0, 0.3))
         gang = gangs.find(trial.id)
         if gang is not None:
             gangs.left(gang)
-    (gang,) = gangs.there.values()
-    assert play(gangs, spec("layernorm", seed=99))[-1]["outcome"] == Outcome.COMPLETE
+    (gang,) = gangs.handles.values()
+    assert play(gangs, spec("layernorm", seed=99))[-1].outcome == Outcome.COMPLETE
     gangs.end(gang)
     assert nothing_is_held()
     gangs.start(2)
@@ -166,12 +165,12 @@ def nothing_is_held() -> bool:
 
 def test_what_a_trial_does_wrong_is_its_outcome(gangs: GangPool) -> None:
     (uneven,) = play(gangs, spec(batch_size=5))
-    assert uneven["outcome"] == Outcome.FAILED and "multiple of 2 workers" in uneven["error"]
+    assert uneven.outcome == Outcome.FAILED and "multiple of 2 workers" in uneven.error
     (diverged,) = play(gangs, spec("full", lr=1e30))[-1:]
-    assert diverged["outcome"] == Outcome.DIVERGED
+    assert diverged.outcome == Outcome.DIVERGED
     (lacking,) = play(gangs, LACKING)
-    assert lacking["outcome"] == Outcome.OUT_OF_MEMORY, lacking["error"]
-    assert play(gangs, spec("layernorm", seed=7))[-1]["outcome"] == Outcome.COMPLETE
+    assert lacking.outcome == Outcome.OUT_OF_MEMORY, lacking.error
+    assert play(gangs, spec("layernorm", seed=7))[-1].outcome == Outcome.COMPLETE
 
 
 def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
@@ -182,11 +181,11 @@ def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with disk(folder, "64k") as small_disk:
         told = ray.get(ask(gangs, trial), timeout=180)
-        assert "outcome" not in told and not told["done"]
-        assert told["place"].startswith("no room is left in ")
+        assert not told.done
+        assert told.fault.startswith("no room is left in ")
         small_disk.resize("20m")
         found = play(gangs, trial)
-        assert found[-1]["outcome"] == Outcome.COMPLETE
+        assert found[-1].outcome == Outcome.COMPLETE
         assert not list(folder.glob("partial-*"))
     assert losses(found) == pytest.approx(losses(alone(config, trial)), rel=1e-4)
 

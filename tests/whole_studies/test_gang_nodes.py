@@ -21,7 +21,7 @@ from study.storage.object_store import ObjectStore
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from tests.study import small
 from tests.study.object_store import serve
 from tests.study.ray_nodes import ray_cluster
@@ -38,13 +38,12 @@ def drive(address: str, config: HostConfig, test: Connection) -> None:
     connect(address)
     gangs = GangPool(config, divide(nodes(), 1, shared=True, per_trial=2))
     zero = uniform_placement(devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason="")
-    gang = gangs.there[gangs.place(TRIAL.id, 2)]
-    heard, report = 0, dict[str, Any]()
-    while not report.get("done"):
-        order = AdvanceTrial(spec=TRIAL, placement=zero, reported_examples=heard)
+    gang = gangs.handles[gangs.place(TRIAL.id, 2)]
+    order, report = AdvanceTrial(spec=TRIAL, placement=zero), TrialReport()
+    while not report.done:
         try:
             report = ray.get(gang.inbox.advance.remote(order))
-            heard = report["rung"]["examples_seen"]
+            order = order.after(report)
         except RayError:
             assert gangs.lost(gang) == gang.name
             test.send(None)
@@ -86,7 +85,7 @@ def test_what_each_node_has_of_a_checkpoint_outlives_it(
                 here.send("go on")
                 assert told(here) is None, "it did not notice"
                 cluster.start("c")
-                while not reports[-1]["done"]:
+                while not reports[-1].done:
                     reports.append(told(here))
                     here.send("go on")
                 driver.join(timeout=60)
@@ -94,8 +93,8 @@ def test_what_each_node_has_of_a_checkpoint_outlives_it(
                 driver.kill()
     assert driver.exitcode == 0
     assert len([key for key in kept if "optim_states" in key]) == 2, "of each worker, of each node"
-    assert reports[-1]["outcome"] == Outcome.COMPLETE
-    assert [report["rung"]["examples_seen"] for report in reports] == list(small.STOPS)
+    assert reports[-1].outcome == Outcome.COMPLETE
+    assert [report.rung.examples_seen for report in reports] == list(small.STOPS)
     assert small.losses(reports) == pytest.approx(
         small.losses(small.alone(config, TRIAL)), rel=1e-4
     )

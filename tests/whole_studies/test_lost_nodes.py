@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -19,7 +18,7 @@ from study.planning.cluster_partition import ClusterPartition
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 from tests.study.made_up import advanced, hosts_alone, rules
 from tests.study.ray_nodes import ray_cluster
 from tests.study.stack import REPOSITORY
@@ -34,7 +33,7 @@ class Held:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         heard = order.reported_examples
         with (self.folder / "visits").open("a") as visits:
             print(order.spec.id, heard, os.environ["HOME"], file=visits)

@@ -125,7 +125,7 @@ def test_none_starves_none_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
         dispatcher = Noting(hosts, gangs, ArmPlacements(placements, placements[SMALL]))
         dispatcher.start()
         ray_tune.run(scheduler, dispatcher)
-        assert not gangs.there and not hosts.handles, "devices are given back"
+        assert not gangs.handles and not hosts.handles, "devices are given back"
     finally:
         ray.shutdown()
     passed = [spec.arm for spec in dispatcher.begun] != [spec.arm for spec in dispatcher.drawn]

@@ -54,33 +54,33 @@ class Gang:
 
 @dataclass
 class Gangs:
-    there: dict[str, Gang] = field(default_factory=dict)
+    handles: dict[str, Gang] = field(default_factory=dict)
     started: int = 0
 
     @property
     def taken(self) -> int:
-        return sum(gang.size for gang in self.there.values())
+        return sum(gang.size for gang in self.handles.values())
 
     def idle(self, size: int | None = None) -> list[Gang]:
-        return [g for g in self.there.values() if g.trial is None and size in (None, g.size)]
+        return [g for g in self.handles.values() if g.trial is None and size in (None, g.size)]
 
     def place(self, trial_id: str, size: int) -> str:
         gang = next(iter(self.idle(size)), None)
         if gang is None:
             gang = Gang(f"gang-{self.started}", size)
             self.started += 1
-            self.there[gang.name] = gang
+            self.handles[gang.name] = gang
         gang.trial = trial_id
         return gang.name
 
     def find(self, trial_id: str) -> Gang | None:
-        return next((gang for gang in self.there.values() if gang.trial == trial_id), None)
+        return next((gang for gang in self.handles.values() if gang.trial == trial_id), None)
 
     def left(self, gang: Gang) -> None:
         gang.trial = None
 
     def end(self, gang: Gang) -> None:
-        assert self.there.pop(gang.name).trial is None
+        assert self.handles.pop(gang.name).trial is None
 
 
 @dataclass(frozen=True)

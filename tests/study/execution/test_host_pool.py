@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -18,7 +17,7 @@ from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from study.worker.hardware import Hardware
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 from tests.study.made_up import advanced, hosts_alone, rules
 from trainables.errors import BadInput
 
@@ -33,7 +32,7 @@ class MadeUp:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         with (self.folder / "visits").open("a") as visits:
             print(order.spec.id, os.getpid(), order.suspect, file=visits)
         if order.reported_examples:
@@ -52,7 +51,7 @@ class MadeUp:
 class Killed(MadeUp):
     """A host that every trial of one arm kills."""
 
-    async def advance(self, order: AdvanceTrial) -> dict[str, Any]:
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
         if order.spec.arm == "layernorm" and order.spec.kind is Kind.SEARCH:
             os._exit(1)
         return await super().advance(order)

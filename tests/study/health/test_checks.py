@@ -9,7 +9,7 @@ import ray
 
 from study.execution import cluster
 from study.health import checks, nodes
-from study.health.checks import Finding
+from study.health.checks import CheckResult
 from study.health.nodes import Node, NodeReport
 
 HEAD = Node(id="1", name="head (10.0.0.1)", cpus=0, gpus=0)
@@ -23,31 +23,31 @@ def report() -> NodeReport:
 
 
 def marks(findings: object) -> list[tuple[str, str]]:
-    assert not isinstance(findings, Finding)
+    assert not isinstance(findings, CheckResult)
     return [(f.mark, f.what) for f in findings]  # type: ignore[attr-defined]
 
 
 def test_an_object_store_wants_a_server_for_mlflow() -> None:
     found = checks._mlflow("s3://bucket/studies", None)
-    assert found.mark == "problem" and "--tracking-uri" in found.todo
+    assert found.mark == "problem" and "--tracking-uri" in found.advice
 
 
 def test_a_store_that_cannot_be_written_is_found() -> None:
     found = checks._storage("s3://")
-    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.todo
+    assert found.mark == "problem" and "AWS_ENDPOINT_URL" in found.advice
 
 
 def test_a_slow_server_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks._mlflow(str(tmp_path), None).mark == "ok"
     monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
     found = checks._mlflow(str(tmp_path), None)
-    assert found.mark == "warning" and "database" in found.todo
+    assert found.mark == "warning" and "database" in found.advice
 
 
 def test_a_cluster_without_workers_is_told_of() -> None:
     assert checks._room([HEAD, WORKER]).mark == "ok"
     found = checks._room([HEAD])
-    assert found.mark == "warning" and "start workers" in found.todo
+    assert found.mark == "warning" and "start workers" in found.advice
 
 
 def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     other = replace(fine, versions={**fine.versions, "torch": "1.0", "python": "3.9.1"})
     found = list(checks._versions({HEAD: fine, WORKER: other}))
     assert marks(found) == [("problem", "versions")] * 2
-    assert any(f.said.startswith("torch is 1.0 on worker") for f in found)
+    assert any(f.observation.startswith("torch is 1.0 on worker") for f in found)
     # A node with another checkout.
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "nodes.py").write_text("# of yesterday")
@@ -64,7 +64,7 @@ def test_other_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     stale = report()
     monkeypatch.undo()
     (found,) = checks._versions({HEAD: fine, WORKER: stale})
-    assert found.mark == "problem" and found.said.startswith("this project's code is ")
+    assert found.mark == "problem" and found.observation.startswith("this project's code is ")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_node_that_lacks_something_is_found() -> None:
     homeless = replace(fine, home="Read-only file system")
     assert ("warning", f"{WORKER.name} home") in marks(checks._node(WORKER, homeless))
     (silent,) = checks._node(WORKER, "ModuleNotFoundError: No module named 'study'")
-    assert silent.mark == "problem" and "same image" in silent.todo
+    assert silent.mark == "problem" and "same image" in silent.advice
 
 
 @pytest.fixture
@@ -105,13 +105,13 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
 @pytest.mark.long
 def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
     (busy,) = checks._adding([*pair, WORKER])  # Ray has no such device to give
-    assert busy.mark == "warning" and busy.said == "not tried: 1 CUDA device in use"
+    assert busy.mark == "warning" and busy.observation == "not tried: 1 CUDA device in use"
     (together,) = checks._adding(pair)
-    assert together.mark == "warning", together.said
-    assert "none0" in together.said and "set GLOO_SOCKET_IFNAME" in together.todo
+    assert together.mark == "warning", together.observation
+    assert "none0" in together.observation and "set GLOO_SOCKET_IFNAME" in together.advice
     assert checks._passing(pair, str(tmp_path)).mark == "ok"
     assert list(tmp_path.iterdir()) == [], "it cleans up"
     (tmp_path / "file").touch()
     apart = checks._passing(pair, str(tmp_path / "file"))
-    assert apart.mark == "problem" and "cannot write" in apart.said
-    assert "mount the same folder" in apart.todo
+    assert apart.mark == "problem" and "cannot write" in apart.observation
+    assert "mount the same folder" in apart.advice

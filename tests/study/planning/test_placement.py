@@ -105,7 +105,7 @@ def test_a_batch_that_is_too_large_is_cut_into_pieces() -> None:
 
 def test_layers_are_computed_twice_before_other_devices_are_taken() -> None:
     found = placed(DeviceMemory(count=4, gib=24), weights=1.5, trained=0.01, activations=30)
-    assert (found.lane, found.checkpointing, found.micro_batch) == ("solo", True, 2)
+    assert (found.lane, found.activation_checkpointing, found.micro_batch) == ("solo", True, 2)
     assert "with layers computed twice" in found.reason
 
 
@@ -124,7 +124,7 @@ def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() ->
     )
     found: Placement | None = told
     while found is not None:
-        seen.append((found.micro_batch, found.pieces, found.checkpointing))
+        seen.append((found.micro_batch, found.pieces, found.activation_checkpointing))
         assert (found.micro_batch - 1) * found.pieces < 6 <= found.micro_batch * found.pieces
         found = halved(found)
     assert seen == [(6, 1, False), (3, 2, False), (2, 3, False), (1, 6, False), (1, 6, True)]

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from study.search.journal import STATES, JournalFile, StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.study_folder import JOURNAL
-from study.trials.record import Outcome, TrialRecord
+from study.trials.record import Outcome, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from tests.small_disk import disk
 from tests.study.made_up import play_all, rung
@@ -88,7 +88,7 @@ def test_a_trial_whose_end_was_noted_has_ended_though_optuna_was_not_told(
     if kind is Kind.SEARCH:
         learnt = outcome is not Outcome.FAILED
         assert [trial.number for trial in again.memory.trials()] == [number] * learnt
-        assert again.broken.total() == (not learnt)
+        assert again.failed.total() == (not learnt)
     assert StudyJournal(tmp_path / "study").records == again.records
     assert play_all(begin()).done
 
@@ -101,7 +101,7 @@ def test_an_error_is_kept_without_secrets(
     spec = scheduler.next()
     assert spec is not None
     said = "OSError: planted key is wrong at http://a:planted@b"
-    scheduler.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error=said, remark=said)
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.FAILED, error=said, remark=said))
     record = StudyJournal(tmp_path / "study").records[spec.id]
     assert record.error == record.remark == "OSError: *** is wrong at http://a:***@b"
     assert "planted" not in (tmp_path / "study" / JOURNAL).read_text()
@@ -117,7 +117,7 @@ def test_nothing_good_is_learnt_from_one_that_diverged(
         assert spec is not None
         for stop in spec.stops if outcome is Outcome.DIVERGED else spec.stops[:1]:
             scheduler.reported(spec.id, rung(spec, stop))
-        scheduler.ended(spec.id, outcome, costs={"seconds": 1.0}, scores={})
+        scheduler.ended(spec.id, TrialEnd(outcome=outcome, costs={"seconds": 1.0}))
     for journal in (scheduler.journal, StudyJournal(tmp_path / "study")):
         diverged, pruned = journal.memory.trials()
         assert not diverged.intermediate_values and pruned.intermediate_values

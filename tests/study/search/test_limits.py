@@ -7,7 +7,7 @@ import pytest
 
 from study.config.goals import Limit
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import play, rules, rung
 
@@ -63,7 +63,7 @@ def test_a_trial_that_was_lost_with_its_host_has_the_costs_of_its_last_rung(
     spec = scheduler.next()
     assert spec is not None
     scheduler.reported(spec.id, replace(rung(spec, spec.stops[0]), costs=at_rung))
-    scheduler.ended(spec.id, Outcome.FAILED, costs={}, scores={}, error="its host died: killed")
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.FAILED, error="its host died: killed"))
     seconds = spec.stops[0] / 100
     assert scheduler.journal.records[spec.id].costs == {"seconds": seconds, **at_rung}
     assert not scheduler.best()

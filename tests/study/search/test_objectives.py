@@ -11,7 +11,7 @@ from study.config import goals
 from study.search.asha import PerArmAsha
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome, Rung
+from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import rules
 
@@ -41,9 +41,9 @@ def live(scheduler: StudyScheduler, spec: TrialSpec) -> None:
             costs=costs,
         )
         if not scheduler.reported(spec.id, rung) and stop < spec.stops[-1]:
-            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED, costs=costs))
             return
-    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores={})
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.COMPLETE, costs=costs))
 
 
 def run(
@@ -74,8 +74,8 @@ def test_a_search_for_a_trade_off_finds_more_of_it(tmp_path: Path) -> None:
     ]
     assert len(near[0]) >= 4 > len(near[1])
     front = goals.pareto_front(both.journal.records.values(), MEMORY)
-    losses = [trial["validation_loss"] for trial in front]
-    memory = [trial["peak_memory_gib"] for trial in front]
+    losses = [record.loss for record in front]
+    memory = [record.costs["peak_memory_gib"] for record in front]
     assert losses == sorted(losses) and memory == sorted(memory, reverse=True)
     assert len(front) >= 4
 

@@ -10,7 +10,7 @@ import pytest
 from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method
 from study.config.budget import floor
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import SPACE, play, play_all, rules, rung
 
@@ -72,7 +72,7 @@ def test_an_arm_that_always_fails_gets_its_floor_and_no_more(
         spec = scheduler.next()
         assert spec is not None
         if spec.arm == "lora":
-            scheduler.ended(spec.id, outcome, costs={}, scores={}, error="too big")
+            scheduler.ended(spec.id, TrialEnd(outcome=outcome, error="too big"))
         else:
             play(scheduler, spec)
     counts = Counter(r.spec.arm for r in scheduler.journal.of_kind(Kind.SEARCH))
@@ -207,7 +207,7 @@ def test_an_arm_whose_trials_all_fail_is_left_out_of_the_confirmation(begin: Beg
         spec = scheduler.next()
         assert spec is not None
         if spec.arm == "lora":
-            scheduler.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="nan")
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED, error="nan"))
         else:
             play(scheduler, spec)
     assert set(scheduler.best()) == {"layernorm"}
@@ -222,12 +222,12 @@ def test_what_failed_is_not_the_best_though_it_got_furthest(begin: Begin, outcom
     for spec, stop in ((far, 0), (first, 0), (far, 1), (other, 0), (last, 0)):
         scheduler.reported(spec.id, rung(spec, spec.stops[stop]))
     assert scheduler.best()["wide"].spec == far, "so far"
-    scheduler.ended(last.id, outcome, costs={}, scores={}, error="too far")
-    scheduler.ended(far.id, outcome, costs={}, scores={}, error="too far")
+    scheduler.ended(last.id, TrialEnd(outcome=outcome, error="too far"))
+    scheduler.ended(far.id, TrialEnd(outcome=outcome, error="too far"))
     better = min(first, other, key=lambda spec: scheduler.journal.records[spec.id].loss)
     assert scheduler.best()["wide"].spec == better
     for spec in (first, other):
-        scheduler.ended(spec.id, Outcome.PRUNED, costs={}, scores={})
+        scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED))
     assert scheduler.best()["wide"].spec == better
     assert begin(given=scheduler.rules).best() == scheduler.best()
 
@@ -237,7 +237,7 @@ def test_what_failed_is_the_best_where_nothing_else_is(begin: Begin) -> None:
     spec = scheduler.next()
     assert spec is not None
     scheduler.reported(spec.id, rung(spec, spec.stops[0]))
-    scheduler.ended(spec.id, Outcome.DIVERGED, costs={}, scores={}, error="nan")
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED, error="nan"))
     assert scheduler.best()[spec.arm].spec == spec
 
 

@@ -11,7 +11,7 @@ from study.config.spending_limit import SpendingLimit
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.search.spending import SpendingTracker
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules, rung
 
@@ -63,12 +63,12 @@ def live(scheduler: StudyScheduler, spec: TrialSpec, clock: Clock) -> None:
         goes_on = scheduler.reported(spec.id, rung(spec, stop))
         if not goes_on and stop < spec.stops[-1]:
             costs = {"seconds": stop / 100}
-            scheduler.ended(spec.id, Outcome.PRUNED, costs=costs, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.PRUNED, costs=costs))
             return
     answers = ANSWERS if spec.kind is Kind.SEARCH else 2 * ANSWERS
     clock.now += answers
     costs = {"seconds": max((0, *spec.stops)) / 100 + answers}
-    scheduler.ended(spec.id, Outcome.COMPLETE, costs=costs, scores={})
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.COMPLETE, costs=costs))
 
 
 def spent(scheduler: StudyScheduler) -> float:
@@ -135,7 +135,7 @@ def test_what_a_lost_trial_took_is_not_forgotten(tmp_path: Path, costs: dict[str
     spec = scheduler.next()
     assert spec is not None
     scheduler.reported(spec.id, rung(spec, spec.stops[0]))
-    scheduler.ended(spec.id, Outcome.FAILED, costs=costs, scores={}, error="its host died")
+    scheduler.ended(spec.id, TrialEnd(outcome=Outcome.FAILED, costs=costs, error="its host died"))
     resumed = spending(allowance, Clock())
     StudyScheduler(rules(), StudyJournal(tmp_path), [], resumed)
     assert first.device_seconds == resumed.device_seconds == spec.stops[0] / 100

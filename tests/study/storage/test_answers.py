@@ -28,21 +28,22 @@ EXAMPLES = [example(0, "yes"), example(1, "no")]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    answers.write(tmp_path, "trial", "test", EXAMPLES, ["yes", "yes"])
-    return tmp_path
+def folder(tmp_path: Path) -> StudyFolder:
+    folder = StudyFolder.from_path(tmp_path)
+    answers.write(folder, "trial", "test", EXAMPLES, ["yes", "yes"])
+    return folder
 
 
-def test_a_table_says_by_which_rules_it_was_scored(folder: Path) -> None:
+def test_a_table_says_by_which_rules_it_was_scored(folder: StudyFolder) -> None:
     table = answers.read(folder, "trial", "test")
     assert table["credit"].to_pylist() == [1.0, 0.0]
     assert table.schema.metadata[answers.SCORING] == str(scores.VERSION).encode()
 
 
 def test_answers_that_older_rules_scored_are_scored_anew(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = StudyFolder.from_path(folder).answers("trial", "test")
+    file = folder.answers("trial", "test")
     before = file.read_bytes()
     table = pq.read_table(file)
     wrong = table.set_column(table.schema.get_field_index("credit"), "credit", [[0.0, 0.0]])
@@ -55,7 +56,7 @@ def test_answers_that_older_rules_scored_are_scored_anew(
     assert file.read_bytes() != before, "the file stays as it was"
 
 
-def test_a_table_that_is_older_than_the_note_is_of_version_1(folder: Path) -> None:
-    file = StudyFolder.from_path(folder).answers("trial", "test")
+def test_a_table_that_is_older_than_the_note_is_of_version_1(folder: StudyFolder) -> None:
+    file = folder.answers("trial", "test")
     pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
     assert answers.read(folder, "trial", "test")["credit"].to_pylist() == [1.0, 0.0]

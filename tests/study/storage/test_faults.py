@@ -1,4 +1,4 @@
-"""What is taken for a fault of the place: what libraries raise on a disk that is really full."""
+"""What is taken for a storage fault: what libraries raise on a disk that is really full."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ import sqlalchemy
 import torch
 from safetensors.torch import save_file
 
-from study.storage.faults import PlaceFault, describe_fault
+from study.storage.faults import StorageFault, describe_fault
 from tests.small_disk import Disk, disk
 
 SIZE = 300_000
@@ -100,7 +100,7 @@ def test_a_disk_that_fills_up_is_the_places_fault(
         r"trial takes about 293 KiB\); make room",
         said,
     )
-    assert describe_fault(PlaceFault(said), Path("/elsewhere")) == said
+    assert describe_fault(StorageFault(said), Path("/elsewhere")) == said
 
 
 @pytest.mark.parametrize("writer", [*WRITERS, temporary], ids=lambda writer: writer.__name__)

@@ -37,7 +37,7 @@ def test_the_id_of_a_trial_is_a_name(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot name a file"):
         StudyFolder.from_path(study).checkpoints("../../other/checkpoints/abc")
     with pytest.raises(BadInput, match="cannot name a file"):
-        answers.read(study, "../../other", "test")
+        answers.read(StudyFolder.from_path(study), "../../other", "test")
 
 
 def test_a_study_takes_no_name_that_something_else_has(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from study.planning.placement import uniform_placement
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.study_folder import StudyFolder
-from study.trials.record import Outcome, Rung, TrialRecord
+from study.trials.record import Outcome, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from study.worker.host import Host
 from study.worker.host_config import HostConfig
-from study.worker.orders import AdvanceTrial, ForgetTrial
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 from tests.study.made_up import rules
 from tests.trainables.conftest import SMALL, made_up
 from tests.trainables.cut_short import cut
@@ -42,10 +42,10 @@ def begin(workload: Workload, tmp_path: Path) -> Begin:
     def begin(places: int = 2, folder: Path = tmp_path) -> Host:
         config = HostConfig(
             workload=WorkloadConfig(),
-            others={},
+            ood_workloads={},
             study_folder=StudyFolder.from_path(folder),
             regime=Regime(),
-            places=places,
+            trials_per_host=places,
         )
         return Host(config, workload)
 
@@ -67,17 +67,17 @@ def spec(method: str = "layernorm", *, lr: float = 1e-2, seed: int = 0) -> Trial
     )
 
 
-async def ask(host: Host, trial: TrialSpec, heard: int = 0, suspect: bool = False) -> Any:
+async def ask(host: Host, trial: TrialSpec, heard: int = 0, suspect: bool = False) -> TrialReport:
     order = AdvanceTrial(spec=trial, placement=ALONE, reported_examples=heard, suspect=suspect)
     return await asyncio.wrap_future(host.advance(order))
 
 
-async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[dict[str, Any]]:
+async def play(host: Host, trial: TrialSpec, suspect: bool = False) -> list[TrialReport]:
     """All its reports."""
-    heard, reports = 0, []
-    while not (reports and reports[-1]["done"]):
-        reports.append(await ask(host, trial, heard, suspect))
-        heard, suspect = reports[-1].get("rung", {}).get("examples_seen", heard), False
+    order, reports = AdvanceTrial(spec=trial, placement=ALONE, suspect=suspect), list[TrialReport]()
+    while not (reports and reports[-1].done):
+        reports.append(await asyncio.wrap_future(host.advance(order)))
+        order = order.after(reports[-1])
     return reports
 
 
@@ -90,8 +90,8 @@ def alone(workload: Workload, trial: TrialSpec) -> list[float]:
     return losses
 
 
-def losses(reports: list[dict[str, Any]]) -> list[float]:
-    return [report["rung"]["validation_loss"] for report in reports if "rung" in report]
+def losses(reports: list[TrialReport]) -> list[float]:
+    return [report.rung.validation_loss for report in reports if report.rung]
 
 
 def test_trials_side_by_side_have_the_losses_that_they_have_alone(
@@ -105,9 +105,9 @@ def test_trials_side_by_side_have_the_losses_that_they_have_alone(
 
     for trial, reports in zip(trials, asyncio.run(all_at_once()), strict=True):
         assert losses(reports) == pytest.approx(alone(workload, trial), rel=1e-4)
-        assert reports[-1]["outcome"] == Outcome.COMPLETE
-        assert 0 <= reports[-1]["scores"]["validation.overall"] <= 100
-        costs = [report["costs"] for report in reports]
+        assert reports[-1].outcome == Outcome.COMPLETE
+        assert 0 <= reports[-1].scores["validation.overall"] <= 100
+        costs = [report.costs for report in reports]
         assert sorted(cost["seconds"] for cost in costs) == [cost["seconds"] for cost in costs]
         assert costs[-1]["peak_memory_gib"] > 0 and costs[-1]["trained_parameters"] > 0
 
@@ -122,8 +122,8 @@ def test_a_trial_that_diverges_or_fails_leaves_its_neighbour_alone(
         )
 
     diverged, failed, neighbour = asyncio.run(beside())
-    assert diverged[-1]["outcome"] == Outcome.DIVERGED
-    assert failed[-1]["outcome"] == Outcome.FAILED and "no such method" in failed[-1]["error"]
+    assert diverged[-1].outcome == Outcome.DIVERGED
+    assert failed[-1].outcome == Outcome.FAILED and "no such method" in failed[-1].error
     assert losses(neighbour) == pytest.approx(alone(workload, spec()), rel=1e-4)
 
 
@@ -135,15 +135,15 @@ def test_an_error_of_a_shared_pass_is_told_and_changes_no_number(
     def broken(residents: Any) -> list[float]:
         raise RuntimeError("the pass is broken")
 
-    monkeypatch.setattr(host.residents.lane._pack, "backward", broken)
+    monkeypatch.setattr(host.residents.group._pack, "backward", broken)
 
     async def both() -> list[Any]:
         return await asyncio.gather(*(play(host, trial) for trial in trials))
 
     for trial, reports in zip(trials, asyncio.run(both()), strict=True):
         assert losses(reports) == pytest.approx(alone(workload, trial), rel=1e-4)
-        assert reports[-1]["outcome"] == Outcome.COMPLETE
-        assert reports[-1]["remark"] == "steps alone: RuntimeError: the pass is broken"
+        assert reports[-1].outcome == Outcome.COMPLETE
+        assert reports[-1].remark == "steps alone: RuntimeError: the pass is broken"
 
 
 def test_features_for_which_there_is_no_room_are_told_of(
@@ -153,12 +153,12 @@ def test_features_for_which_there_is_no_room_are_told_of(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     half = replace(spec(), recipe=spec().recipe | {"vision": {"method": "frozen"}})
     reports = asyncio.run(play(begin(), half))
-    assert reports[-1]["outcome"] == Outcome.COMPLETE
-    assert "GiB) can't be kept in" in reports[-1]["remark"]
+    assert reports[-1].outcome == Outcome.COMPLETE
+    assert "GiB) can't be kept in" in reports[-1].remark
 
 
 def test_a_report_that_nobody_heard_is_told_again(begin: Begin) -> None:
-    async def unheard() -> tuple[Any, Any, Any, Any]:
+    async def unheard() -> tuple[TrialReport, ...]:
         host = begin()
         told = await ask(host, spec(), heard=0)
         again = await ask(host, spec(), heard=0)
@@ -166,9 +166,11 @@ def test_a_report_that_nobody_heard_is_told_again(begin: Begin) -> None:
         return told, again, other, await ask(host, spec(), heard=STOPS[0])
 
     told, again, other, after = asyncio.run(unheard())
-    assert told["rung"] == again["rung"] == other["rung"]
-    assert after["rung"]["examples_seen"] == STOPS[1]
-    assert after["rung"]["seconds"] > told["rung"]["seconds"]
+    assert told.rung and after.rung
+    rungs = [report.rung and replace(report.rung, costs={}) for report in (told, again, other)]
+    assert rungs == [rungs[0]] * 3
+    assert after.rung.examples_seen == STOPS[1]
+    assert after.rung.seconds > told.rung.seconds
 
 
 def test_a_lost_hosts_trial_goes_on_elsewhere_as_if_nothing_had_happened(
@@ -200,12 +202,13 @@ def test_a_lost_checkpoint_costs_a_trial_of_a_study_nothing_but_time(
         heard = record.examples_seen
         for _ in range(most):
             report = await ask(host, trial, heard)
-            if "rung" in report:
-                heard = report["rung"]["examples_seen"]
-                assert scheduler.reported(trial.id, Rung(**report["rung"], costs=report["costs"]))
-            if report["done"]:
-                named = {name: report[name] for name in ("costs", "scores", "remark")}
-                scheduler.ended(trial.id, report["outcome"], **named)
+            if report.rung:
+                heard = report.rung.examples_seen
+                assert scheduler.reported(trial.id, report.rung)
+            if report.outcome:
+                costs, scores, remark = report.costs, report.scores, report.remark
+                end = TrialEnd(outcome=report.outcome, costs=costs, scores=scores, remark=remark)
+                scheduler.ended(trial.id, end)
                 break
         return record
 
@@ -254,7 +257,7 @@ def test_trials_beyond_the_places_wait_for_one(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, most = begin(places=2), 0
-    enter = host.residents.lane.enter
+    enter = host.residents.group.enter
 
     def counted(*arguments: Any, **named: Any) -> Trial:
         nonlocal most
@@ -264,13 +267,13 @@ def test_trials_beyond_the_places_wait_for_one(
         )
         return trial
 
-    monkeypatch.setattr(host.residents.lane, "enter", counted)
+    monkeypatch.setattr(host.residents.group, "enter", counted)
 
     async def crowd() -> list[Any]:
         trials = [spec(seed=seed) for seed in range(4)]
         return await asyncio.gather(*(play(host, trial) for trial in trials))
 
-    assert all(r[-1]["outcome"] == Outcome.COMPLETE for r in asyncio.run(crowd()))
+    assert all(r[-1].outcome == Outcome.COMPLETE for r in asyncio.run(crowd()))
     assert most == 2
     assert not host.residents.here
 
@@ -285,7 +288,7 @@ def test_a_trial_that_was_stopped_gives_its_place_to_the_next(begin: Begin) -> N
         host.forget(ForgetTrial(trial_id=spec().id))
         return await waits
 
-    assert asyncio.run(stopped())[-1]["outcome"] == Outcome.COMPLETE
+    assert asyncio.run(stopped())[-1].outcome == Outcome.COMPLETE
 
 
 def test_the_untuned_model_only_answers(begin: Begin, tmp_path: Path) -> None:
@@ -297,6 +300,6 @@ def test_the_untuned_model_only_answers(begin: Begin, tmp_path: Path) -> None:
         }
     )
     (report,) = asyncio.run(play(begin(), untuned))
-    assert report["outcome"] == Outcome.COMPLETE and "rung" not in report
-    assert {"validation.overall", "test.overall"} <= set(report["scores"])
+    assert report.outcome == Outcome.COMPLETE and report.rung is None
+    assert {"validation.overall", "test.overall"} <= set(report.scores)
     assert not StudyFolder.from_path(tmp_path).checkpoints(untuned.id).exists()

@@ -3,13 +3,12 @@
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
-from study.worker.orders import AdvanceTrial
+from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from tests.study import small
 from tests.study.object_store import serve
@@ -26,7 +25,7 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
         devices=1, deepspeed="off", batch_size=small.BATCH, sharing=1, reason=""
     )
     residents = ResidentTrials(replace(config, study_folder=gone))
-    reply = Future[dict[str, Any]]()
+    reply = Future[TrialReport]()
     with serve("gone") as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -34,6 +33,6 @@ def test_a_checkpoint_that_the_store_does_not_take_is_no_trials_fault(
     while not reply.done():
         residents.step()
     told = reply.result()
-    assert "outcome" not in told and not told["done"] and not residents.here
-    assert told["place"].startswith("the object store does not do what is asked of it (When ")
-    assert "AWS Error" in told["place"] and "\n" not in told["place"]
+    assert not told.done and not residents.here
+    assert told.fault.startswith("the object store does not do what is asked of it (When ")
+    assert "AWS Error" in told.fault and "\n" not in told.fault

@@ -21,6 +21,7 @@ from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
+from study.trials.record import Rung
 from study.trials.spec import Kind, TrialSpec
 from study.worker.forked_host import ForkedHost
 from study.worker.hardware import Hardware
@@ -56,15 +57,15 @@ def zygote() -> Iterator[Zygote]:
 def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
     return HostConfig(
         workload=ASKED.workload,
-        others={},
+        ood_workloads={},
         study_folder=StudyFolder.from_path(folder),
         regime=Regime(),
-        places=1,
+        trials_per_host=1,
         zygote=zygote and zygote.socket,
     )
 
 
-def first_report(host: Host | ForkedHost, method: str) -> dict[str, Any]:
+def first_report(host: Host | ForkedHost, method: str) -> Rung:
     """First report of a trial of one step."""
     spec = TrialSpec(
         kind=Kind.SEARCH,
@@ -79,7 +80,8 @@ def first_report(host: Host | ForkedHost, method: str) -> dict[str, Any]:
         base="made up",
     )
     asked = host.advance(AdvanceTrial(spec=spec, placement=ALONE))
-    report: dict[str, Any] = asked.result(timeout=300)["rung"]
+    report = asked.result(timeout=300).rung
+    assert report
     host.forget(ForgetTrial(trial_id=spec.id))
     return report
 
@@ -107,7 +109,7 @@ def test_a_forked_host_computes_what_one_that_loads_does(zygote: Zygote, tmp_pat
     for method in ("layernorm", "lora"):
         found, expected = (first_report(host, method) for host in (forked, loaded))
         for loss in ("validation_loss", "train_loss"):
-            assert found[loss] == pytest.approx(expected[loss], rel=1e-6)
+            assert getattr(found, loss) == pytest.approx(getattr(expected, loss), rel=1e-6)
 
 
 @pytest.mark.parametrize(("asked", "threads"), [("", 2), ("1", 1), ("16", 2), ("all", 2)])
@@ -128,7 +130,7 @@ def test_a_shell_that_sets_no_number_of_threads_has_forked_hosts_too(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     forked = ForkedHost(zygote.socket, config(tmp_path, zygote), lost=lambda: None)
-    assert first_report(forked, "layernorm")["validation_loss"] > 0
+    assert first_report(forked, "layernorm").validation_loss > 0
 
 
 def test_who_speaks_for_a_host_ends_with_it_and_the_next_is_there_at_once(
