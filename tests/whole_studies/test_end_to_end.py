@@ -345,10 +345,10 @@ def test_a_study_with_a_deepspeed_configuration_of_ones_own(tmp_path: Path) -> N
         assert json.loads(run.data.tags["deepspeed"]) == used
     config = HostConfig(
         workload=WorkloadConfig(),
-        others={},
+        ood_workloads={},
         study_folder=StudyFolder(storage=tmp_path, name="plain"),
         regime=Regime(),
-        places=1,
+        trials_per_host=1,
     )
     config.study_folder.path.mkdir()
     for record in StudyJournal(tmp_path / "own").records.values():
