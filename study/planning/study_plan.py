@@ -20,6 +20,7 @@ from study.planning.plan_tables import arms_table
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind
 from trainables.engine import deepspeed_config
+from trainables.engine.training_settings import DEFAULT_TRAINING
 from trainables.models.common.model_identity import VERSION_2
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class StudyPlan:
                 placement.deepspeed,
                 self.profile.sizes[arm],
                 cuda=self.profile.device == "cuda",
+                max_grad_norm=DEFAULT_TRAINING.max_grad_norm,
             )
             for arm, placement in self.placements.items()
         }

@@ -1,7 +1,7 @@
 """Predicts the peak memory of a trial, by use, without weights and without running the trial.
 
-A training step is followed on fake tensors: the network, recipe, loss, engine and AdamW of a
-trial, with shapes and lifetimes but without memory. So the prediction counts what autograd really
+A training step is followed on fake tensors: the network, recipe, loss, engine and optimizer of
+a trial, with shapes and lifetimes but without memory. So the prediction counts what autograd really
 keeps: activations follow what is back-propagated through, not the share of trained parameters.
 """
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from trainables.engine.base import Losses
 from trainables.engine.plain_engine import Plain
+from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.memory.allocation_tracker import Allocation, Allocations
 from trainables.memory.fake_weights import fake_tensors
 from trainables.memory.measure import GIB
@@ -137,6 +138,7 @@ def predict(
     precision: str = "fp32",
     done: int = 0,
     pieces: int = 1,
+    optimizer: str = DEFAULT_TRAINING.optimizer,
 ) -> Footprint:
     """Predict the footprint of a trial with plain PyTorch on one device.
 
@@ -144,7 +146,8 @@ def predict(
     can't be used for anything else afterwards. A batch is computed in ``pieces``, each of shape
     ``training``. Without ``evaluation`` only a training step counts: an evaluation can be cut into
     pieces of any size. The output of the model's first ``done`` stages is read from disk
-    (``trainables.training.frozen_features``).
+    (``trainables.training.frozen_features``). ``optimizer`` is the name of the optimizer, as in
+    ``TrainingSettings``.
     """
     with FakeTensorMode(), Allocations() as allocations:
         kinds, parameters, unused = fake_tensors(model.network, network, allocations)
@@ -153,7 +156,9 @@ def predict(
         feed = _Feed(model, losses, allocations, kinds, done)
         recorder = _SlotRecorder(model, losses, allocations, done)
         if trained:
-            plain = Plain(losses, replace(applied, parameters=trained), weight_decay=0.0)
+            plain = Plain(
+                losses, replace(applied, parameters=trained), TrainingSettings(optimizer=optimizer)
+            )
             _fill(plain.optimizer, trained)
             states = [v for state in plain.optimizer.state.values() for v in state.values()]
             kinds |= dict.fromkeys(map(allocations.find, states), "optimizer")
