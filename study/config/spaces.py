@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
-from trainables.engine.training_settings import TrainingSettings
+from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.recipe import Recipe, Tuning
 from trainables.registry import Registry
@@ -124,6 +124,17 @@ def batch_sizes(arm: Arm, otherwise: int) -> tuple[int, ...]:
                 f"{asked if size is asked else size!r}"
             )
     return tuple(sorted(sizes))
+
+
+def optimizers(arm: Arm) -> tuple[str, ...]:
+    """Optimizers that trials of an arm may have."""
+    return _edges(arm.training.get("optimizer", DEFAULT_TRAINING.optimizer))
+
+
+def typical_training(arm: Arm) -> TrainingSettings:
+    """An arm's training settings at the middle of its ranges."""
+    drawn = draw_training(arm, middle)
+    return TrainingSettings.of({n: value for n, value in drawn.items() if n != BATCH_SIZE})
 
 
 def ranges(arm: Arm) -> dict[str, Range]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.config import spaces
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
 from study.planning.cluster_partition import ClusterPartition, divide, no_worker
 from trainables.engine.deepspeed_config import partitions_weights
+from trainables.engine.training_settings import UNDIVIDED
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
     from study.planning.arm_placements import ArmPlacements, PlacedArms
+    from study.planning.placement import Placement
     from study.worker.hardware import Hardware
     from study.worker.zygote import Zygote
     from trainables.data.common.dataset import Dataset
@@ -54,16 +57,31 @@ def uniform_placements(
     if gib is not None and not 0 < gib < math.inf:
         raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
     engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
-    if devices is not None and devices > 1 and definition.engine is None:
-        engine = GANG_ENGINE
-    placement = uniform_placement(
-        devices=1 if devices is None else devices,
-        deepspeed=engine,
-        batch_size=definition.budget.batch_size,
-        sharing=trials_per_host,
-        reason="as told" if devices else "memory is not looked at",
-    )
-    return ArmPlacements(dict.fromkeys(definition.space.arms, placement), placement)
+    gang = devices is not None and devices > 1 and definition.engine is None
+
+    def placed(sizes: Iterable[int], *, undivided: bool = False) -> Placement:
+        """Placement for batches of these sizes, ascending; it has room for the last."""
+        found = [
+            uniform_placement(
+                devices=1 if devices is None else devices,
+                deepspeed=("off" if undivided else GANG_ENGINE) if gang else engine,
+                batch_size=size,
+                sharing=trials_per_host,
+                reason="as told" if devices else "memory is not looked at",
+            )
+            for size in sizes
+        ]
+        return found[-1]
+
+    batch_size = definition.budget.batch_size
+    by_arm = {
+        name: placed(
+            spaces.batch_sizes(arm, batch_size),
+            undivided=bool({*spaces.optimizers(arm)} & {*UNDIVIDED}),
+        )
+        for name, arm in definition.space.arms.items()
+    }
+    return ArmPlacements(by_arm, placed([batch_size]))
 
 
 def inspect_cluster(

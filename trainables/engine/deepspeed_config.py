@@ -51,6 +51,16 @@ def partitions_weights(kind: str) -> bool:
     return kind.removesuffix(OFFLOAD) == "3"
 
 
+def divides_optimizer(kind: str) -> bool:
+    """Whether an engine kind divides what is trained among its workers, as ZeRO-1 to 3 do, or has
+    it in host memory."""
+    if kind == "off":
+        return False
+    if kind.startswith("{"):
+        return zero_stage(json.loads(kind)) > 0
+    return kind != "0"
+
+
 def zero_stage(configuration: Mapping[str, Any]) -> int:
     """ZeRO stage of a DeepSpeed configuration."""
     return int(configuration.get("zero_optimization", {}).get("stage", 0))

@@ -11,10 +11,6 @@ from torch import nn
 from trainables.engine.training_settings import TrainingSettings
 from trainables.recipe import AppliedRecipe
 
-WHOLE = ("adamw_8bit", "muon")
-"""Optimizers whose step on a value depends on values beside it. ZeRO 1 to 3 divides what is trained
-into parts, with which their steps would be others."""
-
 
 def make_optimizer(
     applied: AppliedRecipe, network: nn.Module, training: TrainingSettings

@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 
 from trainables.engine.base import Engine, Losses
-from trainables.engine.deepspeed_config import OFFLOAD, Sizes, configuration, zero_stage
-from trainables.engine.optimizers import WHOLE
+from trainables.engine.deepspeed_config import (
+    Sizes,
+    configuration,
+    divides_optimizer,
+    zero_stage,
+)
 from trainables.engine.plain_engine import Plain
-from trainables.engine.training_settings import TrainingSettings
+from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput
 from trainables.recipe import AppliedRecipe
 
@@ -30,7 +34,7 @@ def start_engine(
     sizes = Sizes.of(losses, applied.parameters)
     cuda, norm = torch.cuda.is_available(), training.max_grad_norm
     settings = configuration(kind, sizes, cuda=cuda, max_grad_norm=norm)
-    if training.optimizer in WHOLE and (zero_stage(settings) or kind.endswith(OFFLOAD)):
+    if training.optimizer in UNDIVIDED and divides_optimizer(kind):
         raise BadInput(
             f"optimizer {training.optimizer!r} does not run by ZeRO-{zero_stage(settings)}, which "
             "divides what is trained among devices: give --deepspeed off, or optimizer 'adamw'"

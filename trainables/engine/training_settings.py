@@ -15,6 +15,9 @@ OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
 """Names of optimizers; ``trainables.engine.optimizers`` makes them."""
 SCHEDULES = ("cosine", "linear", "constant")
 """Names of learning-rate schedules; ``decay`` has their formulas."""
+UNDIVIDED = ("adamw_8bit", "muon")
+"""Optimizers whose step on a value depends on the values beside it, so that they need what is
+trained undivided."""
 PACKAGE_OF = {"adamw_8bit": "bitsandbytes"}
 """Optimizer -> package that it needs beside PyTorch."""
 
@@ -53,12 +56,10 @@ class TrainingSettings:
             if name not in defaults:
                 raise unknown("training setting", name, defaults)
         # 0 and 0.0 are one setting, so they must not make two trials.
-        return cls(
-            **{
-                name: float(value) if type(value) is int else value
-                for name, value in settings.items()
-            }
-        )
+        given: dict[str, Any] = {
+            name: float(value) if type(value) is int else value for name, value in settings.items()
+        }
+        return cls(**given)
 
     def __post_init__(self) -> None:
         for name, names in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):

@@ -22,6 +22,7 @@ from trainables.engine.base import Losses
 from trainables.engine.plain_engine import Plain
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.memory.allocation_tracker import Allocation, Allocations
+from trainables.memory.eight_bit_state import EightBitState
 from trainables.memory.fake_weights import fake_tensors
 from trainables.memory.measure import GIB
 from trainables.model_contract import Batch, Model, Skeleton, run_stages
@@ -156,9 +157,11 @@ def predict(
         feed = _Feed(model, losses, allocations, kinds, done)
         recorder = _SlotRecorder(model, losses, allocations, done)
         if trained:
-            plain = Plain(
-                losses, replace(applied, parameters=trained), TrainingSettings(optimizer=optimizer)
-            )
+            eight_bit = optimizer == "adamw_8bit"
+            settings = DEFAULT_TRAINING if eight_bit else TrainingSettings(optimizer=optimizer)
+            plain = Plain(losses, replace(applied, parameters=trained), settings)
+            if eight_bit:
+                plain.optimizer = EightBitState(plain.optimizer.param_groups, {})
             _fill(plain.optimizer, trained)
             states = [v for state in plain.optimizer.state.values() for v in state.values()]
             kinds |= dict.fromkeys(map(allocations.find, states), "optimizer")
