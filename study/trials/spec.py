@@ -74,6 +74,15 @@ class TrialSpec:
         content = json.dumps(off_default(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
+    @property
+    def trained_with(self) -> dict[str, Any]:
+        """All training settings by name, defaults included. Label smoothing is missing where it is
+        the study's."""
+        from trainables.engine.training_settings import TrainingSettings
+
+        settings = asdict(TrainingSettings.of(self.training))
+        return {name: value for name, value in settings.items() if value is not None}
+
     def plain(self) -> dict[str, Any]:
         """JSON-ready values, from which ``from_plain`` makes the trial again."""
         return asdict(self) | {"kind": self.kind.value, "stops": list(self.stops)}
