@@ -18,6 +18,10 @@ SCHEDULES = ("cosine", "linear", "constant")
 UNDIVIDED = ("adamw_8bit", "muon")
 """Optimizers whose step on a value depends on the values beside it, so that they need what is
 trained undivided."""
+COARSE = ("adamw_8bit", "muon")
+"""Optimizers that compute in fewer bits than fp32; Muon orthogonalises in bf16. Gradients that
+differ in their last digits, as those of a pass that trials share do, lead them to losses that
+differ by 1e-4."""
 PACKAGE_OF = {"adamw_8bit": "bitsandbytes"}
 """Optimizer -> package that it needs beside PyTorch."""
 
