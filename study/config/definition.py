@@ -16,7 +16,7 @@ from study.config.goals import Limit
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.spending_limit import SpendingLimit
 from trainables.engine.deepspeed_config import divides_optimizer
-from trainables.engine.training_settings import UNDIVIDED
+from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.training.regime import Regime
 from trainables.workload import WorkloadConfig
@@ -169,19 +169,19 @@ def _regime(settings: Settings) -> Regime:
 
 
 def _check_training(space: Space, engine: str | None, deepspeed: str) -> None:
-    """Check that the engine that the user chose can train as the arms ask.
+    """Check that the arms can be trained as they ask, by the engine that the user chose.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: they cannot, or an optimizer's package is not installed.
     """
     for name, arm in space.arms.items():
-        if engine is not None and divides_optimizer(engine):
-            for optimizer in spaces.optimizers(arm):
-                if optimizer in UNDIVIDED:
-                    raise BadInput(
-                        f"--deepspeed {deepspeed} divides what is trained, which optimizer "
-                        f"{optimizer!r} of arm {name!r} needs undivided: give --deepspeed off"
-                    )
+        for optimizer in spaces.optimizers(arm):
+            TrainingSettings(optimizer=optimizer).check_installed()
+            if engine is not None and divides_optimizer(engine) and optimizer in UNDIVIDED:
+                raise BadInput(
+                    f"--deepspeed {deepspeed} divides what is trained, which optimizer "
+                    f"{optimizer!r} of arm {name!r} needs undivided: give --deepspeed off"
+                )
         if engine is not None and engine not in ENGINES and "max_grad_norm" in arm.training:
             raise BadInput(
                 f"--deepspeed {deepspeed} decides itself how gradients are clipped, but arm "

@@ -1,5 +1,6 @@
 """A study goes on as it began, or says in one line why it cannot."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Collection
@@ -103,6 +104,20 @@ def test_an_engine_that_cannot_train_as_an_arm_asks_is_refused(
     asked = replace(ASKED, space="mine.py", deepspeed=deepspeed)
     with pytest.raises(BadInput, match=said) if said else nullcontext():
         StudyDefinition.parse(asked)
+
+
+def test_an_optimizer_whose_package_is_missing_is_refused_before_a_study_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name)
+    )
+    (tmp_path / "mine.py").write_text(MINE % 'optimizer=Choice("adamw", "adamw_8bit")')
+    asked = replace(ASKED, space=str(tmp_path / "mine.py"))
+    with pytest.raises(BadInput, match="needs the package bitsandbytes") as error:
+        StudyDefinition.parse(asked)
+    assert "\n" not in str(error.value)
 
 
 def test_a_study_that_is_older_than_a_setting_ran_with_its_default(tmp_path: Path) -> None:
