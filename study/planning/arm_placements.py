@@ -120,7 +120,7 @@ class ArmPlacements:
             return ""
         self._again.add(spec.id)
         if self.find(spec) == had:  # else another trial's failure has changed it already
-            self._learn(spec.arm, had)
+            self._learn(spec, had)
         now = self.find(spec)
         if now == had:
             return ""
@@ -128,12 +128,14 @@ class ArmPlacements:
         predicted = f", predicted {had.peak / GIB:.1f} GiB" if had.peak else ""
         return f"did not fit{of} as: {had.shown}{predicted}; tried again as: {now.shown}"
 
-    def _learn(self, arm: str, had: Placement) -> None:
+    def _learn(self, spec: TrialSpec, had: Placement) -> None:
         if self._place_arm is not None and self._devices is not None and had.peak:
             self.correction *= OUT_OF_MEMORY_FACTOR * self._devices.usable / had.peak
             for name in self._placed:
                 found = self._place_arm(name, self.correction)
                 if isinstance(found, Placement):
                     self._placed[name] = found
+        arm, trains = spec.arm, spec.arm != UNTUNED
         if self._placed[arm] == had:
-            self._placed[arm] = halved(had, trains=arm != UNTUNED) or had
+            share = spec.batch_size // had.devices if trains else None
+            self._placed[arm] = halved(had, trains=trains, share=share) or had

@@ -139,6 +139,14 @@ def test_what_was_measured_corrects_what_is_predicted() -> None:
     assert corrected.pieces == 2 and corrected.peak > placed(devices, **gib).peak * 0.6
 
 
+def test_after_an_out_of_memory_of_a_small_batch_half_of_that_is_computed_at_once() -> None:
+    told = uniform_placement(devices=2, deepspeed="2", batch_size=64, sharing=1, reason="")
+    found = halved(told, share=4)
+    assert found is not None and (found.micro_batch, found.pieces) == (2, 16)
+    found = halved(told, share=1)
+    assert found is not None and (found.checkpointing, found.micro_batch) == (True, 32)
+
+
 def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() -> None:
     told, seen = (
         uniform_placement(devices=2, deepspeed="2", batch_size=12, sharing=1, reason=""),
