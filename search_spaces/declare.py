@@ -1,4 +1,4 @@
-"""Declarations that make up a search space: ``Space``, ``Arm``, ``method`` and ranges.
+"""Declarations that make up a search space: ``Space``, ``Arm``, ``method``, ``training``, ranges.
 
 A search space is a question and the arms that compete to answer it. It is plain data: this module
 imports neither torch nor ray, and names methods without loading them. ``study`` checks names and
@@ -74,15 +74,32 @@ def method(name: str, **settings: Any) -> MethodRanges:
     return MethodRanges(name=name, settings=settings)
 
 
+@dataclass(frozen=True)
+class TrainingRanges:
+    """Training settings, each a value or a range; made by ``training``."""
+
+    settings: Mapping[str, Any]
+
+
+def training(**settings: Any) -> TrainingRanges:
+    """Name training settings, with a value or range for each: those of ``TrainingSettings``
+    (``trainables/engine/training_settings.py``), such as ``weight_decay``, and ``batch_size``."""
+    return TrainingRanges(settings=settings)
+
+
 class Arm:
     """One contender of a search space: its methods by slot, and the range of its learning rate.
 
     ``Arm(everywhere=method("lora", rank=Choice(4, 8)), lr=...)`` searches one rank for all slots.
     ``Arm(vision=method("frozen"), fusion=method("full"), decoder=method("lora"), lr=...)`` names a
     method for each slot of the model family.
+    ``Arm(everywhere=..., lr=..., training=training(warmup=Choice(0.0, 0.05)))`` also searches how
+    the arm is trained; what it does not name is the space's or has its default.
     """
 
-    def __init__(self, *, lr: Range | float, **slots: MethodRanges) -> None:
+    def __init__(
+        self, *, lr: Range | float, training: TrainingRanges | None = None, **slots: MethodRanges
+    ) -> None:
         if not slots:
             raise ValueError("an Arm needs everywhere=method(...) or a method for each slot")
         if "everywhere" in slots and len(slots) > 1:
@@ -94,8 +111,17 @@ class Arm:
         values = lr.values if isinstance(lr, Choice) else (low,)
         if not all(isinstance(v, int | float) and 0 < v < math.inf for v in values):
             raise ValueError(f"the lr of an Arm must be positive but got {lr}")
+        if not isinstance(training, TrainingRanges | None):
+            raise ValueError(f"training of an Arm must be training(...) but got {training!r}")
         self.lr = lr
         self.slots = slots
+        self.training: Mapping[str, Any] = training.settings if training else {}
+        """Training settings, each a value or a range."""
+
+    def with_training(self, others: Mapping[str, Any]) -> Arm:
+        """The arm with training settings of ``others`` where it names none itself."""
+        merged = TrainingRanges(settings={**others, **self.training})
+        return Arm(lr=self.lr, training=merged, **self.slots)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +160,10 @@ class Space:
 
     question: str
     arms: Mapping[str, Arm]
+    """Arms by name. Those of ``Space.arms`` have the space's training settings too."""
     budget: Budget = field(default_factory=Budget)
+    training: TrainingRanges | None = None
+    """Training settings of all arms that do not name others."""
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -149,6 +178,12 @@ class Space:
                     "the name of an arm must begin with a letter or digit and have at most "
                     f"{LONGEST_NAME} characters, none of them '/' or '\\', but got {name!r}"
                 )
+        if not isinstance(self.training, TrainingRanges | None):
+            raise ValueError(f"training of a Space must be training(...) but got {self.training!r}")
+        if self.training is not None:
+            shared = self.training.settings
+            arms = {name: arm.with_training(shared) for name, arm in self.arms.items()}
+            object.__setattr__(self, "arms", arms)
 
 
 def _names_an_arm(name: object) -> bool:

@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from search_spaces.declare import Space
 from study.config import spaces
 from study.config.settings import Settings
 from study.planning import memory_prediction, plan_tables, workload_profile
@@ -107,7 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(
             f"\nPeak memory of a training step in GiB, for what: {given.precision}, "
             f"{shape.questions} questions about {shape.images} images of {model.image_size} px, "
-            f"{shape.question_tokens} + {shape.answer_tokens} tokens each\n"
+            f"{shape.question_tokens} + {shape.answer_tokens} tokens each"
+            + "; an arm with batch sizes of its own: the largest" * _own_batches(space)
+            + "\n"
         )
         console.print(plan_tables.memory_table(memory))
     if given.probe:
@@ -117,6 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"\nOn {given.devices} devices of {given.device_gib:g} GiB\n")
         console.print(plan_tables.placement_table(memory))
     return 0
+
+
+def _own_batches(space: Space) -> bool:
+    return any(spaces.BATCH_SIZE in arm.training for arm in space.arms.values())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -42,6 +42,7 @@ DOORS = {
     "negspacy": ["trainables/measures/observations.py"],
     "pydantic": ["trainables/stored_json.py"],
     "deepspeed": ["trainables/engine/deepspeed_engine.py"],
+    "bitsandbytes": ["trainables/engine/optimizers.py"],
     "ray": ["study/execution/*", "study/worker/*", "study/health/nodes.py"],
     "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],
     "mlflow": ["study/tracking/*"],

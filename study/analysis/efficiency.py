@@ -169,7 +169,7 @@ def _range(records: Sequence[TrialRecord]) -> LearningRateRange | None:
     """The range of good learning rates of one arm; None if it has too few trials."""
     seen = min((r.rungs[0].examples_seen for r in records if r.rungs), default=0)
     found = [
-        (math.log10(r.spec.lr), _loss_at(r, seen))
+        (math.log10(r.spec.lr), r.rungs[0].validation_loss if r.rungs else math.inf)
         for r in records
         if r.rungs or r.outcome is Outcome.DIVERGED
     ]
@@ -208,11 +208,6 @@ def _range(records: Sequence[TrialRecord]) -> LearningRateRange | None:
         open_high=open_high,
         trials=len(found),
     )
-
-
-def _loss_at(record: TrialRecord, seen: int) -> float:
-    """Validation loss after ``seen`` examples; infinite if the trial did not report there."""
-    return next((r.validation_loss for r in record.rungs if r.examples_seen == seen), math.inf)
 
 
 def _validation(record: TrialRecord) -> float | None:

@@ -139,6 +139,11 @@ class TrialResult:
     """Slot -> method with all its settings."""
     lr: float
     """Learning rate."""
+    batch_size: int | None = None
+    """Number of training examples in a batch; None in results of earlier versions."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings that are off their defaults, by name; see
+    ``trainables.engine.training_settings``."""
     seed: int
     outcome: Outcome | None
     error: str

@@ -226,6 +226,8 @@ def _trial(record: TrialRecord) -> TrialResult:
         parameters=dict(spec.parameters),
         recipe={slot: dict(tuning) for slot, tuning in spec.recipe.items()},
         lr=spec.lr,
+        batch_size=spec.batch_size,
+        training=dict(spec.training),
         seed=spec.seed,
         outcome=record.outcome,
         error=record.error,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from search_spaces.declare import Budget
 
@@ -21,6 +22,18 @@ def levels(budget: Budget) -> tuple[int, ...]:
     batch = budget.batch_size
     exact = [budget.max_examples / budget.reduction**k for k in range(budget.rungs, -1, -1)]
     return tuple(sorted({math.ceil(examples / batch) * batch for examples in exact}))
+
+
+def stops(levels: Sequence[int], batch_size: int) -> tuple[int, ...]:
+    """Examples seen at which a trial with batches of ``batch_size`` reports: each of ``levels``
+    rounded up to whole batches, those that become one taken together."""
+    return tuple(sorted({math.ceil(level / batch_size) * batch_size for level in levels}))
+
+
+def reached(levels: Sequence[int], examples_seen: int) -> int:
+    """The last of ``levels`` that a trial has reached, 0 before the first. Trials whose batches
+    differ in size report the same one at other numbers of examples."""
+    return max((level for level in levels if level <= examples_seen), default=0)
 
 
 ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}

@@ -15,6 +15,8 @@ from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.spending_limit import SpendingLimit
+from trainables.engine.deepspeed_config import divides_optimizer
+from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.training.regime import Regime
 from trainables.workload import WorkloadConfig
@@ -88,6 +90,7 @@ class StudyDefinition:
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
         space = spaces.load(settings.space)
+        _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings)
         return cls(
             settings=settings,
@@ -163,6 +166,27 @@ def _regime(settings: Settings) -> Regime:
         questions_per_image=settings.questions_per_image,
         group_by_length=settings.group_by_length,
     )
+
+
+def _check_training(space: Space, engine: str | None, deepspeed: str) -> None:
+    """Check that the arms can be trained as they ask, by the engine that the user chose.
+
+    Raises:
+        BadInput: they cannot, or an optimizer's package is not installed.
+    """
+    for name, arm in space.arms.items():
+        for optimizer in spaces.optimizers(arm):
+            TrainingSettings(optimizer=optimizer).check_installed()
+            if engine is not None and divides_optimizer(engine) and optimizer in UNDIVIDED:
+                raise BadInput(
+                    f"--deepspeed {deepspeed} divides what is trained, which optimizer "
+                    f"{optimizer!r} of arm {name!r} needs undivided: give --deepspeed off"
+                )
+        if engine is not None and engine not in ENGINES and "max_grad_norm" in arm.training:
+            raise BadInput(
+                f"--deepspeed {deepspeed} decides itself how gradients are clipped, but arm "
+                f"{name!r} names max_grad_norm: give one"
+            )
 
 
 def _engine(deepspeed: str) -> str | None:

@@ -7,11 +7,13 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
-from trainables.errors import BadInput
+from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
+from trainables.errors import BadInput, unknown
 from trainables.recipe import Recipe, Tuning
 from trainables.registry import Registry
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SPACES = Registry("space", "search_spaces", "SPACE")
+BATCH_SIZE = "batch_size"
+"""Name of the training setting that is the trial's number of examples in a batch."""
+TRAINING = (BATCH_SIZE, *(field.name for field in fields(TrainingSettings)))
+"""Names of all training settings that an arm or a space may have."""
 Draw = Callable[[str, Range], Any]
 """Function that gives a value of a range, from the parameter's name and the range."""
 
@@ -46,10 +52,11 @@ def questions() -> dict[str, str]:
 
 
 def check(arm: Arm) -> None:
-    """Try every value at the edge of every range against the methods' ``Config``.
+    """Try every value at the edge of every range against the methods' ``Config`` and
+    ``TrainingSettings``.
 
     Raises:
-        BadInput: a method or setting does not exist, or a method refuses a value.
+        BadInput: a method or setting does not exist, or a value is not allowed.
     """
     for slot, ranges in arm.slots.items():
         first = {name: _edges(value)[0] for name, value in ranges.settings.items()}
@@ -59,6 +66,12 @@ def check(arm: Arm) -> None:
                 Tuning.of(ranges.name, {**first, name: edge})
         if slot == "everywhere" and len(arm.slots) > 1:
             raise BadInput("everywhere excludes other slots")
+    batch_sizes(arm, 1)
+    for name, value in arm.training.items():
+        if name not in TRAINING:
+            raise unknown("training setting", name, TRAINING)
+        for edge in _edges(value) if name != BATCH_SIZE else ():
+            TrainingSettings.of({name: edge})
 
 
 def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, Any], float]:
@@ -86,6 +99,43 @@ def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, An
     return recipe, float(lr)
 
 
+def draw_training(arm: Arm, value_of: Draw) -> dict[str, Any]:
+    """One point of an arm's training settings: a value for each that the arm names."""
+    return {
+        name: value_of(name, value) if isinstance(value, Range) else value
+        for name, value in arm.training.items()
+    }
+
+
+def batch_sizes(arm: Arm, otherwise: int) -> tuple[int, ...]:
+    """Batch sizes that trials of an arm may have, ascending: its own or, if it names none, the
+    space's.
+
+    Raises:
+        BadInput: one is not a positive whole number.
+    """
+    asked = arm.training.get(BATCH_SIZE, otherwise)
+    sizes = asked.values if isinstance(asked, Choice) else (asked,)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise BadInput(
+                f"{BATCH_SIZE} must be a positive whole number, or a Choice of such, but got "
+                f"{asked if size is asked else size!r}"
+            )
+    return tuple(sorted(sizes))
+
+
+def optimizers(arm: Arm) -> tuple[str, ...]:
+    """Optimizers that trials of an arm may have."""
+    return _edges(arm.training.get("optimizer", DEFAULT_TRAINING.optimizer))
+
+
+def typical_training(arm: Arm) -> TrainingSettings:
+    """An arm's training settings at the middle of its ranges."""
+    drawn = draw_training(arm, middle)
+    return TrainingSettings.of({n: value for n, value in drawn.items() if n != BATCH_SIZE})
+
+
 def ranges(arm: Arm) -> dict[str, Range]:
     """Logged name of every searched parameter of an arm -> its range."""
     found = {
@@ -94,7 +144,8 @@ def ranges(arm: Arm) -> dict[str, Range]:
         for _, value, parameter in _named(slot, method.name, method.settings)
         if isinstance(value, Range)
     }
-    return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {})
+    trained = {n: value for n, value in arm.training.items() if isinstance(value, Range)}
+    return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {}) | trained
 
 
 def suggest(trial: optuna.Trial, arm_name: str) -> Draw:

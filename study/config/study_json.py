@@ -188,6 +188,11 @@ def _arms(space: Space) -> dict[str, Any]:
     return {
         name: {
             "lr": repr(arm.lr),
+            **(
+                {"training": {name: repr(v) for name, v in sorted(arm.training.items())}}
+                if arm.training
+                else {}
+            ),
             **{
                 slot: [ranges.name, {k: repr(v) for k, v in sorted(ranges.settings.items())}]
                 for slot, ranges in arm.slots.items()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from study.config import spaces
 from study.planning.cluster_partition import ClusterPartition
 from study.planning.placement import (
     GIB,
@@ -19,6 +20,7 @@ from study.planning.placement import (
 )
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.engine.training_settings import UNDIVIDED
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class ArmPlacements:
             return ""
         self._again.add(spec.id)
         if self.find(spec) == had:  # else another trial's failure has changed it already
-            self._learn(spec.arm, had)
+            self._learn(spec, had)
         now = self.find(spec)
         if now == had:
             return ""
@@ -143,21 +145,24 @@ class ArmPlacements:
         predicted = f", predicted {had.peak / GIB:.1f} GiB" if had.peak else ""
         return f"did not fit{of} as: {had.shown}{predicted}; tried again as: {now.shown}"
 
-    def _learn(self, arm: str, had: Placement) -> None:
+    def _learn(self, spec: TrialSpec, had: Placement) -> None:
         if self._place_arm is not None and self._devices is not None and had.peak:
             self.correction *= OUT_OF_MEMORY_FACTOR * self._devices.usable / had.peak
             for name in self._placed:
                 found = self._place_arm(name, self.correction)
                 if isinstance(found, Placement):
                     self._placed[name] = found
+        arm, trains = spec.arm, spec.arm != UNTUNED
         if self._placed[arm] == had:
-            self._placed[arm] = halved(had, trains=arm != UNTUNED) or had
+            share = spec.batch_size // had.devices if trains else None
+            self._placed[arm] = halved(had, trains=trains, share=share) or had
 
 
 def uniform_placements(
     definition: StudyDefinition, deployment: Deployment, *, trials_per_host: int, cuda: bool
 ) -> ArmPlacements:
-    """Give every arm the same placement, from options alone; memory is not predicted.
+    """Place all arms from options alone; memory is not predicted. Arms differ in nothing but the
+    size of their batches, and in that an optimizer that cannot be divided has no ZeRO.
 
     ``trials_per_host`` is the number of trials that may share a device.
 
@@ -168,13 +173,28 @@ def uniform_placements(
     if gib is not None and not 0 < gib < math.inf:
         raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
     engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
-    if devices is not None and devices > 1 and definition.engine is None:
-        engine = GANG_ENGINE
-    placement = uniform_placement(
-        devices=1 if devices is None else devices,
-        deepspeed=engine,
-        batch_size=definition.budget.batch_size,
-        sharing=trials_per_host,
-        reason="as told" if devices else "memory is not looked at",
-    )
-    return ArmPlacements(dict.fromkeys(definition.space.arms, placement), placement)
+    gang = devices is not None and devices > 1 and definition.engine is None
+
+    def placed(sizes: Iterable[int], *, undivided: bool = False) -> Placement:
+        """Placement for batches of these sizes, ascending; it has room for the last."""
+        found = [
+            uniform_placement(
+                devices=1 if devices is None else devices,
+                deepspeed=("off" if undivided else GANG_ENGINE) if gang else engine,
+                batch_size=size,
+                sharing=trials_per_host,
+                reason="as told" if devices else "memory is not looked at",
+            )
+            for size in sizes
+        ]
+        return found[-1]
+
+    batch_size = definition.budget.batch_size
+    by_arm = {
+        name: placed(
+            spaces.batch_sizes(arm, batch_size),
+            undivided=bool({*spaces.optimizers(arm)} & {*UNDIVIDED}),
+        )
+        for name, arm in definition.space.arms.items()
+    }
+    return ArmPlacements(by_arm, placed([batch_size]))

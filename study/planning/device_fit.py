@@ -19,7 +19,7 @@ for devices with a memory of their own: a processor's memory is the host's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -56,17 +56,25 @@ def place(
     devices: DeviceMemory,
     correction: float = 1.0,
     most_sharing: int = MOST_SHARING,
+    *,
+    other_sizes: Collection[int] = (),
+    undivided: bool = False,
 ) -> Placement | Infeasible:
     """The cheapest placement that fits both when a trial trains and when it answers.
 
     Args:
         predict: footprint of training.
         answer: footprint of answering.
-        batch_size: questions of an optimizer step.
+        batch_size: questions of an optimizer step; the largest number, if trials differ.
         devices: the memory that there is.
         correction: ratio of measured to predicted memory.
         most_sharing: maximum number of trials on one device.
+        other_sizes: questions of an optimizer step of other trials, which the same devices must
+            share evenly.
+        undivided: whether the optimizer needs what is trained undivided, which DeepSpeed's ways do
+            not leave it.
     """
+    even = math.gcd(batch_size, *other_sizes)
     whole = predict(batch_size, 1, False)
     if whole.peak * correction <= devices.usable:
         found = _whole(whole, batch_size, devices, correction, most_sharing)
@@ -74,7 +82,9 @@ def place(
         if at_once:
             return replace(found, evaluation_batch=at_once)
     lacking: list[tuple[int, _Way]] = []
-    for way in _ways(batch_size, devices, resident=whole.weights * correction <= devices.usable):
+    for way in _ways(even, devices, resident=whole.weights * correction <= devices.usable):
+        if undivided and way.kind != "off":
+            continue
         share = batch_size // way.workers
         found_or_lacks = _in_pieces(predict, answer, share, devices, correction, way)
         if isinstance(found_or_lacks, Placement):
@@ -138,11 +148,12 @@ ALONE = _Way(workers=1, kind="off", twice=False)
 """The way of one device with plain PyTorch."""
 
 
-def _ways(batch_size: int, devices: DeviceMemory, *, resident: bool) -> Iterator[_Way]:
-    """All ways from the cheapest to the dearest; the workers of each share a batch evenly.
+def _ways(even: int, devices: DeviceMemory, *, resident: bool) -> Iterator[_Way]:
+    """All ways from the cheapest to the dearest. The number of workers of each divides ``even``, so
+    that they share a batch evenly.
     ``resident``: the base fits on a device, so a trial that has a device to itself has the base
     there."""
-    several = [n for n in range(2, devices.count + 1) if batch_size % n == 0]
+    several = [n for n in range(2, devices.count + 1) if even % n == 0]
     kinds = [("off", [1]), ("2", several), ("3", several)]
     if devices.usable_host:
         kinds.append((f"2{OFFLOAD}", [1, *several]))

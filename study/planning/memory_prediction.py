@@ -11,9 +11,11 @@ from rich.progress import track
 
 from search_spaces.declare import Arm, Space
 from study.config import spaces
+from study.config.deployment import MOST_SHARING
 from study.planning.arm_placements import UNTUNED, ArmPlacements, PlacedArms
-from study.planning.device_fit import place, place_untuned
+from study.planning.device_fit import Answer, place, place_untuned
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
+from trainables.engine.training_settings import DEFAULT_TRAINING, UNDIVIDED
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from trainables.model_contract import Skeleton
     from trainables.recipe import Recipe
 
+LARGEST_STATE_FIRST = ("adamw", "muon", "adamw_8bit")
+"""Optimizers, by the bytes of their state: 8, 4 and 2 for each value of a large matrix."""
+PROBED = DEFAULT_TRAINING.optimizer
+"""Optimizer of the steps of a probe."""
 Probe = Callable[["Recipe", "BatchShape"], "MeasuredSteps | None"]
 """Function that takes three real training steps of a recipe and measures them."""
 
@@ -89,10 +95,8 @@ def arms(
         probed = probe(spaces.typical(arm, model.slots), batch) if probe else None
         correction = predict.correction(probed)
         found[name] = ArmMemory(
-            footprint=predict(batch.questions, 1),
-            placement=place(predict, answer, batch.questions, devices, correction)
-            if devices
-            else None,
+            footprint=predict(predict.largest, 1),
+            placement=predict.place(answer, devices, correction) if devices else None,
             probed=probed,
             correction=correction,
         )
@@ -160,7 +164,7 @@ def placements(
         if arm == UNTUNED:
             return place_untuned(answer, size, devices, shared, correction)
         correction *= measured.get(arm, 1.0)
-        return place(predictors[arm], answer, size, devices, correction, sharing)
+        return predictors[arm].place(answer, devices, correction, sharing)
 
     found = {name: placed(name, 1.0) for name in space.arms}
     by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
@@ -201,28 +205,59 @@ class GenerationMemory:
 
 class TrainingMemory:
     """Predicts and remembers the memory of training one arm at typical values, for any part of a
-    batch."""
+    batch. Of several batch sizes and optimizers it is the largest, and the one with the largest
+    state."""
 
     def __init__(self, arm: Arm, model: Skeleton, batch: BatchShape, precision: str) -> None:
-        self.arm, self.model, self.batch, self.precision = arm, model, batch, precision
-        self._found: dict[tuple[int, int, bool], Footprint] = {}
+        """``batch`` is a batch of the space's size, which is also the arm's unless it names
+        others."""
+        self.arm, self.model, self.precision = arm, model, precision
+        self.sizes = spaces.batch_sizes(arm, batch.questions)
+        self.largest = max(self.sizes)
+        images = -(-batch.images * self.largest // batch.questions)
+        self.batch = replace(batch, questions=self.largest, images=images)
+        self.optimizer = min(spaces.optimizers(arm), key=LARGEST_STATE_FIRST.index)
+        self._found: dict[tuple[int, int, bool, str], Footprint] = {}
 
     def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
         """Footprint of a training step in ``pieces`` pieces of ``questions`` questions each.
         ``twice``: with layers computed twice."""
-        key = (questions, min(pieces, 2), twice)
+        return self._remembered(questions, pieces, twice, self.optimizer)
+
+    def place(
+        self,
+        answer: Answer,
+        devices: DeviceMemory,
+        correction: float = 1.0,
+        most_sharing: int = MOST_SHARING,
+    ) -> Placement | Infeasible:
+        """The cheapest placement of the arm's trials that fits (``device_fit.place``)."""
+        return place(
+            self,
+            answer,
+            self.largest,
+            devices,
+            correction,
+            most_sharing,
+            other_sizes=self.sizes,
+            undivided=bool({*spaces.optimizers(self.arm)} & {*UNDIVIDED}),
+        )
+
+    def correction(self, probed: MeasuredSteps | None) -> float:
+        """Ratio of the memory that a probe took to what is predicted of the same steps, which are
+        AdamW's; 1 without a probe."""
+        if probed is None:
+            return 1.0
+        steps = self._remembered(probed.micro_batch, probed.pieces, False, PROBED)
+        return probed.peak / steps.peak
+
+    def _remembered(self, questions: int, pieces: int, twice: bool, optimizer: str) -> Footprint:
+        key = (questions, min(pieces, 2), twice, optimizer)
         if key not in self._found:
             self._found[key] = self._predict(*key)
         return self._found[key]
 
-    def correction(self, probed: MeasuredSteps | None) -> float:
-        """Ratio of the memory that a probe took to what is predicted of the same steps; 1 without a
-        probe."""
-        if probed is None:
-            return 1.0
-        return probed.peak / self(probed.micro_batch, probed.pieces).peak
-
-    def _predict(self, questions: int, pieces: int, twice: bool) -> Footprint:
+    def _predict(self, questions: int, pieces: int, twice: bool, optimizer: str) -> Footprint:
         from trainables import recipe
         from trainables.engine.activation_checkpointing import checkpoint_layers
         from trainables.memory import footprint
@@ -242,4 +277,5 @@ class TrainingMemory:
             training=replace(self.batch, questions=questions, images=images),
             pieces=pieces,
             precision=self.precision,
+            optimizer=optimizer,
         )

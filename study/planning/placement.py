@@ -146,16 +146,23 @@ def uniform_placement(
     )
 
 
-def halved(placement: Placement, *, trains: bool = True) -> Placement | None:
+def halved(
+    placement: Placement, *, trains: bool = True, share: int | None = None
+) -> Placement | None:
     """The placement with half as many questions at once. If it has one only and ``trains``, the
-    placement with layers computed twice. None if it cannot take less."""
-    if placement.micro_batch > 1:
-        share = placement.micro_batch * placement.pieces
-        micro_batch = -(-placement.micro_batch // 2)
+    placement with layers computed twice. None if it cannot take less.
+
+    ``share`` is the number of questions that each device had of the batch that did not fit, which
+    may be smaller than those that the placement has room for.
+    """
+    at_once = min(placement.micro_batch, share or placement.micro_batch)
+    if at_once > 1:
+        whole = placement.micro_batch * placement.pieces
+        micro_batch = -(-at_once // 2)
         return replace(
             placement,
             micro_batch=micro_batch,
-            pieces=-(-share // micro_batch),
+            pieces=-(-whole // micro_batch),
             # What fits at once in training must do in evaluation too.
             evaluation_batch=min(placement.evaluation_batch or micro_batch, micro_batch),
             sharing=1,

@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 
 
 def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
-    """Table of arms: what is searched in each, and what it trains."""
+    """Table of arms: what is searched in each, with the training settings that it names, and what
+    it trains."""
     table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in ("arm", "searched", "trains", "parameters", "percent"):
         right = column in ("parameters", "percent")
         table.add_column(column, justify="right" if right else "left")
     for arm, found in applied.items():
-        searched = spaces.ranges(space.arms[arm]).items()
+        searched = spaces.ranges(space.arms[arm])
+        told = {n: v for n, v in space.arms[arm].training.items() if n not in searched}
         table.add_row(
             arm,
-            ", ".join(f"{name} {_range(values)}" for name, values in searched),
+            ", ".join(
+                [f"{name} {_range(values)}" for name, values in searched.items()]
+                + [f"{name}={value}" for name, value in told.items()]
+            ),
             _trains(found),
             f"{found.trained_parameters:,}",
             f"{found.trained_percent:.3f}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 
 from search_spaces.declare import Space
+from study.config import spaces
 from study.config.budget import floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
@@ -71,6 +72,7 @@ class StudyPlan:
                 placement.deepspeed,
                 self.profile.sizes[arm],
                 cuda=self.profile.device == "cuda",
+                max_grad_norm=spaces.typical_training(self.space.arms[arm]).max_grad_norm,
             )
             for arm, placement in self.placements.items()
         }
@@ -159,6 +161,8 @@ class StudyPlan:
             trials = f"{self.trials} trials, at least {least} an arm"
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
         rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
+        if rungs and any(spaces.BATCH_SIZE in arm.training for arm in self.space.arms.values()):
+            rungs += " (rounded up to whole batches)"
         early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {budget.reduction} goes on"
         whole = f"{stops[-1]:,} examples each, none is stopped early"
         console.print(f"  search   {trials}; {early if rungs else whole}")

@@ -65,7 +65,7 @@ class WorkloadProfile:
         return {name: spaces.typical(arm, self.slots) for name, arm in space.arms.items()}
 
     def batch(self, budget: Budget) -> BatchShape:
-        """Shape of a batch as large as any will be."""
+        """Shape of a batch of the budget's size, with the longest texts that there are."""
         from trainables.memory.footprint import BatchShape
 
         return BatchShape(

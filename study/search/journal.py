@@ -134,8 +134,12 @@ class StudyJournal:
             self._journal.flush()
         return record
 
-    def rung(self, trial_id: str, rung: Rung) -> TrialRecord:
-        """Record a reported rung. A second report of the same rung, after a restart, is ignored."""
+    def rung(self, trial_id: str, rung: Rung, *, level: int | None = None) -> TrialRecord:
+        """Record a reported rung. A second report of the same rung, after a restart, is ignored.
+
+        ``level`` is the rung as TPE counts it, which compares how far trials got. Without it that
+        is the number of examples, which differs between trials whose batches differ in size.
+        """
         record = self.records[trial_id]
         if rung.examples_seen > record.examples_seen:
             trial = self._trials[trial_id]
@@ -143,7 +147,9 @@ class StudyJournal:
                 with warnings.catch_warnings():  # of several objectives
                     # Stopped between these two lines, a study that goes on reports it once more.
                     warnings.filterwarnings("ignore", "The reported value is ignored")
-                    trial.report(rung.validation_loss, rung.examples_seen)
+                    trial.report(
+                        rung.validation_loss, rung.examples_seen if level is None else level
+                    )
             trial.set_user_attr(f"rung:{rung.examples_seen}", asdict(rung))
             self._journal.flush()
             record.rungs.append(rung)

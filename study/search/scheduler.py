@@ -15,7 +15,7 @@ from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
 from study.config import goals, spaces
-from study.config.budget import floor, levels
+from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
 from study.search.asha import PerArmAsha
@@ -25,6 +25,7 @@ from study.search.spending import SpendingTracker
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.engine.training_settings import TrainingSettings
 from trainables.recipe import Recipe
 
 
@@ -115,7 +116,8 @@ class StudyScheduler:
         """Take a report in; True if the trial goes on. A report of a rung that the journal already
         has is ignored, and the trial goes on."""
         news = rung.examples_seen > self.journal.records[trial_id].examples_seen
-        record = self.journal.rung(trial_id, rung)
+        level = reached(self.rungs, rung.examples_seen)
+        record = self.journal.rung(trial_id, rung, level=level)
         if news:
             self._compare(record)
             for callback in self.callbacks:
@@ -275,6 +277,9 @@ class StudyScheduler:
 
         rules = self.rules
         recipe, lr = spaces.draw(rules.space.arms[arm], rules.slots, value_of)
+        trained = spaces.draw_training(rules.space.arms[arm], value_of)
+        batch_size = trained.pop(spaces.BATCH_SIZE, rules.budget.batch_size)
+        own_stops = stops(self.rungs, batch_size)
         return TrialSpec(
             kind=Kind.SEARCH,
             arm=arm,
@@ -282,10 +287,11 @@ class StudyScheduler:
             recipe=Recipe.of(recipe).plain(),
             lr=lr,
             seed=rules.seed,
-            max_examples=self.rungs[-1],
-            batch_size=rules.budget.batch_size,
-            stops=self.rungs,
+            max_examples=own_stops[-1],
+            batch_size=batch_size,
+            stops=own_stops,
             base=rules.base,
+            training=TrainingSettings.of(trained).plain(),
         )
 
     def _judge_again(self) -> dict[str, bool]:
@@ -304,7 +310,8 @@ class StudyScheduler:
         if spec.kind is not Kind.SEARCH:
             return True
         costs = tuple(rung.costs[name] for name in self.rules.objectives)
-        return self.asha.record(spec.arm, spec.id, rung.examples_seen, rung.validation_loss, costs)
+        level = reached(self.rungs, rung.examples_seen)
+        return self.asha.record(spec.arm, spec.id, level, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:
         """Update the best trial of an arm. A trial gets better by getting further, and worse if it
@@ -314,8 +321,13 @@ class StudyScheduler:
             del self._best[arm]
             rivals = [r for r in self.journal.of_kind(Kind.SEARCH) if r.spec.arm == arm]
         for rival in filter(self._may_be_best, rivals):
-            if _merit(rival) < _merit(self._best.setdefault(arm, rival)):
+            if self._merit(rival) < self._merit(self._best.setdefault(arm, rival)):
                 self._best[arm] = rival
+
+    def _merit(self, record: TrialRecord) -> tuple[bool, int, float, int]:
+        """Sort key, lower is better: not failed, got furthest, validation loss, drawn first."""
+        level = reached(self.rungs, record.examples_seen)
+        return _failed(record), -level, record.loss, record.number
 
     def _may_be_best(self, record: TrialRecord) -> bool:
         searched = record.spec.kind is Kind.SEARCH and bool(record.rungs)
@@ -324,8 +336,3 @@ class StudyScheduler:
 
 def _failed(record: TrialRecord) -> bool:
     return record.outcome not in (None, Outcome.COMPLETE, Outcome.PRUNED)
-
-
-def _merit(record: TrialRecord) -> tuple[bool, int, float, int]:
-    """Sort key, lower is better: not failed, got furthest, validation loss, drawn first."""
-    return _failed(record), -record.examples_seen, record.loss, record.number

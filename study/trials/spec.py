@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,17 @@ def off_default(value: DataclassInstance, always: Collection[str] = ()) -> dict[
     """Name -> value of a dataclass's fields that have no default, or another value than it, or are
     in ``always``. What identifies a trial or a study is made of these, so that it stays as it is
     when a field with a default is added."""
+    defaults = {field.name: _default(field) for field in fields(value)}
     return {
         name: held
         for name, held in asdict(value).items()
-        if name in always or held != getattr(type(value), name, MISSING)
+        if name in always or held != defaults[name]
     }
+
+
+def _default(field: Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is MISSING else made()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,8 @@ class TrialSpec:
     """Examples seen at which the trial reports: the rungs and the end."""
     base: str
     """Digest of model, data, precision and engine: what else the trial's numbers depend on."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings that are off their defaults, as ``TrainingSettings.plain`` gives them."""
 
     @cached_property
     def id(self) -> str:
@@ -65,6 +73,15 @@ class TrialSpec:
         no id."""
         content = json.dumps(off_default(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def trained_with(self) -> dict[str, Any]:
+        """All training settings by name, defaults included. Label smoothing is missing where it is
+        the study's."""
+        from trainables.engine.training_settings import TrainingSettings
+
+        settings = asdict(TrainingSettings.of(self.training))
+        return {name: value for name, value in settings.items() if value is not None}
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready values, from which ``from_plain`` makes the trial again."""
@@ -77,6 +94,7 @@ class TrialSpec:
 
     def config(self, regime: Regime) -> TrialConfig:
         """The trial's configuration, as ``trainables`` takes it."""
+        from trainables.engine.training_settings import TrainingSettings
         from trainables.recipe import Recipe
         from trainables.training.trial_config import TrialConfig
 
@@ -86,5 +104,6 @@ class TrialSpec:
             seed=self.seed,
             max_examples=self.max_examples,
             batch_size=self.batch_size,
+            training=TrainingSettings.of(self.training),
             regime=regime,
         )

@@ -34,7 +34,7 @@ from trainables.audit.audit import Audit
 from trainables.data import phantom
 from trainables.recipe import Recipe
 
-SPEC = "kind arm parameters recipe lr seed max_examples batch_size stops base"
+SPEC = "kind arm parameters recipe lr seed max_examples batch_size stops base training"
 IDS = {
     "adapter": "737b16ddee97",
     "attention": "b3a0e4862fb3",

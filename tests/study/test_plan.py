@@ -54,6 +54,32 @@ def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixtu
     assert large["total_parameters"] - small["total_parameters"] == 768 * (30**2 - 24**2)
 
 
+def test_an_arm_is_predicted_with_its_own_batches_and_optimizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The largest batch, and the optimizer with the largest state."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from search_spaces.declare import *\n"
+        "def arm(**given): return Arm(\n"
+        '    everywhere=method("full"), lr=LogUniform(1e-5, 1e-3), training=training(**given))\n'
+        'SPACE = Space(question="?", arms={\n'
+        '    "plain": arm(), "muon": arm(optimizer="muon"),\n'
+        '    "large": arm(batch_size=Choice(2, 8)),\n'
+        '    "either": arm(optimizer=Choice("muon", "adamw"), warmup=0.1)})\n'
+    )
+    found = rows(capsys, "--space", str(file), "--batch-size", "4")
+    memory = {arm: row["memory"] for arm, row in found.items()}
+    assert memory["large"]["batch_gib"] > 1.9 * memory["plain"]["batch_gib"]
+    assert memory["large"]["optimizer_gib"] == memory["plain"]["optimizer_gib"]
+    assert memory["muon"]["optimizer_gib"] < 0.8 * memory["plain"]["optimizer_gib"]
+    assert memory["either"] == memory["plain"]
+    assert plan.main(["--space", str(file), "--batch-size", "4"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("batch_size {2, 8}", "optimizer {muon, adamw}, warmup=0.1", "its own: the"):
+        assert part in " ".join(shown.split()) or part in shown, part
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out

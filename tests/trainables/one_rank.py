@@ -19,6 +19,7 @@ from tests.trainables.conftest import SMALL, WORDS, made_up
 from tests.trainables.cut_short import cut
 from tests.trainables.models.small import blip
 from trainables.engine import ranks
+from trainables.engine.training_settings import TrainingSettings
 from trainables.models.common.attention import TextAttention
 from trainables.recipe import Recipe
 from trainables.training.trial import Trial
@@ -71,7 +72,7 @@ def config(workload: Workload, method: str) -> TrialConfig:
         seed=0,
         max_examples=BATCH * STEPS,
         batch_size=BATCH,
-        weight_decay=0.1,
+        training=TrainingSettings(weight_decay=0.1),
     )
 
 

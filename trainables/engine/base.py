@@ -2,7 +2,7 @@
 
 Plain PyTorch (``trainables.engine.plain_engine``) and DeepSpeed
 (``trainables.engine.deepspeed_engine``) take the same gradient of the same mean loss, clip it to
-the same norm and use the same AdamW. So a trial's losses agree within rounding whichever engine
+the same norm and use the same optimizer. So a trial's losses agree within rounding whichever engine
 runs it, on however many ranks (the processes of a gang, ``trainables.engine.ranks``) and in however
 many pieces a batch is computed. Dropout is the exception: its masks are drawn for each piece.
 """
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from trainables.model_contract import Batch, Model, Skeleton
-from trainables.recipe import AppliedRecipe
 
 
 class Losses(nn.Module):
@@ -79,32 +78,6 @@ class Engine(Protocol):
 
     def restore(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
         """Restore the trained parameters and the optimizer's state as they were at ``save``."""
-
-
-def adamw(applied: AppliedRecipe, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with weight decay for matrices only, not for gains, biases and other vectors.
-
-    IA3's vectors have none either, though peft holds them as matrices of one row or column: decay
-    would pull them to 0, not to 1. There is a parameter group for each weight decay and each factor
-    on the learning rate.
-    """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in applied.parameters.items():
-        vector = parameter.ndim <= 1 or ".ia3_l." in name
-        groups.setdefault((vector, applied.lr_factors[name]), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": some, "weight_decay": 0.0 if vectors else weight_decay, "lr_factor": factor}
-            for (vectors, factor), some in sorted(groups.items(), key=lambda group: group[0])
-        ],
-        fused=True,
-    )
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set each parameter group's learning rate to ``lr`` times the group's factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
 
 
 def count_questions(pieces: Sequence[Batch]) -> int:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
 
-CLIP_NORM = 1.0
 BUCKET = 500_000_000
 """Maximum number of values that are exchanged at once, which is DeepSpeed's default."""
 PERSISTENT = 10_000
@@ -52,12 +51,22 @@ def partitions_weights(kind: str) -> bool:
     return kind.removesuffix(OFFLOAD) == "3"
 
 
+def divides_optimizer(kind: str) -> bool:
+    """Whether an engine kind divides what is trained among its workers, as ZeRO-1 to 3 do, or has
+    it in host memory."""
+    if kind == "off":
+        return False
+    if kind.startswith("{"):
+        return zero_stage(json.loads(kind)) > 0
+    return kind != "0"
+
+
 def zero_stage(configuration: Mapping[str, Any]) -> int:
     """ZeRO stage of a DeepSpeed configuration."""
     return int(configuration.get("zero_optimization", {}).get("stage", 0))
 
 
-def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
+def configuration(kind: str, sizes: Sizes, *, cuda: bool, max_grad_norm: float) -> dict[str, Any]:
     """DeepSpeed's configuration for an engine kind, with sizes as small as the trial allows.
 
     Args:
@@ -65,6 +74,7 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
             followed by ``OFFLOAD``; or a user's configuration as JSON, which is taken as it is.
         sizes: sizes of the trial.
         cuda: whether there is pinned host memory, from which a device copies by itself.
+        max_grad_norm: norm to which gradients are clipped; 0: no clipping.
     """
     if kind == "off":
         return {}
@@ -91,7 +101,7 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool) -> dict[str, Any]:
         zero["offload_param"] = host
     return {
         **micro_batch,
-        "gradient_clipping": CLIP_NORM,
+        "gradient_clipping": max_grad_norm,
         "zero_optimization": zero,
         # An offloaded optimizer is PyTorch's AdamW too: DeepSpeed's own for CPUs rounds otherwise.
         "zero_force_ds_cpu_optimizer": False,
@@ -110,6 +120,6 @@ def summary(configuration: Mapping[str, Any]) -> str:
         parts.append(f"{zero['reduce_bucket_size']:,} values exchanged at once")
     if stage == 3 and "stage3_max_live_parameters" in zero:
         parts.append(f"{zero['stage3_max_live_parameters']:,} values of weights kept whole at once")
-    if "gradient_clipping" in configuration:
+    if configuration.get("gradient_clipping"):
         parts.append(f"gradients clipped at {configuration['gradient_clipping']:g}")
     return ", ".join(parts)

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.engine import ranks
-from trainables.engine.base import Losses, adamw, count_questions, set_lr
+from trainables.engine.base import Losses, count_questions
 from trainables.engine.deepspeed_config import RESERVED_KEYS, zero_stage
+from trainables.engine.optimizers import make_optimizer, set_lr
+from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
 from trainables.recipe import AppliedRecipe
@@ -38,7 +40,7 @@ class DeepSpeed:
         settings: Mapping[str, Any],
         losses: Losses,
         applied: AppliedRecipe,
-        weight_decay: float,
+        training: TrainingSettings,
     ) -> None:
         deepspeed = _deepspeed()
         self.parameters, self.settings = applied.parameters, settings
@@ -47,7 +49,7 @@ class DeepSpeed:
         self.gathered = deepspeed.zero.GatheredParameters
         # Without anything to train there is no optimizer, and ZeRO-3 only partitions the weights.
         # Partitioned weights are all vectors, so the optimizer, which looks at shapes, comes first.
-        optimizer = adamw(applied, weight_decay) if applied.parameters else None
+        optimizer = make_optimizer(applied, losses, training) if applied.parameters else None
         usual = nn.functional.linear
         if self.stage == 3:
             # ``Init`` brings one weight after the other to the device and keeps a part of each;

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.engine import ranks
-from trainables.engine.base import Losses, adamw, count_questions, set_lr
-from trainables.engine.deepspeed_config import CLIP_NORM
+from trainables.engine.base import Losses, count_questions
+from trainables.engine.optimizers import make_optimizer, set_lr
+from trainables.engine.training_settings import TrainingSettings
 from trainables.model_contract import Batch
 from trainables.recipe import AppliedRecipe
 
@@ -23,9 +24,10 @@ class Plain:
     needs_all_ranks = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, losses: Losses, applied: AppliedRecipe, weight_decay: float) -> None:
+    def __init__(self, losses: Losses, applied: AppliedRecipe, training: TrainingSettings) -> None:
         self.losses, self.parameters = losses, applied.parameters
-        self.optimizer = adamw(applied, weight_decay)
+        self.max_grad_norm = training.max_grad_norm
+        self.optimizer = make_optimizer(applied, losses, training)
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
         mean = self.backward(pieces)
@@ -45,7 +47,8 @@ class Plain:
 
     def update(self, lr: float) -> None:
         """Clip the current gradient, take an optimizer step and clear the gradient."""
-        nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
+        if self.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

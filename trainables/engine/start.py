@@ -5,21 +5,41 @@ from __future__ import annotations
 import torch
 
 from trainables.engine.base import Engine, Losses
-from trainables.engine.deepspeed_config import Sizes, configuration
+from trainables.engine.deepspeed_config import (
+    Sizes,
+    configuration,
+    divides_optimizer,
+    zero_stage,
+)
 from trainables.engine.plain_engine import Plain
+from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
+from trainables.errors import BadInput
 from trainables.recipe import AppliedRecipe
 
 
-def start_engine(kind: str, losses: Losses, applied: AppliedRecipe, weight_decay: float) -> Engine:
+def start_engine(
+    kind: str, losses: Losses, applied: AppliedRecipe, training: TrainingSettings
+) -> Engine:
     """Start an engine of a kind: ``off`` is plain PyTorch, all others are DeepSpeed with the
-    ``configuration`` of that kind."""
+    ``configuration`` of that kind.
+
+    Raises:
+        BadInput: the optimizer's package is not installed, or DeepSpeed would divide what the
+            optimizer needs whole.
+    """
     if kind == "off":
-        return Plain(losses, applied, weight_decay)
+        return Plain(losses, applied, training)
     from trainables.engine import deepspeed_engine
 
     sizes = Sizes.of(losses, applied.parameters)
-    settings = configuration(kind, sizes, cuda=torch.cuda.is_available())
-    return deepspeed_engine.DeepSpeed(settings, losses, applied, weight_decay)
+    cuda, norm = torch.cuda.is_available(), training.max_grad_norm
+    settings = configuration(kind, sizes, cuda=cuda, max_grad_norm=norm)
+    if training.optimizer in UNDIVIDED and divides_optimizer(kind):
+        raise BadInput(
+            f"optimizer {training.optimizer!r} does not run by ZeRO-{zero_stage(settings)}, which "
+            "divides what is trained among devices: give --deepspeed off, or optimizer 'adamw'"
+        )
+    return deepspeed_engine.DeepSpeed(settings, losses, applied, training)
 
 
 def resolve_precision(precision: str) -> str:

@@ -1,7 +1,7 @@
 """Predicts the peak memory of a trial, by use, without weights and without running the trial.
 
-A training step is followed on fake tensors: the network, recipe, loss, engine and AdamW of a
-trial, with shapes and lifetimes but without memory. So the prediction counts what autograd really
+A training step is followed on fake tensors: the network, recipe, loss, engine and optimizer of
+a trial, with shapes and lifetimes but without memory. So the prediction counts what autograd really
 keeps: activations follow what is back-propagated through, not the share of trained parameters.
 """
 
@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_iter
 
 from trainables.engine.base import Losses
 from trainables.engine.plain_engine import Plain
+from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.memory.allocation_tracker import Allocation, Allocations
+from trainables.memory.eight_bit_state import EightBitState
 from trainables.memory.fake_weights import fake_tensors
 from trainables.memory.measure import GIB
 from trainables.model_contract import Batch, Model, Skeleton, run_stages
@@ -137,6 +139,7 @@ def predict(
     precision: str = "fp32",
     done: int = 0,
     pieces: int = 1,
+    optimizer: str = DEFAULT_TRAINING.optimizer,
 ) -> Footprint:
     """Predict the footprint of a trial with plain PyTorch on one device.
 
@@ -144,7 +147,8 @@ def predict(
     can't be used for anything else afterwards. A batch is computed in ``pieces``, each of shape
     ``training``. Without ``evaluation`` only a training step counts: an evaluation can be cut into
     pieces of any size. The output of the model's first ``done`` stages is read from disk
-    (``trainables.training.frozen_features``).
+    (``trainables.training.frozen_features``). ``optimizer`` is the name of the optimizer, as in
+    ``TrainingSettings``.
     """
     with FakeTensorMode(), Allocations() as allocations:
         kinds, parameters, unused = fake_tensors(model.network, network, allocations)
@@ -153,7 +157,11 @@ def predict(
         feed = _Feed(model, losses, allocations, kinds, done)
         recorder = _SlotRecorder(model, losses, allocations, done)
         if trained:
-            plain = Plain(losses, replace(applied, parameters=trained), weight_decay=0.0)
+            eight_bit = optimizer == "adamw_8bit"
+            settings = DEFAULT_TRAINING if eight_bit else TrainingSettings(optimizer=optimizer)
+            plain = Plain(losses, replace(applied, parameters=trained), settings)
+            if eight_bit:
+                plain.optimizer = EightBitState(plain.optimizer.param_groups, {})
             _fill(plain.optimizer, trained)
             states = [v for state in plain.optimizer.state.values() for v in state.values()]
             kinds |= dict.fromkeys(map(allocations.find, states), "optimizer")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainables.engine import base, plain_engine
+from trainables.engine.training_settings import COARSE
 from trainables.model_contract import Batch, Row, is_norm, run_stages
 from trainables.packing.network_diff import Differences, Unpackable, differences
 from trainables.seeding import seeded
@@ -116,6 +117,11 @@ class Pack:
             raise Unpackable("its batch is computed in pieces")
         if trial.activation_checkpointing:
             raise Unpackable("its layers are computed twice")
+        optimizer = trial.config.training.optimizer
+        if optimizer in COARSE and self.features.precision == "fp32":
+            raise Unpackable(
+                f"{optimizer} computes in fewer bits than fp32, and would amplify rounding"
+            )
         if self.no_pack_reason:
             raise Unpackable(self.no_pack_reason)
         differing = differences(self.workload.model.network, trial.losses.network)

@@ -1,6 +1,6 @@
 """Tells which trial owns which rows of a tensor in a shared pass, and computes what differs there.
 
-If all members have the same number of rows, as in a study, whose batches are all of one size, what
+If all members have the same number of rows, as where their batches are of one size, what
 differs is computed in one operation for all: a small kernel for each member would cost a GPU more
 than its arithmetic. No member's row ever meets another member's values.
 """

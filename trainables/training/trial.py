@@ -107,10 +107,10 @@ class Trial:
         self.features_done = features.usable(self.frozen_stages) if features else 0
         """Number of these stages whose output is read from the cache."""
         self.losses = base.Losses(
-            workload.model, network, precision, smoothing=config.regime.label_smoothing
+            workload.model, network, precision, smoothing=config.label_smoothing
         )
         self.engine = (
-            start_engine(deepspeed, self.losses, self.applied, config.weight_decay)
+            start_engine(deepspeed, self.losses, self.applied, config.training)
             if self.applied.parameters or partitions_weights(deepspeed)
             else None
         )

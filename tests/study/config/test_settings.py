@@ -1,9 +1,11 @@
 """A study goes on as it began, or says in one line why it cannot."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -76,6 +78,47 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     file.write_text(f'{{"gradient_clipping": {number}}}')
     with pytest.raises(BadInput, match=r"--deepspeed .*\.json is no JSON: Out of range") as error:
         StudyDefinition.parse(replace(ASKED, deepspeed=str(file)))
+    assert "\n" not in str(error.value)
+
+
+MINE = """from search_spaces.declare import *
+ARM = Arm(everywhere=method("lora"), lr=1e-3, training=training(%s))
+SPACE = Space(question="?", arms={"a": ARM})
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "deepspeed", "said"),
+    [
+        ('optimizer="muon"', "0", ""),
+        ('optimizer="muon"', "2", "2 divides what is trained, which optimizer 'muon' of arm 'a'"),
+        ('optimizer="muon"', "mine.json", "mine.json divides what is trained"),
+        ("max_grad_norm=0.5", "3", ""),
+        ("max_grad_norm=0.5", "mine.json", "decides itself how gradients are clipped, but arm 'a'"),
+    ],
+)
+def test_an_engine_that_cannot_train_as_an_arm_asks_is_refused(
+    setting: str, deepspeed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE % setting)
+    Path("mine.json").write_text('{"zero_optimization": {"stage": 1}}')
+    asked = replace(ASKED, space="mine.py", deepspeed=deepspeed)
+    with pytest.raises(BadInput, match=said) if said else nullcontext():
+        StudyDefinition.parse(asked)
+
+
+def test_an_optimizer_whose_package_is_missing_is_refused_before_a_study_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name)
+    )
+    (tmp_path / "mine.py").write_text(MINE % 'optimizer=Choice("adamw", "adamw_8bit")')
+    asked = replace(ASKED, space=str(tmp_path / "mine.py"))
+    with pytest.raises(BadInput, match="needs the package bitsandbytes") as error:
+        StudyDefinition.parse(asked)
     assert "\n" not in str(error.value)
 
 

@@ -1,9 +1,11 @@
 """Search spaces: what is refused before anything runs, and what to do instead."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from search_spaces.declare import Space
 from study.config import spaces
 from trainables.errors import BadInput
 
@@ -74,3 +76,70 @@ def test_any_other_name_of_an_arm_will_do(name: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(NAMED % repr(name))
     assert list(spaces.load(str(file)).arms) == [name]
+
+
+TRAINED = """from search_spaces.declare import *
+LR = LogUniform(1e-4, 1e-1)
+SPACE = Space(
+    question="?",
+    arms={
+        "a": Arm(everywhere=method("lora"), lr=LR, training=training(%s)),
+        "b": Arm(everywhere=method("lora"), lr=1e-3),
+    },
+    training=training(schedule=Choice("cosine", "linear"), warmup=0.1),
+)
+"""
+
+
+def trained(settings: str, tmp_path: Path) -> Space:
+    (tmp_path / "mine.py").write_text(TRAINED % settings)
+    return spaces.load(str(tmp_path / "mine.py"))
+
+
+def test_training_settings_are_of_an_arm_or_of_all(tmp_path: Path) -> None:
+    space = trained(
+        "weight_decay=LogUniform(1e-3, 1e-1), warmup=0, batch_size=Choice(8, 4)", tmp_path
+    )
+    one, other = space.arms.values()
+    assert [*spaces.ranges(one)] == ["lr", "schedule", "weight_decay", "batch_size"]
+    assert [*spaces.ranges(other)] == ["schedule"] and spaces.points(other) == 2
+    assert spaces.draw_training(other, spaces.middle) == {"schedule": "linear", "warmup": 0.1}
+    drawn = {
+        "schedule": "linear",
+        "warmup": 0,
+        "weight_decay": pytest.approx(0.01),
+        "batch_size": 4,
+    }
+    assert spaces.draw_training(one, spaces.middle) == drawn
+    assert spaces.batch_sizes(one, 32) == (4, 8) and spaces.batch_sizes(other, 32) == (32,)
+    again = replace(space, arms=dict(space.arms))
+    assert [arm.training for arm in again.arms.values()] == [one.training, other.training]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("weight_decy=0.1", "arm 'a': unknown training setting 'weight_decy'; did you mean"),
+        ("warmup=Uniform(0, 1.5)", r"warmup must be in \[0, 1\) but got 1.5"),
+        ("schedule=Choice('cosine', 'exponential')", "unknown schedule 'exponential'"),
+        ("batch_size=Choice(8, 4.5)", "batch_size must be a positive whole number.* but got 4.5"),
+        ("batch_size=LogUniform(8, 64)", "batch_size must be .* a Choice of such, but got LogUni"),
+    ],
+)
+def test_training_settings_that_make_no_sense_are_refused(
+    settings: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        trained(settings, tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_setting_that_is_no_training_setting_is_told_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="There are: batch_size, beta1, beta2, label_smoothing"):
+        trained("momentum=0.9", tmp_path)
+
+
+def test_training_takes_training_only(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text((TRAINED % "").replace("training=training()", "training={}"))
+    with pytest.raises(BadInput, match=r"training of an Arm must be training\(...\) but got {}"):
+        spaces.load(str(tmp_path / "mine.py"))

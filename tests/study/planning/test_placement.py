@@ -109,12 +109,42 @@ def test_layers_are_computed_twice_before_other_devices_are_taken() -> None:
     assert "with layers computed twice" in found.reason
 
 
+def test_devices_share_batches_of_every_size_evenly() -> None:
+    gib = {"weights": 40, "trained": 0.01, "activations": 0.05}
+    devices = DeviceMemory(count=8, gib=24)
+    answers, predict = answering(weights=40, each=0.0), needs(**gib)
+    found = [place(predict, answers, BATCH, devices, other_sizes=s) for s in ((), (4, 32))]
+    assert all(isinstance(where, Placement) for where in found)
+    assert [where.devices for where in found if isinstance(where, Placement)] == [2, 2]
+    lacking = place(predict, answers, BATCH, devices, other_sizes=(3,))
+    assert isinstance(lacking, Infeasible), "no number of devices divides both 32 and 3"
+
+
+def test_an_optimizer_of_undivided_parameters_has_no_zero() -> None:
+    devices = DeviceMemory(count=2, gib=24, host_gib=64)
+    answers, large = answering(weights=1.5, each=0.0), needs(weights=1.5, trained=7, activations=0)
+    divided = place(large, answers, BATCH, devices)
+    assert isinstance(divided, Placement) and divided.deepspeed != "off"
+    assert isinstance(place(large, answers, BATCH, devices, undivided=True), Infeasible)
+    small = needs(weights=1.5, trained=0.01, activations=0.05)
+    found = place(small, answers, BATCH, devices, undivided=True)
+    assert isinstance(found, Placement) and found.deepspeed == "off"
+
+
 def test_what_was_measured_corrects_what_is_predicted() -> None:
     devices = DeviceMemory(count=4, gib=24)
     gib = {"weights": 1.5, "trained": 0.01, "activations": 0.5}
     assert placed(devices, **gib).pieces == 1
     corrected = placed(devices, 1.3, **gib)
     assert corrected.pieces == 2 and corrected.peak > placed(devices, **gib).peak * 0.6
+
+
+def test_after_an_out_of_memory_of_a_small_batch_half_of_that_is_computed_at_once() -> None:
+    told = uniform_placement(devices=2, deepspeed="2", batch_size=64, sharing=1, reason="")
+    found = halved(told, share=4)
+    assert found is not None and (found.micro_batch, found.pieces) == (2, 16)
+    found = halved(told, share=1)
+    assert found is not None and (found.checkpointing, found.micro_batch) == (True, 32)
 
 
 def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() -> None:

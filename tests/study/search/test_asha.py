@@ -7,7 +7,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search_spaces.declare import Budget
-from study.config.budget import levels
+from study.config.budget import levels, reached, stops
 from study.search.asha import PerArmAsha
 
 
@@ -15,6 +15,15 @@ def test_levels_are_a_factor_apart_whole_batches_and_end_with_the_budget() -> No
     assert levels(Budget(max_examples=6400, reduction=3, rungs=3)) == (256, 736, 2144, 6400)
     assert levels(Budget(max_examples=64, reduction=4, rungs=5)) == (32, 64)
     assert levels(Budget(max_examples=100, rungs=0)) == (128,)
+
+
+def test_trials_of_other_batches_report_at_the_same_rungs() -> None:
+    rungs = (18, 54, 162)
+    for batch_size in (1, 6, 9):
+        assert stops(rungs, batch_size) == rungs
+    assert stops(rungs, 16) == (32, 64, 176)
+    assert stops(rungs, 64) == (64, 192), "a batch goes past a rung"
+    assert [reached(rungs, seen) for seen in (0, 17, 32, 64, 176)] == [0, 0, 18, 54, 162]
 
 
 def test_the_first_goes_on_and_then_only_the_best_third() -> None:

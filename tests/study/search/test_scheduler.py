@@ -7,12 +7,13 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method
+from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method, training
 from study.config.budget import floor
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import SPACE, play, play_all, rules, rung
+from trainables.training.regime import Regime
 
 Begin = Callable[..., StudyScheduler]
 
@@ -246,3 +247,34 @@ def test_another_seed_gives_other_trials(begin: Begin) -> None:
     other = play_all(begin(folder="other", given=rules(seed=1)))
     assert not set(one.journal.records) & set(other.journal.records)
     assert list(SPACE.arms) == list(one.rules.space.arms)
+
+
+def test_trials_of_several_batch_sizes_are_compared_at_the_same_rungs(begin: Begin) -> None:
+    """How far a trial got counts in rungs: rounding up to a whole batch is no head start."""
+    trained = Arm(
+        everywhere=method("lora"),
+        lr=LogUniform(1e-5, 1e-1),
+        training=training(batch_size=Choice(32, 200), warmup=Choice(0.0, 0.05), beta2=0.99),
+    )
+    scheduler = play_all(begin(given=rules(space=Space(question="?", arms={"a": trained}))))
+    rungs, searched = scheduler.rungs, scheduler.journal.of_kind(Kind.SEARCH)
+    assert rungs == (128, 320, 960)
+    stops = {r.spec.batch_size: r.spec.stops for r in searched}
+    assert stops == {32: rungs, 200: (200, 400, 1000)}
+    for record in searched:
+        spec = record.spec
+        assert spec.max_examples == spec.stops[-1]
+        assert spec.parameters["batch_size"] == spec.batch_size
+        warmup = spec.parameters["warmup"]
+        assert spec.training == {"beta2": 0.99} | ({} if warmup else {"warmup": 0.0})
+        assert spec.config(Regime()).training.beta2 == 0.99
+    assert {level for _, level in scheduler.asha.losses} == {*rungs}
+    assert sum(len(at) for (_, level), at in scheduler.asha.losses.items() if level == 128) == 12
+    assert scheduler.best()["a"].loss == min(
+        r.loss for r in searched if r.outcome is Outcome.COMPLETE
+    )
+    told = scheduler.journal.studies["search"].get_trials()
+    assert {step for t in told for step in t.intermediate_values} == {*rungs}
+    assert drawn(begin(given=rules(space=Space(question="?", arms={"a": trained})))) == drawn(
+        scheduler
+    )

@@ -95,6 +95,8 @@ def test_a_client_finds_all_of_a_study(
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
         assert float(run.data.params["lr"]) == record.spec.lr
+        trained = record.spec.kind is not Kind.UNTUNED
+        assert run.data.params.get("schedule") == ("cosine" if trained else None)
         names = {i.dataset.name for i in run.inputs.dataset_inputs}
         assert ("phantom.test" in names) == (record.spec.kind is not Kind.SEARCH)
     where = "tags.kind = 'confirm' and params.arm = 'lora'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 
 import pytest
@@ -48,6 +49,19 @@ def test_a_new_setting_changes_no_id_unless_it_is_off_its_default() -> None:
     later = LaterSpec(**asdict(SPEC))
     assert later.id == SPEC.id
     assert replace(later, weight_decay=0.1).id != SPEC.id
+
+
+def test_training_settings_join_the_id_where_they_are_off_their_defaults() -> None:
+    assert replace(SPEC, training={}).id == SPEC.id
+    trained = replace(SPEC, training={"warmup": 0.0, "schedule": "linear", "label_smoothing": 0.1})
+    assert trained.id not in (SPEC.id, replace(SPEC, training={"warmup": 0.1}).id)
+    assert TrialSpec.from_plain(json.loads(json.dumps(trained.plain()))).id == trained.id
+    before = {name: value for name, value in SPEC.plain().items() if name != "training"}
+    assert TrialSpec.from_plain(before) == SPEC, "a journal that is older than the field"
+    config = trained.config(Regime(label_smoothing=0.2))
+    assert (config.training.schedule, config.training.warmup) == ("linear", 0.0)
+    assert config.label_smoothing == 0.1
+    assert SPEC.config(Regime(label_smoothing=0.2)).label_smoothing == 0.2
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.trainables.cut_short import every_cut
 from tests.trainables.placed import everywhere
 from trainables.engine import plain_engine, start
 from trainables.engine.deepspeed_engine import check_configuration
+from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput
 from trainables.model_contract import slot
 from trainables.training import checkpoint
@@ -58,7 +59,7 @@ def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:
             "seed": 0,
             "max_examples": 8 * STEPS,
             "batch_size": 8,
-            "weight_decay": 0.1,
+            "training": TrainingSettings(weight_decay=0.1),
             **settings,
         }
     )
@@ -261,6 +262,111 @@ def test_what_is_trained_is_a_copy(workload: Workload) -> None:
         kept = {name: tensor.clone() for name, tensor in before.items()}
         going_on.train(16)
         assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("stage", ["0", "2"])
+def test_deepspeed_takes_the_training_settings_too(workload: Workload, stage: str) -> None:
+    """Each of them changes the weights, and by both engines alike."""
+    weights = {}
+    for settings in (
+        TrainingSettings(),
+        TrainingSettings(max_grad_norm=1e-3, beta1=0.0),
+        TrainingSettings(max_grad_norm=0, beta2=0.9, weight_decay=3.0, schedule="constant"),
+    ):
+        trials = [trial(workload, "lora", kind, training=settings) for kind in ("off", stage)]
+        for step in range(1, 4):
+            plain, zero = (each.train(8 * step) for each in trials)
+            assert zero == pytest.approx(plain, rel=1e-5)
+        plain, zero = (each.engine.trained_weights() for each in trials if each.engine)
+        for name, tensor in plain.items():
+            torch.testing.assert_close(zero[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+        weights[settings] = torch.cat([tensor.flatten() for tensor in plain.values()])
+    one, other, third = weights.values()
+    assert not one.allclose(other) and not one.allclose(third) and not other.allclose(third)
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_is_given(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *given: Any) -> Any:
+        grads = [p.grad.flatten() for g in self.param_groups for p in g["params"]]
+        norms.append(float(torch.cat(grads).norm()))
+        return step(self, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    for norm in (0.0, 0.01, 1e6):
+        trial(workload, "layernorm", "off", training=TrainingSettings(max_grad_norm=norm)).step()
+    whole, clipped, large = norms
+    assert clipped == pytest.approx(0.01, rel=1e-3) and whole == large > 0.01
+
+
+def test_muon_is_for_matrices_within_the_network(workload: Workload, tmp_path: Path) -> None:
+    """Embeddings, vectors and convolutions are AdamW's. Both go on from where they were."""
+    muon = TrainingSettings(optimizer="muon", weight_decay=0.1)
+    whole = trial(workload, "full", "off", training=muon)
+    expected = [whole.step() for _ in range(4)]
+    first = trial(workload, "full", "off", training=muon)
+    engine = first.engine
+    assert isinstance(engine, plain_engine.Plain)
+    first.train(16)
+    embedded = {
+        id(module.weight)
+        for module in first.losses.modules()
+        if isinstance(module, torch.nn.Embedding)
+    }
+    state = engine.optimizer.state
+    for parameter, held in state.items():
+        matrix = parameter.ndim == 2 and id(parameter) not in embedded
+        assert ("momentum_buffer" in held, "exp_avg" in held) == (matrix, not matrix)
+    assert len({"exp_avg" in held for held in state.values()}) == 2
+    first.save(tmp_path)
+    second = trial(workload, "full", "off", training=muon)
+    assert second.restore(tmp_path)
+    assert [second.step() for _ in range(2)] == pytest.approx(expected[2:], rel=1e-5)
+
+
+def test_adamw_of_8_bits_stays_near_adamw(workload: Workload, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    small = TrainingSettings(optimizer="adamw_8bit")
+    whole, first, second = (trial(workload, "full", "off", training=small) for _ in range(3))
+    expected = [whole.step() for _ in range(6)]
+    as_adamw = trial(workload, "full", "off")
+    assert [as_adamw.step() for _ in range(6)] == pytest.approx(expected, rel=0.02)
+    first.train(32)
+    assert isinstance(first.engine, plain_engine.Plain)
+    state = first.engine.optimizer.state
+    assert {v.dtype for held in state.values() for v in held.values() if torch.is_tensor(v)} == {
+        torch.uint8,
+        torch.float32,
+    }
+    first.save(tmp_path)
+    assert second.restore(tmp_path)
+    assert [second.step() for _ in range(2)] == pytest.approx(expected[4:], rel=1e-5)
+
+
+def test_muon_on_vectors_alone_is_adamw(workload: Workload) -> None:
+    by_adamw, by_muon = (
+        trial(workload, "layernorm", "off", training=TrainingSettings(optimizer=optimizer))
+        for optimizer in ("adamw", "muon")
+    )
+    assert by_muon.train(24) == by_adamw.train(24)
+
+
+def test_deepspeed_has_muon_where_matrices_are_whole(workload: Workload, tmp_path: Path) -> None:
+    muon = TrainingSettings(optimizer="muon")
+    plain, zero = (trial(workload, "full", kind, training=muon) for kind in ("off", "0"))
+    for step in range(1, 4):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+    zero.save(tmp_path)
+    again = trial(workload, "full", "0", training=muon)
+    assert again.restore(tmp_path)
+    assert again.train(32) == pytest.approx(plain.train(32), rel=1e-5)
+    for kind in ("1", "2", "3", "2-offload"):
+        with pytest.raises(BadInput, match=r"'muon' does not run by ZeRO-\d, which divides"):
+            trial(workload, "lora", kind, training=muon)
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3"])

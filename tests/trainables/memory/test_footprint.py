@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from trainables import recipe
+from trainables.engine.plain_engine import Plain
+from trainables.engine.training_settings import TrainingSettings
 from trainables.memory import fake_weights, footprint
 from trainables.memory.footprint import BatchShape, Footprint
 from trainables.memory.measure import measure_growth
@@ -29,6 +31,34 @@ def of_slots(model: Any, first: str, rest: str) -> Recipe:
     slots = list(model.slots)
     methods = {slot: first if slot == slots[0] else rest for slot in slots}
     return Recipe.of({s: {"method": method, "everywhere": True} for s, method in methods.items()})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adamw_8bit"])
+def test_the_optimizers_state_is_that_of_the_optimizer(workload: Workload, optimizer: str) -> None:
+    if optimizer == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    chosen = of_slots(workload.model, "full", "full")
+    config = TrialConfig(
+        recipe=chosen,
+        lr=1e-4,
+        seed=0,
+        max_examples=64,
+        batch_size=QUESTIONS,
+        training=TrainingSettings(optimizer=optimizer),
+    )
+    trial = Trial(workload, config)
+    trial.step()
+    assert isinstance(trial.engine, Plain)
+    held = {
+        id(value): value.numel() * value.element_size()
+        for state in trial.engine.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    }
+    found = predict(workload.model, chosen, SHAPE, optimizer=optimizer)
+    assert found.optimizer == pytest.approx(sum(held.values()), rel=0.03)
+    whole = predict(workload.model, chosen, SHAPE)
+    assert (found.optimizer < whole.optimizer) == (optimizer != "adamw")
 
 
 def predict(model: Any, chosen: Recipe, training: BatchShape, **settings: Any) -> Footprint:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables import recipe
+from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput
 from trainables.model_contract import Model
 from trainables.recipe import AppliedRecipe, Recipe, Tuning
@@ -77,8 +78,7 @@ def test_the_ratio_is_that_of_the_steps_of_b(workload: Workload, method: str) ->
             seed=0,
             max_examples=1000,
             batch_size=4,
-            weight_decay=0,
-            warmup=0,
+            training=TrainingSettings(weight_decay=0, warmup=0),
         )
         trial = Trial(workload, config)
         before = {n: p.detach().clone() for n, p in trial.applied.parameters.items()}

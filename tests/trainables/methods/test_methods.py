@@ -17,6 +17,7 @@ from study.config import spaces
 from study.config.spaces import SPACES
 from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
+from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput, NoMatchingLayer
 from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
@@ -167,7 +168,8 @@ def test_the_smallest_steps_move_a_bf16_base(
     """All that is trained, within 100 steps at the smallest learning rate of any space: a bf16
     weight near 1 would swallow each of them."""
     workload = made(family, dtype=torch.bfloat16)
-    tiny_steps = {"lr": smallest_lr(), "warmup": 0, "weight_decay": 0, "batch_size": 1}
+    undecayed = TrainingSettings(warmup=0, weight_decay=0)
+    tiny_steps = {"lr": smallest_lr(), "training": undecayed, "batch_size": 1}
     placed = config(everywhere(workload.model, method), **tiny_steps)
     trial = Trial(workload, placed, precision="bf16")
     trained = trial.applied.parameters

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.trainables.packing.trials import METHODS, arrivals, config, suits
+from trainables.engine.training_settings import TrainingSettings
 from trainables.packing.pack import Pack
 from trainables.packing.trial_group import TrialGroup
 from trainables.training.regime import Regime
@@ -101,6 +102,55 @@ def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
     losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
     for key, settings in configs.items():
         assert losses[key] == pytest.approx(Trial(workload, settings).train(8), rel=1e-5), key
+
+
+def test_each_training_setting_packed_as_alone(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share a pass, whatever AdamW does with the gradient; those with another loss function
+    have a pass of their own."""
+    settings: dict[str, dict[str, Any]] = {
+        "defaults": {},
+        "weight_decay": {"weight_decay": 5.0},
+        "warmup": {"warmup": 0.5},
+        "linear": {"schedule": "linear"},
+        "constant": {"schedule": "constant"},
+        "beta1": {"beta1": 0.5},
+        "beta2": {"beta2": 0.5},
+        "max_grad_norm": {"max_grad_norm": 1e-4},
+        "unclipped": {"max_grad_norm": 0},
+        "muon": {"optimizer": "muon"},
+        "smoothed": {"label_smoothing": 0.2},
+        "smoothed more": {"label_smoothing": 0.4},
+    }
+    configs = {
+        key: config(workload.model, "lora", lr=0.03, training=TrainingSettings.of(given))
+        for key, given in settings.items()
+    }
+    configs["dropout"] = config(workload.model, "lora", lr=0.03, tuning={"dropout": 0.3})
+    for size in (2, 5):
+        configs[f"batch_size {size}"] = config(workload.model, "lora", lr=0.03, batch_size=size)
+    group, passes = TrialGroup(workload, places=len(configs)), list[int]()
+    backward = Pack.backward
+
+    def counting(self: Pack, members: Any) -> Any:
+        passes.append(len(members))
+        return backward(self, members)
+
+    monkeypatch.setattr(Pack, "backward", counting)
+    for key, given in configs.items():
+        group.enter(key, given)
+        group.train_to(key, 5 * given.batch_size)
+    found = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
+    validated = {}
+    for key, given in configs.items():
+        alone = Trial(workload, given)
+        assert found[key] == pytest.approx(alone.train(5 * given.batch_size), rel=1e-5), key
+        validated[key] = group.trial(key).validation_loss()
+        assert validated[key] == pytest.approx(alone.validation_loss(), rel=1e-5), key
+    assert len(set(validated.values())) == len(configs), "a setting had no effect"
+    assert {"muon"} <= {*group.alone_reasons} <= {"dropout", "muon"}
+    assert max(passes) >= len(configs) - 4, "only the loss function keeps the others apart"
 
 
 def test_coming_going_and_restored_in_the_midst_of_others(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainables.training.trials import config, losses
+from tests.trainables.training.trials import config, losses, warmed
 from trainables.errors import BadInput
 from trainables.model_contract import Batch
 from trainables.training.trial import Diverged, Trial
@@ -134,7 +134,7 @@ def test_a_base_that_is_not_on_the_device_is_brought_there_for_each_trial(
 
 
 def test_a_huge_learning_rate_diverges(workload: Workload) -> None:
-    trial = Trial(workload, config(workload, "full", lr=1e30, warmup=0))
+    trial = Trial(workload, config(workload, "full", lr=1e30, training=warmed(0)))
     with pytest.raises(Diverged, match=r"loss is (nan|inf) at \d+ examples"):
         trial.train(64)
         trial.validation_loss()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainables.engine.training_settings import TrainingSettings
 from trainables.recipe import Recipe
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
@@ -27,3 +28,7 @@ def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialCo
 def losses(trial: Trial, steps: int) -> list[float]:
     size = trial.config.batch_size
     return [trial.train(trial.examples_seen + size) for _ in range(steps)]
+
+
+def warmed(share: float) -> TrainingSettings:
+    return TrainingSettings(warmup=share)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trainables.cache.arrays import Progress
 from trainables.engine import start
+from trainables.engine.training_settings import TrainingSettings
 from trainables.measures.common.baselines import has_collapsed, majority_baseline
 from trainables.measures.common.scores import score
 from trainables.recipe import Recipe
@@ -70,7 +71,7 @@ def align(
         seed=seed,
         max_examples=epochs * questions,
         batch_size=BATCH,
-        weight_decay=WEIGHT_DECAY,
+        training=TrainingSettings(weight_decay=WEIGHT_DECAY),
     )
     precision = start.resolve_precision("auto")
     features = Features(workload, precision=precision, progress=progress)
