@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from trainables.errors import unknown
 from trainables.registry import Registry
 
 SEARCHERS = Registry("value of --search", "study.search.searchers", "point")
 """Searchers that the project has."""
+OPTUNA = ("GPSampler", "QMCSampler", "RandomSampler", "TPESampler")
+"""Samplers of Optuna that are searchers too, by the names of their classes."""
 STOPPERS = Registry("value of --stop", "study.search.stoppers", "Stopper")
 """Rules of early stopping."""
+
+AUTO = "auto"
+"""Value of both options that leaves it to the project."""
+SEARCH, STOP = "tpe", "asha"
+"""Searcher and stopper of a study that begins with ``AUTO``."""
+OLDEST = ("tpe", "asha")
+"""Searcher and stopper of studies that are older than the choice of one."""
 
 
 class Stopper(Protocol):
@@ -27,19 +35,8 @@ class Stopper(Protocol):
 
 def check_searcher(name: str) -> None:
     """Raise ``BadInput`` if there is no searcher of this name."""
-    if name not in SEARCHERS.names():
-        raise unknown("value of --search", name, SEARCHERS.names())
-
-
-def searcher(name: str) -> Callable[..., dict[str, Any]]:
-    """The function that draws points, ``point(past, arm)``, of a searcher.
-
-    Raises:
-        BadInput: there is no such searcher.
-    """
-    check_searcher(name)
-    point: Callable[..., dict[str, Any]] = SEARCHERS.find(name).point
-    return point
+    if name not in (*SEARCHERS.names(), *OPTUNA):
+        raise unknown("value of --search", name, (*SEARCHERS.names(), *OPTUNA))
 
 
 def check_stopper(name: str) -> None:

@@ -14,7 +14,8 @@ not grow.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import optuna
@@ -24,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.declare import Space
 from study.config import searching, spaces
+from study.search.searchers.common import optuna_samplers
 from study.search.searchers.common.past import SPREAD_PER_ARM, Known, Past, Point, draw_seed
 
 BEST_PER_ARM = 25
@@ -40,6 +42,19 @@ def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
         }
         for name, arm in space.arms.items()
     }
+
+
+def searcher(name: str) -> Callable[[Past, str], Point]:
+    """The function of a searcher that draws an arm's points.
+
+    Raises:
+        BadInput: there is no such searcher.
+    """
+    searching.check_searcher(name)
+    if name in searching.OPTUNA:
+        return partial(optuna_samplers.point, name=name)
+    point: Callable[[Past, str], Point] = searching.SEARCHERS.find(name).point
+    return point
 
 
 class TrialMemory:
@@ -118,7 +133,7 @@ class Sampler(BaseSampler):
         self.memory, self.running, self.groups = memory, running, groups
         self.draws, self.known, self.seed = draws, known, seed
         self.random = RandomSampler(seed=draw_seed(seed, draws))
-        self.point = searching.searcher(search)
+        self.point = searcher(search)
         self._past: Past | None = None
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
