@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from study.search.stoppers.common.rungs import ArmRungs
 
+UNJUDGED = 4
+"""First trials of an arm at a rung, which all go on: as many as its first points, so that the
+searcher knows whole curves all over the arm's ranges."""
+
 
 class Stopper(ArmRungs):
     """Rungs at which the better half goes on, whatever the ``reduction`` between rungs."""
 
     def __init__(self, reduction: int) -> None:
-        super().__init__(1 / 2)
+        super().__init__(1 / 2, unjudged=UNJUDGED)

@@ -16,9 +16,9 @@ from study.config import goals
 class ArmRungs:
     """Rungs of all arms. It is pure bookkeeping: losses in, decisions out."""
 
-    def __init__(self, share: float) -> None:
-        """Let the best ``share`` of the trials at a rung go on."""
-        self.share = share
+    def __init__(self, share: float, unjudged: int = 1) -> None:
+        """Let the best ``share`` of the trials at a rung go on, and the first ``unjudged``."""
+        self.share, self.unjudged = share, unjudged
         self.losses: dict[tuple[str, int], dict[str, float]] = {}
         """(arm, examples seen) -> trial -> loss."""
         self._points: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {}
@@ -32,7 +32,7 @@ class ArmRungs:
         """Record a trial's validation loss at a rung. Return whether the trial goes on.
 
         It goes on if it is among the best ``share`` of its arm's earlier arrivals at the rung, or
-        the first. A trial that reports a rung again, after a restart, is judged against the same
+        among the first. A trial that reports a rung again, after a restart, is judged against the
         others. If ``costs`` count too, it also goes on if none of the others beats it in all
         objectives.
         """
@@ -40,7 +40,7 @@ class ArmRungs:
         others = self._sorted.setdefault((arm, examples_seen), [])
         if trial in rung:
             del others[bisect_left(others, rung[trial])]
-        goes_on = not others or loss <= float(np.quantile(others, self.share))
+        goes_on = len(others) < self.unjudged or loss <= float(np.quantile(others, self.share))
         if costs:
             points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
             rivals = [other for name, other in points.items() if name != trial]
