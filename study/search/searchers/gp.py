@@ -42,10 +42,11 @@ def point(past: Past, arm: str) -> Point:
     if len(ended) < 2:
         return past.random(arm)
     cube = Cube(past.ranges(arm))
-    seen, losses = _window(ended)
+    seen, losses, doubts = _window(ended)
     rows = np.array([cube.row(trial.params) for trial in seen])
     running = [cube.row(t.params) for t in own if t.state is TrialState.RUNNING and t.params]
-    process = Process.fit(rows, standardized(losses), cube.unordered, past.chance)
+    results, unit = standardized(losses)
+    process = Process.fit(rows, results, (doubts / unit) ** 2, cube.unordered, past.chance)
     process = process.believing(np.array(running))
     best = process.predict(process.rows)[0].min(axis=1)
     good = rows[np.argsort(losses, kind="stable")[:NEAREST]]
@@ -61,22 +62,23 @@ def point(past: Past, arm: str) -> Point:
     return past.random(arm)
 
 
-def standardized(losses: np.ndarray) -> np.ndarray:
+def standardized(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Losses of mean 0 and variance 1, those above the median compressed logarithmically in units
-    of what lies between the best and the median."""
+    of what lies between the best and the median; and the loss that is 1 at each of them."""
     middle = np.median(losses)
     unit = max(float(middle - losses.min()), 1e-9)
     above = np.maximum(losses - middle, 0.0)
     compressed = np.minimum(losses, middle) + unit * np.log1p(above / unit)
-    return np.asarray((compressed - compressed.mean()) / max(float(compressed.std()), 1e-9))
+    deviation = max(float(compressed.std()), 1e-9)
+    return (compressed - compressed.mean()) / deviation, deviation * (1 + above / unit)
 
 
-def _window(ended: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], np.ndarray]:
-    """Trials that the process sees, and their losses."""
-    losses = expected.losses(ended)
+def _window(ended: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], np.ndarray, np.ndarray]:
+    """Trials that the process sees, their losses, and how doubtful these are."""
+    losses, doubts = expected.losses(ended), expected.doubts(ended)
     order = np.argsort(losses, kind="stable")
     kept = sorted([*order[:BEST], *sorted(order[BEST:])[-LATEST:]])
-    return [ended[index] for index in kept], losses[kept]
+    return [ended[index] for index in kept], losses[kept], doubts[kept]
 
 
 def _candidates(cube: Cube, good: np.ndarray, chance: np.random.Generator) -> np.ndarray:

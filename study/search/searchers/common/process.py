@@ -44,6 +44,8 @@ class Process:
     """Points that it has seen, [N, axes]."""
     results: np.ndarray
     """Their results, of mean 0 and variance 1, [N]."""
+    doubts: np.ndarray
+    """Variances of results that are not known exactly, beside the noise of all, [N]."""
     unordered: np.ndarray
     """Whether an axis is unordered, [axes]."""
     settings: np.ndarray
@@ -54,6 +56,7 @@ class Process:
         cls,
         rows: np.ndarray,
         results: np.ndarray,
+        doubts: np.ndarray,
         unordered: np.ndarray,
         chance: np.random.Generator,
     ) -> Process:
@@ -65,7 +68,7 @@ class Process:
 
         def likely(settings: np.ndarray) -> np.ndarray:
             prior = -0.5 * (((settings - middle) / wide) ** 2).sum(axis=1)
-            return np.asarray(prior + _evidence(distances, results, settings))
+            return np.asarray(prior + _evidence(distances, results, doubts, settings))
 
         starts = middle + wide * chance.standard_normal((STARTS, axes + 1))
         starts[0] = middle
@@ -78,12 +81,14 @@ class Process:
             accepted = np.log(chance.random(len(chains))) < of_moved - of_chains
             chains = np.where(accepted[:, None], chains + step, chains)
             of_chains = np.where(accepted, of_moved, of_chains)
-        return cls(rows=rows, results=results, unordered=unordered, settings=chains)
+        return cls(rows=rows, results=results, doubts=doubts, unordered=unordered, settings=chains)
 
     def predict(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the results without noise at points ``at`` [M, axes], by
         each setting: both [settings, M]."""
-        seen = _covariance(_distances(self.rows, self.rows, self.unordered), self.settings)
+        seen = _covariance(
+            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
+        )
         inverse = np.linalg.inv(seen)
         across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
         weights = across @ inverse
@@ -102,6 +107,7 @@ class Process:
         return Process(
             rows=np.concatenate([self.rows, rows]),
             results=np.concatenate([self.results, mean.mean(axis=0)]),
+            doubts=np.concatenate([self.doubts, np.zeros(len(rows))]),
             unordered=self.unordered,
             settings=self.settings,
         )
@@ -143,22 +149,26 @@ def _kernel(distances: np.ndarray, settings: np.ndarray) -> np.ndarray:
     return np.asarray((1 + root + root**2 / 3) * np.exp(-root))
 
 
-def _covariance(distances: np.ndarray, settings: np.ndarray) -> np.ndarray:
-    """Covariance of seen results, with noise and the constant: [settings, N, N]."""
+def _covariance(distances: np.ndarray, doubts: np.ndarray, settings: np.ndarray) -> np.ndarray:
+    """Covariance of seen results, with noise, doubts and the constant: [settings, N, N]."""
     noise = np.exp(settings[:, -1]) + JITTER
     return np.asarray(
-        _kernel(distances, settings) + CONSTANT + noise[:, None, None] * np.eye(distances.shape[0])
+        _kernel(distances, settings)
+        + CONSTANT
+        + (noise[:, None] + doubts)[:, :, None] * np.eye(len(doubts))
     )
 
 
-def _evidence(distances: np.ndarray, results: np.ndarray, settings: np.ndarray) -> np.ndarray:
+def _evidence(
+    distances: np.ndarray, results: np.ndarray, doubts: np.ndarray, settings: np.ndarray
+) -> np.ndarray:
     """Logarithm of the likelihood of the results by each setting, up to a constant."""
     try:
-        root = np.linalg.cholesky(_covariance(distances, settings))
+        root = np.linalg.cholesky(_covariance(distances, doubts, settings))
     except np.linalg.LinAlgError:  # one setting is degenerate: the others are not judged by it
         if len(settings) == 1:
             return np.array([-np.inf])
-        each = [_evidence(distances, results, one[None]) for one in settings]
+        each = [_evidence(distances, results, doubts, one[None]) for one in settings]
         return np.concatenate(each)
     whitened = np.linalg.solve(root, np.broadcast_to(results, root.shape[:2])[..., None])[..., 0]
     fit = (whitened**2).sum(axis=1)
