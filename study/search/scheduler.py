@@ -1,9 +1,10 @@
 """Decides which trial runs next and which goes on: first the search, then the confirmation.
 
-The search is one joint TPE over all arms (Optuna, multivariate and grouped): the arm is a
-categorical parameter, and the others are conditional on it. Each arm first gets its minimum of
-trials. The rest of the budget goes to the arms that do best, unless all of it is divided equally.
-Nothing here knows of Ray.
+The search is one joint space of all arms: the arm is a categorical parameter, and the others are
+conditional on it. Each arm first gets its minimum of trials. The rest of the budget goes to the
+arms that do best, by TPE, unless all of it is divided equally. An arm's points are drawn by a
+searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs. Nothing here knows of
+Ray.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tests.benchmarks.surfaces import FACTS, Surface, all_surfaces
 
 REPETITIONS = 200
 AFTER = (12, 24, 48)
-SETUPS = (
+SETUPS: tuple[tuple[str, str], ...] = (
     ("random", "none"),
     ("grid", "none"),
     ("cmaes", "none"),
@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     setups = SETUPS
     if given.only:
-        setups = tuple(tuple(name.split("+")) for name in given.only.split(","))  # type: ignore[misc]
+        parts = (name.partition("+") for name in given.only.split(","))
+        setups = tuple((search, stop) for search, _, stop in parts)
     surfaces = [s for s in all_surfaces() if not given.surfaces or given.surfaces in s.name]
     if not FACTS.exists():
         print(f"{FACTS} is not there: without the surfaces that are made of it")

@@ -125,20 +125,27 @@ def _of_facts() -> list[Surface]:
     rates = LogUniform(min(min(r) for r in lora.values()), max(max(r) for r in lora.values()))
     ranks = Choice(*sorted(lora))
     settings = {"rank": Choice(2, 4, 8, 16, 32), "alpha_per_rank": Choice(1.0, 2.0, 4.0)}
-    given = {"kind": "replayed", "budget": budget}
     return [
-        Surface(name="LayerNorm", arm=_plain(span), curve=of_layernorm, **given),
+        Surface(
+            name="LayerNorm",
+            kind="replayed",
+            arm=_plain(span),
+            budget=budget,
+            curve=of_layernorm,
+        ),
         Surface(
             name="LoRA",
+            kind="replayed",
+            budget=budget,
             arm=Arm(everywhere=method("lora", rank=ranks), lr=rates),
             curve=of_lora,
-            **given,
         ),
         Surface(
             name="LoRA, 3 settings",
+            kind="fitted",
+            budget=budget,
             arm=Arm(everywhere=method("lora", **settings), lr=rates),
             curve=whole_lora,
-            **given | {"kind": "fitted"},
         ),
     ]
 

@@ -75,7 +75,7 @@ class Cube:
 
     def on_values(self, rows: np.ndarray) -> np.ndarray:
         """Rows [N, axes] moved into the cube and onto the values of each choice."""
-        moved = np.clip(rows, 0.0, 1.0)
+        moved: np.ndarray = np.clip(rows, 0.0, 1.0)
         for column, axis in enumerate(self.axes):
             if axis.values is not None:
                 steps = max(len(axis.values) - 1, 1)

@@ -138,7 +138,7 @@ def _normal_cdf(z: np.ndarray) -> np.ndarray:
 def _distances(one: np.ndarray, other: np.ndarray, unordered: np.ndarray) -> np.ndarray:
     """Squared distance on each axis between rows of ``one`` and of ``other``: [N, M, axes]."""
     apart = one[:, None, :] - other[None, :, :]
-    return np.where(unordered, (apart != 0).astype(float), apart**2)
+    return np.asarray(np.where(unordered, (apart != 0).astype(float), apart**2))
 
 
 def _kernel(distances: np.ndarray, settings: np.ndarray) -> np.ndarray:
