@@ -216,6 +216,8 @@ class StudyRun:
             seed=settings.seed,
             confirm_seeds=settings.seeds,
             allocate=settings.allocate,
+            search=self.definition.search,
+            stop=self.definition.stop,
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("search_spaces", "study", "trainables")
 PLUG_INS = {
     "search_spaces",
+    "study/search/searchers",
+    "study/search/stoppers",
     "trainables/data",
     "trainables/measures",
     "trainables/methods",

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search_spaces.declare import Budget, Space
-from study.config import goals, spaces, spending_limit
+from study.config import goals, searching, spaces, spending_limit
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.settings import ENGINES, PRECISIONS, Settings
@@ -58,6 +58,10 @@ class StudyDefinition:
     kind, or DeepSpeed's configuration as JSON. None: it follows from the devices."""
     precision: str
     """Precision in which trials compute; ``auto`` leaves it to the devices."""
+    search: str
+    """Searcher: a file of ``study/search/searchers``, or a sampler of Optuna."""
+    stop: str
+    """Rule of early stopping: a file of ``study/search/stoppers``."""
     begun_model: str = ""
     """Digest of the model with which the study began; empty for a study that is new."""
 
@@ -89,6 +93,10 @@ class StudyDefinition:
             raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
+        search = searching.SEARCH if settings.search == searching.AUTO else settings.search
+        searching.check_searcher(search)
+        stop = searching.STOP if settings.stop == searching.AUTO else settings.stop
+        searching.check_stopper(stop)
         space = spaces.load(settings.space)
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings)
@@ -104,6 +112,8 @@ class StudyDefinition:
             regime=regime,
             engine=engine,
             precision=settings.precision,
+            search=search,
+            stop=stop,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from study.config import searching
 from study.config.budget import ALLOCATE
 from trainables import workload
 from trainables.data.common.splits import SPLITS
@@ -85,6 +86,21 @@ class Settings:
         group=SPEND,
         metavar="|".join(ALLOCATE),
         help="division of trials among arms: where they pay, 60% equally, or all equally",
+    )
+    search: str = option(
+        "auto",
+        group=SPEND,
+        metavar="NAME",
+        help=f"how an arm's next point is found: {', '.join(searching.SEARCHERS.names())}, or "
+        f"{', '.join(searching.OPTUNA)} of Optuna",
+        default=searching.SEARCH,
+    )
+    stop: str = option(
+        "auto",
+        group=SPEND,
+        metavar="|".join(searching.STOPPERS.names()),
+        help="early stopping: which of an arm's trials go on at a rung",
+        default=searching.STOP,
     )
     seed: int = option(0, group=SPEND, help="seed of search and training")
     seeds: int = option(3, group=SPEND, help="confirmations of each arm")

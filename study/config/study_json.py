@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from search_spaces.declare import Budget, Space
+from study.config import searching
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.storage.paths import atomic_write, check_study_name
@@ -51,6 +52,10 @@ class BegunStudy:
     """Names of the arms that are run; None: all of them."""
     budget: Budget | None = None
     """Budget of the study; None: it was not noted."""
+    search: str = searching.OLDEST[0]
+    """Searcher of the study."""
+    stop: str = searching.OLDEST[1]
+    """Rule of early stopping of the study."""
     base: dict[str, str]
     """What the study's numbers depend on besides its settings."""
     command: str
@@ -130,6 +135,8 @@ def open_study(
             arms=_arms(definition.space),
             run=sorted(run),
             budget=definition.budget,
+            search=definition.search,
+            stop=definition.stop,
             base=dict(base),
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -166,14 +173,22 @@ def read(study_folder: StudyFolder) -> Settings:
 
 def as_begun(study_folder: StudyFolder, definition: StudyDefinition) -> StudyDefinition:
     """The definition of a study as it goes on: in the precision that it began with, also on other
-    devices, and with a digest of the version that its model had then."""
+    devices, with a digest of the version that its model had then, and with the searcher and the
+    early stopping that were the project's then."""
     if not study_folder.begun:
         return definition
-    base = begun_study(study_folder.path).base
+    begun = begun_study(study_folder.path)
+    base = begun.base
     precision = definition.precision
     if precision == "auto":
         precision = base.get("precision", precision)
-    return replace(definition, precision=precision, begun_model=base.get("model", ""))
+    return replace(
+        definition,
+        precision=precision,
+        begun_model=base.get("model", ""),
+        search=begun.search,
+        stop=begun.stop,
+    )
 
 
 def free_name(storage: Path, settings: Settings) -> str:

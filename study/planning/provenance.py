@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.config import searching
 from study.config.study_json import begun_study
 from study.trials.spec import off_default
 
 if TYPE_CHECKING:
+    from study.config.definition import StudyDefinition
     from study.planning.study_plan import StudyPlan
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
@@ -58,6 +60,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "budget": asdict(definition.budget),
         "deepspeed": definition.engine_name,
         "precision": plan.precision,
+        **_search_of(definition),
         **off_default(regime, always=REGIME),
         "beams": profile.beams,
         "answer_tokens": profile.answer_tokens,
@@ -83,6 +86,14 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "command": begun.command,
         "begun": begun.begun,
     }
+
+
+def _search_of(definition: StudyDefinition) -> dict[str, str]:
+    """Searcher and early stopping, where they are not those of the oldest studies, which have no
+    such entries."""
+    used = {"searcher": definition.search, "stopper": definition.stop}
+    oldest = dict(zip(used, searching.OLDEST, strict=True))
+    return {name: value for name, value in used.items() if value != oldest[name]}
 
 
 def _commit() -> str:

@@ -1,47 +1,37 @@
-"""Draws the next point: one TPE over all arms, as fast after thousands of trials as after ten.
+"""Draws the next point of one joint space of all arms, as fast after 2,000 trials as after ten.
 
 The arm is a categorical parameter of the joint space and all others are conditional on it. So a
-point is drawn in two groups, each of them jointly: first the arm, then that arm's parameters. This
-is what Optuna's ``multivariate`` and ``group`` amount to here, without drawing for the arms that
-were not chosen.
+point is drawn in two groups, each of them jointly: first the arm, unless it is decided, by TPE over
+the trials of all arms; then that arm's parameters, by the searcher (``searchers/``) from its own
+trials. Where the searcher draws a point that was drawn before, as soon happens in an arm of few
+points, another is drawn at random.
 
-An arm's parameters are drawn from its own trials only. TPE selects the best of all trials as the
-good ones before it looks at their parameters, and an arm that is behind would have none among them.
-Where a point was drawn before, as soon happens in an arm of few points, another is drawn at random.
-
-An arm's first points are a Latin hypercube (McKay et al. 1979), which has one in each quarter of
-the learning rates. Independent random points often leave an arm without any learning rate that
-suits it, so that it loses for that and not for what it is.
-
-Optuna's sampler reads every trial that ever ended, at every draw. Here it reads the best, which it
-models closely, and the latest, which it weighs most among the others: a number that does not grow.
+Optuna's samplers read every trial that ever ended, at every draw. Here searchers read the best,
+which they model closely, and the latest, which TPE weighs most among the others: a number that does
+not grow.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.declare import Space
-from study.config import spaces
+from study.config import searching, spaces
+from study.search.searchers.common import optuna_samplers
+from study.search.searchers.common.past import SPREAD_PER_ARM, Known, Past, Point, draw_seed
 
-SPREAD_PER_ARM = 4
-"""First points of an arm, drawn before TPE models it."""
 BEST_PER_ARM = 25
 """Best trials of an arm that are remembered: as many as TPE takes for good ones at most
 (``optuna.samplers._tpe.sampler.default_gamma``)."""
 LATEST = 200
-Known = Callable[[str, Mapping[str, Any]], bool]
-"""Function that tells whether a point of an arm was drawn before."""
 
 
 def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
@@ -52,6 +42,19 @@ def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:
         }
         for name, arm in space.arms.items()
     }
+
+
+def searcher(name: str) -> Callable[[Past, str], Point]:
+    """The function of a searcher that draws an arm's points.
+
+    Raises:
+        BadInput: there is no such searcher.
+    """
+    searching.check_searcher(name)
+    if name in searching.OPTUNA:
+        return partial(optuna_samplers.point, name=name)
+    point: Callable[[Past, str], Point] = searching.SEARCHERS.find(name).point
+    return point
 
 
 class TrialMemory:
@@ -111,6 +114,7 @@ class Sampler(BaseSampler):
         known: Known,
         arm: str | None,
         seed: int,
+        search: str = "tpe",
     ) -> None:
         """Prepare the draw.
 
@@ -124,14 +128,13 @@ class Sampler(BaseSampler):
             arm: the arm, if it is decided. Otherwise it is drawn at random until there are as many
                 points as all arms' first ones together, and then by TPE.
             seed: seed of the study.
+            search: name of the searcher that draws an arm's parameters.
         """
-        self.groups, self.draws, self.known, self.seed = groups, draws, known, seed
-        draw_seed = (seed * 1_000_003 + sum(draws.values())) % 2**32
-        self.random = RandomSampler(seed=draw_seed)
-        self.chance = np.random.default_rng(draw_seed)
-        self.tpe = TPESampler(multivariate=True, n_startup_trials=0, seed=draw_seed)
-        self.remembered = [*memory.trials(), *running]
-        self.directions = [StudyDirection.MINIMIZE] * memory.objectives
+        self.memory, self.running, self.groups = memory, running, groups
+        self.draws, self.known, self.seed = draws, known, seed
+        self.random = RandomSampler(seed=draw_seed(seed, draws))
+        self.point = searcher(search)
+        self._past: Past | None = None
         self._drawn: dict[str, Any] = {} if arm is None else {"arm": arm}
 
     def infer_relative_search_space(
@@ -156,73 +159,35 @@ class Sampler(BaseSampler):
         """The value of one parameter. When the first of a group is asked for, the whole group is
         drawn."""
         if param_name not in self._drawn:
+            past = self._past = self._past or self._known_for(trial)
             if param_name == "arm":
                 if sum(self.draws.values()) < SPREAD_PER_ARM * len(self.groups):
                     return self.random.sample_independent(
                         study, trial, param_name, param_distribution
                     )
                 group = {param_name: param_distribution}
-                self._drawn |= self._modelled(group, self.remembered, trial)
+                self._drawn |= past.drawn_by(past.tpe, group, past.trials)
             else:
-                self._drawn |= self._point(trial.params["arm"], trial)
+                self._drawn |= self._new_point(past, trial.params["arm"])
         return self._drawn[param_name]
 
-    def _point(self, arm: str, trial: FrozenTrial) -> dict[str, Any]:
+    def _known_for(self, trial: FrozenTrial) -> Past:
+        return Past(
+            trials=[*self.memory.trials(), *self.running],
+            groups=self.groups,
+            draws=self.draws,
+            known=self.known,
+            seed=self.seed,
+            objectives=self.memory.objectives,
+            trial=trial,
+        )
+
+    def _new_point(self, past: Past, arm: str) -> Point:
         """A point of ``arm`` that was not drawn before."""
-        group = {n: d for n, d in sorted(self.groups[arm].items()) if not d.single()}
-        if self.draws.get(arm, 0) < SPREAD_PER_ARM:
-            point = spread(group, self.seed, arm)[self.draws.get(arm, 0)]
-        else:
-            of_arm = [other for other in self.remembered if other.params["arm"] == arm]
-            point = self._modelled(group, of_arm, trial)
+        point = self.point(past, arm)
         while self.known(arm, point):
-            point = {name: _at(self.chance.random(), d) for name, d in group.items()}
+            point = past.random(arm)
         return point
-
-    def _modelled(
-        self, group: dict[str, BaseDistribution], trials: list[FrozenTrial], trial: FrozenTrial
-    ) -> dict[str, Any]:
-        """Values for ``group`` that TPE draws for ``trial``, having seen ``trials``."""
-        view = optuna.create_study(storage=_RememberedTrials(trials), directions=self.directions)
-        return self.tpe.sample_relative(view, trial, group)
-
-
-def spread(group: Mapping[str, BaseDistribution], seed: int, arm: str) -> list[dict[str, Any]]:
-    """An arm's first points: a Latin hypercube over its ranges."""
-    chance = np.random.default_rng([seed, *arm.encode()])
-    cells = chance.permuted(np.tile(np.arange(SPREAD_PER_ARM), (len(group), 1)), axis=1)
-    shares = (cells + chance.random(cells.shape)) / SPREAD_PER_ARM
-    return [
-        {name: _at(share, d) for share, (name, d) in zip(point, group.items(), strict=True)}
-        for point in shares.T
-    ]
-
-
-def _at(share: float, distribution: BaseDistribution) -> Any:
-    """The value of a range below which ``share`` of the range lies."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(share * len(distribution.choices))]
-    assert isinstance(distribution, FloatDistribution)
-    low, high = distribution.low, distribution.high
-    value = low * (high / low) ** share if distribution.log else low + (high - low) * share
-    return min(max(float(value), low), high)
-
-
-class _RememberedTrials(InMemoryStorage):
-    """Optuna storage of a study that has the remembered trials and no others: what TPE reads."""
-
-    def __init__(self, trials: list[FrozenTrial]) -> None:
-        super().__init__()
-        self.trials = trials
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """The remembered trials in one of ``states``. They are never changed, so never copied."""
-        return [trial for trial in self.trials if states is None or trial.state in states]
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Store nothing: TPE leaves notes for other processes that draw, and there are none."""
 
 
 def _rank(trial: FrozenTrial, objective: int) -> tuple[float, float]:

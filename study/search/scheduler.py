@@ -1,9 +1,10 @@
 """Decides which trial runs next and which goes on: first the search, then the confirmation.
 
-The search is one joint TPE over all arms (Optuna, multivariate and grouped): the arm is a
-categorical parameter, and the others are conditional on it. Each arm first gets its minimum of
-trials. The rest of the budget goes to the arms that do best, unless all of it is divided equally.
-Nothing here knows of Ray.
+The search is one joint space of all arms: the arm is a categorical parameter, and the others are
+conditional on it. Each arm first gets its minimum of trials. The rest of the budget goes to the
+arms that do best, by TPE, unless all of it is divided equally. An arm's points are drawn by a
+searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs. Nothing here knows of
+Ray.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
-from study.config import goals, spaces
+from study.config import goals, searching, spaces
 from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
-from study.search.asha import PerArmAsha
 from study.search.journal import StudyJournal
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
@@ -41,6 +41,10 @@ class SearchRules:
     confirm_seeds: int
     allocate: str = "floor"
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
+    search: str = "tpe"
+    """Searcher: a file of ``study/search/searchers``."""
+    stop: str = "asha"
+    """Rule of early stopping: a file of ``study/search/stoppers``."""
     objectives: tuple[str, ...] = ()
     """Costs that are minimised beside the loss; see ``study.config.goals``."""
     limits: tuple[Limit, ...] = ()
@@ -66,7 +70,7 @@ class StudyScheduler:
         self.rules, self.journal, self.spending = rules, journal, spending
         self.callbacks = callbacks if spending is None else (spending, *callbacks)
         self.rungs = levels(rules.budget)
-        self.asha = PerArmAsha(rules.budget.reduction)
+        self.stopper = searching.stopper(rules.stop, rules.budget.reduction)
         self._groups = groups(rules.space)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
         self._live: dict[str, Kind] = {}
@@ -236,6 +240,7 @@ class StudyScheduler:
             known=self._known,
             arm=self._given(),
             seed=self.rules.seed,
+            search=self.rules.search,
         )
 
     def _known(self, arm: str, point: Mapping[str, Any]) -> bool:
@@ -311,7 +316,7 @@ class StudyScheduler:
             return True
         costs = tuple(rung.costs[name] for name in self.rules.objectives)
         level = reached(self.rungs, rung.examples_seen)
-        return self.asha.record(spec.arm, spec.id, level, rung.validation_loss, costs)
+        return self.stopper.record(spec.arm, spec.id, level, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:
         """Update the best trial of an arm. A trial gets better by getting further, and worse if it

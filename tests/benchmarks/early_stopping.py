@@ -18,7 +18,7 @@ import random
 from statistics import mean, median
 from typing import Any
 
-from study.search.asha import PerArmAsha
+from study.search.stoppers.asha import Stopper
 from tests.benchmarks.record_curves import FILE, REDUCTIONS, stops
 
 ORDERS = 200
@@ -38,7 +38,7 @@ class Curve:
 
 def replay(curves: list[Curve], levels: tuple[int, ...], reduction: int, *, per_arm: bool) -> Any:
     """Pass the curves through rungs in this order: examples trained on, and how far each got."""
-    rungs, waiting = PerArmAsha(reduction), list(enumerate(curves))[::-1]
+    rungs, waiting = Stopper(reduction), list(enumerate(curves))[::-1]
     reached: dict[int, int] = {}
     now, trained = 0, 0
     running: list[tuple[int, int, int]] = []

@@ -152,7 +152,9 @@ def test_the_protocol_keeps_its_keys(tmp_path: Path) -> None:
     assert [*protocol["data"]] == "name digest questions ood findings".split()
     assert [*protocol["versions"]] == ["python", *provenance.PACKAGES]
     begun = json.loads((folder.path / "study.json").read_text("utf-8"))
-    assert [*begun] == "version identity settings arms run budget base command begun".split()
+    assert [
+        *begun
+    ] == "version identity settings arms run budget search stop base command begun".split()
 
 
 def test_what_all_numbers_depend_on_keeps_its_keys_and_their_order() -> None:

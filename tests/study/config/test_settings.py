@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from study import launch, report
+from study.config import searching
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
 from study.config.study_json import as_begun, check_resumable, identity, open_study, read
@@ -70,6 +71,31 @@ def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
         BadInput, match=f"was begun with arms {first}, .* but here it is {others[0]}"
     ):
         begin(tmp_path, run=others)
+
+
+def test_a_study_goes_on_with_the_search_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another has become the project's, and if it is older than the choice of one."""
+    one = StudyFolder(storage=tmp_path, name="one")
+    file = begin(tmp_path) / SETTINGS
+    began_with = (DEFINED.search, DEFINED.stop)
+    monkeypatch.setattr(searching, "SEARCH", "random")
+    monkeypatch.setattr(searching, "STOP", "none")
+    now = StudyDefinition.parse(ASKED)
+    assert (now.search, now.stop) == ("random", "none")
+    check_resumable(one, now)
+    gone_on = as_begun(one, now)
+    assert (gone_on.search, gone_on.stop) == began_with
+    content = json.loads(file.read_text())
+    for younger in ("search", "stop"):
+        del content[younger], content["settings"][younger]
+    file.write_text(json.dumps(content))
+    check_resumable(one, now)
+    gone_on = as_begun(one, now)
+    assert (gone_on.search, gone_on.stop) == ("tpe", "asha")
+    with pytest.raises(BadInput, match="was begun with search='auto', not 'grid'"):
+        check_resumable(one, replace(now, settings=replace(ASKED, search="grid")))
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])

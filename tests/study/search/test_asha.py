@@ -8,7 +8,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search_spaces.declare import Budget
 from study.config.budget import levels, reached, stops
-from study.search.asha import PerArmAsha
+from study.search.stoppers.asha import Stopper
 
 
 def test_levels_are_a_factor_apart_whole_batches_and_end_with_the_budget() -> None:
@@ -27,21 +27,21 @@ def test_trials_of_other_batches_report_at_the_same_rungs() -> None:
 
 
 def test_the_first_goes_on_and_then_only_the_best_third() -> None:
-    rungs = PerArmAsha(reduction=3)
+    rungs = Stopper(reduction=3)
     arrivals = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 0.9, "e": 0.4}
     kept = [name for name, loss in arrivals.items() if rungs.record("lora", name, 64, loss)]
     assert kept == ["a", "c", "e"]
 
 
 def test_a_slow_arm_is_not_stopped_by_a_fast_one() -> None:
-    rungs = PerArmAsha(reduction=3)
+    rungs = Stopper(reduction=3)
     for i in range(9):
         rungs.record("fast", str(i), 64, 0.1)
     assert rungs.record("slow", "x", 64, 9.0)
 
 
 def test_reporting_a_rung_again_does_not_count_twice() -> None:
-    rungs = PerArmAsha(reduction=2)
+    rungs = Stopper(reduction=2)
     rungs.record("lora", "a", 64, 1.0)
     first = rungs.record("lora", "b", 64, 1.5)
     assert rungs.record("lora", "b", 64, 1.5) == first
@@ -59,7 +59,7 @@ def test_within_an_arm_it_decides_as_ray_tunes_asha(reduction: int) -> None:
         grace_period=1,
         reduction_factor=reduction,
     )
-    ours = PerArmAsha(reduction)
+    ours = Stopper(reduction)
     alive = [Trial("made up", stub=True, trial_id=str(i)) for i in range(40)]
     for trial in alive:
         ray.on_trial_add(None, trial)  # type: ignore[arg-type]  # it doesn't look at the controller

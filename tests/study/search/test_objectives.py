@@ -8,9 +8,9 @@ import pytest
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, method
 from study.config import goals
-from study.search.asha import PerArmAsha
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
+from study.search.stoppers.asha import Stopper
 from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import rules
@@ -110,7 +110,7 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path, killed_after: i
 
 
 def test_whoever_costs_less_goes_on() -> None:
-    rungs = PerArmAsha(reduction=3)
+    rungs = Stopper(reduction=3)
     for number in range(6):
         rungs.record("lora", str(number), 64, 1.0 + number / 10, (4.0,))
     assert not rungs.record("lora", "as dear", 64, 2.0, (4.0,))

@@ -12,6 +12,7 @@ from search_spaces.declare import Arm, Choice, LogUniform, Range, method
 from study.config import spaces
 from study.search import sampler
 from study.search.sampler import Sampler, TrialMemory
+from study.search.searchers.common.past import SPREAD_PER_ARM, Known
 from tests.study.made_up import SPACE
 
 GROUPS = sampler.groups(SPACE)
@@ -83,7 +84,7 @@ def draw(
     arm: str | None = None,
     draws: Mapping[str, int] = LATER,
     running: Sequence[FrozenTrial] = (),
-    known: sampler.Known = lambda arm, point: False,
+    known: Known = lambda arm, point: False,
 ) -> dict[str, float]:
     own = Sampler(memory, [*running], GROUPS, draws=draws, known=known, arm=arm, seed=seed)
     trial = optuna.create_study(sampler=own).ask()
@@ -178,7 +179,7 @@ def test_before_there_is_enough_to_learn_from_arms_are_drawn_by_chance() -> None
 @pytest.mark.parametrize("seed", range(5))
 def test_the_first_points_of_an_arm_lie_all_over_its_ranges(memory: TrialMemory, seed: int) -> None:
     """However good or bad what is known of it already."""
-    count = sampler.SPREAD_PER_ARM
+    count = SPREAD_PER_ARM
     drawn = [draw(memory, seed=seed, arm="lora", draws={"lora": n}) for n in range(count)]
     distribution = GROUPS["lora"]["lora/lr"]
     assert isinstance(distribution, optuna.distributions.FloatDistribution)

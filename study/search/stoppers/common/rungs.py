@@ -1,4 +1,4 @@
-"""Early stopping: ASHA (Li et al. 2020, arXiv 1810.05934) with separate rungs for each arm.
+"""Losses of each arm at each rung: whether a trial is among the best that came there before.
 
 A trial is compared only with trials of its own arm at the same number of examples seen. So a method
 that starts slowly is never stopped by the fast start of another.
@@ -13,11 +13,12 @@ import numpy as np
 from study.config import goals
 
 
-class PerArmAsha:
-    """Decides which trials go on. It is pure bookkeeping: losses in, decisions out."""
+class ArmRungs:
+    """Rungs of all arms. It is pure bookkeeping: losses in, decisions out."""
 
-    def __init__(self, reduction: int) -> None:
-        self.reduction = reduction
+    def __init__(self, share: float, unjudged: int = 1) -> None:
+        """Let the best ``share`` of the trials at a rung go on, and the first ``unjudged``."""
+        self.share, self.unjudged = share, unjudged
         self.losses: dict[tuple[str, int], dict[str, float]] = {}
         """(arm, examples seen) -> trial -> loss."""
         self._points: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {}
@@ -30,9 +31,8 @@ class PerArmAsha:
     ) -> bool:
         """Record a trial's validation loss at a rung. Return whether the trial goes on.
 
-        It goes on if it is among the best ``1 / reduction`` of its arm's earlier arrivals at the
-        rung, or the first. (This is the stopping variant of ASHA, as in Ray Tune: nothing ever
-        waits.) A trial that reports a rung again, after a restart, is judged against the same
+        It goes on if it is among the best ``share`` of its arm's earlier arrivals at the rung, or
+        among the first. A trial that reports a rung again, after a restart, is judged against the
         others. If ``costs`` count too, it also goes on if none of the others beats it in all
         objectives.
         """
@@ -40,7 +40,7 @@ class PerArmAsha:
         others = self._sorted.setdefault((arm, examples_seen), [])
         if trial in rung:
             del others[bisect_left(others, rung[trial])]
-        goes_on = not others or loss <= float(np.quantile(others, 1 / self.reduction))
+        goes_on = len(others) < self.unjudged or loss <= float(np.quantile(others, self.share))
         if costs:
             points, point = self._points.setdefault((arm, examples_seen), {}), (loss, *costs)
             rivals = [other for name, other in points.items() if name != trial]

@@ -1,0 +1,78 @@
+"""Optuna's own samplers as searchers, by the names of their classes.
+
+They see what the project's searchers see: the trials of one arm. ``GPSampler`` ignores stopped
+trials, so it is shown them as complete ones with the loss that is expected of them
+(``expected.py``). Samplers that keep notes of their own between draws (``NSGAIISampler``,
+``CmaEsSampler``) are not among them: a study that is resumed has no such notes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import GPSampler, QMCSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from study.search.searchers.common import expected
+from study.search.searchers.common.past import Past, Point
+
+LATEST = 75
+"""Trials that ``GPSampler`` is shown at most, the latest: its time grows with their cube."""
+
+
+class NumberedQmc(QMCSampler):
+    """Sobol sequence, of which the point of a given number is drawn. Optuna's class counts points
+    in a study's storage."""
+
+    def __init__(self, seed: int, number: int) -> None:
+        super().__init__(seed=seed, scramble=True)
+        self.number = number
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self.number
+
+
+def point(past: Past, arm: str, name: str) -> Point:
+    """The next point of ``arm``, drawn by the sampler called ``name``. The first points for those
+    that learn from trials are spread over its ranges."""
+    ranges, own, seed = past.ranges(arm), past.of_arm(arm), past.seed_of_draw
+    first = past.first(arm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "RandomSampler":
+            return past.random(arm)  # which is all that it does
+        if name == "QMCSampler":
+            return past.drawn_by(NumberedQmc(past.seed, past.draws.get(arm, 0)), ranges, own)
+        if first is not None:
+            return first
+        if name == "TPESampler":  # with Optuna's defaults: each parameter for itself
+            tpe = TPESampler(n_startup_trials=0, seed=seed)
+            return {n: past.drawn_by(tpe, {n: d}, own)[n] for n, d in ranges.items()}
+        if past.objectives == 1:
+            own = _as_complete(own, ranges)
+        process = GPSampler(n_startup_trials=2, seed=seed)
+        return past.drawn_by(process, ranges, own) or past.random(arm)
+
+
+def _as_complete(
+    own: Sequence[FrozenTrial], ranges: dict[str, BaseDistribution]
+) -> list[FrozenTrial]:
+    """The latest of an arm's trials, the stopped ones as complete."""
+    ended = expected.ended(own)
+    losses: Any = expected.losses(ended)
+    told = [
+        create_trial(
+            params={name: trial.params[name] for name in ranges},
+            distributions=ranges,
+            value=float(loss),
+        )
+        for trial, loss in zip(ended, losses, strict=True)
+    ]
+    running = [trial for trial in own if trial.state is TrialState.RUNNING]
+    return [*told[-LATEST:], *running]

@@ -1,0 +1,98 @@
+"""Gaussian process for each arm: the point at which the loss is expected to improve most.
+
+The process (``common/process.py``) sees the arm's trials, those that were stopped with the loss
+that is expected of them (``common/expected.py``). Losses above the arm's median are compressed:
+how bad a bad learning rate is says nothing of the good ones, and a process of one scale would take
+the cliff for the landscape. Results that are awaited are taken to be what the process expects.
+
+With several objectives it leaves the draw to TPE, which knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from study.search.searchers import tpe
+from study.search.searchers.common import expected
+from study.search.searchers.common.cube import Cube
+from study.search.searchers.common.past import Past, Point
+from study.search.searchers.common.process import Process, expected_improvement
+
+BEST, LATEST = 25, 50
+"""Trials that the process sees: an arm's best, and the latest of the others. So a draw takes no
+longer after thousands of trials than after a hundred."""
+ANYWHERE, NEAR, NEAREST = 300, 40, 5
+"""Random candidates; candidates near each of the best trials; how many of these."""
+STEPS = (0.15, 0.03)
+"""Standard deviations of the distance of a near candidate, as shares of a range."""
+
+
+def point(past: Past, arm: str) -> Point:
+    """The next point of ``arm``; its first points are spread over its ranges."""
+    first = past.first(arm)
+    own = past.of_arm(arm)
+    ended = expected.ended(own)
+    if first is not None:
+        return first
+    if past.objectives > 1:
+        return tpe.point(past, arm)
+    if len(ended) < 2:
+        return past.random(arm)
+    cube = Cube(past.ranges(arm))
+    seen, losses, doubts = _window(ended)
+    rows = np.array([cube.row(trial.params) for trial in seen])
+    running = [cube.row(t.params) for t in own if t.state is TrialState.RUNNING and t.params]
+    results, unit = standardized(losses)
+    process = Process.fit(rows, results, (doubts / unit) ** 2, cube.unordered, past.chance)
+    process = process.believing(np.array(running))
+    best = process.predict(process.rows)[0].min(axis=1)
+    good = rows[np.argsort(losses, kind="stable")[:NEAREST]]
+    candidates = _candidates(cube, good, past.chance)
+    gains = expected_improvement(best, *process.predict(candidates))
+    closer = _near(cube, candidates[[int(gains.argmax())]], past.chance)
+    candidates = np.concatenate([candidates, closer])
+    gains = np.concatenate([gains, expected_improvement(best, *process.predict(closer))])
+    for number in np.argsort(-gains, kind="stable"):
+        found = cube.point(candidates[number])
+        if not past.known(arm, found):
+            return found
+    return past.random(arm)
+
+
+def standardized(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of mean 0 and variance 1, those above the median compressed logarithmically in units
+    of what lies between the best and the median; and the loss that is 1 at each of them."""
+    middle = np.median(losses)
+    unit = max(float(middle - losses.min()), 1e-9)
+    above = np.maximum(losses - middle, 0.0)
+    compressed = np.minimum(losses, middle) + unit * np.log1p(above / unit)
+    deviation = max(float(compressed.std()), 1e-9)
+    return (compressed - compressed.mean()) / deviation, deviation * (1 + above / unit)
+
+
+def _window(ended: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], np.ndarray, np.ndarray]:
+    """Trials that the process sees, their losses, and how doubtful these are."""
+    losses, doubts = expected.losses(ended), expected.doubts(ended)
+    order = np.argsort(losses, kind="stable")
+    kept = sorted([*order[:BEST], *sorted(order[BEST:])[-LATEST:]])
+    return [ended[index] for index in kept], losses[kept], doubts[kept]
+
+
+def _candidates(cube: Cube, good: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Points that may be drawn, [M, axes]: some anywhere, some near the best trials."""
+    return np.concatenate([cube.random(chance, ANYWHERE), _near(cube, good, chance)])
+
+
+def _near(cube: Cube, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Points near ``rows``. Each axis stays as it is or moves, and a choice moves to any value."""
+    start = np.repeat(rows, NEAR, axis=0)
+    step = np.resize(STEPS, len(start))[:, None] * chance.standard_normal(start.shape)
+    moved = np.abs(start + step)
+    moved = 1 - np.abs(1 - moved)  # what leaves the range is reflected into it
+    chosen = np.array([axis.values is not None for axis in cube.axes])
+    moved = np.where(chosen, cube.random(chance, len(start)), moved)
+    changed = chance.random(start.shape) < np.where(chosen, 0.3, 0.8)
+    return cube.on_values(np.where(changed, moved, start))

@@ -1,0 +1,1 @@
+"""Rungs of each arm: what stoppers share."""

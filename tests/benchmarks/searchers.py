@@ -1,0 +1,161 @@
+"""Searchers and rules of early stopping on arms whose losses are known everywhere.
+
+``python -m tests.benchmarks.searchers [--repetitions N] [--only NAME+NAME,...]``: each setup plays
+a study of 48 trials on each surface (``surfaces``), with the project's own scheduler, journal,
+searchers and stoppers; nothing is trained. *Regret*: the final loss, without noise, of the trial
+that would be confirmed after so many trials, above the lowest that there is; in percent of what
+lies between the lowest and the median of the surface, so that surfaces can be averaged. *Trained*:
+whole trainings that the 48 trials cost. *Draw*: processor time of a draw, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from search_spaces.declare import Budget, Space
+from study.search.journal import StudyJournal
+from study.search.scheduler import SearchRules, StudyScheduler
+from study.trials.record import Outcome, Rung, TrialEnd
+from tests.benchmarks.surfaces import FACTS, Surface, all_surfaces
+
+REPETITIONS = 200
+AFTER = (12, 24, 48)
+SETUPS: tuple[tuple[str, str], ...] = (
+    ("random", "none"),
+    ("grid", "none"),
+    ("cmaes", "none"),
+    ("tpe", "none"),
+    ("gp", "none"),
+    ("random", "asha"),
+    ("tpe", "asha"),
+    ("tpe", "median"),
+    ("gp", "asha"),
+    ("gp", "median"),
+    ("gp", "hyperband"),
+)
+"""Searcher and stopper; ``GPSampler`` is slow and measured by ``--only GPSampler+none``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """One study that was played."""
+
+    regret: tuple[float, ...]
+    """Regret after each of ``AFTER``, in loss."""
+    trained: float
+    """Whole trainings."""
+    milliseconds: float
+    """Processor time of a draw."""
+
+
+def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path) -> Played:
+    """Play one study; ``repetition`` is its seed."""
+    budget = surface.budget
+    rules = SearchRules(
+        space=Space(question="?", arms={"arm": surface.arm}),
+        budget=Budget(
+            trials=AFTER[-1],
+            max_examples=budget.max_examples,
+            reduction=budget.reduction,
+            rungs=budget.rungs,
+            batch_size=budget.batch_size,
+        ),
+        slots=("vision", "fusion", "decoder"),
+        seed=repetition,
+        confirm_seeds=1,
+        search=search,
+        stop=stop,
+        base="replayed",
+    )
+    scheduler = StudyScheduler(rules, StudyJournal(folder))
+    best, _ = surface.scale()
+    regret, trained, drawing = [], 0.0, 0.0
+    for number in range(1, AFTER[-1] + 1):
+        began = time.process_time()
+        spec = scheduler.next()
+        drawing += time.process_time() - began
+        assert spec is not None
+        losses = surface.curve(spec.parameters, number, repetition)
+        outcome = Outcome.COMPLETE
+        for stop_at, loss in zip(spec.stops, losses, strict=True):
+            report = Rung(
+                examples_seen=stop_at,
+                validation_loss=loss,
+                train_loss=loss,
+                seconds=1.0,
+                reported_at=float(number),
+            )
+            goes_on = scheduler.reported(spec.id, report)
+            if not goes_on and stop_at < spec.stops[-1]:
+                outcome = Outcome.PRUNED
+                break
+        trained += stop_at / spec.stops[-1]
+        scheduler.ended(spec.id, TrialEnd(outcome=outcome))
+        if number in AFTER:
+            regret.append(surface.final(scheduler.best()["arm"].spec.parameters) - best)
+    milliseconds = 1000 * drawing / AFTER[-1]
+    return Played(regret=tuple(regret), trained=trained, milliseconds=milliseconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--only", help="SEARCHER+STOPPER[,SEARCHER+STOPPER]")
+    parser.add_argument("--surfaces", help="only those with this in their names")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no repetition later")
+    given = parser.parse_args(arguments)
+    setups = SETUPS
+    if given.only:
+        parts = (name.partition("+") for name in given.only.split(","))
+        setups = tuple((search, stop) for search, _, stop in parts)
+    surfaces = [s for s in all_surfaces() if not given.surfaces or given.surfaces in s.name]
+    if not FACTS.exists():
+        print(f"{FACTS} is not there: without the surfaces that are made of it")
+    widths = [max(len(surface.name), 12) for surface in surfaces]
+    shared = Path("/dev/shm")
+    memory = shared if shared.is_dir() else None  # the journal waits for the disk
+    rows: dict[tuple[str, str], list[list[Played]]] = {
+        setup: [[] for _ in surfaces] for setup in setups
+    }
+    began, done = time.monotonic(), 0
+    while done < given.repetitions and time.monotonic() - began < 60 * given.minutes:
+        for number, surface in enumerate(surfaces):
+            for search, stop in setups:
+                with tempfile.TemporaryDirectory(dir=memory) as folder:
+                    played = play(surface, search, stop, done, Path(folder))
+                rows[search, stop][number].append(played)
+        done += 1
+    print(f"{done} repetitions; regret in percent: mean (90th percentile)")
+    for number, after in enumerate(AFTER):
+        print(f"\nafter {after} trials")
+        names = "  ".join(f"{s.name:>{w}}" for s, w in zip(surfaces, widths, strict=True))
+        print(f"{'':22} {'all':>12}  {names}")
+        for (search, stop), studies in rows.items():
+            cells, means, nineties = [], [], []
+            for surface, width, of_surface in zip(surfaces, widths, studies, strict=True):
+                _, unit = surface.scale()
+                lost = [100 * one.regret[number] / unit for one in of_surface]
+                means.append(mean(lost))
+                nineties.append(float(np.quantile(lost, 0.9)))
+                cells.append(f"{f'{means[-1]:.1f} ({nineties[-1]:.1f})':>{width}}")
+            every = f"{mean(means):.1f} ({mean(nineties):.1f})"
+            print(f"{search:>12} {stop:<9} {every:>12}  {'  '.join(cells)}")
+    print(f"\n{'':22} {'trained':>8} {'draw, ms':>9}")
+    for (search, stop), studies in rows.items():
+        every_one = [one for of_surface in studies for one in of_surface]
+        trained = mean(one.trained for one in every_one)
+        drawing = mean(one.milliseconds for one in every_one)
+        print(f"{search:>12} {stop:<9} {trained:8.1f} {drawing:9.1f}")
+
+
+if __name__ == "__main__":
+    main()
