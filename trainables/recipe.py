@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.errors import BadInput, NoMatchingLayer, unknown
+from trainables.methods.common import roles
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +41,10 @@ class Tuning:
         for name in settings:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        for name, value in given.items():
-            _check_type(f"{method} {name}", value, defaults[name])
+        given = {
+            name: _parsed(f"{method} {name}", value, defaults[name])
+            for name, value in settings.items()
+        }
         return cls(method=method, config=module.Config(**given), everywhere=everywhere)
 
     def settings(self) -> dict[str, Any]:
@@ -52,8 +54,28 @@ class Tuning:
     def __str__(self) -> str:
         """Name of the method, with the settings that differ from its defaults."""
         defaults = type(self.config)()
-        shown = [f"{k}={v}" for k, v in self.settings().items() if v != getattr(defaults, k)]
+        shown = [
+            f"{k}={roles.shown(v) if isinstance(v, tuple) else v}"
+            for k, v in self.settings().items()
+            if v != getattr(defaults, k)
+        ]
         return f"{self.method}({', '.join(shown)})" if shown else self.method
+
+
+def _parsed(what: str, value: Any, default: Any) -> Any:
+    """The value of a setting whose default is ``default``. Roles may also be given as a list, or as
+    a text like ``query,value`` or ``all``.
+
+    Raises:
+        BadInput: the value is not of the default's type, or names a role that does not exist.
+    """
+    if isinstance(default, tuple) and isinstance(value, str | list | tuple):
+        try:
+            return roles.parse(value)
+        except BadInput as error:
+            raise BadInput(f"{what}: {error}") from None
+    _check_type(what, value, default)
+    return value
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:

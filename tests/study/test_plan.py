@@ -48,6 +48,51 @@ def test_adapters_are_counted_as_their_papers_do(capsys: pytest.CaptureFixture[s
     assert trained["prompt"] == 3 * 20 * width
 
 
+def one_arm(folder: Path, everywhere: str) -> str:
+    """A file with a space of one arm, which has this method in all slots."""
+    file = folder / "mine.py"
+    file.write_text(
+        "from search_spaces.declare import *\n"
+        f"arm = Arm(everywhere=method({everywhere}), lr=1e-3)\n"
+        "SPACE = Space(question='?', arms={'arm': arm})\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (
+            "miss",  # 12 layers a stack, width 768, 3072 in between, a fused qkv in vision
+            {
+                "vision": 12 * 4 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072)),
+                "fusion": 12 * 4 * (2 * 4 * (768 + 768) + 2 * (768 + 3072)),
+                "decoder": 12 * 4 * (2 * 4 * (768 + 768) + 2 * (768 + 3072)),
+            },
+        ),
+        (
+            "llava-med-v1",  # CLIP ViT-L, of whose 24 layers the last is not run; LLaMA-7B
+            {
+                "vision": 23 * 4 * (4 * (1024 + 1024) + 2 * (1024 + 4096)),
+                "connector": 4 * (1024 + 4096),
+                "decoder": 32 * 4 * (4 * (4096 + 4096) + 3 * (4096 + 11008)),
+            },
+        ),
+    ],
+)
+def test_lora_on_all_layers_is_counted(
+    model: str, expected: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LoRA of rank 4 adds 4 (inputs + outputs) to each linear layer. A text layer of MISS has four
+    projections for itself and four for the image; a layer of LLaMA has three in its feed-forward
+    block."""
+    space = one_arm(tmp_path, "'lora', rank=4, targets='all'")
+    row = rows(capsys, "--space", space, "--model", model)["arm"]
+    found = {slot["slot"]: slot["trained_parameters"] for slot in row["slots"]}
+    assert found == expected
+    assert row["trained_parameters"] == sum(expected.values())
+
+
 def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixture[str]) -> None:
     small = rows(capsys, "--space", "smoke", "--model", "miss", "--image-size", "384")["lora"]
     large = rows(capsys, "--space", "smoke", "--model", "miss")["lora"]

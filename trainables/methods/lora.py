@@ -29,7 +29,9 @@ class Config:
     independently."""
     dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "qkv")
-    """Roles of the layers that get an update; a fused ``qkv`` stands for query and value."""
+    """Roles of the layers that get an update; a fused ``qkv`` stands for query and value. A text
+    may name them too: ``query,value``, which is the default, ``attention``, ``ffn`` or ``all``; see
+    ``trainables.methods.common.roles``."""
     rank_stabilized: bool = False
     """Whether the factor is alpha / sqrt(rank) (rsLoRA), so that high ranks learn as fast as low
     ones."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trainables import recipe
 from trainables.errors import BadInput
-from trainables.model_contract import Model
+from trainables.methods.common.roles import ATTENTION
+from trainables.model_contract import Model, slot
 from trainables.recipe import AppliedRecipe, Recipe, Tuning
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
@@ -36,13 +37,64 @@ def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Appl
         ({"alpha_per_rank": float("nan")}, "alpha_per_rank must be finite but got nan"),
         ({"lr_ratio": 0}, "lr_ratio must be positive but got 0"),
         ({"rank_stabilized": 1}, "rank_stabilized must be of type bool"),
-        ({"targets": "query"}, "targets must be of type tuple"),
+        ({"targets": 7}, "targets must be of type tuple"),
+        ({"targets": "querry"}, "lora targets: unknown role 'querry'; did you mean 'query'"),
+        ({"targets": "query,,value"}, "lora targets: unknown role ''"),
+        ({"targets": ["atention"]}, "unknown role 'atention'; did you mean 'attention'"),
         ({"rnak": 4}, "unknown setting of method 'lora' 'rnak'; did you mean 'rank'"),
     ],
 )
 def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         Tuning.of("lora", settings)
+
+
+@pytest.mark.parametrize(
+    ("targets", "roles"),
+    [
+        ("query,value", ("query", "value", "qkv")),
+        ("value+query", ("value", "query", "qkv")),
+        (("query", "value"), ("query", "value")),
+        ("query", ("query",)),
+        ("attention", ATTENTION),
+        ("ffn", ("ffn_in", "ffn_out")),
+        (["query", "ffn"], ("query", "ffn_in", "ffn_out")),
+        ("all", (*ATTENTION, "ffn_in", "ffn_out", "projection")),
+        ("all,query", (*ATTENTION, "ffn_in", "ffn_out", "projection")),
+    ],
+)
+def test_targets_are_named_by_role_or_group(targets: Any, roles: tuple[str, ...]) -> None:
+    assert Tuning.of("lora", {"targets": targets}).config.targets == roles
+
+
+def test_a_text_of_targets_is_the_trial_that_its_roles_are() -> None:
+    """So that a choice that names today's default gives the ids of today."""
+    assert Tuning.of("lora", {"targets": "query,value"}) == Tuning.of("lora", {})
+    tuning = Tuning.of("lora", {"targets": "all", "rank": 4})
+    assert str(tuning) == "lora(rank=4, targets=all)"
+    recipe = Recipe(slots={"decoder": tuning})
+    assert Recipe.of(recipe.plain()) == recipe
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "vera", "oft", "adapter"])
+def test_all_is_every_linear_layer_of_the_blocks_and_connectors(model: Model, method: str) -> None:
+    settings: dict[str, Any] = {"targets": "all"} | ({"block": 8} if method == "oft" else {})
+    for name in model.slots:
+        network = share_weights(model.network)
+        recipe.apply(Recipe.of({name: {"method": method, **settings}}), model, network, seed=0)
+        there = slot(model, network, name)
+        blocks = there.roles.get("block", ("",))
+        for block in blocks:
+            within = there.module.get_submodule(block)
+            wrapped = [m for m in within.modules() if hasattr(m, "base_layer")]
+            linear = [
+                module
+                for module in model.network.get_submodule(model.slots[name])
+                .get_submodule(block)
+                .modules()
+                if isinstance(module, nn.Linear)
+            ]
+            assert len(wrapped) == len(linear) > 0, (name, block)
 
 
 def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:

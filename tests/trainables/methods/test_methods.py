@@ -19,6 +19,7 @@ from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
 from trainables.errors import BadInput, NoMatchingLayer
 from trainables.methods.common import select
+from trainables.methods.common.roles import ROLES
 from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
 from trainables.training.checkpoint import WEIGHTS
@@ -296,8 +297,6 @@ def tuples(method: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_every_role_of_a_config_exists(method: str) -> None:
-    from trainables.model_contract import ROLES
-
     for name, value in tuples(method).items():
         assert set(value) <= set(ROLES), (
             f"{name} of the Config of {file(method)} must be a tuple of roles: {', '.join(ROLES)}"

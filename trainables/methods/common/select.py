@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput, NoMatchingLayer, unknown
+from trainables.methods.common.roles import ROLES
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
@@ -19,8 +20,6 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
         NoMatchingLayer: no module plays one of them; the message names the roles that the slot has.
         BadInput: a role does not exist.
     """
-    from trainables.model_contract import ROLES
-
     roles = tuple(roles)
     for role in roles:
         if role not in ROLES:
