@@ -18,7 +18,8 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Choice:
-    """A range of listed values: numbers, strings, bools or None, since the journal stores JSON."""
+    """A range of listed values: texts, numbers, bools, None, or tuples of these, which the journal
+    can store as JSON."""
 
     values: tuple[Any, ...]
 
@@ -26,10 +27,11 @@ class Choice:
         if not values:
             raise ValueError("Choice needs at least one value")
         for value in values:
-            if not isinstance(value, bool | int | float | str | None):
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(part, bool | int | float | str | None) for part in parts):
                 raise ValueError(
-                    f"Choice takes numbers, strings, bools and None but got {value!r}; "
-                    "give each such value as it is, in an arm of its own"
+                    "Choice takes texts, numbers, bools, None and tuples of these but got "
+                    f"{value!r}; give each such value as it is, in an arm of its own"
                 )
         object.__setattr__(self, "values", values)
 

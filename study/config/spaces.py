@@ -104,11 +104,29 @@ def suggest(trial: optuna.Trial, arm_name: str) -> Draw:
     def value_of(parameter: str, values: Range) -> Any:
         name = f"{arm_name}/{parameter}"
         if isinstance(values, Choice):
-            return trial.suggest_categorical(name, values.values)
+            return from_optuna(values, trial.suggest_categorical(name, optuna_choices(values)))
         log = isinstance(values, LogUniform)
         return trial.suggest_float(name, values.low, values.high, log=log)
 
     return value_of
+
+
+def optuna_choices(values: Choice) -> tuple[Any, ...]:
+    """The values of a choice as Optuna takes them; see ``to_optuna``."""
+    return tuple(map(to_optuna, values.values))
+
+
+def to_optuna(value: Any) -> Any:
+    """A value as Optuna takes it: a tuple, or the list that it is in JSON, as JSON text, since
+    Optuna's categorical values are texts, numbers, bools and None."""
+    return json.dumps(value) if isinstance(value, tuple | list) else value
+
+
+def from_optuna(values: Range, drawn: Any) -> Any:
+    """The value of a range for which Optuna has ``drawn``."""
+    if not isinstance(values, Choice):
+        return drawn
+    return {to_optuna(v): v for v in values.values if isinstance(v, tuple)}.get(drawn, drawn)
 
 
 def points(arm: Arm) -> float:
@@ -128,7 +146,7 @@ def distribution(values: Range) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if isinstance(values, Choice):
-        return CategoricalDistribution(values.values)
+        return CategoricalDistribution(optuna_choices(values))
     return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
 
 

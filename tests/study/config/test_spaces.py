@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 
+from search_spaces.declare import Arm, Choice
 from study.config import spaces
 from trainables.errors import BadInput
 
@@ -14,13 +16,29 @@ SPACE = Space(question="?", arms={"a": Arm(everywhere=method("lora", %s), lr=LR)
 NAMED = SPACE.replace('"a": Arm', "%s: Arm") % ("%s", "rank=2")
 
 
-@pytest.mark.parametrize("value", ['("query", "value")', '["query"]', "{}", "LogUniform(1, 2)"])
+@pytest.mark.parametrize("value", ['(("query",),)', '["query"]', "{}", "LogUniform(1, 2)"])
 def test_a_choice_among_what_the_journal_cannot_keep_is_refused(value: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(SPACE % f'targets=Choice({value}, ("query",))')
-    said = "line 3: ValueError: Choice takes numbers, strings, bools and None but got .*; give"
+    said = "line 3: ValueError: Choice takes texts, numbers, bools, None and tuples .* got .*; give"
     with pytest.raises(BadInput, match=said):
         spaces.load(str(file))
+
+
+def test_a_tuple_is_told_to_optuna_as_text_and_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SPACE % 'targets=Choice("all", ("query", "value"), ("ffn",))')
+    arm = spaces.load(str(file)).arms["a"]
+    targets = spaces.ranges(arm)["lora.targets"]
+    assert spaces.points(Arm(lr=1e-3, **arm.slots)) == 3
+    assert isinstance(targets, Choice)
+    assert spaces.optuna_choices(targets) == ("all", '["query", "value"]', '["ffn"]')
+    study = optuna.create_study()
+    for value in targets.values:
+        told = {"a/lora.targets": spaces.to_optuna(value), "a/lr": 1e-3}
+        study.enqueue_trial(told)
+        recipe, _ = spaces.draw(arm, ["decoder"], spaces.suggest(study.ask(), "a"))
+        assert recipe["decoder"]["targets"] == value
 
 
 def test_what_a_choice_cannot_hold_may_be_the_setting_of_an_arm(tmp_path: Path) -> None:
