@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.errors import BadInput, NoMatchingLayer, unknown
-from trainables.methods.common import roles
+from trainables.methods.common import layers, roles
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainables.model_contract import Structure
+    from trainables.model_contract import Slot, Structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,9 @@ class Tuning:
     everywhere: bool = False
     """Whether the method was asked for in all slots instead of a named one. A slot in which it
     finds nothing to train is then left frozen."""
+    layers: str = layers.ALL
+    """Layers of the slot that the method is limited to: ``all``, or like ``first:4`` or ``last:8``.
+    Outside of these it trains nothing."""
 
     @classmethod
     def of(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
@@ -37,7 +40,7 @@ class Tuning:
             BadInput: there is no such method or setting, or the method refuses a value.
         """
         module = registry.METHODS.find(method)
-        defaults = dataclasses.asdict(module.Config())
+        defaults = dataclasses.asdict(module.Config()) | {"layers": layers.ALL}
         for name in settings:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
@@ -45,10 +48,14 @@ class Tuning:
             name: _parsed(f"{method} {name}", value, defaults[name])
             for name, value in settings.items()
         }
-        return cls(method=method, config=module.Config(**given), everywhere=everywhere)
+        limit = given.pop("layers", layers.ALL)
+        layers.check(limit)
+        return cls(
+            method=method, config=module.Config(**given), everywhere=everywhere, layers=limit
+        )
 
     def settings(self) -> dict[str, Any]:
-        """All settings by name, defaults included."""
+        """All settings of the method's own by name, defaults included."""
         return dataclasses.asdict(self.config)
 
     def __str__(self) -> str:
@@ -59,6 +66,7 @@ class Tuning:
             for k, v in self.settings().items()
             if v != getattr(defaults, k)
         ]
+        shown += [f"layers={self.layers}"] if self.layers != layers.ALL else []
         return f"{self.method}({', '.join(shown)})" if shown else self.method
 
 
@@ -112,10 +120,11 @@ class Recipe:
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The recipe as JSON-ready values, defaults included: a trial's id depends on every
-        setting that it used."""
+        setting that it used. ``layers``, which is younger, is in it only off its default."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
+            | ({"layers": tuning.layers} if tuning.layers != layers.ALL else {})
             | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
             for slot, tuning in self.slots.items()
         }
@@ -190,17 +199,15 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
     lacking: list[NoMatchingLayer] = []
     for name, tuning in recipe.slots.items():
-        method = registry.METHODS.find(tuning.method)
         try:
             with seeded("adapters", seed, name):
-                chosen = method.apply(find_slot(model, network, name), tuning.config)
+                factor_of = _applied(tuning, find_slot(model, network, name))
         except NoMatchingLayer as nothing:
             if not tuning.everywhere:
                 raise
             tunings[name] = f"frozen (no {nothing.lacks})"
             lacking.append(nothing)
             continue
-        factor_of = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
         factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
     if lacking and not factors:
         raise lacking[0]
@@ -218,6 +225,35 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         counts=counts,
         total_parameters=total,
     )
+
+
+def _applied(tuning: Tuning, slot: Slot) -> Mapping[str, float]:
+    """Apply a method to the layers of a slot that it is limited to.
+
+    Returns:
+        name of each trained parameter in the slot -> factor on the trial's learning rate.
+
+    Raises:
+        NoMatchingLayer: the method finds nothing to train in these layers.
+        BadInput: there are fewer layers than it is limited to.
+    """
+    base = {name for name, _ in slot.module.named_parameters(remove_duplicate=False)}
+    limit = layers.limited(slot, tuning.layers)
+    chosen = registry.METHODS.find(tuning.method).apply(limit, tuning.config)
+    factor_of = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
+    if tuning.layers == layers.ALL:
+        return factor_of
+    # A method that takes parameters as it finds them takes those of all layers.
+    blocks = limit.roles["block"]
+    kept = {n: f for n, f in factor_of.items() if n not in base or layers.is_in(n, blocks)}
+    if factor_of and not kept:
+        within = {type(m).__name__ for b in blocks for m in slot.module.get_submodule(b).modules()}
+        raise NoMatchingLayer(
+            f"slot {slot.name!r} has nothing that {tuning.method} trains in layers={tuning.layers};"
+            f" there are: {', '.join(sorted(within))}",
+            lacks=f"{tuning.method} in {tuning.layers}",
+        )
+    return kept
 
 
 def _count(module: nn.Module, slot: str, tuning: str) -> SlotCount:
