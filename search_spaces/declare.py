@@ -63,6 +63,21 @@ class LogUniform:
 Range = Choice | Uniform | LogUniform
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByBand:
+    """A setting that has a value or range of its own in each third of a slot's layers, as
+    ``rank=ByBand(first=4, middle=Choice(4, 8), last=Choice(8, 16))``. Methods that allow it name
+    the setting in ``BY_BAND`` of their ``Config``."""
+
+    first: Any
+    middle: Any
+    last: Any
+
+    def parts(self) -> dict[str, Any]:
+        """Name of each third -> its value or range."""
+        return {"first": self.first, "middle": self.middle, "last": self.last}
+
+
 @dataclass(frozen=True)
 class MethodRanges:
     """A fine-tuning method and its settings, each a value or a range; made by ``method``."""

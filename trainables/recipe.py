@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,9 @@ class Tuning:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
         given = {
-            name: _parsed(f"{method} {name}", value, defaults[name])
+            name: _by_band(f"{method} {name}", value, defaults[name])
+            if name in getattr(module.Config, "BY_BAND", ()) and isinstance(value, list | tuple)
+            else _parsed(f"{method} {name}", value, defaults[name])
             for name, value in settings.items()
         }
         limit = given.pop("layers", layers.ALL)
@@ -62,7 +64,7 @@ class Tuning:
         """Name of the method, with the settings that differ from its defaults."""
         defaults = type(self.config)()
         shown = [
-            f"{k}={roles.shown(v) if isinstance(v, tuple) else v}"
+            f"{k}={roles.shown(v) if isinstance(getattr(defaults, k), tuple) else v}"
             for k, v in self.settings().items()
             if v != getattr(defaults, k)
         ]
@@ -84,6 +86,22 @@ def _parsed(what: str, value: Any, default: Any) -> Any:
             raise BadInput(f"{what}: {error}") from None
     _check_type(what, value, default)
     return value
+
+
+def _by_band(what: str, values: Sequence[Any], default: Any) -> tuple[Any, ...]:
+    """The values of a setting for each band; see ``layers.BANDS``.
+
+    Raises:
+        BadInput: there are not as many values as bands, or one is not of the default's type.
+    """
+    if len(values) != len(layers.BANDS):
+        raise BadInput(
+            f"{what} must be one value, or three for the {', '.join(layers.BANDS)} third of a "
+            f"slot's layers, but got {tuple(values)}"
+        )
+    for value in values:
+        _check_type(what, value, default)
+    return tuple(values)
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
+from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
 from trainables.errors import BadInput
 from trainables.recipe import Recipe, Tuning
 from trainables.registry import Registry
@@ -71,7 +71,7 @@ def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, An
     chosen = {
         slot: {"method": ranges.name}
         | {
-            name: value_of(parameter, value) if isinstance(value, Range) else value
+            name: _drawn(value, parameter, value_of)
             for name, value, parameter in _named(slot, ranges.name, ranges.settings)
         }
         for slot, ranges in arm.slots.items()
@@ -89,10 +89,11 @@ def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, An
 def ranges(arm: Arm) -> dict[str, Range]:
     """Logged name of every searched parameter of an arm -> its range."""
     found = {
-        parameter: value
+        parameter: values
         for slot, method in arm.slots.items()
-        for _, value, parameter in _named(slot, method.name, method.settings)
-        if isinstance(value, Range)
+        for _, value, named in _named(slot, method.name, method.settings)
+        for parameter, values in _parts(named, value).items()
+        if isinstance(values, Range)
     }
     return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {})
 
@@ -173,7 +174,33 @@ def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tupl
         yield name, value, f"{prefix}.{name}"
 
 
+def _parts(parameter: str, value: Any) -> dict[str, Any]:
+    """Parameter's name -> value or range, for each part of a setting."""
+    if isinstance(value, ByBand):
+        return {f"{parameter}.{band}": part for band, part in value.parts().items()}
+    return {parameter: value}
+
+
+def _drawn(value: Any, parameter: str, value_of: Draw) -> Any:
+    """The value of a setting, of which ranges are drawn."""
+    parts = [
+        value_of(name, part) if isinstance(part, Range) else part
+        for name, part in _parts(parameter, value).items()
+    ]
+    return tuple(parts) if isinstance(value, ByBand) else parts[0]
+
+
 def _edges(value: Any) -> tuple[Any, ...]:
+    """Values of a setting to try: all of a choice, both ends of a range, those of a band beside the
+    first of others."""
+    if isinstance(value, ByBand):
+        of_bands = {band: _edges(part) for band, part in value.parts().items()}
+        firsts = {band: edges[0] for band, edges in of_bands.items()}
+        return tuple(
+            tuple((firsts | {band: edge}).values())
+            for band, edges in of_bands.items()
+            for edge in edges
+        )
     if isinstance(value, Choice):
         return value.values
     if isinstance(value, Uniform | LogUniform):

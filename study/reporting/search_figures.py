@@ -76,7 +76,9 @@ def learning_rates(results: StudyResults) -> list[Markup]:
             tip = f"{settings}; loss {loss:.4f} at the first rung, {trial.outcome}"
             whole = trial.outcome is Outcome.COMPLETE
             figure.mark((trial.lr, loss), arm=i, tip=tip, hollow=not whole)
-            ranks = [str(v) for k, v in trial.parameters.items() if k.endswith(".rank")]
+            ranks = [
+                str(v) for k, v in trial.parameters.items() if k.endswith(".rank") or ".rank." in k
+            ]
             if ranks:
                 at = (x(trial.lr) + 7, y(loss) + 3)
                 figure.text(at, "/".join(ranks), kind="rank")

@@ -41,6 +41,24 @@ def test_a_tuple_is_told_to_optuna_as_text_and_comes_back(tmp_path: Path) -> Non
         assert recipe["decoder"]["targets"] == value
 
 
+def test_a_setting_by_band_is_drawn_jointly_and_named_by_its_thirds(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    bands = SPACE.replace("import Arm", "import Arm, ByBand")
+    file.write_text(bands % "rank=ByBand(first=Choice(2, 4), middle=4, last=Choice(4, 8, 16))")
+    arm = spaces.load(str(file)).arms["a"]
+    assert [*spaces.ranges(arm)] == ["lora.rank.first", "lora.rank.last", "lr"]
+    assert spaces.points(Arm(lr=1e-3, **arm.slots)) == 6
+    recipe, _ = spaces.draw(arm, ["decoder"], lambda name, _: 2 if name.endswith("first") else 16)
+    assert recipe["decoder"]["rank"] == (2, 4, 16)
+    assert str(spaces.typical(arm, ["decoder"])) == "lora(rank=(4, 4, 8))"
+    file.write_text(bands % "rank=ByBand(first=4, middle=4, last=Choice(4, 0))")
+    with pytest.raises(BadInput, match="arm 'a': lora rank must be at least 1 but got 0"):
+        spaces.load(str(file))
+    file.write_text(bands % "dropout=ByBand(first=0.1, middle=0.1, last=0.2)")
+    with pytest.raises(BadInput, match="arm 'a': lora dropout must be of type float"):
+        spaces.load(str(file))
+
+
 def test_what_a_choice_cannot_hold_may_be_the_setting_of_an_arm(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(SPACE % 'targets=("query", "value"), rank=Choice(2, 4)')

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from trainables import recipe
-from trainables.errors import BadInput
+from trainables.errors import BadInput, NoMatchingLayer
+from trainables.methods.common.layers import band_of
 from trainables.methods.common.roles import ATTENTION
-from trainables.model_contract import Model, slot
+from trainables.model_contract import Model, Slot, slot
+from trainables.model_lookup import TINY
+from trainables.models import blip
 from trainables.recipe import AppliedRecipe, Recipe, Tuning
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
@@ -33,6 +36,11 @@ def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Appl
         ({"rank": True}, "rank must be of type int"),
         ({"rank": 4.5}, "rank must be of type int"),
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\) but got 1.5"),
+        ({"rank": (4, 8)}, r"rank must be one value, or three for the first, .* but got \(4, 8\)"),
+        ({"rank": (4, 8, 0)}, "rank must be at least 1 but got 0"),
+        ({"rank": (4, 8, 2.5)}, "rank must be of type int"),
+        ({"alpha_per_rank": (1, 2, -1)}, "alpha_per_rank must be positive but got -1"),
+        ({"dropout": (0.1, 0.1, 0.1)}, "dropout must be of type float"),
         ({"alpha_per_rank": -1}, "alpha_per_rank must be positive but got -1"),
         ({"alpha_per_rank": float("nan")}, "alpha_per_rank must be finite but got nan"),
         ({"lr_ratio": 0}, "lr_ratio must be positive but got 0"),
@@ -106,6 +114,44 @@ def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
     for layer in layers:
         assert (layer.r, layer.scaling) == ({"default": 3}, {"default": 4.0})
         assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_rank_and_alpha_by_band(method: str) -> None:
+    """Of four blocks the first is first, two are in the middle, and the last is last; their middles
+    lie at 1/8, 3/8, 5/8 and 7/8."""
+    from peft.tuners.lora import LoraLayer
+
+    model = blip.load(TINY)
+    tuning = {"method": method, "rank": [2, 4, 8], "alpha_per_rank": [1, 2, 4], "targets": "all"}
+    made = Recipe.of({"vision": tuning})
+    assert Recipe.of(made.plain()) == made and made.plain()["vision"]["rank"] == [2, 4, 8]
+    network = share_weights(model.network)
+    recipe.apply(made, model, network, seed=0)
+    there = slot(model, network, "vision")
+    expected = ((2, 1.0), (4, 2.0), (4, 2.0), (8, 4.0))
+    for block, (rank, factor) in zip(there.roles["block"], expected, strict=True):
+        layers: list[Any] = [
+            m for m in there.module.get_submodule(block).modules() if isinstance(m, LoraLayer)
+        ]
+        assert len(layers) == 4
+        for layer in layers:
+            assert (layer.r["default"], layer.scaling["default"]) == (rank, factor)
+            assert len(layer.lora_A["default"].weight) == rank
+
+
+def test_what_is_before_all_blocks_is_in_the_first_band_and_what_is_behind_in_the_last() -> None:
+    module = nn.ModuleDict({"before": nn.Linear(1, 1)})
+    module["blocks"] = nn.ModuleList(nn.Linear(1, 1) for _ in range(12))
+    module["behind"] = nn.Linear(1, 1)
+    blocks = tuple(f"blocks.{i}" for i in range(12))
+    band = band_of(Slot(name="slot", module=module, roles={"block": blocks}))
+    assert [band(name) for name in blocks] == [0] * 4 + [1] * 4 + [2] * 4
+    assert (band("before"), band("behind")) == (0, 2)
+    of_last = band_of(Slot(name="slot", module=module, roles={"block": blocks[-2:]}))
+    assert [of_last(name) for name in blocks[-2:]] == [0, 2]
+    with pytest.raises(NoMatchingLayer, match="slot 'slot' has no block for a setting by band"):
+        band_of(Slot(name="slot", module=module, roles={}))
 
 
 def test_rank_stabilized_divides_by_the_root_of_the_rank(model: Model) -> None:

@@ -7,17 +7,20 @@ setting may differ between their first, middle and last third.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from trainables.errors import BadInput, NoMatchingLayer
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
 
+T = TypeVar("T")
 ALL = "all"
 """Value of ``layers`` for the whole slot, with what is outside of its blocks."""
+BANDS = ("first", "middle", "last")
+"""Thirds of a slot's layers."""
 FORMS = "'all', or 'first:N' or 'last:N' with a number N of at least 1"
 
 
@@ -57,6 +60,33 @@ def limited(slot: Slot, layers: str) -> Slot:
 def is_in(name: str, blocks: Sequence[str]) -> bool:
     """Whether a module or parameter is in one of the blocks, or is one of them."""
     return any(f"{name}.".startswith(f"{block}.") for block in blocks)
+
+
+def by_band(value: T | tuple[T, ...]) -> tuple[T, ...]:
+    """A value for each band, of a value for all or of one for each."""
+    return value if isinstance(value, tuple) else (value,) * len(BANDS)
+
+
+def band_of(slot: Slot) -> Callable[[str], int]:
+    """Function from the name of a module of the slot to its band: 0, 1 or 2.
+
+    A block is in the band in which its middle lies: block i of n, counted from 0, in band
+    floor(3 (i + 1/2) / n). So of 12 blocks each band has 4, and of 2 one is first and one is last.
+    A module outside of all blocks is in the first band if it comes before them, else in the last.
+
+    Raises:
+        NoMatchingLayer: the slot has no blocks.
+    """
+    blocks = _blocks(slot, "a setting by band")
+    order = [name for name, _ in slot.module.named_modules()]
+
+    def band(name: str) -> int:
+        for place, block in enumerate(blocks):
+            if is_in(name, [block]):
+                return 3 * (2 * place + 1) // (2 * len(blocks))
+        return 0 if order.index(name) < order.index(blocks[0]) else 2
+
+    return band
 
 
 def _blocks(slot: Slot, asked: str) -> tuple[str, ...]:

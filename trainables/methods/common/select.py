@@ -87,3 +87,11 @@ def pattern(names: Iterable[str]) -> str:
     A list of names would not do, since peft matches them as suffixes.
     """
     return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def exactly(name: str) -> str:
+    """A regular expression for the keys of peft's patterns that matches this module name only.
+
+    Without ``^``, peft would also let it match the end of a longer name.
+    """
+    return f"^{re.escape(name)}"
