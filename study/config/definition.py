@@ -13,6 +13,7 @@ from search_spaces.declare import Budget, Space
 from study.config import goals, spaces, spending_limit
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
+from study.config.narrowing import narrow
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.spending_limit import SpendingLimit
 from trainables.errors import BadInput, unknown
@@ -87,7 +88,7 @@ class StudyDefinition:
             raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
-        space = spaces.load(settings.space)
+        space = narrow(spaces.load(settings.space), settings.arm, settings.set or ())
         workload, ood_workloads = _workloads(settings)
         return cls(
             settings=settings,

@@ -9,15 +9,16 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from search_spaces.declare import Budget, Space
 from study.config.definition import StudyDefinition
-from study.config.settings import Settings
+from study.config.settings import YOUNG, Settings
 from study.storage.paths import atomic_write, check_study_name
 from study.storage.study_folder import SETTINGS, StudyFolder, study_names
+from study.trials.spec import off_default
 from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
@@ -134,7 +135,8 @@ def open_study(
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )
-        _write(folder, asdict(begun))
+        older = {field.name for field in fields(Settings)} - {*YOUNG}
+        _write(folder, asdict(begun) | {"settings": off_default(begun.settings, always=older)})
     arms = sorted(run)
     now = {"arms": ", ".join(arms), **base}
     then = {"arms": ", ".join(arms if begun.run is None else begun.run), **begun.base}
