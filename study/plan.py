@@ -107,7 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     if narrowed := narrowing.said(given.arm, given.set):
         console.print(f"  space    narrowed by {escape(narrowed)}")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
-    console.print("  counted  at the middle of each range\n")
+    placing = any(map(spaces.placing, space.arms.values()))
+    texts = ", and of choices that say where a method acts at what trains most" * placing
+    console.print(f"  counted  at the middle of each range{texts}\n")
     console.print(arms_table(space, applied))
     if memory:
         console.print(

@@ -44,7 +44,7 @@ class Tuning:
         for name in settings:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
-        given = {
+        given: dict[str, Any] = {
             name: _by_band(f"{method} {name}", value, defaults[name])
             if name in getattr(module.Config, "BY_BAND", ()) and isinstance(value, list | tuple)
             else _parsed(f"{method} {name}", value, defaults[name])

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
@@ -160,10 +161,26 @@ def middle(parameter: str, values: Range) -> Any:
     return (values.low + values.high) / 2
 
 
-def typical(arm: Arm, slots: Collection[str]) -> Recipe:
-    """An arm's recipe at the middle of its ranges."""
-    plain, _ = draw(arm, slots, middle)
+def typical(
+    arm: Arm, slots: Collection[str], chosen: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
+    """An arm's recipe at the middle of its ranges, but where a parameter's value is ``chosen``."""
+
+    def value_of(parameter: str, values: Range) -> Any:
+        return chosen[parameter] if parameter in chosen else middle(parameter, values)
+
+    plain, _ = draw(arm, slots, value_of)
     return Recipe.of(plain)
+
+
+def placing(arm: Arm) -> dict[str, Choice]:
+    """Name of every parameter that has no middle, as a choice of texts or tuples has none: they say
+    where a method acts, like ``targets`` and ``layers``."""
+    return {
+        name: values
+        for name, values in ranges(arm).items()
+        if isinstance(values, Choice) and any(isinstance(v, str | tuple) for v in values.values)
+    }
 
 
 def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:

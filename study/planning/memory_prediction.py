@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from search_spaces.declare import Arm, Space
-from study.config import spaces
 from study.planning.arm_placements import UNTUNED, ArmPlacements
 from study.planning.device_fit import place, place_untuned
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
+from study.planning.typical_recipe import typical
 
 if TYPE_CHECKING:
     from trainables.memory.calibration import MeasuredSteps
@@ -81,7 +82,7 @@ def arms(
     found = {}
     for name, arm in track(items, "memory", console=console, transient=True, disable=quiet):
         predict = TrainingMemory(arm, model, batch, precision)
-        probed = probe(spaces.typical(arm, model.slots), batch) if probe else None
+        probed = probe(predict.recipe, batch) if probe else None
         correction = predict.correction(probed)
         found[name] = ArmMemory(
             footprint=predict(batch.questions, 1),
@@ -169,6 +170,11 @@ class TrainingMemory:
         self.arm, self.model, self.batch, self.precision = arm, model, batch, precision
         self._found: dict[tuple[int, int, bool], Footprint] = {}
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The arm's recipe at typical values."""
+        return typical(self.arm, self.model)
+
     def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
         """Footprint of a training step in ``pieces`` pieces of ``questions`` questions each.
         ``twice``: with layers computed twice."""
@@ -191,9 +197,7 @@ class TrainingMemory:
         from trainables.weight_sharing import share_weights
 
         network = share_weights(self.model.network)
-        applied = recipe.apply(
-            spaces.typical(self.arm, self.model.slots), self.model, network, seed=0
-        )
+        applied = recipe.apply(self.recipe, self.model, network, seed=0)
         if twice:
             checkpoint_layers(network)
         images = min(self.batch.images, questions)

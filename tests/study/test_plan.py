@@ -93,6 +93,29 @@ def test_lora_on_all_layers_is_counted(
     assert row["trained_parameters"] == sum(expected.values())
 
 
+def test_a_choice_of_places_is_counted_at_what_trains_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory too: placement counts on it."""
+    tuning = "'lora', targets=Choice('query,value', 'all', 'ffn'), layers=Choice('all', 'last:1')"
+    asked = ("--space", one_arm(tmp_path, tuning), "--batch-size", "4")
+    found = rows(capsys, *asked)["arm"]
+    largest = rows(capsys, *asked, "--set", "lora.targets=all", "--set", "lora.layers=all")["arm"]
+    assert found == largest
+    smaller = rows(capsys, *asked, "--set", "lora.layers=last:1")["arm"]
+    assert smaller["memory"]["peak_gib"] < found["memory"]["peak_gib"]
+    assert plan.main(["--space", one_arm(tmp_path, tuning)]) == 0
+    assert "choices that say where" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_place_that_the_model_lacks_is_found_before_any_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = one_arm(tmp_path, "'lora', layers=Choice('last:1', 'last:3', 'all')")
+    assert plan.main(["--space", space]) == 2
+    assert "slot 'fusion' has 2 layers, fewer than last:3 names" in capsys.readouterr().err
+
+
 def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixture[str]) -> None:
     small = rows(capsys, "--space", "smoke", "--model", "miss", "--image-size", "384")["lora"]
     large = rows(capsys, "--space", "smoke", "--model", "miss")["lora"]
