@@ -134,7 +134,7 @@ def test_a_study_records_how_it_was_narrowed_only_where_it_was(tmp_path: Path) -
         }
         assert ("set" in begun) == (definition is narrowed) == ("arm" in begun)
         check_resumable(folder, definition)
-    with pytest.raises(BadInput, match="space 'smoke' has changed since study 'narrowed' began"):
+    with pytest.raises(BadInput, match="study 'narrowed' was begun with arm='lora', not None"):
         check_resumable(StudyFolder(storage=tmp_path, name="narrowed"), plain)
 
 
