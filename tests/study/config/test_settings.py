@@ -10,6 +10,7 @@ import pytest
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Space, Uniform, method
 from study import launch, report
+from study.config import spaces
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import as_begun, check_resumable, identity, open_study, read
@@ -92,6 +93,22 @@ def test_a_study_goes_on_with_its_own_arms_when_the_projects_space_has_others(
         for slot, tuning in arm.slots.items():
             again = found.arms[name].slots[slot]
             assert (again.name, dict(again.settings)) == (tuning.name, dict(tuning.settings))
+
+
+def test_a_study_of_the_main_question_goes_on_with_the_targets_that_lora_had(
+    tmp_path: Path,
+) -> None:
+    """Before its targets were searched."""
+    now = StudyDefinition.parse(Settings(space="layernorm_vs_lora"))
+    lora = now.space.arms["lora"]
+    had = {k: v for k, v in lora.slots["everywhere"].settings.items() if k != "targets"}
+    arms = {**now.space.arms, "lora": Arm(everywhere=method("lora", **had), lr=lora.lr)}
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, replace(now, space=replace(now.space, arms=arms)), run=arms, base={})
+    check_resumable(one, now)
+    ranges = {name: spaces.ranges(arm) for name, arm in as_begun(one, now).space.arms.items()}
+    assert [*ranges] == ["layernorm", "lora"]
+    assert {*ranges["lora"]} == {"lora.rank", "lora.alpha_per_rank", "lr"}
 
 
 def test_a_study_whose_own_arms_are_unknown_here_or_whose_file_changed_is_refused(

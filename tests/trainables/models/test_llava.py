@@ -358,6 +358,6 @@ def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
         "connector": "frozen (no norm)",
         "decoder": "layernorm",
     }
-    assert rows["lora"]["recipe"]["connector"] == "frozen (no query, value, qkv)"
+    assert rows["lora"]["recipe"]["connector"] == "lora(targets=all)"
     assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
     assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())
