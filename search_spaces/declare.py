@@ -18,7 +18,8 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Choice:
-    """A range of listed values: numbers, strings, bools or None, since the journal stores JSON."""
+    """A range of listed values: texts, numbers, bools, None, or tuples of these, which the journal
+    can store as JSON."""
 
     values: tuple[Any, ...]
 
@@ -26,10 +27,11 @@ class Choice:
         if not values:
             raise ValueError("Choice needs at least one value")
         for value in values:
-            if not isinstance(value, bool | int | float | str | None):
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(part, bool | int | float | str | None) for part in parts):
                 raise ValueError(
-                    f"Choice takes numbers, strings, bools and None but got {value!r}; "
-                    "give each such value as it is, in an arm of its own"
+                    "Choice takes texts, numbers, bools, None and tuples of these but got "
+                    f"{value!r}; give each such value as it is, in an arm of its own"
                 )
         object.__setattr__(self, "values", values)
 
@@ -59,6 +61,21 @@ class LogUniform:
 
 
 Range = Choice | Uniform | LogUniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByBand:
+    """A setting that has a value or range of its own in each third of a slot's layers, as
+    ``rank=ByBand(first=4, middle=Choice(4, 8), last=Choice(8, 16))``. Methods that allow it name
+    the setting in ``BY_BAND`` of their ``Config``."""
+
+    first: Any
+    middle: Any
+    last: Any
+
+    def parts(self) -> dict[str, Any]:
+        """Name of each third -> its value or range."""
+        return {"first": self.first, "middle": self.middle, "last": self.last}
 
 
 @dataclass(frozen=True)

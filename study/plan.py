@@ -13,8 +13,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from search_spaces.declare import Space
-from study.config import spaces
+from study.config import narrowing, spaces
 from study.config.settings import Settings
 from study.planning import memory_prediction, plan_tables, workload_profile
 from study.planning.placement import DeviceMemory
@@ -41,6 +43,8 @@ class Request:
     """What to count, and the batch and the devices to predict memory for."""
 
     space: str = same_option(Settings, "space", required=True)
+    arm: str | None = same_option(Settings, "arm", help="arms to plan for")
+    set: list[str] | None = same_option(Settings, "set")
     model: str = same_option(Settings, "model", help="'tiny', a preset, a folder, or hub:ORG/NAME")
     image_size: int | None = same_option(Settings, "image_size")
     json: bool = option(False, help="a list of objects, one an arm")
@@ -74,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = parse(_parser(), arguments, Request, groups=(MEMORY,))
     _check(given)
-    space = spaces.load(given.space)
+    space = narrowing.narrow(spaces.load(given.space), given.arm, given.set or ())
     from trainables.model_lookup import skeleton_of
 
     model = skeleton_of(given.model, given.image_size, given.precision)
@@ -101,8 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
     console = standard_console()
     parameters = sum(p.numel() for p in model.network.parameters())
     console.print(f"[bold]{space.question}[/]")
+    if narrowed := narrowing.said(given.arm, given.set):
+        console.print(f"  space    narrowed by {escape(narrowed)}")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
-    console.print("  counted  at the middle of each range\n")
+    placing = any(map(spaces.placing, space.arms.values()))
+    texts = ", and of choices that say where a method acts at what trains most" * placing
+    console.print(f"  counted  at the middle of each range{texts}\n")
     console.print(arms_table(space, applied))
     if memory:
         console.print(

@@ -27,6 +27,7 @@ A network may be of transformers or of the family's own modules. Methods ask thi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -38,20 +39,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROLES = (
-    "norm",  # LayerNorm, RMSNorm
-    "query",
-    "key",
-    "value",
-    "qkv",  # query, key and value, in this order, fused in one projection
-    "attention_output",
-    "ffn_in",
-    "ffn_out",
-    "self_attention",  # the module around query, key and value; not cross-attention
-    "block",  # a layer of a stack that holds a self_attention; tokens pass from block to block
-    "patch",  # the convolution that turns image patches into tokens
-    "projection",  # a layer between two parts of a model
-)
 ANSWER_TOKENS = 10
 """Default maximum of tokens in a generated answer, its end token included, as MISS was trained."""
 
@@ -63,7 +50,8 @@ class Slot:
     name: str
     module: nn.Module
     roles: Mapping[str, tuple[str, ...]]
-    """Names of the modules that play each role, relative to ``module``."""
+    """Names of the modules that play each role (``trainables.methods.common.roles``), relative to
+    ``module``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +237,7 @@ def slot(model: Structure, network: nn.Module, name: str) -> Slot:
     """Slot ``name`` of ``network``, which is the base or a copy of it, with its layers sorted into
     roles."""
     module = network.get_submodule(model.slots[name])
-    found: dict[str, list[str]] = {role: [] for role in ROLES}
+    found: dict[str, list[str]] = defaultdict(list)
     for path, part in module.named_modules():
         prefix = f"{path}." if path else ""
         for attribute, role in model.parts.get(type(part), {}).items():
@@ -258,7 +246,7 @@ def slot(model: Structure, network: nn.Module, name: str) -> Slot:
                 found["block"].append(path)
         if is_norm(part):
             found["norm"].append(path)
-    return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items() if p})
+    return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items()})
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.errors import BadInput, NoMatchingLayer, unknown
+from trainables.methods.common import layers, roles
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,9 @@ class Tuning:
     everywhere: bool = False
     """Whether the method was asked for in all slots instead of a named one. A slot in which it
     finds nothing to train is then left frozen."""
+    layers: str = layers.ALL
+    """Layers of the slot that the method is limited to: ``all``, or like ``first:4`` or ``last:8``.
+    Outside of these it trains nothing."""
 
     @classmethod
     def of(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
@@ -36,24 +40,68 @@ class Tuning:
             BadInput: there is no such method or setting, or the method refuses a value.
         """
         module = registry.METHODS.find(method)
-        defaults = dataclasses.asdict(module.Config())
+        defaults = dataclasses.asdict(module.Config()) | {"layers": layers.ALL}
         for name in settings:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        for name, value in given.items():
-            _check_type(f"{method} {name}", value, defaults[name])
-        return cls(method=method, config=module.Config(**given), everywhere=everywhere)
+        given: dict[str, Any] = {
+            name: _by_band(f"{method} {name}", value, defaults[name])
+            if name in getattr(module.Config, "BY_BAND", ()) and isinstance(value, list | tuple)
+            else _parsed(f"{method} {name}", value, defaults[name])
+            for name, value in settings.items()
+        }
+        limit = given.pop("layers", layers.ALL)
+        layers.check(limit)
+        return cls(
+            method=method, config=module.Config(**given), everywhere=everywhere, layers=limit
+        )
 
     def settings(self) -> dict[str, Any]:
-        """All settings by name, defaults included."""
+        """All settings of the method's own by name, defaults included."""
         return dataclasses.asdict(self.config)
 
     def __str__(self) -> str:
         """Name of the method, with the settings that differ from its defaults."""
         defaults = type(self.config)()
-        shown = [f"{k}={v}" for k, v in self.settings().items() if v != getattr(defaults, k)]
+        shown = [
+            f"{k}={roles.shown(v) if isinstance(getattr(defaults, k), tuple) else v}"
+            for k, v in self.settings().items()
+            if v != getattr(defaults, k)
+        ]
+        shown += [f"layers={self.layers}"] if self.layers != layers.ALL else []
         return f"{self.method}({', '.join(shown)})" if shown else self.method
+
+
+def _parsed(what: str, value: Any, default: Any) -> Any:
+    """The value of a setting whose default is ``default``. Roles may also be given as a list, or as
+    a text like ``query,value`` or ``all``.
+
+    Raises:
+        BadInput: the value is not of the default's type, or names a role that does not exist.
+    """
+    if isinstance(default, tuple) and isinstance(value, str | list | tuple):
+        try:
+            return roles.parse(value)
+        except BadInput as error:
+            raise BadInput(f"{what}: {error}") from None
+    _check_type(what, value, default)
+    return value
+
+
+def _by_band(what: str, values: Sequence[Any], default: Any) -> tuple[Any, ...]:
+    """The values of a setting for each band; see ``layers.BANDS``.
+
+    Raises:
+        BadInput: there are not as many values as bands, or one is not of the default's type.
+    """
+    if len(values) != len(layers.BANDS):
+        raise BadInput(
+            f"{what} must be one value, or three for the {', '.join(layers.BANDS)} third of a "
+            f"slot's layers, but got {tuple(values)}"
+        )
+    for value in values:
+        _check_type(what, value, default)
+    return tuple(values)
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:
@@ -90,10 +138,11 @@ class Recipe:
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The recipe as JSON-ready values, defaults included: a trial's id depends on every
-        setting that it used."""
+        setting that it used. ``layers``, which is younger, is in it only off its default."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
+            | ({"layers": tuning.layers} if tuning.layers != layers.ALL else {})
             | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
             for slot, tuning in self.slots.items()
         }
@@ -168,18 +217,15 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     tunings = dict.fromkeys(model.slots, "frozen") | {n: str(t) for n, t in recipe.slots.items()}
     lacking: list[NoMatchingLayer] = []
     for name, tuning in recipe.slots.items():
-        method = registry.METHODS.find(tuning.method)
         try:
             with seeded("adapters", seed, name):
-                slot = find_slot(model, network, name)
-                chosen = method.apply(slot, tuning.config)
+                factor_of = _applied(tuning, find_slot(model, network, name))
         except NoMatchingLayer as nothing:
             if not tuning.everywhere:
                 raise
             tunings[name] = f"frozen (no {nothing.lacks})"
             lacking.append(nothing)
             continue
-        factor_of = _factors(tuning.method, slot, chosen)
         factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
     if lacking and not factors:
         raise lacking[0]
@@ -197,6 +243,36 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         counts=counts,
         total_parameters=total,
     )
+
+
+def _applied(tuning: Tuning, slot: Slot) -> Mapping[str, float]:
+    """Apply a method to the layers of a slot that it is limited to.
+
+    Returns:
+        name of each trained parameter in the slot -> factor on the trial's learning rate.
+
+    Raises:
+        NoMatchingLayer: the method finds nothing to train in these layers.
+        BadInput: there are fewer layers than it is limited to, or the method's ``apply`` returned
+            something else than names of parameters of the slot.
+    """
+    base = {name for name, _ in slot.module.named_parameters(remove_duplicate=False)}
+    limit = layers.limited(slot, tuning.layers)
+    chosen = registry.METHODS.find(tuning.method).apply(limit, tuning.config)
+    factor_of = _factors(tuning.method, slot, chosen)
+    if tuning.layers == layers.ALL:
+        return factor_of
+    # A method that takes parameters as it finds them takes those of all layers.
+    blocks = limit.roles["block"]
+    kept = {n: f for n, f in factor_of.items() if n not in base or layers.is_in(n, blocks)}
+    if factor_of and not kept:
+        within = {type(m).__name__ for b in blocks for m in slot.module.get_submodule(b).modules()}
+        raise NoMatchingLayer(
+            f"slot {slot.name!r} has nothing that {tuning.method} trains in layers={tuning.layers};"
+            f" there are: {', '.join(sorted(within))}",
+            lacks=f"{tuning.method} in {tuning.layers}",
+        )
+    return kept
 
 
 def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search_spaces.declare import Range
 from study.analysis.efficiency_types import Importance
-from study.config.spaces import distribution
+from study.config.spaces import distribution, to_optuna
 from study.trials.record import TrialRecord
 
 BEST, FEWEST_BEST = 0.1, 5
@@ -79,7 +79,7 @@ def _entry(
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params={name: parameters[name] for name in space},
+                params={name: to_optuna(parameters[name]) for name in space},
                 distributions=dict(space),
                 value=record.rungs[0].validation_loss,
             )

@@ -13,6 +13,7 @@ from search_spaces.declare import Budget, Space
 from study.config import goals, searching, spaces, spending_limit
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
+from study.config.narrowing import narrow
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.spending_limit import SpendingLimit
 from trainables.engine.deepspeed_config import divides_optimizer
@@ -97,7 +98,7 @@ class StudyDefinition:
         searching.check_searcher(search)
         stop = searching.STOP if settings.stop == searching.AUTO else settings.stop
         searching.check_stopper(stop)
-        space = spaces.load(settings.space)
+        space = narrow(spaces.load(settings.space), settings.arm, settings.set or ())
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings)
         return cls(

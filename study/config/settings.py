@@ -17,6 +17,9 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
+YOUNG = ("arm", "set")
+"""Settings that are younger than the first studies: recorded only where they are given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -27,6 +30,16 @@ class Settings:
     """
 
     space: str = option(group=ASK, metavar="NAME", help="a search space, or a file.py of your own")
+    arm: str | None = option(
+        None, group=ASK, metavar="NAME[,NAME]", help="arms of the space to run", default="all"
+    )
+    set: list[str] | None = option(
+        None,
+        group=ASK,
+        metavar="NAME=VALUES",
+        help="other values of a setting, several times: lora.rank=4,8 or lr=0.001..0.01 or "
+        "lora.targets=all, or of one arm: ARM/lr=0.01",
+    )
     model: str = option(
         "tiny",
         group=ASK,

@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, Uniform
+from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.recipe import Recipe, Tuning
@@ -84,7 +85,7 @@ def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, An
     chosen = {
         slot: {"method": ranges.name}
         | {
-            name: value_of(parameter, value) if isinstance(value, Range) else value
+            name: _drawn(value, parameter, value_of)
             for name, value, parameter in _named(slot, ranges.name, ranges.settings)
         }
         for slot, ranges in arm.slots.items()
@@ -139,10 +140,11 @@ def typical_training(arm: Arm) -> TrainingSettings:
 def ranges(arm: Arm) -> dict[str, Range]:
     """Logged name of every searched parameter of an arm -> its range."""
     found = {
-        parameter: value
+        parameter: values
         for slot, method in arm.slots.items()
-        for _, value, parameter in _named(slot, method.name, method.settings)
-        if isinstance(value, Range)
+        for _, value, named in _named(slot, method.name, method.settings)
+        for parameter, values in _parts(named, value).items()
+        if isinstance(values, Range)
     }
     trained = {n: value for n, value in arm.training.items() if isinstance(value, Range)}
     return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {}) | trained
@@ -155,11 +157,29 @@ def suggest(trial: optuna.Trial, arm_name: str) -> Draw:
     def value_of(parameter: str, values: Range) -> Any:
         name = f"{arm_name}/{parameter}"
         if isinstance(values, Choice):
-            return trial.suggest_categorical(name, values.values)
+            return from_optuna(values, trial.suggest_categorical(name, optuna_choices(values)))
         log = isinstance(values, LogUniform)
         return trial.suggest_float(name, values.low, values.high, log=log)
 
     return value_of
+
+
+def optuna_choices(values: Choice) -> tuple[Any, ...]:
+    """The values of a choice as Optuna takes them; see ``to_optuna``."""
+    return tuple(map(to_optuna, values.values))
+
+
+def to_optuna(value: Any) -> Any:
+    """A value as Optuna takes it: a tuple, or the list that it is in JSON, as JSON text, since
+    Optuna's categorical values are texts, numbers, bools and None."""
+    return json.dumps(value) if isinstance(value, tuple | list) else value
+
+
+def from_optuna(values: Range, drawn: Any) -> Any:
+    """The value of a range for which Optuna has ``drawn``."""
+    if not isinstance(values, Choice):
+        return drawn
+    return {to_optuna(v): v for v in values.values if isinstance(v, tuple)}.get(drawn, drawn)
 
 
 def points(arm: Arm) -> float:
@@ -179,7 +199,7 @@ def distribution(values: Range) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if isinstance(values, Choice):
-        return CategoricalDistribution(values.values)
+        return CategoricalDistribution(optuna_choices(values))
     return FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
 
 
@@ -192,10 +212,26 @@ def middle(parameter: str, values: Range) -> Any:
     return (values.low + values.high) / 2
 
 
-def typical(arm: Arm, slots: Collection[str]) -> Recipe:
-    """An arm's recipe at the middle of its ranges."""
-    plain, _ = draw(arm, slots, middle)
+def typical(
+    arm: Arm, slots: Collection[str], chosen: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
+    """An arm's recipe at the middle of its ranges, but where a parameter's value is ``chosen``."""
+
+    def value_of(parameter: str, values: Range) -> Any:
+        return chosen[parameter] if parameter in chosen else middle(parameter, values)
+
+    plain, _ = draw(arm, slots, value_of)
     return Recipe.of(plain)
+
+
+def placing(arm: Arm) -> dict[str, Choice]:
+    """Name of every parameter that has no middle, as a choice of texts or tuples has none: they say
+    where a method acts, like ``targets`` and ``layers``."""
+    return {
+        name: values
+        for name, values in ranges(arm).items()
+        if isinstance(values, Choice) and any(isinstance(v, str | tuple) for v in values.values)
+    }
 
 
 def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
@@ -206,7 +242,33 @@ def _named(slot: str, method: str, settings: Mapping[str, Any]) -> Iterator[tupl
         yield name, value, f"{prefix}.{name}"
 
 
+def _parts(parameter: str, value: Any) -> dict[str, Any]:
+    """Parameter's name -> value or range, for each part of a setting."""
+    if isinstance(value, ByBand):
+        return {f"{parameter}.{band}": part for band, part in value.parts().items()}
+    return {parameter: value}
+
+
+def _drawn(value: Any, parameter: str, value_of: Draw) -> Any:
+    """The value of a setting, of which ranges are drawn."""
+    parts = [
+        value_of(name, part) if isinstance(part, Range) else part
+        for name, part in _parts(parameter, value).items()
+    ]
+    return tuple(parts) if isinstance(value, ByBand) else parts[0]
+
+
 def _edges(value: Any) -> tuple[Any, ...]:
+    """Values of a setting to try: all of a choice, both ends of a range, those of a band beside the
+    first of others."""
+    if isinstance(value, ByBand):
+        of_bands = {band: _edges(part) for band, part in value.parts().items()}
+        firsts = {band: edges[0] for band, edges in of_bands.items()}
+        return tuple(
+            tuple((firsts | {band: edge}).values())
+            for band, edges in of_bands.items()
+            for edge in edges
+        )
     if isinstance(value, Choice):
         return value.values
     if isinstance(value, Uniform | LogUniform):

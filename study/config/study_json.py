@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import tempfile
@@ -9,16 +10,27 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from search_spaces.declare import Budget, Space
-from study.config import searching
+from search_spaces.declare import (
+    Arm,
+    Budget,
+    ByBand,
+    Choice,
+    LogUniform,
+    Space,
+    Uniform,
+    method,
+    training,
+)
+from study.config import searching, spaces
 from study.config.definition import StudyDefinition
-from study.config.settings import Settings
+from study.config.settings import YOUNG, Settings
 from study.storage.paths import atomic_write, check_study_name
 from study.storage.study_folder import SETTINGS, StudyFolder, study_names
+from study.trials.spec import off_default
 from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
@@ -93,8 +105,6 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
     if begun is None:
         return
     settings, budget = definition.settings, begun.budget or definition.budget
-    if begun.arms != _arms(definition.space) or budget != definition.budget:
-        raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
     for key, value in asdict(settings).items():
         was = getattr(begun.settings, key)
         if was != value:
@@ -102,6 +112,9 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
                 f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
                 f"go on with --resume {name}, or give another --name"
             )
+    space = _space_as_begun(begun, definition)
+    if begun.arms != _arms(space) or budget != definition.budget:
+        raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
 
 
 def open_study(
@@ -141,7 +154,8 @@ def open_study(
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )
-        _write(folder, asdict(begun))
+        older = {field.name for field in fields(Settings)} - {*YOUNG}
+        _write(folder, asdict(begun) | {"settings": off_default(begun.settings, always=older)})
     arms = sorted(run)
     now = {"arms": ", ".join(arms), **base}
     then = {"arms": ", ".join(arms if begun.run is None else begun.run), **begun.base}
@@ -173,8 +187,9 @@ def read(study_folder: StudyFolder) -> Settings:
 
 def as_begun(study_folder: StudyFolder, definition: StudyDefinition) -> StudyDefinition:
     """The definition of a study as it goes on: in the precision that it began with, also on other
-    devices, with a digest of the version that its model had then, and with the searcher and the
-    early stopping that were the project's then."""
+    devices, with a digest of the version that its model had then, with the searcher and the early
+    stopping that were the project's then, and with its own arms where the project's space has
+    others by now."""
     if not study_folder.begun:
         return definition
     begun = begun_study(study_folder.path)
@@ -188,6 +203,7 @@ def as_begun(study_folder: StudyFolder, definition: StudyDefinition) -> StudyDef
         begun_model=base.get("model", ""),
         search=begun.search,
         stop=begun.stop,
+        space=_space_as_begun(begun, definition),
     )
 
 
@@ -215,6 +231,61 @@ def _arms(space: Space) -> dict[str, Any]:
         }
         for name, arm in space.arms.items()
     }
+
+
+def _space_as_begun(begun: BegunStudy, definition: StudyDefinition) -> Space:
+    """The space with the arms with which a study began, if a space of the project has others by
+    now. A file of the user's own stays as it is, and so does a space whose arms cannot be read."""
+    space, own_file = definition.space, definition.settings.space.endswith(".py")
+    if own_file or begun.arms == _arms(space):
+        return space
+    try:
+        arms = {name: _arm(plain) for name, plain in begun.arms.items()}
+        for arm in arms.values():
+            spaces.check(arm)
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
+        return space
+    return replace(space, arms=arms, training=None)
+
+
+def _arm(plain: Mapping[str, Any]) -> Arm:
+    """The arm of which ``_arms`` made these plain values.
+
+    Raises:
+        AttributeError, KeyError, SyntaxError, TypeError, ValueError: it made no such values.
+    """
+    slots = {
+        slot: method(tuning[0], **{name: _value(text) for name, text in tuning[1].items()})
+        for slot, tuning in plain.items()
+        if slot not in ("lr", "training")
+    }
+    trained = {name: _value(text) for name, text in plain.get("training", {}).items()}
+    return Arm(lr=_value(plain["lr"]), training=training(**trained), **slots)
+
+
+def _value(text: str) -> Any:
+    """The value or range whose ``repr`` a text is.
+
+    Raises:
+        SyntaxError, TypeError, ValueError: the text is not that of a value or range.
+    """
+
+    def value_of(node: ast.expr) -> Any:
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            return ast.literal_eval(node)
+        parts = {str(part.arg): value_of(part.value) for part in node.keywords}
+        match node.func.id:
+            case "Choice":
+                return Choice(*parts["values"])
+            case "Uniform":
+                return Uniform(**parts)
+            case "LogUniform":
+                return LogUniform(**parts)
+            case "ByBand":
+                return ByBand(**parts)
+        raise ValueError(f"{node.func.id} is no range")
+
+    return value_of(ast.parse(text, mode="eval").body)
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

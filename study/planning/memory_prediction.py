@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from study.config.deployment import MOST_SHARING
 from study.planning.arm_placements import UNTUNED, ArmPlacements, PlacedArms
 from study.planning.device_fit import Answer, place, place_untuned
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
+from study.planning.typical_recipe import typical
 from trainables.engine.training_settings import DEFAULT_TRAINING, UNDIVIDED
 from trainables.errors import BadInput
 
@@ -92,7 +94,7 @@ def arms(
     found = {}
     for name, arm in track(items, "memory", console=console, transient=True, disable=quiet):
         predict = TrainingMemory(arm, model, batch, precision)
-        probed = probe(spaces.typical(arm, model.slots), batch) if probe else None
+        probed = probe(predict.recipe, batch) if probe else None
         correction = predict.correction(probed)
         found[name] = ArmMemory(
             footprint=predict(predict.largest, 1),
@@ -219,6 +221,11 @@ class TrainingMemory:
         self.optimizer = min(spaces.optimizers(arm), key=LARGEST_STATE_FIRST.index)
         self._found: dict[tuple[int, int, bool, str], Footprint] = {}
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The arm's recipe at typical values."""
+        return typical(self.arm, self.model)
+
     def __call__(self, questions: int, pieces: int, twice: bool = False) -> Footprint:
         """Footprint of a training step in ``pieces`` pieces of ``questions`` questions each.
         ``twice``: with layers computed twice."""
@@ -264,9 +271,7 @@ class TrainingMemory:
         from trainables.weight_sharing import share_weights
 
         network = share_weights(self.model.network)
-        applied = recipe.apply(
-            spaces.typical(self.arm, self.model.slots), self.model, network, seed=0
-        )
+        applied = recipe.apply(self.recipe, self.model, network, seed=0)
         if twice:
             checkpoint_layers(network)
         images = min(self.batch.images, questions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -53,12 +53,15 @@ def _trains(applied: ParameterCounts) -> str:
 
 def _range(values: Range) -> str:
     if isinstance(values, Choice):
-        return (
-            "{"
-            + ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values.values)
-            + "}"
-        )
+        return "{" + ", ".join(map(_value, values.values)) + "}"
     return f"{values.low:g} to {values.high:g}"
+
+
+def _value(value: Any) -> str:
+    """A value of a choice; a tuple, and a text with commas, in brackets."""
+    if isinstance(value, tuple) or (isinstance(value, str) and "," in value):
+        return f"({value if isinstance(value, str) else ','.join(map(_value, value))})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def memory_table(arms: Mapping[str, ArmMemory]) -> Table:

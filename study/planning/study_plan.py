@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 
 from search_spaces.declare import Space
-from study.config import spaces
+from study.config import narrowing, spaces
 from study.config.budget import floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
@@ -130,6 +131,8 @@ class StudyPlan:
         chance = self.majority
         console.print(f"[bold]{self.space.question}[/]")
         console.print(f"  study    {self.name}")
+        if narrowed := narrowing.said(settings.arm, settings.set):
+            console.print(f"  space    {settings.space}, narrowed by {escape(narrowed)}")
         console.print(
             f"  model    {profile.model}, {profile.parameters:,} parameters, "
             f"{profile.image_size} px"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Budget, Space
 from study.config import spaces
+from study.planning.typical_recipe import largest, typical
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -60,9 +61,15 @@ class WorkloadProfile:
     """Arm -> measurement of three steps, for arms that were measured; None if not even one question
     fits."""
 
+    largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arm -> values of its choices with which it trains most; see ``typical_recipe.largest``."""
+
     def recipes(self, space: Space) -> dict[str, Recipe]:
         """Each arm's recipe at typical values."""
-        return {name: spaces.typical(arm, self.slots) for name, arm in space.arms.items()}
+        return {
+            name: spaces.typical(arm, self.slots, self.largest.get(name, {}))
+            for name, arm in space.arms.items()
+        }
 
     def batch(self, budget: Budget) -> BatchShape:
         """Shape of a batch of the budget's size, with the longest texts that there are."""
@@ -92,18 +99,21 @@ def arms(space: Space, model: Structure) -> dict[str, AppliedRecipe]:
     Raises:
         BadInput: an arm names a slot that the model lacks, or finds nothing to train.
     """
-    return {name: applied for name, (applied, _) in _tuned(space, model).items()}
+    recipes = {name: typical(arm, model) for name, arm in space.arms.items()}
+    return {name: applied for name, (applied, _) in _tuned(recipes, model).items()}
 
 
-def _tuned(space: Space, model: Structure) -> dict[str, tuple[AppliedRecipe, Module]]:
-    """Each arm's recipe at typical values, and the weight-sharing copy that it was applied to."""
+def _tuned(
+    recipes: Mapping[str, Recipe], model: Structure
+) -> dict[str, tuple[AppliedRecipe, Module]]:
+    """Each arm's recipe, and the weight-sharing copy of the model that it was applied to."""
     from trainables import recipe
     from trainables.weight_sharing import share_weights
 
     found = {}
-    for name, arm in space.arms.items():
-        network, typical = share_weights(model.network), spaces.typical(arm, model.slots)
-        found[name] = recipe.apply(typical, model, network, seed=0), network
+    for name, chosen in recipes.items():
+        network = share_weights(model.network)
+        found[name] = recipe.apply(chosen, model, network, seed=0), network
     return found
 
 
@@ -125,7 +135,10 @@ def profile(
     from trainables.engine.deepspeed_config import Sizes
     from trainables.recipe import ParameterCounts
 
-    model, found = workload.model, _tuned(space, workload.model)
+    model = workload.model
+    chosen = {name: largest(arm, model) for name, arm in space.arms.items()}
+    recipes = {n: spaces.typical(arm, model.slots, chosen[n]) for n, arm in space.arms.items()}
+    found = _tuned(recipes, model)
     counted = {
         arm: ParameterCounts(counts=applied.counts, total_parameters=applied.total_parameters)
         for arm, (applied, _) in found.items()
@@ -135,7 +148,7 @@ def profile(
     }
     seconds = 0.0
     if workload.device.type == device == "cpu":
-        seconds = _pace(workload, space, budget, counted, precision, regime)
+        seconds = _pace(workload, recipes, budget, counted, precision, regime)
     return WorkloadProfile(
         model=model.name,
         digest=workload.digest,
@@ -151,6 +164,7 @@ def profile(
         arms=counted,
         sizes=sizes,
         seconds_an_example=seconds,
+        largest=chosen,
     )
 
 
@@ -163,7 +177,7 @@ def question_tokens(workload: Workload) -> int:
 
 def _pace(
     workload: Workload,
-    space: Space,
+    recipes: Mapping[str, Recipe],
     budget: Budget,
     arms: Mapping[str, ParameterCounts],
     precision: str,
@@ -184,10 +198,9 @@ def _pace(
     rates = []
     order = sorted(arms, key=lambda name: arms[name].trained_parameters)
     for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
-        typical = spaces.typical(space.arms[name], workload.model.slots)
         for size in (2, budget.batch_size):  # the first step of a process pays for set-up
             config = TrialConfig(
-                recipe=typical,
+                recipe=recipes[name],
                 lr=1e-6,
                 seed=0,
                 max_examples=10**6,

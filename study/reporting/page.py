@@ -39,11 +39,13 @@ def _page(results: StudyResults) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    from study.config import narrowing
     from study.reporting import figures, search_figures
     from study.trials.text import settings_text
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    asked = results.protocol["settings"]
     counts = sorted({len(arm.seeds) for arm in results.confirmed}) or [0]
     return environment.from_string(source).render(
         r=results,
@@ -62,6 +64,7 @@ def _page(results: StudyResults) -> str:
             )
         },
         tested=bool(results.confirmed),
+        narrowed=narrowing.said(asked.get("arm"), asked.get("set")),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),
         rungs_reached=_rungs_reached(results),

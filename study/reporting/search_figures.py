@@ -10,6 +10,7 @@ from markupsafe import Markup
 from study.analysis.result_types import StudyResults, TrialResult
 from study.reporting.figures import WIDE, arm_numbers, far_apart, panel, x_scale, y_scale
 from study.reporting.svg import Figure, Scale, short, spanning
+from study.trials import text
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from study.trials.text import settings_text
@@ -75,7 +76,9 @@ def learning_rates(results: StudyResults) -> list[Markup]:
             tip = f"{settings}; loss {loss:.4f} at the first rung, {trial.outcome}"
             whole = trial.outcome is Outcome.COMPLETE
             figure.mark((trial.lr, loss), arm=i, tip=tip, hollow=not whole)
-            ranks = [str(v) for k, v in trial.parameters.items() if k.endswith(".rank")]
+            ranks = [
+                str(v) for k, v in trial.parameters.items() if k.endswith(".rank") or ".rank." in k
+            ]
             if ranks:
                 at = (x(trial.lr) + 7, y(loss) + 3)
                 figure.text(at, "/".join(ranks), kind="rank")
@@ -98,7 +101,7 @@ def parallel(results: StudyResults) -> list[Markup]:
         return []
     columns: list[tuple[str, list[Any]]] = [
         ("arm", [t.arm for t in trials]),
-        *((name, [t.parameters.get(name) for t in trials]) for name in names),
+        *((name, [_shown(t.parameters.get(name)) for t in trials]) for name in names),
         ("examples", [t.rungs[-1].examples_seen for t in trials]),
         ("validation loss", [loss for _, loss in ended]),
     ]
@@ -124,6 +127,11 @@ def parallel(results: StudyResults) -> list[Markup]:
 def _searched(results: StudyResults) -> list[TrialResult]:
     """The search trials that reported a rung."""
     return [trial for trial in results.trials if trial.kind is Kind.SEARCH and trial.rungs]
+
+
+def _shown(value: Any) -> Any:
+    """A setting as its axis shows it: a list, which is a tuple in JSON, as text."""
+    return text.short(value) if isinstance(value, list | tuple) else value
 
 
 def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tuple[float, str]]]:

@@ -248,7 +248,9 @@ class StudyScheduler:
         one."""
 
         def value_of(name: str, values: Range) -> Any:
-            return point.get(f"{arm}/{name}", spaces.middle(name, values))
+            if (full := f"{arm}/{name}") in point:
+                return spaces.from_optuna(values, point[full])
+            return spaces.middle(name, values)
 
         return self._spec(arm, value_of).id in self.journal.records
 
@@ -277,8 +279,9 @@ class StudyScheduler:
         parameters: dict[str, Any] = {}
 
         def value_of(name: str, values: Range) -> Any:
-            parameters[name] = draw(name, values)
-            return parameters[name]
+            drawn = draw(name, values)
+            parameters[name] = list(drawn) if isinstance(drawn, tuple) else drawn  # as in JSON
+            return drawn
 
         rules = self.rules
         recipe, lr = spaces.draw(rules.space.arms[arm], rules.slots, value_of)

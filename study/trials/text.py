@@ -16,5 +16,7 @@ def settings_text(parameters: Mapping[str, Any], *, exact: bool = False) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as short text; floats with three significant digits."""
+    """A value as short text; floats with three significant digits, several values with commas."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(short, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -48,6 +48,74 @@ def test_adapters_are_counted_as_their_papers_do(capsys: pytest.CaptureFixture[s
     assert trained["prompt"] == 3 * 20 * width
 
 
+def one_arm(folder: Path, everywhere: str) -> str:
+    """A file with a space of one arm, which has this method in all slots."""
+    file = folder / "mine.py"
+    file.write_text(
+        "from search_spaces.declare import *\n"
+        f"arm = Arm(everywhere=method({everywhere}), lr=1e-3)\n"
+        "SPACE = Space(question='?', arms={'arm': arm})\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (
+            "miss",  # 12 layers a stack, width 768, 3072 in between, a fused qkv in vision
+            {
+                "vision": 12 * 4 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072)),
+                "fusion": 12 * 4 * (2 * 4 * (768 + 768) + 2 * (768 + 3072)),
+                "decoder": 12 * 4 * (2 * 4 * (768 + 768) + 2 * (768 + 3072)),
+            },
+        ),
+        (
+            "llava-med-v1",  # CLIP ViT-L, of whose 24 layers the last is not run; LLaMA-7B
+            {
+                "vision": 23 * 4 * (4 * (1024 + 1024) + 2 * (1024 + 4096)),
+                "connector": 4 * (1024 + 4096),
+                "decoder": 32 * 4 * (4 * (4096 + 4096) + 3 * (4096 + 11008)),
+            },
+        ),
+    ],
+)
+def test_lora_on_all_layers_is_counted(
+    model: str, expected: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LoRA of rank 4 adds 4 (inputs + outputs) to each linear layer. A text layer of MISS has four
+    projections for itself and four for the image; a layer of LLaMA has three in its feed-forward
+    block."""
+    space = one_arm(tmp_path, "'lora', rank=4, targets='all'")
+    row = rows(capsys, "--space", space, "--model", model)["arm"]
+    found = {slot["slot"]: slot["trained_parameters"] for slot in row["slots"]}
+    assert found == expected
+    assert row["trained_parameters"] == sum(expected.values())
+
+
+def test_a_choice_of_places_is_counted_at_what_trains_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory too: placement counts on it."""
+    tuning = "'lora', targets=Choice('query,value', 'all', 'ffn'), layers=Choice('all', 'last:1')"
+    asked = ("--space", one_arm(tmp_path, tuning), "--batch-size", "4")
+    found = rows(capsys, *asked)["arm"]
+    largest = rows(capsys, *asked, "--set", "lora.targets=all", "--set", "lora.layers=all")["arm"]
+    assert found == largest
+    smaller = rows(capsys, *asked, "--set", "lora.layers=last:1")["arm"]
+    assert smaller["memory"]["peak_gib"] < found["memory"]["peak_gib"]
+    assert plan.main(["--space", one_arm(tmp_path, tuning)]) == 0
+    assert "choices that say where" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_place_that_the_model_lacks_is_found_before_any_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = one_arm(tmp_path, "'lora', layers=Choice('last:1', 'last:3', 'all')")
+    assert plan.main(["--space", space]) == 2
+    assert "slot 'fusion' has 2 layers, fewer than last:3 names" in capsys.readouterr().err
+
+
 def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixture[str]) -> None:
     small = rows(capsys, "--space", "smoke", "--model", "miss", "--image-size", "384")["lora"]
     large = rows(capsys, "--space", "smoke", "--model", "miss")["lora"]
@@ -205,6 +273,6 @@ def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
         "connector": "frozen (no norm)",
         "decoder": "layernorm",
     }
-    assert rows["lora"]["recipe"]["connector"] == "frozen (no query, value, qkv)"
+    assert rows["lora"]["recipe"]["connector"] == "lora(targets=all)"
     assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
     assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())

@@ -86,6 +86,38 @@ def test_nothing_anywhere_and_nothing_in_a_slot_that_was_named_are_errors() -> N
             apply(recipe, model, share_weights(model.network), seed=0)
 
 
+def test_layers_join_a_recipe_off_their_default_only() -> None:
+    plain = Recipe.of({"decoder": {"method": "layernorm", "layers": "all"}}).plain()
+    assert plain == {"decoder": {"method": "layernorm"}}
+    limited = Recipe.of({"decoder": {"method": "lora", "rank": 4, "layers": "last:2"}})
+    assert limited.plain()["decoder"]["layers"] == "last:2"
+    assert Recipe.of(limited.plain()) == limited
+    assert str(limited) == "lora(rank=4, layers=last:2)"
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit", "prompt"])
+def test_more_layers_than_there_are_is_an_error_that_says_how_many_there_are(method: str) -> None:
+    model = SMALL["blip"]()
+    tuning = {"method": method, "layers": "last:3", "everywhere": True}
+    with pytest.raises(BadInput, match="slot 'vision' has 2 layers, fewer than last:3 names"):
+        apply(Recipe.of({"vision": tuning}), model, share_weights(model.network), seed=0)
+
+
+def test_layers_with_nothing_to_train_are_an_error_that_names_what_there_is() -> None:
+    model = SMALL["llava"]()
+    named = Recipe.of({"connector": {"method": "full", "layers": "first:1"}})
+    with pytest.raises(BadInput, match="slot 'connector' has no block for layers=first:1; it has:"):
+        apply(named, model, share_weights(model.network), seed=0)
+    tuning = {"method": "layernorm", "layers": "last:1", "everywhere": True}
+    everywhere = Recipe.of(dict.fromkeys(model.slots, tuning))
+    applied = apply(everywhere, model, share_weights(model.network), seed=0)
+    assert [count.tuning for count in applied.counts] == [
+        "layernorm(layers=last:1)",
+        "frozen (no block)",
+        "layernorm(layers=last:1)",
+    ]
+
+
 def test_slots_are_counted_one_by_one(model: Model) -> None:
     applied = apply(
         Recipe.of({"decoder": {"method": "full"}}), model, share_weights(model.network), seed=0

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SELECTORS = ("target_modules", "feedforward_modules")
 """Fields of peft's configurations that hold a regular expression on module names."""
+PATTERNS = ("rank_pattern", "alpha_pattern")
+"""Fields of peft's configurations with a value for each regular expression on module names."""
 WHOLE = "default"
 """Name of the adapter if there is only one."""
 BASE = "base.safetensors"
@@ -134,6 +136,15 @@ def _configs(tuned: TunedModel, names: Mapping[str, str]) -> dict[str, Any]:
             if isinstance(pattern := getattr(config, field, None), str):
                 chosen = [names[whole] for n, whole in within.items() if re.fullmatch(pattern, n)]
                 setattr(config, field, select.pattern(chosen))
+        for field in PATTERNS:
+            of_each = {
+                select.exactly(names[whole]): value
+                for pattern, value in (getattr(config, field, None) or {}).items()
+                for n, whole in within.items()
+                if re.fullmatch(pattern, n)
+            }
+            if of_each:
+                setattr(config, field, of_each)
         config.inference_mode = True
         found[slot] = config
     return found
@@ -143,7 +154,7 @@ def _merged(configs: Mapping[str, Any]) -> dict[str, Any]:
     """One configuration if all agree in everything but the modules, else one for each slot."""
 
     def rest(config: Any) -> str:
-        plain = {k: v for k, v in config.to_dict().items() if k not in SELECTORS}
+        plain = {k: v for k, v in config.to_dict().items() if k not in SELECTORS + PATTERNS}
         return repr((type(config), sorted(plain.items(), key=str)))
 
     if len({rest(config) for config in configs.values()}) != 1:
@@ -153,6 +164,10 @@ def _merged(configs: Mapping[str, Any]) -> dict[str, Any]:
         patterns = [p for c in configs.values() if isinstance(p := getattr(c, field, None), str)]
         if patterns:
             setattr(one, field, "|".join(patterns))
+    for field in PATTERNS:
+        of_each = [getattr(c, field, None) or {} for c in configs.values()]
+        if any(of_each):
+            setattr(one, field, {k: v for each in of_each for k, v in each.items()})
     return {WHOLE: one}
 
 

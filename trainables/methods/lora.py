@@ -7,10 +7,10 @@ Hayou et al. 2024, arXiv 2402.12354)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import BadInput
-from trainables.methods.common import select
+from trainables.methods.common import layers, select
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
@@ -23,13 +23,19 @@ class Config:
     The update of a weight is (alpha / rank) B A, where A is (rank, in) and B (out, rank).
     """
 
-    rank: int = 8
-    alpha_per_rank: float = 2.0
+    BY_BAND: ClassVar = ("rank", "alpha_per_rank")
+    """Settings that may have a value for each band: the first, middle and last third of the slot's
+    layers (``trainables.methods.common.layers.band_of``)."""
+
+    rank: int | tuple[int, ...] = 8
+    alpha_per_rank: float | tuple[float, ...] = 2.0
     """Factor of the update, alpha / rank, so that rank and step size can be searched
     independently."""
     dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "qkv")
-    """Roles of the layers that get an update; a fused ``qkv`` stands for query and value."""
+    """Roles of the layers that get an update; a fused ``qkv`` stands for query and value. A text
+    may name them too: ``query,value``, which is the default, ``attention``, ``ffn`` or ``all``; see
+    ``trainables.methods.common.roles``."""
     rank_stabilized: bool = False
     """Whether the factor is alpha / sqrt(rank) (rsLoRA), so that high ranks learn as fast as low
     ones."""
@@ -38,10 +44,12 @@ class Config:
 
     def __post_init__(self) -> None:
         method = type(self).__module__.rpartition(".")[2]
-        if self.rank < 1:
-            raise BadInput(f"{method} rank must be at least 1 but got {self.rank}")
-        for name in ("alpha_per_rank", "lr_ratio"):
-            if (value := getattr(self, name)) <= 0:
+        for rank in layers.by_band(self.rank):
+            if rank < 1:
+                raise BadInput(f"{method} rank must be at least 1 but got {rank}")
+        positive = [("alpha_per_rank", value) for value in layers.by_band(self.alpha_per_rank)]
+        for name, value in (*positive, ("lr_ratio", self.lr_ratio)):
+            if value <= 0:
                 raise BadInput(f"{method} {name} must be positive but got {value}")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"{method} dropout must be in [0, 1) but got {self.dropout}")
@@ -65,21 +73,32 @@ def add(slot: Slot, config: Config, *, decomposed: bool) -> dict[str, float]:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
+    names = select.modules(slot, config.targets)
+    ranks, per_rank = layers.by_band(config.rank), layers.by_band(config.alpha_per_rank)
+    # peft says that alpha is an integer, and takes any number.
+    alphas: list[Any] = [a * rank for a, rank in zip(per_rank, ranks, strict=True)]
+    rank_of, alpha_of = dict[str, int](), dict[str, Any]()
+    if isinstance(config.rank, tuple) or isinstance(config.alpha_per_rank, tuple):
+        band_of = layers.band_of(slot)
+        rank_of = {select.exactly(name): ranks[band_of(name)] for name in names}
+        alpha_of = {select.exactly(name): alphas[band_of(name)] for name in names}
     inject_adapter_in_model(
         LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha_per_rank * config.rank,  # type: ignore[arg-type]  # any number
+            r=ranks[0],
+            lora_alpha=alphas[0],
+            rank_pattern=rank_of,
+            alpha_pattern=alpha_of,
             lora_dropout=config.dropout,
-            target_modules=select.pattern(select.modules(slot, config.targets)),
+            target_modules=select.pattern(names),
             use_rslora=config.rank_stabilized,
             use_dora=decomposed,
         ),
         slot.module,
     )
-    layers: list[Any] = [m for m in slot.module.modules() if isinstance(m, LoraLayer)]
-    for layer in layers if decomposed else ():
+    adapted: list[Any] = [m for m in slot.module.modules() if isinstance(m, LoraLayer)]
+    for layer in adapted if decomposed else ():
         _magnitudes_in_fp32(layer)
-    faster = {id(parameter) for layer in layers for parameter in layer.lora_B.parameters()}
+    faster = {id(parameter) for layer in adapted for parameter in layer.lora_B.parameters()}
     trained = {name: slot.module.get_parameter(name) for name in select.adapters(slot)}
     return {n: config.lr_ratio if id(p) in faster else 1.0 for n, p in trained.items()}
 

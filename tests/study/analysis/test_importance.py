@@ -83,3 +83,21 @@ def test_a_setting_that_is_a_choice_in_one_arm_only_is_not_compared_between_arms
     shares = {entry.of: entry.shares for entry in importances(records, ranges)}
     assert set(shares[ALL]) == {"method", "lora.rank"}
     assert set(shares["lora"]) == {"lora.rank", "lr"}
+
+
+def test_tuples_are_settings_like_others() -> None:
+    ranges: dict[str, dict[str, Range]] = {
+        "lora": {"lora.targets": Choice(("query",), ("ffn",)), "lr": LogUniform(1e-4, 1e-2)}
+    }
+    drawn = Random(0)
+    records = [
+        trial(
+            "lora",
+            1.0 + i % 2,
+            lora_targets=[("query", "ffn")[i % 2]],
+            lr=drawn.uniform(1e-4, 1e-2),
+        )
+        for i in range(200)
+    ]
+    (lora,) = importances({"lora": records}, ranges)
+    assert next(iter(lora.shares)) == "lora.targets"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Space, Uniform, method
 from study import launch, report
-from study.config import searching
+from study.config import searching, spaces
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
 from study.config.study_json import as_begun, check_resumable, identity, open_study, read
@@ -61,6 +62,75 @@ def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
     changed = replace(DEFINED, budget=replace(DEFINED.budget, rungs=DEFINED.budget.rungs + 1))
     with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
         check_resumable(one, changed)
+
+
+EARLIER = Space(
+    question="?",
+    arms={
+        "slots": Arm(
+            vision=method("lora", targets=("query", "value"), rank=Choice(2, 8)),
+            decoder=method("dora", rank=ByBand(first=2, middle=4, last=Choice(4, 8))),
+            lr=LogUniform(1e-5, 1e-2),
+        ),
+        "lora": Arm(
+            everywhere=method(
+                "lora", dropout=Uniform(0, 0.5), targets=Choice("all", ("query",)), layers="last:1"
+            ),
+            lr=Choice(1e-3, 0.01),
+        ),
+        "full": Arm(everywhere=method("full"), lr=1e-05),
+    },
+)
+
+
+def test_a_study_goes_on_with_its_own_arms_when_the_projects_space_has_others(
+    tmp_path: Path,
+) -> None:
+    one = StudyFolder(storage=tmp_path, name="one")
+    began = replace(DEFINED, space=EARLIER)
+    open_study(one, began, run=EARLIER.arms, base={})
+    check_resumable(one, DEFINED)
+    found = as_begun(one, DEFINED).space
+    assert found.question == SPACE.question and [*found.arms] == [*EARLIER.arms]
+    for name, arm in EARLIER.arms.items():
+        assert found.arms[name].lr == arm.lr
+        for slot, tuning in arm.slots.items():
+            again = found.arms[name].slots[slot]
+            assert (again.name, dict(again.settings)) == (tuning.name, dict(tuning.settings))
+
+
+def test_a_study_of_the_main_question_goes_on_with_the_targets_that_lora_had(
+    tmp_path: Path,
+) -> None:
+    """Before its targets were searched."""
+    now = StudyDefinition.parse(Settings(space="layernorm_vs_lora"))
+    lora = now.space.arms["lora"]
+    had = {k: v for k, v in lora.slots["everywhere"].settings.items() if k != "targets"}
+    arms = {**now.space.arms, "lora": Arm(everywhere=method("lora", **had), lr=lora.lr)}
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, replace(now, space=replace(now.space, arms=arms)), run=arms, base={})
+    check_resumable(one, now)
+    ranges = {name: spaces.ranges(arm) for name, arm in as_begun(one, now).space.arms.items()}
+    assert [*ranges] == ["layernorm", "lora"]
+    assert {*ranges["lora"]} == {"lora.rank", "lora.alpha_per_rank", "lr"}
+
+
+def test_a_study_whose_own_arms_are_unknown_here_or_whose_file_changed_is_refused(
+    tmp_path: Path,
+) -> None:
+    file = begin(tmp_path) / SETTINGS
+    one = StudyFolder(storage=tmp_path, name="one")
+    whole = file.read_text()
+    for was, now in (
+        ("LogUniform(low", "Normal(low"),
+        ("LogUniform(low=0.001", "LogUniform(low=-1"),
+        ('"layernorm"', '"layernrom"'),
+        ("Choice(values=(2", "Choice(values=(exit(),2"),
+    ):
+        assert was in whole
+        file.write_text(whole.replace(was, now))
+        with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
+            check_resumable(one, DEFINED)
 
 
 def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:

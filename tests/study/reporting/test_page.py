@@ -41,6 +41,14 @@ def test_text_of_users_is_never_markup(found: StudyResults, tmp_path: Path) -> N
     assert page.text.count('alert("&")') >= 20
 
 
+def test_a_narrowed_space_is_told(found: StudyResults, tmp_path: Path) -> None:
+    assert "narrowed" not in page_of(tmp_path, found).text
+    asked = {**found.protocol["settings"], "arm": "lora", "set": ["lora.rank=4,8"]}
+    narrowed = replace(found, protocol={**found.protocol, "settings": asked})
+    text = page_of(tmp_path, narrowed).text
+    assert "The search space was narrowed by --arm lora --set lora.rank=4,8." in text
+
+
 def test_a_trade_off_is_told(found: StudyResults, tmp_path: Path) -> None:
     trial = FrontTrial(
         trial="abc",

@@ -181,6 +181,26 @@ def test_no_draw_is_wasted_on_what_was_tried(begin: Begin, most: int) -> None:
     assert journal.tried == journal.draws == {"wide": 12, "grid": 12}
 
 
+def test_a_choice_of_tuples_is_searched_and_goes_on_as_it_was(begin: Begin) -> None:
+    targets = Choice("all", ("query", "value"), ("ffn",))
+    space = Space(question="?", arms={"a": Arm(everywhere=method("lora", targets=targets), lr=0.1)})
+    given = rules(space=space, trials=9)
+    scheduler = begin(given=given)
+    first = scheduler.next()
+    assert first is not None
+    again = begin(given=given)
+    assert again.next() == first
+    play(again, first)
+    play_all(again)
+    searched = again.journal.of_kind(Kind.SEARCH)
+    found = {str(record.spec.parameters["lora.targets"]) for record in searched}
+    assert found == {"all", "['query', 'value']", "['ffn']"} and len(searched) == 3
+    read = begin(given=given).journal.records
+    assert {key: record.spec for key, record in read.items()} == {
+        key: record.spec for key, record in again.journal.records.items()
+    }
+
+
 def test_a_search_ends_when_all_points_were_tried(begin: Begin) -> None:
     arms = {"two": arm(ranks=2, rates=1e-3), "three": arm(ranks=3, rates=1e-3)}
     arms["equal values"] = Arm(everywhere=method("lora"), lr=Choice(1, 1.0, 1.0, 2))

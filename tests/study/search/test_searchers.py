@@ -12,7 +12,7 @@ from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, metho
 from study.config import searching, spaces
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, play_all, rules, rung
 from trainables.errors import BadInput
@@ -108,7 +108,7 @@ def test_stopped_and_failed_and_diverged_trials_are_told(begin: Begin, search: s
                 continue
             if end is Outcome.PRUNED:
                 scheduler.reported(spec.id, rung(spec, spec.stops[0]))
-            scheduler.ended(spec.id, end, costs={}, scores={})
+            scheduler.ended(spec.id, TrialEnd(outcome=end))
     assert len(drawn(scheduler)) == 24
 
 
@@ -122,7 +122,8 @@ def test_with_several_objectives_points_are_drawn(begin: Begin, search: str) -> 
         for stop in spec.stops:
             reported = replace(rung(spec, stop), costs={"seconds": spec.lr})
             scheduler.reported(spec.id, reported)
-        scheduler.ended(spec.id, Outcome.COMPLETE, costs={"seconds": spec.lr}, scores={})
+        end = TrialEnd(outcome=Outcome.COMPLETE, costs={"seconds": spec.lr})
+        scheduler.ended(spec.id, end)
 
 
 @pytest.mark.long

@@ -71,6 +71,9 @@ RECIPES = {
         {"fusion": {"method": "lora", "rank": 2}, "decoder": LORA},
         ["fusion", "decoder"],
     ),
+    "every layer": (everywhere("lora", targets="all"), ["default"]),
+    "last layers": (everywhere("lora", layers="last:1"), ["default"]),
+    "by band": (everywhere("lora", rank=(2, 4, 8), alpha_per_rank=(1, 2, 1)), ["default"]),
     "two methods": ({"fusion": {"method": "ia3"}, "decoder": LORA}, ["fusion", "decoder"]),
     "virtual tokens": (everywhere("ptv2"), []),
 }

@@ -100,6 +100,18 @@ def test_it_is_what_the_allocator_gives_out(
     assert found.without_base == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize("settings", [{"targets": "all"}, {"layers": "last:1"}])
+def test_it_knows_which_layers_are_trained(workload: Workload, settings: dict[str, str]) -> None:
+    model = workload.model
+    tuning = {"method": "lora", "everywhere": True}
+    chosen = Recipe.of(dict.fromkeys(model.slots, tuning | settings))
+    shape, measured = measure(workload, chosen, "fp32")
+    found = predict(model, chosen, shape, precision="fp32")
+    assert found.without_base == pytest.approx(measured, rel=0.1)
+    usual = predict(model, Recipe.of(dict.fromkeys(model.slots, tuning)), shape, precision="fp32")
+    assert (found.peak > usual.peak) == ("targets" in settings)
+
+
 def test_parts(model: Model) -> None:
     everything = predict(model, of_slots(model, "full", "full"), SHAPE)
     slots = [model.network.get_submodule(path) for path in model.slots.values()]

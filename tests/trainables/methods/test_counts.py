@@ -27,6 +27,10 @@ def low_rank(rank: int) -> Formula:
     [
         ("lora", {"rank": 4}, low_rank(4)),
         ("lora", {"rank": 4, "rank_stabilized": True, "lr_ratio": 16.0}, low_rank(4)),
+        ("lora", {"rank": 4, "targets": "ffn"}, low_rank(4)),
+        ("lora", {"rank": 4, "targets": "all"}, low_rank(4)),
+        ("dora", {"rank": 4, "targets": "all"}, lambda i, o: low_rank(4)(i, o) + o),
+        ("vera", {"rank": 7, "targets": "all"}, lambda _, o: 7 + o),
         ("dora", {"rank": 4}, lambda i, o: low_rank(4)(i, o) + o),
         ("vera", {"rank": 7}, lambda _, o: 7 + o),
         ("oft", {"block": 8}, lambda i, _: i // 8 * (8 * 7 // 2)),

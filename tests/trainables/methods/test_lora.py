@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from trainables import recipe
 from trainables.engine.training_settings import TrainingSettings
-from trainables.errors import BadInput
-from trainables.model_contract import Model
+from trainables.errors import BadInput, NoMatchingLayer
+from trainables.methods.common.layers import band_of
+from trainables.methods.common.roles import ATTENTION
+from trainables.model_contract import Model, Slot, slot
+from trainables.model_lookup import TINY
+from trainables.models import blip
 from trainables.recipe import AppliedRecipe, Recipe, Tuning
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
@@ -33,17 +37,73 @@ def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Appl
         ({"rank": True}, "rank must be of type int"),
         ({"rank": 4.5}, "rank must be of type int"),
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\) but got 1.5"),
+        ({"rank": (4, 8)}, r"rank must be one value, or three for the first, .* but got \(4, 8\)"),
+        ({"rank": (4, 8, 0)}, "rank must be at least 1 but got 0"),
+        ({"rank": (4, 8, 2.5)}, "rank must be of type int"),
+        ({"alpha_per_rank": (1, 2, -1)}, "alpha_per_rank must be positive but got -1"),
+        ({"dropout": (0.1, 0.1, 0.1)}, "dropout must be of type float"),
         ({"alpha_per_rank": -1}, "alpha_per_rank must be positive but got -1"),
         ({"alpha_per_rank": float("nan")}, "alpha_per_rank must be finite but got nan"),
         ({"lr_ratio": 0}, "lr_ratio must be positive but got 0"),
         ({"rank_stabilized": 1}, "rank_stabilized must be of type bool"),
-        ({"targets": "query"}, "targets must be of type tuple"),
+        ({"targets": 7}, "targets must be of type tuple"),
+        ({"targets": "querry"}, "lora targets: unknown role 'querry'; did you mean 'query'"),
+        ({"targets": "query,,value"}, "lora targets: unknown role ''"),
+        ({"targets": ["atention"]}, "unknown role 'atention'; did you mean 'attention'"),
         ({"rnak": 4}, "unknown setting of method 'lora' 'rnak'; did you mean 'rank'"),
     ],
 )
 def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         Tuning.of("lora", settings)
+
+
+@pytest.mark.parametrize(
+    ("targets", "roles"),
+    [
+        ("query,value", ("query", "value", "qkv")),
+        ("value+query", ("value", "query", "qkv")),
+        (("query", "value"), ("query", "value")),
+        ("query", ("query",)),
+        ("attention", ATTENTION),
+        ("ffn", ("ffn_in", "ffn_out")),
+        (["query", "ffn"], ("query", "ffn_in", "ffn_out")),
+        ("all", (*ATTENTION, "ffn_in", "ffn_out", "projection")),
+        ("all,query", (*ATTENTION, "ffn_in", "ffn_out", "projection")),
+    ],
+)
+def test_targets_are_named_by_role_or_group(targets: Any, roles: tuple[str, ...]) -> None:
+    assert Tuning.of("lora", {"targets": targets}).config.targets == roles
+
+
+def test_a_text_of_targets_is_the_trial_that_its_roles_are() -> None:
+    """So that a choice that names today's default gives the ids of today."""
+    assert Tuning.of("lora", {"targets": "query,value"}) == Tuning.of("lora", {})
+    tuning = Tuning.of("lora", {"targets": "all", "rank": 4})
+    assert str(tuning) == "lora(rank=4, targets=all)"
+    recipe = Recipe(slots={"decoder": tuning})
+    assert Recipe.of(recipe.plain()) == recipe
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "vera", "oft", "adapter"])
+def test_all_is_every_linear_layer_of_the_blocks_and_connectors(model: Model, method: str) -> None:
+    settings: dict[str, Any] = {"targets": "all"} | ({"block": 8} if method == "oft" else {})
+    for name in model.slots:
+        network = share_weights(model.network)
+        recipe.apply(Recipe.of({name: {"method": method, **settings}}), model, network, seed=0)
+        there = slot(model, network, name)
+        blocks = there.roles.get("block", ("",))
+        for block in blocks:
+            within = there.module.get_submodule(block)
+            wrapped = [m for m in within.modules() if hasattr(m, "base_layer")]
+            linear = [
+                module
+                for module in model.network.get_submodule(model.slots[name])
+                .get_submodule(block)
+                .modules()
+                if isinstance(module, nn.Linear)
+            ]
+            assert len(wrapped) == len(linear) > 0, (name, block)
 
 
 def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
@@ -55,6 +115,44 @@ def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
     for layer in layers:
         assert (layer.r, layer.scaling) == ({"default": 3}, {"default": 4.0})
         assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_rank_and_alpha_by_band(method: str) -> None:
+    """Of four blocks the first is first, two are in the middle, and the last is last; their middles
+    lie at 1/8, 3/8, 5/8 and 7/8."""
+    from peft.tuners.lora import LoraLayer
+
+    model = blip.load(TINY)
+    tuning = {"method": method, "rank": [2, 4, 8], "alpha_per_rank": [1, 2, 4], "targets": "all"}
+    made = Recipe.of({"vision": tuning})
+    assert Recipe.of(made.plain()) == made and made.plain()["vision"]["rank"] == [2, 4, 8]
+    network = share_weights(model.network)
+    recipe.apply(made, model, network, seed=0)
+    there = slot(model, network, "vision")
+    expected = ((2, 1.0), (4, 2.0), (4, 2.0), (8, 4.0))
+    for block, (rank, factor) in zip(there.roles["block"], expected, strict=True):
+        layers: list[Any] = [
+            m for m in there.module.get_submodule(block).modules() if isinstance(m, LoraLayer)
+        ]
+        assert len(layers) == 4
+        for layer in layers:
+            assert (layer.r["default"], layer.scaling["default"]) == (rank, factor)
+            assert len(layer.lora_A["default"].weight) == rank
+
+
+def test_what_is_before_all_blocks_is_in_the_first_band_and_what_is_behind_in_the_last() -> None:
+    module = nn.ModuleDict({"before": nn.Linear(1, 1)})
+    module["blocks"] = nn.ModuleList(nn.Linear(1, 1) for _ in range(12))
+    module["behind"] = nn.Linear(1, 1)
+    blocks = tuple(f"blocks.{i}" for i in range(12))
+    band = band_of(Slot(name="slot", module=module, roles={"block": blocks}))
+    assert [band(name) for name in blocks] == [0] * 4 + [1] * 4 + [2] * 4
+    assert (band("before"), band("behind")) == (0, 2)
+    of_last = band_of(Slot(name="slot", module=module, roles={"block": blocks[-2:]}))
+    assert [of_last(name) for name in blocks[-2:]] == [0, 2]
+    with pytest.raises(NoMatchingLayer, match="slot 'slot' has no block for a setting by band"):
+        band_of(Slot(name="slot", module=module, roles={}))
 
 
 def test_rank_stabilized_divides_by_the_root_of_the_rank(model: Model) -> None:

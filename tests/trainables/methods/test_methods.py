@@ -19,6 +19,7 @@ from tests.trainables.placed import everywhere, fitting
 from trainables import recipe, registry
 from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput, NoMatchingLayer
+from trainables.methods.common.roles import ROLES
 from trainables.model_contract import Model, Slot, slot
 from trainables.recipe import Recipe, Tuning
 from trainables.training.checkpoint import WEIGHTS
@@ -124,6 +125,43 @@ def test_counts_are_of_what_is_trained(workload: Workload, method: str) -> None:
             assert (count.trained_parameters > 0) == (not count.tuning.startswith("frozen"))
         named = {count.slot for count in applied.counts if not count.tuning.startswith("frozen")}
         assert named <= set(placed.slots) and bool(named) == bool(applied.parameters)
+
+
+@pytest.mark.parametrize("limit", ["first:1", "last:1"])
+def test_a_method_trains_in_the_layers_that_it_is_limited_to_alone(
+    workload: Workload, method: str, limit: str
+) -> None:
+    """What it adds outside of all layers, like virtual tokens, is for these layers only."""
+    model, batch = workload.model, workload.batch("validation", range(4))
+    base = dict(model.network.named_parameters())
+    for name, whole in fitting(model, method).items():
+        there = slot(model, model.network, name)
+        limited = Recipe.of({name: {"method": method, "layers": limit}})
+        network = share_weights(model.network)
+        if "block" not in there.roles and method != "frozen":
+            with pytest.raises(NoMatchingLayer, match=f"slot '{name}' has no block for layers="):
+                recipe.apply(limited, model, network, seed=0)
+        if "block" not in there.roles:
+            continue
+        applied = recipe.apply(limited, model, network, seed=0)
+        every = recipe.apply(whole, model, share_weights(model.network), seed=0)
+        assert applied.trained_parameters <= every.trained_parameters
+        block = there.roles["block"][0 if limit == "first:1" else -1]
+        inside = f"{model.slots[name]}.{block}."
+        own = {n for n in applied.parameters if n in base or ".base_layer." in n}
+        assert all(n.startswith(inside) for n in own), (
+            f"{method} with layers={limit} trains {sorted(own)[:3]}, outside of {inside}: it must "
+            f"find its layers in slot.roles, by trainables.methods.common.select"
+        )
+        wrapped = [n for n, m in network.named_modules() if hasattr(m, "base_layer")]
+        assert all(n.startswith(inside) for n in wrapped), wrapped
+        with torch.no_grad():
+            for parameter in applied.parameters.values():
+                parameter.add_(0.1)
+            moved = model.losses(network.eval(), batch)
+            assert torch.isfinite(moved).all()
+            if applied.parameters:
+                assert not torch.equal(moved, model.losses(model.network, batch))
 
 
 def test_the_seed_decides_what_is_random(workload: Workload, method: str) -> None:
@@ -248,7 +286,13 @@ def test_settings_are_checked(method: str) -> None:
     with pytest.raises(BadInput, match=f"unknown setting of method '{method}' 'bananas'"):
         Tuning.of(method, {"bananas": 1})
     settings = Tuning.of(method, {}).settings()
-    for name, default in settings.items():
+    assert "layers" not in settings, (
+        f"the Config of {file(method)} must not have layers, a setting of every method"
+    )
+    for wrong in ("", "last", "last:0", "last:-1", "middle:2", "first:x", "8"):
+        with pytest.raises(BadInput, match="layers must be 'all', or 'first:N' or 'last:N'"):
+            Tuning.of(method, {"layers": wrong})
+    for name, default in {**settings, "layers": "all"}.items():
         assert Tuning.of(method, {name: default}) == Tuning.of(method, {})
         for wrong in (None, object(), {"a": 1}):
             with pytest.raises(BadInput, match=f"{method} {name} must be of type"):
@@ -287,8 +331,6 @@ def tuples(method: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_every_role_of_a_config_exists(method: str) -> None:
-    from trainables.model_contract import ROLES
-
     for name, value in tuples(method).items():
         assert set(value) <= set(ROLES), (
             f"{name} of the Config of {file(method)} must be a tuple of roles: {', '.join(ROLES)}"

@@ -18,7 +18,8 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel, BlipTextS
 from trainables import recipe, registry
 from trainables.errors import BadInput
 from trainables.methods.common import virtual_tokens
-from trainables.model_contract import ROLES, Model, Slot
+from trainables.methods.common.roles import ROLES
+from trainables.model_contract import Model, Slot
 from trainables.models.blip import Blip
 from trainables.models.common.attention import fuse
 from trainables.recipe import Recipe, Tuning

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainables import registry
 from trainables.errors import BadInput
-from trainables.model_contract import ROLES, Model, Row, slot
+from trainables.methods.common.roles import ROLES
+from trainables.model_contract import Model, Row, slot
 from trainables.recipe import Recipe, apply
 from trainables.weight_sharing import share_weights
 from trainables.workload import Workload

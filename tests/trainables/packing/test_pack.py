@@ -76,6 +76,45 @@ def test_packed_as_alone(
         assert packed.validation_loss() == pytest.approx(alone.validation_loss(), rel=near), key
 
 
+PLACED: dict[str, dict[str, Any]] = {
+    "all": {"method": "lora", "targets": "all"},
+    "attention": {"method": "lora", "targets": "attention", "rank": 3},
+    "ffn": {"method": "lora", "targets": "ffn"},
+    "by band": {"method": "lora", "rank": (2, 3, 5), "alpha_per_rank": (1, 2, 4)},
+    "all by band": {"method": "lora", "rank": (2, 3, 5), "targets": "all", "dropout": 0.3},
+    "last layer": {"method": "lora", "layers": "last:1"},
+    "first layer": {"method": "layernorm", "layers": "first:1"},
+    "tokens in one layer": {"method": "ptv2", "layers": "last:1"},
+    "whole layer": {"method": "full", "layers": "last:1"},
+    "scales": {"method": "ia3", "targets": "attention"},
+    "usual": {"method": "lora"},
+}
+"""Trials that train in other layers of a slot than others do, or more of some than of others."""
+
+
+@pytest.mark.parametrize(("frozen", "precision"), [(0, "fp32"), (1, "bf16")])
+def test_wherever_in_a_slot_a_trial_trains_it_is_packed_as_alone(
+    workload: Workload, frozen: int, precision: str
+) -> None:
+    model = workload.model
+    configs = {
+        key: config(model, tuning=tuning, frozen=frozen, seed=seed)
+        for seed, (key, tuning) in enumerate(PLACED.items())
+    }
+    group = TrialGroup(workload, precision=precision, places=len(configs))
+    for key, settings in configs.items():
+        group.enter(key, settings)
+        group.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
+    assert not {*group.alone_reasons} - {"whole layer", "all by band"}, group.alone_reasons
+    for key, settings in configs.items():
+        alone, near = Trial(workload, settings, precision=precision), RELATIVE[precision]
+        assert losses[key] == pytest.approx(alone.train(8), rel=near), key
+        assert group.trial(key).validation_loss() == pytest.approx(
+            alone.validation_loss(), rel=near
+        ), key
+
+
 def test_who_would_draw_other_masks_steps_alone(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:

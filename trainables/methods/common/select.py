@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from trainables.errors import BadInput, NoMatchingLayer, unknown
+from trainables.methods.common.roles import ROLES
 
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
@@ -19,8 +20,6 @@ def modules(slot: Slot, roles: Iterable[str]) -> list[str]:
         NoMatchingLayer: no module plays one of them; the message names the roles that the slot has.
         BadInput: a role does not exist.
     """
-    from trainables.model_contract import ROLES
-
     roles = tuple(roles)
     for role in roles:
         if role not in ROLES:
@@ -88,3 +87,11 @@ def pattern(names: Iterable[str]) -> str:
     A list of names would not do, since peft matches them as suffixes.
     """
     return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def exactly(name: str) -> str:
+    """A regular expression for the keys of peft's patterns that matches this module name only.
+
+    Without ``^``, peft would also let it match the end of a longer name.
+    """
+    return f"^{re.escape(name)}"
