@@ -225,12 +225,14 @@ def typical(
 
 
 def placing(arm: Arm) -> dict[str, Choice]:
-    """Name of every parameter that has no middle, as a choice of texts or tuples has none: they say
-    where a method acts, like ``targets`` and ``layers``."""
+    """Name of every setting of a method that has no middle, as a choice of texts or tuples has
+    none: they say where the method acts, like ``targets`` and ``layers``."""
     return {
         name: values
         for name, values in ranges(arm).items()
-        if isinstance(values, Choice) and any(isinstance(v, str | tuple) for v in values.values)
+        if name not in TRAINING
+        and isinstance(values, Choice)
+        and any(isinstance(v, str | tuple) for v in values.values)
     }
 
 
