@@ -23,6 +23,6 @@ def levels(budget: Budget) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(examples / batch) * batch for examples in exact}))
 
 
-ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
+ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0, "tuned": 0.0}
 """Way of allocating trials -> share of them that is divided equally among the arms. The rest goes
-to the arms that do best."""
+to the arms that do best or, with ``tuned``, to the arms that may still gain most."""
