@@ -216,6 +216,7 @@ class StudyRun:
             seed=settings.seed,
             confirm_seeds=settings.seeds,
             allocate=settings.allocate,
+            tuned_to=settings.margin if settings.tuned_to is None else settings.tuned_to,
             search=self.definition.search,
             stop=self.definition.stop,
             objectives=self.definition.objectives,
@@ -287,6 +288,7 @@ class StudyRun:
         searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
         if self.journal.cut_short:
             searched += f", ended in time for --budget {self.definition.time_limit}"
+        gains = {} if self.rules.objectives else self.scheduler.gains.said()
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,
@@ -299,7 +301,7 @@ class StudyRun:
             finished,
             self.data.dataset,
             self.data.ood,
-            self.provenance | {"search": searched},
+            self.provenance | {"search": searched, **({"tuning": gains} if gains else {})},
             margin=self.definition.settings.margin,
         )
         files = [
@@ -314,6 +316,8 @@ class StudyRun:
             partial(model_export.write_all, self.deployment.study_folder, self.zygote.do),
         )
         show_results(self.console, found)
+        for arm, gain in gains.items():
+            self.console.print(f"By its trials, {arm} {gain}.", markup=False)
         if self.tracker.error:
             self.console.print(
                 f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"

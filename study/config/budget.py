@@ -36,6 +36,6 @@ def reached(levels: Sequence[int], examples_seen: int) -> int:
     return max((level for level in levels if level <= examples_seen), default=0)
 
 
-ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0}
+ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0, "tuned": 0.0}
 """Way of allocating trials -> share of them that is divided equally among the arms. The rest goes
-to the arms that do best."""
+to the arms that do best or, with ``tuned``, to the arms that may still gain most."""

@@ -88,6 +88,13 @@ class StudyDefinition:
             raise BadInput(
                 f"--margin must be more than 0 and less than 100, got {settings.margin:g}"
             )
+        if settings.tuned_to is not None and not (
+            settings.tuned_to > 0 and settings.allocate == "tuned"
+        ):
+            raise BadInput(
+                f"--tuned-to must be more than 0 and needs --allocate tuned, got "
+                f"{settings.tuned_to:g} and --allocate {settings.allocate}"
+            )
         regime = _regime(settings)
         engine = _engine(settings.deepspeed)
         if settings.allocate not in ALLOCATE:

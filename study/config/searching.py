@@ -16,7 +16,7 @@ STOPPERS = Registry("value of --stop", "study.search.stoppers", "Stopper")
 
 AUTO = "auto"
 """Value of both options that leaves it to the project."""
-SEARCH, STOP = "tpe", "asha"
+SEARCH, STOP = "gp", "median"
 """Searcher and stopper of a study that begins with ``AUTO``."""
 OLDEST = ("tpe", "asha")
 """Searcher and stopper of studies that are older than the choice of one."""

@@ -98,7 +98,15 @@ class Settings:
         "floor",
         group=SPEND,
         metavar="|".join(ALLOCATE),
-        help="division of trials among arms: where they pay, 60% equally, or all equally",
+        help="division of trials among arms: where they pay, 60% equally, all equally, or where an "
+        "arm may still gain most until all are tuned",
+    )
+    tuned_to: float | None = option(
+        None,
+        group=SPEND,
+        metavar="POINTS",
+        help="with --allocate tuned: end the search when no arm may gain more than this",
+        default="the margin",
     )
     search: str = option(
         "auto",

@@ -20,6 +20,7 @@ from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
 from study.search.journal import StudyJournal
+from study.search.remaining import ArmGains
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
 from study.trials.callback import StudyCallback
@@ -41,6 +42,8 @@ class SearchRules:
     confirm_seeds: int
     allocate: str = "floor"
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
+    tuned_to: float = 1.0
+    """Points that an arm may still gain when it counts as tuned, if ``allocate`` is ``tuned``."""
     search: str = "tpe"
     """Searcher: a file of ``study/search/searchers``."""
     stop: str = "asha"
@@ -72,6 +75,7 @@ class StudyScheduler:
         self.rungs = levels(rules.budget)
         self.stopper = searching.stopper(rules.stop, rules.budget.reduction)
         self._groups = groups(rules.space)
+        self.gains = ArmGains(journal, self._groups, rules.seed)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
@@ -157,7 +161,13 @@ class StudyScheduler:
     def _searching(self) -> bool:
         """Whether the search has trials left to draw."""
         left = self.journal.draws.total() < self.rules.budget.trials and self._open
-        return bool(left) and not self.journal.cut_short
+        return bool(left) and not self.journal.cut_short and not self._tuned
+
+    @property
+    def _tuned(self) -> bool:
+        """Whether the search ends because no arm is expected to gain much more."""
+        rules = self.rules
+        return rules.allocate == "tuned" and self.gains.tuned(self._open, rules.tuned_to)
 
     @property
     def _open(self) -> list[str]:
@@ -270,6 +280,8 @@ class StudyScheduler:
         if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
         left = [arm for arm in self._open if tried[arm] > failed[arm]] or self._open
+        if rules.allocate == "tuned":
+            return self.gains.neediest(left)
         if rules.allocate == "equal" or len(left) < arms:
             return min(left, key=lambda arm: tried[arm])
         return None

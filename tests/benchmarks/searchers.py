@@ -5,7 +5,10 @@ a study of 48 trials on each surface (``surfaces``), with the project's own sche
 searchers and stoppers; nothing is trained. *Regret*: the final loss, without noise, of the trial
 that would be confirmed after so many trials, above the lowest that there is; in percent of what
 lies between the lowest and the median of the surface, so that surfaces can be averaged. *Trained*:
-whole trainings that the 48 trials cost. *Draw*: processor time of a draw, in milliseconds.
+whole trainings that the 48 trials cost. *Draw*: processor time of a draw, in milliseconds. Last,
+for the Gaussian process: how much lower the loss could be, how much lower it was said that it could
+be (``study.search.remaining``), and the share of studies in which what remained was below the 90th
+percentile that was said.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 
 from search_spaces.declare import Budget, Space
 from study.search.journal import StudyJournal
+from study.search.remaining import Remaining
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome, Rung, TrialEnd
 from tests.benchmarks.surfaces import FACTS, Surface, all_surfaces
@@ -50,6 +54,8 @@ class Played:
 
     regret: tuple[float, ...]
     """Regret after each of ``AFTER``, in loss."""
+    told: tuple[Remaining | None, ...]
+    """What was said to remain after each of ``AFTER``, in loss; of searches by ``gp`` only."""
     trained: float
     """Whole trainings."""
     milliseconds: float
@@ -77,7 +83,7 @@ def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path
     )
     scheduler = StudyScheduler(rules, StudyJournal(folder))
     best, _ = surface.scale()
-    regret, trained, drawing = [], 0.0, 0.0
+    regret, told, trained, drawing = [], [], 0.0, 0.0
     for number in range(1, AFTER[-1] + 1):
         began = time.process_time()
         spec = scheduler.next()
@@ -101,8 +107,11 @@ def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path
         scheduler.ended(spec.id, TrialEnd(outcome=outcome))
         if number in AFTER:
             regret.append(surface.final(scheduler.best()["arm"].spec.parameters) - best)
+            told.append(scheduler.gains.loss("arm") if search == "gp" else None)
     milliseconds = 1000 * drawing / AFTER[-1]
-    return Played(regret=tuple(regret), trained=trained, milliseconds=milliseconds)
+    return Played(
+        regret=tuple(regret), told=tuple(told), trained=trained, milliseconds=milliseconds
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,6 +164,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trained = mean(one.trained for one in every_one)
         drawing = mean(one.milliseconds for one in every_one)
         print(f"{search:>12} {stop:<9} {trained:8.1f} {drawing:9.1f}")
+    for (search, stop), studies in rows.items():
+        if search == "gp":
+            print(f"\nloss that remains, that is said to, and % below the said bound: gp {stop}")
+            for surface, of_surface in zip(surfaces, studies, strict=True):
+                print(f"{surface.name:>18}  {remaining(of_surface)}")
+
+
+def remaining(played: Sequence[Played]) -> str:
+    """What remained and what was said to, means over studies, after each of ``AFTER``."""
+    cells = []
+    for number, after in enumerate(AFTER):
+        pairs = [(one.regret[number], one.told[number]) for one in played]
+        known = [(left, told) for left, told in pairs if told is not None]
+        if known:
+            left, said = mean(left for left, _ in known), mean(told.mean for _, told in known)
+            below = mean(left <= told.high for left, told in known)
+            cells.append(f"{after}: {left:.3f} {said:.3f} {below:4.0%}")
+    return "   ".join(cells)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ With several objectives it leaves the draw to TPE, which knows them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.searchers import tpe
@@ -26,8 +28,30 @@ BEST, LATEST = 25, 50
 longer after thousands of trials than after a hundred."""
 ANYWHERE, NEAR, NEAREST = 300, 40, 5
 """Random candidates; candidates near each of the best trials; how many of these."""
+SURE, EXPLORE = 12, 5
+"""After so many trials of an arm, one point in so many is the one of ``ANYWHERE`` random ones that
+is farthest from all trials: a process that is sure of itself never looks for a second valley."""
 STEPS = (0.15, 0.03)
 """Standard deviations of the distance of a near candidate, as shares of a range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is known of an arm."""
+
+    cube: Cube
+    seen: Sequence[FrozenTrial]
+    """Trials that the process sees."""
+    rows: np.ndarray
+    """Their points, [N, axes]."""
+    losses: np.ndarray
+    """Their losses, measured or expected, [N]."""
+    deviation: float
+    """Loss that is 1 to the process, below the median."""
+    process: Process
+    candidates: np.ndarray
+    """Points among which the best are looked for, [M, axes]."""
+    chance: np.random.Generator
 
 
 def point(past: Past, arm: str) -> Point:
@@ -41,16 +65,16 @@ def point(past: Past, arm: str) -> Point:
         return tpe.point(past, arm)
     if len(ended) < 2:
         return past.random(arm)
-    cube = Cube(past.ranges(arm))
-    seen, losses, doubts = _window(ended)
-    rows = np.array([cube.row(trial.params) for trial in seen])
-    running = [cube.row(t.params) for t in own if t.state is TrialState.RUNNING and t.params]
-    results, unit = standardized(losses)
-    process = Process.fit(rows, results, (doubts / unit) ** 2, cube.unordered, past.chance)
-    process = process.believing(np.array(running))
+    known = model(ended, past.ranges(arm), past.chance)
+    cube, candidates = known.cube, known.candidates
+    drawn = past.draws.get(arm, 0)
+    if drawn >= SURE and drawn % EXPLORE == 0:
+        rows = cube.random(past.chance, ANYWHERE)
+        far = np.abs(rows[:, None] - known.rows[None]).max(axis=2).min(axis=1)
+        return cube.point(rows[far.argmax()])
+    running = [cube.row(t.params) for t in own if t.state is TrialState.RUNNING]
+    process = known.process.believing(np.array(running))
     best = process.predict(process.rows)[0].min(axis=1)
-    good = rows[np.argsort(losses, kind="stable")[:NEAREST]]
-    candidates = _candidates(cube, good, past.chance)
     gains = expected_improvement(best, *process.predict(candidates))
     closer = _near(cube, candidates[[int(gains.argmax())]], past.chance)
     candidates = np.concatenate([candidates, closer])
@@ -60,6 +84,30 @@ def point(past: Past, arm: str) -> Point:
         if not past.known(arm, found):
             return found
     return past.random(arm)
+
+
+def model(
+    ended: Sequence[FrozenTrial],
+    ranges: Mapping[str, BaseDistribution],
+    chance: np.random.Generator,
+) -> Model:
+    """The model of an arm whose trials have ended so."""
+    cube = Cube(ranges)
+    seen, losses, doubts = _window(ended)
+    rows = np.array([cube.row(trial.params) for trial in seen])
+    results, unit = standardized(losses)
+    process = Process.fit(rows, results, (doubts / unit) ** 2, cube.unordered, chance)
+    good = rows[np.argsort(losses, kind="stable")[:NEAREST]]
+    return Model(
+        cube=cube,
+        seen=seen,
+        rows=rows,
+        losses=losses,
+        deviation=float(unit.min()),
+        process=process,
+        candidates=_candidates(cube, good, chance),
+        chance=chance,
+    )
 
 
 def standardized(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

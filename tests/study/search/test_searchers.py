@@ -1,16 +1,13 @@
 """What every searcher keeps to, whichever file it is."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
 from study.config import searching, spaces
-from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
@@ -124,22 +121,6 @@ def test_with_several_objectives_points_are_drawn(begin: Begin, search: str) -> 
             scheduler.reported(spec.id, reported)
         end = TrialEnd(outcome=Outcome.COMPLETE, costs={"seconds": spec.lr})
         scheduler.ended(spec.id, end)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("search", ALL)
-def test_a_draw_takes_no_longer_after_two_thousand_trials(tmp_path: Path, search: str) -> None:
-    given = replace(rules(space=SPACE, trials=2000, allocate="equal"), search=search)
-    scheduler = StudyScheduler(given, StudyJournal(tmp_path))
-    took: list[float] = []
-    while len(took) < 2000:
-        began = time.process_time()
-        spec = scheduler.next()
-        took.append(time.process_time() - began)
-        assert spec is not None
-        play(scheduler, spec)
-    early, late = sorted(took[300:500])[100], sorted(took[-200:])[100]
-    assert late < 2 * early + 0.01
 
 
 def test_a_misspelt_name_is_told_the_closest() -> None:

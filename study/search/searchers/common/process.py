@@ -98,6 +98,26 @@ class Process:
         scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
         return mean, np.sqrt(np.maximum(left, 1e-12) * scale[:, None])
 
+    def surfaces(self, at: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
+        """Results without noise at points ``at`` [M, axes], drawn jointly ``draws`` times by each
+        setting: [settings * draws, M]."""
+        seen = _covariance(
+            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
+        )
+        inverse = np.linalg.inv(seen)
+        across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
+        weights = across @ inverse
+        mean = weights @ self.results
+        prior = _kernel(_distances(at, at, self.unordered), self.settings) + CONSTANT
+        left = prior - weights @ across.transpose(0, 2, 1)
+        fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
+        scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
+        values, vectors = np.linalg.eigh(left)
+        root = vectors * np.sqrt(np.maximum(values, 0.0) * scale[:, None])[:, None, :]
+        luck = chance.standard_normal((len(self.settings), len(at), draws))
+        drawn = mean[:, :, None] + root @ luck
+        return np.asarray(drawn.transpose(0, 2, 1).reshape(-1, len(at)))
+
     def believing(self, rows: np.ndarray) -> Process:
         """The same process once the results at ``rows`` are what it expects of them (kriging
         believer; Ginsbourger et al. 2010)."""

@@ -1,0 +1,95 @@
+"""What arms may still gain, and the search that follows it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
+from study.config.definition import StudyDefinition
+from study.config.settings import Settings
+from study.search.remaining import LEAST, points_per_loss
+from study.search.scheduler import StudyScheduler
+from study.trials.record import Outcome, TrialEnd
+from study.trials.spec import Kind
+from tests.study.made_up import loss_of, play, rules
+from trainables.errors import BadInput
+
+POINTS = 40.0
+"""Points for each unit of loss in these studies."""
+RICH = Arm(
+    everywhere=method("lora", rank=Choice(1, 2, 4, 8, 16), dropout=Uniform(0.0, 0.3)),
+    lr=LogUniform(1e-6, 1e-1),
+)
+PLAIN = Arm(everywhere=method("layernorm"), lr=LogUniform(1e-3, 1e-2))
+SPACE = Space(question="?", arms={"plain": PLAIN, "rich": RICH})
+GIVEN = replace(
+    rules(space=SPACE, trials=60, allocate="tuned"), search="gp", stop="median", tuned_to=1.0
+)
+Begin = Callable[..., StudyScheduler]
+
+
+def search(scheduler: StudyScheduler, most: int = 10**6) -> list[str]:
+    """Play the search, at most so many trials of it; arms in the order of the trials."""
+    while len(scheduler.journal.of_kind(Kind.SEARCH)) < most:
+        spec = scheduler.next()
+        if spec is None or spec.kind is not Kind.SEARCH:
+            break
+        score = 80 - POINTS * loss_of(spec, spec.stops[-1])
+        play(scheduler, spec, scores={"validation.overall": score})
+    return [record.spec.arm for record in scheduler.journal.of_kind(Kind.SEARCH)]
+
+
+def test_trials_go_where_more_may_be_gained_until_all_is_tuned(begin: Begin) -> None:
+    scheduler = begin(given=GIVEN)
+    counts = Counter(search(scheduler))
+    assert counts.total() < 60
+    assert counts["rich"] > counts["plain"] >= LEAST
+    said = scheduler.gains.said()
+    assert set(said) == set(SPACE.arms)
+    assert all(" points (" in text for text in said.values())
+    for best in scheduler.best().values():
+        assert POINTS * (best.loss - 100 / 960) < 3.0
+
+
+def test_who_is_tuned_less_closely_takes_fewer_trials(begin: Begin) -> None:
+    close = search(begin(folder="close", given=replace(GIVEN, tuned_to=0.2)))
+    loose = search(begin(folder="loose", given=replace(GIVEN, tuned_to=5.0)))
+    assert len(loose) <= len(close)
+
+
+def test_a_killed_search_ends_where_it_would_have(begin: Begin) -> None:
+    whole = search(begin(folder="whole", given=GIVEN))
+    search(begin(folder="killed", given=GIVEN), most=9)
+    assert search(begin(folder="killed", given=GIVEN)) == whole
+
+
+def test_an_arm_that_always_fails_takes_few_trials(begin: Begin) -> None:
+    scheduler = begin(given=GIVEN)
+    number = 0
+    while number < 40:
+        spec = scheduler.next()
+        if spec is None or spec.kind is not Kind.SEARCH:
+            break
+        number += 1
+        if spec.arm == "rich":
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED))
+        else:
+            play(scheduler, spec)
+    counts = Counter(r.spec.arm for r in scheduler.journal.of_kind(Kind.SEARCH))
+    assert counts["rich"] <= 2 * LEAST
+
+
+def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None:
+    scheduler = begin(given=replace(GIVEN, allocate="equal"))
+    search(scheduler, most=3)
+    assert points_per_loss(scheduler.journal.records.values()) is None
+    search(scheduler, most=24)
+    assert points_per_loss(scheduler.journal.records.values()) == pytest.approx(POINTS)
+
+
+def test_tuned_to_needs_the_allocation_that_heeds_it() -> None:
+    StudyDefinition.parse(Settings(space="smoke", allocate="tuned", tuned_to=0.5))
+    with pytest.raises(BadInput, match="--tuned-to must be more than 0 and needs --allocate tuned"):
+        StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5))
