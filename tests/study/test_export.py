@@ -178,7 +178,7 @@ DESCRIBED = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision"
         ({"seed": "first"}, ": seed should be a whole number, not 'first'"),
         ({"recipe": "lora"}, ": recipe should be an object, not 'lora'"),
         ({"recipe": {"vision": {"rank": 2}}}, ": recipe.vision names no method"),
-        ({"beams": None}, ": beams should be a whole number, not None"),
+        ({"beams": None}, ": beams should be a whole number, not null"),
         ({"digest": GONE}, " lacks digest"),
     ],
 )

@@ -144,7 +144,7 @@ def test_after_an_out_of_memory_of_a_small_batch_half_of_that_is_computed_at_onc
     found = halved(told, share=4)
     assert found is not None and (found.micro_batch, found.pieces) == (2, 16)
     found = halved(told, share=1)
-    assert found is not None and (found.checkpointing, found.micro_batch) == (True, 32)
+    assert found is not None and (found.activation_checkpointing, found.micro_batch) == (True, 32)
 
 
 def test_after_an_out_of_memory_half_as_many_questions_are_computed_at_once() -> None:

@@ -28,17 +28,17 @@ SPEC = TrialSpec(
 
 @dataclass(frozen=True, kw_only=True)
 class LaterSpec(TrialSpec):
-    weight_decay: float = 0.01
+    noise: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRegime(Regime):
-    optimizer: str = "adamw"
+    noise: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaterSettings(Settings):
-    search: str = "tpe"
+    tokenizer: str = "the model's"
 
 
 def test_an_id_is_the_same_in_every_version() -> None:
@@ -48,7 +48,7 @@ def test_an_id_is_the_same_in_every_version() -> None:
 def test_a_new_setting_changes_no_id_unless_it_is_off_its_default() -> None:
     later = LaterSpec(**asdict(SPEC))
     assert later.id == SPEC.id
-    assert replace(later, weight_decay=0.1).id != SPEC.id
+    assert replace(later, noise=0.1).id != SPEC.id
 
 
 def test_training_settings_join_the_id_where_they_are_off_their_defaults() -> None:
