@@ -150,7 +150,8 @@ class Budget:
     max_examples: int = 6400
     """Number of training examples of a trial that is never stopped, repeated ones counted."""
     reduction: int = 3
-    """Factor between one rung and the next. ASHA keeps one trial in ``reduction`` at each rung."""
+    """Factor between one rung and the next. With ``--stop asha`` and ``hyperband`` one trial in
+    ``reduction`` goes on at each rung."""
     rungs: int = 3
     """Number of rungs before the end of a trial."""
     batch_size: int = 32

@@ -288,6 +288,9 @@ class StudyRun:
         searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
         if self.journal.cut_short:
             searched += f", ended in time for --budget {self.definition.time_limit}"
+        elif self.journal.tuned:
+            most = f"{self.rules.tuned_to:g} points"
+            searched += f", ended when no arm was expected to gain more than {most}"
         gains = {} if self.rules.objectives else self.scheduler.gains.said()
         finished = results.FinishedTrials(
             space=self.rules.space,

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from search_spaces.declare import Space
+from study.config.searching import SEARCHERS, STOPPERS
 from study.config.spaces import SPACES
 from trainables.measures.common.measure import Column, Kind, Measure
 from trainables.registry import DATASETS, FAMILIES, MEASURES, METHODS, Registry
@@ -36,6 +37,11 @@ MUST_HAVE: Mapping[Registry, Mapping[str, str]] = {
         "PRESETS": "a dict literal of well-known models, {} if there are none",
     },
     SPACES: {"SPACE": "a Space, of search_spaces.declare"},
+    SEARCHERS: {"point": "a function (past, arm) that returns the values of the arm's parameters"},
+    STOPPERS: {
+        "Stopper": "a class made with (reduction), whose record returns whether a trial goes on",
+        "passing": "a function (reduction) that returns the share of trials that go on, roughly",
+    },
 }
 """Kind of plug-in -> the names that its file must define, and what each is."""
 
@@ -47,11 +53,16 @@ CALLED: Mapping[Registry, Mapping[str, tuple[str, ...]]] = {
         "skeleton": ("source", "image_size", "precision"),
         "small": ("words",),
     },
+    SEARCHERS: {"point": ("past", "arm")},
+    STOPPERS: {"Stopper": ("reduction",), "passing": ("reduction",)},
 }
 """Kind of plug-in -> the functions of its file, with the arguments that they are given."""
 
 NO_MEMBERS = ["search_spaces/declare.py"]
 """Files of a plug-in folder that are no plug-in."""
+
+LATE = (FAMILIES, SEARCHERS, STOPPERS)
+"""Kinds of plug-in that are imported only after all input was checked."""
 
 CHEAP = {"numpy"}
 """Packages that a plug-in may import at its top: they load in a tenth of a second."""
@@ -175,7 +186,7 @@ the packages that came with it."""
 def imported() -> Mapping[str, set[str]]:
     """Plug-in -> the foreign packages that importing it imports. Families are left out: nothing
     imports them before a model is wanted, and they are made of torch."""
-    names = [f"{k.package}.{name}" for k in MUST_HAVE if k is not FAMILIES for name in k.names()]
+    names = [f"{k.package}.{name}" for k in MUST_HAVE if k not in LATE for name in k.names()]
     done = subprocess.run(
         [sys.executable, "-c", IMPORTER, *names],
         cwd=ROOT,
@@ -192,7 +203,7 @@ def imported() -> Mapping[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize(("kind", "name"), [f for f in FILES if f.values[0] is not FAMILIES])
+@pytest.mark.parametrize(("kind", "name"), [f for f in FILES if f.values[0] not in LATE])
 def test_importing_a_file_imports_nothing_heavy(
     kind: Registry, name: str, imported: Mapping[str, set[str]]
 ) -> None:

@@ -1,8 +1,10 @@
-"""Finds methods, datasets, model families, measures and search spaces as files, by their names.
+"""Finds methods, datasets, model families, measures, search spaces, searchers and rules of early
+stopping as files, by their names.
 
 Adding one is adding a file to its folder: there is no list to edit. A file is a member when it
 defines, at top level, the one name that its folder asks for (``apply`` for a method, ``load`` for a
-dataset or a model family, ``MEASURE`` for a measure, ``SPACE`` for a search space).
+dataset or a model family, ``MEASURE`` for a measure, ``SPACE`` for a search space, ``point`` for a
+searcher, ``Stopper`` for a rule of early stopping).
 CONTRIBUTING.md says what else each kind must have, and ``tests/test_plug_ins.py`` checks it.
 """
 

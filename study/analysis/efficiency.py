@@ -58,8 +58,8 @@ def budget_curves(
     since trials that are stopped early cost less. An arm's trials are drawn again and again in
     other orders, with replacement. After so many seconds, the result of a search is its complete
     trial with the lowest validation loss; before there is one, it is the untuned model, whose
-    accuracy is ``untuned``. TPE draws later trials where earlier ones were good, so a curve
-    flatters the beginning of a real search a little.
+    accuracy is ``untuned``. Most searchers draw later trials where earlier ones were good, so a
+    curve flatters the beginning of a real search a little.
 
     Returns:
         The curves of the arms, and the arm that is ahead at some budgets; None if no arm has a

@@ -101,8 +101,12 @@ class StudyDefinition:
             raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
-        search = searching.SEARCH if settings.search == searching.AUTO else settings.search
-        searching.check_searcher(search)
+        search = searching.parse_searcher(settings.search, objectives)
+        if objectives and settings.allocate == "tuned":
+            raise BadInput(
+                f"--allocate tuned goes by the loss alone, and --objective {settings.objective} "
+                "has costs too; give another --allocate"
+            )
         stop = searching.STOP if settings.stop == searching.AUTO else settings.stop
         searching.check_stopper(stop)
         space = narrow(spaces.load(settings.space), settings.arm, settings.set or ())

@@ -2,10 +2,11 @@
 
 ``--objective score`` minimises the validation loss. ``--objective score,memory`` asks for a
 trade-off: a trial dominates another if it is as good in all objectives and better in one, and the
-trials that none dominates are the Pareto front. TPE (for several objectives: Ozaki et al. 2020, doi
-10.1145/3377930.3389817) draws near the front. Early stopping (after Schmucker et al. 2021, arXiv
-2106.12639) lets every trial on the front go on. Confirmation still takes each arm's best by loss:
-the front is a result of the search alone, and is presented as such.
+trials that none dominates are the Pareto front. Unless ``--search`` names another searcher, points
+are drawn by TPE for several objectives (Ozaki et al. 2020, doi 10.1145/3377930.3389817). Early
+stopping (after Schmucker et al. 2021, arXiv 2106.12639) lets every trial on the front go on.
+Confirmation still takes each arm's best by loss: the front is a result of the search alone, and is
+presented as such.
 """
 
 from __future__ import annotations

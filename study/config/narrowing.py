@@ -159,7 +159,9 @@ def _parsed(values: str, default: Any, before: Any, *, log: bool = False) -> Any
     low, dots, high = values.partition("..")
     if dots:
         if not isinstance(default, float):
-            raise BadInput("only fractions have a range; list the values, with commas")
+            raise BadInput(
+                "a range LOW..HIGH is for settings that are decimal numbers; list the values"
+            )
         kind = LogUniform if log or isinstance(before, LogUniform) else Uniform
         found: Range = kind(_value(low, default), _value(high, default))
         return found

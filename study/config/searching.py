@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from trainables.errors import unknown
+from trainables.errors import BadInput, unknown
 from trainables.registry import Registry
 
 SEARCHERS = Registry("value of --search", "study.search.searchers", "point")
@@ -26,11 +27,35 @@ class Stopper(Protocol):
     """A rule of early stopping."""
 
     def record(
-        self, arm: str, trial: str, examples_seen: int, loss: float, costs: tuple[float, ...] = ()
+        self, arm: str, trial: str, level: int, loss: float, costs: tuple[float, ...] = ()
     ) -> bool:
-        """Record a trial's validation loss at a rung, and its ``costs`` if they are objectives.
-        Return whether the trial goes on. A rung that is reported again counts once."""
+        """Record a trial's validation loss at the rung ``level``, in examples, and its ``costs`` if
+        they are objectives. Return whether the trial goes on. A rung that is reported again counts
+        once. Trials whose batches differ in size report one rung at slightly different numbers of
+        examples."""
         ...
+
+
+SEVERAL_OBJECTIVES = ("grid", "random", "tpe", *OPTUNA[1:])
+"""Searchers that can be used where costs are minimised beside the loss: they know of these, or
+learn nothing."""
+
+
+def parse_searcher(asked: str, objectives: Sequence[str]) -> str:
+    """Name of the searcher that is asked for; ``auto`` is TPE where costs are minimised too.
+
+    Raises:
+        BadInput: there is no such searcher, or it knows the loss alone and there are costs.
+    """
+    if asked == AUTO:
+        return OLDEST[0] if objectives else SEARCH
+    check_searcher(asked)
+    if objectives and asked not in SEVERAL_OBJECTIVES:
+        raise BadInput(
+            f"--search {asked} knows the loss alone, and --objective asks for more; give one of: "
+            f"{', '.join(SEVERAL_OBJECTIVES)}"
+        )
+    return asked
 
 
 def check_searcher(name: str) -> None:
@@ -43,6 +68,12 @@ def check_stopper(name: str) -> None:
     """Raise ``BadInput`` if there is no stopper of this name."""
     if name not in STOPPERS.names():
         raise unknown("value of --stop", name, STOPPERS.names())
+
+
+def passing(name: str, reduction: int) -> float:
+    """Share of an arm's trials that go on at a rung by the stopper ``name``, roughly."""
+    check_stopper(name)
+    return float(STOPPERS.find(name).passing(reduction))
 
 
 def stopper(name: str, reduction: int) -> Stopper:

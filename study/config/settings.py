@@ -17,7 +17,7 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
-YOUNG = ("arm", "set")
+YOUNG = ("arm", "set", "search", "stop", "tuned_to")
 """Settings that are younger than the first studies: recorded only where they are given."""
 
 
@@ -98,8 +98,8 @@ class Settings:
         "floor",
         group=SPEND,
         metavar="|".join(ALLOCATE),
-        help="division of trials among arms: where they pay, 60% equally, all equally, or where an "
-        "arm may still gain most until all are tuned",
+        help="division of trials among arms: joint: where they pay; floor: 60% equally, the rest "
+        "where they pay; equal; tuned: where an arm may still gain most, until all are tuned",
     )
     tuned_to: float | None = option(
         None,

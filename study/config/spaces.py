@@ -59,14 +59,12 @@ def check(arm: Arm) -> None:
     Raises:
         BadInput: a method or setting does not exist, or a value is not allowed.
     """
-    for slot, ranges in arm.slots.items():
+    for ranges in arm.slots.values():
         first = {name: _edges(value)[0] for name, value in ranges.settings.items()}
         Tuning.of(ranges.name, first)
         for name, value in ranges.settings.items():
             for edge in _edges(value):
                 Tuning.of(ranges.name, {**first, name: edge})
-        if slot == "everywhere" and len(arm.slots) > 1:
-            raise BadInput("everywhere excludes other slots")
     batch_sizes(arm, 1)
     for name, value in arm.training.items():
         if name not in TRAINING:

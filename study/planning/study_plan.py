@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from search_spaces.declare import Space
-from study.config import narrowing, spaces
+from study.config import narrowing, searching, spaces
 from study.config.budget import floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
@@ -97,10 +97,13 @@ class StudyPlan:
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """Seconds that the study takes: expected, and if no trial were stopped early. Expected
-        means that ``1 / reduction`` of the trials pass each rung; the gain of trials that share a
-        device is not counted. None if no step was timed, or where trials exchange weights or
-        gradients: the step that is timed runs on one device that has them all."""
+        """Seconds that the study takes: expected, and if no trial were stopped early.
+
+        Expected means that as many trials pass each rung as the rule of early stopping lets pass;
+        the gain of trials that share a device is not counted. None if no step was timed, or where
+        trials exchange weights or gradients: the step that is timed runs on one device that has
+        them all.
+        """
         kinds = self.placements.values()
         partitions = deepspeed_config.partitions_weights
         exchanging = any(p.devices > 1 or partitions(p.deepspeed) for p in kinds)
@@ -108,7 +111,8 @@ class StudyPlan:
             return None
         budget = self.definition.budget
         stops = levels(budget)
-        passing = [budget.reduction**-i for i in range(len(stops))]
+        share = searching.passing(self.definition.stop, budget.reduction)
+        passing = [share**i for i in range(len(stops))]
         legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
         each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
         confirmed = len(self.space.arms) * self.definition.settings.seeds * stops[-1]
@@ -162,13 +166,27 @@ class StudyPlan:
             least = floor(budget.trials, len(self.space.arms), settings.allocate)
             fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
             trials = f"{self.trials} trials, at least {least} an arm"
+            if settings.allocate == "tuned":
+                most = settings.margin if settings.tuned_to is None else settings.tuned_to
+                trials = (
+                    f"at most {self.trials} trials, until no arm may gain more than {most:g} points"
+                )
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
         rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
         if rungs and any(spaces.BATCH_SIZE in arm.training for arm in self.space.arms.values()):
             rungs += " (rounded up to whole batches)"
-        early = f"rungs at {rungs} of {stops[-1]:,} examples, 1 in {budget.reduction} goes on"
+        stop, share = (
+            self.definition.stop,
+            searching.passing(self.definition.stop, budget.reduction),
+        )
+        early = (
+            f"rungs at {rungs} of {stops[-1]:,} examples, where about {share:.0%} go on ({stop})"
+        )
         whole = f"{stops[-1]:,} examples each, none is stopped early"
-        console.print(f"  search   {trials}; {early if rungs else whole}")
+        console.print(
+            f"  search   {trials}, drawn by {self.definition.search}; "
+            f"{early if rungs and share < 1 else whole}"
+        )
         console.print(
             f"  confirm  {len(self.space.arms)} arms x {settings.seeds} seeds = "
             f"{len(self.space.arms) * settings.seeds} trainings, scored on test once"

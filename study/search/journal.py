@@ -68,7 +68,7 @@ class JournalFile(JournalFileBackend):
 
 class StudyJournal:
     """The record of one study, in ``folder``. Two Optuna studies share its journal file:
-    ``search``, which TPE learns from, and ``confirm``, which TPE must not see."""
+    ``search``, which searchers learn from, and ``confirm``, which they must not see."""
 
     def __init__(self, folder: Path, objectives: tuple[str, ...] = ()) -> None:
         """Open the journal. ``objectives`` are costs that are minimised beside the loss; see
@@ -105,7 +105,9 @@ class StudyJournal:
         """Ended trials that the sampler learns from."""
         noted = self.studies["search"].user_attrs
         self.cut_short: bool = noted.get("cut_short", False)
-        """Whether the search was ended before all its trials were drawn."""
+        """Whether the search was ended before all its trials were drawn, for the spending limit."""
+        self.tuned: bool = noted.get("tuned", False)
+        """Whether the search has ended because no arm was expected to gain much more."""
         self.seconds: float = noted.get("seconds", 0.0)
         """Seconds that the study has run, as last recorded by ``record_seconds``."""
         for study in self.studies.values():
@@ -187,6 +189,18 @@ class StudyJournal:
         self.cut_short = True
         self.studies["search"].set_user_attr("cut_short", True)
         self._journal.flush()
+
+    def end_as_tuned(self) -> None:
+        """Record that the search has ended, for good, since no arm is expected to gain much
+        more."""
+        self.tuned = True
+        self.studies["search"].set_user_attr("tuned", True)
+        self._journal.flush()
+
+    @property
+    def search_over(self) -> bool:
+        """Whether the search has ended before all its trials were drawn."""
+        return self.cut_short or self.tuned
 
     def running(self) -> list[FrozenTrial]:
         """Search trials that have begun and not ended."""

@@ -31,6 +31,9 @@ losses become points: a line through fewer says little."""
 DRAWS = 16
 """Surfaces drawn for each of the process's settings."""
 SCORE = "validation.overall"
+SMALLEST_RISE = 0.1
+"""Points by which accuracy must rise from the highest of the losses to the lowest, by the line
+through them, for losses to become points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +62,13 @@ def in_loss(
     ended = expected.ended(trials)
     if not ranges:
         return NOTHING
-    if len(ended) < LEAST or not any(t.state is TrialState.COMPLETE for t in ended):
+    complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]
+    if len(ended) < LEAST or not complete:
         return None
     model = gp.model(ended, ranges, np.random.default_rng([seed, len(ended)]))
-    best = int(
-        np.argmin(
-            np.where([t.state is TrialState.COMPLETE for t in model.seen], model.losses, np.inf)
-        )
-    )
-    surfaces = model.process.surfaces(
-        np.concatenate([model.rows[[best]], model.candidates]), DRAWS, model.chance
-    )
+    best = min(complete, key=lambda trial: float(trial.values[0]))
+    rows = np.concatenate([model.cube.row(best.params)[None], model.candidates])
+    surfaces = model.process.surfaces(rows, DRAWS, model.chance)
     gains = (surfaces[:, 0] - surfaces.min(axis=1)) * model.deviation
     low, high = np.quantile(gains, (0.1, 0.9))
     return Remaining(mean=float(gains.mean()), low=float(low), high=float(high))
@@ -77,7 +76,7 @@ def in_loss(
 
 def points_per_loss(records: Iterable[TrialRecord]) -> float | None:
     """Points of validation accuracy that a validation loss lower by 1 brings. None if too few
-    trials of the search are complete."""
+    trials of the search are complete, or if accuracy does not rise as loss falls."""
     pairs = sorted(
         (record.loss, record.scores[SCORE])
         for record in records
@@ -91,7 +90,8 @@ def points_per_loss(records: Iterable[TrialRecord]) -> float | None:
     if len(pairs) < LEAST or losses.std() < 1e-9:
         return None
     slope = float(np.polyfit(losses, scores, 1)[0])
-    return max(-slope, 0.0)
+    rises = -slope * float(np.ptp(losses)) > SMALLEST_RISE
+    return -slope if rises else None
 
 
 class ArmGains:
@@ -101,15 +101,20 @@ class ArmGains:
         self,
         journal: StudyJournal,
         groups: Mapping[str, Mapping[str, BaseDistribution]],
+        points: Mapping[str, float],
         seed: int,
     ) -> None:
-        """Read what ``journal`` knows, now and later. ``groups``: arm -> its parameters."""
-        self.journal, self.groups, self.seed = journal, groups, seed
+        """Read what ``journal`` knows, now and later. ``groups``: arm -> its parameters;
+        ``points``: arm -> its number of points."""
+        self.journal, self.groups, self.points, self.seed = journal, groups, points, seed
         self._known: dict[str, tuple[tuple[int, ...], Remaining | None]] = {}
         """Arm -> numbers of its ended trials, and what followed from them."""
 
     def loss(self, arm: str) -> Remaining | None:
-        """What an arm may still gain in validation loss; None if too little is known of it."""
+        """What an arm may still gain in validation loss: nothing if all its points were tried.
+        None if too little is known of it."""
+        if self.journal.tried[arm] >= self.points[arm]:
+            return NOTHING
         trials = [t for t in self.journal.memory.trials() if t.params["arm"] == arm]
         numbers = tuple(trial.number for trial in trials)
         if self._known.get(arm, ((), None))[0] != numbers or not numbers:
@@ -130,12 +135,20 @@ class ArmGains:
         return max(arms, key=need)
 
     def tuned(self, arms: Iterable[str], to: float) -> bool:
-        """Whether all of ``arms`` are expected to gain no more than ``to`` points."""
+        """Whether all of ``arms`` are expected to gain no more than ``to`` points. An arm of which
+        still too little is known after ``2 * LEAST`` trials, or all of whose trials failed, is not
+        waited for."""
         factor = points_per_loss(self.journal.records.values())
-        gains = [self.loss(arm) for arm in arms]
-        return factor is not None and all(
-            gain is not None and gain.mean * factor <= to for gain in gains
+        tried, failed = self.journal.tried, self.journal.failed
+        known = {arm: self.loss(arm) for arm in arms}
+        gains = [gain for gain in known.values() if gain is not None]
+        waits = any(
+            gain is None and tried[arm] < 2 * LEAST and not 0 < tried[arm] == failed[arm]
+            for arm, gain in known.items()
         )
+        if factor is None or waits or not gains:
+            return False
+        return all(gain.mean * factor <= to for gain in gains)
 
     def said(self) -> dict[str, str]:
         """Arm -> what it may still gain, in words; without arms of which too little is known."""

@@ -44,9 +44,9 @@ class SearchRules:
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
     tuned_to: float = 1.0
     """Points that an arm may still gain when it counts as tuned, if ``allocate`` is ``tuned``."""
-    search: str = "tpe"
-    """Searcher: a file of ``study/search/searchers``."""
-    stop: str = "asha"
+    search: str = searching.OLDEST[0]
+    """Searcher: a file of ``study/search/searchers``, or a sampler of Optuna."""
+    stop: str = searching.OLDEST[1]
     """Rule of early stopping: a file of ``study/search/stoppers``."""
     objectives: tuple[str, ...] = ()
     """Costs that are minimised beside the loss; see ``study.config.goals``."""
@@ -75,8 +75,8 @@ class StudyScheduler:
         self.rungs = levels(rules.budget)
         self.stopper = searching.stopper(rules.stop, rules.budget.reduction)
         self._groups = groups(rules.space)
-        self.gains = ArmGains(journal, self._groups, rules.seed)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
+        self.gains = ArmGains(journal, self._groups, self._points, rules.seed)
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
         self._best: dict[str, TrialRecord] = {}
@@ -167,7 +167,9 @@ class StudyScheduler:
     def _tuned(self) -> bool:
         """Whether the search ends because no arm is expected to gain much more."""
         rules = self.rules
-        return rules.allocate == "tuned" and self.gains.tuned(self._open, rules.tuned_to)
+        return self.journal.tuned or (
+            rules.allocate == "tuned" and self.gains.tuned(self._open, rules.tuned_to)
+        )
 
     @property
     def _open(self) -> list[str]:
@@ -196,7 +198,8 @@ class StudyScheduler:
         return None
 
     def _draw(self) -> TrialRecord | None:
-        """A new search trial; None if the budget is spent, or no arm has points left."""
+        """A new search trial; None if the budget is spent, no arm may gain much more, or none has
+        points left."""
         if not self._searching:
             return None
         search = self.journal.studies["search"]
@@ -208,6 +211,10 @@ class StudyScheduler:
     def _confirm(self) -> TrialRecord | None:
         """A new confirmation; None while the search runs, or if none is left."""
         left = [] if Kind.SEARCH in self._live.values() else self.confirmations()
+        if left and self._tuned and not self.journal.tuned:
+            # Noted once: a gain that comes out a little higher on another machine must not begin
+            # the search again after the test split was scored.
+            self.journal.end_as_tuned()
         return (
             self.journal.started(left[0], self.journal.studies["confirm"].ask()) if left else None
         )
@@ -327,10 +334,10 @@ class StudyScheduler:
         return {spec.id: self._judge(spec, rung) for _, spec, rung in in_order}
 
     def _judge(self, spec: TrialSpec, rung: Rung) -> bool:
-        if spec.kind is not Kind.SEARCH:
+        level = reached(self.rungs, rung.examples_seen)
+        if spec.kind is not Kind.SEARCH or level == self.rungs[-1]:
             return True
         costs = tuple(rung.costs[name] for name in self.rules.objectives)
-        level = reached(self.rungs, rung.examples_seen)
         return self.stopper.record(spec.arm, spec.id, level, rung.validation_loss, costs)
 
     def _compare(self, record: TrialRecord) -> None:

@@ -132,13 +132,13 @@ class Progress(StudyCallback):
     def left(self) -> float | None:
         """Seconds to the study's end, by ``--budget`` or the pace so far; None without a pace."""
         scheduler = self.scheduler
-        if self.spending.limit.timed and scheduler and not scheduler.journal.cut_short:
+        if self.spending.limit.timed and scheduler and not scheduler.journal.search_over:
             return self.spending.left()
         if scheduler is None or not self.trained:
             return None
         ended, whole = self._ended(Kind.SEARCH), scheduler.rungs[-1]
         typical = self.seen[Kind.SEARCH] / ended if ended else whole / 2
-        searched = ended if scheduler.journal.cut_short else scheduler.rules.budget.trials
+        searched = ended if scheduler.journal.search_over else scheduler.rules.budget.trials
         ahead = (searched - ended) * typical
         ahead += len(scheduler.rules.space.arms) * self.seeds * whole - self.seen[Kind.CONFIRM]
         ahead -= sum(r.examples_seen for r in self.running.values())
@@ -156,8 +156,9 @@ class Progress(StudyCallback):
         if self.spending.limit.timed:  # the number of trials is not known
             done, total, of_all = elapsed, elapsed + (left or 0.0), ""
         else:
-            done, total = searched + confirmed, rules.budget.trials + to_confirm
-            of_all = f"/{rules.budget.trials}"
+            most = searched if scheduler.journal.search_over else rules.budget.trials
+            done, total = searched + confirmed, most + to_confirm
+            of_all = f"/{most}"
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=total, completed=done, width=30),
@@ -230,7 +231,9 @@ class Progress(StudyCallback):
         rules, ended = self.scheduler.rules, self.ended_in.total()
         if self.spending.limit.timed:
             return str(ended)
-        return f"{ended}/{rules.budget.trials + 1 + len(rules.space.arms) * self.seeds}"
+        over = self.scheduler.journal.search_over
+        searched = self._ended(Kind.SEARCH) if over else rules.budget.trials
+        return f"{ended}/{searched + 1 + len(rules.space.arms) * self.seeds}"
 
     def _tally(self, record: TrialRecord) -> None:
         assert record.outcome is not None

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from search_spaces.declare import Budget
 from search_spaces.layernorm_vs_lora import SPACE
+from study.config import searching
 from study.config.spending_limit import SpendingLimit
 from study.execution import ray_tune
 from study.execution.cluster import connect
@@ -144,6 +145,8 @@ def main(arguments: list[str]) -> None:
             slots=("vision", "fusion", "decoder"),
             seed=0,
             confirm_seeds=1,
+            search=searching.SEARCH,
+            stop=searching.STOP,
             base="made up",
         )
         uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")

@@ -14,3 +14,8 @@ class Stopper(ArmRungs):
 
     def __init__(self, reduction: int) -> None:
         super().__init__(1 / reduction)
+
+
+def passing(reduction: int) -> float:
+    """Share of an arm's trials that go on at a rung, roughly."""
+    return 1 / reduction

@@ -31,17 +31,17 @@ class Stopper:
         """(arm, trial) -> rungs at which it has reported."""
 
     def record(
-        self, arm: str, trial: str, examples_seen: int, loss: float, costs: tuple[float, ...] = ()
+        self, arm: str, trial: str, level: int, loss: float, costs: tuple[float, ...] = ()
     ) -> bool:
         """Record a trial's validation loss at a rung. Return whether the trial goes on."""
         bracket = self._bracket.setdefault((arm, trial), self._next_bracket(arm, trial))
         passed = self._passed.setdefault((arm, trial), [])
-        if examples_seen not in passed:
-            passed.append(examples_seen)
-        if passed.index(examples_seen) < bracket:
+        if level not in passed:
+            passed.append(level)
+        if passed.index(level) < bracket:
             return True
         # An arm's name holds no slash, so brackets are not taken for arms.
-        return self.rungs.record(f"{arm}/{bracket}", trial, examples_seen, loss, costs)
+        return self.rungs.record(f"{arm}/{bracket}", trial, level, loss, costs)
 
     def _next_bracket(self, arm: str, trial: str) -> int:
         """Bracket of an arm's trial, which has one already or is new."""
@@ -51,3 +51,8 @@ class Stopper:
         bracket = min(range(BRACKETS), key=lambda b: ((sizes[b] + 1) / self.weights[b], b))
         sizes[bracket] += 1
         return bracket
+
+
+def passing(reduction: int) -> float:
+    """Share of an arm's trials that go on at a rung, roughly."""
+    return 1 / reduction

@@ -99,7 +99,11 @@ def test_a_single_value_is_no_longer_searched() -> None:
         (None, "lora.rank=4,", "--set lora.rank=4,: must be like"),
         (None, "lora.rank=0", "--set lora.rank=0: lora rank must be at least 1 but got 0"),
         (None, "lora.rank=4,x", "must be a whole number, not 'x'"),
-        (None, "lora.rank=4..8", "only fractions have a range; list the values, with commas"),
+        (
+            None,
+            "lora.rank=4..8",
+            "a range LOW..HIGH is for settings that are decimal numbers",
+        ),
         (None, "lora.rank=4/8", "lora rank must be one value, or three for the first, middle"),
         (None, "lora.rank_stabilized=1", "must be true or false, not '1'"),
         (None, "lora.targets=al", "lora targets: unknown role 'al'; did you mean 'all'"),

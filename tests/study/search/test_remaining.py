@@ -81,6 +81,48 @@ def test_an_arm_that_always_fails_takes_few_trials(begin: Begin) -> None:
     assert counts["rich"] <= 2 * LEAST
 
 
+def test_an_arm_of_which_nothing_can_be_known_is_not_waited_for(begin: Begin) -> None:
+    scheduler = begin(given=GIVEN)
+    while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+        if spec.arm == "rich":
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.FAILED))
+        else:
+            score = 80 - POINTS * loss_of(spec, spec.stops[-1])
+            play(scheduler, spec, scores={"validation.overall": score})
+    assert scheduler.journal.draws.total() < GIVEN.budget.trials
+    assert scheduler.journal.tuned
+
+
+def test_the_search_does_not_begin_again_once_it_has_ended_as_tuned(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gains may come out a little higher on another machine."""
+    searched = search(begin(folder="one", given=GIVEN))
+    again = begin(folder="one", given=GIVEN)
+    assert again.journal.tuned and again.journal.search_over
+    monkeypatch.setattr(type(again.gains), "tuned", lambda *_: False)
+    assert search(again) == searched
+
+
+def test_without_a_gain_in_accuracy_nothing_is_said_to_be_tuned(begin: Begin) -> None:
+    """Trials of all losses have one accuracy: the loss says nothing of points."""
+    scheduler = begin(given=replace(GIVEN, budget=replace(GIVEN.budget, trials=24)))
+    while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+        play(scheduler, spec, scores={"validation.overall": 50.0})
+    assert scheduler.journal.draws.total() == 24 and not scheduler.journal.tuned
+    assert points_per_loss(scheduler.journal.records.values()) is None
+    assert all("of validation loss" in text for text in scheduler.gains.said().values())
+
+
+def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> None:
+    few = Arm(everywhere=method("lora", rank=Choice(1, 2, 4)), lr=Choice(1e-3, 1e-2))
+    space = Space(question="?", arms={"few": few, "rich": RICH})
+    scheduler = begin(given=replace(GIVEN, space=space, tuned_to=1e-9))
+    search(scheduler)
+    assert scheduler.journal.tried["few"] == 6
+    assert scheduler.gains.said()["few"].startswith("may still gain 0.0")
+
+
 def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None:
     scheduler = begin(given=replace(GIVEN, allocate="equal"))
     search(scheduler, most=3)

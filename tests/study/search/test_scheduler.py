@@ -288,7 +288,7 @@ def test_trials_of_several_batch_sizes_are_compared_at_the_same_rungs(begin: Beg
         warmup = spec.parameters["warmup"]
         assert spec.training == {"beta2": 0.99} | ({} if warmup else {"warmup": 0.0})
         assert spec.config(Regime()).training.beta2 == 0.99
-    assert {level for _, level in scheduler.stopper.losses} == {*rungs}
+    assert {level for _, level in scheduler.stopper.losses} == {*rungs[:-1]}
     assert sum(len(at) for (_, level), at in scheduler.stopper.losses.items() if level == 128) == 12
     assert scheduler.best()["a"].loss == min(
         r.loss for r in searched if r.outcome is Outcome.COMPLETE

@@ -34,6 +34,9 @@ STARTS, CHAINS, STEPS, STRIDE = 32, 8, 8, 0.5
 """Settings that are drawn from the prior; the most likely of them from which chains start;
 Metropolis steps of each chain; size of a step, as a share of the prior's standard deviation."""
 JITTER = 1e-8
+ROUNDING = 1e-5
+"""Variance that is added to each result of a surface, so that its covariance is positive definite
+after rounding too. Its root is 0.3% of the results' standard deviation, too little to matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +115,11 @@ class Process:
         left = prior - weights @ across.transpose(0, 2, 1)
         fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
         scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
-        values, vectors = np.linalg.eigh(left)
-        root = vectors * np.sqrt(np.maximum(values, 0.0) * scale[:, None])[:, None, :]
-        luck = chance.standard_normal((len(self.settings), len(at), draws))
-        drawn = mean[:, :, None] + root @ luck
+        # What is drawn jointly is nearly determined by its neighbours: rounding may make it less.
+        root = np.linalg.cholesky(left + ROUNDING * np.eye(len(at)))
+        root = root * np.sqrt(scale)[:, None, None]
+        normal = chance.standard_normal((len(self.settings), len(at), draws))
+        drawn = mean[:, :, None] + root @ normal
         return np.asarray(drawn.transpose(0, 2, 1).reshape(-1, len(at)))
 
     def believing(self, rows: np.ndarray) -> Process:
