@@ -320,7 +320,7 @@ class StudyRun:
         )
         show_results(self.console, found)
         for arm, gain in gains.items():
-            self.console.print(f"By its trials, {arm} {gain}.", markup=False)
+            self.console.print(f"{arm} {gain}, judging by its trials.", markup=False)
         if self.tracker.error:
             self.console.print(
                 f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"

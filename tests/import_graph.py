@@ -68,25 +68,26 @@ def graph(root: Path = ROOT) -> dict[str, set[str]]:
     return found
 
 
-def by_room(modules: Graph, package: str) -> dict[str, set[str]]:
+def by_folder(modules: Graph, package: str) -> dict[str, set[str]]:
     """The graph inside one package, with each folder as one node and its own files apart."""
 
-    def room(path: str) -> str:
+    def folder(path: str) -> str:
         inside = path.removeprefix(f"{package}/")
         return inside.split("/")[0] if "/" in inside else inside
 
     inside = {p: t for p, t in modules.items() if p.startswith(f"{package}/")}
     inside = {p: t for p, t in inside.items() if not p.endswith("__init__.py")}
-    found: dict[str, set[str]] = {room(path): set() for path in inside}
+    found: dict[str, set[str]] = {folder(path): set() for path in inside}
     for path, targets in inside.items():
         for target in targets & inside.keys():
-            if room(target) != room(path):
-                found[room(path)].add(room(target))
+            if folder(target) != folder(path):
+                found[folder(path)].add(folder(target))
     return found
 
 
 def circles(modules: Graph) -> list[list[str]]:
-    """Chains of imports that end where they begin, one of each knot of the graph."""
+    """Chains of imports that end where they begin. Without the first import of each, there is no
+    other."""
     left = {path: set(targets) for path, targets in modules.items()}
     found = []
     while True:
@@ -130,16 +131,16 @@ def main(root: Path = ROOT) -> None:
     modules = graph(root)
     print(f"{'package':12} {'modules':>8} {'floors':>7} {'imports':>8} {'circles':>8}")
     for package in ("study", "trainables"):
-        rooms = by_room(modules, package)
+        folders = by_folder(modules, package)
         own = {p: t & modules.keys() for p, t in modules.items() if p.startswith(f"{package}/")}
-        edges, knots = sum(map(len, rooms.values())), len(circles(own))
-        print(f"{package:12} {len(rooms):8} {max(floors(rooms).values()):7} {edges:8} {knots:8}")
+        edges, top = sum(map(len, folders.values())), max(floors(folders).values())
+        print(f"{package:12} {len(folders):8} {top:7} {edges:8} {len(circles(own)):8}")
     sizes = folder_sizes(modules)
     for folder in sorted(sizes, key=lambda name: -sizes[name])[:8]:
         print(f"{sizes[folder]:4} modules in {folder}{' (plug-ins)' * (folder in PLUG_INS)}")
     for package in ("study", "trainables"):
-        for circle in circles(by_room(modules, package)):
-            print("circle of rooms:", " -> ".join(circle))
+        for circle in circles(by_folder(modules, package)):
+            print("circle of folders:", " -> ".join(circle))
     for circle in circles(modules):
         print("circle:", " -> ".join(circle))
 

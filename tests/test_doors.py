@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.import_graph import PLUG_INS, by_room, circles, folder_sizes, graph, imports
+from tests.import_graph import PLUG_INS, by_folder, circles, folder_sizes, graph, imports
 
 ROOT = Path(__file__).parents[1]
 
@@ -155,14 +155,14 @@ print(code, *loaded, file=sys.stderr)
 
 @pytest.mark.parametrize("package", LAYERS)
 def test_folders_import_lower_ones_only(package: str) -> None:
-    floor = {room: number for number, rooms in enumerate(LAYERS[package]) for room in rooms}
-    rooms = by_room(graph(), package)
-    assert {room for room in rooms if not room.endswith(".py")} <= floor.keys()
+    floor = {folder: number for number, level in enumerate(LAYERS[package]) for folder in level}
+    folders = by_folder(graph(), package)
+    assert {folder for folder in folders if not folder.endswith(".py")} <= floor.keys()
     upwards = [
-        f"{package}/{room} imports {package}/{other}"
-        for room, others in rooms.items()
+        f"{package}/{folder} imports {package}/{other}"
+        for folder, others in folders.items()
         for other in others
-        if room in floor and other in floor and floor[other] >= floor[room]
+        if folder in floor and other in floor and floor[other] >= floor[folder]
     ]
     assert not upwards, "\n".join(upwards)
 
@@ -170,11 +170,11 @@ def test_folders_import_lower_ones_only(package: str) -> None:
 def test_study_itself_holds_commands_and_the_workflow() -> None:
     """A command is a module with a ``main`` that is decorated with ``@command``, and nothing
     imports it."""
-    rooms = by_room(graph(), "study")
-    commands = {room for room in rooms if room.endswith(".py")} - {"workflow.py"}
+    folders = by_folder(graph(), "study")
+    commands = {folder for folder in folders if folder.endswith(".py")} - {"workflow.py"}
     sources = {name: (ROOT / "study" / name).read_text("utf-8") for name in commands}
     assert [name for name, source in sources.items() if not is_command(source)] == []
-    assert [room for room, others in rooms.items() if others & commands] == []
+    assert [folder for folder, others in folders.items() if others & commands] == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_command_is_told_from_another_module(source: str, command: bool) -> No
 
 @pytest.mark.parametrize("package", ["study", "trainables"])
 def test_no_import_goes_in_a_circle(package: str) -> None:
-    assert [" -> ".join(circle) for circle in circles(by_room(graph(), package))] == []
+    assert [" -> ".join(circle) for circle in circles(by_folder(graph(), package))] == []
     own = {path: to for path, to in graph().items() if path.startswith(f"{package}/")}
     assert [" -> ".join(circle) for circle in circles(own)] == []
 

@@ -131,7 +131,7 @@ def open_study(
 
     Raises:
         BadInput: the study was begun on another base, or with other arms.
-        OSError: it cannot be written; then nothing of it is there.
+        OSError: the file cannot be written; no folder is left behind.
     """
     folder, name = study_folder.path, study_folder.name
     folder.mkdir(exist_ok=True)

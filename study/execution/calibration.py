@@ -101,7 +101,7 @@ class Calibrator:
         try:
             ready, _ = ray.wait([self._calibrator.__ray_ready__.remote()], timeout=SILENT_SECONDS)
             if not ready:
-                say("each arm takes three steps on a device first: waiting until one is free")
+                say("measuring three steps of each arm: waiting for a free device")
             ray.get(self._loaded)
             found: dict[str, MeasuredSteps | None] = ray.get(
                 self._calibrator.probe.remote(recipes, shape)
@@ -111,7 +111,10 @@ class Calibrator:
                 raise BadInput(str(error.cause)) from None
             raise
         except RayActorError:
-            say("who took three steps of each arm has died: memory is as predicted, uncorrected")
+            say(
+                "the process that measured three steps of each arm has died: "
+                "memory predictions stay uncorrected"
+            )
             return {}
         finally:
             ray.kill(self._calibrator)

@@ -102,7 +102,7 @@ class GangHandle:
                             "nothing is lost: --resume goes on"
                         )
                         return
-                    self.say(f"{self.name} could not be started and is begun again: {why}")
+                    self.say(f"{self.name} could not be started and is started again: {why}")
             if self._ending.wait(pause):
                 return
 

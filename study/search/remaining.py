@@ -26,8 +26,8 @@ from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 
 LEAST = 6
-"""Ended trials of an arm from which on something is said of it, and complete trials from which on
-losses become points: a line through fewer says little."""
+"""Smallest number of ended trials from which an arm's gain is estimated, and of complete trials
+from which losses become points: a line through fewer says little."""
 DRAWS = 16
 """Surfaces drawn for each of the process's settings."""
 SCORE = "validation.overall"
@@ -42,12 +42,12 @@ class Remaining:
 
     mean: float
     low: float
-    """10th percentile."""
+    """10th percentile of the gain."""
     high: float
-    """90th percentile."""
+    """90th percentile of the gain."""
 
     def times(self, factor: float) -> Remaining:
-        """The same in another unit."""
+        """This gain in another unit, ``factor`` times as large."""
         return Remaining(mean=self.mean * factor, low=self.low * factor, high=self.high * factor)
 
 

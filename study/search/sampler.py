@@ -74,7 +74,7 @@ class TrialMemory:
         self._trials: dict[int, FrozenTrial] = {}
 
     def add(self, trial: FrozenTrial) -> None:
-        """Take in a trial that has ended."""
+        """Remember a trial that has ended."""
         if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return
         self.ended += 1

@@ -1,10 +1,11 @@
 """Decides which trial runs next and which goes on: first the search, then the confirmation.
 
 The search is one joint space of all arms: the arm is a categorical parameter, and the others are
-conditional on it. Each arm first gets its minimum of trials. The rest of the budget goes to the
-arms that do best, by TPE, unless all of it is divided equally. An arm's points are drawn by a
-searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs. Nothing here knows of
-Ray.
+conditional on it. Each arm first gets its minimum of trials. The rest of the trials goes to the
+arms that do best, by TPE, unless ``--allocate equal`` divides all trials equally or, by
+``--allocate tuned``, the rest goes to the arm that may still gain most (``remaining.py``). An arm's
+points are drawn by a searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs.
+Nothing here knows of Ray.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class StudyScheduler:
         callbacks: Sequence[StudyCallback] = (),
         spending: SpendingTracker | None = None,
     ) -> None:
-        """Go on from what is in ``journal``. ``spending``: given if time is limited, and not only
-        trials."""
+        """Continue from ``journal``. ``spending`` may be None if only the number of trials is
+        limited."""
         self.rules, self.journal, self.spending = rules, journal, spending
         self.callbacks = callbacks if spending is None else (spending, *callbacks)
         self.rungs = levels(rules.budget)
@@ -121,8 +122,8 @@ class StudyScheduler:
         self.journal.placed(trial_id, ran)
 
     def reported(self, trial_id: str, rung: Rung) -> bool:
-        """Take a report in; True if the trial goes on. A report of a rung that the journal already
-        has is ignored, and the trial goes on."""
+        """Record a trial's report; return whether the trial goes on. A report of a rung that the
+        journal already has is ignored, and the trial goes on."""
         news = rung.examples_seen > self.journal.records[trial_id].examples_seen
         level = reached(self.rungs, rung.examples_seen)
         record = self.journal.rung(trial_id, rung, level=level)

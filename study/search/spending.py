@@ -18,8 +18,8 @@ from study.trials.spec import Kind
 RESERVE = 1.1
 """Time that is held back, as a multiple of what the confirmation is expected to take."""
 LEAST_USE = 0.2
-"""Least share of their time that devices are taken to compute while trials run; less is taken for a
-slow beginning."""
+"""Lower bound on the share of time in which devices are assumed to compute; a slow beginning would
+give less."""
 
 
 class SpendingTracker(StudyCallback):
@@ -61,7 +61,7 @@ class SpendingTracker(StudyCallback):
         """Device-seconds that complete search trials took to answer."""
 
     def resume(self, seconds: float, records: Iterable[TrialRecord]) -> None:
-        """Take in what earlier sessions spent."""
+        """Add what earlier sessions spent."""
         self._before = seconds
         for record in records:
             if record.outcome is not None:

@@ -4,15 +4,14 @@
     python -m tests.benchmarks.packing --shape miss              MISS: 361M parameters, 480 px
     python -m tests.benchmarks.packing --shape llava-7b          or 1b: a large decoder, in bf16
 
-Trials x examples a second of 1, 2, 4, 8 and 16 trials in one lane, each mix of methods for itself:
-packed, and the same trials with each in a pass of its own; on a CUDA device if there is one. Both
-take a step in turn, so that what else the machine does hits both; the medians of the steps are
-compared: on a CPU of the processor time, which neighbours leave alone. What encodes the
+Trials x examples a second of 1, 2, 4, 8 and 16 trials in a trial group, each mix of methods for
+itself: packed, and the same trials with each in a pass of its own; on a CUDA device if there is
+one. Both take a step in turn, so that what else the machine does hits both; the medians of the
+steps are compared: on a CPU of the processor time, which neighbours leave alone. What encodes the
 images is frozen and its features are on disk, but with ``--everywhere``, where each method is in
-every slot. *Operations* are those of a step of all trials, views and mere
-allocations left out: on a GPU about as many kernels, whose launches bind a small model. *GiB* is
-what tensors take at the peak of a packed step, base and optimizers included; its ratio is to that
-of the fewest trials.
+every slot. *Operations* are those of a step of all trials, views and mere allocations left out: on
+a GPU about as many kernels, whose launches bind a small model. *GiB* is what tensors take at the
+peak of a packed step, base and optimizers included; its ratio is to that of the fewest trials.
 """
 
 from __future__ import annotations
@@ -92,22 +91,22 @@ def main() -> None:
 
 
 class Bench:
-    """Lanes of one model."""
+    """Trial groups of one model."""
 
     def __init__(self, workload: Workload, precision: str, given: Any) -> None:
         self.workload, self.precision, self.given = workload, precision, given
         self.base = sum(fake_weights.storage_bytes(workload.model.network).values())
         self.cuda = workload.device.type == "cuda"
         self.clock = time.perf_counter if self.cuda else time.process_time
-        self.lane("layernorm", 1, 1)  # from now on features are on disk
+        self.group("layernorm", 1, 1)  # from now on features are on disk
 
-    def lane(self, mix: str, trials: int, trials_per_pass: int) -> TrialGroup:
-        """With so many trials of a mix, on their way."""
-        lane = TrialGroup(
+    def group(self, mix: str, trials: int, trials_per_pass: int) -> TrialGroup:
+        """A trial group with ``trials`` trials of a mix, on their way."""
+        group = TrialGroup(
             self.workload, precision=self.precision, places=trials, trials_per_pass=trials_per_pass
         )
         for n in range(trials):
-            lane.enter(
+            group.enter(
                 str(n),
                 TrialConfig(
                     recipe=self.recipe(MIXES[mix][n % len(MIXES[mix])]),
@@ -117,9 +116,9 @@ class Bench:
                     batch_size=self.given.batch_size,
                 ),
             )
-            lane.train_to(str(n), 10**6)
-        assert not lane.alone_reasons, lane.alone_reasons
-        return lane
+            group.train_to(str(n), 10**6)
+        assert not group.alone_reasons, group.alone_reasons
+        return group
 
     def recipe(self, tuning: dict[str, Any]) -> Recipe:
         """A method in every slot that is not frozen."""
@@ -139,22 +138,22 @@ class Bench:
         """
         release_cached()  # or what goes meanwhile would be subtracted
         with measure_growth() as grown:
-            packed = self.lane(mix, trials, trials)
+            packed = self.group(mix, trials, trials)
             packed.step()
         gib = (self.base + grown.size) / measure.GIB
-        apart = self.lane(mix, trials, 1)
+        apart = self.group(mix, trials, 1)
         apart.step()
         seconds: dict[TrialGroup, list[float]] = {packed: [], apart: []}
         for _ in range(self.given.steps):
-            for lane, taken in seconds.items():
+            for group, taken in seconds.items():
                 started = self.clock()
-                lane.step()
+                group.step()
                 if self.cuda:
                     torch.cuda.synchronize()
                 taken.append(self.clock() - started)
         examples = trials * self.given.batch_size
         rates = [examples / statistics.median(taken) for taken in seconds.values()]
-        operations = [count(lane) for lane in seconds]
+        operations = [count(group) for group in seconds]
         print(
             f"{trials:7} trials  {rates[0]:11.4g} {rates[1]:11.4g}  {rates[0] / rates[1]:4.2f}  "
             f"{operations[0]:11}  {operations[1]:5}  {operations[1] / operations[0]:5.1f}   "
@@ -183,11 +182,11 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(lane: TrialGroup) -> int:
+def count(group: TrialGroup) -> int:
     """Operations of a step."""
     operations = Operations()
     with operations:
-        lane.step()
+        group.step()
     return operations.count
 
 

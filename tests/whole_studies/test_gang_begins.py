@@ -102,6 +102,6 @@ def test_a_study_stops_if_its_workers_do_not_find_each_other(
     assert why in str(stopped.value) and "\n" not in str(stopped.value)
     no_room, failed = said
     assert no_room == "gang-0 waits for 2 processors: the cluster has no room"
-    assert failed.startswith("gang-0 could not be started and is begun again: ") and why in failed
+    assert failed.startswith("gang-0 could not be started and is started again: ") and why in failed
     (trial,) = scheduler.journal.records.values()
     assert trial.outcome is None, "it is the place that failed, and not the trial"

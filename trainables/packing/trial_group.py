@@ -42,7 +42,7 @@ class _Member:
     key: str
     trial: Trial
     pack_member: PackMember | None = None
-    """Its member in a pack; None if the trial steps alone."""
+    """Member of a pack that stands for the trial; None if the trial steps alone."""
     until: int | None = None
     """Target in examples seen; None if the trial is not training."""
     total: float = 0.0

@@ -105,7 +105,7 @@ class Trial:
         self.frozen_stages = features.frozen_stages(config.recipe) if features else 0
         """Number of the model's first stages that the recipe leaves as they are."""
         self.features_done = features.usable(self.frozen_stages) if features else 0
-        """Number of these stages whose output is read from the cache."""
+        """Number of the model's first stages whose output is read from the cache."""
         self.losses = base.Losses(
             workload.model, network, precision, smoothing=config.label_smoothing
         )

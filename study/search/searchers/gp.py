@@ -27,10 +27,11 @@ BEST, LATEST = 25, 50
 """Trials that the process sees: an arm's best, and the latest of the others. So a draw takes no
 longer after thousands of trials than after a hundred."""
 ANYWHERE, NEAR, NEAREST = 300, 40, 5
-"""Random candidates; candidates near each of the best trials; how many of these."""
+"""Number of random candidates; of candidates near each of the best trials; of those best trials."""
 SURE, EXPLORE = 12, 5
-"""After so many trials of an arm, one point in so many is the one of ``ANYWHERE`` random ones that
-is farthest from all trials: a process that is sure of itself never looks for a second valley."""
+"""Number of an arm's trials from which on every ``EXPLORE``-th point explores: it is the random
+candidate farthest from all trials. A process that is sure of itself never looks for a second
+valley."""
 STEPS = (0.15, 0.03)
 """Standard deviations of the distance of a near candidate, as shares of a range."""
 
@@ -43,9 +44,9 @@ class Model:
     seen: Sequence[FrozenTrial]
     """Trials that the process sees."""
     rows: np.ndarray
-    """Their points, [N, axes]."""
+    """Points of the trials in ``seen``, [N, axes]."""
     losses: np.ndarray
-    """Their losses, measured or expected, [N]."""
+    """Losses of the trials in ``seen``, measured or expected, [N]."""
     deviation: float
     """Loss that is 1 to the process, below the median."""
     process: Process

@@ -111,7 +111,7 @@ def test_if_that_kills_the_process_prediction_stands(one: Divided) -> None:
     said = list[str]()
     found = Calibrator(WorkloadConfig(), one).take({"lora": Deadly()}, SHAPE, said.append)  # type: ignore[dict-item]
     assert found == {}
-    assert "memory is as predicted" in said[-1]
+    assert "memory predictions stay uncorrected" in said[-1]
     wait_until_free()
 
 

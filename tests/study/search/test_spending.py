@@ -29,15 +29,13 @@ class Clock:
         return self.now
 
 
-def spending(allowance: SpendingLimit, clock: Callable[[], float]) -> SpendingTracker:
-    return SpendingTracker(
-        allowance, devices=1, concurrency=1, scored=2.0, began=clock(), clock=clock
-    )
+def spending(limit: SpendingLimit, clock: Callable[[], float]) -> SpendingTracker:
+    return SpendingTracker(limit, devices=1, concurrency=1, scored=2.0, began=clock(), clock=clock)
 
 
 def run(
     folder: Path,
-    allowance: SpendingLimit,
+    limit: SpendingLimit,
     clock: Clock,
     *,
     given: SearchRules | None = None,
@@ -46,7 +44,7 @@ def run(
     """Run a study of at most 999 trials, each of which takes its time, to its end."""
     folder.mkdir(exist_ok=True)
     rule = given or rules(trials=999)
-    scheduler = StudyScheduler(rule, StudyJournal(folder), [], spending(allowance, clock))
+    scheduler = StudyScheduler(rule, StudyJournal(folder), [], spending(limit, clock))
     for _ in range(most):
         if scheduler.done:
             break
@@ -114,29 +112,29 @@ def test_every_arm_has_its_trial_however_little_there_is(tmp_path: Path) -> None
 
 
 def test_what_was_spent_and_decided_is_remembered(tmp_path: Path) -> None:
-    clock, allowance = Clock(), SpendingLimit(seconds=600.0)
-    run(tmp_path / "one", allowance, clock, most=20)
+    clock, limit = Clock(), SpendingLimit(seconds=600.0)
+    run(tmp_path / "one", limit, clock, most=20)
     before = clock.now
     clock.now += 1e6  # interrupted for days, which are not counted
     began = clock.now
-    run(tmp_path / "one", allowance, clock)
+    run(tmp_path / "one", limit, clock)
     assert 450 <= before + clock.now - began <= 600
     again = StudyScheduler(
-        rules(trials=999), StudyJournal(tmp_path / "one"), [], spending(allowance, clock)
+        rules(trials=999), StudyJournal(tmp_path / "one"), [], spending(limit, clock)
     )
     assert again.done and again.journal.cut_short
 
 
 @pytest.mark.parametrize("costs", [{}, {"seconds": 0.1}])
 def test_what_a_lost_trial_took_is_not_forgotten(tmp_path: Path, costs: dict[str, float]) -> None:
-    allowance = SpendingLimit(device_seconds=600.0)
-    first = spending(allowance, Clock())
+    limit = SpendingLimit(device_seconds=600.0)
+    first = spending(limit, Clock())
     scheduler = StudyScheduler(rules(), StudyJournal(tmp_path), [], first)
     spec = scheduler.next()
     assert spec is not None
     scheduler.reported(spec.id, rung(spec, spec.stops[0]))
     scheduler.ended(spec.id, TrialEnd(outcome=Outcome.FAILED, costs=costs, error="its host died"))
-    resumed = spending(allowance, Clock())
+    resumed = spending(limit, Clock())
     StudyScheduler(rules(), StudyJournal(tmp_path), [], resumed)
     assert first.device_seconds == resumed.device_seconds == spec.stops[0] / 100
 

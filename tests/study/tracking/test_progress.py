@@ -20,11 +20,11 @@ GONE = 100.0
 
 
 def watched(
-    begin: Begin, folder: Path, console: Console, allowance: SpendingLimit = FREE
+    begin: Begin, folder: Path, console: Console, limit: SpendingLimit = FREE
 ) -> tuple[StudyScheduler, Progress]:
     """A study of which some trials have ended and two run, one of them past its first rung."""
     spending = SpendingTracker(
-        allowance, devices=2, concurrency=2, scored=2.0, began=0.0, clock=lambda: GONE
+        limit, devices=2, concurrency=2, scored=2.0, began=0.0, clock=lambda: GONE
     )
     progress = Progress(console, folder, 2, spending=spending, questions=100)
     scheduler = begin(spending, progress)

@@ -50,7 +50,7 @@ class Parts:
 
     vision: Dinov2Model
     normalisation: Normalisation
-    """Of the images that ``vision`` was trained on."""
+    """Mean and standard deviation of the images that ``vision`` was trained on."""
     text: BertModel
     """Text encoder, with as many layers as were asked for."""
     tokenizer: BertTokenizer

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of an arm's trials that have ended; not the ones that run."""
+    """Trials of an arm that have ended, without those that run."""
     return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 

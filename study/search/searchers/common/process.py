@@ -31,8 +31,8 @@ CONSTANT = 1.0
 SHAPE = 2.0
 """Shape and rate of the inverse-gamma prior on the results' variance."""
 STARTS, CHAINS, STEPS, STRIDE = 32, 8, 8, 0.5
-"""Settings that are drawn from the prior; the most likely of them from which chains start;
-Metropolis steps of each chain; size of a step, as a share of the prior's standard deviation."""
+"""Number of settings drawn from the prior; of chains, which start at the most likely of them; of
+Metropolis steps in a chain; size of a step as a share of the prior's standard deviation."""
 JITTER = 1e-8
 ROUNDING = 1e-5
 """Variance that is added to each result of a surface, so that its covariance is positive definite
@@ -46,7 +46,7 @@ class Process:
     rows: np.ndarray
     """Points that it has seen, [N, axes]."""
     results: np.ndarray
-    """Their results, of mean 0 and variance 1, [N]."""
+    """Results at ``rows``, of mean 0 and variance 1, [N]."""
     doubts: np.ndarray
     """Variances of results that are not known exactly, beside the noise of all, [N]."""
     unordered: np.ndarray
@@ -123,7 +123,7 @@ class Process:
         return np.asarray(drawn.transpose(0, 2, 1).reshape(-1, len(at)))
 
     def believing(self, rows: np.ndarray) -> Process:
-        """The same process once the results at ``rows`` are what it expects of them (kriging
+        """A copy that takes the results at ``rows`` to be what this process expects there (kriging
         believer; Ginsbourger et al. 2010)."""
         if not len(rows):
             return self
