@@ -59,13 +59,17 @@ def test_every_kind_joins_its_contract_tests(extended: Path) -> None:
     """Every method is tried on every family; here the new ones are, and LoRA on the new family."""
     done = contract_tests(
         extended,
-        "my_method or my_data or my_measure or my_space or (my_family and (families or lora))",
+        "my_method or my_data or my_measure or my_space or (my_family and (families or lora))"
+        " or my_searcher or my_stopper",
         "tests/test_plug_ins.py",
         "tests/search_spaces",
+        "tests/study/search/test_searchers.py",
+        "tests/study/search/test_stoppers.py",
         *(f"tests/trainables/{kind}" for kind in ("data", "measures", "methods", "models")),
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    for name in ("my_method", "my_data", "my_measure", "my_family", "my_space"):
+    kinds = ("method", "data", "measure", "family", "space", "searcher", "stopper")
+    for name in (f"my_{kind}" for kind in kinds):
         assert re.search(rf"PASSED .*{name}", done.stdout), f"no contract test tried {name}"
 
 
@@ -89,6 +93,7 @@ def test_a_study_of_them_goes_to_its_report(extended: Path, tmp_path: Path) -> N
     done = python(
         extended,
         *("-m", "study.launch", "--space", "my_space", "--name", "mine", "--seeds", "2"),
+        *("--search", "my_searcher", "--stop", "my_stopper"),
         *("--storage", str(tmp_path / "studies"), "--model", str(model)),
         *("--data", "my_data", "--data-root", str(tmp_path / "data")),
     )
