@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
-from study.config import goals, searching, spaces
+from study.config import searching, spaces
 from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
+from study.search.best_trials import BestTrials
 from study.search.journal import StudyJournal
 from study.search.remaining import ArmGains
 from study.search.sampler import Sampler, groups
@@ -80,7 +81,7 @@ class StudyScheduler:
         self.gains = ArmGains(journal, self._groups, self._points, rules.seed)
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
-        self._best: dict[str, TrialRecord] = {}
+        self._best = BestTrials(journal, rules.limits, self.rungs)
         self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
         """Arm -> id of its best trial, and the confirmations that follow from these."""
         self._again: deque[TrialSpec] = deque()
@@ -91,7 +92,6 @@ class StudyScheduler:
         self._stopped = {trial for trial, on in goes_on.items() if not on}
         """Trials that were to be stopped at their last report; not all of them were."""
         for record in journal.records.values():
-            self._compare(record)
             if record.outcome is None:
                 self._again.append(record.spec)
 
@@ -103,8 +103,8 @@ class StudyScheduler:
     @property
     def may_begin_more(self) -> bool:
         """Whether trials may still begin."""
-        searching = self._searching or Kind.SEARCH in self._live.values()
-        return bool(self._again or searching or self.confirmations())
+        still_searching = self._searching or Kind.SEARCH in self._live.values()
+        return bool(self._again or still_searching or self.confirmations())
 
     def next(self) -> TrialSpec | None:
         """The next trial to run; None while it must wait for running ones, or when all is done."""
@@ -128,7 +128,7 @@ class StudyScheduler:
         level = reached(self.rungs, rung.examples_seen)
         record = self.journal.rung(trial_id, rung, level=level)
         if news:
-            self._compare(record)
+            self._best.compare(record)
             for callback in self.callbacks:
                 callback.reported(record)
         self._look_into_spending()
@@ -139,19 +139,16 @@ class StudyScheduler:
         """Record the end of a trial."""
         del self._live[trial_id]
         record = self.journal.ended(trial_id, end)
-        self._compare(record)
+        self._best.compare(record)
         for callback in self.callbacks:
             callback.ended(record)
         if self.spending is not None:
             self.journal.record_seconds(self.spending.seconds)
 
     def best(self) -> dict[str, TrialRecord]:
-        """Arm -> the search trial with the lowest validation loss among those that got furthest.
-
-        A trial that diverged or failed comes after all that did not. An arm is left out if none of
-        its trials has reported a rung, or if none keeps the limits.
-        """
-        return {arm: self._best[arm] for arm in self.rules.space.arms if arm in self._best}
+        """Arm -> its best search trial, in the order of the space; see ``BestTrials``."""
+        found = self._best.of_arm
+        return {arm: found[arm] for arm in self.rules.space.arms if arm in found}
 
     def confirmations(self) -> list[TrialSpec]:
         """Confirmations that are left to run: the untuned model, and each arm's best with new
@@ -340,27 +337,3 @@ class StudyScheduler:
             return True
         costs = tuple(rung.costs[name] for name in self.rules.objectives)
         return self.stopper.record(spec.arm, spec.id, level, rung.validation_loss, costs)
-
-    def _compare(self, record: TrialRecord) -> None:
-        """Update the best trial of an arm. A trial gets better by getting further, and worse if it
-        fails: then any other trial of the arm may be the best."""
-        arm, rivals = record.spec.arm, [record]
-        if self._best.get(arm) is record and _failed(record):
-            del self._best[arm]
-            rivals = [r for r in self.journal.of_kind(Kind.SEARCH) if r.spec.arm == arm]
-        for rival in filter(self._may_be_best, rivals):
-            if self._merit(rival) < self._merit(self._best.setdefault(arm, rival)):
-                self._best[arm] = rival
-
-    def _merit(self, record: TrialRecord) -> tuple[bool, int, float, int]:
-        """Sort key, lower is better: not failed, got furthest, validation loss, drawn first."""
-        level = reached(self.rungs, record.examples_seen)
-        return _failed(record), -level, record.loss, record.number
-
-    def _may_be_best(self, record: TrialRecord) -> bool:
-        searched = record.spec.kind is Kind.SEARCH and bool(record.rungs)
-        return searched and goals.within_limits(self.rules.limits, record)
-
-
-def _failed(record: TrialRecord) -> bool:
-    return record.outcome not in (None, Outcome.COMPLETE, Outcome.PRUNED)

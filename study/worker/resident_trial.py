@@ -6,9 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study.planning.placement import Placement
-from study.trials.spec import TrialSpec
-from study.worker.orders import TrialReport
+from study.worker.orders import AdvanceTrial, TrialReport
 
 if TYPE_CHECKING:
     from trainables.training.trial import Trial
@@ -18,12 +16,9 @@ if TYPE_CHECKING:
 class ResidentTrial:
     """A trial that is on a host."""
 
-    spec: TrialSpec
-    placement: Placement
-    suspect: bool
-    """Whether the trial trains alone up to its next report; see ``AdvanceTrial.suspect``."""
-    reported_examples: int = 0
-    """Examples seen at the last report that reached the study."""
+    order: AdvanceTrial
+    """The order that brought the trial here, with the examples of its last report that reached the
+    study. ``suspect`` is True up to the next report."""
     trial: Trial | None = None
     """The trial on the base model; None before it has a place."""
     reply: Future[TrialReport] | None = None

@@ -89,13 +89,12 @@ class ResidentTrials:
         trial_id = order.spec.id
         if trial_id not in self.here:
             self._note_peak()
-            self.here[trial_id] = ResidentTrial(
-                spec=order.spec, placement=order.placement, suspect=order.suspect
-            )
+            self.here[trial_id] = ResidentTrial(order=order)
         resident = self.here[trial_id]
+        resident.order = replace(resident.order, reported_examples=order.reported_examples)
         if resident.reply is not None:  # the client that asked before has died
             resident.reply.cancel()
-        resident.reply, resident.reported_examples = reply, order.reported_examples
+        resident.reply = reply
         if trial_id not in self.training and resident not in self.waiting:
             self.waiting.append(resident)
             self._admit()
@@ -113,7 +112,8 @@ class ResidentTrials:
         for resident in self.waiting:
             if resident.trial is None and entered >= self.config.trials_per_host:
                 continue  # until a trial that has a place ends
-            alone = resident.suspect or any(self.here[key].suspect for key in self.training)
+            neighbours = [self.here[key] for key in self.training]
+            alone = any(one.order.suspect for one in (resident, *neighbours))
             return None if alone and self.training else resident
         return None
 
@@ -124,13 +124,13 @@ class ResidentTrials:
                 self._enter(resident)
         assert resident.trial is not None
         seen = resident.trial.examples_seen
-        ahead = [stop for stop in resident.spec.stops if stop > seen]
-        if seen > resident.reported_examples or not ahead:
-            unheard = seen > resident.reported_examples
+        ahead = [stop for stop in resident.order.spec.stops if stop > seen]
+        if seen > resident.order.reported_examples or not ahead:
+            unheard = seen > resident.order.reported_examples
             self._reached(resident, Rung(**resident.report) if unheard else None)
         else:
-            self.group.train_to(resident.spec.id, ahead[0])
-            self.training.add(resident.spec.id)
+            self.group.train_to(resident.order.spec.id, ahead[0])
+            self.training.add(resident.order.spec.id)
 
     def _enter(self, resident: ResidentTrial) -> None:
         """Give a trial a place on the base model, and restore its checkpoint if there is one."""
@@ -139,17 +139,17 @@ class ResidentTrials:
         if self._short:  # until now the error kept the tensors of its trial alive
             release_cached()
             self._short = False
-        spec = resident.spec
+        spec = resident.order.spec
         untuned = spec.kind is Kind.UNTUNED
         checkpoints.drop_partial(self.config.study_folder, spec.id)
         restored = None if untuned else self.config.study_folder.fetch_checkpoint(spec.id)
         resident.trial = self.group.enter(
             spec.id,
             spec.config(self.config.regime),
-            deepspeed=resident.placement.deepspeed,
-            micro_batch=resident.placement.micro_batch,
-            evaluation_batch=resident.placement.evaluation_batch,
-            activation_checkpointing=resident.placement.activation_checkpointing,
+            deepspeed=resident.order.placement.deepspeed,
+            micro_batch=resident.order.placement.micro_batch,
+            evaluation_batch=resident.order.placement.evaluation_batch,
+            activation_checkpointing=resident.order.placement.activation_checkpointing,
             checkpoint=restored,
         )
         resident.report = resident.trial.report
@@ -176,7 +176,7 @@ class ResidentTrials:
             "reported_at": time.time(),
         }
         with self._timed(resident):
-            study_folder, trial_id = self.config.study_folder, resident.spec.id
+            study_folder, trial_id = self.config.study_folder, resident.order.spec.id
             answers = resident.trial.save(study_folder.checkpoints(trial_id), resident.report)
             put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
             if self._speaks:
@@ -187,11 +187,11 @@ class ResidentTrials:
         """Report a rung, if there is one to report; after the last one, let the trial answer
         too."""
         assert resident.trial is not None
-        resident.suspect = False
+        resident.order = replace(resident.order, suspect=False)
         report = TrialReport(rung=rung)
-        if all(stop <= resident.trial.examples_seen for stop in resident.spec.stops):
+        if all(stop <= resident.trial.examples_seen for stop in resident.order.spec.stops):
             with self._timed(resident):
-                scores = self._answer(resident.spec, resident.trial)
+                scores = self._answer(resident.order.spec, resident.trial)
             report = replace(report, outcome=Outcome.COMPLETE, scores=scores)
         self._tell(resident, report)
 
@@ -254,7 +254,7 @@ class ResidentTrials:
             error, study_folder.local_storage, checkpoint=trained * CHECKPOINT_BYTES
         )
         if fault and self._devices == 1:  # other ranks may be writing into it; see ``_enter``
-            checkpoints.drop_partial(study_folder, resident.spec.id)
+            checkpoints.drop_partial(study_folder, resident.order.spec.id)
         return fault
 
     def _fail(self, resident: ResidentTrial, outcome: Outcome, error: str) -> None:
@@ -277,7 +277,7 @@ class ResidentTrials:
             costs["trained_percent"] = resident.trial.applied.trained_percent
         remark = self._remark(resident)
         if report.done or report.fault:
-            self.forget(resident.spec.id)
+            self.forget(resident.order.spec.id)
         ran = {}
         if resident.trial is not None and resident.trial.engine and resident.trial.engine.settings:
             ran = {"deepspeed": json.dumps(dict(resident.trial.engine.settings))}
@@ -289,7 +289,7 @@ class ResidentTrials:
     def _remark(self, resident: ResidentTrial) -> str:
         """Remark on what did not run as it should, though it changes no number; else empty."""
         remarks = []
-        alone = self.group.alone_reasons.get(resident.spec.id)
+        alone = self.group.alone_reasons.get(resident.order.spec.id)
         if alone and self.config.trials_per_host > 1:
             remarks.append(f"steps alone: {alone}")
         if resident.trial is not None and resident.trial.broken:

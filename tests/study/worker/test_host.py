@@ -237,7 +237,7 @@ def test_a_suspect_trains_alone_up_to_its_next_report(
     step = host.residents.step
 
     def watched() -> None:
-        suspects = any(host.residents.here[key].suspect for key in host.residents.training)
+        suspects = any(host.residents.here[key].order.suspect for key in host.residents.training)
         seen.append((set(host.residents.training), suspects))
         step()
 
