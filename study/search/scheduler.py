@@ -222,7 +222,7 @@ class StudyScheduler:
             kind=Kind.UNTUNED,
             arm=str(Kind.UNTUNED),
             parameters={},
-            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
+            recipe=Recipe.from_plain({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
             lr=1.0,
             seed=rules.seed,
             max_examples=1,
@@ -304,14 +304,14 @@ class StudyScheduler:
             kind=Kind.SEARCH,
             arm=arm,
             parameters=parameters,
-            recipe=Recipe.of(recipe).plain(),
+            recipe=Recipe.from_plain(recipe).plain(),
             lr=lr,
             seed=rules.seed,
             max_examples=own_stops[-1],
             batch_size=batch_size,
             stops=own_stops,
             base=rules.base,
-            training=TrainingSettings.of(trained).plain(),
+            training=TrainingSettings.from_plain(trained).plain(),
         )
 
     def _judge_again(self) -> dict[str, bool]:

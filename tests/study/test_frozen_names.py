@@ -80,7 +80,7 @@ def trial_of(method: str) -> TrialSpec:
         kind=Kind.SEARCH,
         arm="arm",
         parameters={"lr": 1e-3},
-        recipe=Recipe.of({"decoder": {"method": method}}).plain(),
+        recipe=Recipe.from_plain({"decoder": {"method": method}}).plain(),
         lr=1e-3,
         seed=0,
         max_examples=960,
