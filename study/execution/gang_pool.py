@@ -49,10 +49,10 @@ class GangHandle:
         name: str,
         size: int,
         config: HostConfig,
-        devices: ClusterPartition,
+        partition: ClusterPartition,
         say: Callable[[str], None],
     ) -> None:
-        self.name, self.size, self.config, self.devices = name, size, config, devices
+        self.name, self.size, self.config, self.partition = name, size, config, partition
         self.say = say
         self.given_up: BadInput | None = None
         """Error of a gang that has no workers and will have none; None while there is hope."""
@@ -108,7 +108,7 @@ class GangHandle:
 
     @property
     def _devices(self) -> str:
-        return f"{self.size} {'CUDA devices' if self.devices.gpus else 'processors'}"
+        return f"{self.size} {'CUDA devices' if self.partition.gpus else 'processors'}"
 
     def _had_workers(self) -> bool:
         """Whether the last attempt brought workers that waited for trials."""
@@ -132,13 +132,16 @@ class GangHandle:
             TorchTrainer(
                 run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
-                torch_config=GroupConfig(backend="nccl" if self.devices.gpus else "gloo"),
+                torch_config=GroupConfig(backend="nccl" if self.partition.gpus else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.size,
-                    use_gpu=self.devices.gpus > 0,
+                    use_gpu=self.partition.gpus > 0,
                     resources_per_worker={
                         kind: count
-                        for kind, count in (("CPU", self.devices.cpus), ("GPU", self.devices.gpus))
+                        for kind, count in (
+                            ("CPU", self.partition.cpus),
+                            ("GPU", self.partition.gpus),
+                        )
                         if count
                     },
                     placement_strategy="PACK",
@@ -159,7 +162,7 @@ class GangHandle:
         causes = _of_workers(error)
         (cause, *_) = _raised_by_workers(causes) or causes or [_of_controller(error)]
         if isinstance(cause, RendezvousFailed):
-            return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
+            return f"{cause}; {LINK.format('NCCL' if self.partition.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
 
     def _say(self, error: Exception) -> None:
@@ -210,10 +213,10 @@ class GangPool:
     """Starts gangs, and knows which trial is on which gang."""
 
     def __init__(
-        self, config: HostConfig, devices: ClusterPartition, say: Callable[[str], None] = print
+        self, config: HostConfig, partition: ClusterPartition, say: Callable[[str], None] = print
     ) -> None:
         """``say``: where a line goes that the user is to see."""
-        self.config, self.devices, self.say = config, devices, say
+        self.config, self.partition, self.say = config, partition, say
         self.handles: dict[str, GangHandle] = {}
         """Name -> gang."""
         self._started = 0
@@ -232,7 +235,7 @@ class GangPool:
         """Start a gang of ``size`` devices, which must be free or about to be."""
         name = f"gang-{self._started}"
         self._started += 1
-        gang = self.handles[name] = GangHandle(name, size, self.config, self.devices, self.say)
+        gang = self.handles[name] = GangHandle(name, size, self.config, self.partition, self.say)
         return gang
 
     def place(self, trial_id: str, size: int) -> str:
@@ -274,5 +277,5 @@ class GangPool:
                 raise gang.given_up
         now = time.monotonic()
         for gang in self.idle():
-            if all_idle or (self.devices.shared and now - gang.idle_since > IDLE_SECONDS):
+            if all_idle or (self.partition.shared and now - gang.idle_since > IDLE_SECONDS):
                 self.end(gang)

@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> None:
     clock.time(HostPool, "place", "hosts")
     clock.time(HostPool, "left", "hosts")
     connect(None)
-    devices = ClusterPartition(
+    partition = ClusterPartition(
         hosts=1, cpus=1, gpus=0, trials_per_host=4, concurrency=4, shared=False
     )
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:
@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> None:
             scheduler = StudyScheduler(rules, StudyJournal(folder), callbacks, spending)
             progress.watch(scheduler)
             began = time.perf_counter()
-            dispatcher = hosts_alone(Instant, devices.trials_per_host, devices)
+            dispatcher = hosts_alone(Instant, partition.trials_per_host, partition)
             dispatcher.start()
             ray_tune.run(scheduler, dispatcher)
             searched = time.perf_counter()
