@@ -288,7 +288,7 @@ class StudyRun:
         searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
         if self.journal.cut_short:
             searched += f", ended in time for --budget {self.definition.time_limit}"
-        gains = {} if self.rules.objectives else self.scheduler.gains.said()
+        gains = {} if self.rules.objectives else self.scheduler.gains.texts()
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,

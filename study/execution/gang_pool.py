@@ -30,7 +30,7 @@ from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
 
-AGAIN_SECONDS = 1.0
+RESTART_SECONDS = 1.0
 """Seconds between two attempts to start workers."""
 ONCE_MORE_SECONDS = 10.0
 """Seconds to the next attempt after one that brought no workers: Ray takes as long to notice that a
@@ -86,10 +86,10 @@ class GangHandle:
                 if self._ending.is_set():
                     return
                 if self._had_workers():
-                    failed, pause = 0, AGAIN_SECONDS
-                    self._say(error)
+                    failed, pause = 0, RESTART_SECONDS
+                    self._answer_clients(error)
                 elif _found_no_room(error):
-                    pause = AGAIN_SECONDS
+                    pause = RESTART_SECONDS
                     if not said_that_it_waits:
                         self.say(f"{self.name} waits for {self._devices}: the cluster has no room")
                     said_that_it_waits = True
@@ -165,7 +165,7 @@ class GangHandle:
             return f"{cause}; {LINK.format('NCCL' if self.partition.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
 
-    def _say(self, error: Exception) -> None:
+    def _answer_clients(self, error: Exception) -> None:
         """Tell the client that waits at the inbox why the workers ended. A trial's fault becomes
         its outcome. If a machine was lost, the inbox is killed, which tells the client."""
         causes = _of_workers(error)

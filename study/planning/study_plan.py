@@ -131,7 +131,7 @@ class StudyPlan:
         chance = self.majority
         console.print(f"[bold]{self.space.question}[/]")
         console.print(f"  study    {self.name}")
-        if narrowed := narrowing.said(settings.arm, settings.set):
+        if narrowed := narrowing.options_text(settings.arm, settings.set):
             console.print(f"  space    {settings.space}, narrowed by {escape(narrowed)}")
         console.print(
             f"  model    {profile.model}, {profile.parameters:,} parameters, "

@@ -137,7 +137,7 @@ class ArmGains:
             gain is not None and gain.mean * factor <= to for gain in gains
         )
 
-    def said(self) -> dict[str, str]:
+    def texts(self) -> dict[str, str]:
         """Arm -> what it may still gain, in words; without arms of which too little is known."""
         factor = points_per_loss(self.journal.records.values())
         unit, digits = ("points", 1) if factor else ("of validation loss", 3)

@@ -116,9 +116,9 @@ class StudyScheduler:
             callback.started(record)
         return record.spec
 
-    def placed(self, trial_id: str, ran: Mapping[str, str]) -> None:
+    def record_placement(self, trial_id: str, ran: Mapping[str, str]) -> None:
         """Record a trial's placement: devices, engine and pieces of its batch."""
-        self.journal.placed(trial_id, ran)
+        self.journal.record_placement(trial_id, ran)
 
     def reported(self, trial_id: str, rung: Rung) -> bool:
         """Take a report in; True if the trial goes on. A report of a rung that the journal already

@@ -170,7 +170,7 @@ def test_the_journal_keeps_its_attributes(
     scheduler = begin()
     spec = scheduler.next()
     assert spec is not None
-    scheduler.journal.placed(spec.id, {"lane": "solo"})
+    scheduler.journal.record_placement(spec.id, {"lane": "solo"})
     play(scheduler, spec)
     play_all(scheduler)
     scheduler.journal.record_seconds(1.0)

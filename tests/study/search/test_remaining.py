@@ -46,7 +46,7 @@ def test_trials_go_where_more_may_be_gained_until_all_is_tuned(begin: Begin) -> 
     counts = Counter(search(scheduler))
     assert counts.total() < 60
     assert counts["rich"] > counts["plain"] >= LEAST
-    said = scheduler.gains.said()
+    said = scheduler.gains.texts()
     assert set(said) == set(SPACE.arms)
     assert all(" points (" in text for text in said.values())
     for best in scheduler.best().values():
