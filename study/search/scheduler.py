@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
-from study.config import goals, searching, spaces
+from study.config import goals, search_methods, spaces
 from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
+from study.search.arm_gains import ArmGains
 from study.search.journal import StudyJournal
-from study.search.remaining import ArmGains
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
 from study.trials.callback import StudyCallback
@@ -73,7 +73,7 @@ class StudyScheduler:
         self.rules, self.journal, self.spending = rules, journal, spending
         self.callbacks = callbacks if spending is None else (spending, *callbacks)
         self.rungs = levels(rules.budget)
-        self.stopper = searching.stopper(rules.stop, rules.budget.reduction)
+        self.stopper = search_methods.stopper(rules.stop, rules.budget.reduction)
         self._groups = groups(rules.space)
         self.gains = ArmGains(journal, self._groups, rules.seed)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from study.search.searchers.common.past import Point, at
+from study.search.searchers.common.known_trials import Point, at
 
 
 @dataclass(frozen=True, kw_only=True)

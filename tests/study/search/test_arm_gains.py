@@ -9,7 +9,7 @@ import pytest
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.search.remaining import LEAST, points_per_loss
+from study.search.arm_gains import LEAST, points_per_loss
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.search.journal import StudyJournal
 from study.search.searchers import gp
-from study.search.searchers.common import expected
+from study.search.searchers.common import expected_losses
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 
@@ -56,7 +56,7 @@ def in_loss(
 ) -> Remaining | None:
     """What an arm may still gain in validation loss, by its ``trials``. None if too few have ended,
     or none is complete. The same trials and seed give the same."""
-    ended = expected.ended(trials)
+    ended = expected_losses.ended(trials)
     if not ranges:
         return NOTHING
     if len(ended) < LEAST or not any(t.state is TrialState.COMPLETE for t in ended):
