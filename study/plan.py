@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = standard_console()
     parameters = sum(p.numel() for p in model.network.parameters())
     console.print(f"[bold]{space.question}[/]")
-    if narrowed := narrowing.said(given.arm, given.set):
+    if narrowed := narrowing.options_text(given.arm, given.set):
         console.print(f"  space    narrowed by {escape(narrowed)}")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
     placing = any(map(spaces.placing, space.arms.values()))

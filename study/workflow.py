@@ -291,7 +291,7 @@ class StudyRun:
         elif self.journal.tuned:
             most = f"{self.rules.tuned_to:g} points"
             searched += f", ended when no arm was expected to gain more than {most}"
-        gains = {} if self.rules.objectives else self.scheduler.gains.said()
+        gains = {} if self.rules.objectives else self.scheduler.gains.texts()
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,

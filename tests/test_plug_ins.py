@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from search_spaces.declare import Space
-from study.config.searching import SEARCHERS, STOPPERS
+from study.config.search_methods import SEARCHERS, STOPPERS
 from study.config.spaces import SPACES
 from trainables.measures.common.measure import Column, Kind, Measure
 from trainables.registry import DATASETS, FAMILIES, MEASURES, METHODS, Registry

@@ -165,7 +165,7 @@ class Skeleton:
     answer_tokens: int
 
     @classmethod
-    def of(
+    def from_model(
         cls, model: Model, *, question_tokens: int, answer_tokens: int = ANSWER_TOKENS
     ) -> Skeleton:
         """Skeleton of a model whose network is on the meta device."""

@@ -33,7 +33,7 @@ class Tuning:
     Outside of these it trains nothing."""
 
     @classmethod
-    def of(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
+    def parse(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
         """Find a method and check its settings.
 
         Raises:
@@ -122,12 +122,12 @@ class Recipe:
     slots: Mapping[str, Tuning]
 
     @classmethod
-    def of(cls, slots: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    def from_plain(cls, slots: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """Make a recipe from values like ``{"decoder": {"method": "lora", "rank": 8}}``, as the
         inverse of ``plain``."""
         return cls(
             slots={
-                slot: Tuning.of(
+                slot: Tuning.parse(
                     tuning["method"],
                     {k: v for k, v in tuning.items() if k not in ("method", "everywhere")},
                     everywhere=tuning.get("everywhere", False),

@@ -89,7 +89,9 @@ class Comparison(PairNumbers):
     def needed(self) -> str:
         """Number of seeds or questions that would tell the pair apart, in words."""
         if self.seeds < 2:
-            return "One seed an arm says nothing about the luck of seeds: confirm with more."
+            return (
+                "One seed an arm says nothing about the variation between seeds: confirm with more."
+            )
         told = f"To tell {self.points_to_tell:.1f} points,"
         seeds, questions = self.seeds_needed, self.questions_needed
         more = [
@@ -151,9 +153,9 @@ def compare(
             p=difference.p,
             p_holm=p_holm,
             margin=margin,
-            seeds=difference.luck.count_S,
+            seeds=difference.components.count_S,
             questions=len(images_Q),
-            **_power(difference.luck, difference.estimate, len(images_Q), margin, tests),
+            **_power(difference.components, difference.estimate, len(images_Q), margin, tests),
         )
         for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
     ]
@@ -185,16 +187,16 @@ def over_parts(found: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comp
 
 
 def _power(
-    luck: VarianceComponents, difference: Estimate, questions: int, margin: float, tests: int
+    components: VarianceComponents, difference: Estimate, questions: int, margin: float, tests: int
 ) -> dict[str, Any]:
     """The fields of ``Comparison`` about what more data would show."""
     points = max(abs(difference.mean), margin)
-    images = images_needed(luck, points, tests)
+    images = images_needed(components, points, tests)
     return {
-        "seeds_share": luck.seeds_share,
+        "seeds_share": components.seeds_share,
         "points_to_tell": points,
-        "seeds_needed": seeds_needed(luck, points, tests),
-        "questions_needed": round(images * questions / luck.count_C) if images else None,
+        "seeds_needed": seeds_needed(components, points, tests),
+        "questions_needed": round(images * questions / components.count_C) if images else None,
     }
 
 

@@ -14,7 +14,7 @@ MOST_SEEDS, MOST_TIMES = 200, 100
 """Most seeds of an arm, and most times the present images; more is as good as never."""
 
 
-def seeds_needed(luck: VarianceComponents, points: float, tests: int = 1) -> int | None:
+def seeds_needed(components: VarianceComponents, points: float, tests: int = 1) -> int | None:
     """Seeds of each arm that would show a true difference of ``points`` percentage points on the
     same images; None if even ``MOST_SEEDS`` are too few.
 
@@ -22,12 +22,12 @@ def seeds_needed(luck: VarianceComponents, points: float, tests: int = 1) -> int
     """
 
     def tells(seeds: int) -> bool:
-        return _tells(luck, seeds, luck.count_C, points, tests)
+        return _tells(components, seeds, components.count_C, points, tests)
 
-    return _fewest(tells, luck.count_S + 1, MOST_SEEDS)
+    return _fewest(tells, components.count_S + 1, MOST_SEEDS)
 
 
-def images_needed(luck: VarianceComponents, points: float, tests: int = 1) -> int | None:
+def images_needed(components: VarianceComponents, points: float, tests: int = 1) -> int | None:
     """Images that would show a true difference of ``points`` percentage points with the same seeds;
     None if ``MOST_TIMES`` as many are too few.
 
@@ -35,9 +35,9 @@ def images_needed(luck: VarianceComponents, points: float, tests: int = 1) -> in
     """
 
     def tells(images: int) -> bool:
-        return _tells(luck, luck.count_S, images, points, tests)
+        return _tells(components, components.count_S, images, points, tests)
 
-    return _fewest(tells, luck.count_C + 1, luck.count_C * MOST_TIMES)
+    return _fewest(tells, components.count_C + 1, components.count_C * MOST_TIMES)
 
 
 def _fewest(tells: Callable[[int], bool], low: int, high: int) -> int | None:
@@ -51,12 +51,14 @@ def _fewest(tells: Callable[[int], bool], low: int, high: int) -> int | None:
     return low
 
 
-def _tells(luck: VarianceComponents, seeds: int, images: int, points: float, tests: int) -> bool:
+def _tells(
+    components: VarianceComponents, seeds: int, images: int, points: float, tests: int
+) -> bool:
     """Whether the difference is shown in a share ``POWER`` of all studies."""
     from scipy.special import stdtrit
 
     level = 1 - (100 - LEVEL) / 200 / tests
-    free = min(luck.freedom(seeds, images), 1e9)
+    free = min(components.freedom(seeds, images), 1e9)
     far = float(stdtrit(free, level) + stdtrit(free, POWER))
-    known = far * float(np.sqrt(luck.variance(seeds, images)))
-    return known + luck.unseen(images) <= points / 100
+    known = far * float(np.sqrt(components.variance(seeds, images)))
+    return known + components.unseen(images) <= points / 100

@@ -104,7 +104,7 @@ class Difference:
     estimate: Estimate
     p: float
     """Two-sided p-value: how often chance alone makes as large a difference between equal arms."""
-    luck: VarianceComponents
+    components: VarianceComponents
     """Variance components of the difference."""
 
 
@@ -171,7 +171,9 @@ class Scores:
         found = self.arms[arm]
         moved_R = self._moved_RA[:, self._column[arm]]
         mean = float(found.scores_S.mean())
-        return _estimate(mean, self._with_seeds(moved_R, self._luck(found)), least=0.0, most=100.0)
+        return _estimate(
+            mean, self._with_seeds(moved_R, self._components(found)), least=0.0, most=100.0
+        )
 
     def difference(self, first: str, second: str) -> Difference:
         """Difference of two arms, first minus second, in percentage points."""
@@ -179,17 +181,17 @@ class Scores:
         mean = float(one.scores_S.mean() - other.scores_S.mean())
         moved_R = self._moved_RA[:, self._column[first]] - self._moved_RA[:, self._column[second]]
         pair = (first, second) if (first, second) in self._pairs else (second, first)
-        luck = self._luck(one, other)
-        equal_R = np.abs(self._with_seeds(self._swapped_RP[:, self._pairs[pair]], luck))
+        components = self._components(one, other)
+        equal_R = np.abs(self._with_seeds(self._swapped_RP[:, self._pairs[pair]], components))
         as_large = np.count_nonzero(equal_R >= abs(mean) - 1e-12)
-        known = _estimate(mean, self._with_seeds(moved_R, luck))
-        further = 100 * luck.unseen(luck.count_C)
+        known = _estimate(mean, self._with_seeds(moved_R, components))
+        further = 100 * components.unseen(components.count_C)
         return Difference(
             estimate=replace(
                 known, low=max(known.low - further, -100.0), high=min(known.high + further, 100.0)
             ),
             p=float((1 + as_large) / (1 + len(equal_R))),
-            luck=luck,
+            components=components,
         )
 
     def _arm(self, correct_SQ: Array, image_Q: Array) -> _Arm:
@@ -200,7 +202,7 @@ class Scores:
         above_SC = (right_SC - scores_S[:, None] * self.questions_C) / self.questions_C.mean()
         return _Arm(right_SC=right_SC, scores_S=scores_S, above_SC=above_SC)
 
-    def _luck(self, one: _Arm, other: _Arm | None = None) -> VarianceComponents:
+    def _components(self, one: _Arm, other: _Arm | None = None) -> VarianceComponents:
         """Variance components of one arm's score, or of the difference of two arms."""
         arms = [one] if other is None else [one, other]
         apart_C = one.above_SC.mean(0) - (0 if other is None else other.above_SC.mean(0))
@@ -247,12 +249,12 @@ class Scores:
             swapped.append(signs_RC @ apart_CP / self.questions_C.sum())
         return drawn.standard_normal(count), np.concatenate(moved), np.concatenate(swapped)
 
-    def _with_seeds(self, by_images_R: Array, luck: VarianceComponents) -> Array:
+    def _with_seeds(self, by_images_R: Array, components: VarianceComponents) -> Array:
         """Add chance in the seeds to chance in the images, and widen both by how uncertain their
         variances are."""
-        of_seeds = np.sqrt(sum(luck.seeds) / luck.count_S)
+        of_seeds = np.sqrt(sum(components.seeds) / components.count_S)
         joined_R: Array = by_images_R + of_seeds * self._normal_R
-        free = luck.freedom(luck.count_S, luck.count_C)
+        free = components.freedom(components.count_S, components.count_C)
         if not np.isfinite(free):
             return joined_R
         joined_R /= np.sqrt(np.random.default_rng(1).chisquare(free, len(joined_R)) / free)

@@ -120,7 +120,7 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
             f"({majority:.1f}%)."
         )
     if any(len(arm.seeds) < 2 for arm in tested):
-        text += " One seed an arm: the luck of seeds is not in the intervals."
+        text += " One seed an arm: the variation between seeds is not in the intervals."
     return text
 
 

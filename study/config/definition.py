@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search_spaces.declare import Budget, Space
-from study.config import goals, searching, spaces, spending_limit
+from study.config import goals, search_methods, spaces, spending_limit
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.narrowing import narrow
@@ -101,14 +101,14 @@ class StudyDefinition:
             raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
-        search = searching.parse_searcher(settings.search, objectives)
+        search = search_methods.parse_searcher(settings.search, objectives)
         if objectives and settings.allocate == "tuned":
             raise BadInput(
                 f"--allocate tuned goes by the loss alone, and --objective {settings.objective} "
                 "has costs too; give another --allocate"
             )
-        stop = searching.STOP if settings.stop == searching.AUTO else settings.stop
-        searching.check_stopper(stop)
+        stop = search_methods.STOP if settings.stop == search_methods.AUTO else settings.stop
+        search_methods.check_stopper(stop)
         space = narrow(spaces.load(settings.space), settings.arm, settings.set or ())
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings)

@@ -58,7 +58,7 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
     return space
 
 
-def said(arms: str | None, changes: Sequence[str] | None) -> str:
+def options_text(arms: str | None, changes: Sequence[str] | None) -> str:
     """The options that narrow a space, as they were given; empty if none was."""
     given = [f"--arm {arms}"] if arms is not None else []
     return " ".join([*given, *(f"--set {change}" for change in changes or ())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.config import searching
+from study.config import search_methods
 from study.config.budget import ALLOCATE
 from trainables import workload
 from trainables.data.common.splits import SPLITS
@@ -112,16 +112,16 @@ class Settings:
         "auto",
         group=SPEND,
         metavar="NAME",
-        help=f"how an arm's next point is found: {', '.join(searching.SEARCHERS.names())}, or "
-        f"{', '.join(searching.OPTUNA)} of Optuna",
-        default=searching.SEARCH,
+        help=f"how an arm's next point is found: {', '.join(search_methods.SEARCHERS.names())}, or "
+        f"{', '.join(search_methods.OPTUNA)} of Optuna",
+        default=search_methods.SEARCH,
     )
     stop: str = option(
         "auto",
         group=SPEND,
-        metavar="|".join(searching.STOPPERS.names()),
+        metavar="|".join(search_methods.STOPPERS.names()),
         help="early stopping: which of an arm's trials go on at a rung",
-        default=searching.STOP,
+        default=search_methods.STOP,
     )
     seed: int = option(0, group=SPEND, help="seed of search and training")
     seeds: int = option(3, group=SPEND, help="confirmations of each arm")

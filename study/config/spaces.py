@@ -61,20 +61,20 @@ def check(arm: Arm) -> None:
     """
     for ranges in arm.slots.values():
         first = {name: _edges(value)[0] for name, value in ranges.settings.items()}
-        Tuning.of(ranges.name, first)
+        Tuning.parse(ranges.name, first)
         for name, value in ranges.settings.items():
             for edge in _edges(value):
-                Tuning.of(ranges.name, {**first, name: edge})
+                Tuning.parse(ranges.name, {**first, name: edge})
     batch_sizes(arm, 1)
     for name, value in arm.training.items():
         if name not in TRAINING:
             raise unknown("training setting", name, TRAINING)
         for edge in _edges(value) if name != BATCH_SIZE else ():
-            TrainingSettings.of({name: edge})
+            TrainingSettings.from_plain({name: edge})
 
 
 def draw(arm: Arm, slots: Collection[str], value_of: Draw) -> tuple[dict[str, Any], float]:
-    """One point of an arm: its recipe, as ``trainables.recipe.Recipe.of`` takes it, and its
+    """One point of an arm: its recipe, as ``trainables.recipe.Recipe.from_plain`` takes it, and its
     learning rate.
 
     Raises:
@@ -132,7 +132,7 @@ def optimizers(arm: Arm) -> tuple[str, ...]:
 def typical_training(arm: Arm) -> TrainingSettings:
     """An arm's training settings at the middle of its ranges."""
     drawn = draw_training(arm, middle)
-    return TrainingSettings.of({n: value for n, value in drawn.items() if n != BATCH_SIZE})
+    return TrainingSettings.from_plain({n: value for n, value in drawn.items() if n != BATCH_SIZE})
 
 
 def ranges(arm: Arm) -> dict[str, Range]:
@@ -219,7 +219,7 @@ def typical(
         return chosen[parameter] if parameter in chosen else middle(parameter, values)
 
     plain, _ = draw(arm, slots, value_of)
-    return Recipe.of(plain)
+    return Recipe.from_plain(plain)
 
 
 def placing(arm: Arm) -> dict[str, Choice]:

@@ -25,7 +25,7 @@ from search_spaces.declare import (
     method,
     training,
 )
-from study.config import searching, spaces
+from study.config import search_methods, spaces
 from study.config.definition import StudyDefinition
 from study.config.settings import YOUNG, Settings
 from study.storage.paths import atomic_write, check_study_name
@@ -64,9 +64,9 @@ class BegunStudy:
     """Names of the arms that are run; None: all of them."""
     budget: Budget | None = None
     """Budget of the study; None: it was not noted."""
-    search: str = searching.OLDEST[0]
+    search: str = search_methods.OLDEST[0]
     """Searcher of the study."""
-    stop: str = searching.OLDEST[1]
+    stop: str = search_methods.OLDEST[1]
     """Rule of early stopping of the study."""
     base: dict[str, str]
     """What the study's numbers depend on besides its settings."""

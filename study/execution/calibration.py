@@ -81,9 +81,9 @@ class Calibrator:
     """The driver's handle of a ``CalibrationActor``. It requests a device and loads the model as
     soon as it is made, so that the model is ready when the recipes to measure are known."""
 
-    def __init__(self, config: WorkloadConfig, devices: ClusterPartition) -> None:
+    def __init__(self, config: WorkloadConfig, partition: ClusterPartition) -> None:
         actor: Any = ray.remote(CalibrationActor)
-        self._calibrator = actor.options(num_cpus=devices.cpus, num_gpus=devices.gpus).remote(
+        self._calibrator = actor.options(num_cpus=partition.cpus, num_gpus=partition.gpus).remote(
             config
         )
         self._loaded = self._calibrator.load.remote()

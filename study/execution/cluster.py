@@ -95,9 +95,9 @@ def hardware(precision: str) -> Hardware:
     return Hardware.joint(ray.get(answers or [task.options(num_gpus=1).remote()]))
 
 
-def fits(devices: ClusterPartition) -> int:
+def fits(partition: ClusterPartition) -> int:
     """Number of hosts for which the nodes that are alive have room, if nobody else uses them."""
-    kind, each = ("GPU", devices.gpus) if devices.gpus else ("CPU", devices.cpus)
+    kind, each = ("GPU", partition.gpus) if partition.gpus else ("CPU", partition.cpus)
     return sum(int(node["Resources"].get(kind, 0) // each) for node in _living())
 
 

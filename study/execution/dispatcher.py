@@ -47,7 +47,7 @@ class Dispatcher:
 
     def __init__(self, hosts: HostPool, gangs: GangPool, placements: ArmPlacements) -> None:
         self.hosts, self.gangs, self.placements = hosts, gangs, placements
-        self.devices = hosts.devices.hosts
+        self.devices = hosts.partition.hosts
         """Number of devices of the study."""
         self._waiting: list[_Waiting] = []
         self._begun: dict[str, Placement] = {}
@@ -56,7 +56,7 @@ class Dispatcher:
     @property
     def concurrency(self) -> int:
         """Largest number of trials at a time."""
-        return self.placements.concurrency(self.hosts.devices)
+        return self.placements.concurrency(self.hosts.partition)
 
     def start(self) -> None:
         """Start hosts or gangs before the first trial, if all trials take equally many devices."""

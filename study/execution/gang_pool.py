@@ -30,7 +30,7 @@ from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
 
-AGAIN_SECONDS = 1.0
+RESTART_SECONDS = 1.0
 """Seconds between two attempts to start workers."""
 ONCE_MORE_SECONDS = 10.0
 """Seconds to the next attempt after one that brought no workers: Ray takes as long to notice that a
@@ -49,10 +49,10 @@ class GangHandle:
         name: str,
         size: int,
         config: HostConfig,
-        devices: ClusterPartition,
+        partition: ClusterPartition,
         say: Callable[[str], None],
     ) -> None:
-        self.name, self.size, self.config, self.devices = name, size, config, devices
+        self.name, self.size, self.config, self.partition = name, size, config, partition
         self.say = say
         self.given_up: BadInput | None = None
         """Error of a gang that has no workers and will have none; None while there is hope."""
@@ -86,10 +86,10 @@ class GangHandle:
                 if self._ending.is_set():
                     return
                 if self._had_workers():
-                    failed, pause = 0, AGAIN_SECONDS
-                    self._say(error)
+                    failed, pause = 0, RESTART_SECONDS
+                    self._answer_clients(error)
                 elif _found_no_room(error):
-                    pause = AGAIN_SECONDS
+                    pause = RESTART_SECONDS
                     if not said_that_it_waits:
                         self.say(f"{self.name} waits for {self._devices}: the cluster has no room")
                     said_that_it_waits = True
@@ -108,7 +108,7 @@ class GangHandle:
 
     @property
     def _devices(self) -> str:
-        return f"{self.size} {'CUDA devices' if self.devices.gpus else 'processors'}"
+        return f"{self.size} {'CUDA devices' if self.partition.gpus else 'processors'}"
 
     def _had_workers(self) -> bool:
         """Whether the last attempt brought workers that waited for trials."""
@@ -132,13 +132,16 @@ class GangHandle:
             TorchTrainer(
                 run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
-                torch_config=GroupConfig(backend="nccl" if self.devices.gpus else "gloo"),
+                torch_config=GroupConfig(backend="nccl" if self.partition.gpus else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.size,
-                    use_gpu=self.devices.gpus > 0,
+                    use_gpu=self.partition.gpus > 0,
                     resources_per_worker={
                         kind: count
-                        for kind, count in (("CPU", self.devices.cpus), ("GPU", self.devices.gpus))
+                        for kind, count in (
+                            ("CPU", self.partition.cpus),
+                            ("GPU", self.partition.gpus),
+                        )
                         if count
                     },
                     placement_strategy="PACK",
@@ -159,10 +162,10 @@ class GangHandle:
         causes = _of_workers(error)
         (cause, *_) = _raised_by_workers(causes) or causes or [_of_controller(error)]
         if isinstance(cause, RendezvousFailed):
-            return f"{cause}; {LINK.format('NCCL' if self.devices.gpus else 'GLOO')}"
+            return f"{cause}; {LINK.format('NCCL' if self.partition.gpus else 'GLOO')}"
         return one_line(getattr(cause, "health_check_failure", cause))
 
-    def _say(self, error: Exception) -> None:
+    def _answer_clients(self, error: Exception) -> None:
         """Tell the client that waits at the inbox why the workers ended. A trial's fault becomes
         its outcome. If a machine was lost, the inbox is killed, which tells the client."""
         causes = _of_workers(error)
@@ -210,10 +213,10 @@ class GangPool:
     """Starts gangs, and knows which trial is on which gang."""
 
     def __init__(
-        self, config: HostConfig, devices: ClusterPartition, say: Callable[[str], None] = print
+        self, config: HostConfig, partition: ClusterPartition, say: Callable[[str], None] = print
     ) -> None:
         """``say``: where a line goes that the user is to see."""
-        self.config, self.devices, self.say = config, devices, say
+        self.config, self.partition, self.say = config, partition, say
         self.handles: dict[str, GangHandle] = {}
         """Name -> gang."""
         self._started = 0
@@ -232,7 +235,7 @@ class GangPool:
         """Start a gang of ``size`` devices, which must be free or about to be."""
         name = f"gang-{self._started}"
         self._started += 1
-        gang = self.handles[name] = GangHandle(name, size, self.config, self.devices, self.say)
+        gang = self.handles[name] = GangHandle(name, size, self.config, self.partition, self.say)
         return gang
 
     def place(self, trial_id: str, size: int) -> str:
@@ -274,5 +277,5 @@ class GangPool:
                 raise gang.given_up
         now = time.monotonic()
         for gang in self.idle():
-            if all_idle or (self.devices.shared and now - gang.idle_since > IDLE_SECONDS):
+            if all_idle or (self.partition.shared and now - gang.idle_since > IDLE_SECONDS):
                 self.end(gang)

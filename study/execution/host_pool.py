@@ -28,9 +28,9 @@ room for fewer hosts than there are."""
 class HostPool:
     """Starts hosts, and knows which trial is on which host."""
 
-    def __init__(self, actor: type, config: Any, devices: ClusterPartition) -> None:
+    def __init__(self, actor: type, config: Any, partition: ClusterPartition) -> None:
         """``actor`` is ``study.worker.host_actor.HostActor``, which is made with ``config``."""
-        self.devices, self.config = devices, config
+        self.partition, self.config = partition, config
         self.actor: ActorClass[Any] = ray.remote(actor)
         self.handles: dict[str, Any] = {}
         """Host name -> actor."""
@@ -38,7 +38,7 @@ class HostPool:
         """Trial id -> name of its host."""
         self.shares: dict[str, float] = {}
         """Trial id -> share of its host that it takes, 0 to 1."""
-        self.most = devices.hosts
+        self.most = partition.hosts
         """Largest number of hosts; the dispatcher lowers it while gangs hold devices."""
         self._started = 0
         """Number of hosts that were started so far."""
@@ -51,10 +51,10 @@ class HostPool:
 
     def start(self) -> None:
         """Start all hosts now, instead of one after another as trials need them."""
-        devices = self.devices
+        partition = self.partition
         room: dict[str, float] = ray.available_resources()
-        free = int(room.get("GPU", 0) if devices.gpus else room.get("CPU", 0) // devices.cpus)
-        for number in range(devices.hosts - len(self.handles)):
+        free = int(room.get("GPU", 0) if partition.gpus else room.get("CPU", 0) // partition.cpus)
+        for number in range(partition.hosts - len(self.handles)):
             name = self._start()
             if number >= max(free, 1):
                 self._await(name)
@@ -110,7 +110,7 @@ class HostPool:
             BadInput: no host could be started.
         """
         now = time.monotonic()
-        patience = IDLE_SECONDS if self.devices.shared else math.inf
+        patience = IDLE_SECONDS if self.partition.shared else math.inf
         without = {name: now - self._idle_since.setdefault(name, now) for name in self.idle()}
         for name, seconds in without.items():
             if all_idle or seconds > patience:
@@ -135,7 +135,7 @@ class HostPool:
         that wait for a node first. A host that has a node and is only slow to load costs no other
         host its place."""
         if idle:
-            surplus = max(0, len(self.handles) - fits(self.devices))
+            surplus = max(0, len(self.handles) - fits(self.partition))
             for name in sorted(idle, key=lambda name: name in living)[:surplus]:
                 self.end(name)
 
@@ -144,8 +144,8 @@ class HostPool:
         self._started += 1
         self.handles[name] = self.actor.options(
             name=name,
-            num_cpus=self.devices.cpus,
-            num_gpus=self.devices.gpus,
+            num_cpus=self.partition.cpus,
+            num_gpus=self.partition.gpus,
             max_restarts=-1,
             scheduling_strategy="SPREAD",
         ).remote(self.config)

@@ -67,7 +67,7 @@ class TuneSearcher(Searcher):
             start = self.dispatcher.next(self.scheduler.next)
             if start is None:
                 return Searcher.FINISHED if self.scheduler.done else None
-            self.scheduler.placed(start.spec.id, start.placement.plain())
+            self.scheduler.record_placement(start.spec.id, start.placement.plain())
         spec = start.spec
         self.ids[trial_id] = spec.id
         order = AdvanceTrial(
@@ -92,11 +92,11 @@ class TuneSearcher(Searcher):
         lost = f"its host died {RETRIES + 1} times: {self.errors.pop(trial_id, 'killed')}"
         ours = self.ids.pop(trial_id)
         self.dispatcher.left(ours)
-        self.scheduler.placed(ours, report.ran)
+        self.scheduler.record_placement(ours, report.ran)
         spec = self.scheduler.journal.records[ours].spec
         if outcome is Outcome.OUT_OF_MEMORY and (note := self.dispatcher.again(spec)):
             text = f"{report.error} {note}".strip()
-            self.scheduler.placed(ours, {OUT_OF_MEMORY_KEY: text})
+            self.scheduler.record_placement(ours, {OUT_OF_MEMORY_KEY: text})
             return
         end = TrialEnd(
             outcome=outcome,

@@ -111,10 +111,10 @@ class ArmPlacements:
         """All numbers of devices that a trial may have."""
         return {placement.devices for placement in self.every}
 
-    def concurrency(self, devices: ClusterPartition) -> int:
+    def concurrency(self, partition: ClusterPartition) -> int:
         """Maximum number of trials at a time."""
         most = max(placement.sharing for placement in self.every)
-        return min(devices.concurrency, devices.hosts * most)
+        return min(partition.concurrency, partition.hosts * most)
 
     def find(self, spec: TrialSpec) -> Placement:
         """Placement of a trial."""

@@ -122,7 +122,7 @@ def place_arms(
     from trainables.model_lookup import skeleton_of
 
     workload = definition.workload
-    by_memory, nowhere = placements(
+    by_memory, nowhere = predict_placements(
         definition.space,
         skeleton_of(workload.model, workload.image_size, precision),
         profile.batch(definition.budget),
@@ -138,7 +138,7 @@ def place_arms(
     return PlacedArms(profile=profile, placements=by_memory, nowhere=nowhere)
 
 
-def placements(
+def predict_placements(
     space: Space,
     model: Skeleton,
     batch: BatchShape,
@@ -152,31 +152,31 @@ def placements(
     """Placement of each arm's trials, at most ``sharing`` on a device; and what runs nowhere, be it
     an arm or the untuned model. ``probed``: arm -> what three steps took, for arms of which it is
     known."""
-    predictors = {
+    memory_of = {
         name: TrainingMemory(arm, model, batch, precision) for name, arm in space.arms.items()
     }
     measured = {
         name: found.correction(probed[name])
-        for name, found in predictors.items()
+        for name, found in memory_of.items()
         if probed.get(name) is not None
     }
     answer, size = GenerationMemory(model, batch, precision, beams), batch.questions
 
-    def placed(arm: str, correction: float) -> Placement | Infeasible:
+    def place_one(arm: str, correction: float) -> Placement | Infeasible:
         if arm == UNTUNED:
             return place_untuned(answer, size, devices, shared, correction)
         correction *= measured.get(arm, 1.0)
-        return predictors[arm].place(answer, devices, correction, sharing)
+        return memory_of[arm].place(answer, devices, correction, sharing)
 
-    found = {name: placed(name, 1.0) for name in space.arms}
+    found = {name: place_one(name, 1.0) for name in space.arms}
     by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
     shared = min((where.sharing for where in by_arm.values()), default=1)
-    found[UNTUNED] = untuned = placed(UNTUNED, 1.0)
+    found[UNTUNED] = untuned = place_one(UNTUNED, 1.0)
     return (
         ArmPlacements(
             by_arm,
             untuned if isinstance(untuned, Placement) else None,
-            place_arm=placed,
+            place_arm=place_one,
             devices=devices,
             corrections=measured,
         ),

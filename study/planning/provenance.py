@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.config import searching
+from study.config import search_methods
 from study.config.study_json import begun_study
 from study.trials.spec import off_default
 
@@ -92,7 +92,7 @@ def _search_of(definition: StudyDefinition) -> dict[str, str]:
     """Searcher and early stopping, where they are not those of the oldest studies, which have no
     such entries."""
     used = {"searcher": definition.search, "stopper": definition.stop}
-    oldest = dict(zip(used, searching.OLDEST, strict=True))
+    oldest = dict(zip(used, search_methods.OLDEST, strict=True))
     return {name: value for name, value in used.items() if value != oldest[name]}
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from search_spaces.declare import Space
-from study.config import narrowing, searching, spaces
+from study.config import narrowing, search_methods, spaces
 from study.config.budget import floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
@@ -111,7 +111,7 @@ class StudyPlan:
             return None
         budget = self.definition.budget
         stops = levels(budget)
-        share = searching.passing(self.definition.stop, budget.reduction)
+        share = search_methods.passing(self.definition.stop, budget.reduction)
         passing = [share**i for i in range(len(stops))]
         legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
         each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
@@ -135,7 +135,7 @@ class StudyPlan:
         chance = self.majority
         console.print(f"[bold]{self.space.question}[/]")
         console.print(f"  study    {self.name}")
-        if narrowed := narrowing.said(settings.arm, settings.set):
+        if narrowed := narrowing.options_text(settings.arm, settings.set):
             console.print(f"  space    {settings.space}, narrowed by {escape(narrowed)}")
         console.print(
             f"  model    {profile.model}, {profile.parameters:,} parameters, "
@@ -177,7 +177,7 @@ class StudyPlan:
             rungs += " (rounded up to whole batches)"
         stop, share = (
             self.definition.stop,
-            searching.passing(self.definition.stop, budget.reduction),
+            search_methods.passing(self.definition.stop, budget.reduction),
         )
         early = (
             f"rungs at {rungs} of {stops[-1]:,} examples, where about {share:.0%} go on ({stop})"

@@ -144,7 +144,7 @@ def profile(
         for arm, (applied, _) in found.items()
     }
     sizes = {
-        arm: Sizes.of(network, applied.parameters) for arm, (applied, network) in found.items()
+        arm: Sizes.measure(network, applied.parameters) for arm, (applied, network) in found.items()
     }
     seconds = 0.0
     if workload.device.type == device == "cpu":

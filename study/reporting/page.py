@@ -64,7 +64,7 @@ def _page(results: StudyResults) -> str:
             )
         },
         tested=bool(results.confirmed),
-        narrowed=narrowing.said(asked.get("arm"), asked.get("set")),
+        narrowed=narrowing.options_text(asked.get("arm"), asked.get("set")),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),
         rungs_reached=_rungs_reached(results),

@@ -127,7 +127,7 @@ class StudyJournal:
         self._enter(record)
         return record
 
-    def placed(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
+    def record_placement(self, trial_id: str, ran: Mapping[str, str]) -> TrialRecord:
         """Record a trial's placement (devices, engine, pieces of its batch), or add to it."""
         record = self.records[trial_id]
         known, record.ran = record.ran, {**record.ran, **ran}

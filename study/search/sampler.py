@@ -24,9 +24,9 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.declare import Space
-from study.config import searching, spaces
+from study.config import search_methods, spaces
 from study.search.searchers.common import optuna_samplers
-from study.search.searchers.common.past import SPREAD_PER_ARM, Known, Past, Point, draw_seed
+from study.search.searchers.common.known_trials import SPREAD_PER_ARM, Known, Past, Point, draw_seed
 
 BEST_PER_ARM = 25
 """Best trials of an arm that are remembered: as many as TPE takes for good ones at most
@@ -50,10 +50,10 @@ def searcher(name: str) -> Callable[[Past, str], Point]:
     Raises:
         BadInput: there is no such searcher.
     """
-    searching.check_searcher(name)
-    if name in searching.OPTUNA:
+    search_methods.check_searcher(name)
+    if name in search_methods.OPTUNA:
         return partial(optuna_samplers.point, name=name)
-    point: Callable[[Past, str], Point] = searching.SEARCHERS.find(name).point
+    point: Callable[[Past, str], Point] = search_methods.SEARCHERS.find(name).point
     return point
 
 

@@ -3,7 +3,7 @@
 The search is one joint space of all arms: the arm is a categorical parameter, and the others are
 conditional on it. Each arm first gets its minimum of trials. The rest of the trials goes to the
 arms that do best, by TPE, unless ``--allocate equal`` divides all trials equally or, by
-``--allocate tuned``, the rest goes to the arm that may still gain most (``remaining.py``). An arm's
+``--allocate tuned``, the rest goes to the arm that may still gain most (``arm_gains.py``). An arm's
 points are drawn by a searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs.
 Nothing here knows of Ray.
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
-from study.config import searching, spaces
+from study.config import search_methods, spaces
 from study.config.budget import floor, levels, reached, stops
 from study.config.goals import Limit
 from study.config.spaces import points
+from study.search.arm_gains import ArmGains
 from study.search.best_trials import BestTrials
 from study.search.journal import StudyJournal
-from study.search.remaining import ArmGains
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
 from study.trials.callback import StudyCallback
@@ -46,9 +46,9 @@ class SearchRules:
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
     tuned_to: float = 1.0
     """Points that an arm may still gain when it counts as tuned, if ``allocate`` is ``tuned``."""
-    search: str = searching.OLDEST[0]
+    search: str = search_methods.OLDEST[0]
     """Searcher: a file of ``study/search/searchers``, or a sampler of Optuna."""
-    stop: str = searching.OLDEST[1]
+    stop: str = search_methods.OLDEST[1]
     """Rule of early stopping: a file of ``study/search/stoppers``."""
     objectives: tuple[str, ...] = ()
     """Costs that are minimised beside the loss; see ``study.config.goals``."""
@@ -75,7 +75,7 @@ class StudyScheduler:
         self.rules, self.journal, self.spending = rules, journal, spending
         self.callbacks = callbacks if spending is None else (spending, *callbacks)
         self.rungs = levels(rules.budget)
-        self.stopper = searching.stopper(rules.stop, rules.budget.reduction)
+        self.stopper = search_methods.stopper(rules.stop, rules.budget.reduction)
         self._groups = groups(rules.space)
         self._points = {name: points(arm) for name, arm in rules.space.arms.items()}
         self.gains = ArmGains(journal, self._groups, self._points, rules.seed)
@@ -117,9 +117,9 @@ class StudyScheduler:
             callback.started(record)
         return record.spec
 
-    def placed(self, trial_id: str, ran: Mapping[str, str]) -> None:
+    def record_placement(self, trial_id: str, ran: Mapping[str, str]) -> None:
         """Record a trial's placement: devices, engine and pieces of its batch."""
-        self.journal.placed(trial_id, ran)
+        self.journal.record_placement(trial_id, ran)
 
     def reported(self, trial_id: str, rung: Rung) -> bool:
         """Record a trial's report; return whether the trial goes on. A report of a rung that the
@@ -227,7 +227,7 @@ class StudyScheduler:
             kind=Kind.UNTUNED,
             arm=str(Kind.UNTUNED),
             parameters={},
-            recipe=Recipe.of({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
+            recipe=Recipe.from_plain({slot: {"method": "frozen"} for slot in rules.slots}).plain(),
             lr=1.0,
             seed=rules.seed,
             max_examples=1,
@@ -309,14 +309,14 @@ class StudyScheduler:
             kind=Kind.SEARCH,
             arm=arm,
             parameters=parameters,
-            recipe=Recipe.of(recipe).plain(),
+            recipe=Recipe.from_plain(recipe).plain(),
             lr=lr,
             seed=rules.seed,
             max_examples=own_stops[-1],
             batch_size=batch_size,
             stops=own_stops,
             base=rules.base,
-            training=TrainingSettings.of(trained).plain(),
+            training=TrainingSettings.from_plain(trained).plain(),
         )
 
     def _judge_again(self) -> dict[str, bool]:

@@ -80,7 +80,7 @@ class TrialSpec:
         the study's."""
         from trainables.engine.training_settings import TrainingSettings
 
-        settings = asdict(TrainingSettings.of(self.training))
+        settings = asdict(TrainingSettings.from_plain(self.training))
         return {name: value for name, value in settings.items() if value is not None}
 
     def plain(self) -> dict[str, Any]:
@@ -99,11 +99,11 @@ class TrialSpec:
         from trainables.training.trial_config import TrialConfig
 
         return TrialConfig(
-            recipe=Recipe.of(self.recipe),
+            recipe=Recipe.from_plain(self.recipe),
             lr=self.lr,
             seed=self.seed,
             max_examples=self.max_examples,
             batch_size=self.batch_size,
-            training=TrainingSettings.of(self.training),
+            training=TrainingSettings.from_plain(self.training),
             regime=regime,
         )

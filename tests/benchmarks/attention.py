@@ -80,7 +80,7 @@ def compare(
 ) -> None:
     """One line."""
     config = TrialConfig(
-        recipe=Recipe.of({slot: {"method": "lora"} for slot in tuned}),
+        recipe=Recipe.from_plain({slot: {"method": "lora"} for slot in tuned}),
         lr=1e-3,
         seed=0,
         max_examples=10**6,

@@ -71,7 +71,7 @@ def measure(workload: Workload, precision: str, method: str, given: argparse.Nam
         (way, seed): Trial(
             workload,
             TrialConfig(
-                recipe=Recipe.of(slots),
+                recipe=Recipe.from_plain(slots),
                 lr=lr,
                 seed=seed,
                 max_examples=given.max_examples,

@@ -48,7 +48,7 @@ def measure(
 ) -> None:
     """One line."""
     config = TrialConfig(
-        recipe=Recipe.of(dict.fromkeys(workload.model.slots, tuning)),
+        recipe=Recipe.from_plain(dict.fromkeys(workload.model.slots, tuning)),
         lr=1e-3,
         seed=0,
         max_examples=10**6,

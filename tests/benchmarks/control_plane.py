@@ -27,7 +27,7 @@ from rich.console import Console
 
 from search_spaces.declare import Budget
 from search_spaces.layernorm_vs_lora import SPACE
-from study.config import searching
+from study.config import search_methods
 from study.config.spending_limit import SpendingLimit
 from study.execution import ray_tune
 from study.execution.cluster import connect
@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> None:
     clock.time(HostPool, "place", "hosts")
     clock.time(HostPool, "left", "hosts")
     connect(None)
-    devices = ClusterPartition(
+    partition = ClusterPartition(
         hosts=1, cpus=1, gpus=0, trials_per_host=4, concurrency=4, shared=False
     )
     with tempfile.TemporaryDirectory(prefix="studies-") as storage:
@@ -145,8 +145,8 @@ def main(arguments: list[str]) -> None:
             slots=("vision", "fusion", "decoder"),
             seed=0,
             confirm_seeds=1,
-            search=searching.SEARCH,
-            stop=searching.STOP,
+            search=search_methods.SEARCH,
+            stop=search_methods.STOP,
             base="made up",
         )
         uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")
@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> None:
             scheduler = StudyScheduler(rules, StudyJournal(folder), callbacks, spending)
             progress.watch(scheduler)
             began = time.perf_counter()
-            dispatcher = hosts_alone(Instant, devices.trials_per_host, devices)
+            dispatcher = hosts_alone(Instant, partition.trials_per_host, partition)
             dispatcher.start()
             ray_tune.run(scheduler, dispatcher)
             searched = time.perf_counter()

@@ -50,7 +50,7 @@ def measure(shape: str, workload: Workload, precision: str, batch_size: int, ste
     lora = {"method": "lora"}
     recipe = {"vision": {"method": "frozen"}, "fusion": lora, "decoder": lora}
     config = TrialConfig(
-        recipe=Recipe.of(recipe), lr=1e-4, seed=0, max_examples=10**6, batch_size=batch_size
+        recipe=Recipe.from_plain(recipe), lr=1e-4, seed=0, max_examples=10**6, batch_size=batch_size
     )
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     features = Features(workload, precision=precision)

@@ -49,7 +49,7 @@ def worker(rank: int, count: int, kinds: list[str], steps: int, store: str, told
         )
     workload, took = Workload.load(WorkloadConfig()), Took()
     for method in RECIPES:
-        recipe = Recipe.of({slot: {"method": method} for slot in workload.model.slots})
+        recipe = Recipe.from_plain({slot: {"method": method} for slot in workload.model.slots})
         config = TrialConfig(recipe=recipe, lr=1e-4, seed=0, max_examples=10**6, batch_size=BATCH)
         for kind in kinds:
             trial = Trial(workload, config, deepspeed=kind)

@@ -152,7 +152,7 @@ def stages(
 
 def every(model: Blip, methods: Sequence[str]) -> Recipe:
     """A method for each slot."""
-    return Recipe.of({s: {"method": m} for s, m in zip(model.slots, methods, strict=True)})
+    return Recipe.from_plain({s: {"method": m} for s, m in zip(model.slots, methods, strict=True)})
 
 
 def blip(width: int, layers: int, image_px: int) -> Blip:

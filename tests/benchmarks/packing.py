@@ -128,7 +128,7 @@ class Bench:
         of_images = {slot for s in model.stages if s.per == "image" for slot in s.slots}
         frozen = set() if self.given.everywhere else of_images
         there = {**tuning, "everywhere": True}
-        return Recipe.of({slot: there for slot in model.slots if slot not in frozen})
+        return Recipe.from_plain({slot: there for slot in model.slots if slot not in frozen})
 
     def measure(self, mix: str, trials: int, alone: float | None) -> float:
         """Print a line. ``alone``: the peak (GiB) of the fewest trials, which are these if None.

@@ -60,7 +60,9 @@ def record(workload: Workload, arm: str, number: int) -> dict[str, Any]:
         return parameters[name]
 
     recipe, lr = spaces.draw(SPACE.arms[arm], workload.model.slots, value_of)
-    config = TrialConfig(recipe=Recipe.of(recipe), lr=lr, seed=0, max_examples=BUDGET.max_examples)
+    config = TrialConfig(
+        recipe=Recipe.from_plain(recipe), lr=lr, seed=0, max_examples=BUDGET.max_examples
+    )
     trial = Trial(workload, config)
     losses: dict[int, float] = {}
     found: dict[str, Any] = {"arm": arm, "number": number, "parameters": parameters}

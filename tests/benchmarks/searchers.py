@@ -7,7 +7,7 @@ that would be confirmed after so many trials, above the lowest that there is; in
 lies between the lowest and the median of the surface, so that surfaces can be averaged. *Trained*:
 whole trainings that the 48 trials cost. *Draw*: processor time of a draw, in milliseconds. Last,
 for the Gaussian process: how much lower the loss could be, how much lower it was said that it could
-be (``study.search.remaining``), and the share of studies in which what remained was below the 90th
+be (``study.search.arm_gains``), and the share of studies in which what remained was below the 90th
 percentile that was said.
 """
 
@@ -24,8 +24,8 @@ from statistics import mean
 import numpy as np
 
 from search_spaces.declare import Budget, Space
+from study.search.arm_gains import Remaining
 from study.search.journal import StudyJournal
-from study.search.remaining import Remaining
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome, Rung, TrialEnd
 from tests.benchmarks.surfaces import FACTS, Surface, all_surfaces

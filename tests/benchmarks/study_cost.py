@@ -48,7 +48,7 @@ def run_trial(workload: Any, trial: dict[str, Any], precision: str) -> float:
     from trainables.training.trial_config import TrialConfig
 
     config = TrialConfig(
-        recipe=Recipe.of(trial["recipe"]),
+        recipe=Recipe.from_plain(trial["recipe"]),
         lr=trial["lr"],
         seed=trial["seed"],
         max_examples=trial["max_examples"],

@@ -63,7 +63,7 @@ def rules(
     )
 
 
-def hosts_alone(actor: type, config: Any, devices: ClusterPartition) -> Dispatcher:
+def hosts_alone(actor: type, config: Any, partition: ClusterPartition) -> Dispatcher:
     """Hosts of made-up trials, which need one device each."""
     from study.execution.dispatcher import Dispatcher
     from study.execution.gang_pool import GangPool
@@ -71,10 +71,10 @@ def hosts_alone(actor: type, config: Any, devices: ClusterPartition) -> Dispatch
     from study.planning.arm_placements import ArmPlacements
 
     told = uniform_placement(
-        devices=1, deepspeed="off", batch_size=32, sharing=devices.trials_per_host, reason=""
+        devices=1, deepspeed="off", batch_size=32, sharing=partition.trials_per_host, reason=""
     )
     return Dispatcher(
-        HostPool(actor, config, devices), GangPool(config, devices), ArmPlacements({}, told)
+        HostPool(actor, config, partition), GangPool(config, partition), ArmPlacements({}, told)
     )
 
 

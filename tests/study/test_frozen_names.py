@@ -80,7 +80,7 @@ def trial_of(method: str) -> TrialSpec:
         kind=Kind.SEARCH,
         arm="arm",
         parameters={"lr": 1e-3},
-        recipe=Recipe.of({"decoder": {"method": method}}).plain(),
+        recipe=Recipe.from_plain({"decoder": {"method": method}}).plain(),
         lr=1e-3,
         seed=0,
         max_examples=960,
@@ -170,7 +170,7 @@ def test_the_journal_keeps_its_attributes(
     scheduler = begin()
     spec = scheduler.next()
     assert spec is not None
-    scheduler.journal.placed(spec.id, {"lane": "solo"})
+    scheduler.journal.record_placement(spec.id, {"lane": "solo"})
     play(scheduler, spec)
     play_all(scheduler)
     scheduler.journal.record_seconds(1.0)

@@ -65,7 +65,7 @@ def main() -> None:
 def config(workload: Workload, method: str) -> TrialConfig:
     """Configuration of a trial with one method in all slots."""
     return TrialConfig(
-        recipe=Recipe.of(
+        recipe=Recipe.from_plain(
             {slot: {"method": method, "everywhere": True} for slot in workload.model.slots}
         ),
         lr=1e-3,

@@ -16,7 +16,7 @@ def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
     """Recipes with the method in one slot each, by slot, for all slots that have its layers."""
     found = {}
     for name in model.slots:
-        alone = Recipe.of({name: {"method": method, **settings}})
+        alone = Recipe.from_plain({name: {"method": method, **settings}})
         with contextlib.suppress(NoMatchingLayer):
             recipe.apply(alone, model, share_weights(model.network), seed=0)
             found[name] = alone
@@ -26,4 +26,4 @@ def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
 def everywhere(model: Model, method: str, **settings: Any) -> Recipe:
     """Recipe with the method in all slots that have its layers."""
     tuning = {"method": method, "everywhere": True, **settings}
-    return Recipe.of(dict.fromkeys(model.slots, tuning))
+    return Recipe.from_plain(dict.fromkeys(model.slots, tuning))

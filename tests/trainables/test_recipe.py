@@ -23,7 +23,7 @@ PER_SLOT: dict[str, dict[str, Any]] = {
 
 
 def test_plain_values_come_back_with_the_defaults() -> None:
-    plain = Recipe.of(PER_SLOT).plain()
+    plain = Recipe.from_plain(PER_SLOT).plain()
     assert plain["decoder"] == {
         "method": "lora",
         "rank": 4,
@@ -34,8 +34,8 @@ def test_plain_values_come_back_with_the_defaults() -> None:
         "lr_ratio": 1.0,
     }
     assert json.loads(json.dumps(plain)) == plain
-    assert Recipe.of(plain) == Recipe.of(PER_SLOT)
-    assert Recipe.of(plain).plain() == plain
+    assert Recipe.from_plain(plain) == Recipe.from_plain(PER_SLOT)
+    assert Recipe.from_plain(plain).plain() == plain
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_plain_values_come_back_with_the_defaults() -> None:
     ],
 )
 def test_a_recipe_reads_well(slots: dict[str, dict[str, Any]], text: str) -> None:
-    assert str(Recipe.of(slots)) == text
+    assert str(Recipe.from_plain(slots)) == text
 
 
 def test_a_misspelt_method_is_refused() -> None:
     with pytest.raises(BadInput, match="unknown method 'layernrom'; did you mean 'layernorm'"):
-        Tuning.of("layernrom", {})
+        Tuning.parse("layernrom", {})
 
 
 def test_everywhere_leaves_a_slot_without_such_layers_frozen_and_says_so() -> None:
@@ -64,8 +64,8 @@ def test_everywhere_leaves_a_slot_without_such_layers_frozen_and_says_so() -> No
         "lora": ("lora", "frozen (no query, value, qkv)", "lora"),
     }.items():
         tuning = {"method": method, "everywhere": True}
-        recipe = Recipe.of(dict.fromkeys(model.slots, tuning))
-        assert Recipe.of(recipe.plain()) == recipe
+        recipe = Recipe.from_plain(dict.fromkeys(model.slots, tuning))
+        assert Recipe.from_plain(recipe.plain()) == recipe
         assert str(recipe) == method
         applied = apply(recipe, model, share_weights(model.network), seed=0)
         assert tuple(count.tuning for count in applied.counts) == expected
@@ -76,8 +76,8 @@ def test_everywhere_leaves_a_slot_without_such_layers_frozen_and_says_so() -> No
 def test_nothing_anywhere_and_nothing_in_a_slot_that_was_named_are_errors() -> None:
     model = SMALL["llava"]()
     tuning = {"method": "lora", "targets": ["qkv"]}
-    everywhere = Recipe.of({slot: {**tuning, "everywhere": True} for slot in model.slots})
-    named = Recipe.of({"vision": {"method": "full"}, "connector": {"method": "layernorm"}})
+    everywhere = Recipe.from_plain({slot: {**tuning, "everywhere": True} for slot in model.slots})
+    named = Recipe.from_plain({"vision": {"method": "full"}, "connector": {"method": "layernorm"}})
     for recipe, said in (
         (everywhere, "slot 'vision' has no layer of qkv; it has: "),
         (named, "slot 'connector' has no layer of norm; it has: projection"),
@@ -87,11 +87,11 @@ def test_nothing_anywhere_and_nothing_in_a_slot_that_was_named_are_errors() -> N
 
 
 def test_layers_join_a_recipe_off_their_default_only() -> None:
-    plain = Recipe.of({"decoder": {"method": "layernorm", "layers": "all"}}).plain()
+    plain = Recipe.from_plain({"decoder": {"method": "layernorm", "layers": "all"}}).plain()
     assert plain == {"decoder": {"method": "layernorm"}}
-    limited = Recipe.of({"decoder": {"method": "lora", "rank": 4, "layers": "last:2"}})
+    limited = Recipe.from_plain({"decoder": {"method": "lora", "rank": 4, "layers": "last:2"}})
     assert limited.plain()["decoder"]["layers"] == "last:2"
-    assert Recipe.of(limited.plain()) == limited
+    assert Recipe.from_plain(limited.plain()) == limited
     assert str(limited) == "lora(rank=4, layers=last:2)"
 
 
@@ -100,16 +100,16 @@ def test_more_layers_than_there_are_is_an_error_that_says_how_many_there_are(met
     model = SMALL["blip"]()
     tuning = {"method": method, "layers": "last:3", "everywhere": True}
     with pytest.raises(BadInput, match="slot 'vision' has 2 layers, fewer than last:3 names"):
-        apply(Recipe.of({"vision": tuning}), model, share_weights(model.network), seed=0)
+        apply(Recipe.from_plain({"vision": tuning}), model, share_weights(model.network), seed=0)
 
 
 def test_layers_with_nothing_to_train_are_an_error_that_names_what_there_is() -> None:
     model = SMALL["llava"]()
-    named = Recipe.of({"connector": {"method": "full", "layers": "first:1"}})
+    named = Recipe.from_plain({"connector": {"method": "full", "layers": "first:1"}})
     with pytest.raises(BadInput, match="slot 'connector' has no block for layers=first:1; it has:"):
         apply(named, model, share_weights(model.network), seed=0)
     tuning = {"method": "layernorm", "layers": "last:1", "everywhere": True}
-    everywhere = Recipe.of(dict.fromkeys(model.slots, tuning))
+    everywhere = Recipe.from_plain(dict.fromkeys(model.slots, tuning))
     applied = apply(everywhere, model, share_weights(model.network), seed=0)
     assert [count.tuning for count in applied.counts] == [
         "layernorm(layers=last:1)",
@@ -120,7 +120,10 @@ def test_layers_with_nothing_to_train_are_an_error_that_names_what_there_is() ->
 
 def test_slots_are_counted_one_by_one(model: Model) -> None:
     applied = apply(
-        Recipe.of({"decoder": {"method": "full"}}), model, share_weights(model.network), seed=0
+        Recipe.from_plain({"decoder": {"method": "full"}}),
+        model,
+        share_weights(model.network),
+        seed=0,
     )
     for count in applied.counts:
         whole = sum(
@@ -138,14 +141,17 @@ def test_slots_are_counted_one_by_one(model: Model) -> None:
 def test_adapters_are_counted_in_the_total(model: Model) -> None:
     base = sum(parameter.numel() for parameter in model.network.parameters())
     applied = apply(
-        Recipe.of({"decoder": {"method": "lora"}}), model, share_weights(model.network), seed=0
+        Recipe.from_plain({"decoder": {"method": "lora"}}),
+        model,
+        share_weights(model.network),
+        seed=0,
     )
     assert applied.total_parameters == base + applied.trained_parameters
 
 
 def test_tied_embeddings_stay_tied_and_count_once(model: Model) -> None:
     network = share_weights(model.network)
-    everywhere = Recipe.of({slot: {"method": "full"} for slot in model.slots})
+    everywhere = Recipe.from_plain({slot: {"method": "full"} for slot in model.slots})
     applied = apply(everywhere, model, network, seed=0)
     base = sum(parameter.numel() for parameter in model.network.parameters())
     assert applied.total_parameters == base
@@ -163,7 +169,7 @@ def test_tied_embeddings_stay_tied_and_count_once(model: Model) -> None:
 
 def test_the_seed_decides_adapters_alone(model: Model) -> None:
     def adapters(slots: tuple[str, ...], seed: int) -> dict[str, torch.Tensor]:
-        recipe = Recipe.of({slot: {"method": "lora"} for slot in slots})
+        recipe = Recipe.from_plain({slot: {"method": "lora"} for slot in slots})
         return dict(apply(recipe, model, share_weights(model.network), seed=seed).parameters)
 
     torch.manual_seed(1)

@@ -196,7 +196,7 @@ def test_workers_that_cannot_load_the_base_are_not_begun_without_end(
     monkeypatch.setattr("study.execution.gang_pool.ATTEMPTS", 1)
     gangs.give_back(all_idle=True)
     workload = replace(config.workload, model="/no/such/model")
-    others = GangPool(replace(config, workload=workload), gangs.devices)
+    others = GangPool(replace(config, workload=workload), gangs.partition)
     others.place("a trial", 2)
     with pytest.raises(BadInput, match=r"no gang of 2 processors .*: BadInput: unknown model '/no"):
         give_up = time.monotonic() + 120

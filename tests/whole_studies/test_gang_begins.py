@@ -83,14 +83,14 @@ def test_a_study_stops_if_its_workers_do_not_find_each_other(
             said.append(line)
             ray.kill(neighbour)  # there is room from now on
 
-        devices = divide(nodes(), 1, shared=False, per_trial=2)
+        partition = divide(nodes(), 1, shared=False, per_trial=2)
         two = uniform_placement(
             devices=2, deepspeed="2", batch_size=small.BATCH, sharing=1, reason=""
         )
-        watched = Watched(config, devices, say)
+        watched = Watched(config, partition, say)
         watched.give_up = time.monotonic() + PATIENCE_SECONDS
         dispatcher = Dispatcher(
-            HostPool(HostActor, config, devices), watched, ArmPlacements({"lora": two}, two)
+            HostPool(HostActor, config, partition), watched, ArmPlacements({"lora": two}, two)
         )
         with pytest.raises(BadInput) as stopped:
             ray_tune.run(scheduler, dispatcher)

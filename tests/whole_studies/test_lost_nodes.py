@@ -55,10 +55,10 @@ def drive(address: str, folder: Path) -> None:
             os.dup2(shown.fileno(), output)
     connect(address)
     scheduler = StudyScheduler(rules(trials=TRIALS), StudyJournal(folder), [])
-    devices = ClusterPartition(
+    partition = ClusterPartition(
         hosts=2, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=True
     )
-    dispatcher = hosts_alone(Held, folder, devices)
+    dispatcher = hosts_alone(Held, folder, partition)
     dispatcher.start()
     ray_tune.run(scheduler, dispatcher)
     ray.shutdown()

@@ -37,7 +37,7 @@ class Sizes:
     """Number of values of the largest layer, frozen or not."""
 
     @classmethod
-    def of(cls, network: Module, trained: Mapping[str, Parameter]) -> Sizes:
+    def measure(cls, network: Module, trained: Mapping[str, Parameter]) -> Sizes:
         """Sizes of a network of which some parameters are trained."""
         layers = (sum(p.numel() for p in m.parameters(recurse=False)) for m in network.modules())
         return cls(trained=sum(p.numel() for p in trained.values()), layer=max(layers))

@@ -31,7 +31,7 @@ def start_engine(
         return Plain(losses, applied, training)
     from trainables.engine import deepspeed_engine
 
-    sizes = Sizes.of(losses, applied.parameters)
+    sizes = Sizes.measure(losses, applied.parameters)
     cuda, norm = torch.cuda.is_available(), training.max_grad_norm
     settings = configuration(kind, sizes, cuda=cuda, max_grad_norm=norm)
     if training.optimizer in UNDIVIDED and divides_optimizer(kind):

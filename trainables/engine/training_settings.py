@@ -49,7 +49,7 @@ class TrainingSettings:
     """Label smoothing of the training loss (``Regime.label_smoothing``); None: the study's."""
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> TrainingSettings:
+    def from_plain(cls, settings: Mapping[str, Any]) -> TrainingSettings:
         """Make settings from the values of some of them, the inverse of ``plain``.
 
         Raises:

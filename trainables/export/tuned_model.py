@@ -92,7 +92,7 @@ def build(
             f"{digest[:12]}, not {described.digest[:12]}): its weights, configuration, tokenizer, "
             "prompt or image processing have changed; give back its files"
         )
-    found = Recipe.of(described.recipe)
+    found = Recipe.from_plain(described.recipe)
     network = share_weights(model.network)
     applied = recipe.apply(found, model, network, seed=described.seed)
     shapes = {name: parameter.shape for name, parameter in applied.parameters.items()}

@@ -89,7 +89,7 @@ def synthetic_workload(model: Model, shape: BatchShape, device: torch.device) ->
     """Workload of questions about black images, of which one batch has ``shape``."""
     images = np.zeros((shape.images, model.image_size, model.image_size, 3), dtype=np.uint8)
     row = model.tokenize(question="is it so", answer="yes", image=0)
-    one = BatchShape.of(model.collate([row], images))
+    one = BatchShape.measure(model.collate([row], images))
     longer = shape.question_tokens - one.question_tokens, shape.answer_tokens - one.answer_tokens
     row = replace(
         row,

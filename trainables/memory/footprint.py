@@ -47,7 +47,7 @@ class BatchShape:
     answer_tokens: int
 
     @classmethod
-    def of(cls, batch: Batch) -> BatchShape:
+    def measure(cls, batch: Batch) -> BatchShape:
         """Shape of a batch."""
         return cls(
             questions=len(batch.image_B),

@@ -22,7 +22,7 @@ def predict(model: Skeleton, shape: BatchShape, *, beams: int, precision: str) -
     """
     rows = replace(shape, questions=shape.questions * beams)
     network = share_weights(model.network)
-    nothing = Recipe.of({name: {"method": "frozen"} for name in model.slots})
+    nothing = Recipe.from_plain({name: {"method": "frozen"} for name in model.slots})
     applied = recipe.apply(nothing, model, network, seed=0)
     forward = footprint.predict(
         model, network, applied, training=rows, evaluation=rows, precision=precision

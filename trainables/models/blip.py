@@ -92,7 +92,7 @@ def skeleton(
     network.eval().requires_grad_(False)
     name = hub.name_of(source) if isinstance(source, Path) else source
     model = Blip(name=name, digest="", network=network, tokenizer=None)
-    return Skeleton.of(model, question_tokens=QUESTION_TOKENS)
+    return Skeleton.from_model(model, question_tokens=QUESTION_TOKENS)
 
 
 def as_written(text: str) -> str:

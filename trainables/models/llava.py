@@ -133,7 +133,7 @@ def skeleton(
     network.to(_held(config, precision))
     model = Llava(name=name, digest="", network=network, tokenizer=None)
     question_tokens = model.image_tokens + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
-    return Skeleton.of(model, question_tokens=question_tokens)
+    return Skeleton.from_model(model, question_tokens=question_tokens)
 
 
 def _held(config: Any, precision: str) -> torch.dtype:

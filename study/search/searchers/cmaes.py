@@ -2,8 +2,8 @@
 
 The arm's ended trials, in the order in which they were drawn, are its generations, and the
 distribution is computed from them anew for each draw. Trials that were stopped count with the loss
-that is expected of them (``common/expected.py``). Each value of a choice is a place on an axis.
-CMA-ES is made for hundreds of trials of an arm and continuous parameters.
+that is expected of them (``common/expected_losses.py``). Each value of a choice is a place on an
+axis. CMA-ES is made for hundreds of trials of an arm and continuous parameters.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from study.search.searchers.common import expected
+from study.search.searchers.common import expected_losses
 from study.search.searchers.common.cube import Cube
-from study.search.searchers.common.past import Past, Point
+from study.search.searchers.common.known_trials import Past, Point
 
 SIGMA = 0.25
 """First standard deviation, as a share of a range."""
@@ -28,9 +28,9 @@ def point(past: Past, arm: str) -> Point:
     if first is not None:
         return first
     cube = Cube(past.ranges(arm))
-    own = expected.ended(past.of_arm(arm))
+    own = expected_losses.ended(past.of_arm(arm))
     rows = np.array([cube.row(trial.params) for trial in own]).reshape(-1, len(cube.axes))
-    mean, spread = _distribution(rows, expected.losses(own), len(cube.axes))
+    mean, spread = _distribution(rows, expected_losses.losses(own), len(cube.axes))
     for _ in range(TRIES):
         row = mean + spread @ past.chance.standard_normal(len(cube.axes))
         found = cube.point(np.clip(row, 0.0, 1.0))

@@ -1,9 +1,10 @@
 """Gaussian process for each arm: the point at which the loss is expected to improve most.
 
-The process (``common/process.py``) sees the arm's trials, those that were stopped with the loss
-that is expected of them (``common/expected.py``). Losses above the arm's median are compressed:
-how bad a bad learning rate is says nothing of the good ones, and a process of one scale would take
-the cliff for the landscape. Results that are awaited are taken to be what the process expects.
+The process (``common/gaussian_process.py``) sees the arm's trials, those that were stopped with the
+loss that is expected of them (``common/expected_losses.py``). Losses above the arm's median are
+compressed: how bad a bad learning rate is says nothing of the good ones, and a process of one scale
+would take the cliff for the landscape. Results that are awaited are taken to be what the process
+expects.
 
 With several objectives it leaves the draw to TPE, which knows them.
 """
@@ -18,10 +19,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.searchers import tpe
-from study.search.searchers.common import expected
+from study.search.searchers.common import expected_losses
 from study.search.searchers.common.cube import Cube
-from study.search.searchers.common.past import Past, Point
-from study.search.searchers.common.process import Process, expected_improvement
+from study.search.searchers.common.gaussian_process import Process, expected_improvement
+from study.search.searchers.common.known_trials import Past, Point
 
 BEST, LATEST = 25, 50
 """Trials that the process sees: an arm's best, and the latest of the others. So a draw takes no
@@ -59,7 +60,7 @@ def point(past: Past, arm: str) -> Point:
     """The next point of ``arm``; its first points are spread over its ranges."""
     first = past.first(arm)
     own = past.of_arm(arm)
-    ended = expected.ended(own)
+    ended = expected_losses.ended(own)
     if first is not None:
         return first
     if past.objectives > 1:
@@ -124,7 +125,7 @@ def standardized(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _window(ended: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], np.ndarray, np.ndarray]:
     """Trials that the process sees, their losses, and how doubtful these are."""
-    losses, doubts = expected.losses(ended), expected.doubts(ended)
+    losses, doubts = expected_losses.losses(ended), expected_losses.doubts(ended)
     order = np.argsort(losses, kind="stable")
     kept = sorted([*order[:BEST], *sorted(order[BEST:])[-LATEST:]])
     return [ended[index] for index in kept], losses[kept], doubts[kept]

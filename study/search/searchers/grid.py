@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from study.search.searchers.common.cube import Cube
-from study.search.searchers.common.past import Past, Point
+from study.search.searchers.common.known_trials import Past, Point
 
 LEVELS = range(5, 9)
 """A range has ``2 ** level - 1`` steps, for one level after the other."""

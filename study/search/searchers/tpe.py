@@ -7,7 +7,7 @@ only. A pruned trial ranks behind those that got further.
 
 from __future__ import annotations
 
-from study.search.searchers.common.past import Past, Point
+from study.search.searchers.common.known_trials import Past, Point
 
 
 def point(past: Past, arm: str) -> Point:

@@ -98,7 +98,7 @@ def test_an_interval_that_excludes_zero_is_not_enough_among_many_pairs() -> None
         ({"questions_needed": None}, "6 more seeds an arm would be needed (more questions alone"),
         ({"seeds_needed": None}, "about 3,400 more questions would be needed (more seeds alone"),
         ({"seeds_needed": None, "questions_needed": None}, "it takes more of both"),
-        ({"seeds": 1}, "One seed an arm says nothing about the luck of seeds"),
+        ({"seeds": 1}, "One seed an arm says nothing about the variation between seeds"),
     ],
 )
 def test_what_would_be_needed(changed: dict[str, Any], said: str) -> None:
@@ -232,7 +232,7 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
     said = answer([arm("a", 34, seeds=1), arm("b", 31)], [pair("b", found)], majority=28.0)
     assert said == (
         f"{found.sentence()} But b: not shown to beat always giving the most frequent answer "
-        "(28.0%). One seed an arm: the luck of seeds is not in the intervals."
+        "(28.0%). One seed an arm: the variation between seeds is not in the intervals."
     )
 
 

@@ -126,14 +126,14 @@ def test_holm_is_as_published() -> None:
     assert holm([]) == []
 
 
-def luck(*, images: float, seeds: float, count_S: int = 3) -> VarianceComponents:
+def components(*, images: float, seeds: float, count_S: int = 3) -> VarianceComponents:
     return VarianceComponents(
         count_S=count_S, count_C=100, images=images, seeds=(seeds, seeds), both=(0.0, 0.0)
     )
 
 
 def test_where_images_are_the_luck_more_questions_tell_and_seeds_do_not() -> None:
-    found = luck(images=0.04, seeds=0.0)
+    found = components(images=0.04, seeds=0.0)
     needed = images_needed(found, points=2.0)
     assert needed == pytest.approx((1.96 + 0.842) ** 2 * 0.04 / 0.02**2, rel=0.02)
     assert seeds_needed(found, points=2.0) is None
@@ -141,7 +141,7 @@ def test_where_images_are_the_luck_more_questions_tell_and_seeds_do_not() -> Non
 
 
 def test_where_seeds_are_the_luck_more_seeds_tell_and_questions_do_not() -> None:
-    found = luck(images=1e-6, seeds=0.02**2)
+    found = components(images=1e-6, seeds=0.02**2)
     needed = seeds_needed(found, points=2.0)
     assert needed is not None and needed > 3
     # Two samples of so many: the power that SciPy's non-central t gives.
@@ -161,7 +161,7 @@ def test_the_power_that_is_promised_is_there() -> None:
     for _ in range(40):
         first, second = world.answers((0.65, 0.62), drawn)
         found = Scores({"a": first, "b": second}, asked, replicates=500).difference("a", "b")
-        said.append(seeds_needed(found.luck, points=3.0) or 40)
+        said.append(seeds_needed(found.components, points=3.0) or 40)
     enough = World(seeds=int(np.median(said)), of_seed=0.06, images=300, questions=2)
     told = []
     for _ in range(80):

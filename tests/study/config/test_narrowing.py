@@ -11,7 +11,7 @@ from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space,
 from study import launch, plan
 from study.config import spaces
 from study.config.definition import StudyDefinition
-from study.config.narrowing import narrow, said
+from study.config.narrowing import narrow, options_text
 from study.config.settings import Settings
 from study.config.study_json import check_resumable, open_study
 from study.storage.study_folder import SETTINGS, StudyFolder
@@ -35,12 +35,15 @@ def ranges(arm: str, *changes: str) -> dict[str, Range]:
 
 def test_nothing_asked_changes_nothing() -> None:
     assert narrow(SPACE, None, ()) == SPACE
-    assert said(None, None) == ""
+    assert options_text(None, None) == ""
 
 
 def test_some_arms_are_left_in_the_order_of_the_space() -> None:
     assert [*narrow(SPACE, "lora,layernorm", ()).arms] == ["layernorm", "lora"]
-    assert said("lora", ["lora.rank=4", "lr=0.1"]) == "--arm lora --set lora.rank=4 --set lr=0.1"
+    assert (
+        options_text("lora", ["lora.rank=4", "lr=0.1"])
+        == "--arm lora --set lora.rank=4 --set lr=0.1"
+    )
 
 
 @pytest.mark.parametrize(

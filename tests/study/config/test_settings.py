@@ -13,7 +13,7 @@ import pytest
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Space, Uniform, method
 from study import launch, report
-from study.config import searching, spaces
+from study.config import search_methods, spaces
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
 from study.config.study_json import as_begun, check_resumable, identity, open_study, read
@@ -150,8 +150,8 @@ def test_a_study_goes_on_with_the_search_that_it_began_with(
     one = StudyFolder(storage=tmp_path, name="one")
     file = begin(tmp_path) / SETTINGS
     began_with = (DEFINED.search, DEFINED.stop)
-    monkeypatch.setattr(searching, "SEARCH", "random")
-    monkeypatch.setattr(searching, "STOP", "none")
+    monkeypatch.setattr(search_methods, "SEARCH", "random")
+    monkeypatch.setattr(search_methods, "STOP", "none")
     now = StudyDefinition.parse(ASKED)
     assert (now.search, now.stop) == ("random", "none")
     check_resumable(one, now)

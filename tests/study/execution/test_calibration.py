@@ -56,7 +56,7 @@ def test_arms_are_placed_by_what_three_steps_took() -> None:
     assert lora is not None
     more = {**found.probed, "lora": replace(lora, peak=int(1.3 * enough))}
     for probes, cut in ((found.probed, False), (more, True)):
-        placements, nowhere = memory_prediction.placements(
+        placements, nowhere = memory_prediction.predict_placements(
             SPACE,
             model,
             shape,

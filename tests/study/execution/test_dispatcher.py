@@ -20,7 +20,7 @@ from study.trials.spec import Kind, TrialSpec
 class Hosts:
     """Hosts of one place each, which take no time to start."""
 
-    devices: Any
+    partition: Any
     handles: dict[str, str | None] = field(default_factory=dict)
     most: int = 0
     started: int = 0

@@ -86,7 +86,7 @@ def test_the_nodes_say_how_they_compute_whoever_holds_them() -> None:
     ray.kill(holder)
 
 
-DEVICES = ClusterPartition(
+PARTITION = ClusterPartition(
     hosts=PROCESSORS, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=False
 )
 
@@ -95,7 +95,7 @@ def play(
     begin: Callable[..., StudyScheduler], folder: Path, actor: type = MadeUp, trials: int = 6
 ) -> StudyScheduler:
     scheduler = begin(given=rules(trials=trials))
-    dispatcher = hosts_alone(actor, folder, DEVICES)
+    dispatcher = hosts_alone(actor, folder, PARTITION)
     dispatcher.start()
     try:
         ray_tune.run(scheduler, dispatcher)
@@ -146,7 +146,7 @@ def free() -> float:
 
 def test_idle_hosts_give_their_devices_back(tmp_path: Path) -> None:
     until(lambda: free() == PROCESSORS)
-    hosts = hosts_alone(MadeUp, tmp_path, replace(DEVICES, shared=True)).hosts
+    hosts = hosts_alone(MadeUp, tmp_path, replace(PARTITION, shared=True)).hosts
     hosts.start()
     names = [hosts.place("one", 1.0), hosts.place("other", 1.0)]
     assert len(set(names)) == 2
@@ -175,7 +175,7 @@ def test_hosts_make_way_only_as_long_as_there_are_more_than_nodes_hold(
 ) -> None:
     monkeypatch.setattr("study.execution.host_pool.WANTED_SECONDS", 0.0)
     until(lambda: free() == PROCESSORS)
-    hosts = hosts_alone(Slow, tmp_path, DEVICES).hosts
+    hosts = hosts_alone(Slow, tmp_path, PARTITION).hosts
     hosts.start()
     first, second = hosts.place("one", 1.0), hosts.place("two", 1.0)
     wanted = hosts.place("three", 1.0)  # for which no node has room

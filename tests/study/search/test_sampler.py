@@ -12,7 +12,7 @@ from search_spaces.declare import Arm, Choice, LogUniform, Range, method
 from study.config import spaces
 from study.search import sampler
 from study.search.sampler import Sampler, TrialMemory
-from study.search.searchers.common.past import SPREAD_PER_ARM, Known
+from study.search.searchers.common.known_trials import SPREAD_PER_ARM, Known
 from tests.study.made_up import SPACE
 
 GROUPS = sampler.groups(SPACE)

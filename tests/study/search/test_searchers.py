@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
-from study.config import searching, spaces
+from study.config import search_methods, spaces
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, play_all, rules, rung
 from trainables.errors import BadInput
 
-ALL = [*searching.SEARCHERS.names(), *searching.OPTUNA]
+ALL = [*search_methods.SEARCHERS.names(), *search_methods.OPTUNA]
 WIDE = Arm(
     everywhere=method(
         "lora",
@@ -125,6 +125,6 @@ def test_with_several_objectives_points_are_drawn(begin: Begin, search: str) -> 
 
 def test_a_misspelt_name_is_told_the_closest() -> None:
     with pytest.raises(BadInput, match="value of --search 'tpee'; did you mean 'tpe'"):
-        searching.check_searcher("tpee")
+        search_methods.check_searcher("tpee")
     with pytest.raises(BadInput, match="value of --stop 'hyperbnd'; did you mean 'hyperband'"):
-        searching.check_stopper("hyperbnd")
+        search_methods.check_stopper("hyperbnd")

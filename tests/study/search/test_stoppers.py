@@ -7,19 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from study.config import searching
+from study.config import search_methods
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from tests.study.made_up import play, play_all, rules
 
-ALL = searching.STOPPERS.names()
+ALL = search_methods.STOPPERS.names()
 Begin = Callable[..., StudyScheduler]
 
 
 @pytest.mark.parametrize("stop", ALL)
 def test_a_slow_arm_is_not_stopped_by_a_fast_one(stop: str) -> None:
-    stopper = searching.stopper(stop, 3)
+    stopper = search_methods.stopper(stop, 3)
     for number in range(9):
         stopper.record("fast", str(number), 64, 0.1)
     assert stopper.record("slow", "x", 64, 9.0)
@@ -27,7 +27,7 @@ def test_a_slow_arm_is_not_stopped_by_a_fast_one(stop: str) -> None:
 
 @pytest.mark.parametrize("stop", ALL)
 def test_reporting_a_rung_again_counts_once(stop: str) -> None:
-    once, twice = searching.stopper(stop, 3), searching.stopper(stop, 3)
+    once, twice = search_methods.stopper(stop, 3), search_methods.stopper(stop, 3)
     chance = random.Random(0)
     for number in range(40):
         for seen in (32, 96):
@@ -39,7 +39,7 @@ def test_reporting_a_rung_again_counts_once(stop: str) -> None:
 
 @pytest.mark.parametrize("stop", ALL)
 def test_the_best_so_far_goes_on(stop: str) -> None:
-    stopper = searching.stopper(stop, 3)
+    stopper = search_methods.stopper(stop, 3)
     assert all(stopper.record("arm", str(n), 32, 1.0 - 0.01 * n) for n in range(30))
 
 

@@ -108,7 +108,7 @@ def test_a_copy_or_an_object_that_is_cut_short_is_found_out(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workload = made_up(SMALL["llava"]())
-    tuned = Recipe.of({"decoder": {"method": "layernorm"}})
+    tuned = Recipe.from_plain({"decoder": {"method": "layernorm"}})
     one = TrialConfig(recipe=tuned, lr=1e-3, seed=0, max_examples=16, batch_size=8)
     trial, study_folder = Trial(workload, one), StudyFolder(storage=url, name="study")
     trial.step()

@@ -30,14 +30,14 @@ from trainables.errors import BadInput
 )
 def test_a_setting_that_makes_no_sense_is_refused(name: str, value: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        TrainingSettings.of({name: value})
+        TrainingSettings.from_plain({name: value})
 
 
 def test_what_is_off_its_default_is_plain() -> None:
-    assert DEFAULT_TRAINING.plain() == {} == TrainingSettings.of({"warmup": 0.05}).plain()
+    assert DEFAULT_TRAINING.plain() == {} == TrainingSettings.from_plain({"warmup": 0.05}).plain()
     given = {"warmup": 0, "schedule": "linear", "label_smoothing": 0.1}
-    settings = TrainingSettings.of(given)
-    assert settings.plain() == given and TrainingSettings.of(settings.plain()) == settings
+    settings = TrainingSettings.from_plain(given)
+    assert settings.plain() == given and TrainingSettings.from_plain(settings.plain()) == settings
     assert repr(settings.plain()["warmup"]) == "0.0", "0 and 0.0 would be two trials"
 
 

@@ -35,8 +35,8 @@ EVERYWHERE = ("vision", "fusion", "decoder")
 def moved(slots: dict[str, dict[str, Any]]) -> TunedModel:
     """The shipped model with a recipe, whose trained values are moved as training would."""
     model = blip.load(TINY)
-    plain = Recipe.of(slots).plain()
-    applied = recipe.apply(Recipe.of(slots), model, share_weights(model.network), seed=3)
+    plain = Recipe.from_plain(slots).plain()
+    applied = recipe.apply(Recipe.from_plain(slots), model, share_weights(model.network), seed=3)
     drawn = torch.Generator().manual_seed(0)
     weights = {
         name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn)
@@ -150,8 +150,8 @@ def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
 def moved_llava(base: Path, slots: dict[str, dict[str, Any]], image_size: int | None) -> TunedModel:
     """The model of a folder with a recipe, its trained values moved."""
     model = llava.load(base, image_size)
-    plain = Recipe.of(slots).plain()
-    applied = recipe.apply(Recipe.of(plain), model, share_weights(model.network), seed=3)
+    plain = Recipe.from_plain(slots).plain()
+    applied = recipe.apply(Recipe.from_plain(plain), model, share_weights(model.network), seed=3)
     described = Description(
         model=str(base),
         digest=model.digest,

@@ -21,7 +21,7 @@ SHAPE = BatchShape(questions=6, images=3, question_tokens=35, answer_tokens=9)
 
 def test_the_batch_is_as_it_was_asked_for(model: Model) -> None:
     made_up = synthetic_workload(model, SHAPE, CPU)
-    assert BatchShape.of(made_up.batch("train", range(SHAPE.questions))) == SHAPE
+    assert BatchShape.measure(made_up.batch("train", range(SHAPE.questions))) == SHAPE
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

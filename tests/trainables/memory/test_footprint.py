@@ -30,7 +30,9 @@ def of_slots(model: Any, first: str, rest: str) -> Recipe:
     """A recipe with a method for the first slot and one for the others."""
     slots = list(model.slots)
     methods = {slot: first if slot == slots[0] else rest for slot in slots}
-    return Recipe.of({s: {"method": method, "everywhere": True} for s, method in methods.items()})
+    return Recipe.from_plain(
+        {s: {"method": method, "everywhere": True} for s, method in methods.items()}
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adamw_8bit"])
@@ -77,7 +79,7 @@ def measure(workload: Workload, chosen: Recipe, precision: str) -> tuple[BatchSh
         assert trial.engine is not None
         for _ in range(2):
             trial.engine.step([batch], 1e-4)
-    return BatchShape.of(batch), grown.size
+    return BatchShape.measure(batch), grown.size
 
 
 @pytest.mark.parametrize(
@@ -104,11 +106,13 @@ def test_it_is_what_the_allocator_gives_out(
 def test_it_knows_which_layers_are_trained(workload: Workload, settings: dict[str, str]) -> None:
     model = workload.model
     tuning = {"method": "lora", "everywhere": True}
-    chosen = Recipe.of(dict.fromkeys(model.slots, tuning | settings))
+    chosen = Recipe.from_plain(dict.fromkeys(model.slots, tuning | settings))
     shape, measured = measure(workload, chosen, "fp32")
     found = predict(model, chosen, shape, precision="fp32")
     assert found.without_base == pytest.approx(measured, rel=0.1)
-    usual = predict(model, Recipe.of(dict.fromkeys(model.slots, tuning)), shape, precision="fp32")
+    usual = predict(
+        model, Recipe.from_plain(dict.fromkeys(model.slots, tuning)), shape, precision="fp32"
+    )
     assert (found.peak > usual.peak) == ("targets" in settings)
 
 
@@ -137,7 +141,7 @@ def test_memory_follows_what_is_back_propagated_through(model: Model) -> None:
     ahead = predict(model, of_slots(model, "frozen", "full"), SHAPE)
     assert first not in ahead.activations
     tunings = {s: {"method": "layernorm" if s == first else "frozen"} for s in model.slots}
-    behind = predict(model, Recipe.of(tunings), SHAPE)
+    behind = predict(model, Recipe.from_plain(tunings), SHAPE)
     assert behind.features == {} and behind.trained < ahead.trained
     assert behind.activations[last] > 0
     assert behind.activations[first] > ahead.features.get(first, 0)

@@ -21,11 +21,11 @@ from trainables.workload import Workload
 def test_it_is_enough_and_not_far_too_much(workload: Workload, beams: int) -> None:
     rows = workload.rows["train"]
     workload = replace(workload, beams=beams)
-    nothing = Recipe.of({slot: {"method": "frozen"} for slot in workload.model.slots})
+    nothing = Recipe.from_plain({slot: {"method": "frozen"} for slot in workload.model.slots})
     trial = Trial(workload, TrialConfig(recipe=nothing, lr=1.0, seed=0, max_examples=1))
-    shape = BatchShape.of(workload.batch("train", range(len(rows))))
+    shape = BatchShape.measure(workload.batch("train", range(len(rows))))
     shape = replace(shape, answer_tokens=workload.answer_tokens)
-    model = Skeleton.of(workload.model, question_tokens=shape.question_tokens)
+    model = Skeleton.from_model(workload.model, question_tokens=shape.question_tokens)
     predicted = generation_footprint.predict(model, shape, beams=beams, precision="fp32")
     gc.collect()
     with measure_growth() as grown:

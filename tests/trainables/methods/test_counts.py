@@ -39,7 +39,7 @@ def low_rank(rank: int) -> Formula:
     ],
 )
 def test_adapters(model: Model, method: str, settings: dict[str, Any], formula: Formula) -> None:
-    tuning = Tuning.of(method, settings)
+    tuning = Tuning.parse(method, settings)
     for name, alone in fitting(model, method, **settings).items():
         there = slot(model, model.network, name)
         layers = [n for role in tuning.config.targets for n in there.roles.get(role, ())]
@@ -60,14 +60,14 @@ def test_soft_tokens(model: Model) -> None:
 
 def test_oft_refuses_blocks_that_do_not_fit(model: Model) -> None:
     (*_, last) = model.slots
-    placed = Recipe.of({last: {"method": "oft", "block": 7}})
+    placed = Recipe.from_plain({last: {"method": "oft", "block": 7}})
     with pytest.raises(BadInput, match=rf"oft block 7 does not divide \d+, .* of slot '{last}'"):
         recipe.apply(placed, model, share_weights(model.network), seed=0)
 
 
 @pytest.mark.parametrize("method", ["vera", "oft", "adapter"])
 def test_only_linear_layers(model: Model, method: str) -> None:
-    placed = Recipe.of({"vision": {"method": method, "targets": ["patch"]}})
+    placed = Recipe.from_plain({"vision": {"method": method, "targets": ["patch"]}})
     with pytest.raises(BadInput, match=f"{method} is for linear layers, but .* is a Conv2d"):
         recipe.apply(placed, model, share_weights(model.network), seed=0)
 
@@ -85,4 +85,4 @@ def test_only_linear_layers(model: Model, method: str) -> None:
 )
 def test_settings_that_make_no_sense(method: str, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        Tuning.of(method, settings)
+        Tuning.parse(method, settings)

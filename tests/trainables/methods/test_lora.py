@@ -26,7 +26,9 @@ from trainables.workload import Workload
 def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, AppliedRecipe]:
     network = share_weights(model.network)
     (*_, last) = model.slots
-    put = recipe.apply(Recipe.of({last: {"method": method, **settings}}), model, network, seed=0)
+    put = recipe.apply(
+        Recipe.from_plain({last: {"method": method, **settings}}), model, network, seed=0
+    )
     return network.eval(), put
 
 
@@ -55,7 +57,7 @@ def applied(model: Model, method: str, **settings: Any) -> tuple[nn.Module, Appl
 )
 def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        Tuning.of("lora", settings)
+        Tuning.parse("lora", settings)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +75,16 @@ def test_lora_refuses_what_makes_no_sense(settings: dict[str, Any], said: str) -
     ],
 )
 def test_targets_are_named_by_role_or_group(targets: Any, roles: tuple[str, ...]) -> None:
-    assert Tuning.of("lora", {"targets": targets}).config.targets == roles
+    assert Tuning.parse("lora", {"targets": targets}).config.targets == roles
 
 
 def test_a_text_of_targets_is_the_trial_that_its_roles_are() -> None:
     """So that a choice that names today's default gives the ids of today."""
-    assert Tuning.of("lora", {"targets": "query,value"}) == Tuning.of("lora", {})
-    tuning = Tuning.of("lora", {"targets": "all", "rank": 4})
+    assert Tuning.parse("lora", {"targets": "query,value"}) == Tuning.parse("lora", {})
+    tuning = Tuning.parse("lora", {"targets": "all", "rank": 4})
     assert str(tuning) == "lora(rank=4, targets=all)"
     recipe = Recipe(slots={"decoder": tuning})
-    assert Recipe.of(recipe.plain()) == recipe
+    assert Recipe.from_plain(recipe.plain()) == recipe
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "vera", "oft", "adapter"])
@@ -90,7 +92,9 @@ def test_all_is_every_linear_layer_of_the_blocks_and_connectors(model: Model, me
     settings: dict[str, Any] = {"targets": "all"} | ({"block": 8} if method == "oft" else {})
     for name in model.slots:
         network = share_weights(model.network)
-        recipe.apply(Recipe.of({name: {"method": method, **settings}}), model, network, seed=0)
+        recipe.apply(
+            Recipe.from_plain({name: {"method": method, **settings}}), model, network, seed=0
+        )
         there = slot(model, network, name)
         blocks = there.roles.get("block", ("",))
         for block in blocks:
@@ -125,8 +129,8 @@ def test_rank_and_alpha_by_band(method: str) -> None:
 
     model = blip.load(TINY)
     tuning = {"method": method, "rank": [2, 4, 8], "alpha_per_rank": [1, 2, 4], "targets": "all"}
-    made = Recipe.of({"vision": tuning})
-    assert Recipe.of(made.plain()) == made and made.plain()["vision"]["rank"] == [2, 4, 8]
+    made = Recipe.from_plain({"vision": tuning})
+    assert Recipe.from_plain(made.plain()) == made and made.plain()["vision"]["rank"] == [2, 4, 8]
     network = share_weights(model.network)
     recipe.apply(made, model, network, seed=0)
     there = slot(model, network, "vision")
@@ -171,7 +175,7 @@ def test_the_ratio_is_that_of_the_steps_of_b(workload: Workload, method: str) ->
     for ratio in (1.0, 8.0):
         (*_, last) = workload.model.slots
         config = TrialConfig(
-            recipe=Recipe.of({last: {"method": method, "lr_ratio": ratio}}),
+            recipe=Recipe.from_plain({last: {"method": method, "lr_ratio": ratio}}),
             lr=1e-3,
             seed=0,
             max_examples=1000,
@@ -225,4 +229,4 @@ def test_dora_is_unchanged_at_start_on_a_bf16_base(made: Any, family: str) -> No
 
 def test_dora_errors_are_of_dora() -> None:
     with pytest.raises(BadInput, match="dora rank must be at least 1 but got 0"):
-        Tuning.of("dora", {"rank": 0})
+        Tuning.parse("dora", {"rank": 0})

@@ -136,7 +136,7 @@ def test_a_method_trains_in_the_layers_that_it_is_limited_to_alone(
     base = dict(model.network.named_parameters())
     for name, whole in fitting(model, method).items():
         there = slot(model, model.network, name)
-        limited = Recipe.of({name: {"method": method, "layers": limit}})
+        limited = Recipe.from_plain({name: {"method": method, "layers": limit}})
         network = share_weights(model.network)
         if "block" not in there.roles and method != "frozen":
             with pytest.raises(NoMatchingLayer, match=f"slot '{name}' has no block for layers="):
@@ -186,13 +186,13 @@ def test_a_slot_without_layers_for_it_is_refused(model: Model, method: str) -> N
     """With what it has."""
     for name in set(model.slots) - set(fitting(model, method)):
         with pytest.raises(NoMatchingLayer, match=f"slot '{name}' has no .*: "):
-            named = Recipe.of({name: {"method": method}})
+            named = Recipe.from_plain({name: {"method": method}})
             recipe.apply(named, model, share_weights(model.network), seed=0)
 
 
 def test_frozen_trains_nothing(model: Model) -> None:
     applied = recipe.apply(
-        Recipe.of({name: {"method": "frozen"} for name in model.slots}),
+        Recipe.from_plain({name: {"method": "frozen"} for name in model.slots}),
         model,
         share_weights(model.network),
         seed=0,
@@ -284,19 +284,19 @@ def test_a_slot_without_its_layers_is_refused(method: str) -> None:
 
 def test_settings_are_checked(method: str) -> None:
     with pytest.raises(BadInput, match=f"unknown setting of method '{method}' 'bananas'"):
-        Tuning.of(method, {"bananas": 1})
-    settings = Tuning.of(method, {}).settings()
+        Tuning.parse(method, {"bananas": 1})
+    settings = Tuning.parse(method, {}).settings()
     assert "layers" not in settings, (
         f"the Config of {file(method)} must not have layers, a setting of every method"
     )
     for wrong in ("", "last", "last:0", "last:-1", "middle:2", "first:x", "8"):
         with pytest.raises(BadInput, match="layers must be 'all', or 'first:N' or 'last:N'"):
-            Tuning.of(method, {"layers": wrong})
+            Tuning.parse(method, {"layers": wrong})
     for name, default in {**settings, "layers": "all"}.items():
-        assert Tuning.of(method, {name: default}) == Tuning.of(method, {})
+        assert Tuning.parse(method, {name: default}) == Tuning.parse(method, {})
         for wrong in (None, object(), {"a": 1}):
             with pytest.raises(BadInput, match=f"{method} {name} must be of type"):
-                Tuning.of(method, {name: wrong})
+                Tuning.parse(method, {name: wrong})
 
 
 def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str) -> None:
@@ -326,7 +326,7 @@ def test_layers_of_the_roles_are_adapted_and_no_other(model: Model, method: str)
 
 def tuples(method: str) -> dict[str, tuple[str, ...]]:
     """The settings of a method that are tuples, which are of roles."""
-    settings = Tuning.of(method, {}).settings()
+    settings = Tuning.parse(method, {}).settings()
     return {name: value for name, value in settings.items() if isinstance(value, tuple)}
 
 

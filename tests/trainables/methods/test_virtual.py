@@ -34,7 +34,9 @@ BLIP = pytest.mark.parametrize("family", ["blip"], scope="session", indirect=Tru
 def tuned(model: Model, method: str, *slots: str) -> nn.Module:
     network = share_weights(model.network)
     tuning = {"method": method, "tokens": 3, "everywhere": not slots}
-    recipe.apply(Recipe.of(dict.fromkeys(slots or model.slots, tuning)), model, network, seed=0)
+    recipe.apply(
+        Recipe.from_plain(dict.fromkeys(slots or model.slots, tuning)), model, network, seed=0
+    )
     return network.eval()
 
 
@@ -140,7 +142,7 @@ def test_attention_is_what_the_formula_says(
             q, k, v = (_linear(attention, name, real_TD) for name in ("query", "key", "value"))
         added = stack.get_submodule("virtual_tokens")
         assert isinstance(added, virtual_tokens.VirtualTokens)
-        keys_NW, values_NW = added.of(0)
+        keys_NW, values_NW = added.for_layer(0)
         k, v = torch.cat((keys_NW, k)), torch.cat((values_NW, v))
         q, k, v = (x.view(len(x), 2, 16).transpose(0, 1) for x in (q, k, v))
         expected = nn.functional.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
@@ -167,8 +169,8 @@ def test_cross_attention_sees_none(workload: Workload) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_there_is_at_least_one(method: str) -> None:
     with pytest.raises(BadInput, match=f"{method} tokens must be at least 1 but got 0"):
-        Tuning.of(method, {"tokens": 0})
-    assert dataclasses.asdict(Tuning.of(method, {}).config) == {"tokens": 10}
+        Tuning.parse(method, {"tokens": 0})
+    assert dataclasses.asdict(Tuning.parse(method, {}).config) == {"tokens": 10}
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -231,7 +233,7 @@ def test_keys_and_values_of_an_image_encoder_that_does_not_fuse_them() -> None:
     hidden_BTD = torch.randn(2, 5, 32)
     with torch.no_grad():
         found_BTD = stack(hidden_BTD)
-        attention, (keys_NW, values_NW) = stack.attention, stack.virtual_tokens.of(0)
+        attention, (keys_NW, values_NW) = stack.attention, stack.virtual_tokens.for_layer(0)
         for hidden_TD, found_TD in zip(hidden_BTD, found_BTD, strict=True):
             q, k, v = (_linear(attention, f"{x}_proj", hidden_TD) for x in "qkv")
             k, v = torch.cat((keys_NW, k)), torch.cat((values_NW, v))

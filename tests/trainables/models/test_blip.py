@@ -228,7 +228,7 @@ def test_counts_are_those_of_the_papers(
 ) -> None:
     slots = dict(zip(miss.slots, methods, strict=True))
     applied = recipe.apply(
-        Recipe.of({slot: {"method": method} for slot, method in slots.items()}),
+        Recipe.from_plain({slot: {"method": method} for slot, method in slots.items()}),
         miss,
         share_weights(miss.network),
         seed=0,
@@ -246,5 +246,5 @@ def test_percentages_are_those_of_the_papers(
 ) -> None:
     lora = {"method": "lora", "rank": rank}
     slots = {"fusion": lora if fusion == "lora" else {"method": fusion}, "decoder": lora}
-    applied = recipe.apply(Recipe.of(slots), miss, share_weights(miss.network), seed=0)
+    applied = recipe.apply(Recipe.from_plain(slots), miss, share_weights(miss.network), seed=0)
     assert round(applied.trained_percent, 3) == percent

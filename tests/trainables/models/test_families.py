@@ -290,6 +290,6 @@ def test_every_norm_and_linear_layer_is_found(model: Model) -> None:
 
 def test_an_unknown_slot_is_refused(model: Model) -> None:
     known = next(iter(model.slots))
-    recipe = Recipe.of({f"{known}s": {"method": "full"}})
+    recipe = Recipe.from_plain({f"{known}s": {"method": "full"}})
     with pytest.raises(BadInput, match=f"unknown slot '{known}s'; did you mean '{known}'"):
         apply(recipe, model, share_weights(model.network), seed=0)

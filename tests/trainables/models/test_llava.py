@@ -102,7 +102,7 @@ class Batched(TorchDispatchMode):
 
 
 def test_it_learns_to_answer(loaded: Workload) -> None:
-    everything = Recipe.of({slot: {"method": "full"} for slot in loaded.model.slots})
+    everything = Recipe.from_plain({slot: {"method": "full"} for slot in loaded.model.slots})
     trial = Trial(
         loaded, TrialConfig(recipe=everything, lr=3e-3, seed=0, max_examples=960, batch_size=24)
     )

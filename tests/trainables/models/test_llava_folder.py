@@ -114,7 +114,9 @@ def test_under_bf16_what_was_published_in_16_bits_stays_so(
         assert {p.dtype for p in model.network.parameters()} == {dtype}
         counted = llava.skeleton(tmp_path, None, precision).network
         assert {p.dtype for p in counted.parameters()} == {dtype}
-        recipe = Recipe.of({"connector": {"method": "full"}, "decoder": {"method": "layernorm"}})
+        recipe = Recipe.from_plain(
+            {"connector": {"method": "full"}, "decoder": {"method": "layernorm"}}
+        )
         config = TrialConfig(recipe=recipe, lr=1e-3, seed=0, max_examples=96, batch_size=24)
         trial = Trial(made_up(model), config, precision=precision)
         assert {p.dtype for p in trial.applied.parameters.values()} == {torch.float32}

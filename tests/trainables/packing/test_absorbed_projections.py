@@ -25,7 +25,7 @@ def test_whatever_is_tuned(workload: Workload, monkeypatch: pytest.MonkeyPatch) 
 
     def config(method: str, **settings: Any) -> TrialConfig:
         tuning = {"method": method, "everywhere": True, **settings}
-        recipe = Recipe.of(dict.fromkeys(workload.model.slots, tuning))
+        recipe = Recipe.from_plain(dict.fromkeys(workload.model.slots, tuning))
         return TrialConfig(recipe=recipe, lr=3e-3, seed=0, max_examples=32, batch_size=4)
 
     configs = {method: config(method) for method in METHODS}
@@ -61,7 +61,7 @@ def test_trials_that_share_a_pass_spare_each_what_it_would_alone(
     tunings: list[dict[str, Any]] = [{"method": method} for method in ("layernorm", "ia3", "lora")]
     tunings += [{"method": "dora"}, {"method": "lora", "targets": ("key", "value"), "rank": 4}]
     recipes = [
-        Recipe.of({slot: {**tuning, "everywhere": True} for slot in ("fusion", "decoder")})
+        Recipe.from_plain({slot: {**tuning, "everywhere": True} for slot in ("fusion", "decoder")})
         for tuning in tunings
     ]
 

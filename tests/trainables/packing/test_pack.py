@@ -163,7 +163,7 @@ def test_each_training_setting_packed_as_alone(
         "smoothed more": {"label_smoothing": 0.4},
     }
     configs = {
-        key: config(workload.model, "lora", lr=0.03, training=TrainingSettings.of(given))
+        key: config(workload.model, "lora", lr=0.03, training=TrainingSettings.from_plain(given))
         for key, given in settings.items()
     }
     configs["dropout"] = config(workload.model, "lora", lr=0.03, tuning={"dropout": 0.3})

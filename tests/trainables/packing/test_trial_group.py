@@ -22,7 +22,7 @@ from trainables.workload import Workload
 def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialConfig:
     return TrialConfig(
         **{
-            "recipe": Recipe.of(
+            "recipe": Recipe.from_plain(
                 {slot: {"method": method, "everywhere": True} for slot in workload.model.slots}
             ),
             "lr": 3e-3,

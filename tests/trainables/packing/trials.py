@@ -23,7 +23,9 @@ def config(model: Model, method: str = "", *, frozen: int = 0, **settings: Any) 
     still = {slot for stage in model.stages[:frozen] for slot in stage.slots}
     return TrialConfig(
         **{
-            "recipe": Recipe.of({slot: tuning for slot in model.slots if slot not in still}),
+            "recipe": Recipe.from_plain(
+                {slot: tuning for slot in model.slots if slot not in still}
+            ),
             "lr": 3e-3,
             "seed": 0,
             "max_examples": 64,

@@ -49,7 +49,7 @@ def config(model: Model, frozen: int, method: str = "lora", **settings: Any) -> 
     slots = {slot: tuning for slot in model.slots if slot not in still}
     return TrialConfig(
         **{
-            "recipe": Recipe.of(slots | {slot: {"method": "frozen"} for slot in still}),
+            "recipe": Recipe.from_plain(slots | {slot: {"method": "frozen"} for slot in still}),
             "lr": 3e-3,
             "seed": 0,
             "max_examples": 64,

@@ -15,7 +15,7 @@ def config(workload: Workload, method: str = "lora", **settings: Any) -> TrialCo
     tuning = {"method": method, "everywhere": True, **settings.pop("tuning", {})}
     return TrialConfig(
         **{
-            "recipe": Recipe.of(dict.fromkeys(workload.model.slots, tuning)),
+            "recipe": Recipe.from_plain(dict.fromkeys(workload.model.slots, tuning)),
             "lr": 3e-3,
             "seed": 0,
             "max_examples": 64,

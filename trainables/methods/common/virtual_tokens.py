@@ -91,7 +91,7 @@ class VirtualTokens(nn.Module):
         encoded_NLKW = self.encoder(places_N).view(self.tokens, self.layers, 2, self.width)
         self.now_LKNW = encoded_NLKW.permute(1, 2, 0, 3)
 
-    def of(self, layer: int) -> Tensor:
+    def for_layer(self, layer: int) -> Tensor:
         """Keys and values of ``layer``; shape (2, N, W)."""
         assert self.now_LKNW is not None, "the slot's own forward was not called"
         return self.now_LKNW[layer]
@@ -139,7 +139,7 @@ def _through_the_cache(
     if mask is not None:
         seen = True if mask.dtype == torch.bool else 0.0
         mask = nn.functional.pad(mask, (virtual.tokens, 0), value=seen)
-    ahead = _Ahead(virtual.of(layer), cache)
+    ahead = _Ahead(virtual.for_layer(layer), cache)
     return args, {**kwargs, "past_key_values": ahead, "attention_mask": mask}
 
 
@@ -163,7 +163,7 @@ def _fill_rows(
     output_BTW: Tensor,
 ) -> Tensor:
     """After a projection: replace the first N rows of its output by virtual keys and values."""
-    keys_values = virtual.of(layer)
+    keys_values = virtual.for_layer(layer)
     nobody = torch.zeros_like(keys_values[0])
     rows_NW = torch.cat([nobody if part is None else keys_values[part] for part in parts], dim=-1)
     rows_BNW = rows_NW.to(output_BTW.dtype).expand(len(output_BTW), -1, -1)

@@ -66,7 +66,7 @@ def align(
     """
     questions = len(workload.rows["train"])
     config = TrialConfig(
-        recipe=Recipe.of(RECIPE),
+        recipe=Recipe.from_plain(RECIPE),
         lr=lr,
         seed=seed,
         max_examples=epochs * questions,

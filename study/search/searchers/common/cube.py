@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from study.search.searchers.common.past import Point, at
+from study.search.searchers.common.known_trials import Point, at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Axis:
     not."""
 
     @classmethod
-    def of(cls, name: str, distribution: BaseDistribution) -> Axis:
+    def from_distribution(cls, name: str, distribution: BaseDistribution) -> Axis:
         """The axis of a parameter."""
         if not isinstance(distribution, CategoricalDistribution):
             return cls(name=name, distribution=distribution, values=None, ordered=True)
@@ -62,7 +62,9 @@ class Cube:
 
     def __init__(self, ranges: Mapping[str, BaseDistribution]) -> None:
         """Make an axis of each parameter."""
-        self.axes = [Axis.of(name, distribution) for name, distribution in ranges.items()]
+        self.axes = [
+            Axis.from_distribution(name, distribution) for name, distribution in ranges.items()
+        ]
         self.unordered = np.array([not axis.ordered for axis in self.axes], bool)
 
     def row(self, point: Mapping[str, Any]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 They see what the project's searchers see: the trials of one arm. ``GPSampler`` ignores stopped
 trials, so it is shown them as complete ones with the loss that is expected of them
-(``expected.py``). Samplers that keep notes of their own between draws (``NSGAIISampler``,
+(``expected_losses.py``). Samplers that keep notes of their own between draws (``NSGAIISampler``,
 ``CmaEsSampler``) are not among them: a study that is resumed has no such notes.
 """
 
@@ -17,8 +17,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import GPSampler, QMCSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from study.search.searchers.common import expected
-from study.search.searchers.common.past import Past, Point
+from study.search.searchers.common import expected_losses
+from study.search.searchers.common.known_trials import Past, Point
 
 LATEST = 75
 """Trials that ``GPSampler`` is shown at most, the latest: its time grows with their cube."""
@@ -64,8 +64,8 @@ def _as_complete(
     own: Sequence[FrozenTrial], ranges: dict[str, BaseDistribution]
 ) -> list[FrozenTrial]:
     """The latest of an arm's trials, the stopped ones as complete."""
-    ended = expected.ended(own)
-    losses: Any = expected.losses(ended)
+    ended = expected_losses.ended(own)
+    losses: Any = expected_losses.losses(ended)
     told = [
         create_trial(
             params={name: trial.params[name] for name in ranges},

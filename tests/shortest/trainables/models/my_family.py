@@ -238,7 +238,9 @@ def skeleton(
     with torch.device("meta"):
         network = MyNetwork(config).eval().requires_grad_(False)
     model = MyFamily(name=name, digest="", network=network, tokenizer=None)
-    return Skeleton.of(model, question_tokens=QUESTION_TOKENS + (model.image_size // 16) ** 2)
+    return Skeleton.from_model(
+        model, question_tokens=QUESTION_TOKENS + (model.image_size // 16) ** 2
+    )
 
 
 def small(words: Sequence[str]) -> MyFamily:

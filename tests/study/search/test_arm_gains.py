@@ -9,7 +9,7 @@ import pytest
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.search.remaining import LEAST, points_per_loss
+from study.search.arm_gains import LEAST, points_per_loss
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
@@ -46,7 +46,7 @@ def test_trials_go_where_more_may_be_gained_until_all_is_tuned(begin: Begin) -> 
     counts = Counter(search(scheduler))
     assert counts.total() < 60
     assert counts["rich"] > counts["plain"] >= LEAST
-    said = scheduler.gains.said()
+    said = scheduler.gains.texts()
     assert set(said) == set(SPACE.arms)
     assert all(" points (" in text for text in said.values())
     for best in scheduler.best().values():
@@ -111,7 +111,7 @@ def test_without_a_gain_in_accuracy_nothing_is_said_to_be_tuned(begin: Begin) ->
         play(scheduler, spec, scores={"validation.overall": 50.0})
     assert scheduler.journal.draws.total() == 24 and not scheduler.journal.tuned
     assert points_per_loss(scheduler.journal.records.values()) is None
-    assert all("of validation loss" in text for text in scheduler.gains.said().values())
+    assert all("of validation loss" in text for text in scheduler.gains.texts().values())
 
 
 def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> None:
@@ -120,7 +120,7 @@ def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> No
     scheduler = begin(given=replace(GIVEN, space=space, tuned_to=1e-9))
     search(scheduler)
     assert scheduler.journal.tried["few"] == 6
-    assert scheduler.gains.said()["few"].startswith("may still gain 0.0")
+    assert scheduler.gains.texts()["few"].startswith("may still gain 0.0")
 
 
 def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None:

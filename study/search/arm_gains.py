@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.search.journal import StudyJournal
 from study.search.searchers import gp
-from study.search.searchers.common import expected
+from study.search.searchers.common import expected_losses
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 
@@ -59,7 +59,7 @@ def in_loss(
 ) -> Remaining | None:
     """What an arm may still gain in validation loss, by its ``trials``. None if too few have ended,
     or none is complete. The same trials and seed give the same."""
-    ended = expected.ended(trials)
+    ended = expected_losses.ended(trials)
     if not ranges:
         return NOTHING
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]
@@ -150,7 +150,7 @@ class ArmGains:
             return False
         return all(gain.mean * factor <= to for gain in gains)
 
-    def said(self) -> dict[str, str]:
+    def texts(self) -> dict[str, str]:
         """Arm -> what it may still gain, in words; without arms of which too little is known."""
         factor = points_per_loss(self.journal.records.values())
         unit, digits = ("points", 1) if factor else ("of validation loss", 3)
