@@ -27,7 +27,7 @@ from study.storage.study_folder import StudyFolder
 from tests.study.command_line import REPOSITORY, launch, numbers, results, runs
 from trainables.data import phantom
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 ARCHIVE = Path(__file__).with_name("studies.tar.xz")
 WRITTEN_AT = "/tmp/stored-studies"
 """Where the studies lay when they were written."""

@@ -149,6 +149,7 @@ def test_resuming_a_finished_study_changes_nothing(smoke: tuple[Path, str]) -> N
     assert len(runs(storage, "smoke")) == recorded
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Path, str]) -> None:
     """So two studies with one seed agree, whether one of them was killed or not."""
     storage, _ = smoke

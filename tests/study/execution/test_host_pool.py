@@ -117,6 +117,7 @@ def test_a_trial_whose_host_died_goes_on_on_another(
     assert sum(suspect == "True" for _, _, suspect in visits) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_every_host_fails_and_the_others_go_on(
     begin: Callable[..., StudyScheduler], tmp_path: Path
 ) -> None:
