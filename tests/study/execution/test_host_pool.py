@@ -131,6 +131,7 @@ def test_a_trial_that_kills_every_host_fails_and_the_others_go_on(
     assert failed.error.startswith(f"its host died {ray_tune.RETRIES + 1} times: ")
 
 
+@pytest.mark.slow
 def test_a_study_whose_hosts_cannot_start_ends_and_says_why(
     begin: Callable[..., StudyScheduler], tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ class Hungry(HostActor):
         resource.setrlimit(resource.RLIMIT_AS, (has + LIMIT_BYTES, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_trial_that_ran_out_of_memory_ends_well_in_less(tmp_path: Path) -> None:
     config = small.config(tmp_path)

@@ -16,6 +16,7 @@ def compared(told: Any, workers: int, recipe: tuple[str, str, str], questions: i
     told.put({one.name.split()[-1]: one.error_percent for one in found})
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.deepspeed
 @pytest.mark.parametrize(
