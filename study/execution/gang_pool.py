@@ -23,10 +23,9 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from study.execution.cluster import wait_for
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
 from study.storage.faults import describe_fault
-from study.worker.gang_worker import GangInbox, RendezvousFailed, run_worker
+from study.worker.gang_worker import LINK, GangInbox, RendezvousFailed, run_worker
 from study.worker.host_config import HostConfig
 from study.worker.orders import ForgetTrial, TrialReport
-from study.worker.process_group import LINK
 from study.worker.resident_trials import one_line, outcome_of
 from trainables.errors import BadInput
 

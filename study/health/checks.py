@@ -235,7 +235,7 @@ def _passing(told: list[Node], storage: str) -> CheckResult:
 def _adding(told: list[Node]) -> Iterator[CheckResult]:
     """Let the devices of all nodes add a number up, as the devices of one trial do."""
     from study.health import nodes
-    from study.worker.process_group import LINK
+    from study.worker.gang_worker import LINK
 
     if not any(n.gpus for n in told) and sum(n.cpus > 0 for n in told) < 2:
         return

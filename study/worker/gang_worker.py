@@ -23,6 +23,12 @@ from study.worker.resident_trials import ResidentTrials
 PATIENCE_SECONDS = 20.0
 """Longest time in seconds that rank 0 waits for an order. Then it tells the other ranks that there
 is none, because the collective in which they wait would time out."""
+LINK = (
+    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
+    "between them"
+)
+"""Advice for devices that do not find each other, with the name of the backend (NCCL or GLOO) to be
+filled in."""
 
 
 class RendezvousFailed(RuntimeError):

@@ -20,12 +20,6 @@ RENDEZVOUS_SECONDS = 60
 """Longest time in seconds until all workers have found each other."""
 COLLECTIVE_SECONDS = 1800
 """Longest time in seconds that a later collective may take, as Ray Train has it."""
-LINK = (
-    "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
-    "between them"
-)
-"""Advice for devices that do not find each other, with the name of the backend (NCCL or GLOO) to be
-filled in."""
 
 
 @dataclass

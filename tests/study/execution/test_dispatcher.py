@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,3 +176,11 @@ def test_only_large_trials_take_turns() -> None:
     simulation = Simulation(4, [4] * 10)
     simulation.run()
     assert simulation.begun == list(range(10))
+
+
+def test_the_driver_does_not_import_torch() -> None:
+    """It would take seconds of a study's start; the zygote imports it beside Ray's start."""
+    modules = "study.execution.ray_tune, study.planning.study_plan, study.search.searchers.gp"
+    told = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
