@@ -88,6 +88,8 @@ class MethodRanges:
 
 def method(name: str, **settings: Any) -> MethodRanges:
     """Name a method (a file of ``trainables/methods``), with a value or range for each setting."""
+    if not isinstance(name, str):
+        raise ValueError(f"method needs the name of a method but got {name!r}")
     return MethodRanges(name=name, settings=settings)
 
 

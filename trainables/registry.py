@@ -43,6 +43,11 @@ class Registry:
             )
         )
 
+    def listed(self) -> tuple[str, ...]:
+        """Names of all files that may be members, sorted, for the help of an option: nothing is
+        read, so that a file with an error does not keep a command from starting."""
+        return tuple(sorted(file.stem for file in self.folder.glob("[!_]*.py")))
+
     def file(self, name: str) -> Path:
         """File of the member called ``name``.
 

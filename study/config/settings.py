@@ -112,14 +112,15 @@ class Settings:
         "auto",
         group=SPEND,
         metavar="NAME",
-        help=f"how an arm's next point is found: {', '.join(search_methods.SEARCHERS.names())}, or "
+        help="how an arm's next point is found: "
+        f"{', '.join(search_methods.SEARCHERS.listed())}, or "
         f"{', '.join(search_methods.OPTUNA)} of Optuna",
         default=search_methods.SEARCH,
     )
     stop: str = option(
         "auto",
         group=SPEND,
-        metavar="|".join(search_methods.STOPPERS.names()),
+        metavar="|".join(search_methods.STOPPERS.listed()),
         help="early stopping: which of an arm's trials go on at a rung",
         default=search_methods.STOP,
     )

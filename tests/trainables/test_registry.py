@@ -45,3 +45,8 @@ def test_a_file_that_is_no_python_is_named_in_one_line(things: Registry) -> None
     (things.folder / "cut_off.py").write_text("def load():\n    return (\n")
     with pytest.raises(BadInput, match=r"cut_off\.py, line 2: .* never closed; mend or remove it"):
         things.names()
+
+
+def test_the_help_of_an_option_lists_files_without_reading_them(things: Registry) -> None:
+    (things.folder / "cut_off.py").write_text("def load():\n    return (\n")
+    assert {"cut_off", "plain"} <= {*things.listed()} and "_private" not in things.listed()

@@ -123,7 +123,7 @@ def test_lora_is_of_the_rank_and_scale_it_says(model: Model) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_rank_and_alpha_by_band(method: str) -> None:
-    """Of four blocks the first is first, two are in the middle, and the last is last; their middles
+    """Four blocks: the first is first, two are in the middle, and the last is last; their middles
     lie at 1/8, 3/8, 5/8 and 7/8."""
     from peft.tuners.lora import LoraLayer
 

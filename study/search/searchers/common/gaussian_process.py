@@ -89,38 +89,37 @@ class Process:
     def predict(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the results without noise at points ``at`` [M, axes], by
         each setting: both [settings, M]."""
-        seen = _covariance(
-            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
-        )
-        inverse = np.linalg.inv(seen)
-        across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
-        weights = across @ inverse
+        across, weights, scale = self._conditioned(at)
         mean = weights @ self.results
         left = 1.0 + CONSTANT - (weights * across).sum(axis=2)
-        fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
-        scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
         return mean, np.sqrt(np.maximum(left, 1e-12) * scale[:, None])
 
     def surfaces(self, at: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
         """Results without noise at points ``at`` [M, axes], drawn jointly ``draws`` times by each
         setting: [settings * draws, M]."""
-        seen = _covariance(
-            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
-        )
-        inverse = np.linalg.inv(seen)
-        across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
-        weights = across @ inverse
+        across, weights, scale = self._conditioned(at)
         mean = weights @ self.results
         prior = _kernel(_distances(at, at, self.unordered), self.settings) + CONSTANT
         left = prior - weights @ across.transpose(0, 2, 1)
-        fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
-        scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
         # What is drawn jointly is nearly determined by its neighbours: rounding may make it less.
         root = np.linalg.cholesky(left + ROUNDING * np.eye(len(at)))
         root = root * np.sqrt(scale)[:, None, None]
         normal = chance.standard_normal((len(self.settings), len(at), draws))
         drawn = mean[:, :, None] + root @ normal
         return np.asarray(drawn.transpose(0, 2, 1).reshape(-1, len(at)))
+
+    def _conditioned(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Covariance of points ``at`` with those that were seen, the weights that this gives the
+        results, both [settings, M, N], and the variance of the results [settings]
+        (Rasmussen & Williams 2006, equations 2.25 and 2.26)."""
+        seen = _covariance(
+            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
+        )
+        inverse = np.linalg.inv(seen)
+        across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
+        fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
+        scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
+        return across, across @ inverse, scale
 
     def believing(self, rows: np.ndarray) -> Process:
         """A copy that takes the results at ``rows`` to be what this process expects there (kriging
