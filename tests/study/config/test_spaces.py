@@ -91,6 +91,7 @@ def test_an_arm_whose_name_could_be_a_path_is_refused(name: object, tmp_path: Pa
             "",
             "must be positive but got inf",
         ),
+        ("Arm(everywhere=method(3), lr=1)", "", "method needs the name of a method but got 3"),
     ],
 )
 def test_what_is_no_part_of_a_space_is_refused(
