@@ -1,0 +1,91 @@
+"""Leaving a cluster."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import pytest
+
+from study.execution import cluster
+
+
+class Held:
+    """An object of which only a circle of references is left."""
+
+    def __init__(self) -> None:
+        self.circle = self
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the process if one of its objects is released meanwhile, whichever thread does it.
+    Objects in circles are released before, or after."""
+    left = weakref.ref(Held())
+    seen = []
+
+    def shutdown() -> None:
+        late = weakref.ref(Held())
+        for _ in range(10**5):  # would begin a collection many times
+            _ = [[]]
+        seen.append((left() is None, late() is not None, gc.isenabled()))
+
+    monkeypatch.setattr(cluster.ray, "shutdown", shutdown)
+    given_back: list[bool] = []
+    cluster.leave(lambda: given_back.append(True)).join()
+    assert given_back == [True]
+    assert seen == [(True, True, False)]
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_after_a_shutdown_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shutdown() -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(cluster.ray, "shutdown", shutdown)
+    with pytest.raises(RuntimeError, match="no"):
+        cluster.drop(lambda: None)
+    assert gc.isenabled()
+
+
+RACE = """
+import threading
+import ray
+from study.execution import cluster
+
+ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+references = [ray.ObjectRef.from_random() for _ in range(300_000)]
+
+def drop():
+    while references:
+        circle = [references.pop()]
+        circle.append(circle)
+
+class SlowToLeave:
+    def __init__(self, worker):
+        self.worker = worker
+
+    def __getattr__(self, name):
+        return getattr(self.worker, name)
+
+    def shutdown_driver(self):
+        threading.Thread(target=drop).start()
+        self.worker.shutdown_driver()
+
+ray._private.worker.global_worker.core_worker = SlowToLeave(
+    ray._private.worker.global_worker.core_worker
+)
+cluster.leave(lambda: None).join()
+print("alive")
+"""
+"""Leaves a cluster while another thread makes circles that hold Ray's objects. With Ray's own
+``shutdown`` the process ended with exit code 1."""
+
+
+@pytest.mark.slow
+def test_a_study_outlives_its_cluster() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RACE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
