@@ -147,8 +147,9 @@ class Arm:
 class Budget:
     """Trials and training examples of a study of this space, unless the user asks for others."""
 
-    trials: int = 24
-    """Number of trials in the search. Confirming each arm's best configuration adds more."""
+    trials: int = 0
+    """Number of trials in the search, or the most if it ends once all arms are tuned. 0: it follows
+    from the number of ranges of each arm. Confirming each arm's best configuration adds more."""
     max_examples: int = 6400
     """Number of training examples of a trial that is never stopped, repeated ones counted."""
     reduction: int = 3
@@ -161,7 +162,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, least in {
-            "trials": 1,
+            "trials": 0,
             "max_examples": 1,
             "reduction": 2,
             "rungs": 0,

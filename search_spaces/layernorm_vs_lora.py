@@ -22,5 +22,5 @@ SPACE = Space(
             lr=LogUniform(1e-5, 3e-2),
         ),
     },
-    budget=Budget(trials=24, max_examples=3200, rungs=2, batch_size=16),
+    budget=Budget(max_examples=3200, rungs=2, batch_size=16),
 )

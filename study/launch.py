@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import spaces
+from study.config.begun_study import begun_study
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, Places
 from study.config.settings import ASK, GROUPS, WHERE, Settings
@@ -73,13 +74,14 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
     tracking_uri = "" if request.dry_run else tracking_address(request.storage, given_uri)
     storage = fetch_settings(request.storage)
     settings = _settings(request, asked)
-    definition = StudyDefinition.parse(settings)
+    name = request.resume or request.name or free_name(storage, settings)
+    study_folder = StudyFolder(storage=request.storage, name=name)
+    begun = begun_study(study_folder.path) if study_folder.begun else None
+    definition = StudyDefinition.parse(settings, begun)
 
     from study.reporting.terminal import standard_console
     from study.workflow import run, show_plan
 
-    name = request.resume or request.name or free_name(storage, settings)
-    study_folder = StudyFolder(storage=request.storage, name=name)
     deployment = Deployment(**where | {"study_folder": study_folder, "tracking_uri": tracking_uri})
     console = standard_console()
     if request.dry_run:

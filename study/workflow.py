@@ -20,7 +20,7 @@ from study.config import checked_data
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, check_address
-from study.config.study_json import as_begun, check_resumable, open_study
+from study.config.study_json import check_resumable, open_study
 from study.execution.start_up import (
     inspect_cluster,
     measure_and_place,
@@ -53,9 +53,9 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
 
     definition.check_engine()
     check_address(deployment.address)
-    definition = as_begun(deployment.study_folder, definition)
     with closing(Zygote(definition)) as zygote:
         data = checked_data.read(definition)
+        definition = definition.with_data(len(data.dataset.train))
         inspected = inspect_cluster(definition, deployment, zygote, data.dataset, starting=False)
         placed = measure_and_place(
             definition, deployment, inspected, zygote, console.print, starting=False
@@ -155,10 +155,10 @@ class StudyRun:
         self.mirror = None
         if deployment.study_folder.in_store:
             self.mirror = enter(StoreMirror(deployment.study_folder, say=self.console.print))
-        self.definition = as_begun(deployment.study_folder, self.definition)
         self.zygote = enter(closing(Zygote(self.definition)))
         pool = enter(concurrent.futures.ThreadPoolExecutor(2))
         self.data = checked_data.read(self.definition)
+        self.definition = self.definition.with_data(len(self.data.dataset.train))
         pool.submit(importlib.import_module, "study.execution.ray_tune")  # while Ray starts
         self._tracking_starts = pool.submit(open_tracking, self.definition.settings, deployment)
 
@@ -215,8 +215,8 @@ class StudyRun:
             slots=plan.profile.slots,
             seed=settings.seed,
             confirm_seeds=settings.seeds,
-            allocate=settings.allocate,
-            tuned_to=settings.margin if settings.tuned_to is None else settings.tuned_to,
+            allocate=self.definition.allocate,
+            tuned_to=self.definition.tuned_to,
             search=self.definition.search,
             stop=self.definition.stop,
             objectives=self.definition.objectives,

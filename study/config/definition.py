@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search_spaces.declare import Budget, Space
 from study.config import goals, search_methods, spaces, spending_limit
+from study.config.begun_study import BegunStudy, space_as_begun
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.narrowing import narrow
@@ -42,7 +44,7 @@ class StudyDefinition:
     settings: Settings
     space: Space
     budget: Budget
-    """Budget of the space, with the user's values in place of its own."""
+    """Budget of the space, with the user's values in place of its own; see also ``with_data``."""
     spending_limit: SpendingLimit
     objectives: tuple[str, ...]
     """Costs that the search minimises beside the validation loss; see ``study.config.goals``."""
@@ -59,6 +61,10 @@ class StudyDefinition:
     kind, or DeepSpeed's configuration as JSON. None: it follows from the devices."""
     precision: str
     """Precision in which trials compute; ``auto`` leaves it to the devices."""
+    allocate: str
+    """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
+    tuned_to: float
+    """Points that an arm may still gain when it counts as tuned, if ``allocate`` is ``tuned``."""
     search: str
     """Searcher: a file of ``study/search/searchers``, or a sampler of Optuna."""
     stop: str
@@ -67,8 +73,13 @@ class StudyDefinition:
     """Digest of the model with which the study began; empty for a study that is new."""
 
     @classmethod
-    def parse(cls, settings: Settings) -> StudyDefinition:
+    def parse(cls, settings: Settings, begun: BegunStudy | None = None) -> StudyDefinition:
         """Parse all settings without importing anything heavy.
+
+        A study that was ``begun`` goes on as it began, whatever the project's choices are by now:
+        with its arms (unless its space is a file of the user's own, which must not have changed),
+        budget, searcher, early stopping and division of trials, in its precision, and with a digest
+        of the version that its model had then.
 
         Raises:
             BadInput: a value is impossible; see also ``spaces.load`` and ``WorkloadConfig.check``.
@@ -84,35 +95,30 @@ class StudyDefinition:
             raise BadInput(
                 f"--budget {settings.allowance} and --trials {settings.trials}: give one"
             )
+        if settings.epochs is not None:
+            if not 0 < settings.epochs < math.inf:
+                raise BadInput(f"--epochs must be more than 0, got {settings.epochs:g}")
+            if settings.max_examples is not None:
+                raise BadInput(
+                    f"--epochs {settings.epochs:g} and --max-examples {settings.max_examples}: "
+                    "give one"
+                )
         if not 0 < settings.margin < 100:
             raise BadInput(
                 f"--margin must be more than 0 and less than 100, got {settings.margin:g}"
             )
-        if settings.tuned_to is not None and not (
-            settings.tuned_to > 0 and settings.allocate == "tuned"
-        ):
-            raise BadInput(
-                f"--tuned-to must be more than 0 and needs --allocate tuned, got "
-                f"{settings.tuned_to:g} and --allocate {settings.allocate}"
-            )
+        allocate = _allocate(settings, objectives)
         regime = _regime(settings)
         engine = _engine(settings.deepspeed)
-        if settings.allocate not in ALLOCATE:
-            raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
         if settings.precision not in PRECISIONS:
             raise unknown("value of --precision", settings.precision, PRECISIONS)
         search = search_methods.parse_searcher(settings.search, objectives)
-        if objectives and settings.allocate == "tuned":
-            raise BadInput(
-                f"--allocate tuned goes by the loss alone, and --objective {settings.objective} "
-                "has costs too; give another --allocate"
-            )
         stop = search_methods.STOP if settings.stop == search_methods.AUTO else settings.stop
         search_methods.check_stopper(stop)
-        space = narrow(spaces.load(settings.space), settings.arm, settings.set or ())
+        space = _space(settings, begun)
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings)
-        return cls(
+        parsed = cls(
             settings=settings,
             space=space,
             budget=_budget(settings, space, spending),
@@ -124,9 +130,39 @@ class StudyDefinition:
             regime=regime,
             engine=engine,
             precision=settings.precision,
+            allocate=allocate,
+            tuned_to=settings.margin if settings.tuned_to is None else settings.tuned_to,
             search=search,
             stop=stop,
         )
+        return parsed if begun is None else parsed._as_begun(begun)
+
+    def _as_begun(self, begun: BegunStudy) -> StudyDefinition:
+        """The definition with what the study was ``begun`` with in place of today's choices."""
+        precision = self.precision
+        if precision == "auto":
+            precision = begun.base.get("precision", precision)
+        budget = begun.budget or self.budget
+        if self.settings.space.endswith(".py"):
+            epochs = self.settings.epochs is not None
+            examples = (budget if epochs else self.budget).max_examples
+            budget = replace(self.budget, max_examples=examples)
+        return replace(
+            self,
+            budget=budget,
+            precision=precision,
+            begun_model=begun.base.get("model", ""),
+            allocate=begun.allocate or begun.settings.allocate,
+            search=begun.search,
+            stop=begun.stop,
+        )
+
+    def with_data(self, questions: int) -> StudyDefinition:
+        """The definition for a training split of so many questions: ``--epochs`` counts these."""
+        if self.settings.epochs is None:
+            return self
+        examples = math.ceil(self.settings.epochs * questions)
+        return replace(self, budget=replace(self.budget, max_examples=examples))
 
     @property
     def time_limit(self) -> str:
@@ -174,6 +210,40 @@ class StudyDefinition:
     def _configuration(self) -> str:
         """The user's own DeepSpeed configuration as JSON; empty if there is none."""
         return self.engine if self.engine and self.engine not in ENGINES else ""
+
+
+def _allocate(settings: Settings, objectives: Sequence[str]) -> str:
+    """Division of the trials among arms.
+
+    Raises:
+        BadInput: there is no such division, or it does not go with another option.
+    """
+    if settings.allocate not in (search_methods.AUTO, *ALLOCATE):
+        raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
+    allocate = settings.allocate
+    if allocate == search_methods.AUTO:
+        allocate = "floor" if objectives else "tuned"
+    elif objectives and allocate == "tuned":
+        raise BadInput(
+            f"--allocate tuned goes by the loss alone, and --objective {settings.objective} "
+            "has costs too; give another --allocate"
+        )
+    if settings.tuned_to is not None and not (settings.tuned_to > 0 and allocate == "tuned"):
+        raise BadInput(
+            f"--tuned-to must be more than 0 and needs --allocate tuned, got "
+            f"{settings.tuned_to:g} and --allocate {allocate}"
+        )
+    return allocate
+
+
+def _space(settings: Settings, begun: BegunStudy | None) -> Space:
+    """The space as the user narrowed it or, of a study that was ``begun``, as it was then."""
+    space = spaces.load(settings.space)
+    if begun is not None and not settings.space.endswith(".py"):
+        had = space_as_begun(begun, space)
+        if had is not None:
+            return had
+    return narrow(space, settings.arm, settings.set or ())
 
 
 def _regime(settings: Settings) -> Regime:
@@ -266,11 +336,13 @@ def _budget(settings: Settings, space: Space, spending: SpendingLimit) -> Budget
     """
     most = spending_limit.MOST_TRIALS if spending.timed else None
     given = {
-        "trials": settings.trials or spending.trials or most,
+        "trials": settings.trials or spending.trials or most or space.budget.trials,
         "max_examples": settings.max_examples,
     }
     changed = {name: value for name, value in given.items() if value is not None}
     budget = Budget(**asdict(space.budget) | changed)
+    if not budget.trials:
+        budget = replace(budget, trials=spaces.default_trials(space))
     if budget.trials < len(space.arms):
         raise BadInput(
             f"{budget.trials} trials are too few: space {settings.space!r} has {len(space.arms)} "

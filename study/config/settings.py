@@ -17,7 +17,7 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
-YOUNG = ("arm", "set", "search", "stop", "tuned_to")
+YOUNG = ("arm", "set", "search", "stop", "tuned_to", "epochs")
 """Settings that are younger than the first studies: recorded only where they are given."""
 
 
@@ -86,6 +86,12 @@ class Settings:
         help="training examples of a trial, repeated ones counted",
         default="the space's",
     )
+    epochs: float | None = option(
+        None,
+        group=SPEND,
+        help="training examples of a trial, in passes over the training split; in place of "
+        "--max-examples",
+    )
     allowance: str | None = option(
         None,
         flag="--budget",
@@ -95,11 +101,12 @@ class Settings:
         "devices that trials use, or trials",
     )
     allocate: str = option(
-        "floor",
+        "auto",
         group=SPEND,
         metavar="|".join(ALLOCATE),
         help="division of trials among arms: joint: where they pay; floor: 60% equally, the rest "
         "where they pay; equal; tuned: where an arm may still gain most, until all are tuned",
+        default="tuned; floor with costs in --objective",
     )
     tuned_to: float | None = option(
         None,

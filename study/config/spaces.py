@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+TRIALS_PER_RANGE = 8
+"""Trials of an arm for each of its ranges: an arm with more settings needs more trials to be tuned
+as closely."""
 SPACES = Registry("space", "search_spaces", "SPACE")
 BATCH_SIZE = "batch_size"
 """Name of the training setting that is the trial's number of examples in a batch."""
@@ -293,3 +296,9 @@ def _from_file(path: Path) -> Space:
     if not isinstance(space, Space):
         raise BadInput(f"{path} must define SPACE = Space(...); see search_spaces/smoke.py")
     return space
+
+
+def default_trials(space: Space) -> int:
+    """Number of trials of a space whose budget names none: ``TRIALS_PER_RANGE`` for each range of
+    each arm, at least for one."""
+    return TRIALS_PER_RANGE * sum(max(len(ranges(arm)), 1) for arm in space.arms.values())

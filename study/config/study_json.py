@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 import tempfile
@@ -10,28 +9,17 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any
 
-from search_spaces.declare import (
-    Arm,
-    Budget,
-    ByBand,
-    Choice,
-    LogUniform,
-    Space,
-    Uniform,
-    method,
-    training,
-)
-from study.config import search_methods, spaces
+from study.config.begun_study import BegunStudy, arms_plain, begun_study
 from study.config.definition import StudyDefinition
+from study.config.search_methods import AUTO
 from study.config.settings import YOUNG, Settings
 from study.storage.paths import atomic_write, check_study_name
 from study.storage.study_folder import SETTINGS, StudyFolder, study_names
 from study.trials.spec import off_default
-from trainables import stored_json
 from trainables.errors import BadInput, unknown
 from trainables.secrecy import command_line, without_secrets
 
@@ -44,46 +32,6 @@ CHANGED = {
     "data": " (its questions, answers, images or splits have changed)",
 }
 """Key of a study's base -> what may have changed if its value has."""
-VERSION: Final = 1
-"""Version of the format of ``study.json``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BegunStudy:
-    """Content of ``study.json``. Fields with defaults were added after the first studies."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
-
-    version: int = VERSION
-    identity: str = ""
-    """Identity of the study among all studies, whatever their names."""
-    settings: Settings
-    arms: dict[str, Any]
-    """Arms of the space as plain values, by which a change of the space's file is noticed."""
-    run: list[str] | None = None
-    """Names of the arms that are run; None: all of them."""
-    budget: Budget | None = None
-    """Budget of the study; None: it was not noted."""
-    search: str = search_methods.OLDEST[0]
-    """Searcher of the study."""
-    stop: str = search_methods.OLDEST[1]
-    """Rule of early stopping of the study."""
-    base: dict[str, str]
-    """What the study's numbers depend on besides its settings."""
-    command: str
-    """Command that began the study, without secrets."""
-    begun: str
-    """Local time at which the study began."""
-
-
-def begun_study(folder: Path) -> BegunStudy:
-    """Content of ``study.json`` in a study's folder. Settings that are younger than the study have
-    their defaults, with which it ran.
-
-    Raises:
-        BadInput: the file is damaged, or a newer version or another program wrote it.
-    """
-    return stored_json.read(BegunStudy, folder / SETTINGS, versions=[VERSION])
 
 
 def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:
@@ -105,6 +53,8 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
     if begun is None:
         return
     settings, budget = definition.settings, begun.budget or definition.budget
+    if begun.settings.allocate != settings.allocate == AUTO:  # older than the choice by the project
+        settings = replace(settings, allocate=begun.settings.allocate)
     for key, value in asdict(settings).items():
         was = getattr(begun.settings, key)
         if was != value:
@@ -112,8 +62,7 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
                 f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
                 f"go on with --resume {name}, or give another --name"
             )
-    space = _space_as_begun(begun, definition)
-    if begun.arms != _arms(space) or budget != definition.budget:
+    if begun.arms != arms_plain(definition.space) or budget != definition.budget:
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
 
 
@@ -145,11 +94,12 @@ def open_study(
         begun = BegunStudy(
             identity=uuid.uuid4().hex,
             settings=definition.settings,
-            arms=_arms(definition.space),
+            arms=arms_plain(definition.space),
             run=sorted(run),
             budget=definition.budget,
             search=definition.search,
             stop=definition.stop,
+            allocate=definition.allocate,
             base=dict(base),
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -185,107 +135,11 @@ def read(study_folder: StudyFolder) -> Settings:
     return begun_study(study_folder.path).settings
 
 
-def as_begun(study_folder: StudyFolder, definition: StudyDefinition) -> StudyDefinition:
-    """The definition of a study as it goes on: in the precision that it began with, also on other
-    devices, with a digest of the version that its model had then, with the searcher and the early
-    stopping that were the project's then, and with its own arms where the project's space has
-    others by now."""
-    if not study_folder.begun:
-        return definition
-    begun = begun_study(study_folder.path)
-    base = begun.base
-    precision = definition.precision
-    if precision == "auto":
-        precision = base.get("precision", precision)
-    return replace(
-        definition,
-        precision=precision,
-        begun_model=base.get("model", ""),
-        search=begun.search,
-        stop=begun.stop,
-        space=_space_as_begun(begun, definition),
-    )
-
-
 def free_name(storage: Path, settings: Settings) -> str:
     """``<space>-<data>-<number>``, with the first number that is free."""
     stem = f"{Path(settings.space).stem}-{settings.data.replace(',', '-')}"
     taken = {path.name for path in storage.glob(f"{stem}-*")} if storage.is_dir() else set()
     return next(n for n in (f"{stem}-{i:03d}" for i in range(1, 10**6)) if n not in taken)
-
-
-def _arms(space: Space) -> dict[str, Any]:
-    """The arms as plain values, by which a change of the space's file is noticed."""
-    return {
-        name: {
-            "lr": repr(arm.lr),
-            **(
-                {"training": {name: repr(v) for name, v in sorted(arm.training.items())}}
-                if arm.training
-                else {}
-            ),
-            **{
-                slot: [ranges.name, {k: repr(v) for k, v in sorted(ranges.settings.items())}]
-                for slot, ranges in arm.slots.items()
-            },
-        }
-        for name, arm in space.arms.items()
-    }
-
-
-def _space_as_begun(begun: BegunStudy, definition: StudyDefinition) -> Space:
-    """The space with the arms with which a study began, if a space of the project has others by
-    now. A file of the user's own stays as it is, and so does a space whose arms cannot be read."""
-    space, own_file = definition.space, definition.settings.space.endswith(".py")
-    if own_file or begun.arms == _arms(space):
-        return space
-    try:
-        arms = {name: _arm(plain) for name, plain in begun.arms.items()}
-        for arm in arms.values():
-            spaces.check(arm)
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
-        return space
-    return replace(space, arms=arms, training=None)
-
-
-def _arm(plain: Mapping[str, Any]) -> Arm:
-    """The arm of which ``_arms`` made these plain values.
-
-    Raises:
-        AttributeError, KeyError, SyntaxError, TypeError, ValueError: it made no such values.
-    """
-    slots = {
-        slot: method(tuning[0], **{name: _value(text) for name, text in tuning[1].items()})
-        for slot, tuning in plain.items()
-        if slot not in ("lr", "training")
-    }
-    trained = {name: _value(text) for name, text in plain.get("training", {}).items()}
-    return Arm(lr=_value(plain["lr"]), training=training(**trained), **slots)
-
-
-def _value(text: str) -> Any:
-    """The value or range whose ``repr`` a text is.
-
-    Raises:
-        SyntaxError, TypeError, ValueError: the text is not that of a value or range.
-    """
-
-    def value_of(node: ast.expr) -> Any:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-            return ast.literal_eval(node)
-        parts = {str(part.arg): value_of(part.value) for part in node.keywords}
-        match node.func.id:
-            case "Choice":
-                return Choice(*parts["values"])
-            case "Uniform":
-                return Uniform(**parts)
-            case "LogUniform":
-                return LogUniform(**parts)
-            case "ByBand":
-                return ByBand(**parts)
-        raise ValueError(f"{node.func.id} is no range")
-
-    return value_of(ast.parse(text, mode="eval").body)
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.config import search_methods
-from study.config.study_json import begun_study
+from study.config.begun_study import begun_study
 from study.trials.spec import off_default
 
 if TYPE_CHECKING:

@@ -163,14 +163,12 @@ class StudyPlan:
         if time_limit:
             trials = f"until the confirmation needs what is left of --budget {time_limit}"
         else:
-            least = floor(budget.trials, len(self.space.arms), settings.allocate)
+            least = floor(budget.trials, len(self.space.arms), self.definition.allocate)
             fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
             trials = f"{self.trials} trials, at least {least} an arm"
-            if settings.allocate == "tuned":
-                most = settings.margin if settings.tuned_to is None else settings.tuned_to
-                trials = (
-                    f"at most {self.trials} trials, until no arm may gain more than {most:g} points"
-                )
+            if self.definition.allocate == "tuned":
+                most = f"{self.definition.tuned_to:g} point{'s' * (self.definition.tuned_to != 1)}"
+                trials = f"at most {self.trials} trials, until no arm may gain more than {most}"
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
         rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
         if rungs and any(spaces.BATCH_SIZE in arm.training for arm in self.space.arms.values()):

@@ -154,7 +154,7 @@ def test_the_protocol_keeps_its_keys(tmp_path: Path) -> None:
     begun = json.loads((folder.path / "study.json").read_text("utf-8"))
     assert [
         *begun
-    ] == "version identity settings arms run budget search stop base command begun".split()
+    ] == "version identity settings arms run budget search stop allocate base command begun".split()
 
 
 def test_what_all_numbers_depend_on_keeps_its_keys_and_their_order() -> None:

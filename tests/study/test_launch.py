@@ -254,5 +254,5 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     shown = " ".join(one.stdout.split())
     assert "not run full: it takes" in shown and "a recipe that trains less" in shown
     assert "confirm 2 arms x 3 seeds = 6 trainings" in shown
-    least = "at least 2 an arm (all there are of lora 1)"
-    assert f"search 3 trials, {least}, drawn by gp; 64 examples" in shown
+    until = "until no arm may gain more than 1 point"
+    assert f"search at most 3 trials, {until}, drawn by gp; 64 examples" in shown

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Space, Uniform, method
+from search_spaces.declare import Arm, Budget, ByBand, Choice, LogUniform, Space, Uniform, method
 from study import launch, report
 from study.config import search_methods, spaces
+from study.config.begun_study import begun_study
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
-from study.config.study_json import as_begun, check_resumable, identity, open_study, read
+from study.config.study_json import check_resumable, identity, open_study, read
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import add_options
@@ -31,13 +32,17 @@ def begin(storage: Path, *, run: Collection[str] = tuple(SPACE.arms), name: str 
     return open_study(one, DEFINED, run=run, base={"precision": "bf16"})
 
 
+def gone_on(storage: Path, asked: Settings = ASKED) -> StudyDefinition:
+    """The definition with which the study goes on."""
+    return StudyDefinition.parse(asked, begun_study(storage / "one"))
+
+
 def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
-    one = StudyFolder(storage=tmp_path, name="one")
-    assert as_begun(one, DEFINED) == DEFINED, "the devices say"
     who = identity(begin(tmp_path))
     assert identity(begin(tmp_path)) == who != identity(begin(tmp_path, name="other"))
-    assert as_begun(one, DEFINED).precision == "bf16"
-    assert as_begun(one, replace(DEFINED, precision="fp32")).precision == "fp32"
+    assert DEFINED.precision == "auto", "the devices say"
+    assert gone_on(tmp_path).precision == "bf16"
+    assert gone_on(tmp_path, replace(ASKED, precision="fp32")).precision == "fp32"
 
 
 def test_its_command_is_kept_without_the_password(
@@ -89,8 +94,8 @@ def test_a_study_goes_on_with_its_own_arms_when_the_projects_space_has_others(
     one = StudyFolder(storage=tmp_path, name="one")
     began = replace(DEFINED, space=EARLIER)
     open_study(one, began, run=EARLIER.arms, base={})
-    check_resumable(one, DEFINED)
-    found = as_begun(one, DEFINED).space
+    check_resumable(one, gone_on(tmp_path))
+    found = gone_on(tmp_path).space
     assert found.question == SPACE.question and [*found.arms] == [*EARLIER.arms]
     for name, arm in EARLIER.arms.items():
         assert found.arms[name].lr == arm.lr
@@ -103,14 +108,16 @@ def test_a_study_of_the_main_question_goes_on_with_the_targets_that_lora_had(
     tmp_path: Path,
 ) -> None:
     """Before its targets were searched."""
-    now = StudyDefinition.parse(Settings(space="layernorm_vs_lora"))
+    asked = Settings(space="layernorm_vs_lora")
+    now = StudyDefinition.parse(asked)
     lora = now.space.arms["lora"]
     had = {k: v for k, v in lora.slots["everywhere"].settings.items() if k != "targets"}
     arms = {**now.space.arms, "lora": Arm(everywhere=method("lora", **had), lr=lora.lr)}
     one = StudyFolder(storage=tmp_path, name="one")
     open_study(one, replace(now, space=replace(now.space, arms=arms)), run=arms, base={})
-    check_resumable(one, now)
-    ranges = {name: spaces.ranges(arm) for name, arm in as_begun(one, now).space.arms.items()}
+    again = gone_on(tmp_path, asked)
+    check_resumable(one, again)
+    ranges = {name: spaces.ranges(arm) for name, arm in again.space.arms.items()}
     assert [*ranges] == ["layernorm", "lora"]
     assert {*ranges["lora"]} == {"lora.rank", "lora.alpha_per_rank", "lr"}
 
@@ -130,7 +137,7 @@ def test_a_study_whose_own_arms_are_unknown_here_or_whose_file_changed_is_refuse
         assert was in whole
         file.write_text(whole.replace(was, now))
         with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
-            check_resumable(one, DEFINED)
+            check_resumable(one, gone_on(tmp_path))
 
 
 def test_an_arm_that_no_longer_fits_is_told(tmp_path: Path) -> None:
@@ -149,24 +156,82 @@ def test_a_study_goes_on_with_the_search_that_it_began_with(
     """Also where another has become the project's, and if it is older than the choice of one."""
     one = StudyFolder(storage=tmp_path, name="one")
     file = begin(tmp_path) / SETTINGS
-    began_with = (DEFINED.search, DEFINED.stop)
+    began_with = (DEFINED.search, DEFINED.stop, DEFINED.allocate)
     monkeypatch.setattr(search_methods, "SEARCH", "random")
     monkeypatch.setattr(search_methods, "STOP", "none")
     now = StudyDefinition.parse(ASKED)
     assert (now.search, now.stop) == ("random", "none")
-    check_resumable(one, now)
-    gone_on = as_begun(one, now)
-    assert (gone_on.search, gone_on.stop) == began_with
+    again = gone_on(tmp_path)
+    check_resumable(one, again)
+    assert (again.search, again.stop, again.allocate) == began_with
     content = json.loads(file.read_text())
-    for younger in ("search", "stop"):
+    for younger in ("search", "stop", "allocate"):
         del content[younger]
         content["settings"].pop(younger, None)
+    content["settings"]["allocate"] = "floor"  # its default then
     file.write_text(json.dumps(content))
-    check_resumable(one, now)
-    gone_on = as_begun(one, now)
-    assert (gone_on.search, gone_on.stop) == ("tpe", "asha")
+    again = gone_on(tmp_path)
+    check_resumable(one, again)
+    assert (again.search, again.stop, again.allocate) == ("tpe", "asha", "floor")
     with pytest.raises(BadInput, match="was begun with search='auto', not 'grid'"):
-        check_resumable(one, replace(now, settings=replace(ASKED, search="grid")))
+        check_resumable(one, gone_on(tmp_path, replace(ASKED, search="grid")))
+    with pytest.raises(BadInput, match="was begun with allocate='floor', not 'equal'"):
+        check_resumable(one, gone_on(tmp_path, replace(ASKED, allocate="equal")))
+
+
+def test_a_study_goes_on_although_the_projects_space_has_changed_in_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arms have other names, so that ``--arm`` finds none, and its budget is another."""
+    asked = replace(ASKED, arm="lora", set=["lora.rank=4"])
+    began = StudyDefinition.parse(asked)
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, began, run=began.space.arms, base={"model": "ab"})
+    changed = replace(SPACE, arms={"other": SPACE.arms["layernorm"]}, budget=Budget(trials=1))
+    monkeypatch.setattr(spaces, "load", lambda name: changed)
+    with pytest.raises(BadInput):
+        StudyDefinition.parse(asked)
+    again = gone_on(tmp_path, asked)
+    check_resumable(one, again)
+    assert [*again.space.arms] == ["lora"] and again.budget == began.budget
+    assert again.begun_model == "ab"
+
+
+def test_a_file_of_the_users_own_must_not_change(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE % "")
+    asked = replace(ASKED, space=str(file))
+    began = StudyDefinition.parse(asked)
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, began, run=began.space.arms, base={})
+    check_resumable(one, gone_on(tmp_path, asked))
+    for changed in (MINE % "max_grad_norm=0.5", (MINE % "").replace("lr=1e-3", "lr=2e-3")):
+        file.write_text(changed)
+        with pytest.raises(BadInput, match="has changed since study 'one' began"):
+            check_resumable(one, gone_on(tmp_path, asked))
+
+
+def test_epochs_are_passes_over_the_training_split(tmp_path: Path) -> None:
+    asked = replace(ASKED, epochs=1.5)
+    began = StudyDefinition.parse(asked).with_data(101)
+    assert began.budget.max_examples == 152
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, began, run=SPACE.arms, base={})
+    check_resumable(one, gone_on(tmp_path, asked))
+    assert gone_on(tmp_path, asked).with_data(101).budget == began.budget
+    for wrong, said in (
+        ({"epochs": 0.0}, "--epochs must be more than 0, got 0"),
+        ({"epochs": 2.0, "max_examples": 9}, "--epochs 2 and --max-examples 9: give one"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            StudyDefinition.parse(replace(ASKED, **wrong))
+
+
+def test_the_number_of_trials_follows_from_the_arms_settings() -> None:
+    defined = StudyDefinition.parse(Settings(space="layernorm_vs_lora"))
+    assert defined.budget.trials == 8 * (1 + 4)
+    fixed = replace(defined.settings, set=["lora.targets=all", "lora.rank=8"])
+    assert StudyDefinition.parse(fixed).budget.trials == 8 * (1 + 2)
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
