@@ -289,14 +289,14 @@ class StudyRun:
         if self.journal.cut_short:
             searched += f", ended in time for --budget {self.definition.time_limit}"
         elif self.journal.tuned:
-            most = f"{self.rules.tuned_to:g} points"
+            most = f"{self.rules.tuned_to:g} point{'s' * (self.rules.tuned_to != 1)}"
             searched += f", ended when no arm was expected to gain more than {most}"
-        gains = {} if self.rules.objectives else self.scheduler.gains.texts()
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,
             records=[self._by_these_rules(record) for record in self.journal.records.values()],
             best=self.scheduler.best(),
+            gains={} if self.rules.objectives else self.scheduler.gains.found(),
         )
         found = results.collect(
             self.plan.name,
@@ -304,7 +304,7 @@ class StudyRun:
             finished,
             self.data.dataset,
             self.data.ood,
-            self.provenance | {"search": searched, **({"tuning": gains} if gains else {})},
+            self.provenance | {"search": searched},
             margin=self.definition.settings.margin,
         )
         files = [
@@ -319,8 +319,6 @@ class StudyRun:
             partial(model_export.write_all, self.deployment.study_folder, self.zygote.do),
         )
         show_results(self.console, found)
-        for arm, gain in gains.items():
-            self.console.print(f"{arm} {gain}, judging by its trials.", markup=False)
         if self.tracker.error:
             self.console.print(
                 f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"

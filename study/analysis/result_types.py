@@ -21,6 +21,7 @@ from study.analysis.score_types import (
     Scores,
     WithColumns,
 )
+from study.trials.gain import RemainingGain
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 
@@ -77,6 +78,9 @@ class ArmResult:
     no confirmation."""
     test: Mapping[str, Score] | None = None
     """Column of a measure -> score on the test split; None if no trial was confirmed."""
+    may_gain: RemainingGain | None = None
+    """What more search may still bring the arm, judging by its trials; None if too few are known,
+    with several objectives, and in results of earlier versions."""
 
     @property
     def overall(self) -> Estimate:

@@ -24,6 +24,7 @@ from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
+from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from trainables.measures.common.baselines import has_collapsed
@@ -48,6 +49,8 @@ class FinishedTrials:
     """All trials, the oldest first."""
     best: Mapping[str, TrialRecord]
     """Arm -> the search trial whose settings were confirmed."""
+    gains: Mapping[str, RemainingGain]
+    """Arm -> what more search may still bring it; without arms of which too little is known."""
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
         """The trials of one kind, the oldest first."""
@@ -105,7 +108,7 @@ def collect(
         scoring=SCORING,
         study=name,
         question=space.question,
-        verdict=answer(arms, test.comparisons, majority, errors),
+        verdict=answer(arms, test.comparisons, majority, errors, margin),
         shown=test.shown,
         baselines=test.baselines,
         arms=tuple(arms),
@@ -134,6 +137,9 @@ def metrics(results: StudyResults) -> dict[str, float]:
         for tested in other.arms:
             for column, score in tested.test.items():
                 found[logged_name(f"{tested.arm}.ood.{other.data}.{column}")] = score.mean
+    for arm in results.arms:
+        if arm.may_gain is not None:
+            found[f"{arm.arm}.may_gain_{arm.may_gain.unit}"] = arm.may_gain.mean
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -170,6 +176,7 @@ def _arm(
         ),
         collapsed=any(_has_collapsed(study_folder, r, dataset) for r in confirmed),
         costs=costs,
+        may_gain=trials.gains.get(arm),
     )
 
 

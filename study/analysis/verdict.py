@@ -9,6 +9,7 @@ from types import MappingProxyType
 from study.analysis import pairwise
 from study.analysis.result_types import ArmResult
 from study.analysis.score_types import ArmPair, Finding, PartComparison
+from study.trials.gain import GainUnit
 from study.trials.record import Outcome
 
 ENDED = {
@@ -31,16 +32,18 @@ def answer(
     comparisons: Sequence[ArmPair],
     majority: float,
     errors: Mapping[str, str] = MappingProxyType({}),
+    margin: float = 1.0,
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
-    error in the search, of those that had any.
+    error in the search, of those that had any, and ``margin`` the difference in percentage points
+    that does not matter.
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
         return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
-    caveats = _caveats(arms, majority) + _dropped(arms, errors)
+    caveats = _caveats(arms, majority) + _untuned(arms, margin) + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     of_best = {c.second: c.parts["overall"] for c in comparisons if c.first == ranked[0]}
@@ -122,6 +125,20 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
     if any(len(arm.seeds) < 2 for arm in tested):
         text += " One seed an arm: the variation between seeds is not in the intervals."
     return text
+
+
+def _untuned(arms: Sequence[ArmResult], margin: float) -> str:
+    """Sentence on the arms that more search may still bring more than ``margin`` points; empty if
+    there are none, or if losses could not be told in points."""
+    gains = [
+        f"{arm.arm} {arm.may_gain.text}"
+        for arm in arms
+        if arm.test and arm.may_gain and arm.may_gain.unit is GainUnit.POINTS
+        if arm.may_gain.mean > margin
+    ]
+    if not gains:
+        return ""
+    return f" Not tuned to the end: by its own trials more search may still bring {_names(gains)}."
 
 
 def _dropped(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:

@@ -51,6 +51,8 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
         row |= {cost: arm.costs.get(cost) for cost in COSTS}
         row |= {"seeds": len(arm.seeds), "collapsed": arm.collapsed}
         row |= {"search_trials": sum(arm.trials.values()), "search_s": arm.search_seconds}
+        for end in ("mean", "low", "high", "unit"):
+            row[f"may_gain_{end}"] = getattr(arm.may_gain, end, None)
         row["settings"] = settings_text(arm.best.parameters, exact=True) if arm.best else ""
         rows.append(row)
     for name, scores in results.baselines.named().items():

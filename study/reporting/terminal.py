@@ -10,12 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from study.trials.gain import GainUnit
 from study.trials.text import settings_text
 
 if TYPE_CHECKING:
     from study.analysis.efficiency_types import FrontTrial
     from study.analysis.result_types import StudyResults
     from study.analysis.score_types import ArmPair, Estimate, Score
+
+GAIN_TITLES = {GainUnit.POINTS: "may still gain", GainUnit.LOSS: "loss may fall"}
+"""Unit of what an arm may still gain -> title of its column."""
 
 
 def standard_console() -> Console:
@@ -30,7 +34,11 @@ def show_results(console: Console, results: StudyResults) -> None:
     table.add_column("arm")
     table.add_column("best settings")
     shown = results.shown
-    for column in (*shown.values(), "trained", "seconds", "GiB"):
+    gains = [arm.may_gain for arm in results.arms if arm.may_gain is not None]
+    gain = (
+        ["may still gain" if gains[0].unit is GainUnit.POINTS else "loss may fall"] if gains else []
+    )
+    for column in (*shown.values(), *gain, "trained", "seconds", "GiB"):
         table.add_column(column, justify="right")
     for arm in results.arms:
         settings = settings_text(arm.best.parameters) if arm.best else ""
@@ -41,6 +49,7 @@ def show_results(console: Console, results: StudyResults) -> None:
             arm.arm + (" (collapsed)" if arm.collapsed else ""),
             settings,
             *(_interval(arm.test[measure]) for measure in shown),
+            *(arm.may_gain.numbers if arm.may_gain else "-" for _ in gain),
             f"{arm.costs['trained_parameters']:,.0f}",
             f"{arm.costs['seconds']:.1f}",
             f"{arm.costs['peak_memory_gib']:.2f}",

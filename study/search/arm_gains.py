@@ -13,7 +13,6 @@ brings is not the same at high losses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -22,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study.search.journal import StudyJournal
 from study.search.searchers import gp
 from study.search.searchers.common import expected_losses
+from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 
@@ -36,27 +36,12 @@ SMALLEST_RISE = 0.1
 through them, for losses to become points."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Remaining:
-    """What an arm may still gain, in loss or in points."""
-
-    mean: float
-    low: float
-    """10th percentile of the gain."""
-    high: float
-    """90th percentile of the gain."""
-
-    def times(self, factor: float) -> Remaining:
-        """This gain in another unit, ``factor`` times as large."""
-        return Remaining(mean=self.mean * factor, low=self.low * factor, high=self.high * factor)
-
-
-NOTHING = Remaining(mean=0.0, low=0.0, high=0.0)
+NOTHING = RemainingGain(mean=0.0, low=0.0, high=0.0)
 
 
 def in_loss(
     trials: Sequence[FrozenTrial], ranges: Mapping[str, BaseDistribution], seed: int
-) -> Remaining | None:
+) -> RemainingGain | None:
     """What an arm may still gain in validation loss, by its ``trials``. None if too few have ended,
     or none is complete. The same trials and seed give the same."""
     ended = expected_losses.ended(trials)
@@ -71,7 +56,7 @@ def in_loss(
     surfaces = model.process.surfaces(rows, DRAWS, model.chance)
     gains = (surfaces[:, 0] - surfaces.min(axis=1)) * model.deviation
     low, high = np.quantile(gains, (0.1, 0.9))
-    return Remaining(mean=float(gains.mean()), low=float(low), high=float(high))
+    return RemainingGain(mean=float(gains.mean()), low=float(low), high=float(high))
 
 
 def points_per_loss(records: Iterable[TrialRecord]) -> float | None:
@@ -107,10 +92,10 @@ class ArmGains:
         """Read what ``journal`` knows, now and later. ``groups``: arm -> its parameters;
         ``points``: arm -> its number of points."""
         self.journal, self.groups, self.points, self.seed = journal, groups, points, seed
-        self._known: dict[str, tuple[tuple[int, ...], Remaining | None]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], RemainingGain | None]] = {}
         """Arm -> numbers of its ended trials, and what followed from them."""
 
-    def loss(self, arm: str) -> Remaining | None:
+    def loss(self, arm: str) -> RemainingGain | None:
         """What an arm may still gain in validation loss: nothing if all its points were tried.
         None if too little is known of it."""
         if self.journal.tried[arm] >= self.points[arm]:
@@ -150,15 +135,13 @@ class ArmGains:
             return False
         return all(gain.mean * factor <= to for gain in gains)
 
-    def texts(self) -> dict[str, str]:
-        """Arm -> what it may still gain, in words; without arms of which too little is known."""
+    def found(self) -> dict[str, RemainingGain]:
+        """Arm -> what it may still gain, in points if losses can become points, and else in loss.
+        Arms of which too little is known are left out."""
         factor = points_per_loss(self.journal.records.values())
-        unit, digits = ("points", 1) if factor else ("of validation loss", 3)
-        found = {}
-        for arm in self.groups:
-            gain = self.loss(arm)
-            if gain is not None:
-                gain = gain.times(factor or 1.0)
-                low, high = f"{gain.low:.{digits}f}", f"{gain.high:.{digits}f}"
-                found[arm] = f"may still gain {gain.mean:.{digits}f} {unit} ({low} to {high})"
-        return found
+        known = {arm: self.loss(arm) for arm in self.groups}
+        return {
+            arm: gain.in_points(factor) if factor else gain
+            for arm, gain in known.items()
+            if gain is not None
+        }

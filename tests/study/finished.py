@@ -119,6 +119,7 @@ def collected(
         objectives=(),
         records=[*scheduler.journal.records.values()],
         best=scheduler.best(),
+        gains=scheduler.gains.found(),
     )
     return results.collect(
         "one", StudyFolder.from_path(folder), trials_ended, dataset(), others, PROTOCOL, margin=1.0

@@ -1,11 +1,14 @@
 """``results.json`` of a made-up study: what was found, from records and kept answers alone."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from study import export, report
 from study.analysis import results, results_file
@@ -13,7 +16,11 @@ from study.analysis.efficiency_types import FrontTrial
 from study.analysis.result_types import StudyResults
 from study.analysis.score_types import Finding
 from study.analysis.uncertainty import holm
-from study.storage.study_folder import StudyFolder
+from study.analysis.verdict import answer
+from study.reporting import table_files
+from study.reporting.terminal import show_results
+from study.storage.study_folder import ARMS_TABLE, StudyFolder
+from study.trials.gain import GainUnit, RemainingGain
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
@@ -48,6 +55,28 @@ def test_every_pair_is_compared_in_every_part(found: StudyResults) -> None:
 def test_the_verdict_names_the_best_and_says_less_of_the_second(found: StudyResults) -> None:
     assert found.verdict.startswith(f"{found.arms[0].arm} scores highest")
     assert "better than full and ia3" in found.verdict or "better than ia3" in found.verdict
+
+
+def test_what_more_search_may_bring_is_said_wherever_an_arm_is_shown(found: StudyResults) -> None:
+    assert "Not tuned to the end" not in found.verdict
+    told = RemainingGain(mean=3.25, low=0.5, high=7.0, unit=GainUnit.POINTS)
+    arms = [replace(arm, may_gain=told if arm.arm == "lora" else None) for arm in found.arms]
+    said = "by its own trials more search may still bring lora 3.2 points (0.5 to 7.0)."
+    assert f"Not tuned to the end: {said}" in answer(arms, found.comparisons, 20.0)
+    assert "Not tuned" not in answer(arms, found.comparisons, 20.0, margin=3.25)
+    changed = replace(found, arms=tuple(arms))
+    assert results.metrics(changed)["lora.may_gain_points"] == 3.25
+    rows = csv.DictReader(io.StringIO(table_files.texts(changed)[ARMS_TABLE]))
+    (row,) = (row for row in rows if row["arm"] == "lora")
+    assert (row["may_gain_mean"], row["may_gain_unit"]) == ("3.25", "points")
+    console = Console(record=True, width=200, file=io.StringIO())
+    show_results(console, changed)
+    shown = console.export_text()
+    assert "may still gain" in shown and "3.2 (0.5 to 7.0)" in shown
+    in_loss = replace(told, unit=GainUnit.LOSS, mean=0.0321)
+    arms = [replace(arm, may_gain=in_loss) for arm in found.arms]
+    assert "Not tuned" not in answer(arms, found.comparisons, 20.0)
+    assert results.metrics(replace(found, arms=tuple(arms)))["full.may_gain_loss"] == 0.0321
 
 
 def test_another_dataset_is_reported_like_the_test_split(found: StudyResults) -> None:

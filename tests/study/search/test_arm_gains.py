@@ -11,6 +11,7 @@ from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.search.arm_gains import LEAST, points_per_loss
 from study.search.scheduler import StudyScheduler
+from study.trials.gain import GainUnit
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import loss_of, play, rules
@@ -46,9 +47,9 @@ def test_trials_go_where_more_may_be_gained_until_all_is_tuned(begin: Begin) -> 
     counts = Counter(search(scheduler))
     assert counts.total() < 60
     assert counts["rich"] > counts["plain"] >= LEAST
-    said = scheduler.gains.texts()
+    said = scheduler.gains.found()
     assert set(said) == set(SPACE.arms)
-    assert all(" points (" in text for text in said.values())
+    assert all(gain.unit is GainUnit.POINTS for gain in said.values())
     for best in scheduler.best().values():
         assert POINTS * (best.loss - 100 / 960) < 3.0
 
@@ -111,7 +112,7 @@ def test_without_a_gain_in_accuracy_nothing_is_said_to_be_tuned(begin: Begin) ->
         play(scheduler, spec, scores={"validation.overall": 50.0})
     assert scheduler.journal.draws.total() == 24 and not scheduler.journal.tuned
     assert points_per_loss(scheduler.journal.records.values()) is None
-    assert all("of validation loss" in text for text in scheduler.gains.texts().values())
+    assert all(gain.unit is GainUnit.LOSS for gain in scheduler.gains.found().values())
 
 
 def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> None:
@@ -120,7 +121,7 @@ def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> No
     scheduler = begin(given=replace(GIVEN, space=space, tuned_to=1e-9))
     search(scheduler)
     assert scheduler.journal.tried["few"] == 6
-    assert scheduler.gains.texts()["few"].startswith("may still gain 0.0")
+    assert scheduler.gains.found()["few"].text == "0.000 of validation loss (0.000 to 0.000)"
 
 
 def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None:
@@ -132,6 +133,8 @@ def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None
 
 
 def test_tuned_to_needs_the_allocation_that_heeds_it() -> None:
-    StudyDefinition.parse(Settings(space="smoke", allocate="tuned", tuned_to=0.5))
-    with pytest.raises(BadInput, match="--tuned-to must be more than 0 and needs --allocate tuned"):
-        StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5))
+    assert StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5)).tuned_to == 0.5
+    assert StudyDefinition.parse(Settings(space="smoke", margin=2.0)).tuned_to == 2.0
+    for asked in ({"allocate": "equal"}, {"objective": "score,memory"}):
+        with pytest.raises(BadInput, match="--tuned-to must be more than 0 and needs --allocate"):
+            StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5, **asked))

@@ -1,0 +1,49 @@
+"""What an arm may still gain by more search, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class GainUnit(StrEnum):
+    """Unit of what an arm may still gain."""
+
+    POINTS = "points"
+    """Percentage points of accuracy on the validation split."""
+    LOSS = "loss"
+    """Validation loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemainingGain:
+    """How much better than an arm's best trial its best possible one is expected to be."""
+
+    mean: float
+    low: float
+    """10th percentile of the gain."""
+    high: float
+    """90th percentile of the gain."""
+    unit: GainUnit = GainUnit.LOSS
+
+    def in_points(self, points_per_loss: float) -> RemainingGain:
+        """This gain in loss as points, ``points_per_loss`` for each unit of loss."""
+        return RemainingGain(
+            mean=self.mean * points_per_loss,
+            low=self.low * points_per_loss,
+            high=self.high * points_per_loss,
+            unit=GainUnit.POINTS,
+        )
+
+    @property
+    def numbers(self) -> str:
+        """The gain with its range, without the unit."""
+        digits = 1 if self.unit is GainUnit.POINTS else 3
+        return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+    @property
+    def text(self) -> str:
+        """The gain with its range and unit."""
+        name = "points" if self.unit is GainUnit.POINTS else "of validation loss"
+        low, high = self.numbers.split(" ", 1)
+        return f"{low} {name} {high}"
