@@ -4,6 +4,10 @@
 model, learning rates drawn from the arm's range; validation loss at every rung that a reduction of
 2, 3 or 4 would have, validation accuracy at the end. What is recorded already is kept, so it can be
 stopped and started again. About 20 s a trial on one quiet core.
+
+``python -m tests.benchmarks.record_curves --targets``: LoRA as the main study searches it, on a
+grid of targets, ranks and learning rates, losses at the main study's rungs
+(``lora_targets.jsonl``).
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +46,14 @@ SPACE = Space(
     budget=BUDGET,
 )
 
+TARGETS_FILE = FILE.with_name("lora_targets.jsonl")
+GRID = {
+    "lora.targets": ("query,value", "attention", "ffn", "all"),
+    "lora.rank": (8,),
+    "lr": (1e-4, 1e-3, 2e-3, 4e-3, 8e-3, 2e-2),
+}
+"""Settings of LoRA that are recorded, in all combinations, with alpha twice the rank."""
+
 
 def stops(reduction: int) -> tuple[int, ...]:
     """Examples seen at the rungs and the end."""
@@ -63,33 +77,70 @@ def record(workload: Workload, arm: str, number: int) -> dict[str, Any]:
     config = TrialConfig(
         recipe=Recipe.from_plain(recipe), lr=lr, seed=0, max_examples=BUDGET.max_examples
     )
+    every = sorted({stop for reduction in REDUCTIONS for stop in stops(reduction)})
+    return {"arm": arm, "number": number, "parameters": parameters} | train(workload, config, every)
+
+
+def record_targets(workload: Workload, settings: dict[str, Any]) -> dict[str, Any]:
+    """One trial of LoRA with ``settings`` to its end, with the main study's budget."""
+    budget = spaces.load("layernorm_vs_lora").budget
+    lora = {"method": "lora", "rank": settings["lora.rank"], "targets": settings["lora.targets"]}
+    recipe = dict.fromkeys(workload.model.slots, lora)
+    config = TrialConfig(
+        recipe=Recipe.from_plain(recipe),
+        lr=settings["lr"],
+        seed=0,
+        max_examples=budget.max_examples,
+        batch_size=budget.batch_size,
+    )
+    return {"parameters": settings} | train(workload, config, levels(budget))
+
+
+def train(workload: Workload, config: TrialConfig, stops: Sequence[int]) -> dict[str, Any]:
+    """Losses at ``stops`` and the validation accuracy at the end of one trial."""
     trial = Trial(workload, config)
     losses: dict[int, float] = {}
-    found: dict[str, Any] = {"arm": arm, "number": number, "parameters": parameters}
     try:
-        for stop in sorted({stop for reduction in REDUCTIONS for stop in stops(reduction)}):
+        for stop in stops:
             trial.train(stop)
             losses[stop] = round(trial.validation_loss(), 5)
     except Diverged as error:
-        return found | {"losses": losses, "diverged": str(error)}
+        return {"losses": losses, "diverged": str(error)}
     examples = workload.dataset.validation
     accuracy = score(examples, trial.answers("validation"))["overall"]
-    return found | {"losses": losses, "validation_percent": round(accuracy, 2)}
+    return {"losses": losses, "validation_percent": round(accuracy, 2)}
 
 
 def main(arguments: list[str]) -> None:
     """Record what is missing, one trial of each arm after another."""
     torch.set_num_threads(1)
-    trials = int(arguments[0]) if arguments else TRIALS_PER_ARM
-    lines = FILE.read_text().splitlines() if FILE.exists() else []
-    known = {(curve["arm"], curve["number"]) for curve in map(json.loads, lines)}
     workload = Workload.load(WorkloadConfig())
+    if arguments == ["--targets"]:
+        lines = recorded(TARGETS_FILE)
+        done = [line["parameters"] for line in lines]
+        for values in product(*GRID.values()):
+            settings = dict(zip(GRID, values, strict=True))
+            if settings not in done:
+                append(TARGETS_FILE, record_targets(workload, settings))
+        return
+    trials = int(arguments[0]) if arguments else TRIALS_PER_ARM
+    known = {(curve["arm"], curve["number"]) for curve in recorded(FILE)}
     for number in range(trials):
         for arm in SPACE.arms:
-            if (arm, number) in known:
-                continue
-            with FILE.open("a") as file:
-                print(json.dumps(record(workload, arm, number)), file=file, flush=True)
+            if (arm, number) not in known:
+                append(FILE, record(workload, arm, number))
+
+
+def recorded(file: Path) -> list[dict[str, Any]]:
+    """What is recorded in a file so far."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def append(file: Path, line: dict[str, Any]) -> None:
+    """Add one trial to a file."""
+    with file.open("a") as opened:
+        print(json.dumps(line), file=opened, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,12 @@ from statistics import mean
 import numpy as np
 
 from search_spaces.declare import Budget, Space
-from study.search.arm_gains import Remaining
+from study.search.arm_gains import SCORE
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
+from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, Rung, TrialEnd
+from study.trials.spec import TrialSpec
 from tests.benchmarks.surfaces import FACTS, Surface, all_surfaces
 
 REPETITIONS = 200
@@ -54,7 +56,7 @@ class Played:
 
     regret: tuple[float, ...]
     """Regret after each of ``AFTER``, in loss."""
-    told: tuple[Remaining | None, ...]
+    told: tuple[RemainingGain | None, ...]
     """What was said to remain after each of ``AFTER``, in loss; of searches by ``gp`` only."""
     trained: float
     """Whole trainings."""
@@ -89,22 +91,7 @@ def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path
         spec = scheduler.next()
         drawing += time.process_time() - began
         assert spec is not None
-        losses = surface.curve(spec.parameters, number, repetition)
-        outcome = Outcome.COMPLETE
-        for stop_at, loss in zip(spec.stops, losses, strict=True):
-            report = Rung(
-                examples_seen=stop_at,
-                validation_loss=loss,
-                train_loss=loss,
-                seconds=1.0,
-                reported_at=float(number),
-            )
-            goes_on = scheduler.reported(spec.id, report)
-            if not goes_on and stop_at < spec.stops[-1]:
-                outcome = Outcome.PRUNED
-                break
-        trained += stop_at / spec.stops[-1]
-        scheduler.ended(spec.id, TrialEnd(outcome=outcome))
+        trained += run_trial(scheduler, spec, surface, number, repetition)
         if number in AFTER:
             regret.append(surface.final(scheduler.best()["arm"].spec.parameters) - best)
             told.append(scheduler.gains.loss("arm") if search == "gp" else None)
@@ -112,6 +99,40 @@ def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path
     return Played(
         regret=tuple(regret), told=tuple(told), trained=trained, milliseconds=milliseconds
     )
+
+
+def run_trial(
+    scheduler: StudyScheduler,
+    spec: TrialSpec,
+    surface: Surface,
+    number: int,
+    repetition: int,
+    points: float = 0.0,
+) -> float:
+    """Report a trial's losses and its end; return how much of a whole training it took. ``number``
+    decides its noise; a loss that is lower by 1 is worth so many ``points`` of accuracy."""
+    losses = surface.curve(spec.parameters, number, repetition)
+    outcome = Outcome.COMPLETE
+    for stop_at, loss in zip(spec.stops, losses, strict=True):
+        report = Rung(
+            examples_seen=stop_at,
+            validation_loss=loss,
+            train_loss=loss,
+            seconds=1.0,
+            reported_at=float(number),
+        )
+        if not scheduler.reported(spec.id, report) and stop_at < spec.stops[-1]:
+            outcome = Outcome.PRUNED
+            break
+    scores = {SCORE: 100 - points * loss} if points and outcome is Outcome.COMPLETE else {}
+    scheduler.ended(spec.id, TrialEnd(outcome=outcome, scores=scores))
+    return stop_at / spec.stops[-1]
+
+
+def memory_folder() -> Path | None:
+    """Folder in memory, since a journal waits for the disk; None if there is none."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -130,8 +151,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not FACTS.exists():
         print(f"{FACTS} is not there: without the surfaces that are made of it")
     widths = [max(len(surface.name), 12) for surface in surfaces]
-    shared = Path("/dev/shm")
-    memory = shared if shared.is_dir() else None  # the journal waits for the disk
     rows: dict[tuple[str, str], list[list[Played]]] = {
         setup: [[] for _ in surfaces] for setup in setups
     }
@@ -139,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     while done < given.repetitions and time.monotonic() - began < 60 * given.minutes:
         for number, surface in enumerate(surfaces):
             for search, stop in setups:
-                with tempfile.TemporaryDirectory(dir=memory) as folder:
+                with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
                     played = play(surface, search, stop, done, Path(folder))
                 rows[search, stop][number].append(played)
         done += 1

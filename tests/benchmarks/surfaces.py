@@ -26,6 +26,7 @@ from search_spaces.declare import Arm, Budget, Choice, LogUniform, Range, Unifor
 from study.config import spaces
 from study.config.budget import levels
 from tests.benchmarks.record_curves import FILE as OWN
+from tests.benchmarks.record_curves import TARGETS_FILE
 
 _PLACES = [folder / "shared/facts/lr_curves.jsonl" for folder in Path(__file__).parents]
 FACTS = next((place for place in _PLACES if place.exists()), _PLACES[3])
@@ -69,7 +70,7 @@ class Surface:
 def all_surfaces() -> list[Surface]:
     """The surfaces, those of ``FACTS`` only where it is there."""
     found = [*_of_facts()] if FACTS.exists() else []
-    return [*found, *_of_own(), *_made_up()]
+    return [*found, *_of_own(), *_of_targets(), *_made_up()]
 
 
 def _values(values: Range, steps: int) -> Sequence[Any]:
@@ -180,6 +181,37 @@ def _of_own() -> list[Surface]:
             )
         )
     return found
+
+
+def _of_targets() -> list[Surface]:
+    """LoRA as the main study searches it: targets, rank, alpha and learning rate."""
+    main_study = spaces.load("layernorm_vs_lora")
+    stops = levels(main_study.budget)
+    recorded: dict[str, dict[float, list[float]]] = {}
+    for line in map(json.loads, TARGETS_FILE.read_text().splitlines()):
+        at = line["parameters"]
+        losses = [line["losses"].get(str(stop), 3.0) for stop in stops]
+        recorded.setdefault(at["lora.targets"], {})[at["lr"]] = losses
+    rates = sorted(next(iter(recorded.values())))
+
+    def curve(at: Mapping[str, Any], noise: int, repetition: int) -> list[float]:
+        """Rank 8 is recorded; each factor of two away from it costs 0.004. A larger alpha asks for
+        a lower learning rate, by its square root (the product of two factors is scaled)."""
+        lr = at["lr"] * math.sqrt(at["lora.alpha_per_rank"] / 2)
+        away = 0.004 * abs(math.log2(at["lora.rank"] / 8))
+        luck = random.Random(f"{noise} {repetition}").gauss(0, 0.005) if noise else 0.0
+        return [loss + away + luck for loss in _between(lr, recorded[at["lora.targets"]])]
+
+    everywhere = main_study.arms["lora"].slots["everywhere"]
+    return [
+        Surface(
+            name="LoRA, 4 settings",
+            kind="fitted",
+            arm=Arm(everywhere=everywhere, lr=LogUniform(rates[0], rates[-1])),
+            budget=main_study.budget,
+            curve=curve,
+        )
+    ]
 
 
 def _plain(rates: LogUniform) -> Arm:
