@@ -70,7 +70,8 @@ class Surface:
 def all_surfaces() -> list[Surface]:
     """The surfaces, those of ``FACTS`` only where it is there."""
     found = [*_of_facts()] if FACTS.exists() else []
-    return [*found, *_of_own(), *_of_targets(), *_made_up()]
+    of_targets = _of_targets() if TARGETS_FILE.exists() else []
+    return [*found, *_of_own(), *of_targets, *_made_up()]
 
 
 def _values(values: Range, steps: int) -> Sequence[Any]:
