@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from trainables.model_contract import Slot, Structure
 
 
+OF_ANY_METHOD: Mapping[str, Any] = {"layers": layers.ALL, "lr_scale": 1.0}
+"""Setting that every method has -> its default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
     """A method with checked settings."""
@@ -31,6 +35,8 @@ class Tuning:
     layers: str = layers.ALL
     """Layers of the slot that the method is limited to: ``all``, or like ``first:4`` or ``last:8``.
     Outside of these it trains nothing."""
+    lr_scale: float = 1.0
+    """Learning rate of the slot, in units of the trial's."""
 
     @classmethod
     def parse(cls, method: str, settings: Mapping[str, Any], *, everywhere: bool = False) -> Tuning:
@@ -40,7 +46,7 @@ class Tuning:
             BadInput: there is no such method or setting, or the method refuses a value.
         """
         module = registry.METHODS.find(method)
-        defaults = dataclasses.asdict(module.Config()) | {"layers": layers.ALL}
+        defaults = {**dataclasses.asdict(module.Config()), **OF_ANY_METHOD}
         for name in settings:
             if name not in defaults:
                 raise unknown(f"setting of method {method!r}", name, defaults)
@@ -50,15 +56,27 @@ class Tuning:
             else _parsed(f"{method} {name}", value, defaults[name])
             for name, value in settings.items()
         }
-        limit = given.pop("layers", layers.ALL)
+        of_any = {name: given.pop(name, default) for name, default in OF_ANY_METHOD.items()}
+        limit, lr_scale = of_any["layers"], float(of_any["lr_scale"])
         layers.check(limit)
+        if lr_scale <= 0:
+            raise BadInput(f"{method} lr_scale must be positive but got {lr_scale:g}")
         return cls(
-            method=method, config=module.Config(**given), everywhere=everywhere, layers=limit
+            method=method,
+            config=module.Config(**given),
+            everywhere=everywhere,
+            layers=limit,
+            lr_scale=lr_scale,
         )
 
     def settings(self) -> dict[str, Any]:
         """All settings of the method's own by name, defaults included."""
         return dataclasses.asdict(self.config)
+
+    def of_any_method(self) -> dict[str, Any]:
+        """Settings that every method has, where they are off their defaults."""
+        own = {name: getattr(self, name) for name in OF_ANY_METHOD}
+        return {name: value for name, value in own.items() if value != OF_ANY_METHOD[name]}
 
     def __str__(self) -> str:
         """Name of the method, with the settings that differ from its defaults."""
@@ -68,7 +86,7 @@ class Tuning:
             for k, v in self.settings().items()
             if v != getattr(defaults, k)
         ]
-        shown += [f"layers={self.layers}"] if self.layers != layers.ALL else []
+        shown += [f"{name}={value}" for name, value in self.of_any_method().items()]
         return f"{self.method}({', '.join(shown)})" if shown else self.method
 
 
@@ -138,11 +156,12 @@ class Recipe:
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The recipe as JSON-ready values, defaults included: a trial's id depends on every
-        setting that it used. ``layers``, which is younger, is in it only off its default."""
+        setting that it used. ``layers`` and ``lr_scale``, which are younger, are in it only off
+        their defaults."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
-            | ({"layers": tuning.layers} if tuning.layers != layers.ALL else {})
+            | tuning.of_any_method()
             | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
             for slot, tuning in self.slots.items()
         }
@@ -226,7 +245,10 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
             tunings[name] = f"frozen (no {nothing.lacks})"
             lacking.append(nothing)
             continue
-        factors |= {f"{model.slots[name]}.{parameter}": f for parameter, f in factor_of.items()}
+        factors |= {
+            f"{model.slots[name]}.{parameter}": factor * tuning.lr_scale
+            for parameter, factor in factor_of.items()
+        }
     if lacking and not factors:
         raise lacking[0]
     parameters = own_trained_parameters(network, factors)

@@ -23,6 +23,7 @@ from trainables import registry
 from trainables.engine.training_settings import DEFAULT_TRAINING
 from trainables.errors import BadInput, unknown
 from trainables.methods.common import layers
+from trainables.recipe import OF_ANY_METHOD
 
 FORM = "must be like lora.rank=4,8 or lr=0.001..0.01"
 TRAINING_DEFAULTS = {**dataclasses.asdict(DEFAULT_TRAINING), "label_smoothing": 0.0}
@@ -145,7 +146,7 @@ def _own(method: MethodRanges) -> Iterator[str]:
 def _defaults(method: MethodRanges) -> Mapping[str, Any]:
     """Setting of a method -> its default."""
     config = registry.METHODS.find(method.name).Config()
-    return {**dataclasses.asdict(config), "layers": layers.ALL}
+    return {**dataclasses.asdict(config), **OF_ANY_METHOD}
 
 
 def _parsed(values: str, default: Any, before: Any, *, log: bool = False) -> Any:

@@ -95,6 +95,32 @@ def test_layers_join_a_recipe_off_their_default_only() -> None:
     assert str(limited) == "lora(rank=4, layers=last:2)"
 
 
+def test_a_slot_may_have_a_learning_rate_of_its_own_in_units_of_the_trials(model: Model) -> None:
+    last = [*model.slots][-1]
+    plain = {last: {"method": "lora", "lr_ratio": 4.0, "lr_scale": 0.5}}
+    recipe = Recipe.from_plain(plain)
+    assert recipe.plain()[last]["lr_scale"] == 0.5
+    assert str(recipe.slots[last]) == "lora(lr_ratio=4.0, lr_scale=0.5)"
+    applied = apply(recipe, model, share_weights(model.network), seed=0)
+    assert {*applied.lr_factors.values()} == {0.5, 2.0}
+    usual = Recipe.from_plain({last: {"method": "lora", "lr_scale": 1}})
+    assert usual.plain() == Recipe.from_plain({last: {"method": "lora"}}).plain()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "lora lr_scale must be positive but got 0"),
+        (-2, "lora lr_scale must be positive but got -2"),
+        (float("inf"), "lora lr_scale must be finite but got inf"),
+        ("1", "lora lr_scale must be of type float"),
+    ],
+)
+def test_a_learning_rate_that_no_slot_can_have_is_refused(value: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Recipe.from_plain({"decoder": {"method": "lora", "lr_scale": value}})
+
+
 @pytest.mark.parametrize("method", ["lora", "full", "bitfit", "prompt"])
 def test_more_layers_than_there_are_is_an_error_that_says_how_many_there_are(method: str) -> None:
     model = SMALL["blip"]()

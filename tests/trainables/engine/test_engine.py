@@ -48,7 +48,9 @@ SPECIAL = [
     ("lora", "2-offload"),
     ("lora", "3-offload"),
 ]
-SETTINGS: dict[str, dict[str, Any]] = {"lora+": {"method": "lora", "lr_ratio": 8.0}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "lora+": {"method": "lora", "lr_ratio": 8.0, "lr_scale": 0.5}
+}
 
 
 def trial(workload: Workload, method: str, kind: str, **settings: Any) -> Trial:

@@ -82,11 +82,11 @@ PLACED: dict[str, dict[str, Any]] = {
     "ffn": {"method": "lora", "targets": "ffn"},
     "by band": {"method": "lora", "rank": (2, 3, 5), "alpha_per_rank": (1, 2, 4)},
     "all by band": {"method": "lora", "rank": (2, 3, 5), "targets": "all", "dropout": 0.3},
-    "last layer": {"method": "lora", "layers": "last:1"},
+    "last layer": {"method": "lora", "layers": "last:1", "lr_scale": 0.25},
     "first layer": {"method": "layernorm", "layers": "first:1"},
     "tokens in one layer": {"method": "ptv2", "layers": "last:1"},
     "whole layer": {"method": "full", "layers": "last:1"},
-    "scales": {"method": "ia3", "targets": "attention"},
+    "scales": {"method": "ia3", "targets": "attention", "lr_scale": 3.0},
     "usual": {"method": "lora"},
 }
 """Trials that train in other layers of a slot than others do, or more of some than of others."""
