@@ -5,14 +5,13 @@ Exit code 0: nothing that would stop a study; 2: something that would, or bad in
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
 
 from study.config.settings import Settings
 from trainables.command import command
-from trainables.options import option, parse, same_option
+from trainables.options import Parser, option, parse, same_option
 from trainables.workload import WorkloadConfig
 
 
@@ -44,8 +43,8 @@ def _show(done: int, total: int) -> None:
     print(f"\rreading images {done:,}/{total:,}", end="" if done < total else "\n", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.audit",
         description="Look for leaks, duplicates and unanswerable questions in a dataset.",
     )

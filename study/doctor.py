@@ -5,7 +5,6 @@ It takes the options that the study will get: ``--address``, ``--storage``, ``--
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from study.config.deployment import Deployment, Places
 from study.health.checks import CheckResult, examine
 from trainables.command import command
-from trainables.options import parse, same_option
+from trainables.options import Parser, parse, same_option
 from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
@@ -56,8 +55,8 @@ def _show(console: Console, result: CheckResult) -> None:
         console.print(f"{'':8} -> {escape(result.advice)}", soft_wrap=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.doctor",
         description="See whether all is there that a study needs, with the options it will get.",
     )

@@ -12,7 +12,6 @@ The folder holds:
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import option, parse
+from trainables.options import Parser, option, parse
 
 if TYPE_CHECKING:
     from study.analysis.result_types import ArmResult, StudyResults
@@ -124,8 +123,8 @@ def _winner(results: StudyResults) -> ArmResult:
     return results.confirmed[0]
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.export",
         description="Write a study's winner as a folder with a model card, for peft where it can.",
     )

@@ -5,7 +5,6 @@ Everything that the user gave is checked before anything heavy is imported.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from study.worker import launchers
 from trainables.cache import hub
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import add_options, given_options, option
+from trainables.options import Parser, add_options, given_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +131,8 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
     return absolute
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m study.launch",
         description="Run a hyperparameter study of fine-tuning methods and show its answer.",
     )

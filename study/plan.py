@@ -6,7 +6,6 @@ N`` it also predicts the memory of a training step, by what the memory is for.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -24,7 +23,7 @@ from study.planning.plan_tables import arms_table
 from study.reporting.terminal import standard_console
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import option, parse, same_option
+from trainables.options import Parser, option, parse, same_option
 from trainables.workload import PRECISIONS, WorkloadConfig
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ def _own_batches(space: Space) -> bool:
     return any(spaces.BATCH_SIZE in arm.training for arm in space.arms.values())
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.plan",
         description="What each arm of a space trains in a model, and the memory it takes; no "
         "weights are needed.",

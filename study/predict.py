@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.export import tuned_json
-from trainables.options import option, parse
+from trainables.options import Parser, option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.predict",
         description="Answer questions about an image with an exported model. Not for clinical use.",
     )

@@ -6,7 +6,6 @@ tables lie beside it. Both are made from ``results.json``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from study.reporting import page
 from study.storage import faults
 from study.storage.mirror import fetch_study
 from trainables.command import command
-from trainables.options import option, parse, same_option
+from trainables.options import Parser, option, parse, same_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m study.report",
         description="Write a study's report and tables anew from its results.json.",
     )

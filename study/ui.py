@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from study.tracking import mlflow_database
 from study.tracking.mlflow_store import check, tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import option, parse
+from trainables.options import Parser, option, parse
 from trainables.secrecy import without_user
 
 
@@ -83,8 +82,8 @@ def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
     return f"no arm of {study} has a confirmed run; the study's own", runs.page(parent.info.run_id)
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog="python -m study.ui", description=__doc__)
+def _parser() -> Parser:
+    return Parser(prog="python -m study.ui", description=__doc__)
 
 
 if __name__ == "__main__":

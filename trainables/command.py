@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import IO, Any, TypeAlias, cast
 from trainables.errors import BadInput
 from trainables.secrecy import guard, without_secrets
 
+SHOWN = 60
+"""Letters that are shown of a name that is too long."""
 Main: TypeAlias = Callable[[list[str] | None], int]
 
 
@@ -40,7 +43,8 @@ def command(main: Main) -> Callable[..., int]:
 
     ``main`` takes the arguments of the command line (None: those of this process) and returns the
     exit code. What it prints, also of an argument that argparse refuses, is printed without
-    secrets. ``BadInput`` becomes one line and exit code 2, an interrupt exit code 130.
+    secrets. ``BadInput`` and a name that is too long for a file become one line and exit
+    code 2, an interrupt exit code 130.
     """
     if main.__module__ == "__main__":  # and not where a test calls it
         guard()
@@ -53,6 +57,12 @@ def command(main: Main) -> Callable[..., int]:
                 return main(arguments)
             except BadInput as error:
                 print(f"error: {error}", file=sys.stderr)
+                return 2
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                given = str(error.filename)[:SHOWN]
+                print(f"error: a name is too long for a file: {given!r}...", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)

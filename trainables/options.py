@@ -9,13 +9,72 @@ command line. Where a command has several, ``add_options`` adds their fields to 
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from trainables.errors import BadInput, did_you_mean
 
 T = TypeVar("T")
-TYPES = {"int": int, "float": float, "Path": Path}
+LARGEST = 10**12
+"""Largest number that an option may have: more of anything is a slip of the finger."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command's options. An option must be written out, and what is wrong is
+    ``BadInput``: one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            BadInput: always, with ``message`` in the words of the other refusals.
+        """
+        name, _, rest = message.partition(": ")
+        if name == "unrecognized arguments":
+            first, *_ = rest.split()
+            option = first.partition("=")[0]
+            if not option.startswith("-"):
+                raise BadInput(f"{rest} is given, but belongs to no option; see --help")
+            names = [name.lstrip("-") for name in self._option_string_actions]
+            close = did_you_mean(option.lstrip("-"), names).replace("mean '", "mean '--")
+            raise BadInput(f"there is no option {option} ({rest}); {close}see --help")
+        raise BadInput(re.sub(r"^argument (\S+): ", r"\1 ", message))
+
+
+def _whole(text: str) -> int:
+    """The whole number that a text is."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    return int(_within(number, text))
+
+
+def _number(text: str) -> float:
+    """The finite number that a text is."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return _within(number, text)
+
+
+def _within(number: float, text: str) -> float:
+    if abs(number) > LARGEST:
+        raise argparse.ArgumentTypeError(f"must be at most {LARGEST:g}, got {text}")
+    return number
+
+
+TYPES = {"int": _whole, "float": _number, "Path": Path}
 """Type of a field, without ``None`` -> function that parses the option's text; options of other
 types stay text."""
 METAVARS = {"int": "N", "float": "X"}
@@ -80,7 +139,7 @@ def same_option(dataclass_: type, name: str, **changes: Any) -> Any:
 
 
 def parse(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     arguments: list[str] | None,
     dataclass_: type[T],
     *,

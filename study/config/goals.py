@@ -78,6 +78,8 @@ def _limit(text: str) -> Limit:
         below = float(value) * units[unit]
     except ValueError:
         raise BadInput(f"--under {text!r}: {value!r} is no number") from None
+    if not below > 0:
+        raise BadInput(f"--under {text!r}: nothing costs less than 0; give a larger limit")
     return Limit(cost=cost, below=below)
 
 

@@ -22,6 +22,8 @@ TRIAL_COSTS = tuple(cost for cost in COSTS if cost != "adapter_mib")
 """Costs of a trial that are in the tables."""
 LATEX = Path(__file__).with_name("results.tex.jinja")
 """Template of the tables for LaTeX, with ``<< >>`` and ``<% %>`` where Jinja usually has braces."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a text that a spreadsheet takes for a formula."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -89,12 +91,18 @@ def _trials(results: StudyResults) -> list[dict[str, Any]]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, under a header of the first row's names."""
+    """Rows as CSV, under a header of the first row's names. A text that a spreadsheet would run as
+    a formula begins with an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """A value as a cell, of which no spreadsheet makes a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _latex(results: StudyResults) -> str:

@@ -88,3 +88,16 @@ def test_what_ends_a_command(
     assert main(["http://u:pw@host"]) == code
     assert tuple(capsys.readouterr()) == ("http://u:***@host\na http://u:***@host\n", said)
     assert sys.excepthook is hook, "a program that calls it keeps its own"
+
+
+def test_a_name_that_no_file_can_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command
+    def main(arguments: list[str] | None = None) -> int:
+        (tmp_path / ("x" * 300)).read_text()
+        return 0
+
+    assert main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a name is too long for a file: ") and len(line) < 150

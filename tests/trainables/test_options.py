@@ -1,11 +1,11 @@
 """Options are made from fields: read with the field's type, shown with its default."""
 
-import argparse
 from dataclasses import dataclass
 
 import pytest
 
-from trainables.options import add_options, given_options, option, parse, same_option
+from trainables.errors import BadInput
+from trainables.options import Parser, add_options, given_options, option, parse, same_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,13 @@ class Drink:
 
 
 @pytest.fixture
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="serve", add_help=False)
+def parser() -> Parser:
+    parser = Parser(prog="serve", add_help=False)
     add_options(parser, Drink, groups=("what", "how much"))
     return parser
 
 
-def test_only_what_was_given_is_there_with_its_type(parser: argparse.ArgumentParser) -> None:
+def test_only_what_was_given_is_there_with_its_type(parser: Parser) -> None:
     assert given_options(parser.parse_args([]), Drink) == {}
     parsed = parser.parse_args(["--kind", "tea", "--cups-wanted", "2", "--sugar", "3"])
     assert given_options(parsed, Drink) == {"kind": "tea", "cups_wanted": 2, "sugar": 3.0}
@@ -34,7 +34,7 @@ def test_only_what_was_given_is_there_with_its_type(parser: argparse.ArgumentPar
     assert given_options(parser.parse_args(["--with-milk"]), Drink) == {"milk": True}
 
 
-def test_help_has_groups_metavars_and_defaults(parser: argparse.ArgumentParser) -> None:
+def test_help_has_groups_metavars_and_defaults(parser: Parser) -> None:
     usage, what, how_much = parser.format_help().split("\n\n")
     assert "--served" not in usage
     assert what.splitlines() == [
@@ -49,13 +49,41 @@ def test_help_has_groups_metavars_and_defaults(parser: argparse.ArgumentParser) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--cups-wanted", "two", "a whole number, got 'two'"),
+        ("--cups-wanted", "1.5", "a whole number, got '1.5'"),
+        ("--cups-wanted", "9" * 40, "at most 1e\\+12, got 999"),
+        ("--sugar", "much", "a number, got 'much'"),
+        ("--sugar", "nan", "a number, got 'nan'"),
+        ("--sugar", "inf", "a number, got 'inf'"),
+    ],
+)
 def test_a_value_of_another_type_is_refused(
-    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+    parser: Parser, option: str, value: str, said: str
 ) -> None:
-    with pytest.raises(SystemExit) as left:
-        parser.parse_args(["--cups-wanted", "two"])
-    assert left.value.code == 2
-    assert "argument --cups-wanted: invalid int value: 'two'" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=f"^{option} must be {said}"):
+        parser.parse_args([option, value])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--cups", "2"], r"no option --cups \(--cups 2\); did you mean '--cups-wanted'\?"),
+        (["--sugarr=1"], r"no option --sugarr \(--sugarr=1\); did you mean '--sugar'\?"),
+        (["--tea", "x"], r"there is no option --tea \(--tea x\); see --help"),
+        (["milk"], "milk is given, but belongs to no option"),
+        (["--kind"], "--kind expected one argument"),
+    ],
+)
+def test_an_option_that_is_not_there_is_refused_with_the_closest(
+    parser: Parser, given: list[str], said: str
+) -> None:
+    """One that is cut short is none, or a letter that is missing would change what is meant."""
+    with pytest.raises(BadInput, match=said) as refused:
+        parser.parse_args(given)
+    assert "\n" not in str(refused.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +99,7 @@ class Refill:
 
 
 def refill(*arguments: str) -> Refill:
-    parser = argparse.ArgumentParser(prog="refill")
+    parser = Parser(prog="refill")
     return parse(parser, [*arguments], Refill, groups=("how much",))
 
 
@@ -91,12 +119,9 @@ def test_a_command_is_read_as_its_dataclass() -> None:
         (["Ann", "--kind", "tea", "--wish", "hot", "--size", "huge"], "invalid choice: 'huge'"),
     ],
 )
-def test_what_a_command_does_not_take_is_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as left:
+def test_what_a_command_does_not_take_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
         refill(*arguments)
-    assert left.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_the_same_option_has_the_help_and_the_default_of_the_first(

@@ -12,13 +12,12 @@ From DINOv2-S and MiniLM this makes a real base model of 47M parameters that tra
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
 from trainables.command import command
 from trainables.model_tools.composing.towers import ComposeConfig
-from trainables.options import parse
+from trainables.options import Parser, parse
 
 if TYPE_CHECKING:
     from trainables.models.blip import Blip
@@ -71,7 +70,7 @@ def _show(done: int, total: int) -> None:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m trainables.model_tools.compose", description=__doc__.splitlines()[0]
     )
     run(parse(parser, arguments, ComposeConfig))

@@ -13,7 +13,6 @@ give that one with ``--vision`` to do the same.)
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
@@ -27,7 +26,7 @@ from trainables import stored_json
 from trainables.cache import hub
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import option, parse
+from trainables.options import Parser, option, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,7 +229,7 @@ def _with_rows(weight_VD: Tensor, tokens: int) -> Tensor:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m trainables.model_tools.convert_llava", description=__doc__.splitlines()[0]
     )
     given = parse(parser, arguments, ConvertConfig)

@@ -12,7 +12,6 @@ asked for all the facts at once, by linear heads that are thrown away at the end
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -41,7 +40,7 @@ from trainables.model_tools.tiny_pretraining.picture_questions import ask
 from trainables.model_tools.tiny_pretraining.pictures import Picture, draw
 from trainables.models.blip import Blip
 from trainables.models.common.clip import pixels
-from trainables.options import option, parse
+from trainables.options import Parser, option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +241,7 @@ def run(config: PretrainConfig) -> dict[str, float]:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     run(parse(parser, arguments, PretrainConfig))
     return 0
 

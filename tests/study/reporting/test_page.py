@@ -1,6 +1,9 @@
 """The page that a study leaves: everything in it, and nothing taken for markup."""
 
+import base64
+import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,3 +98,14 @@ def test_a_study_in_which_nothing_worked_has_a_report_too(
     page = page_of(tmp_path, nothing)
     assert page.text.count("not confirmed") == 5
     assert page.tags.count("svg") == 5, "the legend's"
+
+
+def test_no_script_but_the_pages_own_may_run(found: StudyResults, tmp_path: Path) -> None:
+    page = report_page.write(tmp_path, found)[0].read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None
+    allowed = policy[1].replace("&#39;", "'").replace("&#43;", "+")
+    assert f"script-src 'sha256-{digest}';" in allowed
+    assert allowed.startswith("default-src 'none';")

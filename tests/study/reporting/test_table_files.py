@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from study.analysis import results_file
 from study.analysis.result_types import StudyResults
 from study.reporting import page as report_page
+from study.reporting import table_files
 from tests.study.reporting.pages import read
 
 
@@ -31,3 +35,13 @@ def test_latex_is_escaped(found: StudyResults, tmp_path: Path) -> None:
     report_page.write(tmp_path, read(json.loads(text), tmp_path))
     latex = (tmp_path / "results.tex").read_text(encoding="utf-8")
     assert r"50\%\_of\_\{it\} \& more &" in latex
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@"])
+def test_no_cell_is_a_formula_to_a_spreadsheet(found: StudyResults, begins: str) -> None:
+    error = f"{begins}HYPERLINK(1)"
+    trials = (replace(found.trials[0], error=error), *found.trials[1:])
+    changed = table_files.texts(replace(found, trials=trials))["trials.csv"]
+    rows = list(csv.DictReader(io.StringIO(changed)))
+    assert rows[0]["error"] == f"'{error}"
+    assert float(rows[0]["lr"]) == found.trials[0].lr
