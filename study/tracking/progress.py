@@ -125,7 +125,8 @@ class Progress(StudyCallback):
         if self.scheduler and self.scheduler.best().get(record.spec.arm) is record:
             told.append(f"the best {record.spec.arm} so far")
         self._line(
-            f"{record.outcome:8} {_name(record)} {_settings(record)}: {', '.join(told)} "
+        trial = f"{_name(record)} {_settings(record)}".rstrip()
+            f"{record.outcome:8} {trial}: {', '.join(told)} "
             f"[{self._count()}, {_clock(self.left())} left, devices {self.spending.use:.0%} used]"
         )
 
@@ -255,7 +256,8 @@ class Progress(StudyCallback):
 def _name(record: TrialRecord) -> str:
     spec = record.spec
     seed = f" seed {spec.seed}" if spec.kind is Kind.CONFIRM else ""
-    return f"{spec.kind} {spec.arm}{seed} {spec.id}"
+    what = " ".join(dict.fromkeys((spec.kind, spec.arm)))  # the base model's are both "untuned"
+    return f"{what}{seed} {spec.id}"
 
 
 def _clock(seconds: float | None) -> str:
