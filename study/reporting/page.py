@@ -52,6 +52,7 @@ def _page(results: StudyResults) -> str:
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
         legend=figures.legend(results),
+        numbers=figures.arm_numbers(results),
         figures={
             draw.__name__: draw(results)
             for draw in (
