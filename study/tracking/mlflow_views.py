@@ -27,6 +27,11 @@ TAG = "mlflow.sharedViewState."
 """Start of the name of an experiment's tag that holds a view; the view's key follows."""
 GENERAL = {"confirmed": "Confirmed", "search": "Search", "costs": "Costs"}
 """Key -> name of the views of all studies of an experiment."""
+MOST_LISTED = 20
+"""Number of the latest studies whose views are listed. MLflow lists 40 views, those of its users
+included; those of older studies keep their addresses."""
+AUTHOR = "medvlm-study"
+"""Mark of the views that this project wrote."""
 MOST_RUNS = 300
 """Number of the latest runs by which the columns and charts of the general views are chosen."""
 LOSS, SCORE = "validation_loss", "test.overall_percent"
@@ -37,6 +42,8 @@ NO_SETTINGS = {"arm", "lr", "seed", "max_examples", "batch_size"}
 """Parameters of a run that are no settings of its arm's methods, as those of its training."""
 REST = ("Model metrics", "System metrics")
 """Sections into which MLflow puts a chart of each metric that has none. They are closed."""
+METRIC_WIDTH = 170
+"""Width in pixels of a metric's column, in which its name is whole."""
 COLUMNS, CARD_HEIGHT = 2, 320
 """Number of charts beside one another, and the height of each in pixels."""
 
@@ -138,19 +145,33 @@ def renew(runs: MlflowRuns, parent_id: str, study: str) -> None:
     latest = runs.search("tags.kind != 'study'", most=MOST_RUNS)
     _mark(runs, own)
     _write(runs, _views(parent_id, study, Shown.of(own), Shown.of(latest)))
+    _set_tags(runs, _unlisted(runs.client.get_experiment(runs.experiment_id).tags))
 
 
 def _write(runs: MlflowRuns, views: Iterable[_View]) -> None:
-    """Write views, unless the server refuses what this user or a view of this form asks."""
+    """Write views."""
+    now = int(time.time() * 1000)  # MLflow lists the newest first
+    _set_tags(runs, {TAG + v.key: v.text(created=now - place) for place, v in enumerate(views)})
+
+
+def _unlisted(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of the views of studies that are listed and too old for it, with their new values."""
+    listed = {
+        name: json.loads(value)
+        for name, value in tags.items()
+        if name.startswith(TAG) and name.removeprefix(TAG) not in GENERAL and AUTHOR in value
+    }
+    oldest = sorted(listed, key=lambda name: listed[name]["createdAt"])[:-MOST_LISTED]
+    return {name: listed[name]["state"] for name in oldest}
+
+
+def _set_tags(runs: MlflowRuns, tags: Mapping[str, str]) -> None:
+    """Set tags of the experiment, unless the server refuses them or this user."""
     from mlflow.exceptions import MlflowException
 
-    now = int(time.time() * 1000)
     try:
-        for place, view in enumerate(views):
-            # MLflow lists the newest first.
-            runs.client.set_experiment_tag(
-                runs.experiment_id, TAG + view.key, view.text(created=now - place)
-            )
+        for name, value in tags.items():
+            runs.client.set_experiment_tag(runs.experiment_id, name, value)
     except MlflowException as error:
         if error.error_code not in ("PERMISSION_DENIED", "INVALID_PARAMETER_VALUE"):
             raise
@@ -200,6 +221,7 @@ class _View:
             "orderByAsc": self.ascending,
             "selectedColumns": list(self.columns),
             "columnOrder": list(self.columns),
+            "columnWidths": {f"metrics.`{name}`": METRIC_WIDTH for name in (LOSS, SCORE)},
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": [
                 {"uuid": f"{name}-{n}", "metricSectionId": name, **card}
@@ -211,7 +233,7 @@ class _View:
         }
         packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
         view = {"name": self.name, "createdAt": created, "state": f"deflate;{packed}"}
-        return json.dumps(view)
+        return json.dumps(view | {"author": AUTHOR})
 
 
 def _views(parent_id: str, study: str, own: Shown, all_: Shown) -> list[_View]:

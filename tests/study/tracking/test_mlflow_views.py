@@ -27,7 +27,7 @@ from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_store, mlflow_views
 from study.tracking.mlflow_runs import COLOUR, LOG_LR, MlflowRuns
-from study.tracking.mlflow_views import GENERAL, TAG
+from study.tracking.mlflow_views import AUTHOR, GENERAL, MOST_LISTED, TAG
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.colours import COLOURS
 from study.trials.spec import Kind
@@ -135,6 +135,24 @@ def test_a_study_of_an_earlier_version_gets_colours_and_views(
     mlflow_views.renew(runs, parent, "one")
     assert {run: runs.client.get_run(run).data.tags[COLOUR] for run in before} == before
     assert state(runs, parent)["name"] == "one" and state(runs, "costs")["compareRunCharts"]
+
+
+def test_old_studies_leave_room_in_the_list_and_keep_their_addresses(
+    stored: tuple[MlflowRuns, str],
+) -> None:
+    runs, parent = stored
+    set_tag = runs.client.set_experiment_tag
+    mine = {"name": "my own", "createdAt": 0, "state": "{}"}
+    set_tag(runs.experiment_id, f"{TAG}mine", json.dumps(mine))
+    for number in range(MOST_LISTED + 2):
+        view = {"name": f"{number}", "createdAt": number + 1, "state": "{}", "author": AUTHOR}
+        set_tag(runs.experiment_id, f"{TAG}{number}", json.dumps(view))
+    mlflow_views.renew(runs, parent, "one")
+    tags = runs.client.get_experiment(runs.experiment_id).tags
+    listed = {name.removeprefix(TAG) for name, value in tags.items() if '"name"' in value}
+    latest = {str(number) for number in range(3, MOST_LISTED + 2)}
+    assert listed == {"mine", parent, *GENERAL, *latest}
+    assert all(tags[f"{TAG}{number}"] == "{}" for number in range(3))
 
 
 async def drawn(url: str, count: int, headers: Mapping[str, str]) -> list[tuple[str, int]]:
