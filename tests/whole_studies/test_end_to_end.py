@@ -86,7 +86,8 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["outcome"] == expected["outcome"]
         for name, value in expected["parameters"].items():
-            assert run.data.params[name] == str(value)
+            shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+            assert run.data.params[name] == shown
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [(m.step, m.value) for m in history] == [
             (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
