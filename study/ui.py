@@ -7,12 +7,13 @@ import errno
 import os
 import socket
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from study.config.deployment import Places
 from study.storage.mirror import fetch_settings
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import StudyFolder, study_names
 from study.tracking import mlflow_database
 from study.tracking.mlflow_store import check, is_server, named_store, tracking_address
 from trainables.command import command
@@ -34,6 +35,7 @@ class Request(Places):
         positional=True,
         metavar="NAME",
         help="give links to its view and those of all studies of its space",
+        default="the study that began last",
     )
     port: int = option(5000, help="of the page")
 
@@ -53,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     port = given.port if served else _free_port(given.port)
     page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{port}"
     mlflow_database.prepare(uri)
-    if given.study:
-        links = _links(StudyFolder(storage=given.storage, name=given.study), uri)
+    with suppress(BadInput) if given.study is None else nullcontext():
+        name = given.study or _latest(given.storage)
+        links = _links(StudyFolder(storage=given.storage, name=name), uri)
         width = max(map(len, links))
         for name, link in links.items():
             print(f"{name:{width}}  {page}{link}", flush=True)
@@ -69,6 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
     # Where those that write through this server leave their files; not in a new folder here.
     files = ["--artifacts-destination", str((storage / MLFLOW_ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
+
+
+def _latest(storage: str) -> str:
+    """Name of the study that began last.
+
+    Raises:
+        BadInput: there is no study.
+    """
+    folders = [StudyFolder(storage=storage, name=name) for name in study_names(storage)]
+    if not folders:
+        raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
+    return max(folders, key=lambda folder: folder.settings.stat().st_mtime).name
 
 
 def _free_port(asked: int) -> int:

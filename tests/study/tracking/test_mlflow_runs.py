@@ -158,6 +158,8 @@ def test_the_views_of_a_study_are_linked(
     assert ui.main(["one", *where[:2]]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"MLflow is {server}, as MLFLOW_TRACKING_URI says" and rest == said
+    assert ui.main(where) == 0
+    assert capsys.readouterr().out.splitlines() == said, "it is the latest study"
     assert ui.main(["oen", *where]) == 2
     assert "did you mean 'one'?" in capsys.readouterr().err
 
