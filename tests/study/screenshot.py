@@ -1,7 +1,7 @@
 """Takes the README's picture of MLflow: ``python -m tests.study.screenshot STORAGE STUDY``.
 
 The view that ``python -m study.ui STUDY`` gives the link to, in Debian's ``chromium``, without
-MLflow's menu and its assistant, in few colours.
+MLflow's menu, its assistant and the tools of its charts, in few colours.
 """
 
 import asyncio
@@ -18,12 +18,16 @@ from study.tracking.mlflow_runs import runs_of_space
 from tests.study.browser import browsing, serving
 
 OUT = Path(__file__).parents[2] / ".github" / "mlflow.png"
-WINDOW = (1600, 1120)
-PAGE = (198, 8, 1600, 1120)
+WINDOW = (1500, 1540)
+PAGE = (198, 8, 1492, 1396)
 """Left, top, right and bottom of what the study is in."""
-COLOURS = 64
+COLOURS = 128
 CHARTS = 6
 """Number of charts that are in the window."""
+CLOSED = "[data-component-id='mlflow.assistant.chat_panel.close']"
+"""Button that closes the assistant, which opens by itself for who comes first."""
+HIDDEN = ".modebar, button:has(.assistant-fab-label) { display: none !important; }"
+"""Style that hides what lies over the charts: their tools, and the assistant's button."""
 
 
 def main(storage: Path, study: str) -> None:
@@ -44,6 +48,9 @@ def main(storage: Path, study: str) -> None:
 async def picture(url: str) -> bytes:
     """The window when the charts are drawn, as PNG."""
     async with browsing(url, WINDOW) as tab:
+        await tab.until(f'(e => e && (e.click(), true))(document.querySelector("{CLOSED}"))')
+        style = "document.head.appendChild(document.createElement('style')).textContent"
+        await tab.value(f'{style} = "{HIDDEN}"')
         await tab.cards(CHARTS)
         return await tab.picture()
 
