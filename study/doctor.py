@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from study.config.deployment import Deployment, Places
 from study.health.checks import CheckResult, examine
+from study.tracking.mlflow_store import named_store
 from trainables.command import command
 from trainables.options import Parser, parse, same_option
 from trainables.secrecy import without_secrets
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     console = standard_console()
     began, problems, warnings = time.monotonic(), 0, 0
-    for result in examine(given.address, given.storage, given.tracking_uri):
+    for result in examine(given.address, given.storage, named_store(given.tracking_uri)):
         _show(console, result)
         problems += result.mark == "problem"
         warnings += result.mark == "warning"

@@ -24,7 +24,7 @@ from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import fetch_study
 from study.storage.study_folder import StudyFolder
-from study.tracking.mlflow_store import tracking_address
+from study.tracking.mlflow_store import named_store, tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse
@@ -78,7 +78,7 @@ def _checked_registry(places: Places, name: str) -> str:
         raise BadInput(
             f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
         )
-    uri = tracking_address(places.storage, places.tracking_uri)
+    uri = tracking_address(places.storage, named_store(places.tracking_uri))
     check(uri)
     return uri
 

@@ -6,10 +6,11 @@ Everything that the user gave is checked before anything heavy is imported.
 from __future__ import annotations
 
 import gc
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.config import spaces
 from study.config.begun_study import begun_study
@@ -18,13 +19,17 @@ from study.config.deployment import Deployment, Places
 from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
 from study.storage.mirror import fetch_settings
-from study.storage.study_folder import REPORT, StudyFolder
-from study.tracking.mlflow_store import tracking_address
+from study.storage.study_folder import StudyFolder
+from study.tracking.mlflow_store import is_server, named_store, tracking_address
 from study.worker import launchers
 from trainables.cache import hub
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, add_options, given_options, option
+from trainables.secrecy import command_line, without_user
+
+if TYPE_CHECKING:
+    from study.workflow import EndedStudy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +74,9 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return 0
     launchers.refuse_copies()
     launchers.forget()
-    given_uri = request.tracking_uri
-    tracking_uri = "" if request.dry_run else tracking_address(request.storage, given_uri)
+    tracking_uri = ""
+    if not request.dry_run:
+        tracking_uri = tracking_address(request.storage, named_store(request.tracking_uri))
     storage = fetch_settings(request.storage)
     settings = _settings(request, asked)
     name = request.resume or request.name or free_name(storage, settings)
@@ -86,17 +92,26 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
     if request.dry_run:
         show_plan(definition, deployment, console)
         return 0
-    folder = run(definition, deployment, console)
-    lines = ["", f"report   {folder / REPORT}", f"results  {study_folder.results}"]
-    if study_folder.in_store:
-        lines.append(f"both in  {study_folder.store.url}")
-        lines.append(f"MLflow   {given_uri}")
-    else:
-        shown = "" if request.storage == Request.storage else f" --storage {request.storage}"
-        shown += f" --tracking-uri {given_uri}" if given_uri else ""
-        lines.append(f"MLflow   python -m study.ui{shown}")
-    print("\n".join(lines))
+    print("\n".join(_next_steps(run(definition, deployment, console), request, deployment)))
     return 0
+
+
+def _next_steps(ended: EndedStudy, request: Request, deployment: Deployment) -> list[str]:
+    """Lines that say where the report of a study is, where MLflow shows the study, and how its
+    winner is used. Commands and paths can be pasted into a shell."""
+    study, uri = deployment.study_folder, deployment.tracking_uri
+    where = [] if request.storage == Request.storage else ["--storage", request.storage]
+    store = ["--tracking-uri", request.tracking_uri] if request.tracking_uri else []
+    lines = ["", f"report  {shlex.quote(str(ended.report))}"]
+    if study.in_store:
+        lines.append(f"        and in {study.store.url}")
+    if is_server(uri):
+        lines.append(f"MLflow  {without_user(uri).rstrip('/')}{ended.view}")
+    else:
+        lines.append(f"MLflow  {command_line('study.ui', [study.name, *where, *store])}")
+    if ended.has_winner:
+        lines.append(f"winner  {command_line('study.export', [study.name, *where])}")
+    return lines
 
 
 def _settings(request: Request, asked: dict[str, Any]) -> Settings:

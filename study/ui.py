@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from study.config.deployment import Places
 from study.storage.mirror import fetch_settings
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import StudyFolder, study_names
 from study.tracking import mlflow_database
-from study.tracking.mlflow_store import check, tracking_address
+from study.tracking.mlflow_store import check, is_server, named_store, tracking_address
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse
 from trainables.secrecy import without_user
+
+LAST_PORT = 65535
+MOST_TAKEN = 20
+"""Number of ports after the one that was asked for that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,8 @@ class Request(Places):
         None,
         positional=True,
         metavar="NAME",
-        help="give a link to the page that compares its arms",
+        help="give links to its view and those of all studies of its space",
+        default="the study that began last",
     )
     port: int = option(5000, help="of the page")
 
@@ -35,18 +43,23 @@ class Request(Places):
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code is 2 for bad input."""
     given = parse(_parser(), arguments, Request)
-    uri = tracking_address(given.storage, given.tracking_uri)
+    named = named_store(given.tracking_uri)
+    uri = tracking_address(given.storage, named)
     storage = fetch_settings(given.storage)
-    served = uri.startswith(("http:", "https:"))
+    served = is_server(uri)
     if not served:  # of a server, only its address is said, whoever may look at it
         check(uri)
-    page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{given.port}"
-    if given.tracking_uri is None and not (storage / MLFLOW_DATABASE).is_file():
+    if named is None and not (storage / MLFLOW_DATABASE).is_file():
         raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
+    port = given.port if served else _free_port(given.port)
+    page = without_user(uri).rstrip("/") if served else f"http://127.0.0.1:{port}"
     mlflow_database.prepare(uri)
-    if given.study:
-        what, link = _link(StudyFolder(storage=given.storage, name=given.study), uri)
-        print(f"{what}: {page}{link}", flush=True)
+    with suppress(BadInput) if given.study is None else nullcontext():
+        name = given.study or _latest(given.storage)
+        links = _links(StudyFolder(storage=given.storage, name=name), uri)
+        width = max(map(len, links))
+        for name, link in links.items():
+            print(f"{name:{width}}  {page}{link}", flush=True)
     if served:  # an MLflow server has its page already
         print(page)
         return 0
@@ -54,20 +67,57 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     # Not as an option: a database's password would stand in the command line.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    serve = ["--port", str(given.port), "--workers", "1"]
+    serve = ["--port", str(port), "--workers", "1"]
     # Where those that write through this server leave their files; not in a new folder here.
     files = ["--artifacts-destination", str((storage / MLFLOW_ARTIFACTS).resolve())]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
 
 
-def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
-    """Words for the page that shows a study, and its address on the server. The page compares the
-    confirmed runs, or shows the study's own run if there are none.
+def _latest(storage: str) -> str:
+    """Name of the study that began last.
+
+    Raises:
+        BadInput: there is no study.
+    """
+    folders = [StudyFolder(storage=storage, name=name) for name in study_names(storage)]
+    if not folders:
+        raise BadInput(f"no studies in {storage}; python -m study.launch makes one")
+    return max(folders, key=lambda folder: folder.settings.stat().st_mtime).name
+
+
+def _free_port(asked: int) -> int:
+    """The first port from ``asked`` on at which nothing listens; one that was not asked for is
+    printed.
+
+    Raises:
+        BadInput: the port is none, this user may not have it, or too many are taken.
+    """
+    if not 0 < asked <= LAST_PORT:
+        raise BadInput(f"--port must be from 1 to {LAST_PORT}, got {asked}")
+    for port in range(asked, min(asked + MOST_TAKEN, LAST_PORT) + 1):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise BadInput(f"--port {port} cannot be used: {error.strerror}") from None
+                continue
+        if port != asked:
+            print(f"port {asked} is taken; this is port {port}", flush=True)
+        return port
+    raise BadInput(f"ports {asked} to {port} are taken; give another --port")
+
+
+def _links(study_folder: StudyFolder, uri: str) -> dict[str, str]:
+    """Names and addresses, on the server, of the views of a study and of all studies of its space.
+    The views are renewed if this user may write.
 
     Raises:
         BadInput: MLflow does not have the study.
     """
     from study.config.study_json import identity, read
+    from study.tracking import mlflow_views
     from study.tracking.mlflow_runs import runs_of_space
 
     study, settings = study_folder.name, read(study_folder)
@@ -76,10 +126,9 @@ def _link(study_folder: StudyFolder, uri: str) -> tuple[str, str]:
     parent = runs.study(study, identity(study_folder.path))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
-    compared = runs.comparison(parent.info.run_id)
-    if compared:
-        return f"the arms of {study} side by side", compared
-    return f"no arm of {study} has a confirmed run; the study's own", runs.page(parent.info.run_id)
+    mlflow_views.renew(runs, parent.info.run_id, study)
+    keys = {study: parent.info.run_id, **{name: key for key, name in mlflow_views.GENERAL.items()}}
+    return {name: mlflow_views.address(runs.experiment_id, key) for name, key in keys.items()}
 
 
 def _parser() -> Parser:

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
 from study.storage.mirror import StoreMirror
+from study.storage.study_folder import REPORT
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
@@ -70,8 +71,20 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
         ).show(console)
 
 
-def run(definition: StudyDefinition, deployment: Deployment, console: Console) -> Path:
-    """Run a study, or go on with it, and show what it found. Return its folder.
+@dataclass(frozen=True, kw_only=True)
+class EndedStudy:
+    """What a study that has ended leaves for its user to look at."""
+
+    report: Path
+    """File of its report on this node."""
+    view: str
+    """Address of its view on an MLflow server, after the server's own."""
+    has_winner: bool
+    """Whether an arm was confirmed, so that there is a model to export."""
+
+
+def run(definition: StudyDefinition, deployment: Deployment, console: Console) -> EndedStudy:
+    """Run a study, or go on with it, and show what it found.
 
     Raises:
         BadInput: something that the user gave cannot be, and no trial has been run then; or a disk
@@ -90,8 +103,7 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
         study.open_folder()
         study.open_journal()
         study.run_trials()
-        study.answer()
-        return study.folder
+        return study.answer()
 
 
 class StudyRun:
@@ -227,7 +239,7 @@ class StudyRun:
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
         self.dispatcher.placements.recall(self.journal.records.values())
-        self.tracker.begin(plan.space.question, self.provenance, self.journal.records.values())
+        self.tracker.begin(plan.space, self.provenance, self.journal.records.values())
 
     def run_trials(self) -> None:
         """Run the trials of the search and of the confirmation that have no result yet."""
@@ -269,7 +281,7 @@ class StudyRun:
                     cluster.drop(self.dispatcher.drop)
                     raise
 
-    def answer(self) -> None:
+    def answer(self) -> EndedStudy:
         """Leave the cluster, and make, write and show the study's answer."""
         from study.execution import cluster
         from study.reporting.terminal import show_results
@@ -278,7 +290,7 @@ class StudyRun:
 
         leaving = cluster.leave(partial(self.dispatcher.give_back, all_idle=True))
         from study.analysis import results, results_file
-        from study.reporting import model_export
+        from study.reporting import model_export, summary
         from study.reporting import page as report_page  # seconds to import: not before trials
 
         confirmed = {record.spec.id for record in self.journal.of_kind(Kind.CONFIRM)}
@@ -312,7 +324,8 @@ class StudyRun:
             *report_page.write(self.folder, found),
         ]
         self.tracker.finish(
-            found.verdict,
+            f"**{summary.escaped(found.verdict)}**",
+            summary.markdown(found),
             results.metrics(found),
             files,
             model_export.small_models(found),
@@ -324,6 +337,9 @@ class StudyRun:
                 f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"
             )
         leaving.join()
+        return EndedStudy(
+            report=self.folder / REPORT, view=self.tracker.view, has_winner=bool(found.confirmed)
+        )
 
     def _by_these_rules(self, record: TrialRecord) -> TrialRecord:
         """A trial's record with scores by the rules as they are now, from its stored answers if an

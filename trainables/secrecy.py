@@ -40,6 +40,9 @@ IN_QUERY = (
     r"|(?:(?:access|auth|authorization|device)[_-]?)?code"
 )
 """Names of secret values in an address's query."""
+NOT_IN_QUERY = ("viewStateShareKey",)
+"""Names of values in an address's query that end like a secret's and are none: MLflow's name of a
+saved view."""
 
 
 def _patterns(character: str, of_value: str, no_token: str) -> tuple[re.Pattern[str], ...]:
@@ -167,7 +170,9 @@ def _option_and_value(argument: str) -> tuple[str, str]:
 def _is_secret(found: re.Match[str]) -> bool:
     """Whether a match of a pattern is of a secret: where it is a value of a query, by its name."""
     name = found.groupdict().get("name")
-    return name is None or re.fullmatch(IN_QUERY, unquote(name), re.IGNORECASE) is not None
+    return name not in NOT_IN_QUERY and (
+        name is None or re.fullmatch(IN_QUERY, unquote(name), re.IGNORECASE) is not None
+    )
 
 
 def _cut(text: str, patterns: Sequence[re.Pattern[str]], *, as_long: bool = False) -> str:

@@ -26,7 +26,11 @@ class Places:
         help="a folder that all nodes share, or an object store",
     )
     tracking_uri: str | None = option(
-        None, group=WHERE, metavar="URI", help="an MLflow store", default="in --storage"
+        None,
+        group=WHERE,
+        metavar="URI",
+        help="an MLflow store",
+        default="MLFLOW_TRACKING_URI, or in --storage",
     )
 
 

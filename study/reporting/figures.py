@@ -1,7 +1,7 @@
 """Draws the figures of the report that compare arms, from a study's results alone.
 
 A figure is a list of panels, each an SVG; an empty list means that there is nothing to draw. An arm
-has the same number, and with it the same colour and shape, in all figures: its index in ``arms``.
+has the same number, and with it the same colour and shape, in all figures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import StudyResults
 from study.analysis.score_types import Estimate, Finding
 from study.reporting.svg import Figure, Scale, spanning
+from study.trials import colours
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
 WIDE = 1020
@@ -30,20 +31,20 @@ def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
     """Number, name and shape of each arm."""
     flat = Scale(low=0, high=1, start=0, end=16)
     found = []
-    for i, arm in enumerate(results.arms):
-        figure = Figure(title=arm.arm, width=16, height=16, x=flat, y=flat)
+    for name, i in arm_numbers(results).items():
+        figure = Figure(title=name, width=16, height=16, x=flat, y=flat)
         figure.mark((0.5, 0.5), arm=i, tip="")
-        found.append((i, arm.arm, figure.svg()))
+        found.append((i, name, figure.svg()))
     return found
 
 
 def scores(results: StudyResults) -> list[Markup]:
     """Test accuracy of each arm with interval, seeds and baselines; a panel for each part."""
-    drawn = []
+    drawn, index = [], arm_numbers(results)
     for part, name_of_part in results.shown.items():
         rows = [
-            (i, arm, score)
-            for i, arm in enumerate(results.arms)
+            (index[arm.arm], arm, score)
+            for arm in results.arms
             if arm.test and (score := arm.test[part].interval) is not None
         ]
         bases = {name: scores[part] for name, scores in results.baselines.named().items()}
@@ -107,7 +108,8 @@ def differences(results: StudyResults) -> list[Markup]:
 
 def pareto(results: StudyResults) -> list[Markup]:
     """Test accuracy against cost, with the Pareto front as a step line; a panel for each cost."""
-    arms = [(i, arm) for i, arm in enumerate(results.arms) if arm.test]
+    index = arm_numbers(results)
+    arms = [(index[arm.arm], arm) for arm in results.confirmed]
     drawn = []
     # An adapter's size follows from its parameters: it would be the same picture twice.
     for cost, label in COSTS.items():
@@ -192,8 +194,8 @@ def far_apart(values: Sequence[float]) -> bool:
 
 
 def arm_numbers(results: StudyResults) -> dict[str, int]:
-    """Name of an arm -> its number."""
-    return {arm.arm: i for i, arm in enumerate(results.arms)}
+    """Name of an arm -> its number, the best arm first."""
+    return colours.arm_numbers(arm.arm for arm in results.arms)
 
 
 def _interval(score: Estimate) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-COLOURS = 8
-"""Number of arms that have a colour of their own."""
+from study.trials.colours import COLOURS
+
 SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
 """Shapes of the arms, by number."""
 Point = tuple[float, float]
@@ -207,4 +207,4 @@ def _classes(arm: int | None, kind: str) -> tuple[Markup, Markup]:
     """The class of an element, with that of its arm, and the attribute ``data-arm``."""
     if arm is None:
         return escape(kind), Markup("")
-    return escape(f"{kind} a{arm % COLOURS}"), Markup('data-arm="{}"').format(arm)
+    return escape(f"{kind} a{arm % len(COLOURS)}"), Markup('data-arm="{}"').format(arm)

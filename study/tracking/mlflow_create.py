@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from study.tracking.mlflow_store import is_server
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -43,7 +45,7 @@ def run(
     server = client.tracking_uri
 
     def make() -> str:
-        if not _is_server(server):
+        if not is_server(server):
             made = client.create_run(experiment_id, start, dict(tags), run_name=name)
             return str(made.info.run_id)
         asked = {
@@ -102,7 +104,7 @@ def model_version(
 
     def make() -> str:
         server = client._registry_uri or ""
-        if not _is_server(server):
+        if not is_server(server):
             made = client.create_model_version(
                 name, source, run_id, dict(tags), description=description
             )
@@ -138,10 +140,6 @@ def _of_one_name(make: Callable[[], T], find: Callable[[], T | None]) -> T:
         if (found := find()) is None:
             raise
         return found
-
-
-def _is_server(uri: str) -> bool:
-    return uri.startswith(("http:", "https:"))
 
 
 def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:

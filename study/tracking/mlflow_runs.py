@@ -6,7 +6,7 @@ tags, so that a study that is resumed, on whatever machine, continues in the run
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import tempfile
 import time
@@ -14,12 +14,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_create, mlflow_database
-from study.tracking.mlflow_store import unusable
+from study.tracking.mlflow_store import is_server, unusable
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind
 from trainables.errors import BadInput
@@ -30,6 +29,14 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 """Artifact folder of a confirmed trial's model, and the tag of a run that has it."""
+TRAINING = "workflowType=machine_learning"
+"""Part of an address on an MLflow server: the page is that of training runs, also where the browser
+was left in MLflow's half for language models."""
+COLOUR = "mlflow.runColor"
+"""Tag by which MLflow's page colours a run."""
+LOG_LR = "log10_lr"
+"""Metric of a trial: the decimal logarithm of its learning rate, since MLflow's charts of two
+values have linear scales."""
 
 
 def probe(uri: str, artifacts: Path) -> float:
@@ -97,8 +104,7 @@ class MlflowRuns:
         mlflow_database.prepare(uri)
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            served = uri.startswith(("http:", "https:"))
-            local = None if served else artifacts.resolve().as_uri()
+            local = None if is_server(uri) else artifacts.resolve().as_uri()
             self.experiment_id = mlflow_create.experiment(self.client, experiment, local)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise unusable(uri, error) from None
@@ -108,12 +114,12 @@ class MlflowRuns:
         several studies on a shared server may have the same name; a study without identity is found
         by its name."""
         who = f"tags.identity = '{identity}'" if identity else f"tags.study = '{name}'"
-        return _first(self._search(f"{who} and tags.kind = 'study'"))
+        return _first(self.search(f"{who} and tags.kind = 'study'"))
 
     def trials(self, parent_id: str) -> dict[str, Run]:
         """The child runs by trial id."""
         children: dict[str, list[Run]] = {}
-        for run in self._search(f"tags.`mlflow.parentRunId` = '{parent_id}'"):
+        for run in self.search(f"tags.`mlflow.parentRunId` = '{parent_id}'"):
             children.setdefault(run.data.tags["trial"], []).append(run)
         return {trial: min(runs, key=_rank) for trial, runs in children.items()}
 
@@ -140,14 +146,16 @@ class MlflowRuns:
         except MlflowException as error:
             raise unusable(self.uri, error) from None
 
-    def begin_trial(self, record: TrialRecord, parent_id: str) -> str:
-        """Make a child run for a trial that has none; return the run's id."""
+    def begin_trial(self, record: TrialRecord, parent_id: str, colour: str) -> str:
+        """Make a child run for a trial that has none; return the run's id. ``colour`` is its arm's,
+        as ``#rrggbb``."""
         spec = record.spec
         tags = {
             "mlflow.parentRunId": parent_id,
             "trial": spec.id,
             "kind": str(spec.kind),
             "arm": spec.arm,
+            COLOUR: colour,
             **record.ran,
         }
         query = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.trial = '{spec.id}'"
@@ -156,7 +164,7 @@ class MlflowRuns:
             self.experiment_id,
             name=_name(record),
             tags=tags,
-            find=lambda: _id(_first(self._search(query))),
+            find=lambda: _id(_first(self.search(query))),
             began=record.started_at,
         )
 
@@ -205,33 +213,31 @@ class MlflowRuns:
         )
         return f"models:/{name}/{version}"
 
-    def comparison(self, parent_id: str) -> str:
-        """The address, on a server, of MLflow's page that compares a study's confirmed runs; empty
-        if there are none."""
-        confirmed = [
-            run.info.run_id
-            for run in self.trials(parent_id).values()
-            if run.data.tags["kind"] == Kind.CONFIRM
-        ]
-        asked = {"runs": json.dumps(confirmed), "experiments": json.dumps([self.experiment_id])}
-        return f"/#/compare-runs?{urlencode(asked)}" if confirmed else ""
+    def page(self, run_id: str, artifact: str = "") -> str:
+        """The address, on a server, of MLflow's page on a run, or on one of its artifacts."""
+        file = f"/artifacts/{artifact}" if artifact else ""
+        return f"/#/experiments/{self.experiment_id}/runs/{run_id}{file}?{TRAINING}"
 
-    def page(self, run_id: str) -> str:
-        """The address, on a server, of MLflow's page on a run."""
-        return f"/#/experiments/{self.experiment_id}/runs/{run_id}"
-
-    def _search(self, condition: str) -> list[Run]:
-        """All runs of the experiment for which a condition holds."""
+    def search(self, condition: str, *, most: int | None = None) -> list[Run]:
+        """Runs of the experiment for which a condition holds: all, or the ``most`` that began
+        last, up to a thousand."""
         found: list[Run] = []
         token: str | None = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=1000, page_token=token
+                [self.experiment_id], condition, max_results=most or 1000, page_token=token
             )
             found += page
             token = page.token
-            if not token:
+            if not token or most:
                 return found
+
+
+def log_lr(lr: float, at: int) -> Metric:
+    """The metric ``LOG_LR`` of a trial. ``at`` is its time in milliseconds since 1970."""
+    from mlflow.entities import Metric
+
+    return Metric(LOG_LR, math.log10(lr), at, 0)
 
 
 def _first(runs: Sequence[Run]) -> Run | None:

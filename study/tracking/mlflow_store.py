@@ -41,8 +41,15 @@ DRIVERS = {
 """Kind of a database -> drivers that an address may name, each called as its module."""
 WAIT_SECONDS = 5
 """Seconds to wait until a server takes a connection."""
+VARIABLE = "MLFLOW_TRACKING_URI"
+"""Environment variable with the address of a store, which MLflow's own programs read too."""
 QUESTION = "search?max_results=1"
 """Request that a server answers to every user that it lets in."""
+
+
+def is_server(uri: str) -> bool:
+    """Whether an address is that of an MLflow server, and not of a database."""
+    return uri.startswith(("http:", "https:"))
 
 
 def check(uri: str) -> None:
@@ -205,6 +212,15 @@ def unusable(uri: str, error: Exception) -> BadInput:
             "say who asks"
         )
     return BadInput(f"--tracking-uri {shown(uri)} cannot be used: {line}")
+
+
+def named_store(tracking_uri: str | None) -> str | None:
+    """Address of the MLflow store that the user named: by ``--tracking-uri`` or else by the
+    environment, which is printed. None if by neither."""
+    if tracking_uri is None and (named := os.environ.get(VARIABLE)):
+        print(f"MLflow is {shown(named)}, as {VARIABLE} says", flush=True)
+        return named
+    return tracking_uri
 
 
 def default_uri(storage: Path) -> str:

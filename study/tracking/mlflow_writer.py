@@ -20,12 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search_spaces.declare import Space
 from study.config.deployment import Deployment
 from study.config.settings import Settings
 from study.storage.paths import safe_join
-from study.tracking import mlflow_datasets
-from study.tracking.mlflow_runs import MlflowRuns
+from study.storage.study_folder import REPORT
+from study.tracking import mlflow_datasets, mlflow_views
+from study.tracking.mlflow_runs import MlflowRuns, log_lr
 from study.trials.callback import StudyCallback
+from study.trials.colours import UNTUNED, arm_colours
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind
 from trainables.secrecy import without_secrets
@@ -55,8 +58,12 @@ class MlflowWriter(StudyCallback):
         """Trial id -> id of its run."""
         self.whole: set[str] = set()
         """Ids of the trials that were written completely before a restart."""
+        self.described: set[str] = set()
+        """Ids of the trials whose parameters, which never change, were written before a restart."""
         self.written: dict[str, int] = {}
         """Trial id -> number of rungs that were written."""
+        self.colours: Mapping[str, str] = {}
+        """Arm -> its colour."""
         self.last = 0.0
         """Time at which the last trial ended, in seconds since 1970. It is the time of the study's
         results, so that they are the same however often they are written."""
@@ -68,16 +75,24 @@ class MlflowWriter(StudyCallback):
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
+    @property
+    def view(self) -> str:
+        """Address of the study's view on an MLflow server, after the server's own."""
+        return mlflow_views.address(self.runs.experiment_id, self.parent_id)
+
     def begin(
-        self, question: str, protocol: Mapping[str, Any], records: Iterable[TrialRecord]
+        self, space: Space, protocol: Mapping[str, Any], records: Iterable[TrialRecord]
     ) -> None:
         """Find or make the study's run, and write what is missing of earlier records.
 
         ``protocol`` is what ``study.planning.provenance.describe`` returns.
         """
+        self.colours = {**arm_colours(space.arms), str(Kind.UNTUNED): UNTUNED}
         self.parent_id = self.runs.begin_study(self.study, protocol["identity"])
         for trial, run in self.runs.trials(self.parent_id).items():
             self.children[trial] = run.info.run_id
+            if run.data.params:
+                self.described.add(trial)
             if run.info.status != "RUNNING":
                 self.whole.add(trial)
         # MLflow's parameters never change; what changes if a study is resumed elsewhere is a tag.
@@ -85,7 +100,7 @@ class MlflowWriter(StudyCallback):
         changing = {name: protocol[name] for name in tagged if name in protocol}
         fixed = {name: value for name, value in protocol.items() if name not in changing}
         tags = {
-            "question": question,
+            "question": space.question,
             "mlflow.source.name": "study.launch",
             "mlflow.source.git.commit": protocol["commit"],
         }
@@ -95,6 +110,7 @@ class MlflowWriter(StudyCallback):
         def first() -> None:
             self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
             self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
+            mlflow_views.prepare(self.runs, self.parent_id, self.study)
             self._monitor = _monitor(self.runs, self.parent_id)
             self._monitor.start()
 
@@ -120,6 +136,7 @@ class MlflowWriter(StudyCallback):
     def finish(
         self,
         verdict: str,
+        table: str,
         metrics: Mapping[str, float],
         files: Iterable[Path],
         models: Sequence[str],
@@ -127,8 +144,9 @@ class MlflowWriter(StudyCallback):
     ) -> None:
         """Write the study's results, wait until everything is written, and stop.
 
-        ``models`` are the ids of confirmed trials whose runs are to hold their models. Those that a
-        run lacks are written by ``write``, each into a folder named after its trial.
+        ``verdict`` and ``table`` are Markdown. ``models`` are the ids of confirmed trials whose
+        runs are to hold their models. Those that a run lacks are written by ``write``, each into a
+        folder named after its trial.
         """
 
         def results() -> None:
@@ -136,12 +154,16 @@ class MlflowWriter(StudyCallback):
 
             at = int(self.last * 1000)
             self.runs.log(self.parent_id, metrics=[Metric(k, v, at, 0) for k, v in metrics.items()])
-            self.runs.client.set_tag(self.parent_id, "mlflow.note.content", verdict)
+            # The page folds a description: its end is seen by those who unfold it.
+            links = mlflow_views.links(self.runs, self.parent_id, REPORT)
+            note = f"{verdict}\n\n{links}\n\n{table}"
+            self.runs.client.set_tag(self.parent_id, "mlflow.note.content", note)
             for file in files:
                 self.runs.client.log_artifact(self.parent_id, str(file))
 
         self._events.put(results)
         self._events.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
+        self._events.put(lambda: mlflow_views.renew(self.runs, self.parent_id, self.study))
         self._events.put(lambda: self._models(models, write))
         self.close()
 
@@ -203,12 +225,15 @@ class MlflowWriter(StudyCallback):
         from trainables.measures.common.scores import logged_name
 
         record, spec = event.record, event.record.spec
-        parameters, tags = dict[str, Any](), dict[str, str]()
+        parameters, tags, metrics = dict[str, Any](), dict[str, str](), list[Metric]()
         if spec.id not in self.children:
-            self.children[spec.id] = self.runs.begin_trial(record, self.parent_id)
+            self.children[spec.id] = self.runs.begin_trial(
+                record, self.parent_id, self.colours[spec.arm]
+            )
         run_id = self.children[spec.id]
         if spec.id not in self.written:  # or again after a restart, which does no harm
             self.runs.client.log_inputs(run_id, self._inputs[spec.kind])
+        if spec.id not in self.written and spec.id not in self.described:
             parameters = {
                 "arm": spec.arm,
                 "lr": spec.lr,
@@ -219,8 +244,11 @@ class MlflowWriter(StudyCallback):
                 "max_examples": spec.max_examples,
                 "batch_size": spec.batch_size,
             }
+            parameters = {name: _six_digits(value) for name, value in parameters.items()}
+            if spec.kind is not Kind.UNTUNED:
+                metrics.append(log_lr(spec.lr, int(record.started_at * 1000)))
         reported = record.rungs[self.written.get(spec.id, 0) :]
-        metrics = [metric for rung in reported for metric in _losses(rung)]
+        metrics += [metric for rung in reported for metric in _losses(rung)]
         ended = int((record.ended_at or 0.0) * 1000)
         if event.ended:
             assert record.outcome is not None
@@ -273,6 +301,11 @@ def _losses(rung: Rung) -> list[Metric]:
     reported = int(rung.reported_at * 1000)
     values = {"validation_loss": rung.validation_loss, "train_loss": rung.train_loss}
     return [Metric(k, v, reported, rung.examples_seen) for k, v in values.items()]
+
+
+def _six_digits(value: Any) -> Any:
+    """A parameter as MLflow's tables are to show it: of a float six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _recipe(tuning: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from study.search.scheduler import StudyScheduler
 from study.search.spending import SpendingTracker
 from study.storage.study_folder import LOG
 from study.trials.callback import StudyCallback
+from study.trials.colours import terminal_styles
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from study.trials.text import settings_text
@@ -124,8 +125,9 @@ class Progress(StudyCallback):
             del told[0]
         if self.scheduler and self.scheduler.best().get(record.spec.arm) is record:
             told.append(f"the best {record.spec.arm} so far")
+        trial = f"{_name(record)} {_settings(record)}".rstrip()
         self._line(
-            f"{record.outcome:8} {_name(record)} {_settings(record)}: {', '.join(told)} "
+            f"{record.outcome:8} {trial}: {', '.join(told)} "
             f"[{self._count()}, {_clock(self.left())} left, devices {self.spending.use:.0%} used]"
         )
 
@@ -178,7 +180,7 @@ class Progress(StudyCallback):
     def _arms(self) -> Table:
         """A table of the arms: counts of trials by outcome, and the best trial so far."""
         assert self.scheduler is not None
-        best = self.scheduler.best()
+        best, styles = self.scheduler.best(), terminal_styles(self.scheduler.rules.space.arms)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("arm", "running", "done", "pruned", "other"):
             table.add_column(column, justify="left" if column == "arm" else "right")
@@ -191,7 +193,7 @@ class Progress(StudyCallback):
             running = sum(r.spec.arm == arm for r in self.running.values())
             record = best.get(arm)
             table.add_row(
-                arm,
+                Text(arm, style=styles[arm]),
                 str(running),
                 Text(str(done), style=STYLES[Outcome.COMPLETE]),
                 Text(str(pruned), style=STYLES[Outcome.PRUNED]),
@@ -255,7 +257,8 @@ class Progress(StudyCallback):
 def _name(record: TrialRecord) -> str:
     spec = record.spec
     seed = f" seed {spec.seed}" if spec.kind is Kind.CONFIRM else ""
-    return f"{spec.kind} {spec.arm}{seed} {spec.id}"
+    what = " ".join(dict.fromkeys((spec.kind, spec.arm)))  # the base model's are both "untuned"
+    return f"{what}{seed} {spec.id}"
 
 
 def _clock(seconds: float | None) -> str:

@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> None:
         )
         uri, artifacts = default_uri(Path(storage)), Path(storage, "artifacts")
         track = MlflowWriter(MlflowRuns(uri, experiment="instant", artifacts=artifacts), "instant")
-        track.begin("?", PROTOCOL, [])
+        track.begin(SPACE, PROTOCOL, [])
         spending = SpendingTracker(
             SpendingLimit(), devices=2, concurrency=4, scored=2.0, began=time.monotonic()
         )
@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> None:
             dispatcher.start()
             ray_tune.run(scheduler, dispatcher)
             searched = time.perf_counter()
-        track.finish("made up", {}, [], [], cards)
+        track.finish("made up", "", {}, [], [], cards)
         flushed = time.perf_counter() - searched
         rungs = sum(len(record.rungs) for record in scheduler.journal.records.values())
     ray.shutdown()

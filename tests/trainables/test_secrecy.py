@@ -51,6 +51,7 @@ def test_what_is_a_secret_by_its_place_is_cut(text: str, shown: str) -> None:
         "RuntimeError: basic information: key=1, token=2",
         "python -m study.launch --space layernorm_vs_lora --under 'memory<8GiB'",
         "file /data/a?monkey=3",
+        "http://host:5000/#/experiments/1/runs?viewStateShareKey=5eed&compareRunsMode=CHART",
         "http://h/f?keyboard=1&turkey=2&bypass=3&author=4&error_code=404&zipcode=5&tokens=6",
         "http://h?mail=a@b.org",
         "https://h/f#b@c and https://h/f?b@c",

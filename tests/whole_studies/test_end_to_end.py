@@ -86,7 +86,8 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["outcome"] == expected["outcome"]
         for name, value in expected["parameters"].items():
-            assert run.data.params[name] == str(value)
+            shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+            assert run.data.params[name] == shown
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [(m.step, m.value) for m in history] == [
             (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
@@ -320,7 +321,7 @@ def test_a_study_whose_trials_all_diverge_ends_and_says_so(tmp_path: Path) -> No
     assert {run.data.tags["kind"] for run in recorded} == {"study", "search", "untuned"}
     (parent,) = [run for run in recorded if run.data.tags["kind"] == "study"]
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["mlflow.note.content"] == found["verdict"]
+    assert found["verdict"] in parent.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.slow

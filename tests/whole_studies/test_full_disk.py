@@ -36,7 +36,7 @@ from study.worker.orders import AdvanceTrial, TrialReport
 from study.worker.resident_trials import ResidentTrials
 from tests.small_disk import Disk, disk
 from tests.study import small
-from tests.study.made_up import PROTOCOL, play_all
+from tests.study.made_up import PROTOCOL, SPACE, play_all
 from trainables.cache import arrays
 from trainables.cache import folders as cache_folders
 from trainables.errors import BadInput
@@ -173,17 +173,17 @@ def test_a_full_database_of_mlflow_ends_no_study(
         return MlflowWriter(runs, "one")
 
     tracking = track()
-    tracking.begin("?", PROTOCOL, [])
+    tracking.begin(SPACE, PROTOCOL, [])
     full.fill()
     capfd.readouterr()
     assert play_all(begin(tracking)).done
-    tracking.finish("verdict", {}, [], [], lambda trials, folder: None)
+    tracking.finish("verdict", "table", {}, [], [], lambda trials, folder: None)
     assert "database or disk is full" in tracking.error
     assert capfd.readouterr().err == ""
     full.free()
     again = track()
-    again.begin("?", PROTOCOL, begin().journal.records.values())
-    again.finish("verdict", {}, [], [], lambda trials, folder: None)
+    again.begin(SPACE, PROTOCOL, begin().journal.records.values())
+    again.finish("verdict", "table", {}, [], [], lambda trials, folder: None)
     assert again.error == ""
     client = MlflowClient(default_uri(full.folder))
     experiment = client.get_experiment_by_name("made up")

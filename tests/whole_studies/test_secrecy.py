@@ -172,7 +172,7 @@ def test_no_process_has_a_secret_in_its_command_line(ran: Ran) -> None:
 
 def test_a_study_prints_no_secret(planted: Planted, ran: Ran) -> None:
     assert planted.seen_in(ran.printed.encode()) == [], ran.printed
-    assert "--tracking-uri http://study:***@127.0.0.1" in ran.printed
+    assert "MLflow  http://127.0.0.1:" in ran.printed, "a browser asks for the password"
 
 
 def test_no_file_has_a_secret(planted: Planted, ran: Ran) -> None:
@@ -191,7 +191,7 @@ def test_what_is_made_of_a_study_has_no_secret(planted: Planted, ran: Ran) -> No
     assert "--tracking-uri 'http://study:***@127.0.0.1" in (out / "README.md").read_text()
     planted.call("study.report", *where)
     said = planted.call("study.ui", *where, *server)
-    assert "side by side: http://127.0.0.1:" in said, "a browser asks for the password"
+    assert "\nConfirmed  http://127.0.0.1:" in said, "a browser asks for the password"
     assert planted.files() == []
 
 

@@ -11,6 +11,7 @@ from study.analysis import results_file
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import StudyResults
 from study.reporting import page as report_page
+from study.trials.colours import COLOURS
 from tests.study.finished import SPACE
 from tests.study.reporting.pages import FIGURES, Tags, read
 
@@ -30,6 +31,12 @@ def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
         assert part in page.text, part
     assert page.tags.count("svg") == FIGURES + len(SPACE.arms), "the legend has one an arm"
     assert page.outside == []
+
+
+def test_its_light_colours_are_those_of_mlflow() -> None:
+    sheet = (Path(report_page.__file__).parent / "report.css").read_text(encoding="utf-8")
+    light = sheet[: sheet.index("@media")]
+    assert tuple(re.findall(r"--a\d: (#\w+);", light)) == COLOURS
 
 
 def test_text_of_users_is_never_markup(found: StudyResults, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.spec import Kind
-from tests.study.made_up import PROTOCOL, cards, play_all
+from tests.study.made_up import PROTOCOL, SPACE, cards, play_all
 from trainables.errors import BadInput
 
 Begin = Callable[..., StudyScheduler]
@@ -37,21 +37,21 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     begin: Begin, tmp_path: Path
 ) -> None:
     first = track(tmp_path)
-    first.begin("?", PROTOCOL, [])
+    first.begin(SPACE, PROTOCOL, [])
     play_all(begin(first), most=4)
     first.close()
     play_all(begin(), most=3)  # these MLflow never hears of: the server was away, say
     second = track(tmp_path)
     scheduler = begin(second)
-    second.begin("?", PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
+    second.begin(SPACE, PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
     play_all(scheduler)
     page = tmp_path / "report.html"
     page.write_text("a page")
     models = [r.spec.id for r in scheduler.journal.of_kind(Kind.CONFIRM)]
-    second.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models, cards)
+    second.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [page], models, cards)
     third = track(tmp_path)  # a finished study that is asked for again
-    third.begin("?", PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
-    third.finish("verdict", {"lora.test.overall_percent": 50.0}, [page], models, never)
+    third.begin(SPACE, PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
+    third.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [page], models, never)
     assert third.error == ""
     assert first.error == second.error == ""
 
@@ -66,7 +66,7 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
     assert runs["study"].data.tags["commit"] == "def"
-    assert runs["study"].data.tags["mlflow.note.content"] == "verdict"
+    assert runs["study"].data.tags["mlflow.note.content"].startswith("verdict\n\nThis study: ")
     assert runs["study"].info.status == "FINISHED"
     history = client.get_metric_history(runs["study"].info.run_id, "lora.test.overall_percent")
     assert [metric.value for metric in history] == [50.0]
@@ -82,7 +82,7 @@ def never(trials: Sequence[str], folder: Path) -> None:
 def test_every_run_names_the_data_that_it_used(begin: Begin, tmp_path: Path) -> None:
     tracking = track(tmp_path)
     data = PROTOCOL["data"] | {"ood": {"slake": "cd" * 32}}
-    tracking.begin("?", PROTOCOL | {"data": data}, [])
+    tracking.begin(SPACE, PROTOCOL | {"data": data}, [])
     play_all(begin(tracking))
     tracking.close()
     assert not tracking.error
@@ -108,7 +108,7 @@ def test_the_machines_use_is_in_the_studys_run(
     steps: list[int] = []
     for _ in range(2):  # begun, and gone on with
         tracking = track(tmp_path)
-        tracking.begin("?", PROTOCOL, [])
+        tracking.begin(SPACE, PROTOCOL, [])
         give_up, before = time.monotonic() + 30, len(steps)
         while len(steps) < before + 2:
             assert time.monotonic() < give_up
@@ -124,14 +124,14 @@ def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the client would try for minutes
     lost = track(tmp_path)
-    lost.begin("?", PROTOCOL, [])
+    lost.begin(SPACE, PROTOCOL, [])
     # Nothing listens there.
     lost.runs.client = MlflowClient("http://study:planted@127.0.0.1:9")
     assert play_all(begin(lost)).done
     lost.close()
     assert "127.0.0.1" in lost.error and "planted" not in lost.error
     again = track(tmp_path)
-    again.begin("?", PROTOCOL, begin().journal.records.values())
+    again.begin(SPACE, PROTOCOL, begin().journal.records.values())
     again.close()
     assert not again.error
     assert len(recorded(tmp_path)) == 1 + len(begin().journal.records)
@@ -140,7 +140,7 @@ def test_a_server_that_is_lost_in_mid_study_does_not_end_it(
 def test_of_runs_that_were_made_twice_the_written_one_goes_on(begin: Begin, tmp_path: Path) -> None:
     """As an earlier version left them: the client had asked again for what the server had made."""
     first = track(tmp_path)
-    first.begin("?", PROTOCOL, [])
+    first.begin(SPACE, PROTOCOL, [])
     records = play_all(begin(first), most=2).journal.records
     first.close()
     for run in recorded(tmp_path):
@@ -149,7 +149,7 @@ def test_of_runs_that_were_made_twice_the_written_one_goes_on(begin: Begin, tmp_
         for start in (run.info.start_time - 1, run.info.start_time, run.info.start_time + 1):
             first.runs.client.create_run(run.info.experiment_id, start, tags)
     again = track(tmp_path)
-    again.begin("?", PROTOCOL, records.values())
+    again.begin(SPACE, PROTOCOL, records.values())
     again.close()
     assert not again.error
     assert again.parent_id == first.parent_id and again.children == first.children

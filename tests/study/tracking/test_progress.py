@@ -11,7 +11,8 @@ from study.search.scheduler import StudyScheduler
 from study.search.spending import SpendingTracker
 from study.tracking.progress import Progress
 from study.trials.record import Outcome
-from tests.study.made_up import play, rung
+from study.trials.spec import Kind
+from tests.study.made_up import play, play_all, rung
 
 Begin = Callable[..., StudyScheduler]
 FREE = SpendingLimit()
@@ -77,6 +78,18 @@ def test_elsewhere_each_event_is_a_plain_line(begin: Begin, tmp_path: Path) -> N
         (last, *_) = [line for line in lines[::-1] if f"the best {arm} so far" in line]
         assert best.spec.id in last
     assert (tmp_path / "study.log").read_text().count(" rung ") > 8
+
+
+def test_the_base_model_is_named_once(begin: Begin, tmp_path: Path) -> None:
+    out = io.StringIO()
+    scheduler, _ = watched(begin, tmp_path, Console(file=out, width=140))
+    running = [r for r in scheduler.journal.records.values() if r.outcome is None]
+    for record in running:
+        play(scheduler, record.spec)
+    play_all(scheduler)
+    (line,) = [line for line in out.getvalue().splitlines() if "untuned" in line]
+    (untuned,) = scheduler.journal.of_kind(Kind.UNTUNED)
+    assert f"complete untuned {untuned.spec.id}: " in line
 
 
 def test_with_a_budget_of_time_it_says_how_much_is_left(begin: Begin, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Colours of arms, which are the same in MLflow, in the report and on the terminal."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable
+
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#7a7a7a", "#000000"),
+)
+"""Colour of each number, again from the first where there are more arms. They are Okabe and Ito's,
+which the colour-blind can tell apart. The report's style sheet has them too, and lighter ones for
+dark pages."""
+CHROMATIC = 6
+"""Number of colours that are neither grey nor black, with which small studies do."""
+SEED = 12763
+"""Seed of the numbers that names give: with it the methods that are compared most have different
+ones."""
+UNTUNED = "#b8b8b8"
+"""Colour of the base model as it is."""
+
+
+def arm_numbers(arms: Iterable[str]) -> dict[str, int]:
+    """Number of each arm of a study, which decides its colour.
+
+    It follows from the arm's name, so that it is the same in all studies of a search space. Of
+    arms whose names give the same number, all but one have the lowest numbers that are free.
+    """
+    names = [*arms]
+    numbers: dict[str, int] = {}
+    for name in sorted(names):
+        number = zlib.crc32(f"{name}{SEED}".encode()) % CHROMATIC
+        if number not in numbers.values():
+            numbers[name] = number
+    free = (n for n in itertools.count() if n not in numbers.values())
+    for name in sorted(names):
+        if name not in numbers:
+            numbers[name] = next(free)
+    return {name: numbers[name] for name in names}
+
+
+def arm_colours(arms: Iterable[str]) -> dict[str, str]:
+    """Colour of each arm of a study, as ``#rrggbb``."""
+    return {name: COLOURS[n % len(COLOURS)] for name, n in arm_numbers(arms).items()}
+
+
+def terminal_styles(arms: Iterable[str]) -> dict[str, str]:
+    """Colour of each arm of a study on a terminal, whose own colour of text stands for black: its
+    background may be black."""
+    return {
+        name: "default" if colour == COLOURS[-1] else colour
+        for name, colour in arm_colours(arms).items()
+    }
