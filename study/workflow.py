@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import importlib
-import json
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -208,7 +206,6 @@ class StudyRun:
         from study.search.scheduler import SearchRules
 
         plan, settings = self.plan, self.definition.settings
-        base = json.dumps(provenance.base(plan))
         self.rules = SearchRules(
             space=plan.space,
             budget=self.definition.budget,
@@ -222,7 +219,7 @@ class StudyRun:
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,
-            base=hashlib.sha256(base.encode()).hexdigest()[:12],
+            base=provenance.digest(provenance.base(plan)),
         )
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
