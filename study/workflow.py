@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import socket
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -30,6 +31,7 @@ from study.planning.arm_placements import uniform_placements
 from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
+from study.storage.journal_reader import Session
 from study.storage.mirror import StoreMirror
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
@@ -260,11 +262,22 @@ class StudyRun:
             progress.watch(self.scheduler)
             early.scheduler = self.scheduler
             if not self.scheduler.done:
+                self.journal.record_session(self._session(spending))
                 try:
                     ray_tune.run(self.scheduler, self.dispatcher)
                 except BaseException:
                     cluster.drop(self.dispatcher.drop)
                     raise
+
+    def _session(self, spending: SpendingTracker) -> Session:
+        """This driver's run of the study, as ``study.status`` shows it."""
+        return Session(
+            began=time.time() - (time.monotonic() - self.began),
+            seconds=self.journal.seconds,
+            devices=spending.devices,
+            concurrency=spending.concurrency,
+            host=socket.gethostname(),
+        )
 
     def answer(self) -> None:
         """Leave the cluster, and make, write and show the study's answer."""

@@ -81,7 +81,7 @@ class StudyScheduler:
         self.gains = ArmGains(journal, self._groups, self._points, rules.seed)
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
-        self._best = BestTrials(journal, rules.limits, self.rungs)
+        self._best = BestTrials(journal.records, rules.limits, self.rungs)
         self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
         """Arm -> id of its best trial, and the confirmations that follow from these."""
         self._again: deque[TrialSpec] = deque()
