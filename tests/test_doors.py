@@ -57,7 +57,7 @@ LAYERS = {
         {"planning", "search", "analysis"},
         {"worker", "tracking", "reporting"},
         {"execution"},
-        {"workflow.py", "health"},
+        {"workflow.py", "health", "inventory"},
     ),
     "trainables": (
         {"shared_layers", "cache", "methods"},

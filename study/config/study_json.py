@@ -86,6 +86,15 @@ def begun_study(folder: Path) -> BegunStudy:
     return stored_json.read(BegunStudy, folder / SETTINGS, versions=[VERSION])
 
 
+def parse_begun(content: bytes, source: str) -> BegunStudy:
+    """The same as ``begun_study``, of the content of a ``study.json`` that lies elsewhere.
+
+    Raises:
+        BadInput: as ``begun_study`` does.
+    """
+    return stored_json.read_content(BegunStudy, content, source, versions=[VERSION])
+
+
 def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:
     """Check that a study of this name can be begun, or was begun with the same settings.
 

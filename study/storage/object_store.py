@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from trainables.errors import BadInput
 
 SCHEMES = ("s3://", "gs://")
 PIECE_BYTES = 16 * 2**20
+COPIES = "storage"
+"""Folder, in a cache folder, of this machine's copies of stores."""
 
 
 def is_store(storage: str | Path) -> bool:
@@ -35,7 +38,7 @@ def local_copy(url: str) -> Path:
     name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
     refused: OSError | None = None
     for folder in cache_folders.folders():
-        copy = folder / "storage" / name
+        copy = folder / COPIES / name
         try:
             copy.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,12 +78,17 @@ class ObjectStore:
 
     def listing(self, prefix: str = "") -> list[str]:
         """All keys below ``prefix``, or below the URL."""
+        return list(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Key -> bytes of every object below ``prefix``, or below the URL."""
         from pyarrow import fs
 
         files, root = self._open()
         where = f"{root}/{prefix}".rstrip("/")
         found = files.get_file_info(fs.FileSelector(where, recursive=True, allow_not_found=True))
-        return [i.path.removeprefix(f"{root}/") for i in found if i.type is fs.FileType.File]
+        files_only = (each for each in found if each.type is fs.FileType.File)
+        return {each.path.removeprefix(f"{root}/"): each.size for each in files_only}
 
     def read(self, key: str) -> bytes | None:
         """Content of an object; None if there is no such object."""
@@ -125,6 +133,13 @@ class ObjectStore:
         files, root = self._open()
         for key in {*self.listing(prefix), *([prefix] if self.read(prefix) is not None else [])}:
             files.delete_file(f"{root}/{key}")
+
+    def drop_all(self) -> None:
+        """Remove all objects below the URL, many with one request."""
+        files, root = self._open()
+        # Object by object, an empty one would be made that stands for the folder.
+        with suppress(FileNotFoundError):
+            files.delete_dir(root)
 
     def _open(self) -> tuple[Any, str]:
         files, root = _connection(self.url)
