@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from study.analysis.result_types import VERSION
@@ -13,12 +16,16 @@ from study.config import spending_limit
 from study.config.study_json import BegunStudy, parse_begun
 from study.storage import journal_reader, study_files
 from study.storage.journal_reader import JournalContent
+from study.storage.object_store import is_store, local_copy
+from study.storage.paths import atomic_write
 from study.storage.study_files import StudyFiles
-from study.storage.study_folder import JOURNAL, RESULTS, SETTINGS
+from study.storage.study_folder import JOURNAL, LEASE, RESULTS, SETTINGS
 from study.trials.spec import Kind
 from trainables import stored_json
 from trainables.errors import BadInput
 
+NOTES = ".list.json"
+"""File, in this machine's copy of a store, with the overviews of its studies."""
 READERS = 32
 """Number of studies of an object store that are read at once."""
 
@@ -74,11 +81,66 @@ def overviews(storage: str) -> list[StudyOverview]:
         BadInput: there is no such folder, or the store cannot be read.
     """
     every = study_files.every(storage)
-    with ThreadPoolExecutor(READERS) as pool:
-        # On a disk, threads would only wait for each other.
-        in_store = any(files.study_folder.in_store for files in every)
-        found = list(pool.map(overview, every) if in_store else map(overview, every))
+    found = _in_store(storage, every) if is_store(storage) else list(map(overview, every))
     return sorted(found, key=lambda each: (each.begun, each.study))
+
+
+def _in_store(storage: str, every: Sequence[StudyFiles]) -> list[StudyOverview]:
+    """Overviews of studies in a store, several read at a time. They are noted on this machine, and
+    studies that have not changed since are not read again."""
+    notes = local_copy(storage) / NOTES
+    noted = _noted(notes)
+    known = {files.name: _known(files, noted) for files in every}
+    with ThreadPoolExecutor(READERS) as pool:  # that only read: what they read is parsed here
+        unknown = [files for files in every if known[files.name] is None]
+        read = {files.name: files for files in pool.map(_read, unknown)}
+    found = [known[files.name] or overview(read[files.name]) for files in every]
+    kept = {
+        row.study: {"files": _state_of_files(files), "row": asdict(row)}
+        for files, row in zip(every, found, strict=True)
+        if row.state in (State.FINISHED, State.INTERRUPTED)
+    }
+    if kept != noted:
+        with suppress(OSError), atomic_write(notes) as partial:
+            partial.write_text(json.dumps(kept), encoding="utf-8")
+    return found
+
+
+def _read(files: StudyFiles) -> StudyFiles:
+    """A study with the files that its overview is made of; without them, if they cannot be read, so
+    that the overview says why."""
+    whole = RESULTS in files.versions and LEASE not in files.versions
+    try:
+        return files.with_contents([RESULTS] if whole else [LEASE, SETTINGS, JOURNAL])
+    except OSError:
+        return files
+
+
+def _noted(notes: Path) -> dict[str, Any]:
+    """What was noted of each study; nothing if it cannot be read."""
+    try:
+        found = json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _known(files: StudyFiles, noted: Mapping[str, Any]) -> StudyOverview | None:
+    """Overview of a study as it was noted; None if it has changed, or if a driver runs it."""
+    note = noted.get(files.name, {})
+    if LEASE in files.versions or note.get("files") != _state_of_files(files):
+        return None
+    try:
+        row = StudyOverview(**{**note["row"], "state": State(note["row"]["state"])})
+    except (KeyError, TypeError, ValueError):  # another version has noted it
+        return None
+    return replace(row, bytes=files.size)
+
+
+def _state_of_files(files: StudyFiles) -> list[list[int] | None]:
+    """What changes when an overview does."""
+    read = (SETTINGS, JOURNAL, RESULTS)
+    return [list(files.versions[name]) if name in files.versions else None for name in read]
 
 
 def overview(files: StudyFiles) -> StudyOverview:
@@ -130,7 +192,7 @@ def _overview(files: StudyFiles) -> StudyOverview:
     host = files.driver()
     if host is None and files.half_made:
         return _row(files, State.HALF_MADE)
-    if host is None and RESULTS in files.sizes:
+    if host is None and RESULTS in files.versions:
         content, source = files.read(RESULTS) or b"", f"{files.where}/{RESULTS}"
         versions = range(1, VERSION + 1)
         found = stored_json.read_content(_Results, content, source, versions=versions)

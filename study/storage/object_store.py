@@ -12,7 +12,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.storage.paths import atomic_write
 from trainables.cache import folders as cache_folders
@@ -49,6 +49,14 @@ def local_copy(url: str) -> Path:
     raise BadInput(f"no cache folder can be written for a copy of --storage {url}") from refused
 
 
+class Version(NamedTuple):
+    """What tells an object from an earlier one of the same name."""
+
+    bytes: int
+    changed: int
+    """Time of its last change, in nanoseconds since 1970."""
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     """Objects below a URL, by key (``optuna.journal``, ``answers/x.parquet``)."""
@@ -78,17 +86,20 @@ class ObjectStore:
 
     def listing(self, prefix: str = "") -> list[str]:
         """All keys below ``prefix``, or below the URL."""
-        return list(self.sizes(prefix))
+        return list(self.versions(prefix))
 
-    def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Key -> bytes of every object below ``prefix``, or below the URL."""
+    def versions(self, prefix: str = "") -> dict[str, Version]:
+        """Key -> version of every object below ``prefix``, or below the URL."""
         from pyarrow import fs
 
         files, root = self._open()
         where = f"{root}/{prefix}".rstrip("/")
         found = files.get_file_info(fs.FileSelector(where, recursive=True, allow_not_found=True))
         files_only = (each for each in found if each.type is fs.FileType.File)
-        return {each.path.removeprefix(f"{root}/"): each.size for each in files_only}
+        return {
+            each.path.removeprefix(f"{root}/"): Version(bytes=each.size, changed=each.mtime_ns or 0)
+            for each in files_only
+        }
 
     def read(self, key: str) -> bytes | None:
         """Content of an object; None if there is no such object."""
@@ -150,12 +161,14 @@ _connections: dict[tuple[int, str], tuple[Any, str]] = {}
 
 
 def _connection(url: str) -> tuple[Any, str]:
-    """File system and path of a URL, opened once per process: a connection does not survive a
-    fork."""
+    """File system and path of a URL. A file system is opened once per bucket and process: that
+    takes longer than to read an object, and a connection does not survive a fork."""
     from pyarrow import fs
 
-    key = (os.getpid(), url)
+    scheme, _, rest = url.partition("://")
+    bucket, _, path = rest.partition("/")
+    key = (os.getpid(), f"{scheme}://{bucket}")
     if key not in _connections:
-        files, root = fs.FileSystem.from_uri(url)
-        _connections[key] = files, root.rstrip("/")
-    return _connections[key]
+        _connections[key] = fs.FileSystem.from_uri(key[1])
+    files, root = _connections[key]
+    return files, f"{root.rstrip('/')}/{path}".rstrip("/")
