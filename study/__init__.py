@@ -12,6 +12,7 @@ A study goes through these folders in this order::
     analysis    from records to the answer
     reporting   the answer shown: report, tables, models
     health      the checks of ``study.doctor``
+    inventory   which studies there are, and what becomes of them
     trials      the vocabulary that all of them share
 
 The modules beside the folders are the commands, ``python -m study.NAME``, and ``workflow``, which

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import importlib
-import json
+import socket
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -32,6 +31,7 @@ from study.planning.arm_placements import uniform_placements
 from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
+from study.storage.journal_reader import Session
 from study.storage.mirror import StoreMirror
 from study.storage.study_folder import REPORT
 from study.tracking import mlflow_store
@@ -220,7 +220,6 @@ class StudyRun:
         from study.search.scheduler import SearchRules
 
         plan, settings = self.plan, self.definition.settings
-        base = json.dumps(provenance.base(plan))
         self.rules = SearchRules(
             space=plan.space,
             budget=self.definition.budget,
@@ -234,7 +233,7 @@ class StudyRun:
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,
-            base=hashlib.sha256(base.encode()).hexdigest()[:12],
+            base=provenance.digest(provenance.base(plan)),
         )
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
@@ -275,11 +274,22 @@ class StudyRun:
             progress.watch(self.scheduler)
             early.scheduler = self.scheduler
             if not self.scheduler.done:
+                self.journal.record_session(self._session(spending))
                 try:
                     ray_tune.run(self.scheduler, self.dispatcher)
                 except BaseException:
                     cluster.drop(self.dispatcher.drop)
                     raise
+
+    def _session(self, spending: SpendingTracker) -> Session:
+        """This driver's run of the study, as ``study.status`` shows it."""
+        return Session(
+            began=time.time() - (time.monotonic() - self.began),
+            seconds=self.journal.seconds,
+            devices=spending.devices,
+            concurrency=spending.concurrency,
+            host=socket.gethostname(),
+        )
 
     def answer(self) -> EndedStudy:
         """Leave the cluster, and make, write and show the study's answer."""

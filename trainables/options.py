@@ -102,6 +102,8 @@ class Option:
     """Whether it is given by its place; one that has a default may be left away."""
     choices: Sequence[str] | None
     """The values that it may have; None: any of its type."""
+    several: bool
+    """Whether it takes all values that follow it, and not one only."""
 
 
 def option(
@@ -115,6 +117,7 @@ def option(
     required: bool = False,
     positional: bool = False,
     choices: Sequence[str] | None = None,
+    several: bool = False,
 ) -> Any:
     """Declare a field of a dataclass that is an option too. ``value`` is the field's default; see
     ``Option`` for the rest. The option of a ``list[str]`` may be given several times."""
@@ -127,6 +130,7 @@ def option(
         required=required,
         positional=positional,
         choices=choices,
+        several=several,
     )
     return field(default=value, metadata={KEY: described})
 
@@ -193,7 +197,7 @@ def _reading(field_: Field[Any], described: Option) -> dict[str, Any]:
         "choices": described.choices,
     }
     if kind == "list[str]":
-        found["action"] = "append"
+        found |= {"action": "extend", "nargs": "+"} if described.several else {"action": "append"}
     if described.positional and field_.default is not MISSING:
         found |= {"nargs": "?", "default": field_.default}  # argparse cannot leave it out
     return found

@@ -67,20 +67,33 @@ def read(kind: type[T], file: Path, *, versions: Collection[int] | None) -> T:
             missing or of the wrong type. The error names the field.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text)
+        content = file.read_bytes()
     except OSError as error:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
+    return read_content(kind, content, str(file), versions=versions)
+
+
+def read_content(
+    kind: type[T], content: bytes, source: str, *, versions: Collection[int] | None
+) -> T:
+    """Read the content of a file into a dataclass, as ``read`` does. ``source`` is named in errors.
+
+    Raises:
+        BadInput: as ``read`` does.
+    """
+    try:
+        text = content.decode("utf-8")
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{file} is no JSON: {error}; give it back as it was") from None
+        raise BadInput(f"{source} is no JSON: {error}; give it back as it was") from None
     if versions and isinstance(found, dict) and found.get("version", 1) not in versions:
         known = " and ".join(map(str, versions))
         raise BadInput(
-            f"{file} is of version {found['version']}; this reads {known}: go on with the "
+            f"{source} is of version {found['version']}; this reads {known}: go on with the "
             "version of this program that wrote it"
         )
     # As JSON, since a dataclass may be strict: a list is a tuple there, and "3" is no number.
-    return _validated(lambda adapter: adapter.validate_json(text), kind, str(file))
+    return _validated(lambda adapter: adapter.validate_json(text), kind, source)
 
 
 def parse(kind: type[T], found: Any, source: str) -> T:

@@ -68,6 +68,15 @@ def begun_study(folder: Path) -> BegunStudy:
     return stored_json.read(BegunStudy, folder / SETTINGS, versions=[VERSION])
 
 
+def parse_begun(content: bytes, source: str) -> BegunStudy:
+    """The same as ``begun_study``, of the content of a ``study.json`` that lies elsewhere.
+
+    Raises:
+        BadInput: as ``begun_study`` does.
+    """
+    return stored_json.read_content(BegunStudy, content, source, versions=[VERSION])
+
+
 def arms_plain(space: Space) -> dict[str, Any]:
     """The arms as plain values, by which a change of the space's file is noticed."""
     return {

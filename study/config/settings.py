@@ -37,8 +37,9 @@ class Settings:
         None,
         group=ASK,
         metavar="NAME=VALUES",
-        help="other values of a setting, several times: lora.rank=4,8 or lr=0.001..0.01 or "
-        "lora.targets=all, or of one arm: ARM/lr=0.01",
+        help="other values of settings: lora.rank=4,8 lr=0.001..0.01 lora.targets=all, or of one "
+        "arm: ARM/lr=0.01",
+        several=True,
     )
     model: str = option(
         "tiny",

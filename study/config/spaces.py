@@ -140,15 +140,18 @@ def typical_training(arm: Arm) -> TrainingSettings:
 
 def ranges(arm: Arm) -> dict[str, Range]:
     """Logged name of every searched parameter of an arm -> its range."""
-    found = {
+    return {name: value for name, value in settings(arm).items() if isinstance(value, Range)}
+
+
+def settings(arm: Arm) -> dict[str, Any]:
+    """Logged name of every setting that an arm names -> its value or range."""
+    of_slots = {
         parameter: values
         for slot, method in arm.slots.items()
         for _, value, named in _named(slot, method.name, method.settings)
         for parameter, values in _parts(named, value).items()
-        if isinstance(values, Range)
     }
-    trained = {n: value for n, value in arm.training.items() if isinstance(value, Range)}
-    return found | ({"lr": arm.lr} if isinstance(arm.lr, Range) else {}) | trained
+    return {**of_slots, "lr": arm.lr, **arm.training}
 
 
 def suggest(trial: optuna.Trial, arm_name: str) -> Draw:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,18 +37,35 @@ REGIME = ("label_smoothing", "questions_per_image", "group_by_length")
 
 def base(plan: StudyPlan) -> dict[str, str]:
     """Everything besides its point of the space that a trial's numbers depend on."""
-    definition = plan.definition
+    return base_of(
+        plan.definition,
+        model=plan.model_digest,
+        data=plan.data.dataset.digest,
+        precision=plan.precision,
+        beams=plan.profile.beams,
+    )
+
+
+def base_of(
+    definition: StudyDefinition, *, model: str, data: str, precision: str, beams: int
+) -> dict[str, str]:
+    """The same as ``base``, without a plan. ``model`` and ``data`` are digests."""
     found = {
-        "model": plan.model_digest,
-        "data": plan.data.dataset.digest,
+        "model": model,
+        "data": data,
         "deepspeed": definition.engine_name,
-        "precision": plan.precision,
+        "precision": precision,
         "label_smoothing": str(definition.regime.label_smoothing),
-        "beams": str(plan.profile.beams),
+        "beams": str(beams),
     }
     # The order counts: trials' ids are made of it.
     trained = off_default(definition.regime, always=("label_smoothing",))
     return found | {name: str(value) for name, value in trained.items()}
+
+
+def digest(base: Mapping[str, str]) -> str:
+    """Digest of a base, as trials have it; see ``TrialSpec.base``."""
+    return hashlib.sha256(json.dumps(base).encode()).hexdigest()[:12]
 
 
 def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from study.config import goals
 from study.config.budget import reached
 from study.config.goals import Limit
-from study.search.journal import StudyJournal
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 
@@ -20,14 +19,14 @@ class BestTrials:
     """
 
     def __init__(
-        self, journal: StudyJournal, limits: Sequence[Limit], rungs: Sequence[int]
+        self, records: Mapping[str, TrialRecord], limits: Sequence[Limit], rungs: Sequence[int]
     ) -> None:
-        """Compare the trials of ``journal``; ``rungs`` are the numbers of examples at which they
-        report."""
-        self.journal, self.limits, self.rungs = journal, limits, rungs
+        """Compare trials. ``records`` has them by id and may change; ``rungs`` are the numbers of
+        examples at which they report."""
+        self.records, self.limits, self.rungs = records, limits, rungs
         self.of_arm: dict[str, TrialRecord] = {}
         """Arm -> its best trial."""
-        for record in journal.records.values():
+        for record in records.values():
             self.compare(record)
 
     def compare(self, record: TrialRecord) -> None:
@@ -36,7 +35,7 @@ class BestTrials:
         arm, rivals = record.spec.arm, [record]
         if self.of_arm.get(arm) is record and _failed(record):
             del self.of_arm[arm]
-            rivals = [r for r in self.journal.of_kind(Kind.SEARCH) if r.spec.arm == arm]
+            rivals = [r for r in self.records.values() if r.spec.arm == arm]
         for rival in filter(self._may_be_best, rivals):
             if self._merit(rival) < self._merit(self.of_arm.setdefault(arm, rival)):
                 self.of_arm[arm] = rival

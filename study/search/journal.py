@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.config.goals import point
 from study.search.sampler import TrialMemory
+from study.storage.journal_reader import Session
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
@@ -161,7 +162,7 @@ class StudyJournal:
         """Record the end of a trial, and tell Optuna."""
         record = self.records[trial_id]
         record.outcome, record.ended_at = end.outcome, time.time()
-        record.costs, record.scores = {**_last_costs(record), **end.costs}, dict(end.scores)
+        record.costs, record.scores = {**record.rung_costs, **end.costs}, dict(end.scores)
         record.scoring = VERSION
         record.error, record.remark = without_secrets(end.error), without_secrets(end.remark)
         written = {
@@ -183,6 +184,11 @@ class StudyJournal:
         """Record how long the study has run, all its sessions together."""
         self.seconds = seconds
         self.studies["search"].set_user_attr("seconds", seconds)
+
+    def record_session(self, session: Session) -> None:
+        """Record that a driver runs the study from now on. Until it is recorded again, this is the
+        last session."""
+        self.studies["search"].set_user_attr("session", asdict(session))
 
     def end_search(self) -> None:
         """Record that the search ends now, for good."""
@@ -212,34 +218,21 @@ class StudyJournal:
 
     def _remember(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         attributes = trial.user_attrs
-        if "begin" not in attributes:
+        record = TrialRecord.from_attributes(attributes, trial.number)
+        if record is None:
             if "repeated" in attributes:
                 self.draws[trial.params["arm"]] += 1
             if trial.state is TrialState.RUNNING:  # killed between draw and record
                 study.tell(trial.number, state=TrialState.FAIL)
             return
-        spec = TrialSpec.from_plain(attributes["begin"]["spec"])
-        rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
-        record = TrialRecord(
-            spec=spec,
-            number=trial.number,
-            started_at=attributes["begin"]["started_at"],
-            rungs=sorted(rungs, key=lambda rung: rung.examples_seen),
-            ran=attributes.get("ran", {}),
-        )
-        if "end" in attributes:
-            end: dict[str, Any] = attributes["end"]
-            record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
-            record.costs, record.scores = {**_last_costs(record), **end["costs"]}, end["scores"]
-            record.error, record.remark = end["error"], end.get("remark", "")
-            record.scoring = end.get("scoring", 1)
+        if record.outcome is not None:
             if trial.state is TrialState.RUNNING:  # killed before Optuna was told
                 self._told(record, optuna.Trial(study, trial._trial_id))
-            elif spec.kind is Kind.SEARCH:
+            elif record.spec.kind is Kind.SEARCH:
                 self._learn(record, trial)
         else:
             # Optuna gives no other handle of a trial that another process began.
-            self._trials[spec.id] = optuna.Trial(study, trial._trial_id)
+            self._trials[record.spec.id] = optuna.Trial(study, trial._trial_id)
         self._enter(record)
 
     def _told(self, record: TrialRecord, trial: optuna.Trial) -> None:
@@ -265,12 +258,6 @@ class StudyJournal:
         if record.spec.kind is Kind.SEARCH:
             self.draws[record.spec.arm] += 1
             self.tried[record.spec.arm] += 1
-
-
-def _last_costs(record: TrialRecord) -> dict[str, float]:
-    if not record.rungs:
-        return {}
-    return {"seconds": record.rungs[-1].seconds, **record.rungs[-1].costs}
 
 
 def _mend(journal: Path) -> None:

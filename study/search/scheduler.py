@@ -17,7 +17,7 @@ from typing import Any
 
 from search_spaces.declare import Budget, Range, Space
 from study.config import search_methods, spaces
-from study.config.budget import floor, levels, reached, stops
+from study.config.budget import floor, levels, reached
 from study.config.goals import Limit
 from study.config.spaces import points
 from study.search.arm_gains import ArmGains
@@ -25,10 +25,10 @@ from study.search.best_trials import BestTrials
 from study.search.journal import StudyJournal
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
+from study.search.trial_of_point import trial_of_point
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
-from trainables.engine.training_settings import TrainingSettings
 from trainables.recipe import Recipe
 
 
@@ -81,7 +81,7 @@ class StudyScheduler:
         self.gains = ArmGains(journal, self._groups, self._points, rules.seed)
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
-        self._best = BestTrials(journal, rules.limits, self.rungs)
+        self._best = BestTrials(journal.records, rules.limits, self.rungs)
         self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
         """Arm -> id of its best trial, and the confirmations that follow from these."""
         self._again: deque[TrialSpec] = deque()
@@ -293,30 +293,15 @@ class StudyScheduler:
 
     def _spec(self, arm: str, draw: spaces.Draw) -> TrialSpec:
         """The search trial at the point of ``arm`` that ``draw`` gives."""
-        parameters: dict[str, Any] = {}
-
-        def value_of(name: str, values: Range) -> Any:
-            drawn = draw(name, values)
-            parameters[name] = list(drawn) if isinstance(drawn, tuple) else drawn  # as in JSON
-            return drawn
-
         rules = self.rules
-        recipe, lr = spaces.draw(rules.space.arms[arm], rules.slots, value_of)
-        trained = spaces.draw_training(rules.space.arms[arm], value_of)
-        batch_size = trained.pop(spaces.BATCH_SIZE, rules.budget.batch_size)
-        own_stops = stops(self.rungs, batch_size)
-        return TrialSpec(
-            kind=Kind.SEARCH,
-            arm=arm,
-            parameters=parameters,
-            recipe=Recipe.from_plain(recipe).plain(),
-            lr=lr,
+        return trial_of_point(
+            arm,
+            rules.space.arms[arm],
+            draw,
+            budget=rules.budget,
+            slots=rules.slots,
             seed=rules.seed,
-            max_examples=own_stops[-1],
-            batch_size=batch_size,
-            stops=own_stops,
             base=rules.base,
-            training=TrainingSettings.from_plain(trained).plain(),
         )
 
     def _judge_again(self) -> dict[str, bool]:

@@ -81,11 +81,9 @@ class SpendingTracker(StudyCallback):
         self._running[record.spec.id] = record.rungs[-1].seconds
 
     def ended(self, record: TrialRecord) -> None:
-        """Note a trial's whole cost. If it was lost with its host, or began anew because its
-        checkpoint was lost, its reported rungs are all that is known."""
+        """Note a trial's whole cost."""
         self._running.pop(record.spec.id, None)
-        reported = record.rungs[-1].seconds if record.rungs else 0.0
-        seconds = max(record.costs.get("seconds", 0.0), reported)
+        seconds = record.seconds
         self._ended += seconds
         if record.spec.kind is Kind.SEARCH and record.outcome is Outcome.COMPLETE:
             self._answering.append(max(seconds - record.rungs[-1].seconds, 0.0))

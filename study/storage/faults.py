@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from study.trials.text import size_text
 from trainables.errors import BadInput
 
 STORE = -1
@@ -134,7 +135,7 @@ def _where(error: BaseException, number: int, folder: Path, checkpoint: int) -> 
         return str(path)
     details = [_room(path)]
     if checkpoint:
-        details.append(f"a checkpoint of the trial takes about {_size(checkpoint)}")
+        details.append(f"a checkpoint of the trial takes about {size_text(checkpoint)}")
     return f"{path} ({', '.join(filter(None, details))})" if any(details) else str(path)
 
 
@@ -145,7 +146,7 @@ def _room(path: Path) -> str:
         usage, status = shutil.disk_usage(existing), os.statvfs(existing)
         if status.f_files and not status.f_favail and usage.free:
             return "it holds as many files as it can"
-        return f"{_size(usage.free)} of {_size(usage.total)} are free"
+        return f"{size_text(usage.free)} of {size_text(usage.total)} are free"
     return ""
 
 
@@ -166,11 +167,3 @@ def _temporary() -> list[Path]:
     with suppress(OSError):
         return [Path(tempfile.gettempdir())]
     return [Path(os.environ.get("TMPDIR", "/tmp"))]  # it could not be written to
-
-
-def _size(count: int) -> str:
-    """A number of bytes in words."""
-    for unit, power in (("GiB", 30), ("MiB", 20)):
-        if count >= 2**power:
-            return f"{count / 2**power:,.1f} {unit}"
-    return f"{count / 2**10:.0f} KiB"

@@ -8,15 +8,13 @@ store whole or not at all, so a kill at any moment leaves a study that can be re
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
 import threading
-import time
-import uuid
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from study.storage import lease
+from study.storage.lease import Lease
 from study.storage.object_store import ObjectStore, is_store
 from study.storage.paths import safe_join
 from study.storage.study_folder import (
@@ -34,10 +32,6 @@ from study.trials.record import TrialRecord
 from study.trials.spec import Kind
 from trainables.errors import BadInput
 
-BEAT_SECONDS = 5.0
-"""Seconds between two renewals of the driver's lease."""
-LEASE_TIMEOUT_SECONDS = 20.0
-"""Seconds without a renewed lease after which a driver is taken for dead."""
 BY_WORKERS = {ANSWERS, CHECKPOINTS}
 """Folders of a study that its workers write."""
 
@@ -53,8 +47,7 @@ class StoreMirror(StudyCallback):
     def __init__(self, study_folder: StudyFolder, say: Callable[[str], object] = print) -> None:
         self.study_folder = study_folder
         self.folder, self.store = study_folder.path, study_folder.store
-        self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
-        self._say = say
+        self._lease = Lease(self.store, study_folder.name, say)
         self._lost = ""
         """Reason why this driver does not hold the study any more; empty while it does."""
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -70,7 +63,7 @@ class StoreMirror(StudyCallback):
             BadInput: the store cannot be written, or another driver runs the study.
         """
         ObjectStore(str(self.study_folder.storage)).check()
-        self._take()
+        self._lease.take()
         _refresh(self.store, self.folder)
         self._thread.start()
         return self
@@ -88,7 +81,7 @@ class StoreMirror(StudyCallback):
             return
         try:
             self._push(self.folder.rglob("*"))
-            self.store.drop(LEASE)
+            self._lease.drop()
         except OSError as error:
             if kind is None:
                 line = str(error).strip().splitlines()[0]
@@ -126,55 +119,23 @@ class StoreMirror(StudyCallback):
             raise BadInput(self._lost)
         self._changed.set()
 
-    def _take(self) -> None:
-        """Take the lease. A lease that is renewed is held by a running driver; the driver of one
-        that is not was killed.
-
-        Raises:
-            BadInput: another driver runs the study.
-        """
-        before = self.store.read(LEASE)
-        give_up = time.monotonic() + LEASE_TIMEOUT_SECONDS
-        if before is not None:
-            self._say(
-                f"waiting {LEASE_TIMEOUT_SECONDS:.0f} seconds: does {_holder(before)} still run it?"
-            )
-        while before is not None and time.monotonic() < give_up:
-            time.sleep(BEAT_SECONDS / 5)
-            now = self.store.read(LEASE)
-            if now is not None and now != before:
-                raise BadInput(
-                    f"study {self.folder.name!r} is running already, on {_holder(now)}; "
-                    "give another --name"
-                )
-            before = now
-        self._beat()
-
-    def _beat(self) -> None:
-        # In microseconds, so that its length is always the same. A reader asks for the length
-        # first; if the object is written over meanwhile, a shorter one would make it read past the
-        # end.
-        content = {"driver": self._me, "beat": time.time_ns() // 1000}
-        self.store.write(LEASE, json.dumps(content).encode())
-
     # The methods below run in the writing thread, and ``_push`` once more at the end.
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            self._changed.wait(BEAT_SECONDS)
+            self._changed.wait(lease.BEAT_SECONDS)
             try:
                 self._keep_up()
             except OSError:  # tried again with the next beat; if it never ends, __exit__ says so
-                self._stop.wait(BEAT_SECONDS)
+                self._stop.wait(lease.BEAT_SECONDS)
             if self._lost:
                 return
 
     def _keep_up(self) -> None:
-        holder = self.store.read(LEASE)
-        if holder is not None and json.loads(holder)["driver"] != self._me:
-            self._lost = f"study {self.folder.name!r} was taken over, on {_holder(holder)}"
+        if other := self._lease.taken_over_by():
+            self._lost = f"study {self.folder.name!r} was taken over, on {other}"
             return
-        self._beat()
+        self._lease.renew()
         if self._changed.is_set():
             self._changed.clear()
             dropped, self._dropped = self._dropped, []
@@ -251,7 +212,3 @@ def _fetch_by_workers(store: ObjectStore, folder: Path) -> None:
             file = safe_join(folder, *key.split("/"))
             if file.name != WHOLE and not file.exists():
                 store.get(key, file)
-
-
-def _holder(lease: bytes) -> str:
-    return str(json.loads(lease)["driver"]).split()[0]

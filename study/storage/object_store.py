@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.storage.paths import atomic_write
 from trainables.cache import folders as cache_folders
@@ -19,6 +20,8 @@ from trainables.errors import BadInput
 
 SCHEMES = ("s3://", "gs://")
 PIECE_BYTES = 16 * 2**20
+COPIES = "storage"
+"""Folder, in a cache folder, of this machine's copies of stores."""
 
 
 def is_store(storage: str | Path) -> bool:
@@ -35,7 +38,7 @@ def local_copy(url: str) -> Path:
     name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
     refused: OSError | None = None
     for folder in cache_folders.folders():
-        copy = folder / "storage" / name
+        copy = folder / COPIES / name
         try:
             copy.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -44,6 +47,14 @@ def local_copy(url: str) -> Path:
         if os.access(copy, os.W_OK):
             return copy
     raise BadInput(f"no cache folder can be written for a copy of --storage {url}") from refused
+
+
+class Version(NamedTuple):
+    """What tells an object from an earlier one of the same name."""
+
+    bytes: int
+    changed: int
+    """Time of its last change, in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,20 @@ class ObjectStore:
 
     def listing(self, prefix: str = "") -> list[str]:
         """All keys below ``prefix``, or below the URL."""
+        return list(self.versions(prefix))
+
+    def versions(self, prefix: str = "") -> dict[str, Version]:
+        """Key -> version of every object below ``prefix``, or below the URL."""
         from pyarrow import fs
 
         files, root = self._open()
         where = f"{root}/{prefix}".rstrip("/")
         found = files.get_file_info(fs.FileSelector(where, recursive=True, allow_not_found=True))
-        return [i.path.removeprefix(f"{root}/") for i in found if i.type is fs.FileType.File]
+        files_only = (each for each in found if each.type is fs.FileType.File)
+        return {
+            each.path.removeprefix(f"{root}/"): Version(bytes=each.size, changed=each.mtime_ns or 0)
+            for each in files_only
+        }
 
     def read(self, key: str) -> bytes | None:
         """Content of an object; None if there is no such object."""
@@ -126,6 +145,13 @@ class ObjectStore:
         for key in {*self.listing(prefix), *([prefix] if self.read(prefix) is not None else [])}:
             files.delete_file(f"{root}/{key}")
 
+    def drop_all(self) -> None:
+        """Remove all objects below the URL, many with one request."""
+        files, root = self._open()
+        # Object by object, an empty one would be made that stands for the folder.
+        with suppress(FileNotFoundError):
+            files.delete_dir(root)
+
     def _open(self) -> tuple[Any, str]:
         files, root = _connection(self.url)
         return files, root
@@ -135,12 +161,14 @@ _connections: dict[tuple[int, str], tuple[Any, str]] = {}
 
 
 def _connection(url: str) -> tuple[Any, str]:
-    """File system and path of a URL, opened once per process: a connection does not survive a
-    fork."""
+    """File system and path of a URL. A file system is opened once per bucket and process: that
+    takes longer than to read an object, and a connection does not survive a fork."""
     from pyarrow import fs
 
-    key = (os.getpid(), url)
+    scheme, _, rest = url.partition("://")
+    bucket, _, path = rest.partition("/")
+    key = (os.getpid(), f"{scheme}://{bucket}")
     if key not in _connections:
-        files, root = fs.FileSystem.from_uri(url)
-        _connections[key] = files, root.rstrip("/")
-    return _connections[key]
+        _connections[key] = fs.FileSystem.from_uri(key[1])
+    files, root = _connections[key]
+    return files, f"{root.rstrip('/')}/{path}".rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,8 +41,17 @@ PARTIAL = "partial-"
 """Start of the name of a checkpoint that is not yet written to its end."""
 LOCK = ".lock"
 """Lock of the driver, on this machine."""
+LOCK_SECONDS, LOCK_TRIES = 0.2, 10
+"""Seconds for which a driver tries to get the lock, since whoever asks whether the study is running
+holds it for a moment; and number of times."""
 LEASE = "driver.json"
 """Lease of the driver, in an object store only; see ``study.storage.mirror``."""
+WRITTEN = {
+    *(SETTINGS, JOURNAL, LOG, ENGINES, RESULTS, REPORT, ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE),
+    *(LATEX_TABLES, CHECKPOINTS, ANSWERS, EXPORTS, LOCK, LEASE),
+}
+"""Names of all files and folders in a study's folder, but for temporary ones, which begin with a
+dot."""
 WHOLE = "whole"
 """Object that names the checkpoint of a trial which is in the store with all its files."""
 
@@ -134,20 +144,34 @@ class StudyFolder:
         """
         return safe_join(self.path, EXPORTS, arm)
 
+    @property
+    def driven(self) -> bool:
+        """Whether a process runs the study, as far as this machine knows. The lock is asked for and
+        given back at once; a driver that begins at this moment waits for it."""
+        try:
+            with (self.path / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:  # there is no lock, or the file system has none
+            return isinstance(error, BlockingIOError)
+        return False
+
     @contextmanager
-    def only_driver(self) -> Iterator[None]:
+    def only_driver(self, otherwise: str = "give another --name") -> Iterator[None]:
         """Hold the study's lock, so that no second process of this machine runs the study.
 
         Raises:
-            BadInput: another process holds the lock.
+            BadInput: another process holds the lock; ``otherwise`` says what to do.
         """
         with (self.path / LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BadInput(
-                    f"study {self.name!r} is running already; give another --name"
-                ) from None
+            for left in reversed(range(LOCK_TRIES)):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if not left:
+                        line = f"study {self.name!r} is running already; {otherwise}"
+                        raise BadInput(line) from None
+                    time.sleep(LOCK_SECONDS / LOCK_TRIES)
             yield
 
     # What follows moves files between a worker's node and an object store.

@@ -45,7 +45,7 @@ def prepare(uri: str) -> None:
     # MLflow tells of each change to its tables, which says nothing to a user, and of a full disk in
     # a traceback, beside the line that the study has for it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    file = _file(uri)
+    file = sqlite_file(uri)
     if file is None:
         return
     written = _written(file)  # before it is opened: SQLite may have to undo what a kill cut short
@@ -67,7 +67,7 @@ def prepare(uri: str) -> None:
 def is_between(uri: str, error: Exception) -> bool:
     """Whether MLflow raised ``error`` because a kill left the tables of an SQLite file between two
     revisions."""
-    file = _file(uri)
+    file = sqlite_file(uri)
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     if file is None or code != sqlite3.SQLITE_ERROR:  # a table is there already, or is missing
         return False
@@ -76,7 +76,7 @@ def is_between(uri: str, error: Exception) -> bool:
     return found is not None and found.revision in earlier - {head}
 
 
-def _file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """The SQLite file that a URI names; None if it names a server, another database, or memory."""
     scheme, _, name = uri.partition(":///")
     name = name.partition("?")[0]

@@ -21,7 +21,7 @@ from study.trials.callback import StudyCallback
 from study.trials.colours import terminal_styles
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
-from study.trials.text import settings_text
+from study.trials.text import clock_text, settings_text
 
 STYLES = {
     Outcome.COMPLETE: "green",
@@ -126,9 +126,10 @@ class Progress(StudyCallback):
         if self.scheduler and self.scheduler.best().get(record.spec.arm) is record:
             told.append(f"the best {record.spec.arm} so far")
         trial = f"{_name(record)} {_settings(record)}".rstrip()
+        left, use = clock_text(self.left()), self.spending.use
         self._line(
             f"{record.outcome:8} {trial}: {', '.join(told)} "
-            f"[{self._count()}, {_clock(self.left())} left, devices {self.spending.use:.0%} used]"
+            f"[{self._count()}, {left} left, devices {use:.0%} used]"
         )
 
     def left(self) -> float | None:
@@ -166,8 +167,8 @@ class Progress(StudyCallback):
             ProgressBar(total=total, completed=done, width=30),
             f"search {searched}{of_all}",
             f"confirm {confirmed}/{to_confirm}",
-            f"{_clock(elapsed)} gone",
-            f"{_clock(left)} left",
+            f"{clock_text(elapsed)} gone",
+            f"{clock_text(left)} left",
         )
         rate = self.trained / max(elapsed, 1.0)
         devices = self.spending.devices
@@ -259,15 +260,6 @@ def _name(record: TrialRecord) -> str:
     seed = f" seed {spec.seed}" if spec.kind is Kind.CONFIRM else ""
     what = " ".join(dict.fromkeys((spec.kind, spec.arm)))  # the base model's are both "untuned"
     return f"{what}{seed} {spec.id}"
-
-
-def _clock(seconds: float | None) -> str:
-    """Seconds as ``h:mm:ss`` or ``m:ss``."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _settings(record: TrialRecord) -> str:

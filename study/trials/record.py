@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from study.trials.spec import TrialSpec
 
@@ -77,6 +78,44 @@ class TrialRecord:
     """Error in one line, for outcomes other than ``complete`` and ``pruned``."""
     remark: str = ""
     """Remark in one line, if the trial did not run as it should, though that changes no number."""
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], number: int) -> TrialRecord | None:
+        """The record of a trial as the journal has it: ``begin``, ``ran``, ``rung:<examples>`` and
+        ``end``. None for a trial that was drawn but never begun.
+
+        Raises:
+            KeyError, TypeError, ValueError: another version wrote it.
+        """
+        if "begin" not in attributes:
+            return None
+        rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
+        record = cls(
+            spec=TrialSpec.from_plain(attributes["begin"]["spec"]),
+            number=number,
+            started_at=attributes["begin"]["started_at"],
+            rungs=sorted(rungs, key=lambda rung: rung.examples_seen),
+            ran=attributes.get("ran", {}),
+        )
+        if "end" in attributes:
+            end: Mapping[str, Any] = attributes["end"]
+            record.outcome, record.ended_at = Outcome(end["outcome"]), end["ended_at"]
+            record.costs, record.scores = {**record.rung_costs, **end["costs"]}, end["scores"]
+            record.error, record.remark = end["error"], end.get("remark", "")
+            record.scoring = end.get("scoring", 1)
+        return record
+
+    @property
+    def rung_costs(self) -> dict[str, float]:
+        """Costs at the last rung; empty before the first."""
+        last = self.rungs[-1] if self.rungs else None
+        return {"seconds": last.seconds, **last.costs} if last else {}
+
+    @property
+    def seconds(self) -> float:
+        """Device-seconds that the trial has taken, as far as they are known. Of a trial that was
+        lost with its host, or that began anew, the reported rungs are all that is known."""
+        return max(self.costs.get("seconds", 0.0), self.rungs[-1].seconds if self.rungs else 0.0)
 
     @property
     def loss(self) -> float:

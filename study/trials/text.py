@@ -1,4 +1,4 @@
-"""Text of a trial's settings."""
+"""Text of a trial's settings, of sizes and of times."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ def short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(short, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def size_text(count: int) -> str:
+    """A number of bytes in words."""
+    for unit, power in (("GiB", 30), ("MiB", 20)):
+        if count >= 2**power:
+            return f"{count / 2**power:,.1f} {unit}"
+    return f"{count / 2**10:.0f} KiB"
+
+
+def clock_text(seconds: float | None) -> str:
+    """Seconds as ``h:mm:ss`` or ``m:ss``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -28,6 +28,8 @@ class HostConfig:
     regime: Regime
     trials_per_host: int
     """Largest number of trials on the host at a time."""
+    saves: bool = True
+    """Whether a trial is saved at each rung, so that it goes on if its host dies."""
     threads: int = 1
     """Largest number of threads that compute: those of the host's own processors and no more."""
     zygote: Path | None = None

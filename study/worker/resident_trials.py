@@ -10,11 +10,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.storage import checkpoints, faults
 from study.trials.record import Outcome, Rung
@@ -161,8 +161,6 @@ class ResidentTrials:
         Raises:
             Exception: the trial failed on its way to the rung.
         """
-        from trainables.engine import ranks
-
         if arrival.error is not None:
             raise arrival.error
         assert resident.trial is not None
@@ -175,13 +173,20 @@ class ResidentTrials:
             "seconds": resident.seconds,
             "reported_at": time.time(),
         }
-        with self._timed(resident):
-            study_folder, trial_id = self.config.study_folder, resident.order.spec.id
-            answers = resident.trial.save(study_folder.checkpoints(trial_id), resident.report)
-            put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
-            if self._speaks:
-                study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
+        if self.config.saves:
+            with self._timed(resident):
+                self._save(resident.order.spec.id, resident.trial, resident.report)
         self._reached(resident, Rung(**resident.report))
+
+    def _save(self, trial_id: str, trial: Trial, report: Mapping[str, Any]) -> None:
+        """Write a trial's checkpoint where it outlives this machine."""
+        from trainables.engine import ranks
+
+        study_folder = self.config.study_folder
+        answers = trial.save(study_folder.checkpoints(trial_id), report)
+        put = ranks.all_gather(study_folder.put_checkpoint(trial_id) if answers else [])
+        if self._speaks:
+            study_folder.keep_checkpoint(trial_id, [key for keys in put for key in keys])
 
     def _reached(self, resident: ResidentTrial, rung: Rung | None) -> None:
         """Report a rung, if there is one to report; after the last one, let the trial answer

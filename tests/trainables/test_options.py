@@ -49,6 +49,22 @@ def test_help_has_groups_metavars_and_defaults(parser: Parser) -> None:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for several times."""
+
+    sort: list[str] | None = option(None, help="one at a time")
+    with_: list[str] | None = option(None, flag="--with", help="all that follow", several=True)
+
+
+def test_a_list_takes_one_value_or_all_that_follow() -> None:
+    parser = Parser()
+    asked = parse(parser, ["--sort", "tea", "--with", "milk", "ice", "--with", "rum"], Order)
+    assert asked == Order(sort=["tea"], with_=["milk", "ice", "rum"])
+    with pytest.raises(BadInput):
+        parse(Parser(), ["--sort", "tea", "coffee"], Order)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

@@ -71,6 +71,26 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
     assert found["verdict"] in page and "http" not in page.split("<body>")[0]
 
 
+def test_a_trial_by_hand_has_the_losses_of_the_study(smoke: tuple[Path, str]) -> None:
+    storage, _ = smoke
+    trials = results(storage, "one")["trials"]
+    trial = next(t for t in trials if (t["kind"], t["arm"]) == ("search", "layernorm"))
+    given = [f"{name}={value!r}" for name, value in trial["parameters"].items()]
+    asked = ["--space", "smoke", "--arm", "layernorm", "--set", *given]
+    done = subprocess.run(
+        [sys.executable, "-m", "study.train", *asked],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=300,
+    )
+    assert f"trial {trial['trial']}: layernorm" in done.stdout
+    for rung in trial["rungs"]:
+        said = f"validation loss {rung['validation_loss']:.6f}  train loss {rung['train_loss']:.6f}"
+        assert said in done.stdout
+
+
 def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) -> None:
     storage, _ = smoke
     found = {t["trial"]: t for t in results(storage, "one")["trials"]}

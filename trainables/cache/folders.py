@@ -9,6 +9,9 @@ from pathlib import Path
 
 from trainables.errors import BadInput
 
+KINDS = ("images", "features", "unpacked")
+"""Folders in a cache folder whose entries are made and removed one by one."""
+
 
 def folders() -> list[Path]:
     """Cache folders of this user, in the order of preference; they need not exist.

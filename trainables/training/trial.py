@@ -89,6 +89,8 @@ class Trial:
             by_length=config.regime.group_by_length,
         )
         self.examples_seen = 0
+        self.last_loss = math.nan
+        """Loss of the last step."""
         self._ahead: tuple[int, list[Batch]] = 0, []
         """Examples seen before the next step, and the step's pieces if they were made early
         (``Workload.computes_ahead``)."""
@@ -175,11 +177,12 @@ class Trial:
         running.update(self.config.lr_at(self.examples_seen))
 
     def check_finite(self, loss: float) -> float:
-        """Return the loss of the last step if it is finite.
+        """Note the loss of the last step, and return it if it is finite.
 
         Raises:
             Diverged: the loss is not finite.
         """
+        self.last_loss = loss
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} at {self.examples_seen} examples")
         return loss

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from study.storage import lease
 from study.storage import mirror as store_mirror
 from study.storage.mirror import StoreMirror
 from study.storage.object_store import ObjectStore, local_copy
@@ -37,8 +38,8 @@ def bucket() -> Iterator[str]:
 def url(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store of the test's own, and an empty machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(store_mirror, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(store_mirror, "LEASE_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "TIMEOUT_SECONDS", 1.0)
     return f"{bucket}/{tmp_path.name}"
 
 

@@ -1,0 +1,143 @@
+"""Finds and removes what nothing needs: checkpoints, copies of studies, and caches.
+
+A checkpoint is needed if its trial may still go on, or if it was confirmed, since its model can be
+exported. Nothing is touched of a study that a driver runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from study.inventory.overview import journal_of
+from study.storage import study_files
+from study.storage.object_store import COPIES
+from study.storage.study_files import StudyFiles
+from study.storage.study_folder import CHECKPOINTS, JOURNAL, PARTIAL, RESULTS, StudyFolder
+from study.trials.spec import Kind
+from trainables.cache.unused import Unused, unused
+from trainables.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needless:
+    """Something that nothing needs."""
+
+    what: str
+    """What it is, in words."""
+    where: str
+    """Path or URL."""
+    bytes: int
+    remove: Callable[[], object]
+
+
+def needless(storage: str, unused_days: float, say: Callable[[str], object]) -> list[Needless]:
+    """Everything that nothing needs in the studies of ``--storage`` and in this user's caches.
+
+    Args:
+        storage: value of ``--storage``.
+        unused_days: days after which a file of a cache that nobody used is not needed.
+        say: shows the user a line, about studies that are left as they are.
+
+    Raises:
+        BadInput: the storage cannot be read.
+    """
+    found: list[Needless] = []
+    for files in study_files.every(storage):
+        try:
+            found += _of_study(files)
+        except (BadInput, OSError) as error:
+            say(f"{files.name} is left as it is: {error}")
+    return [*found, *map(_of_cache, unused(unused_days, keep=(COPIES,)))]
+
+
+def remove(found: list[Needless]) -> int:
+    """Remove everything; return the bytes that are free now.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for each in found:
+        each.remove()
+    return sum(each.bytes for each in found)
+
+
+def _of_study(files: StudyFiles) -> Iterator[Needless]:
+    """What nothing needs of a study.
+
+    Raises:
+        BadInput: the study's journal cannot be read.
+    """
+    if files.driver() is not None or files.half_made:
+        return
+    records = journal_of(files).records
+    if not records:  # it has begun no trial, or its journal is lost
+        return
+    needed = {r.spec.id for r in records if r.outcome is None or r.spec.kind is Kind.CONFIRM}
+    sizes: dict[str, int] = {}
+    for name, version in files.versions.items():
+        folder, _, rest = name.partition("/")
+        trial, _, inside = rest.partition("/")
+        if folder == CHECKPOINTS and trial not in needed:
+            sizes[f"{CHECKPOINTS}/{trial}"] = sizes.get(f"{CHECKPOINTS}/{trial}", 0) + version.bytes
+        elif folder == CHECKPOINTS and inside.startswith(PARTIAL):
+            part = f"{CHECKPOINTS}/{trial}/{inside.partition('/')[0]}"
+            sizes[part] = sizes.get(part, 0) + version.bytes
+        elif "/" not in name and name.startswith(".") and ".partial-" in name:
+            sizes[name] = version.bytes
+    for name, size in sizes.items():
+        yield Needless(
+            what="checkpoint that no trial needs" if "/" in name else "file that was not finished",
+            where=f"{files.where}/{name}",
+            bytes=size,
+            remove=partial(_drop, files.study_folder, name),
+        )
+    if files.study_folder.in_store:
+        yield from _copy(files)
+
+
+def _copy(files: StudyFiles) -> Iterator[Needless]:
+    """This machine's copy of a study in a store, if the study has ended and the store has all that
+    the copy has."""
+    folder, journal = files.study_folder.path, files.study_folder.path / JOURNAL
+    if RESULTS not in files.versions or files.study_folder.driven or not folder.is_dir():
+        return
+    here = journal.read_bytes() if journal.exists() else b""
+    if not (files.read(JOURNAL) or b"").startswith(here):
+        return
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield Needless(
+        what="copy of a study in a store",
+        where=str(folder),
+        bytes=size,
+        remove=partial(shutil.rmtree, folder),
+    )
+
+
+def _drop(study_folder: StudyFolder, name: str) -> None:
+    """Remove a file or folder of a study, if no driver runs the study.
+
+    Raises:
+        BadInput: a driver has begun to run it.
+    """
+    if study_folder.in_store:
+        study_folder.store.part(name).drop_all()
+        return
+    with study_folder.only_driver("it is left as it is"):
+        path = study_folder.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _of_cache(found: Unused) -> Needless:
+    left = "left by a process that was killed"
+    return Needless(
+        what=left if found.temporary else f"cache, not used for {found.days:.0f} days",
+        where=str(found.path),
+        bytes=found.bytes,
+        remove=found.remove,
+    )

@@ -1,0 +1,151 @@
+"""Deletes a study: its runs in MLflow, its part of an object store, and its folder.
+
+MLflow comes first and ``study.json`` last, since the runs are found by the identity in it: whoever
+is interrupted gives the same command again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.storage.lease import Lease
+from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.study_files import StudyFiles
+from study.storage.study_folder import LOCK, SETTINGS, StudyFolder
+from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
+from study.tracking.mlflow_store import tracking_address
+from study.trials.text import size_text
+from trainables.errors import BadInput
+from trainables.secrecy import shown
+
+STOP = "stop it first, with Ctrl-C where it runs"
+"""Advice for a study that a driver runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """Everything that goes with a study."""
+
+    files: StudyFiles
+    runs: StudyRuns
+
+    def lines(self) -> Iterator[str]:
+        """What goes, in a line each."""
+        files, runs = self.files, self.runs
+        what = "objects" if files.study_folder.in_store else "files"
+        yield f"{files.where}: {len(files.versions):,} {what}, {size_text(files.size)}"
+        if files.study_folder.in_store and files.study_folder.path.is_dir():
+            yield f"{files.study_folder.path}: the copy on this machine"
+        if runs.ids:
+            yield f"MLflow at {shown(runs.uri)}: {len(runs.ids):,} runs, with their files"
+        else:
+            yield f"MLflow at {shown(runs.uri)}: it has no runs of it"
+        if runs.models:
+            yield f"registered models of it: {', '.join(runs.models)}"
+
+    def carry_out(self, say: Callable[[str], object]) -> str:
+        """Delete everything. Return what the owner of the MLflow store must still do, in one line;
+        empty if nothing is left.
+
+        Raises:
+            BadInput: a driver runs the study, or something cannot be deleted.
+        """
+        study_folder = self.files.study_folder
+        try:
+            with _held(study_folder, say):
+                left = self.runs.delete()
+            if study_folder.in_store:
+                study_folder.store.drop_all()
+            _delete_folder(study_folder.path)
+        except OSError as error:
+            raise BadInput(
+                f"study {study_folder.name!r} is not wholly deleted ({error}); give the same "
+                "command again"
+            ) from None
+        return left
+
+
+def plan_deletion(files: StudyFiles, tracking_uri: str | None) -> Deletion:
+    """Find all that goes with a study. ``tracking_uri`` is the value of ``--tracking-uri``.
+
+    Raises:
+        BadInput: a driver runs the study, or its MLflow store is not known or cannot be read.
+    """
+    study_folder = files.study_folder
+    if (host := files.driver()) is not None:
+        on = f" on {host}" if host else ""
+        raise BadInput(f"study {files.name!r} is running{on}; {STOP}")
+    identity, elsewhere = _identity(files)
+    if elsewhere and not tracking_uri:
+        raise BadInput(
+            f"study {files.name!r} was recorded in another MLflow store: give "
+            f"--tracking-uri {elsewhere} too"
+        )
+    uri = tracking_address(str(study_folder.storage), tracking_uri)
+    artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
+    return Deletion(files=files, runs=runs_of(uri, identity, artifacts))
+
+
+@contextmanager
+def _held(study_folder: StudyFolder, say: Callable[[str], object]) -> Iterator[None]:
+    """Keep drivers away from a study while the block runs.
+
+    Raises:
+        BadInput: a driver runs it.
+    """
+    with ExitStack() as entered:
+        if study_folder.in_store:
+            lease = Lease(study_folder.store, study_folder.name, say, otherwise=STOP)
+            entered.enter_context(lease.held())
+        if study_folder.path.is_dir():
+            entered.enter_context(study_folder.only_driver(STOP))
+        yield
+
+
+def _identity(files: StudyFiles) -> tuple[StudyIdentity, str]:
+    """What tells a study's runs from others, and its ``--tracking-uri`` as far as it was noted. It
+    is read as it is, so that a study of a newer version can be deleted too."""
+    nothing = StudyIdentity(name=files.name, identity=None, space="")
+    content = files.read(SETTINGS)
+    try:
+        found = json.loads(content or b"null")
+        identity, space = found.get("identity", ""), found["settings"]["space"]
+        words = shlex.split(found.get("command", ""))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return nothing, ""
+    if not isinstance(identity, str) or not isinstance(space, str):
+        return nothing, ""
+    options = [word.removeprefix("--tracking-uri=") for word in words]
+    given = [b for a, b in zip(words, [*words[1:], ""], strict=True) if a == "--tracking-uri"]
+    given += [b for a, b in zip(words, options, strict=True) if a != b]
+    return StudyIdentity(name=files.name, identity=identity, space=space), (given or [""])[0]
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete a study's folder, ``study.json`` and the lock last.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    if not folder.is_dir():
+        return
+    last = [folder / SETTINGS, folder / LOCK]
+    for path in sorted(folder.iterdir()):
+        if path in last:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in last:
+        path.unlink(missing_ok=True)
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        folder.rmdir()

@@ -1,0 +1,193 @@
+"""Studies as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from study.inventory.overview import State, StudyOverview, size_of_all
+from study.inventory.status import StudyStatus
+from study.trials.record import Outcome, TrialRecord
+from study.trials.text import clock_text, settings_text, size_text
+
+STYLES = {
+    State.FINISHED: "green",
+    State.RUNNING: "bold cyan",
+    State.INTERRUPTED: "yellow",
+    State.HALF_MADE: "red",
+    State.UNREADABLE: "red",
+}
+"""State -> colour on the terminal."""
+
+
+def show_list(console: Console, storage: str, found: Sequence[StudyOverview]) -> None:
+    """Print a line for each study, and where all of them are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("study", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for column in ("trials", "size"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("begun", no_wrap=True)
+    table.add_column("verdict", no_wrap=True, overflow="ellipsis", ratio=1)
+    for each in found:
+        table.add_row(
+            each.study,
+            Text(_state(each), style=STYLES[each.state]),
+            _of(each.trials, each.trials_in_all),
+            size_text(each.bytes),
+            each.begun[:16],
+            Text(each.verdict),
+        )
+    if found:
+        console.print(table)
+        console.print()
+    number = f"{len(found):,} {'study' if len(found) == 1 else 'studies'}"
+    size = f", {size_text(size_of_all(found))}" if found else ""
+    console.print(f"{number} in {storage}{size}", markup=False, soft_wrap=True)
+
+
+def status_view(found: StudyStatus) -> RenderableType:
+    """Everything that there is to say of a study."""
+    facts = Table.grid(padding=(0, 2))
+    for name, text in _facts(found):
+        facts.add_row(Text(name, style="dim"), Text(text))
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (found.overview.study, "bold"),
+            "  ",
+            (_state(found.overview), STYLES[found.overview.state]),
+        ),
+        facts,
+        Text(),
+        _arms(found),
+    ]
+    if found.running:
+        parts += [Text(), _running(found)]
+    return Group(*parts)
+
+
+def plain_list(found: Sequence[StudyOverview]) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [asdict(each) for each in found]
+
+
+def plain_status(found: StudyStatus) -> dict[str, Any]:
+    """The same for programs."""
+    plain = asdict(found)
+    plain["running"] = [_plain_trial(record) for record in found.running]
+    for arm, of_arm in zip(found.arms, plain["arms"], strict=True):
+        of_arm["best"] = _plain_trial(arm.best) if arm.best else None
+    return plain
+
+
+def _plain_trial(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial": record.spec.id,
+        "kind": record.spec.kind,
+        "arm": record.spec.arm,
+        "parameters": dict(record.spec.parameters),
+        "examples_seen": record.examples_seen,
+        "validation_loss": record.loss if record.rungs else None,
+        "ran": record.ran,
+    }
+
+
+def _facts(found: StudyStatus) -> Iterator[tuple[str, str]]:
+    """Name and text of each fact in the head of a status."""
+    limit, row = found.limit, found.overview
+    yield "where", f"{row.where}, {size_text(row.bytes)}"
+    yield "asked", f"space {found.space}, model {found.model}, data {found.data}"
+    yield "begun", row.begun
+    searched = _of(found.searched, found.search_trials)
+    confirmed = _of(found.confirmed, found.confirmations)
+    open_ = f", {len(found.running)} {'running' if _runs(found) else 'to go on'}"
+    yield "trials", f"search {searched}, confirmation {confirmed}{open_ * bool(found.running)}"
+    if found.session is not None:
+        used = f", {found.use:.0%} used in this session" if found.use is not None else ""
+        several = f", {found.session.concurrency} trials at a time"
+        yield "devices", f"{found.session.devices} of {found.session.host}{several}{used}"
+    time_ = f"{clock_text(found.seconds)} gone"
+    if limit.seconds is not None:
+        time_ += f" of {clock_text(limit.seconds)}"
+    if _runs(found):
+        time_ += f", {clock_text(found.seconds_left)} left"
+    yield "time", time_
+    spent = f"{found.device_seconds / 3600:.3g} device-hours"
+    if limit.device_seconds is not None:
+        left = max(limit.device_seconds - found.device_seconds, 0.0)
+        spent += f" of {limit.device_seconds / 3600:g}, {left / 3600:.3g} left"
+    yield "spent", spent
+    if row.verdict:
+        yield "verdict", row.verdict
+    elif row.state is State.INTERRUPTED:
+        yield "next", f"python -m study.launch --resume {row.study} goes on with it"
+
+
+def _arms(found: StudyStatus) -> Table:
+    """A table of the arms: trials by outcome and by rung, and the best one."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    rungs = list(found.arms[0].reached) if found.arms else []
+    table.add_column("arm")
+    columns = ("running" if _runs(found) else "open", "done", "pruned", "other")
+    for column in (*columns, *(f"at {rung:,}" for rung in rungs), "best loss", "validation %"):
+        table.add_column(column, justify="right")
+    table.add_column("with")
+    for arm in found.arms:
+        ended = dict(arm.ended)
+        done, pruned = ended.pop(Outcome.COMPLETE), ended.pop(Outcome.PRUNED)
+        score = arm.best.scores.get("validation.overall") if arm.best else None
+        table.add_row(
+            arm.arm,
+            *map(str, (arm.running, done, pruned, sum(ended.values()))),
+            *(str(arm.reached[rung]) for rung in rungs),
+            f"{arm.best.loss:.4f}" if arm.best else "",
+            f"{score:.1f}" if score is not None else "",
+            settings_text(arm.best.spec.parameters) if arm.best else "",
+        )
+    return table
+
+
+def _running(found: StudyStatus) -> Table:
+    """A table of the trials that have begun and not ended."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("running" if _runs(found) else "to go on")
+    for column in ("examples", "loss"):
+        table.add_column(column, justify="right")
+    table.add_column("on")
+    table.add_column("with")
+    for record in found.running:
+        spec = record.spec
+        table.add_row(
+            f"{spec.kind} {spec.arm} {spec.id}",
+            f"{record.examples_seen:,}/{spec.max_examples:,}",
+            f"{record.loss:.4f}" if record.rungs else "",
+            _placed(record),
+            settings_text(spec.parameters),
+        )
+    return table
+
+
+def _placed(record: TrialRecord) -> str:
+    """How a trial is computed, as far as it was noted."""
+    ran = record.ran
+    devices = ran.get("devices", "")
+    parts = [ran.get("lane", ""), f"{devices} device{'s' * (devices != '1')}" * bool(devices)]
+    return ", ".join(filter(None, [*parts, ran.get("engine", "")]))
+
+
+def _runs(found: StudyStatus) -> bool:
+    return found.overview.state is State.RUNNING
+
+
+def _state(row: StudyOverview) -> str:
+    """State of a study in words."""
+    return f"{row.state} on {row.host}" if row.host else str(row.state)
+
+
+def _of(number: int, total: int | None) -> str:
+    return f"{number:,}" if total is None else f"{number:,}/{total:,}"

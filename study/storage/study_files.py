@@ -1,0 +1,175 @@
+"""The studies of a storage folder or an object store, to look at where they are: nothing is
+downloaded but the files that are asked for, and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from study.storage import lease
+from study.storage.object_store import ObjectStore, Version, is_store
+from study.storage.paths import STUDY_NAME, TAKEN
+from study.storage.study_folder import LEASE, LOCK, SETTINGS, WRITTEN, StudyFolder
+from trainables.errors import BadInput, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFiles:
+    """The files of one study."""
+
+    study_folder: StudyFolder
+    versions: Mapping[str, Version]
+    """Name of a file, with ``/`` between folders, -> its bytes and the time of its last change."""
+
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    """Name of a file that was read already -> its content."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.study_folder.name
+
+    @property
+    def where(self) -> str:
+        """Folder or URL of the study."""
+        folder = self.study_folder
+        return folder.store.url if folder.in_store else str(folder.path.resolve())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(version.bytes for version in self.versions.values())
+
+    @property
+    def half_made(self) -> bool:
+        """Whether the study was killed before it was begun, or while it was deleted."""
+        return SETTINGS not in self.versions
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a file; None if there is none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if name in self.contents:
+            return self.contents[name]
+        if self.study_folder.in_store:
+            return self.study_folder.store.read(name) if name in self.versions else None
+        try:
+            return (self.study_folder.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def with_contents(self, names: Iterable[str]) -> StudyFiles:
+        """The same, with the content of these files, of those that there are.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        contents = {name: self.read(name) for name in names}
+        found = {name: content for name, content in contents.items() if content is not None}
+        return replace(self, contents={**self.contents, **found})
+
+    def driver(self) -> str | None:
+        """Machine on which a driver runs the study, as far as can be seen from here; empty if it is
+        known only that one does, None if none does."""
+        if not self.study_folder.in_store:
+            return "" if self.study_folder.driven else None
+        held = self.read(LEASE)
+        return lease.holder(held) if held is not None and lease.beats(held) else None
+
+
+def every(storage: str) -> list[StudyFiles]:
+    """All studies in what ``--storage`` names, by name.
+
+    Raises:
+        BadInput: there is no such folder, or the store cannot be read.
+    """
+    found = _in_store(storage) if is_store(storage) else _in_folder(Path(storage))
+    return [
+        StudyFiles(study_folder=StudyFolder(storage=storage, name=name), versions=versions)
+        for name, versions in sorted(found.items())
+        if _is_study(name, versions)
+    ]
+
+
+def one(storage: str, name: str) -> StudyFiles:
+    """The study ``name`` in what ``--storage`` names.
+
+    Raises:
+        BadInput: there is no such study, or the store cannot be read.
+    """
+    study_folder = StudyFolder(storage=storage, name=name)
+    if study_folder.named and name.casefold() not in TAKEN:
+        try:
+            versions = study_folder.store.versions() if study_folder.in_store else None
+        except (OSError, ValueError) as error:
+            raise _unreadable(storage, error) from None
+        if not study_folder.in_store and study_folder.path.is_dir():
+            versions = _tree(study_folder.path)
+        if versions and _is_study(name, versions):
+            return StudyFiles(study_folder=study_folder, versions=versions)
+    raise unknown("study", name, (files.name for files in every(storage)))
+
+
+def _in_folder(storage: Path) -> dict[str, dict[str, Version]]:
+    """Name of each folder in a storage folder -> name and version of its files."""
+    if not storage.is_dir():
+        raise BadInput(f"there is no folder {storage}; python -m study.launch makes one")
+    return {entry.name: _tree(Path(entry.path)) for entry in os.scandir(storage) if entry.is_dir()}
+
+
+def _in_store(storage: str) -> dict[str, dict[str, Version]]:
+    """First part of the keys in a store -> rest of the keys, and version of the objects."""
+    try:
+        versions = ObjectStore(storage).versions()
+    except (OSError, ValueError) as error:
+        raise _unreadable(storage, error) from None
+    found: dict[str, dict[str, Version]] = {}
+    for key, version in versions.items():
+        name, slash, rest = key.partition("/")
+        if slash:
+            found.setdefault(name, {})[rest] = version
+    return found
+
+
+def _unreadable(storage: str, error: Exception) -> BadInput:
+    line = str(error).strip().splitlines()[0]
+    return BadInput(f"cannot read --storage {storage}: {line}")
+
+
+def _is_study(name: str, files: Collection[str]) -> bool:
+    """Whether a folder is a study's: it has been begun, or has nothing that no study writes. An
+    empty one may be anybody's."""
+    if not files or not STUDY_NAME.fullmatch(name) or name.casefold() in TAKEN:
+        return False
+    tops = {path.partition("/")[0] for path in files}
+    return SETTINGS in tops or all(top in WRITTEN or _is_temporary(top) for top in tops)
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a name is one of a file that is being written, or of a lock."""
+    return name.startswith(".") and (".partial-" in name or name.endswith(LOCK))
+
+
+def _tree(folder: Path) -> dict[str, Version]:
+    """Name and version of all files below a folder; what vanishes meanwhile is left out."""
+    return dict(_walk(str(folder), ""))
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Version]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            continue
+        try:
+            stat = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        yield f"{prefix}{entry.name}", Version(bytes=stat.st_size, changed=stat.st_mtime_ns)

@@ -1,0 +1,215 @@
+"""A study that is deleted leaves nothing behind, and takes nothing of another one with it."""
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study import delete
+from study.config.definition import StudyDefinition
+from study.config.settings import Settings
+from study.config.study_json import identity, open_study
+from study.inventory.deletion import plan_deletion
+from study.search.journal import StudyJournal
+from study.search.scheduler import StudyScheduler
+from study.storage import lease, study_files
+from study.storage.object_store import ObjectStore
+from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.study_folder import StudyFolder
+from study.tracking.mlflow_delete import StudyIdentity, runs_of
+from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_store import default_uri
+from study.tracking.mlflow_writer import MlflowWriter
+from study.trials.spec import Kind
+from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
+from tests.study.object_store import serve
+from trainables.errors import BadInput
+
+Tables = dict[str, list[tuple[object, ...]]]
+DEFINITION = StudyDefinition.parse(Settings(space="smoke"))
+
+
+def recorded(storage: Path, name: str, *, seed: int, uri: str = "", model: str = "") -> None:
+    """A made-up study with its runs, models and files in MLflow, one of them registered."""
+    study_folder = StudyFolder(storage=storage, name=name)
+    folder = open_study(study_folder, DEFINITION, run=DEFINITION.space.arms, base={})
+    (folder / "checkpoints" / "x").mkdir(parents=True)
+    uri = uri or default_uri(storage)
+    runs = MlflowRuns(uri, experiment="smoke", artifacts=storage / MLFLOW_ARTIFACTS)
+    journal, tracking = StudyJournal(folder), MlflowWriter(runs, name)
+    data = {**PROTOCOL["data"], "digest": f"{seed:02d}" * 16}  # also data that no other study has
+    tracking.begin(SPACE, PROTOCOL | {"identity": identity(folder), "data": data}, [])
+    asked = replace(rules(seed=seed, trials=4), confirm_seeds=1)
+    play_all(StudyScheduler(asked, journal, [tracking]))
+    models = [record.spec.id for record in journal.of_kind(Kind.CONFIRM)][:1]
+    tracking.finish("verdict", "table", {"x": 1.0}, [folder / "study.json"], models, cards)
+    assert tracking.error == ""
+    if model:
+        run = tracking.children[models[0]]
+        runs.register(run, model, {"study": name}, "better")
+
+
+def rows(storage: Path) -> Tables:
+    """Everything that MLflow's database holds."""
+    with closing(sqlite3.connect(storage / "mlflow.db")) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: sorted(database.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
+            for (name,) in names
+        }
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage folder with a study that is to stay, of the same space and partly the same data."""
+    folder = tmp_path_factory.mktemp("deletion")
+    recorded(folder, "stays", seed=0, model="shared")
+    return folder
+
+
+def test_nothing_is_left_and_nothing_else_goes(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, listed = rows(storage), files(storage)
+    recorded(storage, "goes", seed=1, model="shared")
+    recorded(storage, "goes-too", seed=1, model="own")
+    arguments = ["--storage", str(storage)]
+    there = rows(storage), files(storage)
+    assert delete.main(["goes", *arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert str(storage / "goes") in shown and "8 runs" in shown and "shared 2" in shown
+    assert (rows(storage), files(storage)) == there, "nothing goes by --dry-run"
+    for name in ("goes", "goes-too"):
+        assert delete.main([name, *arguments, "--yes"]) == 0
+        assert f"study {name} is deleted" in capsys.readouterr().out
+    after = rows(storage)
+    for table in before.keys() | after.keys():
+        if table == "registered_models":  # a version was added to it meanwhile
+            assert [row[1] for row in after[table]] == [row[1] for row in before[table]]
+            continue
+        assert after[table] == before[table], table
+    assert files(storage) == listed
+    assert delete.main(["goes", *arguments, "--yes"]) == 2
+
+
+def test_it_asks_on_a_terminal_and_takes_no_for_an_answer(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = rows(storage), files(storage)
+    asked = ["stays", "--storage", str(storage)]
+    assert delete.main(asked) == 2, "nobody is there to be asked"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give --yes, or --dry-run" in line
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer in ("n", "", "yess"):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert delete.main(asked) == 1
+        assert "nothing was deleted" in capsys.readouterr().out
+    assert (rows(storage), files(storage)) == there
+
+
+def test_a_study_that_runs_is_not_deleted(storage: Path) -> None:
+    study_folder = StudyFolder(storage=storage, name="stays")
+    there = rows(storage), files(storage)
+    with study_folder.only_driver():
+        with pytest.raises(BadInput, match="'stays' is running; stop it first"):
+            plan_deletion(study_files.one(str(storage), "stays"), None)
+        assert delete.main(["stays", "--storage", str(storage), "--yes"]) == 2
+    deletion = plan_deletion(study_files.one(str(storage), "stays"), None)
+    with study_folder.only_driver(), pytest.raises(BadInput, match="is running already; stop it"):
+        deletion.carry_out(print)
+    (study_folder.path / ".lock").unlink()
+    assert (rows(storage), files(storage)) == there
+
+
+def test_a_study_of_another_version_or_half_made_goes_too(storage: Path) -> None:
+    arguments = ["--storage", str(storage), "--yes"]
+    before, listed = rows(storage), files(storage)
+    recorded(storage, "newer", seed=3)
+    settings = storage / "newer" / "study.json"
+    settings.write_text(settings.read_text().replace('"version": 1', '"version": 9, "new": 1'))
+    recorded(storage, "torn", seed=3)
+    (storage / "torn" / "study.json").write_text("{")
+    (storage / "half" / "checkpoints").mkdir(parents=True)
+    (storage / "half" / "study.log").touch()
+    for name in ("newer", "torn", "half"):
+        assert delete.main([name, *arguments]) == 0
+    assert rows(storage) == before and files(storage) == listed
+
+
+def test_a_study_without_identity_is_known_by_its_name_alone(storage: Path) -> None:
+    """As the first studies were. One of this name that has an identity is another one."""
+    uri = default_uri(storage)
+    found = runs_of(
+        uri, StudyIdentity(name="stays", identity="", space="smoke"), storage / MLFLOW_ARTIFACTS
+    )
+    assert found.ids == ()
+    own = identity(storage / "stays")
+    found = runs_of(uri, StudyIdentity(name="x", identity=own, space="smoke"), storage)
+    assert len(found.ids) == 8
+
+
+def test_no_store_of_mlflow_is_made(tmp_path: Path) -> None:
+    folder = StudyFolder(storage=tmp_path, name="one")
+    open_study(folder, DEFINITION, run=DEFINITION.space.arms, base={})
+    assert delete.main(["one", "--storage", str(tmp_path), "--yes"]) == 0
+    assert files(tmp_path) == []
+
+
+def test_its_mlflow_store_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["study.launch", "--space", "smoke", "--tracking-uri", "sqlite:////elsewhere/m.db"]
+    monkeypatch.setattr(sys, "argv", asked)
+    folder = StudyFolder(storage=tmp_path, name="one")
+    open_study(folder, DEFINITION, run=DEFINITION.space.arms, base={})
+    assert delete.main(["one", "--storage", str(tmp_path), "--yes"]) == 2
+    assert "give --tracking-uri sqlite:////elsewhere/m.db too" in capsys.readouterr().err
+    assert folder.begun
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with serve("medvlm") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        patch.setattr(lease, "BEAT_SECONDS", 0.2)
+        patch.setattr(lease, "TIMEOUT_SECONDS", 1.0)
+        yield "s3://medvlm/studies"
+
+
+def test_a_store_has_nothing_of_it_either(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import boto3
+
+    database = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for name in ("stays", "goes"):
+        study_folder = StudyFolder(storage=url, name=name)
+        open_study(study_folder, DEFINITION, run=DEFINITION.space.arms, base={})
+        for file in ("study.json", "checkpoints/t/000001/x", "answers/t-test.parquet"):
+            (study_folder.path / file).parent.mkdir(parents=True, exist_ok=True)
+            (study_folder.path / file).touch()
+            study_folder.store.put(study_folder.path / file, file)
+    arguments = ["--storage", url, "--tracking-uri", database]
+    held = lease.Lease(ObjectStore(f"{url}/goes"), "goes")
+    held.take()
+    assert delete.main(["goes", *arguments, "--yes"]) == 2
+    assert "is running on" in capsys.readouterr().err
+    held.drop()
+    assert delete.main(["goes", *arguments, "--yes"]) == 0
+    keys = [each["Key"] for each in boto3.client("s3").list_objects_v2(Bucket="medvlm")["Contents"]]
+    assert [key for key in keys if "goes" in key] == []
+    assert len([key for key in keys if key.startswith("studies/stays/")]) >= 3
+    assert not StudyFolder(storage=url, name="goes").path.exists(), "the copy on this machine"
+    assert [each.name for each in study_files.every(url)] == ["stays"]
+    assert delete.main(["goes", *arguments, "--yes"]) == 2
