@@ -1,8 +1,8 @@
 """``python -m study.train --space S --arm A --set lr=0.003``: train one trial here, by hand.
 
 The trial is that of a study with the same options, with its losses, and needs neither Ray nor
-MLflow. Nothing is kept of it. To have it in a study, with Ray and MLflow, give the same options to
-``study.launch``.
+MLflow. Nothing is kept of it, unless ``--tracking-uri`` records it in MLflow. To have it in a
+study, by Ray, give the same options to ``study.launch``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from study.config.definition import StudyDefinition
+from study.config.deployment import Places
 from study.config.settings import Settings
 from study.execution import single_trial
+from study.tracking.mlflow_store import check
 from study.trials.record import Outcome
 from study.trials.text import settings_text
 from trainables.command import command
@@ -23,6 +25,7 @@ from trainables.errors import BadInput
 from trainables.options import Parser, option, parse, same_option
 
 if TYPE_CHECKING:
+    from study.tracking.mlflow_by_hand import HandRun
     from study.worker.orders import TrialReport
     from trainables.training.trial import Trial
 
@@ -58,6 +61,13 @@ class Request:
     questions_per_image: int = same_option(Settings, "questions_per_image")
     group_by_length: bool = same_option(Settings, "group_by_length")
     beams: int | None = same_option(Settings, "beams")
+    tracking_uri: str | None = same_option(
+        Places,
+        "tracking_uri",
+        group=SHOW,
+        help="record it as a run of this MLflow store too",
+        default="not recorded",
+    )
     every: int = option(1, group=SHOW, help="steps between two losses that are shown")
     threads: int | None = option(
         None,
@@ -78,6 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = {field.name for field in fields(Settings)} & {field.name for field in fields(Request)}
     definition = StudyDefinition.parse(Settings(**{name: getattr(given, name) for name in asked}))
     point = single_trial.point(definition)
+    if given.tracking_uri:
+        check(given.tracking_uri)
     if point.typical:
         print(f"middle of each range: {settings_text(point.typical)} (--set gives others)")
     print("loading model and data", flush=True)
@@ -89,51 +101,83 @@ def main(arguments: list[str] | None = None) -> int:
         f"seed {spec.seed}",
         flush=True,
     )
-    began, steps = time.monotonic(), 0
+    shown = _Shown(given.every, _run(given, trial))
+    try:
+        for report in trial.train(shown.stepped, print):
+            shown.reported(report)
+    finally:  # also if it is interrupted
+        shown.close()
+    return 0 if shown.outcome is Outcome.COMPLETE else 1
 
-    def stepped(running: Trial) -> None:
-        nonlocal steps
-        steps += 1
-        if steps % given.every == 0 and math.isfinite(running.last_loss):
-            lr = running.config.lr_at(running.examples_seen)
+
+def _run(given: Request, trial: single_trial.SingleTrial) -> HandRun | None:
+    """The trial's run in MLflow, if it is to be recorded."""
+    if not given.tracking_uri:
+        return None
+    from study.tracking.mlflow_by_hand import HandRun
+
+    return HandRun(given.tracking_uri, given.space, trial.spec, trial.precision)
+
+
+class _Shown:
+    """Prints what a trial does, and records it in its run if it has one."""
+
+    def __init__(self, every: int, run: HandRun | None) -> None:
+        self.every, self.run = every, run
+        self.outcome: Outcome | None = None
+        """How the trial ended; None before."""
+        self._began, self._steps = time.monotonic(), 0
+
+    def stepped(self, trial: Trial) -> None:
+        """Print the loss of a step."""
+        self._steps += 1
+        seen, loss = trial.examples_seen, trial.last_loss
+        if not math.isfinite(loss):
+            return
+        if self.run is not None:
+            self.run.stepped(seen, loss)
+        if self._steps % self.every == 0:
+            lr, seconds = trial.config.lr_at(seen), time.monotonic() - self._began
+            print(f"{seen:>9,} examples  loss {loss:.4f}  lr {lr:.3g}  {seconds:.1f} s", flush=True)
+
+    def reported(self, report: TrialReport) -> None:
+        """Print a rung, and how the trial ended."""
+        if (rung := report.rung) is not None:
             print(
-                f"{running.examples_seen:>9,} examples  loss {running.last_loss:.4f}  lr {lr:.3g}  "
-                f"{time.monotonic() - began:.1f} s",
+                f"{rung.examples_seen:>9,} examples  validation loss {rung.validation_loss:.6f}  "
+                f"train loss {rung.train_loss:.6f}",
                 flush=True,
             )
+            if self.run is not None:
+                self.run.reported(rung)
+        if report.fault:
+            print(f"stopped: {report.fault}")
+        if report.outcome is not None:
+            self.outcome = report.outcome
+            print(_ended(report))
+            if self.run is not None:
+                self.run.ended(report.outcome, report.error, report.costs)
 
-    outcome = None
-    for report in trial.train(stepped, print):
-        _show(report)
-        outcome = report.outcome
-    return 0 if outcome is Outcome.COMPLETE else 1
+    def close(self) -> None:
+        """End the run of a trial that did not come to its end."""
+        if self.run is not None and self.outcome is None:
+            self.run.ended(None, "", {})
 
 
-def _show(report: TrialReport) -> None:
-    """Print what a trial reports: its rung, and how it ended."""
-    if (rung := report.rung) is not None:
-        print(
-            f"{rung.examples_seen:>9,} examples  validation loss {rung.validation_loss:.6f}  "
-            f"train loss {rung.train_loss:.6f}",
-            flush=True,
-        )
-    if report.fault:
-        print(f"stopped: {report.fault}")
-    if report.outcome is None:
-        return
+def _ended(report: TrialReport) -> str:
+    """How a trial ended, and what it cost, in a line."""
     costs, score = report.costs, report.scores.get("validation.overall")
+    trained = costs.get("trained_parameters")
     parts = [
         str(report.outcome),
         report.error,
         f"validation {score:.1f}%" if score is not None else "",
-        f"{costs['trained_parameters']:,.0f} parameters trained"
-        if "trained_parameters" in costs
-        else "",
+        f"{trained:,.0f} parameters trained" if trained is not None else "",
         f"{costs['seconds']:.1f} s",
         f"{costs['peak_memory_gib']:.2f} GiB",
         report.remark,
     ]
-    print(", ".join(filter(None, parts)))
+    return ", ".join(filter(None, parts))
 
 
 def _parser() -> Parser:

@@ -23,26 +23,35 @@ STYLES = {
     State.UNREADABLE: "red",
 }
 """State -> colour on the terminal."""
+GAP = 2
+"""Columns of the terminal between two of a table."""
+SHORTEST_VERDICT = 12
+"""Letters of a verdict that are shown at least."""
 
 
 def show_list(console: Console, storage: str, found: Sequence[StudyOverview]) -> None:
     """Print a line for each study, and where all of them are."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("study", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for column in ("trials", "size"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("begun", no_wrap=True)
-    table.add_column("verdict", no_wrap=True, overflow="ellipsis", ratio=1)
-    for each in found:
-        table.add_row(
+    columns = ("study", "state", "trials", "size", "begun")
+    rows = [
+        (
             each.study,
-            Text(_state(each), style=STYLES[each.state]),
+            _state(each),
             _of(each.trials, each.trials_in_all),
             size_text(each.bytes),
             each.begun[:16],
-            Text(each.verdict),
         )
+        for each in found
+    ]
+    table, left = Table(box=None, pad_edge=False, header_style="bold"), console.width
+    for column, cells in zip(columns, zip(columns, *rows, strict=True), strict=True):
+        right, width = column in ("trials", "size"), max(map(len, cells))
+        table.add_column(column, justify="right" if right else "left", width=width)
+        left -= width + GAP
+    table.add_column("verdict", no_wrap=True)
+    for each, (study, state, *others) in zip(found, rows, strict=True):
+        verdict = Text(each.verdict)
+        verdict.truncate(max(left, SHORTEST_VERDICT), overflow="ellipsis")
+        table.add_row(study, Text(state, style=STYLES[each.state]), *others, verdict)
     if found:
         console.print(table)
         console.print()

@@ -157,18 +157,19 @@ class ObjectStore:
         return files, root
 
 
-_connections: dict[tuple[int, str], tuple[Any, str]] = {}
+_connections: dict[tuple[int, str, str], tuple[Any, str]] = {}
 
 
 def _connection(url: str) -> tuple[Any, str]:
-    """File system and path of a URL. A file system is opened once per bucket and process: that
-    takes longer than to read an object, and a connection does not survive a fork."""
+    """File system and path of a URL. A file system is opened once per server, bucket and process:
+    that takes longer than to read an object, and a connection does not survive a fork."""
     from pyarrow import fs
 
     scheme, _, rest = url.partition("://")
     bucket, _, path = rest.partition("/")
-    key = (os.getpid(), f"{scheme}://{bucket}")
+    whole = f"{scheme}://{bucket}"
+    key = (os.getpid(), os.environ.get("AWS_ENDPOINT_URL", ""), whole)
     if key not in _connections:
-        _connections[key] = fs.FileSystem.from_uri(key[1])
+        _connections[key] = fs.FileSystem.from_uri(whole)
     files, root = _connections[key]
     return files, f"{root.rstrip('/')}/{path}".rstrip("/")

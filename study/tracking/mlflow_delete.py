@@ -5,20 +5,21 @@ rows of their datasets and registered models. So in a database that is opened di
 of a storage folder, all rows that belong to the runs are deleted here. A server's database is its
 owner's: there, what its interface allows is deleted, and the owner is told what is left to do.
 
-The experiment stays: it is that of the search space, and another study may be about to use it.
+The experiment stays: it is that of the search space, and another study may be about to use it. Of
+its tags, those go whose names end with the id of one of the runs.
 """
 
 from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from study.tracking.mlflow_database import sqlite_file
+from study.tracking.mlflow_database import BUSY_SECONDS, sqlite_file
 from study.tracking.mlflow_store import check, unusable
 from trainables.secrecy import shown
 
@@ -107,7 +108,8 @@ class _InDatabase(StudyRuns):
 
         self.uri, self.study, self.artifacts = uri, study, artifacts
         try:
-            self._engine: Engine = create_engine(uri, poolclass=NullPool)
+            patience = {"timeout": BUSY_SECONDS} if uri.startswith("sqlite") else {}
+            self._engine: Engine = create_engine(uri, poolclass=NullPool, connect_args=patience)
             found = inspect(self._engine)
             self._columns = {
                 table: {column["name"] for column in found.get_columns(table)}
@@ -206,6 +208,7 @@ class _InDatabase(StudyRuns):
                     self._delete(connection, name, reference, self.ids)
             if name == "issues" and "source_run_id" in columns:  # they are their writers'
                 self._forget(connection, name, "source_run_id")
+        self._delete_experiment_tags(connection)
         self._delete(connection, "runs", "run_uuid", self.ids)
 
     def _delete_inputs(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -225,6 +228,12 @@ class _InDatabase(StudyRuns):
             used = self._rows(connection, self._table("inputs"), "source_id", list(datasets))
             orphans = datasets.keys() - {row["source_id"] for row in used}
             self._delete(connection, "datasets", "dataset_uuid", sorted(orphans))
+
+    def _delete_experiment_tags(self, connection: Connection) -> None:
+        """Delete the tags of experiments that are about a run, such as a view of it."""
+        tags = self._where(connection, "experiment_tags", {})
+        about = [tag["key"] for tag in tags if _is_about(tag["key"], self.ids)]
+        self._delete(connection, "experiment_tags", "key", about)
 
     def _delete_version(self, connection: Connection, version: Any) -> None:
         """Delete a version of a registered model, and the model if it has no other and nobody has
@@ -303,6 +312,7 @@ class _OnServer(StudyRuns):
         from mlflow.exceptions import MlflowException
 
         self.uri, self.study = uri, study
+        self._experiment_id, self._tags_of_experiment = "", list[str]()
         try:
             self._client: MlflowClient = MlflowClient(tracking_uri=uri)
             self._runs = self._find()
@@ -327,6 +337,8 @@ class _OnServer(StudyRuns):
                 self._delete_model(version.name)
             folders = [(run, found.info.artifact_uri) for run, found in self._runs.items()]
             left = _delete_files(folders, self.uri)
+            for key in self._tags_of_experiment:
+                self._client.delete_experiment_tag(self._experiment_id, key)
             for run_id in reversed(self.ids):
                 if self._runs[run_id].info.lifecycle_stage == "active":
                     self._client.delete_run(run_id)
@@ -341,7 +353,8 @@ class _OnServer(StudyRuns):
         )
 
     def _find(self) -> dict[str, Run]:
-        """Id -> run, of the study's runs and those of its trials, marked ones included."""
+        """Id -> run, of the study's runs and those of its trials, marked ones included. The tags of
+        the experiment that are about them are noted too."""
         experiment = self._client.get_experiment_by_name(Path(self.study.space).stem)
         if experiment is None or self.study.identity is None:
             return {}
@@ -358,6 +371,8 @@ class _OnServer(StudyRuns):
         for parent in parents:
             below = self._search(where, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
             found |= {run.info.run_id: run for run in below}
+        self._experiment_id = where
+        self._tags_of_experiment = [key for key in experiment.tags if _is_about(key, found)]
         return found
 
     def _search(self, experiment: str, condition: str) -> Iterator[Run]:
@@ -380,6 +395,11 @@ class _OnServer(StudyRuns):
         model = self._client.get_registered_model(name)
         if not (model.description or model.tags):
             self._client.delete_registered_model(name)
+
+
+def _is_about(tag: str, ids: Collection[str]) -> bool:
+    """Whether the name of an experiment's tag ends with the id of a run."""
+    return tag.rpartition(".")[2] in ids
 
 
 def _delete_files(folders: Iterable[tuple[str, str]], uri: str) -> list[str]:

@@ -71,12 +71,16 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
     assert found["verdict"] in page and "http" not in page.split("<body>")[0]
 
 
-def test_a_trial_by_hand_has_the_losses_of_the_study(smoke: tuple[Path, str]) -> None:
+def test_a_trial_by_hand_has_the_losses_of_the_study(
+    smoke: tuple[Path, str], tmp_path: Path
+) -> None:
     storage, _ = smoke
+    shutil.copy(storage / "mlflow.db", tmp_path / "mlflow.db")  # which takes long to make
     trials = results(storage, "one")["trials"]
     trial = next(t for t in trials if (t["kind"], t["arm"]) == ("search", "layernorm"))
     given = [f"{name}={value!r}" for name, value in trial["parameters"].items()]
     asked = ["--space", "smoke", "--arm", "layernorm", "--set", *given]
+    asked += ["--tracking-uri", default_uri(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "study.train", *asked],
         check=True,
@@ -89,6 +93,11 @@ def test_a_trial_by_hand_has_the_losses_of_the_study(smoke: tuple[Path, str]) ->
     for rung in trial["rungs"]:
         said = f"validation loss {rung['validation_loss']:.6f}  train loss {rung['train_loss']:.6f}"
         assert said in done.stdout
+    (run,) = [run for run in runs(tmp_path, "smoke") if run.data.tags["kind"] == "by hand"]
+    assert run.info.status == "FINISHED" and run.data.tags["trial"] == trial["trial"]
+    assert run.data.metrics["validation_loss"] == trial["rungs"][-1]["validation_loss"]
+    assert float(run.data.params["lr"]) == trial["parameters"]["lr"]
+    assert run.data.metrics["trained_parameters"] == trial["costs"]["trained_parameters"]
 
 
 def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) -> None:

@@ -48,6 +48,8 @@ def recorded(storage: Path, name: str, *, seed: int, uri: str = "", model: str =
     models = [record.spec.id for record in journal.of_kind(Kind.CONFIRM)][:1]
     tracking.finish("verdict", "table", {"x": 1.0}, [folder / "study.json"], models, cards)
     assert tracking.error == ""
+    view = f"mlflow.sharedViewState.{tracking.parent_id}"
+    runs.client.set_experiment_tag(runs.experiment_id, view, "as MLflow keeps a view of the study")
     if model:
         run = tracking.children[models[0]]
         runs.register(run, model, {"study": name}, "better")

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from study.analysis import results_file
 from study.analysis.result_types import StudyResults
@@ -13,6 +15,7 @@ from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import open_study
 from study.inventory.overview import State, StudyOverview, overviews
+from study.inventory.tables import show_list
 from study.search.scheduler import StudyScheduler
 from study.storage import study_files
 from study.storage.journal_reader import Session
@@ -105,3 +108,17 @@ def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:
             study_files.one(str(tmp_path), name)
     with pytest.raises(BadInput, match="there is no folder"):
         overviews(str(tmp_path / "nowhere"))
+
+
+def test_a_long_verdict_takes_no_room_from_the_others() -> None:
+    name = "a-study-with-quite-a-long-name"
+    row = StudyOverview(
+        study=name, state=State.FINISHED, trials=31, verdict="word " * 99, bytes=2**20, where="x"
+    )
+    for width in (80, 140):
+        out = StringIO()
+        show_list(Console(file=out, width=width), "studies", [row])
+        _, line, _, last = out.getvalue().splitlines()
+        assert name in line and "finished" in line and "1.0 MiB" in line
+        assert line.rstrip().endswith("\u2026") and len(line) == width
+        assert last == "1 study in studies, 1.0 MiB"
