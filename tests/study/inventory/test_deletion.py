@@ -20,6 +20,7 @@ from study.storage import lease, study_files
 from study.storage.object_store import ObjectStore
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
+from study.tracking import mlflow_views
 from study.tracking.mlflow_delete import StudyIdentity, runs_of
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
@@ -56,13 +57,20 @@ def recorded(storage: Path, name: str, *, seed: int, uri: str = "", model: str =
 
 
 def rows(storage: Path) -> Tables:
-    """Everything that MLflow's database holds."""
+    """Everything that MLflow's database holds, but what the views of all studies show, which every
+    study that ends writes anew."""
     with closing(sqlite3.connect(storage / "mlflow.db")) as database:
         names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        return {
+        found = {
             name: sorted(database.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
             for (name,) in names
         }
+    general = {mlflow_views.TAG + key for key in mlflow_views.GENERAL}
+    if "experiment_tags" in found:
+        found["experiment_tags"] = [
+            row[:1] if row[0] in general else row for row in found["experiment_tags"]
+        ]
+    return found
 
 
 def files(folder: Path) -> list[str]:
