@@ -140,6 +140,7 @@ def test_a_study_that_runs_is_not_deleted(storage: Path) -> None:
     assert (rows(storage), files(storage)) == there
 
 
+@pytest.mark.slow
 def test_a_study_of_another_version_or_half_made_goes_too(storage: Path) -> None:
     arguments = ["--storage", str(storage), "--yes"]
     before, listed = rows(storage), files(storage)
