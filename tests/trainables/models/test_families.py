@@ -172,6 +172,24 @@ def test_the_image_and_the_question_matter(workload: Workload) -> None:
     assert abs(plain - asked) > 1e-4, f"losses hardly depend on the question: {LARGER}"
 
 
+def test_running_adds_no_hooks(workload: Workload) -> None:
+    """Otherwise a copy that was made before differs from the base by more than its method."""
+    model = workload.model
+    network = share_weights(model.network)
+
+    def hooks() -> int:
+        modules = network.modules()
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+    before = hooks()
+    model.losses(network, workload.batch("train", range(2)))
+    model.answers(network, workload.batch("train", range(2)), tokens=2)
+    assert hooks() == before, (
+        "losses or answers added hooks, as transformers does where hidden states are asked for: "
+        "load must add them"
+    )
+
+
 def test_the_slots_hold_all_that_runs(workload: Workload) -> None:
     """Every parameter of a slot has a gradient; what is in none is never run."""
     model = workload.model

@@ -74,7 +74,7 @@ def arrange(network: Any, called: str) -> dict[str, str]:
             f"{called}: no connector between image encoder and decoder is known, by one of the "
             f"names {', '.join((*BESIDE, *INSIDE))}"
         )
-    if layer_read(network) is not None:
+    if "vision_feature_layer" in inspect.signature(model.get_image_features).parameters:
         # Before the network is copied: where hooks of a copy differ, a method is taken to have
         # added them.
         maybe_install_capturing_hooks(vision)
