@@ -39,6 +39,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+GATED = "RMSNormGated"
+"""End of the class names of norms that also multiply by a gate."""
 ANSWER_TOKENS = 10
 """Default maximum of tokens in a generated answer, its end token included, as MISS was trained."""
 
@@ -112,6 +114,10 @@ class Stage:
     run: Callable[[nn.Module, Batch, Tensor | None], Tensor]
     """Function that computes the output from network, batch and the previous stage's output. Rows
     of the output must not depend on one another."""
+    shared_rows: str = ""
+    """Reason why layers of the slots do not get a row for each image or question, such as that an
+    encoder gets the patches of all images in one row; empty if they do. Trials that train there
+    take their steps alone."""
 
 
 def run_stages(
@@ -140,7 +146,8 @@ class Structure(Protocol):
     @property
     def parts(self) -> Mapping[type[nn.Module], Mapping[str, str]]:
         """Role of a module type's attributes: type -> attribute -> role. The type, not a substring
-        of a name, decides what a layer is."""
+        of a name, decides what a layer is. The attribute "" stands for the module itself; one that
+        a module of the type lacks is passed over."""
 
     @property
     def network(self) -> nn.Module:
@@ -241,19 +248,37 @@ def slot(model: Structure, network: nn.Module, name: str) -> Slot:
     for path, part in module.named_modules():
         prefix = f"{path}." if path else ""
         for attribute, role in model.parts.get(type(part), {}).items():
-            found[role].append(prefix + attribute)
-            if role == "self_attention":
-                found["block"].append(path)
+            if not attribute:
+                found[role].append(path)
+            elif _has(part, attribute):
+                found[role].append(prefix + attribute)
+                if role == "self_attention":
+                    found["block"].append(path)
         if is_norm(part):
             found["norm"].append(path)
-    return Slot(name=name, module=module, roles={role: tuple(p) for role, p in found.items()})
+    roles = {role: tuple(dict.fromkeys(paths)) for role, paths in found.items()}
+    return Slot(name=name, module=module, roles=roles)
+
+
+def _has(module: nn.Module, attribute: str) -> bool:
+    """Whether a module has a submodule: of one type, some layers may have another attention."""
+    try:
+        module.get_submodule(attribute)
+    except AttributeError:
+        return False
+    return True
 
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a LayerNorm or RMSNorm. Class names are compared too, since each family
     of transformers has an RMSNorm class of its own."""
     norms = nn.LayerNorm | nn.RMSNorm
-    return isinstance(module, norms) or type(module).__name__.endswith("RMSNorm")
+    return isinstance(module, norms) or type(module).__name__.endswith(("RMSNorm", GATED))
+
+
+def is_gated(module: nn.Module) -> bool:
+    """Whether a norm also multiplies by a gate, which it is given as second argument."""
+    return type(module).__name__.endswith(GATED)
 
 
 def answer_losses(

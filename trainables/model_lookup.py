@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,13 @@ if TYPE_CHECKING:
     from trainables.model_contract import Skeleton
 
 TINY = Path(__file__).parent / "models" / "tiny"
+GENERIC = "image_text_to_text"
+"""Family of models whose ``model_type`` no family of its own knows."""
+REFUSED = {
+    "mllama": "its decoder reads the image by cross-attention, not among the tokens",
+    "gemma4": "its layers clip what they are given (ClippableLinear), and peft refuses them",
+}
+"""Model type that ``GENERIC`` can't do -> why."""
 
 
 def family_of(model: str) -> tuple[str, Path]:
@@ -21,7 +31,7 @@ def family_of(model: str) -> tuple[str, Path]:
 
     Raises:
         BadInput: it is neither a shipped model nor a folder with a ``config.json`` of a known
-            family.
+            family or of a class that ``GENERIC`` can do.
     """
     path = TINY if model == "tiny" else hub.local_folder(model, "model")
     file = path / "config.json"
@@ -29,6 +39,10 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(
             f"model {model!r} is a preset without weights, for study.plan to count; "
             "give a folder that has some"
+        )
+    if (path / "open_clip_config.json").is_file():
+        raise BadInput(
+            f"{path} is an open_clip model, which compares images with texts and writes no answers"
         )
     if not file.is_file():
         raise BadInput(
@@ -46,10 +60,29 @@ def family_of(model: str) -> tuple[str, Path]:
             f"python -m trainables.model_tools.convert_llava {model} --out DIR"
         )
     family = str(config.get("model_type"))
-    known = registry.FAMILIES.names()
-    if family not in known:
-        raise BadInput(f"{file} is of family {family!r}; there are: {', '.join(known)}")
-    return family, path
+    if family in registry.FAMILIES.names():
+        return family, path
+    if family in REFUSED:
+        raise BadInput(f"models of type {family!r} can't be tuned here: {REFUSED[family]}")
+    if family not in _image_text_to_text():
+        known = ", ".join(name for name in registry.FAMILIES.names() if name != GENERIC)
+        raise BadInput(
+            f"{file} is of model_type {family!r}; there are: {known}, and what transformers' "
+            "AutoModelForImageTextToText loads"
+        )
+    return GENERIC, path
+
+
+@cache
+def _image_text_to_text() -> tuple[str, ...]:
+    """Model types that transformers' ``AutoModelForImageTextToText`` loads. They are read from its
+    source, as importing it takes seconds."""
+    spec = importlib.util.find_spec("transformers")
+    assert spec is not None and spec.origin is not None
+    source = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py"
+    text = source.read_text(encoding="utf-8")
+    _, _, after = text.partition("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES = OrderedDict(")
+    return tuple(re.findall(r'^ +\("([^"]+)",', after.partition("\n)\n")[0], re.MULTILINE))
 
 
 def skeleton_of(model: str, image_size: int | None = None, precision: str = "fp32") -> Skeleton:

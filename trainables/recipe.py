@@ -183,6 +183,11 @@ class SlotCount:
     trained_parameters: int
     total_parameters: int
     """Number of all values of the slot, adapters included."""
+    trained_layers: int = 0
+    """Number of the slot's layers (blocks of its stack) in which something is trained or that see
+    trained tokens."""
+    total_layers: int = 0
+    """Number of the slot's layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +258,15 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         raise lacking[0]
     parameters = own_trained_parameters(network, factors)
     counts = tuple(
-        _count(network.get_submodule(path), name, tunings[name])
+        _count(
+            network.get_submodule(path),
+            name,
+            tunings[name],
+            {
+                block: model.network.get_submodule(path).get_submodule(block)
+                for block in find_slot(model, model.network, name).roles.get("block", ())
+            },
+        )
         for name, path in model.slots.items()
     )
     total = sum(parameter.numel() for parameter in network.parameters())
@@ -316,11 +329,25 @@ def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:
     return chosen if isinstance(chosen, Mapping) else dict.fromkeys(names, 1.0)
 
 
-def _count(module: nn.Module, slot: str, tuning: str) -> SlotCount:
+def _count(module: nn.Module, slot: str, tuning: str, blocks: Mapping[str, nn.Module]) -> SlotCount:
+    """Count a slot's values; ``blocks`` are the blocks of the base by their paths in the slot."""
     parameters = list(module.parameters())
+    reached = [
+        block
+        for block, base in blocks.items()
+        if any(p.requires_grad for p in module.get_submodule(block).parameters())
+        or _hooks(module.get_submodule(block)) > _hooks(base)
+    ]
     return SlotCount(
         slot=slot,
         tuning=tuning,
         trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         total_parameters=sum(p.numel() for p in parameters),
+        trained_layers=len(reached),
+        total_layers=len(blocks),
     )
+
+
+def _hooks(block: nn.Module) -> int:
+    """Number of hooks in a block, by which methods give it tokens."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in block.modules())

@@ -13,7 +13,7 @@ from study.planning.memory_prediction import ArmMemory
 from study.planning.placement import GIB, Infeasible, Placement
 
 if TYPE_CHECKING:
-    from trainables.recipe import ParameterCounts
+    from trainables.recipe import ParameterCounts, SlotCount
 
 
 def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
@@ -40,15 +40,21 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
 
 
 def _trains(applied: ParameterCounts) -> str:
-    """What a recipe trains in words, as ``layernorm: vision 2,880, fusion 3,200`` or ``vision
-    frozen, fusion full 1,488,480``."""
+    """What a recipe trains in words, as ``layernorm: vision 2,880 in 4 of 4 layers`` or ``vision
+    frozen, fusion full 1,488,480 in 4 of 4 layers``."""
     if len({count.tuning for count in applied.counts}) == 1:
-        slots = ", ".join(f"{c.slot} {c.trained_parameters:,}" for c in applied.counts)
+        slots = ", ".join(f"{c.slot} {_number(c)}" for c in applied.counts)
         return f"{applied.counts[0].tuning}: {slots}"
     return ", ".join(
-        f"{c.slot} {c.tuning}" + (f" {c.trained_parameters:,}" if c.trained_parameters else "")
+        f"{c.slot} {c.tuning}" + (f" {_number(c)}" if c.trained_parameters else "")
         for c in applied.counts
     )
+
+
+def _number(count: SlotCount) -> str:
+    """Number of values that are trained in a slot, and in how many of its layers."""
+    layers = f" in {count.trained_layers} of {count.total_layers} layers"
+    return f"{count.trained_parameters:,}{layers * bool(count.total_layers)}"
 
 
 def _range(values: Range) -> str:

@@ -213,7 +213,7 @@ def test_the_plan_for_programs_keeps_its_keys(
     assert plan.main([*asked, *probe, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert {*row, "probe"} == {*PLAN.split()} and ("probe" in row) == bool(probe)
-    slot = "slot tuning trained_parameters total_parameters"
+    slot = "slot tuning trained_parameters total_parameters trained_layers total_layers"
     assert {*row["slots"][0]} == {*slot.split()}
     assert {*row["memory"]} == {*MEMORY.split()}
     if probe:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from study import plan
 from trainables.models.common import attention
@@ -260,8 +261,10 @@ def test_the_memory_of_mile(
 
 
 def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So wide that no cell is wrapped.
+    monkeypatch.setattr(plan, "standard_console", lambda: Console(highlight=False, width=400))
     assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5", "--json"]) == 0
     rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
     layernorm = rows["layernorm"]
@@ -275,4 +278,7 @@ def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
     }
     assert rows["lora"]["recipe"]["connector"] == "lora(targets=all)"
     assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5"]) == 0
-    assert "connector frozen (no norm)" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out
+    assert "connector frozen (no norm)" in said
+    assert f"vision layernorm {vision:,} in 23 of 23 layers" in said
+    assert f"decoder layernorm {text:,} in 32 of 32 layers" in said

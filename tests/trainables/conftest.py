@@ -1,11 +1,14 @@
 """A small random model of every family, and a small made-up workload for it.
 
-A model family joins all contract suites by being a file in ``trainables/models``.
+A model family joins all contract suites by being a file in ``trainables/models``. The family of
+many classes joins those of ``WITH_CLASSES`` with each class, of which a sample is run at once and
+the rest with the slow tests.
 """
 
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,9 +18,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainables import made_image_text
+from tests.trainables.models.small import image_text_to_text
 from trainables import registry
 from trainables.data.common.dataset import Dataset, Example
 from trainables.model_contract import Model
+from trainables.model_lookup import GENERIC
 from trainables.workload import Workload
 
 WORDS = "is this a ct mri of the head chest liver lesion left right yes no one two where ?".split()
@@ -32,9 +38,21 @@ IMAGES = 6
 SPLITS = {"train": 24, "validation": 10, "test": 7}
 
 
+WITH_CLASSES = ("test_families", "test_methods", "test_virtual", "test_pack")
+"""Modules of tests that every class of ``model_lookup.GENERIC`` takes part in."""
+FAST = {"test_families": 20, "test_methods": 50, "test_virtual": 50, "test_pack": 30}
+"""Module of tests -> one of how many tests of a class is run with the fast ones."""
+ALWAYS = "gemma3"
+"""Class of which every test of ``test_families`` is a fast one."""
+
+
 def small(family: str) -> Model:
     """A small random model of a family, the same at every call. The family's file makes it
-    (``small``), or ``models/small/FAMILY.py`` here."""
+    (``small``), or ``models/small/FAMILY.py`` here. One of a class is called as ``GENERIC/CLASS``.
+    """
+    family, _, kind = family.partition("/")
+    if kind:
+        return image_text_to_text.small(WORDS, kind)
     module: Any = registry.FAMILIES.find(family)
     beside = Path(__file__).parent / "models" / "small" / f"{family}.py"
     if not hasattr(module, "small"):
@@ -48,8 +66,10 @@ def small(family: str) -> Model:
     return model
 
 
+OWN = [family for family in registry.FAMILIES.names() if family != GENERIC]
+OF_CLASSES = [f"{GENERIC}/{kind}" for kind in made_image_text.CLASSES]
 SMALL: Mapping[str, Callable[[], Model]] = {
-    family: partial(small, family) for family in registry.FAMILIES.names()
+    family: partial(small, family) for family in (*OWN, *OF_CLASSES)
 }
 """Model family -> a small random model of it, the same at every call."""
 
@@ -102,7 +122,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", params=registry.FAMILIES.names())
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``family``, or what follows from it, for each family."""
+    own = any("family" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "family" in metafunc.fixturenames and not own:
+        name = metafunc.module.__name__.rpartition(".")[2]
+        families = [*OWN, *(OF_CLASSES if name in WITH_CLASSES else ())]
+        metafunc.parametrize("family", families, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave most tests of classes to the slow ones: which ones follows from their names."""
+    for item in items:
+        kind = getattr(item, "callspec", None) and str(item.callspec.params.get("family", ""))
+        if not kind or not kind.startswith(f"{GENERIC}/"):
+            continue
+        name = item.module.__name__.rpartition(".")[2]
+        whole = name == "test_families" and kind == f"{GENERIC}/{ALWAYS}"
+        if not whole and zlib.crc32(item.name.encode()) % FAST[name]:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
 def family(request: pytest.FixtureRequest) -> str:
     """The name of a model family: every test that takes it, or what follows, runs for each."""
     return str(request.param)

@@ -37,7 +37,7 @@ def differences(base: nn.Module, network: nn.Module) -> Differences:
     aliases: list[tuple[str, nn.Parameter]] = []
 
     def walk(path: str, shared: nn.Module, own: nn.Module) -> None:
-        if isinstance(shared, nn.Linear | nn.Conv2d) or is_norm(shared):
+        if isinstance(shared, nn.Linear | nn.Conv2d | nn.Conv3d) or is_norm(shared):
             if _differs(shared, own):
                 modules[path] = own
             return

@@ -24,7 +24,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trainables.engine import base, plain_engine
 from trainables.engine.training_settings import COARSE
-from trainables.model_contract import Batch, Row, is_norm, run_stages
+from trainables.model_contract import Batch, Row, is_gated, is_norm, run_stages
 from trainables.packing.network_diff import Differences, Unpackable, differences
 from trainables.seeding import seeded
 from trainables.shared_layers import shared_linear
@@ -125,6 +125,7 @@ class Pack:
         if self.no_pack_reason:
             raise Unpackable(self.no_pack_reason)
         differing = differences(self.workload.model.network, trial.losses.network)
+        self._check_rows(differing)
         deltas = {}
         for path, module in differing.modules.items():
             delta = shared_linear.delta_of(module)
@@ -136,6 +137,19 @@ class Pack:
         if member.has_dropout and not self._draws_as_alone:
             raise Unpackable("its dropout would draw other masks than alone")
         return member
+
+    def _check_rows(self, differing: Differences) -> None:
+        """Check that the layers in which a trial differs get a row for each image or question.
+
+        Raises:
+            Unpackable: some do not, so that it can't be told which of their rows are the trial's.
+        """
+        model = self.workload.model
+        for stage in model.stages:
+            within = tuple(f"{model.slots[slot]}." for slot in stage.slots)
+            paths = (*differing.modules, *(f"{path}." for path in differing.virtual_tokens))
+            if stage.shared_rows and any(path.startswith(within) for path in paths):
+                raise Unpackable(stage.shared_rows)
 
     @property
     def _draws_as_alone(self) -> bool:
@@ -201,7 +215,8 @@ class Pack:
                 assert isinstance(module, nn.Linear)
                 module = shared_linear.SharedLinear(module, deltas, self.rows)
             if others:
-                kind = SharedNorm if is_norm(module) else SplitLayer
+                whole = is_norm(module) and not is_gated(module)
+                kind = SharedNorm if whole else SplitLayer
                 module = kind(module, others, self.rows)
             self._put(path, module)
         self._hooks = self._make_hooks(members)

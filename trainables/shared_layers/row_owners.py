@@ -45,6 +45,16 @@ class RowOwners:
         finally:
             self.owners = before
 
+    def rows_each(self, x: Tensor) -> int:
+        """Number of rows of ``x`` for each row of the batch.
+
+        There may be several, such as one for each patch of an image or for each head of a token;
+        those of one row of the batch lie side by side.
+        """
+        total = sum(count for _, count in self.owners)
+        assert len(x) % total == 0, f"{len(x)} rows for {total} images or questions"
+        return len(x) // total
+
     def runs(self, key: Callable[[int], object]) -> list[list[tuple[int, int]]]:
         """Divide the owners into runs of neighbours for which ``key`` is the same."""
         return [[*some] for _, some in groupby(self.owners, key=lambda row: key(row[0]))]
@@ -107,7 +117,8 @@ class RowOwners:
         return self._kept[key]
 
     def _split(self, x: Tensor) -> Sequence[Tensor]:
-        return torch.split(x, [count for _, count in self.owners])
+        each = self.rows_each(x)
+        return torch.split(x, [each * count for _, count in self.owners])
 
     def dropout(self, x_BTI: Tensor, share: float, member: int) -> Tensor:
         """Apply the dropout that a member's rows have when the member is alone.
@@ -116,9 +127,10 @@ class RowOwners:
         other members need.
 
         Raises:
-            PaddingUnknown: the number of tokens is not in ``lengths``.
+            PaddingUnknown: the number of tokens is not in ``lengths``, or there is no such number
+                since tokens of all rows lie in one dimension.
         """
-        tokens = self.lengths[member].get(x_BTI.shape[1])
+        tokens = self.lengths[member].get(x_BTI.shape[1]) if x_BTI.ndim == 3 else None
         if tokens is None:
             raise PaddingUnknown
         kept_BTI = torch.empty_like(x_BTI[:, :tokens], memory_format=torch.contiguous_format)

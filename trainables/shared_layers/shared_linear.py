@@ -143,7 +143,8 @@ class SharedLinear(nn.Module):
         for kind, some in groupby(self.rows.owners, key=lambda row: self._kind(row[0])):
             run, together = [*some], kind == "none" or (kind == "stacked" and even)
             runs += [(kind, run)] if together else [(kind, [row]) for row in run]
-        sizes = [sum(count for _, count in run) for _, run in runs]
+        each = self.rows.rows_each(x)
+        sizes = [each * sum(count for _, count in run) for _, run in runs]
         parts = []
         # Split in one operation, so that gradients are joined in one operation too.
         for (kind, run), given, made in zip(runs, x.split(sizes), y.split(sizes), strict=True):

@@ -29,10 +29,11 @@ class SplitLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the modules with the base's arguments and join their results. Each module gets its
         own rows of every tensor that has all rows."""
-        total = sum(count for _, count in self.rows.owners)
+        first = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim)
+        total, each = len(first), self.rows.rows_each(first)
         outputs, start = [], 0
         for some in self.rows.runs(self.replacements.get):
-            end = start + sum(count for _, count in some)
+            end = start + each * sum(count for _, count in some)
             part = slice(start, end)
             module = self.replacements.get(some[0][0], self.base)
             with self.rows.restrict(some):
@@ -54,13 +55,10 @@ class SharedNorm(SplitLayer):
         self, base: nn.Module, replacements: Mapping[int, nn.Module], rows: RowOwners
     ) -> None:
         super().__init__(base, replacements, rows)
-        self.plain = copy.copy(base)
+        self.offset = adds_one(base)
+        """Whether the gain is 1 + weight, as in Gemma."""
+        self.plain = with_weight(base, not self.offset)
         """The base's normalisation without gain and bias."""
-        self.plain._parameters = {
-            name: nn.Parameter(torch.full_like(p, name == "weight"), requires_grad=False)
-            for name, p in base._parameters.items()
-            if p is not None
-        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` as the base does, with each trial's gain and bias."""
@@ -69,11 +67,31 @@ class SharedNorm(SplitLayer):
             return parted
         modules = [self.replacements.get(member, self.base) for member, _ in self.rows.owners]
         gain = self.rows.stack([module.get_parameter("weight") for module in modules], x)
+        gain = gain + 1 if self.offset else gain
         bias = None
         if self.plain._parameters.get("bias") is not None:
             bias = self.rows.stack([module.get_parameter("bias") for module in modules], x)
         normed: Tensor = _Normed.apply(x, gain, bias, self.plain)  # type: ignore[no-untyped-call]  # torch
         return normed
+
+
+def with_weight(norm: nn.Module, weight: float) -> nn.Module:
+    """A normalisation like ``norm`` with a weight of ``weight`` throughout and without bias."""
+    plain = copy.copy(norm)
+    plain._parameters = {
+        name: nn.Parameter(torch.full_like(p, weight * (name == "weight")), requires_grad=False)
+        for name, p in norm._parameters.items()
+        if p is not None
+    }
+    return plain
+
+
+@torch.no_grad()
+def adds_one(norm: nn.Module) -> bool:
+    """Whether a normalisation multiplies by 1 + weight and not by its weight."""
+    weight = norm.get_parameter("weight")
+    output = with_weight(norm, 0.0)(torch.arange(1, 1 + weight.numel()).to(weight)[None])
+    return bool(output.any())
 
 
 class _Normed(torch.autograd.Function):

@@ -40,6 +40,11 @@ def mixed(workload: Workload, frozen: int, sizes: tuple[int, ...]) -> dict[str, 
     return {key: c for key, c in configs.items() if suits(workload, c)}
 
 
+def one_row(workload: Workload, frozen: int) -> bool:
+    """Whether trials step alone since layers in which they train get no row for each image."""
+    return any(stage.shared_rows for stage in workload.model.stages[frozen:])
+
+
 @pytest.mark.parametrize(
     ("left", "precision", "sizes"),
     [
@@ -62,8 +67,9 @@ def test_packed_as_alone(
         group.enter(key, settings)
         group.train_to(key, 8)
     losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
-    assert not PACKED & set(group.alone_reasons), group.alone_reasons
-    assert "another lora 3" not in group.alone_reasons
+    if not one_row(workload, frozen):
+        assert not PACKED & set(group.alone_reasons), group.alone_reasons
+        assert "another lora 3" not in group.alone_reasons
     if workload.model.slots.keys() == {"vision", "fusion", "decoder"}:
         # A decoder that reads image, question and answer in a row can't tell padding by its length.
         assert "lora 3, dropping" not in group.alone_reasons
@@ -106,7 +112,8 @@ def test_wherever_in_a_slot_a_trial_trains_it_is_packed_as_alone(
         group.enter(key, settings)
         group.train_to(key, 8)
     losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
-    assert not {*group.alone_reasons} - {"whole layer", "all by band"}, group.alone_reasons
+    allowed = {"whole layer", "all by band"}
+    assert one_row(workload, frozen) or not {*group.alone_reasons} - allowed, group.alone_reasons
     for key, settings in configs.items():
         alone, near = Trial(workload, settings, precision=precision), RELATIVE[precision]
         assert losses[key] == pytest.approx(alone.train(8), rel=near), key

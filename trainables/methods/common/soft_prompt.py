@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trainables.errors import NoMatchingLayer
 from trainables.methods.common import select
 
 if TYPE_CHECKING:
@@ -36,9 +37,17 @@ def add(slot: Slot, tokens: int) -> list[str]:
         names of the trained parameters.
 
     Raises:
-        BadInput: the slot has no blocks.
+        BadInput: the slot has no blocks, or not all of them have a self-attention.
     """
     blocks = select.modules(slot, ("block",))
+    attentions = select.modules(slot, ("self_attention",))
+    without = [b for b in blocks if not any(a.startswith(f"{b}.") for a in attentions)]
+    if without:
+        raise NoMatchingLayer(
+            f"slot {slot.name!r} has no self_attention in {len(without)} of its {len(blocks)} "
+            f"layers, through which no prompt can pass; it has: {', '.join(sorted(slot.roles))}",
+            lacks="self_attention in every layer",
+        )
     soft = SoftTokens(slot, tokens)
     slot.module.add_module("soft_tokens", soft)
     slot.module.register_forward_pre_hook(soft.renew)
@@ -75,22 +84,36 @@ class SoftTokens(nn.Module):
         self.causal = getattr(attention, "is_causal", isinstance(slot.module, GenerationMixin))
         # A list, so that torch does not register the module as a part of this one.
         self.rotary = [m for m in slot.module.modules() if _is_rotary(m)][:1]
+        self.kinds = {""}
+        """Types of layers that have positions of their own, such as layers that see all tokens and
+        layers that see some; otherwise there is one type, without a name."""
+        if any("layer_type" in inspect.signature(type(m).forward).parameters for m in self.rotary):
+            self.kinds = {_layer_type(module) for module in slot.module.modules()} - {""}
         self.rows_1ND: Tensor | None = None
         """The rows as they enter the first block."""
         self.rows_BND: Tensor | None = None
         """The rows as the block that ran last left them."""
-        self.turned_1Nd: tuple[Tensor, ...] = ()
-        """Cosine and sine of the rows' positions, for RoPE."""
+        self.turned_1Nd: dict[str, tuple[Tensor, ...]] = {}
+        """Cosine and sine of the rows' positions, for RoPE, by the type of layer; most models have
+        one, which has no name."""
 
     def renew(self, *_: Any) -> None:
         """Compute the rows as a forward pass of the slot begins."""
         places_1N = torch.arange(self.tokens, device=next(self.parameters()).device)[None]
         self.rows_1ND, self.rows_BND = self.embedding(places_1N), None
         for rotary in self.rotary:
-            self.turned_1Nd = rotary(self.rows_1ND, position_ids=places_1N - self.tokens)
+            for kind in self.kinds:
+                given = {"layer_type": kind} if kind else {}
+                self.turned_1Nd[kind] = rotary(
+                    self.rows_1ND, position_ids=places_1N - self.tokens, **given
+                )
 
     def enter(
-        self, parameters: Sequence[str], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        parameters: Sequence[str],
+        block: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Arguments:
         """Put N rows, with their positions, before the input of a block.
 
@@ -106,9 +129,10 @@ class SoftTokens(nn.Module):
             real = hidden_BTD.shape[1]
             given["encoder_attention_mask"] = _as_the_first(mask_B1TK, real, self.tokens)
         if (turns := given.get("position_embeddings")) is not None:
+            kind = next((k for m in block.modules() if (k := _layer_type(m)) in self.kinds), "")
             given["position_embeddings"] = tuple(
                 torch.cat((ahead_1Nd.expand(len(turn_BTd), -1, -1), turn_BTd), dim=1)
-                for ahead_1Nd, turn_BTd in zip(self.turned_1Nd, turns, strict=True)
+                for ahead_1Nd, turn_BTd in zip(self.turned_1Nd[kind], turns, strict=True)
             )
         return (torch.cat((rows_BND, hidden_BTD), dim=1),), given
 
@@ -175,6 +199,11 @@ def _as_the_first(mask_B1TK: Tensor, real: int, more: int) -> Tensor:
     """A mask with ``more`` rows before its ``real`` ones, equal to the first of those."""
     mask_B1TK = mask_B1TK.expand(-1, -1, real, -1)
     return torch.cat((mask_B1TK[..., :1, :].expand(-1, -1, more, -1), mask_B1TK), dim=-2)
+
+
+def _layer_type(module: nn.Module) -> str:
+    """Type of layer that an attention is of, where its positions depend on that."""
+    return str(getattr(module, "layer_type", None) or "")
 
 
 def _is_rotary(module: nn.Module) -> bool:

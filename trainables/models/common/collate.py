@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,8 +20,9 @@ def collate(
     *,
     pad: int,
     question_padding: Literal["left", "right"],
+    pixels: Callable[[NDArray[np.uint8] | None], Tensor] = clip.pixels,
 ) -> Batch:
-    """Make a batch of rows, as a model's ``collate`` does; images are normalised as CLIP's.
+    """Make a batch of rows, as a model's ``collate`` does; ``pixels`` normalises the images.
 
     Questions are padded on the side ``question_padding``, answers on the right. Masks follow from
     lengths, so ``pad`` may also be the token of a word. The arguments and the result are those of
@@ -31,7 +32,7 @@ def collate(
     question_BQ, question_mask_BQ = _padded([row.question for row in rows], pad, question_padding)
     answer_BA, answer_mask_BA = _padded([row.answer for row in rows], pad, "right")
     return Batch(
-        pixels_UCSS=clip.pixels(None if images_NSSC is None else images_NSSC[used]),
+        pixels_UCSS=pixels(None if images_NSSC is None else images_NSSC[used]),
         image_B=torch.from_numpy(image_B),
         question_BQ=question_BQ,
         question_mask_BQ=question_mask_BQ,

@@ -32,6 +32,9 @@ USUAL = {
 class Prompt:
     """The prompt of one model, with its tokenizer."""
 
+    between: str | None = None
+    """Text between the prompt and an answer; None: a blank, unless the prompt ends with one."""
+
     def __init__(self, *, name: str, tokenizer: Any, image_word: str, decoder: str) -> None:
         """Make the prompt of the model ``name``.
 
@@ -54,7 +57,9 @@ class Prompt:
         question = question.replace(self.image_word, "")
         prompt = self.text.replace("{question}", question)
         asked = self._tokens(prompt, specials=self.specials)
-        between = "" if prompt[-1].isspace() else " "
+        between = self.between
+        if between is None:
+            between = "" if prompt[-1].isspace() else " "
         whole = self._tokens(prompt + between + answer.strip(), specials=self.specials)
         # If the prompt's last token would merge with the answer, each is tokenised by itself.
         together = whole[: len(asked)] == asked

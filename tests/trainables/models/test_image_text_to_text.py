@@ -1,0 +1,257 @@
+"""The family of many classes: each gives what transformers gives for the same folder.
+
+What every family promises is in ``test_families``, for each class too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
+
+from tests.trainables import made_image_text
+from tests.trainables.conftest import WORDS
+from tests.trainables.made_image_text import CLASSES, SIZE
+from trainables import model_lookup, recipe
+from trainables.errors import BadInput
+from trainables.export import peft_adapter, tuned_model
+from trainables.export.tuned_json import Description
+from trainables.memory import footprint
+from trainables.memory.footprint import BatchShape
+from trainables.models import image_text_to_text
+from trainables.models.common.image_text_inputs import AS_IT_IS
+from trainables.models.image_text_to_text import ImageTextToText
+from trainables.recipe import Recipe
+from trainables.weight_sharing import share_weights
+
+QUICK = ("gemma3", "qwen2_5_vl", "mistral3")
+SLOW = [pytest.param(kind, marks=() if kind in QUICK else (pytest.mark.slow,)) for kind in CLASSES]
+QUESTIONS = ["is this a ct ?", "where is the lesion ?", "where ?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A model folder of a class, written once."""
+    root, written = tmp_path_factory.mktemp("models"), dict[str, Path]()
+
+    def write(kind: str) -> Path:
+        if kind not in written:
+            written[kind] = made_image_text.write(root / kind, kind, WORDS)
+        return written[kind]
+
+    return write
+
+
+def load(path: Path) -> ImageTextToText:
+    return image_text_to_text.load(path, image_size=SIZE)
+
+
+def noise(images: int = 1) -> Any:
+    drawn = np.random.default_rng(0)
+    return drawn.integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def as_transformers(model: ImageTextToText, network: Any, question: str, image: Any) -> str:
+    """The answer that transformers' own network gives, of pixels."""
+    row = model.tokenize(question=question, answer="", image=0)
+    batch = model.collate([row], image)
+    types = (batch.question_BQ == model.config.image_token_id).long()
+    if model.config.model_type in image_text_to_text.PREFIX:
+        types = torch.zeros_like(types)
+    tokens = network.generate(
+        input_ids=batch.question_BQ,
+        attention_mask=batch.question_mask_BQ,
+        **{
+            n: v
+            for n, v in model.layout.encoded(batch.pixels_UCSS).items()
+            if n != "vision_feature_layer"
+        },
+        **dict.fromkeys(model.types, types),
+        eos_token_id=model.inputs.prompt.end,
+        pad_token_id=model.inputs.pad,
+        max_new_tokens=6,
+        do_sample=False,
+    )
+    words = tokens[0, batch.question_BQ.shape[1] :]
+    said: str = model.inputs.tokenizer.decode(words, skip_special_tokens=True)
+    return said.strip()
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_pixels_are_those_of_the_image_processor(kind: str, folder: Callable[[str], Path]) -> None:
+    model, images = load(folder(kind)), AutoImageProcessor.from_pretrained(folder(kind))
+    settings: dict[str, Any] = {n: v for n, v in AS_IT_IS.items() if hasattr(images, n)}
+    if model.layout.tiles:
+        settings |= {"image_grid_pinpoints": [[SIZE, SIZE]]}
+    theirs = images(noise()[0], return_tensors="pt", **settings)
+    ours = model.layout.encoded(model.inputs.pixels(noise()))
+    torch.testing.assert_close(
+        ours["pixel_values"].flatten(), theirs["pixel_values"].float().flatten()
+    )
+    for name in ("image_grid_thw", "image_sizes"):
+        assert name not in ours or ours[name].tolist() == torch.as_tensor(theirs[name]).tolist()
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_it_answers_as_transformers_does(kind: str, folder: Callable[[str], Path]) -> None:
+    model = load(folder(kind))
+    auto: Any = AutoModelForImageTextToText
+    network = auto.from_pretrained(folder(kind)).eval()
+    if model.layout.tiles:
+        network.config.image_grid_pinpoints = [[SIZE, SIZE]]
+    rows = [model.tokenize(question=q, answer="", image=0) for q in QUESTIONS]
+    ours = model.answers(model.network, model.collate(rows, noise()), tokens=6)
+    assert ours == [as_transformers(model, network, q, noise()) for q in QUESTIONS]
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_an_adapter_is_loaded_by_peft_alone(
+    kind: str, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = load(folder(kind))
+    plain = Recipe.from_plain(
+        {slot: {"method": "lora", "targets": "all", "everywhere": True} for slot in model.slots}
+    )
+    applied = recipe.apply(plain, model, share_weights(model.network), seed=3)
+    drawn = torch.Generator().manual_seed(0)
+    weights = {
+        name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn)
+        for name, p in applied.parameters.items()
+    }
+    described = Description(
+        model=str(folder(kind)),
+        digest=model.digest,
+        recipe=plain.plain(),
+        seed=3,
+        precision="fp32",
+        image_size=SIZE,
+    )
+    tuned = tuned_model.build(described, weights, model)
+    written = peft_adapter.write(tuned, tmp_path)
+    assert written.network.endswith("ForConditionalGeneration")
+    auto: Any = AutoModelForImageTextToText
+    theirs: Any = PeftModel.from_pretrained(auto.from_pretrained(folder(kind)), tmp_path).eval()
+    if model.layout.tiles:
+        theirs.base_model.model.config.image_grid_pinpoints = [[SIZE, SIZE]]
+    rows = [model.tokenize(question=q, answer="", image=0) for q in QUESTIONS]
+    batch = model.collate(rows, noise())
+    ours = model.answers(tuned.network, batch, tokens=6)
+    assert ours == [as_transformers(model, theirs, q, noise()) for q in QUESTIONS]
+    assert ours != model.answers(model.network, batch, tokens=6)
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_arranging_is_undone(kind: str, folder: Callable[[str], Path]) -> None:
+    model = load(folder(kind))
+    auto: Any = AutoModelForImageTextToText
+    before = auto.from_pretrained(folder(kind)).state_dict()
+    after = model.to_transformers(share_weights(model.network)).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_memory_is_predicted_without_weights(kind: str, folder: Callable[[str], Path]) -> None:
+    model = image_text_to_text.skeleton(folder(kind), image_size=SIZE)
+    assert all(p.is_meta for p in model.network.parameters())
+    plain = Recipe.from_plain({slot: {"method": "full"} for slot in model.slots})
+    network = share_weights(model.network)
+    applied = recipe.apply(plain, model, network, seed=0)
+    shape = BatchShape(questions=4, images=2, question_tokens=40, answer_tokens=4)
+    found = footprint.predict(model, network, applied, training=shape, evaluation=shape)
+    assert found.activations.keys() >= {"vision", "decoder"}
+    assert found.trained == 4 * applied.trained_parameters
+
+
+def test_what_a_template_asks_for_is_fixed(tmp_path: Path) -> None:
+    """It is asked not to think, and the date of today is always the same."""
+    path = made_image_text.write(tmp_path / "qwen3_5", "qwen3_5", WORDS)
+    template = (path / "chat_template.jinja").read_text()
+    template = (
+        "{{ strftime_now('%Y') }}{% if enable_thinking is not false %}where{% endif %}" + template
+    )
+    (path / "chat_template.jinja").write_text(template)
+    prompt = load(path).inputs.prompt
+    assert prompt.text.startswith("2026<bos>")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "said"),
+    [
+        ("gemma3", 48, "--image-size 48: gemma3 takes images of 32 px only"),
+        ("qwen2_5_vl", 40, "--image-size 40 is no multiple of 16.*; 32 and 48 are"),
+    ],
+)
+def test_an_image_size_is_checked(
+    kind: str, size: int, said: str, folder: Callable[[str], Path]
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        image_text_to_text.load(folder(kind), image_size=size)
+
+
+def test_any_size_is_448_pixels_or_a_little_less(folder: Callable[[str], Path]) -> None:
+    assert image_text_to_text.load(folder("qwen2_5_vl")).image_size == 448
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "mllama"}, "'mllama' can't be tuned here: its decoder reads the image by"),
+        ({"model_type": "gemma4"}, "'gemma4' can't be tuned here: .* peft refuses"),
+        (
+            {"model_type": "gpt2"},
+            "model_type 'gpt2'; there are: blip, llava, and what transformers",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused(config: Any, said: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=said):
+        model_lookup.family_of(str(tmp_path))
+
+
+def test_an_open_clip_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"open_clip model, which .* writes no answers"):
+        model_lookup.family_of(str(tmp_path))
+
+
+def test_a_class_that_no_family_knows_is_of_the_generic_one(
+    folder: Callable[[str], Path],
+) -> None:
+    path = folder("gemma3")
+    assert model_lookup.family_of(str(path)) == (model_lookup.GENERIC, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("tokenizer.json", "has no tokenizer; it needs"),
+        ("chat_template.jinja", "gemma3 has no chat template"),
+        ("model.safetensors", "can't be read as a gemma3 model"),
+        ("preprocessor_config.json", "the tokenizer or processor of gemma3 can't be read"),
+    ],
+)
+def test_a_missing_file_is_one_line(file: str, said: str, tmp_path: Path) -> None:
+    path = made_image_text.write(tmp_path / "gemma3", "gemma3", WORDS)
+    (path / file).unlink()
+    with pytest.raises(BadInput, match=said) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_slot_is_one_module(folder: Callable[[str], Path]) -> None:
+    """None holds another, also where transformers has the connector inside the encoder."""
+    for kind in QUICK:
+        model = load(folder(kind))
+        parts: list[nn.Module] = [model.network.get_submodule(p) for p in model.slots.values()]
+        held = [{*part.modules()} for part in parts]
+        assert not held[0] & held[1] and not held[0] & held[2] and not held[1] & held[2]

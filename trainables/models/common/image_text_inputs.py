@@ -1,0 +1,367 @@
+"""Inputs of ``AutoModelForImageTextToText``: square images of one size, and prompts in tokens.
+
+Image processor and tokenizer are loaded apart, since ``AutoProcessor`` of some classes also wants a
+video processor and with it torchvision. The processor's own class says how the image is written out
+in a prompt. Tiling is off, so every image gives the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.models.auto import processing_auto
+from transformers.processing_utils import ProcessorMixin
+
+from trainables.errors import BadInput
+from trainables.models.common.image_text_network import layer_read
+from trainables.models.common.prompt import FIXED_DATE, Prompt
+
+PROCESSORS = {"smolvlm": "Idefics3Processor"}
+"""Model type -> processor of another class that writes the same prompt: SmolVLM's own wants a
+package that spells numbers in videos."""
+WITHOUT_TEMPLATE = {"paligemma": "{image}<bos>{question}\n"}
+"""Model type -> prompt of a model that has no chat template, as its processor writes it."""
+AS_IT_IS = {
+    "do_resize": False,
+    "do_center_crop": False,
+    "do_pad": False,
+    "do_image_splitting": False,
+    "do_pan_and_scan": False,
+    "crop_to_patches": False,
+    "return_row_col_info": True,
+}
+"""Settings of image processors, where they have them, for an image that has the right size."""
+LARGEST = 448
+"""Pixels a side of an image, or a little less, for encoders that take any size."""
+
+
+def image_size_of(config: Any, image_size: int | None, called: str) -> int:
+    """Pixels a side of the images, for a model's configuration and the user's ``image_size``.
+
+    Raises:
+        BadInput: the encoder takes no images of that size.
+    """
+    vision = config.vision_config
+    unit = vision.patch_size * _merged(config)
+    if not _takes_any_size(config):
+        own = vision.image_size
+        own = own if isinstance(own, int) else own[0]
+        if image_size not in (None, own):
+            raise BadInput(
+                f"--image-size {image_size}: {called} takes images of {own} px only; leave out "
+                "--image-size"
+            )
+        return int(own)
+    if image_size is None:
+        return int(max(LARGEST // unit, 1) * unit)
+    if image_size < unit or image_size % unit:
+        below = max(image_size // unit, 1) * unit
+        raise BadInput(
+            f"--image-size {image_size} is no multiple of {unit}, the pixels a side of a token of "
+            f"{called}; {below} and {below + unit} are"
+        )
+    return image_size
+
+
+def _takes_any_size(config: Any) -> bool:
+    """Whether positions in an image are computed for its size: by RoPE in two dimensions, or by
+    interpolation of a table that belongs to no size."""
+    return hasattr(config.vision_config, "spatial_merge_size") or hasattr(
+        config, "spatial_merge_size"
+    )
+
+
+def _merged(config: Any) -> int:
+    """Patches a side of a token."""
+    for part in (config.vision_config, config):
+        if isinstance(found := getattr(part, "spatial_merge_size", None), int):
+            return found
+    return 1
+
+
+class Layout:
+    """The form in which a network takes normalised images of one size."""
+
+    def __init__(self, network: Any, size: int) -> None:
+        given = inspect.signature(network.base_model.get_image_features).parameters
+        config = network.config
+        self.size, self.vision = size, config.vision_config
+        self.patches = "image_grid_thw" in given
+        """Whether it takes patches and the number of patches a side."""
+        self.tiles = "image_sizes" in given and hasattr(config, "image_grid_pinpoints")
+        """Whether it takes the whole image and its tiles. With tiling off there is one tile, which
+        is the image again."""
+        self.sizes = "image_sizes" in given
+        self.images = "pixel_attention_mask" in given
+        """Whether it takes several images for each question, in a dimension of their own."""
+        self.merge = _merged(config)
+        if self.tiles:
+            config.image_grid_pinpoints = [[size, size]]
+        read = layer_read(network)
+        # Counted from the first layer, since those after it are set aside.
+        self.read = {} if read is None else {"vision_feature_layer": read}
+
+    def encoded(self, pixels_UCSS: Tensor) -> dict[str, Any]:
+        """Arguments of ``get_image_features``."""
+        return {**self._images(pixels_UCSS), **self.read}
+
+    def _images(self, pixels_UCSS: Tensor) -> dict[str, Tensor]:
+        images = len(pixels_UCSS)
+        if self.patches:
+            return {"pixel_values": self._patches(pixels_UCSS), **self.grid(pixels_UCSS, images)}
+        if self.images:
+            return {"pixel_values": pixels_UCSS[:, None]}
+        found = {"pixel_values": pixels_UCSS}
+        if self.tiles:
+            found["pixel_values"] = pixels_UCSS[:, None].expand(-1, 2, -1, -1, -1)
+        if self.sizes:
+            found["image_sizes"] = torch.full((images, 2), self.size, device=pixels_UCSS.device)
+        return found
+
+    def grid(self, like: Tensor, images: int) -> dict[str, Tensor]:
+        """The number of patches of each of ``images`` images in time, height and width, if the
+        network wants it; on the device of ``like``."""
+        if not self.patches:
+            return {}
+        side = self.size // self.vision.patch_size
+        return {"image_grid_thw": torch.tensor([[1, side, side]] * images, device=like.device)}
+
+    def _patches(self, pixels_UCSS: Tensor) -> Tensor:
+        """Patches of all images, of shape (patches, values), in the order of Qwen's processors:
+        those of one token side by side, each repeated in time."""
+        patch, times = self.vision.patch_size, self.vision.temporal_patch_size
+        tokens = self.size // patch // self.merge
+        shape = (-1, 3, tokens, self.merge, patch, tokens, self.merge, patch)
+        apart = pixels_UCSS.reshape(shape).permute(0, 2, 5, 3, 6, 1, 4, 7)[..., None, :, :]
+        return apart.expand(*apart.shape[:-3], times, -1, -1).flatten(0, 4).flatten(1)
+
+
+class Inputs:
+    """Tokenizer, image processor and prompt of a model folder."""
+
+    def __init__(self, path: Path, config: Any, size: int, called: str) -> None:
+        """Read the folder's tokenizer and processors.
+
+        Raises:
+            BadInput: one is missing, or the chat template does not show image and question.
+        """
+        local: Any = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **local)
+            images: Any = AutoImageProcessor.from_pretrained(path, **local)
+            processor = _processor(path, config.model_type, images, self.tokenizer)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise BadInput(
+                f"the tokenizer or processor of {called} can't be read ({said}); "
+                "give back its files"
+            ) from error
+        self.image: int = config.image_token_id
+        self.mean, self.deviation = images.image_mean, images.image_std
+        self.scale: float = images.rescale_factor
+        self.prompt = ImagePrompt(
+            called=called,
+            model_type=config.model_type,
+            tokenizer=self.tokenizer,
+            image=self.image,
+            word=processor.image_token,
+            written=_written(processor, images, size),
+            template=self.tokenizer.chat_template or processor.chat_template,
+        )
+        self.run = self.prompt.run(self.image, called)
+        """Tokens that stand for an image, from the first to the last."""
+        pad = self.tokenizer.pad_token_id
+        self.pad: int = self.prompt.end if pad is None else pad
+
+    def pixels(self, images_USSC: np.ndarray[Any, Any] | None) -> Tensor:
+        """Normalise RGB images of 0 to 255, as the folder's processor does; (U, 3, S, S)."""
+        if images_USSC is None:
+            return torch.empty(0, 3, 0, 0)
+        pixels_UCSS = torch.from_numpy(images_USSC).permute(0, 3, 1, 2).float().mul_(self.scale)
+        pixels_UCSS -= torch.tensor(self.mean).view(3, 1, 1)
+        pixels_UCSS /= torch.tensor(self.deviation).view(3, 1, 1)
+        return pixels_UCSS.contiguous()
+
+    def shortened(self, question: Sequence[int]) -> tuple[int, ...]:
+        """A question with one token in place of those that stand for its image."""
+        first = question.index(self.image)
+        return (*question[: first + 1], *question[first + len(self.run) :])
+
+    def expanded(self, question: Sequence[int]) -> tuple[int, ...]:
+        """The inverse of ``shortened``."""
+        first = question.index(self.image)
+        return (*question[:first], *self.run, *question[first + 1 :])
+
+
+class ImagePrompt(Prompt):
+    """The prompt of a model, with all tokens that stand for the image, and what ends an answer."""
+
+    def __init__(
+        self,
+        *,
+        called: str,
+        model_type: str,
+        tokenizer: Any,
+        image: int,
+        word: str,
+        written: str,
+        template: str | None,
+    ) -> None:
+        """Make the prompt of the model ``called``.
+
+        ``word`` stands for the image in the chat template, and ``written`` is the text that the
+        processor puts in its place; ``image`` is the token in it that the encoder's output takes
+        the place of.
+
+        Raises:
+            BadInput: the template does not show image and question, once each; or nothing is known
+                to end an answer.
+        """
+        self.tokenizer, self.image_word, self.written = tokenizer, word, written
+        self.forbidden: Sequence[str] = (word, tokenizer.convert_ids_to_tokens(image))
+        """Words that stand for an image, which no question may hold."""
+        if template is None and model_type in WITHOUT_TEMPLATE:
+            text = WITHOUT_TEMPLATE[model_type].replace("<bos>", tokenizer.bos_token or "")
+            self.text, self.specials = text.replace("{image}", word), False
+            self.between, after = "", ""
+        elif template is None:
+            raise BadInput(
+                f"{called} has no chat template, so it is not known how it is asked; put "
+                "chat_template.jinja into its folder"
+            )
+        else:
+            self.text, self.between, after = _texts(called, tokenizer, template, word)
+            self.specials = not self.text.startswith(tokenizer.bos_token or "\0")
+        ends = tokenizer(after.strip(), add_special_tokens=False)["input_ids"]
+        end = ends[0] if ends else tokenizer.eos_token_id
+        if end is None:
+            raise BadInput(f"the tokenizer of {called} has no eos_token, which ends an answer")
+        self.end: int = end
+        """Token that ends an answer: the first after it in the chat template."""
+
+    def around(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        """Tokens of the prompt, those of the image written out, and of the answer after it."""
+        for word in self.forbidden:
+            question = question.replace(word, "")
+        return super().around(question, answer)
+
+    def run(self, image: int, called: str) -> list[int]:
+        """Tokens from the first to the last that stands for the image.
+
+        Raises:
+            BadInput: the prompt has no token ``image``.
+        """
+        asked, _ = self.around("", "")
+        if image not in asked:
+            raise BadInput(
+                f"the prompt of {called} has no token {image}, which stands for the image "
+                "(image_token_id in config.json)"
+            )
+        last = len(asked) - asked[::-1].index(image)
+        return asked[asked.index(image) : last]
+
+    def _tokens(self, words: str, *, specials: bool) -> list[int]:
+        return super()._tokens(words.replace(self.image_word, self.written), specials=specials)
+
+
+def _texts(called: str, tokenizer: Any, template: str, word: str) -> tuple[str, str, str]:
+    """The prompt as text, what stands between it and the answer, and what follows the answer.
+
+    Raises:
+        BadInput: the template does not show image and question, once each.
+    """
+    said = "{answer}"
+    apart = [{"type": "image"}, {"type": "text", "text": "{question}"}]
+    for content, answer in (
+        (apart, [{"type": "text", "text": said}]),
+        (f"{word}\n{{question}}", said),
+    ):
+        asked = {"role": "user", "content": content}
+        text = _rendered(tokenizer, template, [asked], add_generation_prompt=True)
+        if text is None or not text.count(word) == text.count("{question}") == 1:
+            continue
+        told = {"role": "assistant", "content": answer}
+        whole = _rendered(tokenizer, template, [asked, told], add_generation_prompt=False) or ""
+        before, found, after = whole.partition(said)
+        blank = "" if text[-1].isspace() else " "
+        between = before.removeprefix(text) if before.startswith(text) else blank
+        return text, between, after if found else ""
+    raise BadInput(
+        f"the chat template of {called} does not show {word} and the question, once each; mend it"
+    )
+
+
+def _rendered(tokenizer: Any, template: str, messages: Any, **settings: Any) -> str | None:
+    """A conversation as text; None if the template does not take it. Where a template can have the
+    model think first, it is asked not to."""
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            chat_template=FIXED_DATE + template,
+            tokenize=False,
+            enable_thinking=False,
+            **settings,
+        )
+    except (jinja2.TemplateError, TypeError):
+        return None
+    return text
+
+
+def _processor(path: Path, model_type: str, images: Any, tokenizer: Any) -> Any:
+    """A processor of the class that belongs to ``model_type``, without a video processor."""
+    settings, _ = ProcessorMixin.get_processor_dict(path, local_files_only=True)
+    if model_type in OWN:
+        return OWN[model_type](settings)
+    processors: Any = processing_auto
+    name = PROCESSORS.get(model_type) or processors.PROCESSOR_MAPPING_NAMES[model_type]
+    kind: Any = processors.processor_class_from_name(name)
+    parts = {"image_processor": images, "tokenizer": tokenizer, "video_processor": None}
+    takes = inspect.signature(kind.__init__).parameters
+    given: Mapping[str, Any] = {n: v for n, v in settings.items() if n in takes} | {
+        n: part for n, part in parts.items() if n in takes
+    }
+    unchecked = {"check_argument_for_proper_class": lambda *_: None}
+    return type(kind.__name__, (kind,), unchecked)(**given)
+
+
+class _Pixtral:
+    """What is used here of ``PixtralProcessor``, which can't be imported without torchvision."""
+
+    image_token, chat_template = "[IMG]", None
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.unit = settings.get("patch_size", 16) * settings.get("spatial_merge_size", 1)
+
+    def replace_image_token(self, images: Mapping[str, Any], image: int) -> str:
+        """An image written out: a token for each square of patches, and one after each line."""
+        height, width = images["image_sizes"][image]
+        line = self.image_token * (width // self.unit) + "[IMG_BREAK]"
+        lines: str = line * (height // self.unit)
+        return lines.removesuffix("[IMG_BREAK]") + "[IMG_END]"
+
+
+OWN = {"mistral3": _Pixtral}
+"""Model type -> what stands for its processor."""
+
+
+def _written(processor: Any, images: Any, size: int) -> str:
+    """The text that the processor puts in place of an image of the model's size."""
+    settings: dict[str, Any] = {
+        name: value
+        for name, value in AS_IT_IS.items()
+        if name in images.valid_kwargs.__annotations__ or hasattr(images, name)
+    }
+    if hasattr(images, "image_grid_pinpoints"):
+        images.image_grid_pinpoints = [[size, size]]
+        settings.pop("do_pad", None)
+    blank_SSC = np.zeros((size, size, 3), np.uint8)
+    text: str = processor.replace_image_token(images(blank_SSC, **settings), 0)
+    return text

@@ -1,0 +1,299 @@
+"""Any model that transformers' ``AutoModelForImageTextToText`` loads, as MedGemma or Qwen2.5-VL.
+
+An image encoder (slot ``vision``), the layer that maps its output to the decoder's width
+(``connector``) and a decoder that reads image and question and writes the answer (``decoder``).
+Weights are a folder in the layout of transformers, with tokenizer, chat template and image
+processor; no code of the folder is run. It is chosen for a ``model_type`` that no other family has.
+
+The encoder's output is given to the whole network (``mm_encoder_outputs``), which puts it among the
+tokens and makes positions and masks itself, so that they are those of the class, whatever they are.
+All images are square and of one size, and no image is cut into tiles.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from trainables.cache import hub
+from trainables.errors import BadInput
+from trainables.model_contract import (
+    ANSWER_TOKENS,
+    Batch,
+    Row,
+    Skeleton,
+    Stage,
+    answer_losses,
+    run_stages,
+)
+from trainables.models.common import image_text_network, prompt, weights_folder
+from trainables.models.common.collate import collate
+from trainables.models.common.image_text_inputs import Inputs, Layout, image_size_of
+from trainables.models.common.image_text_shapes import Shapes
+
+PRESETS: dict[str, dict[str, Any]] = {}
+
+PREFIX = {"paligemma"}
+"""Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
+stands for an image (1) from all else (0)."""
+ONE_ROW = "its layers get the patches of all images in one row of a batch"
+
+
+def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> ImageTextToText:
+    """Load a model folder.
+
+    Weights are held in bf16 if trials compute in bf16 and the weights were published in 16 bits.
+
+    Raises:
+        BadInput: a file is missing or damaged; a weight is missing, unexpected or of another shape;
+            the class is one that can't be done; or it takes no images of that size.
+    """
+    name = hub.name_of(path)
+    weights_folder.needs_tokenizer(path, "tokenizer.json", "tokenizer.model")
+    config, kind = _read(path)
+    size = image_size_of(config, image_size, name)
+    inputs = Inputs(path, config, size, name)
+    dtype = _held(config, precision)
+    network = weights_folder.read(kind, path, called=config.model_type, dtype=dtype)
+    return ImageTextToText(
+        name=name,
+        digest=weights_folder.digest(path, image_size),
+        network=network,
+        image_size=size,
+        inputs=inputs,
+    )
+
+
+def skeleton(
+    source: str | Path, image_size: int | None = None, precision: str = "fp32"
+) -> Skeleton:
+    """The structure of a folder's model, without weights.
+
+    Raises:
+        BadInput: a setting of the folder's is impossible, the class is one that can't be done, or
+            it takes no images of that size.
+    """
+    assert isinstance(source, Path), "there are no presets"
+    name = hub.name_of(source)
+    config, kind = _read(source)
+    size = image_size_of(config, image_size, name)
+    with weights_folder.configuring(source, config.model_type), torch.device("meta"):
+        network = kind(config).eval().requires_grad_(False)
+    network.to(_held(config, precision))
+    inputs = Inputs(source, config, size, name)
+    model = ImageTextToText(name=name, digest="", network=network, image_size=size, inputs=inputs)
+    question_tokens = len(inputs.run) + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
+    shapes = Shapes(model.layout, dict(model.slots), model.stages[0], model.width)
+    found = Skeleton.from_model(model, question_tokens=question_tokens)
+    return replace(found, stages=shapes.stages, losses=shapes.losses)
+
+
+def _read(path: Path) -> tuple[Any, type[PreTrainedModel]]:
+    """Configuration of a folder, and the class of its network.
+
+    Raises:
+        BadInput: the configuration is damaged, or its class is none of image, text to text.
+    """
+    with weights_folder.configuring(path, "image-text-to-text"):
+        config: Any = AutoConfig.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if kind is None:
+        raise BadInput(
+            f"{path / 'config.json'} is of model_type {config.model_type!r}, which is no class of "
+            "AutoModelForImageTextToText in transformers"
+        )
+    for part in ("vision_config", "text_config", "image_token_id"):
+        if getattr(config, part, None) is None:
+            raise BadInput(
+                f"models of type {config.model_type} can't be tuned: they have no {part}"
+            )
+    return config, kind
+
+
+def _held(config: Any, precision: str) -> torch.dtype:
+    """The type in which weights are held in memory: matrix products under bf16 would round
+    weights of 16 bits anyway."""
+    published = config.dtype or getattr(config.text_config, "dtype", None)
+    halves = published in (torch.bfloat16, torch.float16)
+    return torch.bfloat16 if precision == "bf16" and halves else torch.float32
+
+
+class _Encoded:
+    """Output of the image encoder for each question, as ``get_image_features`` returns it.
+
+    Some classes want a tensor and some a list of tensors; what is set is both.
+    """
+
+    def __init__(self, image_BTD: Tensor, width: int) -> None:
+        first, *others = image_BTD.split(width, dim=-1)
+        self.pooler_output = [*first]
+        self.deepstack_features = [[*other] for other in others] or None
+
+    @property
+    def pooler_output(self) -> Any:
+        """Features of each question's image; B times (T, D)."""
+        return self._pooled
+
+    @pooler_output.setter
+    def pooler_output(self, pooled: Sequence[Tensor]) -> None:
+        self._pooled = _Pooled(pooled)
+
+
+class _Pooled(list[Tensor]):
+    """A list of tensors of one shape that becomes a tensor when it is moved."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The tensors stacked, on a device and in a type."""
+        return torch.stack(list(self)).to(*args, **kwargs)
+
+
+class ImageTextToText:
+    """A base model with its processors; implements ``trainables.model_contract.Model``."""
+
+    beams = 1
+
+    def __init__(
+        self, *, name: str, digest: str, network: Any, image_size: int, inputs: Inputs
+    ) -> None:
+        self.name, self.digest, self.network = name, digest, network
+        self.image_size, self.inputs = image_size, inputs
+        self.config = network.config
+        self.layout = Layout(network, image_size)
+        self.slots: Mapping[str, str] = image_text_network.arrange(network, name)
+        # Patches of images side by side are no hindrance, but a dimension before them is.
+        batched = self.layout.sizes and not self.layout.tiles
+        self.shared_rows = ONE_ROW if batched else ""
+        self.parts = image_text_network.roles(network, self.slots)
+        # The generation config of the folder may ask for sampling.
+        network.generation_config = GenerationConfig()
+        given = inspect.signature(type(network).forward).parameters
+        self.types = [n for n in ("token_type_ids", "mm_token_type_ids") if n in given]
+        self.width: int = network.get_input_embeddings().weight.shape[1]
+        """Width of the decoder."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stage before the decoder: the image is encoded and mapped to a prompt's tokens."""
+        slots = ("vision", "connector")
+        return (Stage(slots=slots, per="image", run=self._encode, shared_rows=self.shared_rows),)
+
+    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+        """Tokenise a question within the prompt, and the answer with the end of its turn.
+
+        The image is one token here; ``collate`` writes it out.
+        """
+        asked, said = self.inputs.prompt.around(question, answer)
+        short = self.inputs.shortened(asked)
+        return Row(image=image, question=short, answer=(*said, self.inputs.prompt.end))
+
+    def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
+        """Pad prompts on the left and answers on the right, so that the two can be joined.
+
+        Repeated images are put in once.
+        """
+        expanded = [replace(row, question=self.inputs.expanded(row.question)) for row in rows]
+        return collate(
+            expanded,
+            images_NSSC,
+            pad=self.inputs.pad,
+            question_padding="left",
+            pixels=self.inputs.pixels,
+        )
+
+    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
+        whole: Any = network
+        tokens_BT = torch.cat((batch.question_BQ, batch.answer_BA), dim=1)
+        mask_BT = torch.cat((batch.question_mask_BQ, batch.answer_mask_BA), dim=1)
+        answers = batch.answer_BA.shape[1]
+        logits_BAV = whole(
+            input_ids=tokens_BT,
+            attention_mask=mask_BT,
+            use_cache=False,
+            logits_to_keep=answers + 1,  # from the prompt's last token on
+            **self._positions(mask_BT),
+            **self._given(network, batch, tokens_BT),
+        ).logits[:, :-1]
+        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
+
+    @torch.no_grad()
+    def answers(
+        self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
+    ) -> list[str]:
+        """Generate answers by greedy or beam search, with a key-value cache."""
+        whole: Any = network
+        tokens_BT = whole.generate(
+            input_ids=batch.question_BQ,
+            attention_mask=batch.question_mask_BQ,
+            eos_token_id=self.inputs.prompt.end,
+            pad_token_id=self.inputs.pad,
+            max_new_tokens=tokens,
+            num_beams=beams,
+            do_sample=False,
+            **self._given(network, batch, batch.question_BQ),
+        )
+        tokens_BA = tokens_BT[:, batch.question_BQ.shape[1] :]
+        said = self.inputs.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)
+        return [answer.strip() for answer in said]
+
+    def to_transformers(self, network: nn.Module) -> PreTrainedModel:
+        """Put the parts back where transformers has them."""
+        assert isinstance(network, PreTrainedModel)
+        image_text_network.restore(network)
+        return network
+
+    def from_transformers(self, network: PreTrainedModel) -> nn.Module:
+        """Arrange the parts as slots."""
+        image_text_network.arrange(network, self.name)
+        network.generation_config = GenerationConfig()
+        arranged: nn.Module = network.eval()
+        return arranged
+
+    def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
+        """Encode the images and map them to the decoder's width; shape (U, T, D).
+
+        Where the encoder also gives features to the decoder's first layers (deepstack), D holds
+        them one after the other.
+        """
+        whole: Any = network
+        found = whole.base_model.get_image_features(
+            **self.layout.encoded(batch.pixels_UCSS), return_dict=True
+        )
+        features = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
+        return torch.cat([_stacked(some) for some in features], dim=-1)
+
+    def _positions(self, mask_BT: Tensor) -> dict[str, Tensor]:
+        """Positions that do not count padding, unless the network makes some of its own in three
+        dimensions, which do not either."""
+        places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+        return {} if self.layout.patches else {"position_ids": places_BT}
+
+    def _given(self, network: nn.Module, batch: Batch, tokens_BT: Tensor) -> dict[str, Any]:
+        """Arguments of the network beside tokens and their mask: what is known of the images."""
+        image_UTD = run_stages(self, network, batch)
+        encoded = _Encoded(image_UTD[batch.image_B], self.width)
+        types_BT = (tokens_BT == self.config.image_token_id).long()
+        if self.config.model_type in PREFIX:
+            types_BT = torch.zeros_like(tokens_BT)
+            types_BT[:, batch.question_BQ.shape[1] :] = 1
+        return {
+            "mm_encoder_outputs": {"image": encoded},
+            **dict.fromkeys(self.types, types_BT),
+            **self.layout.grid(tokens_BT, len(tokens_BT)),
+        }
+
+
+def _stacked(features: Tensor | Sequence[Tensor]) -> Tensor:
+    return features if isinstance(features, Tensor) else torch.stack([*features])
