@@ -108,9 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=100)
-    repetitions = range(parser.parse_args(arguments).repetitions)
+    parser.add_argument("--lora", choices=ARMS, action="append", help="only this arm of LoRA")
+    given = parser.parse_args(arguments)
+    repetitions = range(given.repetitions)
     surfaces = {surface.name: surface for surface in all_surfaces()}
-    for other in (name for name in ARMS if name in surfaces):
+    for other in (name for name in given.lora or ARMS if name in surfaces):
         arms = {"layernorm": surfaces["LayerNorm"], "lora": surfaces[other]}
         print(f"\nLayerNorm and {other}: {len(repetitions)} studies each")
         print(f"{'':24} {'trials':>7} {'trained':>8}", end="")
