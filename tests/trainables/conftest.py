@@ -1,8 +1,8 @@
 """A small random model of every family, and a small made-up workload for it.
 
 A model family joins all contract suites by being a file in ``trainables/models``. The family of
-many classes joins those of ``WITH_CLASSES`` with each class, of which a sample is run at once and
-the rest with the slow tests.
+many classes joins those of ``WITH_CLASSES`` with each class, of which a sample is run at once; the
+rest are marked ``every_class`` and run by hand.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave most tests of classes to the slow ones: which ones follows from their names."""
+    """Mark most tests of classes ``every_class``: which ones follows from their names."""
     for item in items:
         kind = getattr(item, "callspec", None) and str(item.callspec.params.get("family", ""))
         if not kind or not kind.startswith(f"{GENERIC}/"):
@@ -140,7 +140,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.module.__name__.rpartition(".")[2]
         whole = name == "test_families" and kind == f"{GENERIC}/{ALWAYS}"
         if not whole and zlib.crc32(item.name.encode()) % FAST[name]:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.every_class)
 
 
 @pytest.fixture(scope="session")
