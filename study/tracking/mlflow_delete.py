@@ -21,16 +21,14 @@ from urllib.parse import unquote, urlsplit
 
 from study.tracking.mlflow_database import BUSY_SECONDS, sqlite_file
 from study.tracking.mlflow_store import check, unusable
+from study.tracking.mlflow_tables import MlflowTables
 from trainables.secrecy import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.sql.expression import TableClause
 
-IDS_AT_ONCE = 500
-"""Values in one statement: databases allow some hundreds."""
 REFERENCES = ("run_uuid", "run_id")
 """Names of columns that hold the run to which a row belongs."""
 
@@ -111,12 +109,13 @@ class _InDatabase(StudyRuns):
             patience = {"timeout": BUSY_SECONDS} if uri.startswith("sqlite") else {}
             self._engine: Engine = create_engine(uri, poolclass=NullPool, connect_args=patience)
             found = inspect(self._engine)
-            self._columns = {
-                table: {column["name"] for column in found.get_columns(table)}
-                for table in found.get_table_names()
-            }
-            """Table -> its columns."""
-            if {"runs", "tags"} <= self._columns.keys():
+            self._tables = MlflowTables(
+                {
+                    table: {column["name"] for column in found.get_columns(table)}
+                    for table in found.get_table_names()
+                }
+            )
+            if {"runs", "tags"} <= self._tables.columns.keys():
                 with self._engine.connect() as connection:
                     self.ids = tuple(self._find(connection))
                     self._versions = self._registered(connection)
@@ -142,14 +141,14 @@ class _InDatabase(StudyRuns):
 
     def _find(self, connection: Connection) -> list[str]:
         """Ids of the study's runs and of all runs below them, oldest generation first."""
-        tags, study = self._table("tags"), self.study
+        study = self.study
         if study.identity:
             key, value = "identity", study.identity
         else:
             key, value = "study", study.name
         chosen = [row["run_uuid"] for row in self._tagged(connection, key, [value])]
         if not study.identity:
-            whose = self._rows(connection, tags, "run_uuid", chosen)
+            whose = self._tables.rows(connection, "tags", "run_uuid", chosen)
             known = {
                 row["run_uuid"]: row["value"]
                 for row in whose
@@ -167,12 +166,12 @@ class _InDatabase(StudyRuns):
 
     def _tagged(self, connection: Connection, key: str, values: Sequence[str]) -> list[Any]:
         """Tags of this key with one of these values."""
-        rows = self._rows(connection, self._table("tags"), "value", values)
+        rows = self._tables.rows(connection, "tags", "value", values)
         return [row for row in rows if row["key"] == key]
 
     def _folders(self, connection: Connection) -> Iterator[tuple[str, str]]:
         """Id of each run, or model that it logged, and the address of its files."""
-        for row in self._rows(connection, self._table("runs"), "run_uuid", self.ids):
+        for row in self._tables.rows(connection, "runs", "run_uuid", self.ids):
             yield row["run_uuid"], row["artifact_uri"] or ""
             # The storage folder may have been moved since.
             yield row["run_uuid"], str(self.artifacts / row["run_uuid"] / "artifacts")
@@ -181,127 +180,79 @@ class _InDatabase(StudyRuns):
 
     def _logged(self, connection: Connection) -> list[Any]:
         """Models that MLflow has logged with the runs, besides their files."""
-        if "logged_models" not in self._columns:
+        if "logged_models" not in self._tables.columns:
             return []
-        return self._rows(connection, self._table("logged_models"), "source_run_id", self.ids)
+        return self._tables.rows(connection, "logged_models", "source_run_id", self.ids)
 
     def _registered(self, connection: Connection) -> list[Any]:
         """Versions of registered models that come from the runs."""
-        if "model_versions" not in self._columns:
+        if "model_versions" not in self._tables.columns:
             return []
-        return self._rows(connection, self._table("model_versions"), "run_id", self.ids)
+        return self._tables.rows(connection, "model_versions", "run_id", self.ids)
 
     def _delete_rows(self, connection: Connection) -> None:
         """Delete all rows that belong to the runs, those that others refer to last."""
         for version in self._registered(connection):
             self._delete_version(connection, version)
         models = [row["model_id"] for row in self._logged(connection)]
-        for name, columns in self._columns.items():
+        for name, columns in self._tables.columns.items():
             if "model_id" in columns and name != "logged_models" and models:
-                self._delete(connection, name, "model_id", models)
+                self._tables.delete(connection, name, "model_id", models)
         if models:
-            self._delete(connection, "logged_models", "model_id", models)
+            self._tables.delete(connection, "logged_models", "model_id", models)
         self._delete_inputs(connection, [*self.ids, *models])
-        for name, columns in self._columns.items():
+        for name, columns in self._tables.columns.items():
             for reference in REFERENCES:
                 if reference in columns and name not in ("runs", "model_versions"):
-                    self._delete(connection, name, reference, self.ids)
+                    self._tables.delete(connection, name, reference, self.ids)
             if name == "issues" and "source_run_id" in columns:  # they are their writers'
-                self._forget(connection, name, "source_run_id")
+                self._tables.forget(connection, name, "source_run_id", self.ids)
         self._delete_experiment_tags(connection)
-        self._delete(connection, "runs", "run_uuid", self.ids)
+        self._tables.delete(connection, "runs", "run_uuid", self.ids)
 
     def _delete_inputs(self, connection: Connection, ids: Sequence[str]) -> None:
         """Delete what links runs with datasets and models, and datasets that no other run uses."""
         datasets: dict[str, None] = {}
         for name in ("inputs", "entity_associations"):
-            for end in ("source_id", "destination_id") if name in self._columns else ():
-                rows = self._rows(connection, self._table(name), end, ids)
+            for end in ("source_id", "destination_id") if name in self._tables.columns else ():
+                rows = self._tables.rows(connection, name, end, ids)
                 if name == "inputs" and rows:
                     datasets |= {
                         row["source_id"]: None for row in rows if row["source_type"] == "DATASET"
                     }
                     links = [row["input_uuid"] for row in rows]
-                    self._delete(connection, "input_tags", "input_uuid", links)
-                self._delete(connection, name, end, ids)
+                    self._tables.delete(connection, "input_tags", "input_uuid", links)
+                self._tables.delete(connection, name, end, ids)
         if datasets:
-            used = self._rows(connection, self._table("inputs"), "source_id", list(datasets))
+            used = self._tables.rows(connection, "inputs", "source_id", list(datasets))
             orphans = datasets.keys() - {row["source_id"] for row in used}
-            self._delete(connection, "datasets", "dataset_uuid", sorted(orphans))
+            self._tables.delete(connection, "datasets", "dataset_uuid", sorted(orphans))
 
     def _delete_experiment_tags(self, connection: Connection) -> None:
         """Delete the tags of experiments that are about a run, such as a view of it."""
-        tags = self._where(connection, "experiment_tags", {})
+        tags = self._tables.where(connection, "experiment_tags", {})
         about = [tag["key"] for tag in tags if _is_about(tag["key"], self.ids)]
-        self._delete(connection, "experiment_tags", "key", about)
+        self._tables.delete(connection, "experiment_tags", "key", about)
 
     def _delete_version(self, connection: Connection, version: Any) -> None:
         """Delete a version of a registered model, and the model if it has no other and nobody has
         described it."""
         keys = {k: version[k] for k in ("workspace", "name", "version") if k in version}
         for name in ("model_version_tags", "registered_model_aliases", "model_versions"):
-            if name in self._columns:
-                self._delete_where(connection, name, keys)
+            if name in self._tables.columns:
+                self._tables.delete_where(connection, name, keys)
         model = {key: value for key, value in keys.items() if key != "version"}
         noted = [
             row
             for name in ("model_versions", "registered_model_tags")
-            if name in self._columns
-            for row in self._where(connection, name, model)
+            if name in self._tables.columns
+            for row in self._tables.where(connection, name, model)
         ]
         described = any(
-            row["description"] for row in self._where(connection, "registered_models", model)
+            row["description"] for row in self._tables.where(connection, "registered_models", model)
         )
         if not noted and not described:
-            self._delete_where(connection, "registered_models", model)
-
-    # What follows makes statements.
-
-    def _table(self, name: str) -> TableClause:
-        from sqlalchemy import column, table
-
-        return table(name, *(column(each) for each in sorted(self._columns[name])))
-
-    def _rows(
-        self, connection: Connection, table: TableClause, key: str, values: Sequence[str]
-    ) -> list[Any]:
-        """Rows of a table whose column ``key`` has one of these values."""
-        from sqlalchemy import select
-
-        found: list[Any] = []
-        for some in _pieces(values):
-            rows = connection.execute(select(table).where(table.c[key].in_(some))).mappings()
-            found += rows.all()
-        return found
-
-    def _delete(self, connection: Connection, name: str, key: str, values: Sequence[str]) -> None:
-        from sqlalchemy import delete
-
-        table = self._table(name)
-        for some in _pieces(values):
-            connection.execute(delete(table).where(table.c[key].in_(some)))
-
-    def _forget(self, connection: Connection, name: str, key: str) -> None:
-        from sqlalchemy import update
-
-        table = self._table(name)
-        for some in _pieces(self.ids):
-            connection.execute(update(table).where(table.c[key].in_(some)).values({key: None}))
-
-    def _where(self, connection: Connection, name: str, keys: dict[str, Any]) -> list[Any]:
-        from sqlalchemy import select
-
-        table = self._table(name)
-        asked = select(table).where(*(table.c[key] == value for key, value in keys.items()))
-        return list(connection.execute(asked).mappings().all())
-
-    def _delete_where(self, connection: Connection, name: str, keys: dict[str, Any]) -> None:
-        from sqlalchemy import delete
-
-        table = self._table(name)
-        connection.execute(
-            delete(table).where(*(table.c[key] == value for key, value in keys.items()))
-        )
+            self._tables.delete_where(connection, "registered_models", model)
 
 
 class _OnServer(StudyRuns):
@@ -436,8 +387,3 @@ def _deleted_elsewhere(address: str, uri: str) -> bool:
     except Exception:  # each kind of store has errors of its own
         return False
     return True
-
-
-def _pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), IDS_AT_ONCE):
-        yield values[start : start + IDS_AT_ONCE]
