@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{size_text(size)} can be freed" if found else "nothing can be freed")
         return 0
     with faults.raised_as_bad_input(local_storage(given.storage)):
-        print(f"{size_text(remove(found))} freed")
+        print(f"{size_text(remove(found, print))} freed")
     return 0
 
 

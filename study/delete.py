@@ -22,6 +22,7 @@ class Request(Places):
     """The study to delete."""
 
     name: str = option(positional=True, metavar="NAME", help="name of the study")
+    without_mlflow: bool = option(False, help="leave its runs in MLflow")
     dry_run: bool = option(False, help="show what goes, and stop")
     yes: bool = option(False, help="do not ask")
 
@@ -36,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             "give --yes, or --dry-run to see what goes"
         )
     deletion = plan_deletion(
-        study_files.one(given.storage, given.name), named_store(given.tracking_uri)
+        study_files.one(given.storage, given.name),
+        given.tracking_uri,
+        named_store(given.tracking_uri),
+        without_mlflow=given.without_mlflow,
     )
     print(f"study {given.name}: this goes for good", *deletion.lines(), sep="\n  ", flush=True)
     if given.dry_run:

@@ -318,7 +318,10 @@ class StudyRun:
             objectives=self.rules.objectives,
             records=[self._by_these_rules(record) for record in self.journal.records.values()],
             best=self.scheduler.best(),
-            gains={} if self.rules.objectives else self.scheduler.gains.found(),
+            # Gains are of the loss alone.
+            gains={}
+            if self.rules.objectives or self.rules.limits
+            else self.scheduler.gains.found(),
         )
         found = results.collect(
             self.plan.name,

@@ -34,6 +34,8 @@ LEAST = {
     "questions_per_image": 1,
 }
 """Setting -> the smallest number that it may be."""
+OLDEST_TRIALS = 24
+"""Trials of the oldest studies, in whose ``study.json`` there is no budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class StudyDefinition:
             raise BadInput(
                 f"--margin must be more than 0 and less than 100, got {settings.margin:g}"
             )
-        allocate = _allocate(settings, objectives)
+        allocate = _allocate(settings, objectives, limits)
         regime = _regime(settings)
         engine = _engine(settings.deepspeed)
         if settings.precision not in PRECISIONS:
@@ -121,7 +123,7 @@ class StudyDefinition:
         parsed = cls(
             settings=settings,
             space=space,
-            budget=_budget(settings, space, spending),
+            budget=_budget(settings, space, spending, begun),
             spending_limit=spending,
             objectives=objectives,
             limits=limits,
@@ -142,17 +144,12 @@ class StudyDefinition:
         precision = self.precision
         if precision == "auto":
             precision = begun.base.get("precision", precision)
-        budget = begun.budget or self.budget
-        if self.settings.space.endswith(".py"):
-            epochs = self.settings.epochs is not None
-            examples = (budget if epochs else self.budget).max_examples
-            budget = replace(self.budget, max_examples=examples)
+        allocate = begun.allocate or begun.settings.allocate
         return replace(
             self,
-            budget=budget,
             precision=precision,
             begun_model=begun.base.get("model", ""),
-            allocate=begun.allocate or begun.settings.allocate,
+            allocate="floor" if allocate == search_methods.AUTO else allocate,
             search=begun.search,
             stop=begun.stop,
         )
@@ -212,7 +209,7 @@ class StudyDefinition:
         return self.engine if self.engine and self.engine not in ENGINES else ""
 
 
-def _allocate(settings: Settings, objectives: Sequence[str]) -> str:
+def _allocate(settings: Settings, objectives: Sequence[str], limits: Sequence[Limit]) -> str:
     """Division of the trials among arms.
 
     Raises:
@@ -222,11 +219,12 @@ def _allocate(settings: Settings, objectives: Sequence[str]) -> str:
         raise unknown("value of --allocate", settings.allocate, list(ALLOCATE))
     allocate = settings.allocate
     if allocate == search_methods.AUTO:
-        allocate = "floor" if objectives else "tuned"
-    elif objectives and allocate == "tuned":
+        allocate = "floor" if objectives or limits else "tuned"
+    elif (objectives or limits) and allocate == "tuned":
+        costs = f"--objective {settings.objective}" if objectives else f"--under {settings.under}"
         raise BadInput(
-            f"--allocate tuned goes by the loss alone, and --objective {settings.objective} "
-            "has costs too; give another --allocate"
+            f"--allocate tuned goes by the loss alone, and {costs} has costs too; give another "
+            "--allocate"
         )
     if settings.tuned_to is not None and not (settings.tuned_to > 0 and allocate == "tuned"):
         raise BadInput(
@@ -328,12 +326,20 @@ def _workloads(settings: Settings) -> tuple[WorkloadConfig, dict[str, WorkloadCo
     return workload, ood_workloads
 
 
-def _budget(settings: Settings, space: Space, spending: SpendingLimit) -> Budget:
-    """Budget of the space, with the user's values in place of its own.
+def _budget(
+    settings: Settings, space: Space, spending: SpendingLimit, begun: BegunStudy | None
+) -> Budget:
+    """Budget of the space, with the user's values in place of its own; of a study that was
+    ``begun``, the budget that it had. If its space is a file of the user's own, only what the file
+    leaves open is taken from there.
 
     Raises:
         BadInput: there are fewer trials than arms.
     """
+    had = begun.budget if begun is not None else None
+    own_file = settings.space.endswith(".py")
+    if had is not None and not own_file:
+        return had
     most = spending_limit.MOST_TRIALS if spending.timed else None
     given = {
         "trials": settings.trials or spending.trials or most or space.budget.trials,
@@ -341,8 +347,11 @@ def _budget(settings: Settings, space: Space, spending: SpendingLimit) -> Budget
     }
     changed = {name: value for name, value in given.items() if value is not None}
     budget = Budget(**asdict(space.budget) | changed)
+    if had is not None and settings.epochs is not None:
+        budget = replace(budget, max_examples=had.max_examples)
     if not budget.trials:
-        budget = replace(budget, trials=spaces.default_trials(space))
+        trials = spaces.default_trials(space) if begun is None else OLDEST_TRIALS
+        budget = replace(budget, trials=had.trials if had is not None else trials)
     if budget.trials < len(space.arms):
         raise BadInput(
             f"{budget.trials} trials are too few: space {settings.space!r} has {len(space.arms)} "

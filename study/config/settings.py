@@ -107,7 +107,7 @@ class Settings:
         metavar="|".join(ALLOCATE),
         help="division of trials among arms: joint: where they pay; floor: 60% equally, the rest "
         "where they pay; equal; tuned: where an arm may still gain most, until all are tuned",
-        default="tuned; floor with costs in --objective",
+        default="tuned; floor with costs in --objective or --under",
     )
     tuned_to: float | None = option(
         None,

@@ -15,7 +15,15 @@ from study.inventory.overview import journal_of
 from study.storage import study_files
 from study.storage.object_store import COPIES
 from study.storage.study_files import StudyFiles
-from study.storage.study_folder import CHECKPOINTS, JOURNAL, PARTIAL, RESULTS, StudyFolder
+from study.storage.study_folder import (
+    CHECKPOINTS,
+    EXPORTS,
+    JOURNAL,
+    LEASE,
+    PARTIAL,
+    RESULTS,
+    StudyFolder,
+)
 from study.trials.spec import Kind
 from trainables.cache.unused import Unused, unused
 from trainables.errors import BadInput
@@ -53,25 +61,32 @@ def needless(storage: str, unused_days: float, say: Callable[[str], object]) -> 
     return [*found, *map(_of_cache, unused(unused_days, keep=(COPIES,)))]
 
 
-def remove(found: list[Needless]) -> int:
-    """Remove everything; return the bytes that are free now.
-
-    Raises:
-        OSError: something cannot be removed.
-    """
+def remove(found: list[Needless], say: Callable[[str], object]) -> int:
+    """Remove everything; return the bytes that are free now. ``say`` shows the user a line about
+    each thing that cannot be removed."""
+    freed = 0
     for each in found:
-        each.remove()
-    return sum(each.bytes for each in found)
+        try:
+            each.remove()
+        except (BadInput, OSError) as error:
+            say(f"{each.where} is left as it is: {error}")
+        else:
+            freed += each.bytes
+    return freed
 
 
 def _of_study(files: StudyFiles) -> Iterator[Needless]:
     """What nothing needs of a study.
 
     Raises:
-        BadInput: the study's journal cannot be read.
+        BadInput: the study's journal cannot be read, or a driver on this machine has more of it
+            than the store.
     """
-    if files.driver() is not None or files.half_made:
+    # A lease may be that of a driver whose clock is wrong, or whose store is slow.
+    if files.driver() is not None or files.half_made or LEASE in files.versions:
         return
+    if files.study_folder.in_store and not _store_has_all(files):
+        raise BadInput("this machine has more of it than the store; --resume writes it there")
     records = journal_of(files).records
     if not records:  # it has begun no trial, or its journal is lost
         return
@@ -101,11 +116,10 @@ def _of_study(files: StudyFiles) -> Iterator[Needless]:
 def _copy(files: StudyFiles) -> Iterator[Needless]:
     """This machine's copy of a study in a store, if the study has ended and the store has all that
     the copy has."""
-    folder, journal = files.study_folder.path, files.study_folder.path / JOURNAL
+    folder = files.study_folder.path
     if RESULTS not in files.versions or files.study_folder.driven or not folder.is_dir():
         return
-    here = journal.read_bytes() if journal.exists() else b""
-    if not (files.read(JOURNAL) or b"").startswith(here):
+    if (folder / EXPORTS).exists():  # exported models are here alone
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     yield Needless(
@@ -116,6 +130,13 @@ def _copy(files: StudyFiles) -> Iterator[Needless]:
     )
 
 
+def _store_has_all(files: StudyFiles) -> bool:
+    """Whether a study's journal in the store has all that this machine's copy has."""
+    journal = files.study_folder.path / JOURNAL
+    here = journal.read_bytes() if journal.exists() else b""
+    return (files.read(JOURNAL) or b"").startswith(here)
+
+
 def _drop(study_folder: StudyFolder, name: str) -> None:
     """Remove a file or folder of a study, if no driver runs the study.
 
@@ -123,6 +144,8 @@ def _drop(study_folder: StudyFolder, name: str) -> None:
         BadInput: a driver has begun to run it.
     """
     if study_folder.in_store:
+        if study_folder.store.read(LEASE) is not None:
+            raise BadInput("a driver runs the study")
         study_folder.store.part(name).drop_all()
         return
     with study_folder.only_driver("it is left as it is"):

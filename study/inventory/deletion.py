@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from study.storage.lease import Lease
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_files import StudyFiles
-from study.storage.study_folder import LOCK, SETTINGS, StudyFolder
+from study.storage.study_folder import JOURNAL, LOCK, SETTINGS, StudyFolder
 from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
 from study.tracking.mlflow_store import tracking_address
 from study.trials.text import size_text
@@ -33,36 +34,46 @@ class Deletion:
     """Everything that goes with a study."""
 
     files: StudyFiles
-    runs: StudyRuns
+    find: Callable[[], tuple[StudyRuns, ...]]
+    """Finds its runs, in each MLflow store where they may be."""
+    runs: tuple[StudyRuns, ...]
+    """What ``find`` has found."""
 
     def lines(self) -> Iterator[str]:
         """What goes, in a line each."""
-        files, runs = self.files, self.runs
+        files = self.files
         what = "objects" if files.study_folder.in_store else "files"
         yield f"{files.where}: {len(files.versions):,} {what}, {size_text(files.size)}"
         if files.study_folder.in_store and files.study_folder.path.is_dir():
             yield f"{files.study_folder.path}: the copy on this machine"
-        if runs.ids:
-            yield f"MLflow at {shown(runs.uri)}: {len(runs.ids):,} runs, with their files"
-        else:
-            yield f"MLflow at {shown(runs.uri)}: it has no runs of it"
-        if runs.models:
-            yield f"registered models of it: {', '.join(runs.models)}"
+        if not self.runs:
+            yield "MLflow: nothing; runs that it has of the study stay"
+        for runs in self.runs:
+            number = f"{len(runs.ids):,} runs, with their files" if runs.ids else "no runs of it"
+            yield f"MLflow at {shown(runs.uri)}: {number}"
+            if runs.models:
+                yield f"registered models of it: {', '.join(runs.models)}"
 
     def carry_out(self, say: Callable[[str], object]) -> str:
         """Delete everything. Return what the owner of the MLflow store must still do, in one line;
         empty if nothing is left.
 
         Raises:
-            BadInput: a driver runs the study, or something cannot be deleted.
+            BadInput: a driver runs the study or has run it since, or something cannot be deleted.
         """
         study_folder = self.files.study_folder
         try:
             with _held(study_folder, say):
-                left = self.runs.delete()
-            if study_folder.in_store:
-                study_folder.store.drop_all()
-            _delete_folder(study_folder.path)
+                now = self.find()
+                if [runs.ids for runs in now] != [runs.ids for runs in self.runs]:
+                    raise BadInput(
+                        f"study {study_folder.name!r} has gone on since; nothing was deleted: "
+                        "give the same command again"
+                    )
+                left = " ".join(filter(None, [runs.delete() for runs in now]))
+                if study_folder.in_store:
+                    study_folder.store.drop_all()
+                _delete_folder(study_folder.path)
         except OSError as error:
             raise BadInput(
                 f"study {study_folder.name!r} is not wholly deleted ({error}); give the same "
@@ -71,25 +82,59 @@ class Deletion:
         return left
 
 
-def plan_deletion(files: StudyFiles, tracking_uri: str | None) -> Deletion:
-    """Find all that goes with a study. ``tracking_uri`` is the value of ``--tracking-uri``.
+def plan_deletion(
+    files: StudyFiles,
+    tracking_uri: str | None,
+    named: str | None = None,
+    *,
+    without_mlflow: bool = False,
+) -> Deletion:
+    """Find all that goes with a study.
+
+    Args:
+        files: the study.
+        tracking_uri: value of ``--tracking-uri``: the only MLflow store that is looked into.
+        named: the store that the environment names. It is looked into beside the storage's own.
+        without_mlflow: whether to leave MLflow as it is.
 
     Raises:
-        BadInput: a driver runs the study, or its MLflow store is not known or cannot be read.
+        BadInput: a driver runs the study, its MLflow store is not known or cannot be read, or the
+            study has trials of which no store knows.
     """
     study_folder = files.study_folder
     if (host := files.driver()) is not None:
         on = f" on {host}" if host else ""
         raise BadInput(f"study {files.name!r} is running{on}; {STOP}")
     identity, elsewhere = _identity(files)
-    if elsewhere and not tracking_uri:
-        raise BadInput(
-            f"study {files.name!r} was recorded in another MLflow store: give "
-            f"--tracking-uri {elsewhere} too"
-        )
-    uri = tracking_address(str(study_folder.storage), tracking_uri)
+    stores: list[str] = []
+    # Without its identity, nobody can tell a study's runs from those of another of its name.
+    if not without_mlflow and identity.identity is not None:
+        if elsewhere and not tracking_uri:
+            raise BadInput(
+                f"study {files.name!r} was recorded in another MLflow store: give "
+                f"--tracking-uri {elsewhere} too"
+            )
+        if tracking_uri or not (named and study_folder.in_store):
+            stores.append(tracking_address(str(study_folder.storage), tracking_uri))
+        if named and not tracking_uri and named not in stores:
+            stores.append(named)
     artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
-    return Deletion(files=files, runs=runs_of(uri, identity, artifacts))
+    find = partial(_found, tuple(stores), identity, artifacts)
+    runs = find()
+    journal = files.versions.get(JOURNAL)
+    if stores and journal is not None and journal.bytes and not any(each.ids for each in runs):
+        raise BadInput(
+            f"study {files.name!r} has trials, but MLflow at {' and '.join(map(shown, stores))} "
+            "has no run of it: give the --tracking-uri that has, or --without-mlflow to delete the "
+            "rest"
+        )
+    return Deletion(files=files, find=find, runs=runs)
+
+
+def _found(
+    stores: tuple[str, ...], identity: StudyIdentity, artifacts: Path
+) -> tuple[StudyRuns, ...]:
+    return tuple(runs_of(uri, identity, artifacts) for uri in stores)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def overview(files: StudyFiles) -> StudyOverview:
     """Overview of one study. What cannot be read is said in it."""
     try:
         return _overview(files)
-    except (BadInput, OSError) as error:
+    except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
         line = str(error).replace("\n", " ")
         return _row(files, State.UNREADABLE, verdict=line)
 

@@ -88,6 +88,8 @@ def status(files: StudyFiles) -> StudyStatus:
         BadInput: the study was not begun, or it cannot be read.
     """
     row = overview(files)
+    if files.half_made and row.state is State.RUNNING:
+        raise BadInput(f"study {files.name!r} is about to begin, and has no trials yet")
     if files.half_made:
         raise BadInput(
             f"study {files.name!r} has no study.json: it was killed before it was begun; "

@@ -151,7 +151,7 @@ def _arms(found: StudyStatus) -> Table:
         done, pruned = ended.pop(Outcome.COMPLETE), ended.pop(Outcome.PRUNED)
         score = arm.best.scores.get("validation.overall") if arm.best else None
         table.add_row(
-            arm.arm,
+            Text(arm.arm),
             *map(str, (arm.running, done, pruned, sum(ended.values()))),
             *(str(arm.reached[rung]) for rung in rungs),
             f"{arm.best.loss:.4f}" if arm.best else "",
@@ -172,7 +172,7 @@ def _running(found: StudyStatus) -> Table:
     for record in found.running:
         spec = record.spec
         table.add_row(
-            f"{spec.kind} {spec.arm} {spec.id}",
+            Text(" ".join(dict.fromkeys((spec.kind, spec.arm, spec.id)))),
             f"{record.examples_seen:,}/{spec.max_examples:,}",
             f"{record.loss:.4f}" if record.rungs else "",
             _placed(record),

@@ -109,10 +109,14 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
 
 
 def _search_of(definition: StudyDefinition) -> dict[str, str]:
-    """Searcher and early stopping, where they are not those of the oldest studies, which have no
-    such entries."""
-    used = {"searcher": definition.search, "stopper": definition.stop}
-    oldest = dict(zip(used, search_methods.OLDEST, strict=True))
+    """Searcher, early stopping and division of trials, where they are not those of the oldest
+    studies, which have no such entries."""
+    used = {
+        "searcher": definition.search,
+        "stopper": definition.stop,
+        "allocation": definition.allocate,
+    }
+    oldest = dict(zip(used, (*search_methods.OLDEST, "floor"), strict=True))
     return {name: value for name, value in used.items() if value != oldest[name]}
 
 

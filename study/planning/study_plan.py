@@ -92,6 +92,12 @@ class StudyPlan:
         return int(min(self.definition.budget.trials, sum(self._points.values())))
 
     @property
+    def _tuned_to(self) -> str:
+        """What an arm may still gain when it counts as tuned."""
+        to = self.definition.tuned_to
+        return f"{to:g} point{'s' * (to != 1)}"
+
+    @property
     def _points(self) -> dict[str, float]:
         return {name: points(arm) for name, arm in self.space.arms.items()}
 
@@ -162,13 +168,17 @@ class StudyPlan:
                 console.print(f"           [yellow]{finding.text}[/]")
         if time_limit:
             trials = f"until the confirmation needs what is left of --budget {time_limit}"
+            if self.definition.allocate == "tuned":
+                trials += f", or no arm may gain more than {self._tuned_to}"
         else:
             least = floor(budget.trials, len(self.space.arms), self.definition.allocate)
             fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
             trials = f"{self.trials} trials, at least {least} an arm"
             if self.definition.allocate == "tuned":
-                most = f"{self.definition.tuned_to:g} point{'s' * (self.definition.tuned_to != 1)}"
-                trials = f"at most {self.trials} trials, until no arm may gain more than {most}"
+                trials = (
+                    f"at most {self.trials} trials, until no arm may gain more than "
+                    f"{self._tuned_to}"
+                )
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
         rungs = ", ".join(f"{stop:,}" for stop in stops[:-1])
         if rungs and any(spaces.BATCH_SIZE in arm.training for arm in self.space.arms.values()):

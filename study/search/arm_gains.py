@@ -5,14 +5,15 @@ draw, what remains is the surface at the arm's best trial less the surface's min
 that is what the arm is expected to gain by a search without end; its 10th and 90th percentiles say
 how sure that is.
 
-Losses become points by a line through the complete trials of all arms, validation accuracy over
-validation loss, those of the lower half of losses where there are enough: the accuracy that a loss
-brings is not the same at high losses.
+Losses become points by a line through complete trials of all arms, validation accuracy over
+validation loss, those of the lower half of losses: the accuracy that a loss brings is not the same
+at high losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -28,9 +29,14 @@ from study.trials.spec import Kind
 LEAST = 6
 """Smallest number of ended trials from which an arm's gain is estimated, and of complete trials
 from which losses become points: a line through fewer says little."""
+DISTINCT = 4
+"""Smallest number of different losses from which an arm's gain is estimated: trials that diverged
+at once say nothing of the others."""
 DRAWS = 16
 """Surfaces drawn for each of the process's settings."""
 SCORE = "validation.overall"
+SURE = 2.0
+"""Standard errors by which accuracy must rise as loss falls, for losses to become points."""
 SMALLEST_RISE = 0.1
 """Points by which accuracy must rise from the highest of the losses to the lowest, by the line
 through them, for losses to become points."""
@@ -48,7 +54,8 @@ def in_loss(
     if not ranges:
         return NOTHING
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]
-    if len(ended) < LEAST or not complete:
+    finite = {loss for trial in ended for loss in trial.intermediate_values.values()}
+    if len(ended) < LEAST or not complete or len(finite) < DISTINCT:
         return None
     model = gp.model(ended, ranges, np.random.default_rng([seed, len(ended)]))
     best = min(complete, key=lambda trial: float(trial.values[0]))
@@ -59,9 +66,19 @@ def in_loss(
     return RemainingGain(mean=float(gains.mean()), low=float(low), high=float(high))
 
 
-def points_per_loss(records: Iterable[TrialRecord]) -> float | None:
-    """Points of validation accuracy that a validation loss lower by 1 brings. None if too few
-    trials of the search are complete, or if accuracy does not rise as loss falls."""
+@dataclass(frozen=True, kw_only=True)
+class Slope:
+    """Points of validation accuracy that a validation loss lower by 1 brings."""
+
+    value: float
+    error: float
+    """Standard error of ``value``."""
+
+
+def points_per_loss(records: Iterable[TrialRecord]) -> Slope | None:
+    """What a lower loss is worth near the best trials, by a line through the complete trials of
+    lower loss. None if too few trials of the search are complete, or if it cannot be told from
+    chance that accuracy rises as loss falls."""
     pairs = sorted(
         (record.loss, record.scores[SCORE])
         for record in records
@@ -69,14 +86,15 @@ def points_per_loss(records: Iterable[TrialRecord]) -> float | None:
         and record.outcome is Outcome.COMPLETE
         and SCORE in record.scores
     )
-    if len(pairs) >= 2 * LEAST:
-        pairs = pairs[: len(pairs) // 2]
-    losses, scores = np.array(pairs).reshape(-1, 2).T
-    if len(pairs) < LEAST or losses.std() < 1e-9:
+    losses, scores = np.array(pairs[: max(LEAST, len(pairs) // 2)]).reshape(-1, 2).T
+    if len(losses) < LEAST or losses.std() < 1e-9:
         return None
-    slope = float(np.polyfit(losses, scores, 1)[0])
-    rises = -slope * float(np.ptp(losses)) > SMALLEST_RISE
-    return -slope if rises else None
+    apart = losses - losses.mean()
+    slope = float((apart @ scores) / (apart @ apart))
+    rest = scores - scores.mean() - slope * apart
+    error = float(np.sqrt((rest @ rest) / (len(rest) - 2) / (apart @ apart)))
+    rises = -slope > SURE * error and -slope * float(np.ptp(losses)) > SMALLEST_RISE
+    return Slope(value=-slope, error=error) if rises else None
 
 
 class ArmGains:
@@ -120,28 +138,29 @@ class ArmGains:
         return max(arms, key=need)
 
     def tuned(self, arms: Iterable[str], to: float) -> bool:
-        """Whether all of ``arms`` are expected to gain no more than ``to`` points. An arm of which
-        still too little is known after ``2 * LEAST`` trials, or all of whose trials failed, is not
-        waited for."""
-        factor = points_per_loss(self.journal.records.values())
+        """Whether all of ``arms`` are expected to gain no more than ``to`` points, also if losses
+        are worth a standard error more than they seem. An arm of which still too little is known
+        after ``2 * LEAST`` trials, or all of whose first ``LEAST`` trials failed, is not waited
+        for."""
+        slope = points_per_loss(self.journal.records.values())
         tried, failed = self.journal.tried, self.journal.failed
         known = {arm: self.loss(arm) for arm in arms}
         gains = [gain for gain in known.values() if gain is not None]
         waits = any(
-            gain is None and tried[arm] < 2 * LEAST and not 0 < tried[arm] == failed[arm]
+            gain is None and tried[arm] < (LEAST if tried[arm] == failed[arm] else 2 * LEAST)
             for arm, gain in known.items()
         )
-        if factor is None or waits or not gains:
+        if slope is None or waits or not gains:
             return False
-        return all(gain.mean * factor <= to for gain in gains)
+        return all(gain.mean * (slope.value + slope.error) <= to for gain in gains)
 
     def found(self) -> dict[str, RemainingGain]:
         """Arm -> what it may still gain, in points if losses can become points, and else in loss.
         Arms of which too little is known are left out."""
-        factor = points_per_loss(self.journal.records.values())
+        slope = points_per_loss(self.journal.records.values())
         known = {arm: self.loss(arm) for arm in self.groups}
         return {
-            arm: gain.in_points(factor) if factor else gain
+            arm: gain.in_points(slope.value, slope.error) if slope else gain
             for arm, gain in known.items()
             if gain is not None
         }

@@ -20,7 +20,7 @@ from study.config import search_methods, spaces
 from study.config.budget import floor, levels, reached
 from study.config.goals import Limit
 from study.config.spaces import points
-from study.search.arm_gains import ArmGains
+from study.search.arm_gains import LEAST, ArmGains
 from study.search.best_trials import BestTrials
 from study.search.journal import StudyJournal
 from study.search.sampler import Sampler, groups
@@ -273,8 +273,9 @@ class StudyScheduler:
         """The arm of the next trial; None to let TPE choose among all.
 
         An arm of which only failures are known is not left to TPE. To TPE it is the least explored
-        and so the most promising arm, and all that is left would be spent on it. Nor is an arm all
-        of whose points were tried: whatever is drawn of it was drawn before.
+        and so the most promising arm, and all that is left would be spent on it. (With ``tuned`` it
+        has ``LEAST`` trials first, since there each arm has a minimum of one.) Nor is an arm all of
+        whose points were tried: whatever is drawn of it was drawn before.
         """
         rules, tried, failed = self.rules, self.journal.tried, self.journal.failed
         arms = len(rules.space.arms)
@@ -284,7 +285,9 @@ class StudyScheduler:
         trials = self.journal.draws.total() if timed else rules.budget.trials
         if tried[poorest] < floor(trials, arms, rules.allocate):
             return poorest
-        left = [arm for arm in self._open if tried[arm] > failed[arm]] or self._open
+        chances = LEAST if rules.allocate == "tuned" else 0
+        hopeful = [arm for arm in self._open if tried[arm] > failed[arm] or tried[arm] < chances]
+        left = hopeful or self._open
         if rules.allocate == "tuned":
             return self.gains.neediest(left)
         if rules.allocate == "equal" or len(left) < arms:

@@ -81,8 +81,7 @@ class Lease:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Take the lease and renew it by a thread while the block runs, which removes the lease
-        with the study.
+        """Take the lease, renew it by a thread while the block runs, and give it back.
 
         Raises:
             BadInput: another driver runs the study.
@@ -102,6 +101,8 @@ class Lease:
         finally:
             stop.set()
             thread.join()
+            with suppress(OSError):
+                self.drop()
 
 
 def holder(lease: bytes) -> str:

@@ -162,7 +162,7 @@ def _tree(folder: Path) -> dict[str, Version]:
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Version]]:
     try:
         entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

@@ -40,7 +40,8 @@ class StudyIdentity:
     name: str
     identity: str | None
     """Identity of the study; empty for a study that is older than this, which is known by its name
-    alone; None if it is not known, since its ``study.json`` is damaged."""
+    and its files; None if it is not known, since its ``study.json`` is damaged: then no run is
+    known to be its."""
     space: str
     """Search space of the study, whose file names its experiment; empty if it is not known."""
 
@@ -142,21 +143,23 @@ class _InDatabase(StudyRuns):
     def _find(self, connection: Connection) -> list[str]:
         """Ids of the study's runs and of all runs below them, oldest generation first."""
         study = self.study
-        if study.identity:
-            key, value = "identity", study.identity
-        else:
-            key, value = "study", study.name
+        if study.identity is None:
+            return []
+        key, value = ("identity", study.identity) if study.identity else ("study", study.name)
         chosen = [row["run_uuid"] for row in self._tagged(connection, key, [value])]
+        tags: dict[str, dict[str, str]] = {}
+        for row in self._tables.rows(connection, "tags", "run_uuid", chosen):
+            tags.setdefault(row["run_uuid"], {})[row["key"]] = row["value"]
+        # A copy of a study's folder has its identity, but not its name.
+        chosen = [run for run in chosen if tags[run].get("study") == study.name]
         if not study.identity:
-            whose = self._tables.rows(connection, "tags", "run_uuid", chosen)
-            known = {
-                row["run_uuid"]: row["value"]
-                for row in whose
-                if row["key"] == "identity" and row["value"]
-            }
-            parents = {r["run_uuid"] for r in whose if (r["key"], r["value"]) == ("kind", "study")}
-            others = set(known) if study.identity == "" else set()
-            chosen = [run for run in chosen if run in parents - others]
+            chosen = [
+                run
+                for run in chosen
+                if not tags[run].get("identity")
+                and tags[run].get("kind") == "study"
+                and (self.artifacts / run).is_dir()  # or it is of another storage
+            ]
         found = dict.fromkeys(chosen)
         while chosen:
             below = self._tagged(connection, "mlflow.parentRunId", chosen)
@@ -306,8 +309,10 @@ class _OnServer(StudyRuns):
     def _find(self) -> dict[str, Run]:
         """Id -> run, of the study's runs and those of its trials, marked ones included. The tags of
         the experiment that are about them are noted too."""
+        if self.study.identity is None:
+            return {}
         experiment = self._client.get_experiment_by_name(Path(self.study.space).stem)
-        if experiment is None or self.study.identity is None:
+        if experiment is None:
             return {}
         study, where = self.study, experiment.experiment_id
         who = f"tags.identity = '{study.identity}'"
@@ -317,6 +322,7 @@ class _OnServer(StudyRuns):
             run
             for run in self._search(where, who)
             if run.data.tags.get("identity", "") == study.identity
+            and run.data.tags.get("study") == study.name  # a copy's folder has its identity too
         ]
         found = {run.info.run_id: run for run in parents}
         for parent in parents:

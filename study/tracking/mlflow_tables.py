@@ -1,5 +1,5 @@
-"""Statements on the tables of MLflow's database, which is read as it is: versions of MLflow differ in
-tables and columns."""
+"""Statements on the tables of MLflow's database, which is taken as it is: versions of MLflow differ
+in tables and columns."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ MOST_LISTED = 20
 included; those of older studies keep their addresses."""
 AUTHOR = "medvlm-study"
 """Mark of the views that this project wrote."""
+REFUSALS = ("PERMISSION_DENIED", "INVALID_PARAMETER_VALUE")
+"""Codes of errors of a server that does not take a view, or not from this user."""
 MOST_RUNS = 300
 """Number of the latest runs by which the columns and charts of the general views are chosen."""
 LOSS, SCORE = "validation_loss", "test.overall_percent"
@@ -148,6 +151,14 @@ def renew(runs: MlflowRuns, parent_id: str, study: str) -> None:
     _set_tags(runs, _unlisted(runs.client.get_experiment(runs.experiment_id).tags))
 
 
+def renew_if_allowed(runs: MlflowRuns, parent_id: str, study: str) -> None:
+    """The same; who may only read sees the views as they are."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):
+        renew(runs, parent_id, study)
+
+
 def _write(runs: MlflowRuns, views: Iterable[_View]) -> None:
     """Write views."""
     now = int(time.time() * 1000)  # MLflow lists the newest first
@@ -156,11 +167,13 @@ def _write(runs: MlflowRuns, views: Iterable[_View]) -> None:
 
 def _unlisted(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of the views of studies that are listed and too old for it, with their new values."""
-    listed = {
-        name: json.loads(value)
-        for name, value in tags.items()
-        if name.startswith(TAG) and name.removeprefix(TAG) not in GENERAL and AUTHOR in value
-    }
+    listed = {}
+    for name, value in tags.items():
+        if name.startswith(TAG) and name.removeprefix(TAG) not in GENERAL and AUTHOR in value:
+            with suppress(ValueError):
+                view = json.loads(value)
+                if isinstance(view, dict) and view.get("author") == AUTHOR:
+                    listed[name] = view
     oldest = sorted(listed, key=lambda name: listed[name]["createdAt"])[:-MOST_LISTED]
     return {name: listed[name]["state"] for name in oldest}
 
@@ -169,12 +182,12 @@ def _set_tags(runs: MlflowRuns, tags: Mapping[str, str]) -> None:
     """Set tags of the experiment, unless the server refuses them or this user."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        for name, value in tags.items():
+    for name, value in tags.items():
+        try:
             runs.client.set_experiment_tag(runs.experiment_id, name, value)
-    except MlflowException as error:
-        if error.error_code not in ("PERMISSION_DENIED", "INVALID_PARAMETER_VALUE"):
-            raise
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
 
 
 def _mark(runs: MlflowRuns, children: Sequence[Run]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+TENTH = 1.2816
+"""Standard deviations from the mean of a normal distribution to its 90th percentile."""
+
 
 class GainUnit(StrEnum):
     """Unit of what an arm may still gain."""
@@ -26,12 +29,14 @@ class RemainingGain:
     """90th percentile of the gain."""
     unit: GainUnit = GainUnit.LOSS
 
-    def in_points(self, points_per_loss: float) -> RemainingGain:
-        """This gain in loss as points, ``points_per_loss`` for each unit of loss."""
+    def in_points(self, points_per_loss: float, error: float = 0.0) -> RemainingGain:
+        """This gain in loss as points, ``points_per_loss`` for each unit of loss, of which
+        ``error`` is the standard error. The range has both doubts in it."""
+        doubt = TENTH * error
         return RemainingGain(
             mean=self.mean * points_per_loss,
-            low=self.low * points_per_loss,
-            high=self.high * points_per_loss,
+            low=self.low * max(points_per_loss - doubt, 0.0),
+            high=self.high * (points_per_loss + doubt),
             unit=GainUnit.POINTS,
         )
 

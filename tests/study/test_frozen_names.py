@@ -56,7 +56,8 @@ IDS = {
 ANSWERS = "question_id image_id question answer_type truth answer correct credit"
 PROTOCOL = (
     "settings budget deepspeed precision label_smoothing questions_per_image group_by_length beams "
-    "answer_tokens model data versions not_run identity commit command begun searcher stopper"
+    "answer_tokens model data versions not_run identity commit command begun searcher stopper "
+    "allocation"
 )
 SETTINGS = (
     "space model image_size data data_root split allow_leak ood trials max_examples allowance "

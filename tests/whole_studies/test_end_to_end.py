@@ -68,7 +68,7 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         assert scored.pop("report") is None  # there is none in the data
         assert all(0 <= value <= 100 for value in scored.values())
     page = html.unescape((storage / "one" / "report.html").read_text())
-    assert found["verdict"] in page and "http" not in page.split("<body>")[0]
+    assert found["verdict"] in page and "://" not in page.split("<body>")[0]
 
 
 def test_a_trial_by_hand_has_the_losses_of_the_study(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from trainables.errors import BadInput
@@ -34,6 +35,8 @@ def cached_folder(name: Path, make: Callable[[Path], None]) -> Path:
     targets = [folder / name for folder in folders()]
     for target in targets:
         if target.is_dir():
+            with suppress(OSError):  # its use is noted, also where reading is not
+                os.utime(target)
             return target
     refused = []
     for target in targets:

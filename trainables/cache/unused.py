@@ -29,9 +29,18 @@ class Unused:
     """Whether a process that was killed has left it."""
 
     def remove(self) -> None:
-        """Remove it. A process that has mapped it keeps it until it ends."""
+        """Remove it. A process of this machine that has mapped it keeps it until it ends. A folder
+        first gets another name, so that nobody takes what is left of it for the whole.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
         if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path, ignore_errors=True)
+            aside = self.path
+            if not self.temporary:
+                aside = self.path.with_name(f".{self.path.name}-removed-{os.getpid()}")
+                self.path.rename(aside)
+            shutil.rmtree(aside)
         else:
             self.path.unlink(missing_ok=True)
 

@@ -197,6 +197,40 @@ def test_a_study_goes_on_although_the_projects_space_has_changed_in_every_way(
     assert again.begun_model == "ab"
 
 
+def test_a_study_goes_on_with_its_number_of_trials_whatever_the_rule_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE % "")
+    for asked in (replace(ASKED, space=str(file)), Settings(space="layernorm_vs_lora")):
+        one = StudyFolder(storage=tmp_path / Path(asked.space).stem, name="one")
+        one.path.parent.mkdir()
+        began = StudyDefinition.parse(asked)
+        open_study(one, began, run=began.space.arms, base={})
+        with monkeypatch.context() as changed:
+            changed.setattr(spaces, "TRIALS_PER_RANGE", 50)
+            assert StudyDefinition.parse(asked).budget.trials >= 50
+            again = gone_on(one.path.parent, asked)
+            check_resumable(one, again)
+            assert again.budget == began.budget
+        content = json.loads((one.path / SETTINGS).read_text())
+        del content["budget"], content["allocate"]
+        content["settings"].pop("allocate")
+        (one.path / SETTINGS).write_text(json.dumps(content))
+        oldest = gone_on(one.path.parent, asked)
+        assert (oldest.budget.trials, oldest.allocate) == (24, "floor")
+
+
+def test_a_study_of_several_arms_goes_on_where_today_fewer_trials_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path)
+    monkeypatch.setattr(spaces, "load", lambda name: replace(SPACE, budget=Budget(trials=1)))
+    with pytest.raises(BadInput, match="1 trials are too few"):
+        StudyDefinition.parse(ASKED)
+    assert gone_on(tmp_path).budget == DEFINED.budget
+
+
 def test_a_file_of_the_users_own_must_not_change(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE % "")

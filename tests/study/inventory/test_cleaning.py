@@ -1,6 +1,7 @@
 """What nothing needs is removed, and nothing else: studies go on and are exported as before."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from study import clean
 from study.search.scheduler import StudyScheduler
 from study.storage.object_store import ObjectStore
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import LEASE, StudyFolder
 from study.trials.spec import Kind
 from tests.study.inventory.test_deletion import files
 from tests.study.inventory.test_overview import begun
@@ -136,7 +137,10 @@ def url() -> Iterator[str]:
 
 
 def test_a_store_and_its_copy_are_cleaned(
-    url: str, begin: Callable[..., StudyScheduler], tmp_path: Path
+    url: str,
+    begin: Callable[..., StudyScheduler],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "studies").mkdir()
     made = begun(tmp_path / "studies", "study")
@@ -148,12 +152,23 @@ def test_a_store_and_its_copy_are_cleaned(
     folder.path.mkdir(parents=True)
     for file in (path for path in made.path.rglob("*") if path.is_file()):
         folder.store.put(file, str(file.relative_to(made.path)))
-    (folder.path / "optuna.journal").write_bytes((made.path / "optuna.journal").read_bytes() + b"x")
+    whole = ObjectStore(f"{url}/study")
+    there = whole.listing("checkpoints")
+    journal = (made.path / "optuna.journal").read_bytes()
+    (folder.path / "optuna.journal").write_bytes(journal + b"x")
+    assert clean.main(["--storage", url]) == 0
+    assert "this machine has more of it than the store" in capsys.readouterr().out
+    (folder.path / "optuna.journal").write_bytes(journal)
+    whole.write(LEASE, b'{"driver": "host x", "beat": 0}')  # its clock may be wrong
+    assert clean.main(["--storage", url]) == 0
+    assert whole.listing("checkpoints") == there and folder.path.is_dir()
+    whole.drop(LEASE)
+    (folder.export("lora") / "model").mkdir(parents=True)
     assert clean.main(["--storage", url]) == 0
     confirmed = {record.spec.id for record in scheduler.journal.of_kind(Kind.CONFIRM)}
-    kept = {key.split("/")[1] for key in ObjectStore(f"{url}/study").listing("checkpoints")}
+    kept = {key.split("/")[1] for key in whole.listing("checkpoints")}
     assert {key.split("/")[0] for key in kept} <= confirmed and len(kept) == len(confirmed)
-    assert folder.path.is_dir(), "it has what the store lacks"
-    (folder.path / "optuna.journal").write_bytes((made.path / "optuna.journal").read_bytes())
+    assert folder.path.is_dir(), "an exported model is nowhere else"
+    shutil.rmtree(folder.export("lora").parent)
     assert clean.main(["--storage", url]) == 0
     assert not folder.path.exists()

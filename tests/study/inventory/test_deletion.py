@@ -1,5 +1,7 @@
 """A study that is deleted leaves nothing behind, and takes nothing of another one with it."""
 
+import copy
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from study.storage.object_store import ObjectStore
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_views
-from study.tracking.mlflow_delete import StudyIdentity, runs_of
+from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
 from study.tracking.mlflow_writer import MlflowWriter
@@ -147,13 +149,64 @@ def test_a_study_of_another_version_or_half_made_goes_too(storage: Path) -> None
     recorded(storage, "newer", seed=3)
     settings = storage / "newer" / "study.json"
     settings.write_text(settings.read_text().replace('"version": 1', '"version": 9, "new": 1'))
-    recorded(storage, "torn", seed=3)
-    (storage / "torn" / "study.json").write_text("{")
     (storage / "half" / "checkpoints").mkdir(parents=True)
     (storage / "half" / "study.log").touch()
-    for name in ("newer", "torn", "half"):
+    for name in ("newer", "half"):
         assert delete.main([name, *arguments]) == 0
     assert rows(storage) == before and files(storage) == listed
+
+
+def test_no_run_is_deleted_that_may_be_another_studys(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A half-made study of the name of one in another storage whose MLflow is the same, and a copy
+    of a study's folder, which has its identity."""
+    before, listed = rows(storage), files(storage)
+    other = tmp_path / "other"
+    (other / "stays" / "checkpoints").mkdir(parents=True)
+    (other / "stays" / "study.log").touch()
+    shared = ["--storage", str(other), "--tracking-uri", default_uri(storage), "--yes"]
+    assert delete.main(["stays", *shared]) == 0
+    assert "MLflow: nothing; runs that it has of the study stay" in capsys.readouterr().out
+    shutil.copytree(storage / "stays", storage / "copy")
+    (storage / "copy" / "optuna.journal").write_text("{}\n")
+    assert delete.main(["copy", "--storage", str(storage), "--yes"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has trials, but MLflow at" in line and "or --without-mlflow to delete the rest" in line
+    assert delete.main(["copy", "--storage", str(storage), "--yes", "--without-mlflow"]) == 0
+    assert rows(storage) == before and files(storage) == listed
+
+
+def test_a_store_that_the_environment_names_is_looked_into_beside_the_storages_own(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, listed = rows(storage), files(storage)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", default_uri(tmp_path))
+    recorded(storage, "own", seed=4)
+    recorded(storage, "elsewhere", seed=5, uri=default_uri(tmp_path))
+    for name in ("own", "elsewhere"):
+        assert delete.main([name, "--storage", str(storage), "--yes"]) == 0
+    assert rows(storage) == before
+    assert not [row for row in rows(tmp_path)["runs"] if "elsewhere" in str(row)]
+    assert files(storage) == listed
+
+
+def test_a_study_that_has_gone_on_meanwhile_is_not_deleted(storage: Path) -> None:
+    deletion = plan_deletion(study_files.one(str(storage), "stays"), None)
+    (known,) = deletion.runs
+    older = replace(deletion, runs=(replace_ids(known, known.ids[:-1]),))
+    there = rows(storage), files(storage)
+    with pytest.raises(BadInput, match="has gone on since; nothing was deleted"):
+        older.carry_out(print)
+    (storage / "stays" / ".lock").unlink()
+    assert (rows(storage), files(storage)) == there
+
+
+def replace_ids(runs: StudyRuns, ids: tuple[str, ...]) -> StudyRuns:
+    """The same runs, as they were when there were only these."""
+    earlier = copy.copy(runs)
+    earlier.ids = ids
+    return earlier
 
 
 def test_a_study_without_identity_is_known_by_its_name_alone(storage: Path) -> None:
@@ -164,8 +217,9 @@ def test_a_study_without_identity_is_known_by_its_name_alone(storage: Path) -> N
     )
     assert found.ids == ()
     own = identity(storage / "stays")
-    found = runs_of(uri, StudyIdentity(name="x", identity=own, space="smoke"), storage)
-    assert len(found.ids) == 8
+    for name, number in (("stays", 8), ("x", 0)):
+        found = runs_of(uri, StudyIdentity(name=name, identity=own, space="smoke"), storage)
+        assert len(found.ids) == number
 
 
 def test_no_store_of_mlflow_is_made(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What arms may still gain, and the search that follows it."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.search.arm_gains import LEAST, points_per_loss
 from study.search.scheduler import StudyScheduler
-from study.trials.gain import GainUnit
+from study.trials.gain import GainUnit, RemainingGain
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import loss_of, play, rules
@@ -94,6 +95,52 @@ def test_an_arm_of_which_nothing_can_be_known_is_not_waited_for(begin: Begin) ->
     assert scheduler.journal.tuned
 
 
+def test_an_arm_whose_first_trial_failed_gets_its_chance(begin: Begin) -> None:
+    scheduler = begin(given=GIVEN)
+    failed = False
+    while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+        if spec.arm == "rich" and not failed:
+            failed = True
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.OUT_OF_MEMORY))
+        else:
+            score = 80 - POINTS * loss_of(spec, spec.stops[-1])
+            play(scheduler, spec, scores={"validation.overall": score})
+    assert scheduler.journal.tried["rich"] >= 2 * LEAST
+    assert scheduler.best()["rich"].outcome is Outcome.COMPLETE
+
+
+def test_an_arm_that_mostly_diverges_is_not_taken_for_tuned(begin: Begin) -> None:
+    """Of its trials only those with low learning rates end, far from each other."""
+    scheduler = begin(given=GIVEN)
+    while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+        if spec.arm == "rich" and spec.lr > 1e-5:
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED))
+        else:
+            score = 80 - POINTS * loss_of(spec, spec.stops[-1])
+            play(scheduler, spec, scores={"validation.overall": score})
+    gain = scheduler.gains.found().get("rich")
+    assert scheduler.journal.tried["rich"] >= 2 * LEAST
+    assert gain is None or gain.mean > 0.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_accuracy_that_is_noise_ends_no_search(begin: Begin, seed: int) -> None:
+    """All trials answer the most frequent answer, or nearly so."""
+    chance = random.Random(seed)
+    scheduler = begin(given=replace(GIVEN, seed=seed, budget=replace(GIVEN.budget, trials=30)))
+    while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+        play(scheduler, spec, scores={"validation.overall": chance.gauss(31.9, 0.4)})
+    assert scheduler.journal.draws.total() == 30
+
+
+def test_points_are_as_doubtful_as_losses_and_their_worth() -> None:
+    in_loss = RemainingGain(mean=0.1, low=0.05, high=0.2)
+    sure, doubtful = in_loss.in_points(50.0), in_loss.in_points(50.0, 10.0)
+    assert (sure.mean, sure.low, sure.high) == (5.0, 2.5, 10.0)
+    assert doubtful.mean == 5.0 and doubtful.low < 2.5 and doubtful.high > 10.0
+    assert in_loss.in_points(50.0, 100.0).low == 0.0
+
+
 def test_the_search_does_not_begin_again_once_it_has_ended_as_tuned(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,12 +176,18 @@ def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None
     search(scheduler, most=3)
     assert points_per_loss(scheduler.journal.records.values()) is None
     search(scheduler, most=24)
-    assert points_per_loss(scheduler.journal.records.values()) == pytest.approx(POINTS)
+    slope = points_per_loss(scheduler.journal.records.values())
+    assert slope is not None
+    assert (slope.value, slope.error) == (pytest.approx(POINTS), pytest.approx(0.0, abs=1e-6))
 
 
 def test_tuned_to_needs_the_allocation_that_heeds_it() -> None:
     assert StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5)).tuned_to == 0.5
     assert StudyDefinition.parse(Settings(space="smoke", margin=2.0)).tuned_to == 2.0
-    for asked in ({"allocate": "equal"}, {"objective": "score,memory"}):
+    for asked in (
+        {"allocate": "equal"},
+        {"objective": "score,memory"},
+        {"under": "parameters<1M"},
+    ):
         with pytest.raises(BadInput, match="--tuned-to must be more than 0 and needs --allocate"):
             StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5, **asked))

@@ -2,7 +2,8 @@
 
 A trial that was stopped at a rung counts as its last loss less what the arm's complete trials lost
 from that rung to their end, their median. Without a complete trial it counts as its last loss. A
-trial that diverged counts as the arm's highest loss.
+trial that diverged counts as worse than the arm's highest loss, by as much as this is above the
+lowest, and by a quarter of it at least.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def losses(trials: Sequence[FrozenTrial]) -> np.ndarray:
     found = [_at_end(trial, lost) for trial in trials]
     known = [loss for loss in found if math.isfinite(loss)]
     worst = max(known, default=0.0)
-    return np.array([loss if math.isfinite(loss) else worst for loss in found])
+    # Clearly worse than the worst, or the only one that did not diverge would look like the others.
+    diverged = worst + max(worst - min(known, default=0.0), abs(worst) / 4)
+    return np.array([loss if math.isfinite(loss) else diverged for loss in found])
 
 
 def doubts(trials: Sequence[FrozenTrial]) -> np.ndarray:
