@@ -224,6 +224,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     storage = str(tmp_path / "studies")
     told = launch("--space", "smoke", "--dry-run", "--storage", storage, "--devices-per-trial", "2")

@@ -69,7 +69,7 @@ def compare(kinds: str, folder: Path) -> None:
                 }, "what is trained is stored alike, however many trained it"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
     compare("off", tmp_path)
 
