@@ -1,10 +1,10 @@
 """Decides which trial runs next and which goes on: first the search, then the confirmation.
 
 The search is one joint space of all arms: the arm is a categorical parameter, and the others are
-conditional on it. The next trial goes to the arm that may still gain most (``arm_gains.py``), unless
-``--allocate`` divides them otherwise: equally, or a part equally and the rest to the arms that do
-best, by TPE. An arm's points are drawn by a searcher (``searchers/``), and a stopper (``stoppers/``) judges its rungs.
-Nothing here knows of Ray.
+conditional on it. The next trial goes to the arm that may still gain most (``arm_gains.py``),
+unless ``--allocate`` divides them otherwise: equally, or a part equally and the rest to the arms
+that do best, by TPE. An arm's points are drawn by a searcher (``searchers/``), and a stopper
+(``stoppers/``) judges its rungs. Nothing here knows of Ray.
 """
 
 from __future__ import annotations
