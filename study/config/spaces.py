@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-TRIALS_PER_RANGE = 8
+TRIALS_PER_RANGE = 5
 """Trials of an arm for each of its ranges: an arm with more settings needs more trials to be tuned
 as closely."""
 SPACES = Registry("space", "search_spaces", "SPACE")

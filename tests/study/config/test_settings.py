@@ -263,9 +263,9 @@ def test_epochs_are_passes_over_the_training_split(tmp_path: Path) -> None:
 
 def test_the_number_of_trials_follows_from_the_arms_settings() -> None:
     defined = StudyDefinition.parse(Settings(space="layernorm_vs_lora"))
-    assert defined.budget.trials == 8 * (1 + 4)
+    assert defined.budget.trials == 5 * (1 + 4)
     fixed = replace(defined.settings, set=["lora.targets=all", "lora.rank=8"])
-    assert StudyDefinition.parse(fixed).budget.trials == 8 * (1 + 2)
+    assert StudyDefinition.parse(fixed).budget.trials == 5 * (1 + 2)
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
