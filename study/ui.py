@@ -126,7 +126,9 @@ def _links(study_folder: StudyFolder, uri: str) -> dict[str, str]:
     parent = runs.study(study, identity(study_folder.path))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
-    mlflow_views.renew_if_allowed(runs, parent.info.run_id, study)
+    refused = mlflow_views.renew_if_allowed(runs, parent.info.run_id, study)
+    if refused:
+        print(f"the views of {study} are as they were: {refused}", flush=True)
     keys = {study: parent.info.run_id, **{name: key for key, name in mlflow_views.GENERAL.items()}}
     return {name: mlflow_views.address(runs.experiment_id, key) for name, key in keys.items()}
 

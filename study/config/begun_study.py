@@ -69,7 +69,7 @@ def begun_study(folder: Path) -> BegunStudy:
 
 
 def parse_begun(content: bytes, source: str) -> BegunStudy:
-    """The same as ``begun_study``, of the content of a ``study.json`` that lies elsewhere.
+    """Parse the content of a ``study.json`` that lies elsewhere than in a folder.
 
     Raises:
         BadInput: as ``begun_study`` does.

@@ -37,7 +37,7 @@ class State(StrEnum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     HALF_MADE = "half-made"
-    """It was killed before it was begun, or while it was deleted."""
+    """The study was killed before it was begun, or while it was deleted."""
     UNREADABLE = "unreadable"
     """A newer version wrote it, or it is damaged."""
 

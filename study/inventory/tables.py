@@ -81,12 +81,12 @@ def status_view(found: StudyStatus) -> RenderableType:
 
 
 def plain_list(found: Sequence[StudyOverview]) -> list[dict[str, Any]]:
-    """The same for programs."""
+    """Overviews of studies as JSON has them, for programs."""
     return [asdict(each) for each in found]
 
 
 def plain_status(found: StudyStatus) -> dict[str, Any]:
-    """The same for programs."""
+    """Status of a study as JSON has it, for programs."""
     plain = asdict(found)
     plain["running"] = [_plain_trial(record) for record in found.running]
     for arm, of_arm in zip(found.arms, plain["arms"], strict=True):

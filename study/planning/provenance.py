@@ -49,7 +49,7 @@ def base(plan: StudyPlan) -> dict[str, str]:
 def base_of(
     definition: StudyDefinition, *, model: str, data: str, precision: str, beams: int
 ) -> dict[str, str]:
-    """The same as ``base``, without a plan. ``model`` and ``data`` are digests."""
+    """What ``base`` returns, made without a plan. ``model`` and ``data`` are digests."""
     found = {
         "model": model,
         "data": data,

@@ -63,7 +63,7 @@ class StudyFiles:
             return None
 
     def with_contents(self, names: Iterable[str]) -> StudyFiles:
-        """The same, with the content of these files, of those that there are.
+        """Copy of this study's files that holds the content of ``names``, of those that there are.
 
         Raises:
             OSError: one cannot be read.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from study.tracking.mlflow_runs import COLOUR, LOG_LR, TRAINING, MlflowRuns, log_lr
 from study.trials.colours import UNTUNED, arm_colours
 from study.trials.spec import Kind
+from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -123,11 +124,6 @@ def links(runs: MlflowRuns, parent_id: str, report: str) -> str:
     return f"This study: {of_study}. All studies of its search space: {of_all}."
 
 
-def exist(runs: MlflowRuns, parent_id: str) -> bool:
-    """Whether the experiment has the view of a study."""
-    return TAG + parent_id in runs.client.get_experiment(runs.experiment_id).tags
-
-
 def prepare(runs: MlflowRuns, parent_id: str, study: str) -> None:
     """Write the views of a study that begins, as far as they are missing."""
     there = runs.client.get_experiment(runs.experiment_id).tags
@@ -151,12 +147,16 @@ def renew(runs: MlflowRuns, parent_id: str, study: str) -> None:
     _set_tags(runs, _unlisted(runs.client.get_experiment(runs.experiment_id).tags))
 
 
-def renew_if_allowed(runs: MlflowRuns, parent_id: str, study: str) -> None:
-    """The same; who may only read sees the views as they are."""
+def renew_if_allowed(runs: MlflowRuns, parent_id: str, study: str) -> str:
+    """Renew the views of a study if this user may. Return why not, in one line; empty if they were
+    renewed."""
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException):
+    try:
         renew(runs, parent_id, study)
+    except MlflowException as error:
+        return without_secrets(str(error)).splitlines()[0]
+    return ""
 
 
 def _write(runs: MlflowRuns, views: Iterable[_View]) -> None:

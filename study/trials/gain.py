@@ -30,7 +30,7 @@ class RemainingGain:
     unit: GainUnit = GainUnit.LOSS
 
     def in_points(self, points_per_loss: float, error: float = 0.0) -> RemainingGain:
-        """This gain in loss as points, ``points_per_loss`` for each unit of loss, of which
+        """Convert a gain in loss to points, ``points_per_loss`` for each unit of loss, of which
         ``error`` is the standard error. The range has both doubts in it."""
         doubt = TENTH * error
         return RemainingGain(
