@@ -12,6 +12,7 @@ at high losses.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,14 +127,15 @@ class ArmGains:
         return self._known[arm][1]
 
     def neediest(self, arms: Sequence[str]) -> str:
-        """The one of ``arms`` that may gain most. One of which too little is known comes first,
-        until it has had its chance."""
+        """The one of ``arms`` that may gain most, if its running trials share in the gain. One of
+        which too little is known comes first, until it has had its chance."""
+        running = self._running()
 
         def need(arm: str) -> tuple[bool, float]:
             tried, gain = self.journal.tried[arm], self.loss(arm)
             if gain is None:
                 return tried < 2 * LEAST, -float(tried)
-            return False, gain.mean
+            return False, gain.mean / (1 + running[arm])
 
         return max(arms, key=need)
 
@@ -143,16 +145,22 @@ class ArmGains:
         after ``2 * LEAST`` trials, or all of whose first ``LEAST`` trials failed, is not waited
         for."""
         slope = points_per_loss(self.journal.records.values())
-        tried, failed = self.journal.tried, self.journal.failed
+        failed = self.journal.failed
+        ended = Counter(self.journal.tried)
+        ended.subtract(self._running())
         known = {arm: self.loss(arm) for arm in arms}
         gains = [gain for gain in known.values() if gain is not None]
         waits = any(
-            gain is None and tried[arm] < (LEAST if tried[arm] == failed[arm] else 2 * LEAST)
+            gain is None and ended[arm] < (LEAST if ended[arm] == failed[arm] else 2 * LEAST)
             for arm, gain in known.items()
         )
         if slope is None or waits or not gains:
             return False
         return all(gain.mean * (slope.value + slope.error) <= to for gain in gains)
+
+    def _running(self) -> Counter[str]:
+        """Arm -> number of its trials that have begun and not ended."""
+        return Counter(trial.params.get("arm", "") for trial in self.journal.running())
 
     def found(self) -> dict[str, RemainingGain]:
         """Arm -> what it may still gain, in points if losses can become points, and else in loss.

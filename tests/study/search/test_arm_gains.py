@@ -95,6 +95,30 @@ def test_an_arm_of_which_nothing_can_be_known_is_not_waited_for(begin: Begin) ->
     assert scheduler.journal.tuned
 
 
+def test_trials_at_a_time_are_divided_among_arms_that_may_gain(begin: Begin) -> None:
+    """All devices do not go to the one arm that may gain a little more than the other."""
+    arms = {"one": RICH, "other": RICH}
+    scheduler = begin(given=replace(GIVEN, space=replace(SPACE, arms=arms), tuned_to=1e-9))
+    search(scheduler, most=16)
+    asked = [scheduler.next() for _ in range(8)]
+    counts = Counter(spec.arm for spec in asked if spec is not None)
+    assert counts.total() == 8 and min(counts["one"], counts["other"]) >= 2
+
+
+def test_an_arm_is_waited_for_while_its_trials_run(begin: Begin) -> None:
+    scheduler = begin(given=replace(GIVEN, tuned_to=1e9))
+    waiting = []
+    while len(waiting) < 2 * LEAST:
+        spec = scheduler.next()
+        assert spec is not None and spec.kind is Kind.SEARCH
+        if spec.arm == "rich":
+            waiting.append(spec)
+        else:
+            score = 80 - POINTS * loss_of(spec, spec.stops[-1])
+            play(scheduler, spec, scores={"validation.overall": score})
+    assert not scheduler.gains.tuned(["plain", "rich"], 1e9)
+
+
 def test_an_arm_whose_first_trial_failed_gets_its_chance(begin: Begin) -> None:
     scheduler = begin(given=GIVEN)
     failed = False
