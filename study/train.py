@@ -20,6 +20,7 @@ from study.execution import single_trial
 from study.tracking.mlflow_store import check
 from study.trials.record import Outcome
 from study.trials.text import settings_text
+from study.worker import launchers
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse, same_option
@@ -82,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 complete, 1 the trial failed, 2 bad input, 130
     interrupted."""
     given = parse(_parser(), arguments, Request, groups=(SHOW,))
+    launchers.refuse_copies()
+    launchers.forget()
     for name in ("every", "threads"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise BadInput(f"--{name} must be at least 1, got {value}")
