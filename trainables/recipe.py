@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainables import registry
 from trainables.errors import BadInput, NoMatchingLayer, unknown
 from trainables.methods.common import layers, roles
+from trainables.methods.common.younger_setting import YOUNGER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +73,17 @@ class Tuning:
     def settings(self) -> dict[str, Any]:
         """All settings of the method's own by name, defaults included."""
         return dataclasses.asdict(self.config)
+
+    def recorded(self) -> dict[str, Any]:
+        """Settings of the method's own that are part of a trial's id: all but those that are
+        declared with ``younger`` and at their defaults."""
+        defaults = type(self.config)()
+        young = {f.name for f in dataclasses.fields(self.config) if f.metadata.get(YOUNGER)}
+        return {
+            name: value
+            for name, value in self.settings().items()
+            if name not in young or value != getattr(defaults, name)
+        }
 
     def of_any_method(self) -> dict[str, Any]:
         """Settings that every method has, where they are off their defaults."""
@@ -156,13 +168,13 @@ class Recipe:
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """The recipe as JSON-ready values, defaults included: a trial's id depends on every
-        setting that it used. ``layers`` and ``lr_scale``, which are younger, are in it only off
-        their defaults."""
+        setting that it used. Settings that are younger than their method, and ``layers`` and
+        ``lr_scale``, are in it only off their defaults."""
         return {
             slot: {"method": tuning.method}
             | ({"everywhere": True} if tuning.everywhere else {})
             | tuning.of_any_method()
-            | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.settings().items()}
+            | {k: list(v) if isinstance(v, tuple) else v for k, v in tuning.recorded().items()}
             for slot, tuning in self.slots.items()
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from tests.trainables.conftest import SMALL
+from trainables import registry
 from trainables.errors import BadInput
+from trainables.methods.common.younger_setting import younger
 from trainables.model_contract import Model
 from trainables.models.blip import Blip
 from trainables.recipe import Recipe, Tuning, apply
@@ -93,6 +96,22 @@ def test_layers_join_a_recipe_off_their_default_only() -> None:
     assert limited.plain()["decoder"]["layers"] == "last:2"
     assert Recipe.from_plain(limited.plain()) == limited
     assert str(limited) == "lora(rank=4, layers=last:2)"
+
+
+def test_a_setting_that_is_added_to_a_method_changes_no_id_at_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = Recipe.from_plain({"decoder": {"method": "layernorm"}}).plain()
+    module = registry.METHODS.find("layernorm")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(module.Config):  # type: ignore[misc, name-defined]
+        added: float = younger(0.5)
+
+    monkeypatch.setattr(module, "Config", Config)
+    assert Recipe.from_plain({"decoder": {"method": "layernorm"}}).plain() == before
+    given = {"decoder": {"method": "layernorm", "added": 0.25}}
+    assert Recipe.from_plain(given).plain()["decoder"]["added"] == 0.25
 
 
 def test_a_slot_may_have_a_learning_rate_of_its_own_in_units_of_the_trials(model: Model) -> None:
