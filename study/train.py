@@ -163,8 +163,12 @@ class _Shown:
 
     def close(self) -> None:
         """End the run of a trial that did not come to its end."""
-        if self.run is not None and self.outcome is None:
+        if self.run is None:
+            return
+        if self.outcome is None:
             self.run.ended(None, "", {})
+        if self.run.error:
+            print(f"MLflow lacks a part of it: {self.run.error}", flush=True)
 
 
 def _ended(report: TrialReport) -> str:

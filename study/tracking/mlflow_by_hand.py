@@ -7,16 +7,19 @@ run of no study, and each training makes a new one.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.config.deployment import Places
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_database import sqlite_file
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import check, unusable
 from study.trials.record import Outcome, Rung
 from study.trials.spec import TrialSpec
+from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -40,9 +43,12 @@ class HandRun:
 
         check(uri)
         file = sqlite_file(uri)
-        artifacts = (file.parent if file else Path()) / MLFLOW_ARTIFACTS
+        # If this run makes the experiment, its files are to lie where those of studies do.
+        artifacts = (file.parent if file else Path(Places.storage)) / MLFLOW_ARTIFACTS
         runs = MlflowRuns(uri, experiment=Path(space).stem, artifacts=artifacts)
         self._runs = runs
+        self.error = ""
+        """Error, in one line, that stopped the writing; empty if none did."""
         self._losses: list[Metric] = []
         self._seen = 0
         tags = {"kind": KIND, "trial": spec.id, "arm": spec.arm}
@@ -82,9 +88,9 @@ class HandRun:
             self._note(name, value, self._seen)
         self._write()
         told = {"outcome": str(outcome or "interrupted"), "error": error}
-        self._runs.log(self.id, tags={name: text for name, text in told.items() if text})
         status = {Outcome.COMPLETE: "FINISHED", None: "KILLED"}.get(outcome, "FAILED")
-        self._runs.client.set_terminated(self.id, status)
+        self._try(lambda: self._runs.log(self.id, tags={k: t for k, t in told.items() if t}))
+        self._try(lambda: self._runs.client.set_terminated(self.id, status))
 
     def _note(self, name: str, value: float, step: int) -> None:
         from mlflow.entities import Metric
@@ -94,4 +100,16 @@ class HandRun:
     def _write(self) -> None:
         losses, self._losses = self._losses, []
         for start in range(0, len(losses), MOST_METRICS):
-            self._runs.log(self.id, metrics=losses[start : start + MOST_METRICS])
+            some = losses[start : start + MOST_METRICS]
+            self._try(partial(self._runs.log, self.id, metrics=some))
+
+    def _try(self, work: Callable[[], object]) -> None:
+        """Write something, unless writing has failed before: the training goes on without it."""
+        from mlflow.exceptions import MlflowException
+
+        if self.error:
+            return
+        try:
+            work()
+        except (MlflowException, OSError) as error:
+            self.error = without_secrets(str(error)).splitlines()[0]
