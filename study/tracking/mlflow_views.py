@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.config import spaces
 from study.tracking.mlflow_runs import COLOUR, LOG_LR, TRAINING, MlflowRuns, log_lr
 from study.trials.colours import UNTUNED, arm_colours
 from study.trials.spec import Kind
@@ -24,6 +25,8 @@ from trainables.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+    from search_spaces.declare import Space
 
 TAG = "mlflow.sharedViewState."
 """Start of the name of an experiment's tag that holds a view; the view's key follows."""
@@ -84,9 +87,6 @@ class Shown:
             for name in values
             if name not in training | NO_SETTINGS and not name.startswith("recipe.")
         )
-        groups: dict[frozenset[str], list[str]] = {}
-        for name in own:
-            groups.setdefault(frozenset(arms[name]), []).append(name)
         scores = {
             name
             for run in runs
@@ -96,9 +96,28 @@ class Shown:
         }
         return cls(
             settings=("lr", *own, *varied),
-            groups=tuple(tuple(names) for names in groups.values()),
+            groups=_together(own, arms),
             measures=tuple(sorted(scores - {SCORE})),
         )
+
+    @classmethod
+    def of_space(cls, space: Space) -> Shown:
+        """Settings that the runs of a study of this space will have, before there are any."""
+        arms: dict[str, set[str]] = {}
+        for arm, declared in space.arms.items():
+            for name in spaces.ranges(declared):
+                arms.setdefault(name, set()).add(arm)
+        own = sorted(arms.keys() - {*spaces.TRAINING, "lr"})
+        varied = sorted(arms.keys() & {*spaces.TRAINING})
+        return cls(settings=("lr", *own, *varied), groups=_together(own, arms), measures=())
+
+
+def _together(settings: Iterable[str], arms: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    """Settings in groups, each of those that the same arms have."""
+    groups: dict[frozenset[str], list[str]] = {}
+    for name in settings:
+        groups.setdefault(frozenset(arms[name]), []).append(name)
+    return tuple(map(tuple, groups.values()))
 
 
 def address(experiment_id: str, key: str, *, charts: bool = True) -> str:
@@ -124,16 +143,13 @@ def links(runs: MlflowRuns, parent_id: str, report: str) -> str:
     return f"This study: {of_study}. All studies of its search space: {of_all}."
 
 
-def prepare(runs: MlflowRuns, parent_id: str, study: str) -> None:
+def prepare(runs: MlflowRuns, parent_id: str, study: str, space: Space) -> None:
     """Write the views of a study that begins, as far as they are missing."""
+    shown = Shown.of_space(space)
     there = runs.client.get_experiment(runs.experiment_id).tags
     _write(
         runs,
-        [
-            v
-            for v in _views(parent_id, study, Shown.of([]), Shown.of([]))
-            if TAG + v.key not in there
-        ],
+        [v for v in _views(parent_id, study, shown, shown) if TAG + v.key not in there],
     )
 
 

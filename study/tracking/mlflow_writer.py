@@ -110,7 +110,7 @@ class MlflowWriter(StudyCallback):
         def first() -> None:
             self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
             self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
-            mlflow_views.prepare(self.runs, self.parent_id, self.study)
+            mlflow_views.prepare(self.runs, self.parent_id, self.study, space)
             self._monitor = _monitor(self.runs, self.parent_id)
             self._monitor.start()
 

@@ -205,3 +205,16 @@ def test_on_a_server_with_accounts_whoever_may_read_sees_them(
         assert state(runs, parent) == before, "who may only read changes nothing"
         word = base64.b64encode(b"reader:a long password").decode()
         see_all_drawn(uri, runs, parent, Authorization=f"Basic {word}")
+
+
+def test_a_study_that_has_just_begun_shows_the_settings_that_its_runs_will_have(
+    tmp_path: Path,
+) -> None:
+    runs = connect(tmp_path)
+    tracking = MlflowWriter(runs, "one")
+    tracking.begin(of_arms("layernorm", "lora"), PROTOCOL | {"identity": "one"}, [])
+    tracking.close()
+    assert tracking.error == ""
+    for key in (tracking.parent_id, *GENERAL):
+        columns = state(runs, key)["selectedColumns"]
+        assert any("lora.rank" in column for column in columns), key
