@@ -23,7 +23,7 @@ from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import is_server, named_store, tracking_address
 from study.worker import launchers
 from trainables.cache import hub
-from trainables.command import command
+from trainables.command import command, interrupted
 from trainables.errors import BadInput
 from trainables.options import Parser, add_options, given_options, option
 from trainables.secrecy import command_line, without_user
@@ -50,17 +50,14 @@ class Request(Places):
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted (128 plus the number of
+    the signal)."""
     parsed = _parser().parse_args(arguments)
-    try:
-        return _launch(
-            Request(**given_options(parsed, Request)),
-            _absolute(given_options(parsed, Settings)),
-            given_options(parsed, Deployment),
-        )
-    except KeyboardInterrupt:
-        print("interrupted; nothing is lost: --resume goes on", file=sys.stderr)
-        return 130
+    return _launch(
+        Request(**given_options(parsed, Request)),
+        _absolute(given_options(parsed, Settings)),
+        given_options(parsed, Deployment),
+    )
 
 
 def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> int:
@@ -92,15 +89,31 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
     if request.dry_run:
         show_plan(definition, deployment, console)
         return 0
-    print("\n".join(_next_steps(run(definition, deployment, console), request, deployment)))
+    try:
+        ended = run(definition, deployment, console)
+    except KeyboardInterrupt:
+        if not study_folder.begun:
+            raise
+        return interrupted(f"nothing is lost: {_resume(request, name)} goes on")
+    print("\n".join(_next_steps(ended, request, deployment)))
     return 0
+
+
+def _resume(request: Request, name: str) -> str:
+    """Command that goes on with a study, for a shell."""
+    return command_line("study.launch", ["--resume", name, *_where(request)])
+
+
+def _where(request: Request) -> list[str]:
+    """Option that names the storage of a study, if it is not the usual one."""
+    return [] if request.storage == Request.storage else ["--storage", request.storage]
 
 
 def _next_steps(ended: EndedStudy, request: Request, deployment: Deployment) -> list[str]:
     """Lines that say where the report of a study is, where MLflow shows the study, and how its
     winner is used. Commands and paths can be pasted into a shell."""
     study, uri = deployment.study_folder, deployment.tracking_uri
-    where = [] if request.storage == Request.storage else ["--storage", request.storage]
+    where = _where(request)
     store = ["--tracking-uri", request.tracking_uri] if request.tracking_uri else []
     lines = ["", f"report  {shlex.quote(str(ended.report))}"]
     if study.in_store:

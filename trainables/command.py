@@ -1,12 +1,18 @@
-"""Entry of every command: what it shows has no secret, and what its user did wrong is one line."""
+"""Entry of every command: what it shows has no secret, what its user did wrong is one line, and a
+signal that asks it to end interrupts it in order."""
 
 from __future__ import annotations
 
+import _thread
 import errno
 import functools
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from types import FrameType
 from typing import IO, Any, TypeAlias, cast
 
 from trainables.errors import BadInput
@@ -15,6 +21,14 @@ from trainables.secrecy import guard, without_secrets
 SHOWN = 60
 """Letters that are shown of a name that is too long."""
 Main: TypeAlias = Callable[[list[str] | None], int]
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""Signals that ask a process to end: Ctrl-C, the request of Slurm or Kubernetes, and a terminal
+that was closed."""
+_received: list[int] = [signal.SIGINT]
+"""Signals that interrupted this process's command, the last one last. Libraries on the way may turn
+a ``KeyboardInterrupt`` into another, so it cannot carry them."""
 
 
 class WithoutSecrets:
@@ -25,8 +39,18 @@ class WithoutSecrets:
 
     def write(self, text: str) -> int:
         """Write a text without its secrets; return the length that was asked for."""
-        self._stream.write(without_secrets(text))
+        try:
+            self._stream.write(without_secrets(text))
+        except BrokenPipeError:
+            _nobody_reads(self._stream)
         return len(text)
+
+    def flush(self) -> None:
+        """Write out what is buffered."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _nobody_reads(self._stream)
 
     def writelines(self, lines: list[str]) -> None:
         """Write texts one after another, each without its secrets."""
@@ -44,17 +68,20 @@ def command(main: Main) -> Callable[..., int]:
     ``main`` takes the arguments of the command line (None: those of this process) and returns the
     exit code. What it prints, also of an argument that argparse refuses, is printed without
     secrets. ``BadInput`` and a name that is too long for a file become one line and exit
-    code 2, an interrupt exit code 130.
+    code 2, an interrupt one line and 128 plus the number of its signal.
     """
     if main.__module__ == "__main__":  # and not where a test calls it
         guard()
+        _take_signals()
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
         out, errors = (cast(IO[str], WithoutSecrets(s)) for s in (sys.stdout, sys.stderr))
         with redirect_stdout(out), redirect_stderr(errors):
             try:
-                return main(arguments)
+                code = main(arguments)
+                out.flush()  # what reads the output may have ended
+                return code
             except BadInput as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
@@ -65,7 +92,53 @@ def command(main: Main) -> Callable[..., int]:
                 print(f"error: a name is too long for a file: {given!r}...", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                return 130
+                return interrupted()
 
     return run
+
+
+def interrupted(then: str = "") -> int:
+    """Say that a command was interrupted, and what to do ``then``; return its exit code, as shells
+    have it: 128 plus the number of the signal. Nothing is said if the reader of the command's
+    output has ended, as ``head`` does."""
+    if _received[-1] != signal.SIGPIPE:
+        print(f"interrupted{then and f'; {then}'}", file=sys.stderr)
+    return 128 + _received[-1]
+
+
+def _take_signals() -> None:
+    """Let the first signal that asks this process to end raise ``KeyboardInterrupt`` in its main
+    thread. While the command puts away what it has, a second Ctrl-C ends
+    it at once, and other signals are ignored. What the parent process ignores (``nohup``, a shell's
+    ``&``) stays ignored."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in taken:
+            # Python's handlers wait for its main thread, which may hang in a library.
+            signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else signal.SIG_IGN)
+        if number == getattr(signal, "SIGHUP", None):
+            for stream in (sys.stdout, sys.stderr):
+                _discard(stream)
+        _received.append(number)
+        raise KeyboardInterrupt
+
+    taken = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
+    for each in taken:
+        signal.signal(each, end)
+
+
+def _nobody_reads(stream: IO[str]) -> None:
+    """Interrupt the command: what reads its output has ended."""
+    _discard(stream)
+    if threading.current_thread() is threading.main_thread():
+        _received.append(signal.SIGPIPE)
+        raise KeyboardInterrupt
+    _thread.interrupt_main(signal.SIGTERM)
+
+
+def _discard(stream: IO[str]) -> None:
+    """Let what is written to a stream from now on go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import math
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,9 +19,12 @@ from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.planning.cluster_partition import ClusterPartition
+from study.storage import scratch
 from study.worker.hardware import Hardware
 from trainables.errors import BadInput
 
+_opened = ExitStack()
+"""What is open as long as Ray is."""
 AGAIN_SECONDS = 0.5
 """Seconds between two calls to an actor whose node may be lost."""
 
@@ -34,16 +41,42 @@ def connect(address: str | None) -> None:
     # Ray's log is for its developers; what a user must know of a trial is in its outcome.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        with _own_signals():
+            if address is None:
+                ray.init(address="local", include_dashboard=False, **quiet)
+                _leave_no_session()
+            else:
+                ray.init(address=address, **quiet)
+        atexit.register(_shutdown)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(
             f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
             "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
         ) from None
+
+
+def _leave_no_session() -> None:
+    """Let the folder that Ray made for its session in this machine's temporary folder be removed
+    after Ray is shut down, or by a later command if this process is killed. Ray leaves it."""
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    scratch.also(_opened.enter_context(scratch.folder("ray")), session)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's way to handle signals while the block starts or joins Ray, which sets a
+    way of its own. Processes that start in the block do not end with the terminal: else Ray would
+    be gone before the study has put away what it has."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    term, hang_up = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, term)
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def leave(give_back: Callable[[], None]) -> threading.Thread:
@@ -106,12 +139,15 @@ def _shutdown() -> None:
     """Shut Ray down in this process. No garbage is collected meanwhile, in any thread: Ray ends the
     whole process, with exit code 1, if an object of its own (Tune leaves many in circles) is
     released while it shuts down."""
+    if not ray.is_initialized():
+        return
     gc.collect()
     gc.disable()
     try:
         ray.shutdown()
     finally:
         gc.enable()
+        _opened.close()
 
 
 def _living() -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ before ``fit`` returns; when the driver dies, the gang dies with it.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from study.execution.cluster import wait_for
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
+from study.storage import scratch
 from study.storage.faults import describe_fault
 from study.worker.gang_worker import LINK, GangInbox, RendezvousFailed, run_worker
 from study.worker.host_config import HostConfig
@@ -127,7 +127,7 @@ class GangHandle:
 
         # Workers keep their working folder: paths are absolute, and nothing is written there.
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        with tempfile.TemporaryDirectory(prefix="train-", ignore_cleanup_errors=True) as scratch:
+        with scratch.folder("train") as folder:
             TorchTrainer(
                 run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
@@ -148,7 +148,7 @@ class GangHandle:
                 # No retries by Ray Train: the study itself resumes trials from their checkpoints.
                 run_config=RunConfig(
                     name=self.name,
-                    storage_path=scratch,
+                    storage_path=str(folder),
                     # Nothing is begun anew where nobody outside would know of it.
                     failure_config=FailureConfig(
                         max_failures=0, controller_failure_limit=0, max_preemption_failures=0

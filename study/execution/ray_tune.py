@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from study.execution.dispatcher import Dispatcher
 from study.execution.trial_client import TrialClient
 from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
+from study.storage import scratch
 from study.storage.faults import StorageFault
 from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
@@ -225,7 +225,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
     # A trial's error is its outcome, shown with the trial and not as a traceback of Tune's.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     searcher = TuneSearcher(scheduler, dispatcher)
-    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
+    with scratch.folder("tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(TrialClient, {"memory": CLIENT_BYTES}),
             tune_config=tune.TuneConfig(
@@ -237,7 +237,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
             ),
             run_config=tune.RunConfig(
                 name="study",
-                storage_path=scratch,
+                storage_path=str(folder),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 # Trials save their own checkpoints in the study's folder: see

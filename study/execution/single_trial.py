@@ -8,11 +8,9 @@ So its losses are those that it has in a study.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm
@@ -22,6 +20,7 @@ from study.config.deployment import Deployment
 from study.planning import provenance
 from study.planning.arm_placements import uniform_placements
 from study.search.trial_of_point import trial_of_point
+from study.storage import scratch
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import TrialSpec
@@ -150,8 +149,8 @@ class SingleTrial:
         """
         from study.worker.resident_trials import ResidentTrials
 
-        with tempfile.TemporaryDirectory(prefix="trial-") as folder:
-            study_folder = StudyFolder(storage=Path(folder), name="trial")
+        with scratch.folder("trial") as folder:
+            study_folder = StudyFolder(storage=folder, name="trial")
             residents = ResidentTrials(self._config(study_folder), self.workload)
             placements = uniform_placements(
                 self.definition,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.declare import Space
 from study.config.deployment import Deployment
 from study.config.settings import Settings
+from study.storage import scratch
 from study.storage.paths import safe_join
 from study.storage.study_folder import REPORT
 from study.tracking import mlflow_datasets, mlflow_views
@@ -268,10 +268,10 @@ class MlflowWriter(StudyCallback):
         """Add the models of confirmed trials to the artifacts of their runs."""
         lacking = [t for t in trials if not self.runs.holds_model(self.children[t])]
         if lacking:
-            with tempfile.TemporaryDirectory(prefix="models-") as folder:
-                write(lacking, Path(folder))
+            with scratch.folder("models") as folder:
+                write(lacking, folder)
                 for trial in lacking:
-                    self.runs.log_model(self.children[trial], safe_join(Path(folder), trial))
+                    self.runs.log_model(self.children[trial], safe_join(folder, trial))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,24 +19,22 @@ import gc
 import os
 import pickle
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import cloudpickle
 
+from study.storage import scratch
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
 from trainables.errors import BadInput
@@ -59,8 +57,8 @@ class Zygote:
     """The driver's handle of the zygote process."""
 
     def __init__(self, definition: StudyDefinition) -> None:
-        self._folder = tempfile.mkdtemp(prefix="zygote-")  # which no other user may enter
-        self.socket = Path(self._folder, "socket")
+        self._opened = ExitStack()
+        self.socket = self._opened.enter_context(scratch.folder("zygote")) / "socket"
         """Socket at which hosts ask to be forked."""
         self._connection, theirs = Pipe()
         with theirs, socket.socket(socket.AF_UNIX) as listener:
@@ -115,7 +113,7 @@ class Zygote:
         self._connection.close()
         self._process.kill()  # it may be in the middle of an import
         self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._opened.close()
 
     def _receive(self) -> Any:
         """The zygote's next message; raise it if it is an exception."""

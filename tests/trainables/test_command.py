@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +29,7 @@ URI = f"http://u:{SECRET}@host"
 FAILING = """
 import argparse, sys, threading
 from pathlib import Path
+from typing import Any
 
 def fail(*_):
     raise RuntimeError("cannot reach " + sys.argv[-1])
@@ -101,3 +107,91 @@ def test_a_name_that_no_file_can_have_is_refused(
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a name is too long for a file: ") and len(line) < 150
+
+
+WAITING = """
+import sys, time
+from trainables.command import command
+
+@command
+def main(arguments=None):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("putting away", flush=True)
+        {then}
+        print("put away", flush=True)
+    return 0
+
+sys.exit(main([]))
+"""
+
+
+def _waiting(tmp_path: Path, then: str = "pass", **popen: Any) -> subprocess.Popen[str]:
+    """A command that waits until it is interrupted and then runs the code ``then``."""
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING.format(then=then))
+    begun = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **popen,
+    )
+    assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
+    return begun
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_interrupts_a_command_in_order(sent: str, code: int, tmp_path: Path) -> None:
+    begun = _waiting(tmp_path, then="time.sleep(0.3)")
+    begun.send_signal(getattr(signal, sent))
+    time.sleep(0.1)
+    begun.send_signal(signal.SIGTERM)  # a second request changes nothing
+    out, said = begun.communicate(timeout=30)
+    assert begun.returncode == code
+    seen = (out, said) != ("", "")
+    assert (out, said) == (("putting away\nput away\n", "interrupted\n") if seen else ("", ""))
+    assert seen == (sent != "SIGHUP"), "the terminal is gone"
+
+
+def test_a_second_ctrl_c_ends_a_command_at_once(tmp_path: Path) -> None:
+    begun = _waiting(tmp_path, then="time.sleep(60)")
+    begun.send_signal(signal.SIGINT)
+    assert begun.stdout is not None and begun.stdout.readline() == "putting away\n"
+    begun.send_signal(signal.SIGINT)
+    assert begun.communicate(timeout=30) == ("", "")
+    assert begun.returncode == -signal.SIGINT
+
+
+def test_what_the_parent_process_ignores_stays_ignored(tmp_path: Path) -> None:
+    begun = _waiting(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    begun.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        begun.wait(0.5)
+    begun.send_signal(signal.SIGTERM)
+    begun.communicate(timeout=30)
+    assert begun.returncode == 143
+
+
+def test_a_reader_that_ends_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "long.py"
+    script.write_text(
+        "import sys\nfrom trainables.command import command\n"
+        "@command\ndef main(arguments=None):\n"
+        "    for number in range(100_000):\n        print(number)\n    return 0\n"
+        "sys.exit(main([]))\n"
+    )
+    line = shlex.join([sys.executable, str(script)])
+    done = subprocess.run(
+        f"{line} | head -n 1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("0\n141\n", "")

@@ -221,6 +221,47 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_numbers(smoke: tuple[Pat
 
 
 @pytest.mark.slow
+def test_a_study_that_is_asked_to_end_puts_away_what_it_has(smoke: tuple[Path, str]) -> None:
+    """The whole process group is asked, as Slurm does, a terminal that closes, and Ctrl-C."""
+    storage, _ = smoke
+    asked = ("--space", "smoke", "--name", "asked", "--concurrency", "1")
+    goes_on = f"nothing is lost: python -m study.launch --resume asked --storage {storage} goes on"
+    ends = (
+        ([signal.SIGTERM], 143, f"interrupted; {goes_on}\n"),
+        ([signal.SIGHUP], 129, ""),  # nobody reads it
+        ([signal.SIGINT, signal.SIGINT], -signal.SIGINT, ""),
+    )
+    log = storage / "asked" / "study.log"
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary:
+        for signals, code, last in ends:
+            before = log.read_text().count(" rung ") if log.exists() else 0
+            with subprocess.Popen(
+                command(storage, *asked),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                cwd=REPOSITORY,
+                env=os.environ | {"TMPDIR": temporary},
+            ) as driver:
+                give_up = time.monotonic() + 240
+                while not (log.exists() and log.read_text().count(" rung ") > before):
+                    assert driver.poll() is None and time.monotonic() < give_up
+                    time.sleep(0.05)
+                for number in signals:
+                    os.killpg(driver.pid, number)
+                    time.sleep(0.2)
+                _, said = driver.communicate(timeout=30)
+            assert (driver.returncode, said) == (code, last)
+            if len(signals) == 1:
+                assert not list(Path(temporary).glob("medvlm-run-*"))
+    launch(storage, *asked)
+    assert numbers(results(storage, "asked")) == numbers(results(storage, "one"))
+    trials = [r.data.tags["trial"] for r in runs(storage, "smoke") if _of(r, storage, "asked")]
+    assert len(trials) == len(set(trials)) == 11
+
+
+@pytest.mark.slow
 def test_a_study_whose_disk_fills_up_stops_and_ends_with_the_same_numbers(
     smoke: tuple[Path, str], tmp_path: Path
 ) -> None:
