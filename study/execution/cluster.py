@@ -47,7 +47,7 @@ def connect(address: str | None) -> None:
                 _leave_no_session()
             else:
                 ray.init(address=address, **quiet)
-        atexit.register(_shutdown)
+        atexit.register(lambda: ray.is_initialized() and _shutdown())
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(
@@ -59,7 +59,8 @@ def connect(address: str | None) -> None:
 def _leave_no_session() -> None:
     """Let the folder that Ray made for its session in this machine's temporary folder be removed
     after Ray is shut down, or by a later command if this process is killed. Ray leaves it."""
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    node: Any = ray._private.worker._global_node
+    session = Path(node.get_session_dir_path())
     scratch.also(_opened.enter_context(scratch.folder("ray")), session)
 
 
@@ -139,8 +140,6 @@ def _shutdown() -> None:
     """Shut Ray down in this process. No garbage is collected meanwhile, in any thread: Ray ends the
     whole process, with exit code 1, if an object of its own (Tune leaves many in circles) is
     released while it shuts down."""
-    if not ray.is_initialized():
-        return
     gc.collect()
     gc.disable()
     try:
