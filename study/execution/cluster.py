@@ -47,7 +47,7 @@ def connect(address: str | None) -> None:
                 _leave_no_session()
             else:
                 ray.init(address=address, **quiet)
-        atexit.register(lambda: ray.is_initialized() and _shutdown())
+        atexit.register(_at_exit)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(
@@ -147,6 +147,12 @@ def _shutdown() -> None:
     finally:
         gc.enable()
         _opened.close()
+
+
+def _at_exit() -> None:
+    """Shut Ray down if the process ends before the study left its cluster."""
+    if ray.is_initialized():
+        _shutdown()
 
 
 def _living() -> list[dict[str, Any]]:
