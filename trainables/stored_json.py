@@ -28,6 +28,7 @@ WORDS = {
     "dict": "an object",
     "float": "a number",
     "int": "a whole number",
+    "list": "a list",
     "mapping": "an object",
     "string": "a text",
     "tuple": "a list",

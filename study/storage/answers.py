@@ -38,6 +38,7 @@ def write(
             "answer_type": [e.answer_type for e in examples],
             "truth": [e.answer for e in examples],
             "answer": list(answers),
+            **_chosen(examples, answers),
             **_scored(examples, answers),
         }
     )
@@ -80,13 +81,32 @@ def scored_anew(
 
 def _scored(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, list[Any]]:
     """The columns that follow from answers and their examples."""
-    from trainables.measures.common.normalize import correct
-    from trainables.measures.common.parts import answer_score
+    from trainables.measures.common.parts import answer_score, is_right
 
     pairs = list(zip(answers, examples, strict=True))
     return {
-        "correct": [correct(answer, example.answer) for answer, example in pairs],
+        "correct": [is_right(answer, example) for answer, example in pairs],
         "credit": [answer_score(answer, example) for answer, example in pairs],
+    }
+
+
+def _chosen(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, list[Any]]:
+    """Options of each question, and the one that its answer names, None if it names none; nothing
+    if no question has options."""
+    from trainables.measures.common.options import named
+
+    if not any(example.options for example in examples):
+        return {}
+    places = [
+        named(answer, example) if example.options else None
+        for answer, example in zip(answers, examples, strict=True)
+    ]
+    return {
+        "options": [list(example.options) for example in examples],
+        "chosen": [
+            None if place is None else example.options[place]
+            for place, example in zip(places, examples, strict=True)
+        ],
     }
 
 
@@ -103,6 +123,7 @@ def _stored(table: pa.Table) -> tuple[list[Example], list[str]]:
             question=row["question"],
             answer=row["truth"],
             answer_type=row["answer_type"],
+            options=tuple(row.get("options") or ()),
         )
         for row in rows
     ]

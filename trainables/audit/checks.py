@@ -21,6 +21,7 @@ from trainables.cache.arrays import Progress
 from trainables.data.common.dataset import Dataset, Example, answer_type_of
 from trainables.data.common.image_cache import cached_images
 from trainables.measures.common.normalize import normalize
+from trainables.measures.common.options import true_option
 
 Severity = Literal["stop", "warn", "note"]
 
@@ -74,6 +75,11 @@ def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Check
 def _question(dataset: Dataset, example: Example) -> tuple[str, str]:
     """What identifies a question: the sha256 of its image, and its normalised text."""
     return dataset.contents[example.image_id], normalize(example.question)
+
+
+def _answer(example: Example) -> str:
+    """An answer as it is compared: normalised, or the text of the option that it is."""
+    return example.options[true_option(example)] if example.options else normalize(example.answer)
 
 
 def copies(dataset: Dataset) -> Iterator[CheckResult]:
@@ -147,13 +153,13 @@ def flat(dataset: Dataset, progress: Progress | None) -> Iterator[CheckResult]:
 
 def contradictions(dataset: Dataset) -> Iterator[CheckResult]:
     """Find questions that are asked of an image more than once and answered differently."""
-    answers: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
+    answers: defaultdict[tuple[str, str, str], list[Example]] = defaultdict(list)
     for examples in dataset.splits().values():
         for example in examples:
-            answers[_question(dataset, example)].append(example)
-    contradicted = [
-        asked for asked in answers.values() if len({normalize(e.answer) for e in asked}) > 1
-    ]
+            # With other options, a question may have another answer.
+            options = " / ".join(sorted(example.options))
+            answers[*_question(dataset, example), options].append(example)
+    contradicted = [asked for asked in answers.values() if len(set(map(_answer, asked))) > 1]
     yield from _result(
         "note",
         "contradictions",
@@ -173,9 +179,12 @@ def unanswerable(dataset: Dataset) -> Iterator[CheckResult]:
     known = {normalize(example.answer) for example in dataset.train}
     new = _ids(dataset.test, lambda e: e.answer_type == "open" and normalize(e.answer) not in known)
     odd = _ids(
-        dataset.test, lambda e: e.answer_type == "closed" and answer_type_of(e.answer) == "open"
+        dataset.test,
+        lambda e: (
+            e.answer_type == "closed" and not e.options and answer_type_of(e.answer) == "open"
+        ),
     )
-    empty = _ids(everything, lambda e: not normalize(e.answer))
+    empty = _ids(everything, lambda e: not _answer(e))
     unasked = _ids(everything, lambda e: not normalize(e.question))
     long = _ids(everything, lambda e: len(e.answer.split()) > LONG_ANSWER)
     opened, closed = (

@@ -11,12 +11,18 @@ answer_type   optional  "open", "closed" or "report"; without: closed if the ans
 question_id   optional  unique; without: the number of the line, from 1
 image_id      optional  the same for the same image; without: its path
 question_type optional  any text, e.g. "modality"
+options       optional  a list of 2 to 26 texts, of a multiple-choice question; without an
+                        answer_type it is closed
 split         optional  "train", "validation" or "test"; in all lines or in none
 ============= ========= ===========================================================================
 
 An optional field that is null counts as left away.
 
 For example ``{"image": "images/7.png", "question": "Is there a fracture?", "answer": "no"}``.
+
+The answer of a question with options is one of them: its text, its letter (``B``), or both
+(``B: pneumonia``). The model is asked with the options after the question, each in a line as
+``A: text``, and learns to answer as the answers are written.
 
 Without splits, a fifth of the images become the test split, and an eighth of the rest validation.
 Without a validation split, an eighth of the training images become one. An image's split depends
@@ -37,6 +43,7 @@ from typing import Any, ClassVar, Literal
 from trainables import stored_json
 from trainables.data.common import dataset, published_files
 from trainables.data.common.dataset import AnswerType, Dataset, Example, answer_type_of, carve
+from trainables.data.common.multiple_choice import cleaned, written
 from trainables.data.common.published_files import Text
 from trainables.errors import BadInput
 
@@ -59,11 +66,16 @@ class Row:
     image_id: Text | None = None
     question_type: Text | None = None
     split: Literal["train", "validation", "test"] | None = None
+    options: list[Text] | None = None
 
     def __post_init__(self) -> None:
         for name in ("image", "question", "answer"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} is empty; every question needs one")
+        if self.options is not None:
+            if self.answer_type == "report":
+                raise ValueError("a report has no options")
+            written(self.answer, cleaned(self.options))
 
 
 def load(root: Path | None) -> Dataset:
@@ -103,14 +115,20 @@ def _row(where: str, line: str) -> Row:
 
 
 def _example(row: Row, number: int, root: Path) -> Example:
+    answer, kind, options = row.answer, answer_type_of(row.answer), tuple[str, ...]()
+    if row.options is not None:
+        options, kind = cleaned(row.options), "closed"
+        place, ways = written(answer, options)
+        answer = ways[place]
     return Example(
         question_id=str(number) if row.question_id is None else row.question_id,
         image_id=os.path.normpath(row.image) if row.image_id is None else row.image_id,
         image=root / row.image,
         question=row.question,
-        answer=row.answer,
-        answer_type=row.answer_type or answer_type_of(row.answer),
+        answer=answer,
+        answer_type=row.answer_type or kind,
         question_type=row.question_type or "",
+        options=options,
     )
 
 

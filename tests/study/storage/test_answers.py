@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -54,6 +55,24 @@ def test_answers_that_older_rules_scored_are_scored_anew(
     found = answers.scored_anew(folder, "trial", ["test"])
     assert found["test.overall"] == found["test.closed"] == 50.0
     assert file.read_bytes() != before, "the file stays as it was"
+
+
+def test_a_table_has_the_options_and_the_one_that_was_chosen(tmp_path: Path) -> None:
+    options = ("ct", "mri", "x ray")
+    examples = [replace(example(n, "B"), options=options) for n in range(3)] + EXAMPLES[1:]
+    folder, given = StudyFolder.from_path(tmp_path), ["It is mri.", "C", "ct or mri", "no"]
+    examples[-1] = replace(examples[-1], question_id="last")
+    answers.write(folder, "trial", "test", examples, given)
+    table = answers.read(folder, "trial", "test")
+    assert table["chosen"].to_pylist() == ["mri", "x ray", None, None]
+    assert table["options"].to_pylist() == [[*options]] * 3 + [[]]
+    assert table["correct"].to_pylist() == [True, False, False, True]
+    found = answers.scored_anew(folder, "trial", ["test"])
+    assert found["test.choice"] == pytest.approx(100 / 3)
+
+
+def test_tables_without_options_are_as_they_were(folder: StudyFolder) -> None:
+    assert not {"chosen", "options"} & {*answers.read(folder, "trial", "test").column_names}
 
 
 def test_a_table_that_is_older_than_the_note_is_of_version_1(folder: StudyFolder) -> None:

@@ -80,6 +80,25 @@ def test_empty_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
     assert jsonl.load(tmp_path) == before
 
 
+def test_options_are_texts_or_numbers_and_the_answer_is_one_of_them(tmp_path: Path) -> None:
+    more = [
+        {"answer": 2, "options": [1, 2, 3.5]},
+        {"answer": "b", "options": ["A: ct ", "B: mri"]},
+        {"answer": "MRI", "options": ["ct", "mri"], "answer_type": "open"},
+    ]
+    lines = [{**row, "split": "train"} for row in rows()]
+    write(tmp_path, [*lines[len(more) :], *({**lines[0], "split": "test", **m} for m in more)])
+    found = jsonl.load(tmp_path)
+    assert [(e.answer, e.options, e.answer_type) for e in found.test] == [
+        ("2", ("1", "2", "3.5"), "closed"),
+        ("B", ("ct", "mri"), "closed"),
+        ("mri", ("ct", "mri"), "open"),
+    ]
+    assert len({e.options for e in found.train}) == 1, "other questions have none"
+    write(tmp_path, [*lines[len(more) :], *({**lines[0], "split": "test"} for _ in more)])
+    assert jsonl.load(tmp_path).digest != found.digest
+
+
 def changed(**fields: Any) -> str:
     return json.dumps({**rows()[0], **fields})
 
@@ -110,6 +129,20 @@ def changed(**fields: Any) -> str:
         (changed(image="images/99.png"), r"1 of 31 images are missing, first .*99\.png"),
         (changed(image="images/0.png", image_id="images/1.png"), "one id is one file"),
         (changed(question_id="1"), "'1'.*used twice"),
+        (changed(options="yes no"), "line 61 of .*: options should be a list, not 'yes no'"),
+        (changed(options={"A": "no"}), "line 61 of .*: options should be a list"),
+        (changed(options=[]), "line 61 of .*: options must be 2 to 26 but there are 0"),
+        (changed(options=["no"]), "line 61 of .*: options must be 2 to 26 but there are 1"),
+        (changed(options=["no", "No."]), "line 61 of .*: options A and B are equal: 'No.'"),
+        (changed(options=["no", " "]), "line 61 of .*: option B is empty"),
+        (changed(options=["no", None]), r"line 61 of .*: options\[1\] should be a text, not null"),
+        (changed(options=["no", ["a"]]), r"options\[1\] should be a text, not \['a'\]"),
+        (
+            changed(options=["ct", "mri"]),
+            "line 61 of .*: answer 'no' is none of its options: A: ct",
+        ),
+        (changed(options=["B", "A"], answer="A"), "'A' is the letter of one option and the text"),
+        (changed(options=["no", "yes"], answer_type="report"), "a report has no options"),
     ],
 )
 def test_a_bad_line_is_refused_in_one_line(tmp_path: Path, line: str, message: str) -> None:

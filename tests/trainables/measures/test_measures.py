@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -21,8 +22,9 @@ EXAMPLES = examples(
     ("report", "Lungs are clear."),
     ("open", "pneumonia"),
 )
-ANSWERS = ["yes", "left lung", "The heart is enlarged.", "yes", "Lungs are clear.", ""]
-ORDER = [5, 2, 0, 4, 1, 3]
+EXAMPLES += [replace(e, options=("ct", "mri")) for e in examples(("closed", "B"), ("closed", "ct"))]
+ANSWERS = ["yes", "left lung", "The heart is enlarged.", "yes", "Lungs are clear.", "", "MRI", "X"]
+ORDER = [5, 2, 7, 0, 4, 1, 6, 3]
 
 
 def scored(measure: Measure, order: list[int]) -> dict[str, float]:
@@ -49,7 +51,7 @@ def test_a_measure_fills_its_columns_with_numbers(name: str) -> None:
             f"{column} of measure {name} must be a float, as float(...) makes it, not {value!r}"
         )
         assert math.isfinite(value), (
-            f"{column} of measure {name} is {value} for six ordinary answers, one of them empty: "
+            f"{column} of measure {name} is {value} for eight ordinary answers, one of them empty: "
             "give a finite number wherever there is something to measure (nan is for nothing)"
         )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainables.data.common.multiple_choice import cleaned, written
 from trainables.errors import BadInput
 
 AnswerType = Literal["open", "closed", "report"]
@@ -36,6 +37,7 @@ class Example:
     answer: str  # as published; normalised only when answers are scored
     answer_type: AnswerType
     question_type: str = ""  # "" if the dataset gives none
+    options: tuple[str, ...] = ()  # of a multiple-choice question; the answer is one of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +107,18 @@ def seal(
     ``contents`` maps the id of every image to the sha256 of its file.
 
     Raises:
-        BadInput: a split has no questions, or a question id is used twice.
+        BadInput: a split has no questions, a question id is used twice, or an answer is none of its
+            question's options.
     """
     splits = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
     for split, examples in splits.items():
         if not examples:
             raise BadInput(f"{name}: the {split} split is empty; it needs at least one question")
+        for example in filter(lambda example: example.options, examples):
+            try:
+                written(example.answer, cleaned(example.options))
+            except ValueError as error:
+                raise BadInput(f"{name}: question {example.question_id!r}: {error}") from None
     _check_question_ids(name, splits)
     return Dataset(
         name=name,
@@ -135,7 +143,9 @@ def digest_of(splits: Mapping[str, Sequence[Example]], contents: Mapping[str, st
     for split, examples in splits.items():
         for e in examples:
             row = [split, e.question_id, e.image_id, e.question, e.answer]
-            line = json.dumps([*row, e.answer_type, e.question_type], separators=(",", ":"))
+            row += [e.answer_type, e.question_type]
+            options = [e.options] if e.options else []  # digests of others are older than options
+            line = json.dumps([*row, *options], separators=(",", ":"))
             digest.update(line.encode() + b"\n")
     for image_id, _ in _images(splits):
         digest.update(json.dumps([image_id, contents[image_id]]).encode() + b"\n")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from trainables.data.common.dataset import Example
 
-Kind = Literal["all", "open", "report"]
+Kind = Literal["all", "open", "report", "options"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class Column:
     unit: str = "percent"
     """Last part of the number's name in MLflow, as in ``token_f1_percent``; empty for a number
     without a unit."""
-    of: Literal["questions", "reports"] = "questions"
-    """Examples that the number describes. Tables show the column if the dataset has such
-    examples."""
+    of: Literal["questions", "options", "reports"] = "questions"
+    """Examples that the number describes; ``options`` are questions that have some. Tables show the
+    column if the dataset has such examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Measure:
     """A measure of answers: the examples that it is for, its numbers, and how they are computed."""
 
     of: Kind
-    """Examples that ``score`` is given: all of them, open questions, or reports."""
+    """Examples that ``score`` is given: all of them, open questions, reports, or questions with
+    options."""
     columns: Mapping[str, Column]
     """Name -> column of each number. No two measures share a name."""
     score: Callable[[Sequence[str], Sequence[Example]], Mapping[str, float]]
@@ -42,6 +43,8 @@ class Measure:
 
 def of_kind(kind: Kind, examples: Sequence[Example]) -> list[int]:
     """Indices of the examples that a measure of ``kind`` is for."""
+    if kind == "options":
+        return [i for i, e in enumerate(examples) if e.options]
     return [i for i, e in enumerate(examples) if kind == "all" or e.answer_type == kind]
 
 

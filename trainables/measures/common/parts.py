@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trainables.data.common.dataset import AnswerType, Example
 from trainables.measures.common.normalize import correct, normalize
+from trainables.measures.common.options import named, true_option
 from trainables.measures.common.reports import rouge_l
 
 PARTS = ("overall", "open", "closed", "yes_no", "other", "report")
@@ -29,7 +30,16 @@ def part_of(part: str, examples: Sequence[Example]) -> NDArray[np.bool_]:
 
 
 def answer_score(predicted: str, example: Example) -> float:
-    """Score of one answer, from 0 to 1: exact match for a question, ROUGE-L for a report."""
+    """Score of one answer, from 0 to 1: exact match for a question, or the right option if it has
+    some; ROUGE-L for a report."""
     if example.answer_type == "report":
         return rouge_l(predicted, example.answer)
-    return float(correct(predicted, example.answer))
+    return float(is_right(predicted, example))
+
+
+def is_right(predicted: str, example: Example) -> bool:
+    """Whether an answer is the true one: equal once normalised or, of a question with options, the
+    name of the right one."""
+    if example.options:
+        return named(predicted, example) == true_option(example)
+    return correct(predicted, example.answer)

@@ -33,7 +33,7 @@ def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, 
 
     Returns:
         name of each number -> its value, nan where the split has no example for its measure.
-        Numbers of measures for reports are left out if there are no reports.
+        Numbers of measures for reports, or for options, are left out if there are none.
 
     Raises:
         ValueError: the numbers of predictions and of examples differ.
@@ -45,7 +45,7 @@ def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, 
         chosen = of_kind(measure.of, examples)
         if chosen:
             found |= measure.score([predictions[i] for i in chosen], [examples[i] for i in chosen])
-        elif measure.of != "report":
+        elif measure.of not in ("report", "options"):
             found |= nothing(measure)
     return found
 
@@ -53,18 +53,19 @@ def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, 
 def shown_columns(scores: Mapping[str, float]) -> dict[str, str]:
     """Names and titles of the columns that a table of these results shows.
 
-    Columns for questions come first, if any questions were asked, then columns for reports, if any
-    were. ``scores`` are those of the majority baseline.
+    Columns for questions come first, if any questions were asked, then columns for questions with
+    options and for reports, if any were. ``scores`` are those of the majority baseline.
     """
     asked = {
         "questions": not (math.isnan(scores["yes_no"]) and math.isnan(scores["other"])),
+        "options": "choice" in scores,
         "reports": not math.isnan(scores["report"]),
     }
     if not any(asked.values()):
         asked["questions"] = True
     return {
         name: column.title
-        for of in ("questions", "reports")
+        for of in ("questions", "options", "reports")
         for name, column in columns().items()
         if asked[of] and column.of == of and column.title
         if of == "questions" or not math.isnan(scores.get(name, math.nan))
