@@ -102,7 +102,11 @@ class TrainingRanges:
 
 def training(**settings: Any) -> TrainingRanges:
     """Name training settings, with a value or range for each: those of ``TrainingSettings``
-    (``trainables/engine/training_settings.py``), such as ``weight_decay``, and ``batch_size``."""
+    (``trainables/engine/training_settings.py``), such as ``weight_decay``, and ``batch_size``.
+
+    ``training(prompt=Choice("{question}", "{question} Answer with one word."))`` searches how
+    questions are asked.
+    """
     return TrainingRanges(settings=settings)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.command import command
+from trainables.data.common.multiple_choice import cleaned
 from trainables.errors import BadInput
 from trainables.export import tuned_json
 from trainables.options import Parser, option, parse
@@ -19,6 +20,9 @@ class Request:
     model: Path = option(positional=True, metavar="DIR", help="folder that study.export wrote")
     image: Path = option(required=True, metavar="FILE")
     question: list[str] = option(required=True, metavar="TEXT", help="may be given again")
+    options: list[str] | None = option(
+        None, flag="--option", metavar="TEXT", help="one of the options of each question"
+    )
 
 
 @command
@@ -27,10 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(_parser(), arguments, Request)
     if not given.image.is_file():
         raise BadInput(f"--image {given.image} is not a file")
+    try:
+        options = cleaned(given.options) if given.options else ()
+    except ValueError as error:
+        raise BadInput(f"--option: {error}") from None
     tuned_json.read(given.model)  # before the imports below, which take seconds
     from trainables.export import tuned_model
 
-    answers = tuned_model.load(given.model).answers(given.image, given.question)
+    answers = tuned_model.load(given.model).answers(given.image, given.question, options)
     print("\n".join(answers))
     return 0
 

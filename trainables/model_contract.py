@@ -36,6 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.data.common.wording import BARE, Wording
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -204,8 +206,16 @@ class Model(Structure, Protocol):
     def stages(self) -> Sequence[Stage]:
         """Stages of the computation of losses up to the last slot, in order."""
 
-    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
-        """Tokenise one question."""
+    def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
+        """Tokenise one question, with the texts of ``wording`` around it.
+
+        A question may be cut off if it is too long, but not the texts around it, which hold its
+        options.
+
+        Raises:
+            BadInput: ``wording`` has a system message, but the model has no chat template that
+                takes one; or the texts are too long for the model.
+        """
 
     def collate(self, rows: Sequence[Row], images_NSSC: np.ndarray[Any, Any] | None) -> Batch:
         """Make one padded batch of rows; ``images_NSSC`` is uint8 RGB.
@@ -215,8 +225,11 @@ class Model(Structure, Protocol):
         read them.
         """
 
-    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood of the tokens of each question's answer, of shape (B,).
+    def losses(
+        self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False
+    ) -> Tensor:
+        """Mean negative log-likelihood of the tokens of each question's answer, its end among them,
+        of shape (B,); the sum if ``summed``.
 
         ``smoothing`` is the share of a token's probability that is spread over the vocabulary
         (label smoothing). A question's loss does not depend on the batch it is in.
@@ -282,11 +295,12 @@ def is_gated(module: nn.Module) -> bool:
 
 
 def answer_losses(
-    logits_BAV: Tensor, answer_BA: Tensor, mask_BA: Tensor, smoothing: float
+    logits_BAV: Tensor, answer_BA: Tensor, mask_BA: Tensor, smoothing: float, summed: bool = False
 ) -> Tensor:
-    """Mean loss over the tokens of each answer, padding left out, of shape (B,). ``smoothing`` is
-    that of ``Model.losses``."""
+    """Mean loss over the tokens of each answer, padding left out, of shape (B,). ``smoothing`` and
+    ``summed`` are those of ``Model.losses``."""
     nll_BA = nn.functional.cross_entropy(
         logits_BAV.transpose(1, 2).float(), answer_BA, reduction="none", label_smoothing=smoothing
     )
-    return (nll_BA * mask_BA).sum(1) / mask_BA.sum(1)
+    total_B = (nll_BA * mask_BA).sum(1)
+    return total_B if summed else total_B / mask_BA.sum(1)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from trainables import registry
 from trainables.cache import hub
 from trainables.data.common import splits
+from trainables.data.common.multiple_choice import written
+from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput, unknown
 from trainables.model_lookup import family_of
 
@@ -45,16 +47,31 @@ class WorkloadConfig:
     """Number of beams in the search for an answer; None: the model's own number."""
     precision: str = "fp32"
     """Precision of trials; it also decides how a family holds its weights."""
+    prompt: str = DEFAULT_ASKING.prompt
+    """Prompt with which questions are asked; see ``Asking``."""
+    system: str = DEFAULT_ASKING.system
+    """System message with which questions are asked; empty if there is none."""
     resident: bool = True
     """Whether the base stays on the device. Otherwise it is in host memory, and each trial moves it
     to the device or, under ZeRO-3, a part of it, so that it may be larger than the device."""
 
-    def check(self) -> None:
-        """Check names and folders without loading anything.
+    @property
+    def asking(self) -> Asking:
+        """Prompt and system message.
 
         Raises:
-            BadInput: a dataset, its folder, the split or the model does not exist.
+            BadInput: one of them cannot be.
         """
+        return Asking(prompt=self.prompt, system=self.system)
+
+    def check(self) -> None:
+        """Check names, folders and texts without loading anything.
+
+        Raises:
+            BadInput: a dataset, its folder, the split or the model does not exist, or the prompt or
+                the system message cannot be.
+        """
+        assert self.asking
         names = self.data.split(",")
         for name in names:
             registry.DATASETS.find(name)
@@ -101,6 +118,15 @@ class WorkloadConfig:
         return dataset
 
 
+class AnswerOption(NamedTuple):
+    """An option of a question, as an answer to it."""
+
+    answer: str
+    """The option, written as the question's answer is."""
+    tokens: tuple[int, ...]
+    """Tokens of ``answer``, as in ``Row.answer``; never cut to ``Workload.answer_tokens``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """Base model with tokenised questions and decoded images."""
@@ -116,9 +142,18 @@ class Workload:
     """Maximum number of tokens of an answer, its end token included (``_answer_tokens``)."""
     beams: int = 1
     """Number of beams in the search for an answer; 1 is greedy."""
+    asking: Asking = DEFAULT_ASKING
+    """Prompt and system message with which the questions are asked."""
     digest: str = ""
     """Digest of the model, of version 2 (``trainables.models.common.model_identity``); empty for a
     model that is in no folder."""
+    _asked: dict[Asking, Workload] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What ``asked`` has made."""
+    _options: dict[str, Mapping[int, Sequence[AnswerOption]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(
@@ -140,7 +175,7 @@ class Workload:
 
         dataset = dataset or config.dataset()
         model, device = config.load_model()
-        loaded = cls.from_parts(model, dataset, device, progress)
+        loaded = cls.from_parts(model, dataset, device, progress, asking=config.asking)
         _, folder = family_of(config.model)
         return replace(
             loaded,
@@ -150,8 +185,26 @@ class Workload:
 
     def with_dataset(self, dataset: Dataset) -> Workload:
         """Workload of the same model on other data; the maximum length of answers stays."""
-        other = self.from_parts(self.model, dataset, self.device, None, self.answer_tokens)
+        other = self.from_parts(
+            self.model, dataset, self.device, None, self.answer_tokens, self.asking
+        )
         return replace(other, beams=self.beams, digest=self.digest)
+
+    def asked(self, asking: Asking) -> Workload:
+        """The workload whose questions are asked with this prompt and system message; the same one
+        whenever it is called. The maximum length of answers stays.
+
+        Raises:
+            BadInput: the model takes no system message, or a question is too long for it.
+        """
+        if asking == self.asking:
+            return self
+        if asking not in self._asked:
+            rows = _rows(self.model, self.dataset, asking)
+            self._asked[asking] = replace(
+                self, asking=asking, rows=_all_cut(rows, self.answer_tokens)
+            )
+        return self._asked[asking]
 
     @classmethod
     def from_parts(
@@ -161,27 +214,25 @@ class Workload:
         device: torch.device,
         progress: Progress | None,
         answer_tokens: int | None = None,
+        asking: Asking = DEFAULT_ASKING,
     ) -> Workload:
-        """Workload of a loaded model and a dataset that was read."""
+        """Workload of a loaded model and a dataset that was read.
+
+        Raises:
+            BadInput: as by ``asked``.
+        """
         from trainables.data.common.image_cache import cached_images
 
-        index = {image_id: i for i, (image_id, _) in enumerate(dataset.images())}
-
-        def rows(examples: Sequence[Example]) -> tuple[Row, ...]:
-            return tuple(
-                model.tokenize(question=e.question, answer=e.answer, image=index[e.image_id])
-                for e in examples
-            )
-
-        splits = {split: rows(examples) for split, examples in dataset.splits().items()}
-        answer_tokens = answer_tokens or _answer_tokens(splits["train"])
+        rows = _rows(model, dataset, asking)
+        answer_tokens = answer_tokens or _answer_tokens(rows["train"])
         return cls(
             model=model,
             dataset=dataset,
             images_NSSC=cached_images(dataset, model.image_size, progress=progress),
-            rows={s: tuple(_cut(row, answer_tokens) for row in rows) for s, rows in splits.items()},
+            rows=_all_cut(rows, answer_tokens),
             device=device,
             answer_tokens=answer_tokens,
+            asking=asking,
         )
 
     @property
@@ -195,10 +246,51 @@ class Workload:
         next batch meanwhile."""
         return self.device.type != "cpu"
 
+    def options(self, split: str) -> Mapping[int, Sequence[AnswerOption]]:
+        """Index of each question of ``split`` that has options -> the options as answers."""
+        if split not in self._options:
+            examples = self.dataset.splits()[split]
+            self._options[split] = {
+                i: self._as_answers(example)
+                for i, example in enumerate(examples)
+                if example.options
+            }
+        return self._options[split]
+
+    def _as_answers(self, example: Example) -> list[AnswerOption]:
+        _, answers = written(example.answer, example.options)
+        wording = self.asking.wording(example.options)
+        rows = [
+            self.model.tokenize(question=example.question, answer=answer, image=0, wording=wording)
+            for answer in answers
+        ]
+        return [AnswerOption(a, row.answer) for a, row in zip(answers, rows, strict=True)]
+
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Batch of the questions of ``split`` at ``indices``."""
         rows = self.rows[split]
         return self.model.collate([rows[i] for i in indices], self.images_NSSC).to(self.device)
+
+
+def _rows(model: Model, dataset: Dataset, asking: Asking) -> dict[str, tuple[Row, ...]]:
+    """Tokenised questions of each split, with whole answers.
+
+    Raises:
+        BadInput: the model takes no system message, or a question is too long for it.
+    """
+    index = {image_id: i for i, (image_id, _) in enumerate(dataset.images())}
+    return {
+        split: tuple(
+            model.tokenize(
+                question=e.question,
+                answer=e.answer,
+                image=index[e.image_id],
+                wording=asking.wording(e.options),
+            )
+            for e in examples
+        )
+        for split, examples in dataset.splits().items()
+    }
 
 
 def _answer_tokens(rows: Sequence[Row]) -> int:
@@ -211,6 +303,11 @@ def _answer_tokens(rows: Sequence[Row]) -> int:
 
     lengths = sorted(len(row.answer) for row in rows)
     return max(ANSWER_TOKENS, lengths[math.ceil(0.99 * len(lengths)) - 1])
+
+
+def _all_cut(rows: Mapping[str, Sequence[Row]], answer_tokens: int) -> dict[str, tuple[Row, ...]]:
+    """The rows of each split with their answers cut."""
+    return {split: tuple(_cut(row, answer_tokens) for row in some) for split, some in rows.items()}
 
 
 def _cut(row: Row, answer_tokens: int) -> Row:

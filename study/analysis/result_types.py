@@ -24,6 +24,7 @@ from study.analysis.score_types import (
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome
 from study.trials.spec import Kind
+from trainables.data.common.wording import DEFAULT_ASKING
 
 VERSION = 2
 """Version of ``results.json`` that this code writes; it reads older ones too."""
@@ -171,6 +172,10 @@ class UsedSettings:
     """Base model: ``tiny``, or its folder."""
     image_size: int | None = None
     """Pixels a side of an image; None: the base model's own size."""
+    prompt: str = DEFAULT_ASKING.prompt
+    """Prompt with which questions are asked, unless a trial has its own."""
+    system: str = DEFAULT_ASKING.system
+    """System message; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from study.config.definition import StudyDefinition
 from trainables.errors import BadInput
+from trainables.training.regime import CHOOSE
 
 if TYPE_CHECKING:
     from trainables.audit.audit import Audit
@@ -30,13 +31,20 @@ def read(definition: StudyDefinition) -> CheckedData:
     """Read the datasets and audit the one to train on.
 
     Raises:
-        BadInput: so many of the test questions or images were trained on that no score would mean
-            anything, and the user has not allowed it (``--allow-leak``).
+        BadInput: options are to be chosen but no question has any; or so many of the test questions
+            or images were trained on that no score would mean anything, and the user has not
+            allowed it (``--allow-leak``).
     """
     from trainables.audit import audit
 
     dataset = definition.workload.dataset()
     ood = {name: workload.dataset() for name, workload in definition.ood_workloads.items()}
+    asked = [e for one in (dataset, *ood.values()) for some in one.splits().values() for e in some]
+    if definition.regime.choose != CHOOSE[0] and not any(example.options for example in asked):
+        raise BadInput(
+            f"--choose {definition.regime.choose}: no question of --data "
+            f"{definition.workload.data} has options; leave out --choose"
+        )
     audited = audit.examine(dataset)
     leaks = [finding.text for finding in audited.stops]
     trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}

@@ -21,7 +21,7 @@ from study.config.spending_limit import SpendingLimit
 from trainables.engine.deepspeed_config import divides_optimizer
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
-from trainables.training.regime import Regime
+from trainables.training.regime import CHOOSE, Regime
 from trainables.workload import WorkloadConfig
 
 LEAST = {
@@ -251,10 +251,13 @@ def _regime(settings: Settings) -> Regime:
         raise BadInput(
             f"--questions-per-image {settings.questions_per_image} and --group-by-length: give one"
         )
+    if settings.choose not in CHOOSE:
+        raise unknown("value of --choose", settings.choose, CHOOSE)
     return Regime(
         label_smoothing=settings.label_smoothing,
         questions_per_image=settings.questions_per_image,
         group_by_length=settings.group_by_length,
+        choose=settings.choose,
     )
 
 
@@ -310,6 +313,8 @@ def _workloads(settings: Settings) -> tuple[WorkloadConfig, dict[str, WorkloadCo
         split=settings.split,
         image_size=settings.image_size,
         beams=settings.beams,
+        prompt=settings.prompt,
+        system=settings.system,
     )
     workload.check()
     ood_workloads = {}

@@ -36,7 +36,7 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
     A change is ``NAME=VALUES``. NAME is ``lr``, a training setting such as ``warmup``,
     ``METHOD.SETTING`` or ``SLOT.METHOD.SETTING``; with ``ARM/`` before it, it is of that arm only.
     VALUES is one value, several with commas, or a range ``LOW..HIGH``; roles of one value are
-    joined by ``+``, and values by band by ``/``.
+    joined by ``+``, and values by band by ``/``. Several prompts have ``|`` between them.
 
     Raises:
         BadInput: an arm or a setting does not exist, or a value is impossible.
@@ -103,7 +103,11 @@ def _with(arm: Arm, setting: str, values: str) -> Arm:
     trained = dict(arm.training)
     if setting in spaces.TRAINING:
         default = TRAINING_DEFAULTS.get(setting, 1)
-        trained[setting] = _parsed(values, default, trained.get(setting))
+        trained[setting] = (
+            _listed(values.split("|"))
+            if setting in spaces.ASKING
+            else _parsed(values, default, trained.get(setting))
+        )
     return Arm(lr=lr, training=TrainingRanges(settings=trained), **slots)
 
 
@@ -166,8 +170,13 @@ def _parsed(values: str, default: Any, before: Any, *, log: bool = False) -> Any
         kind = LogUniform if log or isinstance(before, LogUniform) else Uniform
         found: Range = kind(_value(low, default), _value(high, default))
         return found
-    listed = list(dict.fromkeys(_value(text, default) for text in values.split(",")))
-    return Choice(*listed) if len(listed) > 1 else listed[0]
+    return _listed([_value(text, default) for text in values.split(",")])
+
+
+def _listed(values: Sequence[Any]) -> Any:
+    """The only one of some values, or a choice of those that differ."""
+    different = list(dict.fromkeys(values))
+    return Choice(*different) if len(different) > 1 else different[0]
 
 
 def _value(text: str, default: Any) -> Any:

@@ -8,7 +8,9 @@ from study.config import search_methods
 from study.config.budget import ALLOCATE
 from trainables import workload
 from trainables.data.common.splits import SPLITS
+from trainables.data.common.wording import DEFAULT_ASKING, PLACE
 from trainables.options import option
+from trainables.training.regime import CHOOSE
 
 ENGINES = ("auto", "off", "0", "1", "2", "3", "2-offload", "3-offload")
 PRECISIONS = ("auto", *workload.PRECISIONS)
@@ -17,7 +19,7 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
-YOUNG = ("arm", "set", "search", "stop", "tuned_to", "epochs")
+YOUNG = ("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose")
 """Settings that are younger than the first studies: recorded only where they are given."""
 
 
@@ -76,6 +78,26 @@ class Settings:
         group=ASK,
         metavar="NAME[,NAME]",
         help="datasets, in DIR/NAME, to score the winners on that they never trained on",
+    )
+    prompt: str = option(
+        DEFAULT_ASKING.prompt,
+        group=ASK,
+        metavar="TEXT",
+        help=f"how questions are asked, in training too: a text with {PLACE} in it",
+    )
+    system: str = option(
+        DEFAULT_ASKING.system,
+        group=ASK,
+        metavar="TEXT",
+        help="system message, for models with a chat template",
+        default="none, or the template's own",
+    )
+    choose: str = option(
+        CHOOSE[0],
+        group=ASK,
+        metavar="|".join(CHOOSE),
+        help="how questions with options are answered: by the option that the answer names, or by "
+        "the likelihood of each",
     )
 
     trials: int | None = option(

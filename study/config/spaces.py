@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
+from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.recipe import Recipe, Tuning
@@ -30,6 +32,8 @@ BATCH_SIZE = "batch_size"
 """Name of the training setting that is the trial's number of examples in a batch."""
 TRAINING = (BATCH_SIZE, *(field.name for field in fields(TrainingSettings)))
 """Names of all training settings that an arm or a space may have."""
+ASKING = ("prompt", "system")
+"""Names of the training settings that say how questions are asked."""
 Draw = Callable[[str, Range], Any]
 """Function that gives a value of a range, from the parameter's name and the range."""
 
@@ -130,6 +134,23 @@ def batch_sizes(arm: Arm, otherwise: int) -> tuple[int, ...]:
 def optimizers(arm: Arm) -> tuple[str, ...]:
     """Optimizers that trials of an arm may have."""
     return _edges(arm.training.get("optimizer", DEFAULT_TRAINING.optimizer))
+
+
+def own_asking(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompt and system message among training settings, where they are there."""
+    return {name: training[name] for name in ASKING if name in training}
+
+
+def askings(space: Space, of_study: Asking) -> list[Asking]:
+    """All prompts with all system messages that trials of a space may have; ``of_study`` are those
+    of arms that name none."""
+    found = []
+    for arm in space.arms.values():
+        asked = own_asking(arm.training)
+        for values in itertools.product(*map(_edges, asked.values())):
+            settings = TrainingSettings.from_plain(dict(zip(asked, values, strict=True)))
+            found.append(settings.asking(of_study))
+    return list(dict.fromkeys(found))
 
 
 def typical_training(arm: Arm) -> TrainingSettings:

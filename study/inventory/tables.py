@@ -156,7 +156,7 @@ def _arms(found: StudyStatus) -> Table:
             *(str(arm.reached[rung]) for rung in rungs),
             f"{arm.best.loss:.4f}" if arm.best else "",
             f"{score:.1f}" if score is not None else "",
-            settings_text(arm.best.spec.parameters) if arm.best else "",
+            Text(settings_text(arm.best.spec.parameters)) if arm.best else "",
         )
     return table
 
@@ -176,7 +176,7 @@ def _running(found: StudyStatus) -> Table:
             f"{record.examples_seen:,}/{spec.max_examples:,}",
             f"{record.loss:.4f}" if record.rungs else "",
             _placed(record),
-            settings_text(spec.parameters),
+            Text(settings_text(spec.parameters)),
         )
     return table
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from search_spaces.declare import Choice, Range, Space
 from study.config import spaces
 from study.planning.memory_prediction import ArmMemory
 from study.planning.placement import GIB, Infeasible, Placement
+from study.trials.text import short
 
 if TYPE_CHECKING:
     from trainables.recipe import ParameterCounts, SlotCount
@@ -28,9 +30,11 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
         told = {n: v for n, v in space.arms[arm].training.items() if n not in searched}
         table.add_row(
             arm,
-            ", ".join(
-                [f"{name} {_range(values)}" for name, values in searched.items()]
-                + [f"{name}={value}" for name, value in told.items()]
+            escape(
+                ", ".join(
+                    [f"{name} {_range(values)}" for name, values in searched.items()]
+                    + [f"{n}={short(v) if isinstance(v, str) else v}" for n, v in told.items()]
+                )
             ),
             _trains(found),
             f"{found.trained_parameters:,}",
@@ -64,7 +68,10 @@ def _range(values: Range) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of a choice; a tuple, and a text with commas, in brackets."""
+    """A value of a choice; a tuple, and a text with commas, in brackets; several words in quotation
+    marks."""
+    if isinstance(value, str) and len(value.split()) > 1:
+        return short(value)
     if isinstance(value, tuple) or (isinstance(value, str) and "," in value):
         return f"({value if isinstance(value, str) else ','.join(map(_value, value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)

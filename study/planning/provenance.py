@@ -60,6 +60,7 @@ def base_of(
     }
     # The order counts: trials' ids are made of it.
     trained = off_default(definition.regime, always=("label_smoothing",))
+    trained |= off_default(definition.workload.asking)
     return found | {name: str(value) for name, value in trained.items()}
 
 

@@ -20,9 +20,11 @@ from study.config.spaces import points
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table
 from study.storage.study_folder import ENGINES
-from study.trials.spec import Kind
+from study.trials.spec import Kind, off_default
+from study.trials.text import short
 from trainables.engine import deepspeed_config
 from trainables.models.common.model_identity import VERSION_2
+from trainables.training.regime import CHOOSE
 
 if TYPE_CHECKING:
     from study.planning.arm_placements import PlacedArms
@@ -149,10 +151,14 @@ class StudyPlan:
         )
         images = f"{profile.images:,} images"
         console.print(f"  data     {data.name}: {splits} questions, {images}")
+        for name, text in off_default(self.definition.workload.asking).items():
+            console.print(f"  {name:<9}{escape(short(text))}")
         beams = "greedily" if profile.beams == 1 else f"with {profile.beams} beams"
         console.print(
             f"  answers  at most {profile.answer_tokens} tokens, as 99% of the training "
             f"answers need (at least 10), written {beams}"
+            + "; of options the likeliest is chosen"
+            * (settings.choose != CHOOSE[0])
         )
         console.print(
             f"  chance   always the most frequent answer scores {chance['overall']:.1f}% ("

@@ -157,7 +157,7 @@ def profile(
         image_size=model.image_size,
         slots=tuple(model.slots),
         images=len(workload.images_NSSC),
-        question_tokens=question_tokens(workload),
+        question_tokens=question_tokens(workload, space),
         answer_tokens=workload.answer_tokens,
         beams=workload.beams,
         device=device,
@@ -168,11 +168,20 @@ def profile(
     )
 
 
-def question_tokens(workload: Workload) -> int:
-    """Tokens of the longest question to train on, tokens that stand for its image included."""
-    rows = workload.rows["train"]
-    longest = max(range(len(rows)), key=lambda i: len(rows[i].question))
-    return workload.batch("train", [longest]).question_BQ.shape[1]
+def question_tokens(workload: Workload, space: Space) -> int:
+    """Tokens of the longest question to train on, with its prompt and with tokens that stand for
+    its image: the most of all ways in which arms of ``space`` ask.
+
+    Raises:
+        BadInput: the model cannot be asked in one of these ways.
+    """
+    found = []
+    for asking in spaces.askings(space, workload.asking):
+        asked = workload.asked(asking)
+        rows = asked.rows["train"]
+        longest = max(range(len(rows)), key=lambda i: len(rows[i].question))
+        found.append(asked.batch("train", [longest]).question_BQ.shape[1])
+    return max(found)
 
 
 def _pace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import uuid
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING
 from study.analysis import results_file
 from study.storage.paths import safe_join
 from study.storage.study_folder import StudyFolder
+from study.trials.spec import off_default
 from study.trials.text import settings_text
+from trainables.data.common.wording import DEFAULT_ASKING, Asking
+from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput, did_you_mean
 from trainables.export import tuned_json
 
@@ -166,6 +170,8 @@ def _described(results: StudyResults, trial: TrialResult) -> Description:
     from trainables.export.tuned_json import Description
 
     protocol = results_file.used_protocol(results)
+    of_study = Asking(prompt=protocol.settings.prompt, system=protocol.settings.system)
+    asking = TrainingSettings.from_plain(trial.training).asking(of_study)
     return Description(
         model=protocol.settings.model,
         digest=protocol.model.digest,
@@ -175,6 +181,8 @@ def _described(results: StudyResults, trial: TrialResult) -> Description:
         image_size=protocol.settings.image_size,
         answer_tokens=protocol.answer_tokens,
         beams=protocol.beams,
+        prompt=asking.prompt,
+        system=asking.system,
     )
 
 
@@ -226,6 +234,9 @@ def _card(
         trial=trial,
         best=best_confirmation(results, arm) is trial,
         recipe=str(tuned.recipe),
+        asking=json.dumps(off_default(tuned.described.asking), indent=2, ensure_ascii=False)
+        if tuned.described.asking != DEFAULT_ASKING
+        else "",
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},
         weights=written.weights.name if written.weights else "",

@@ -15,6 +15,9 @@ from study.trials.record import Outcome
 from study.trials.spec import Kind
 from study.trials.text import settings_text
 
+LABEL = 18
+"""Characters of a label beside an axis of the parallel coordinates."""
+
 
 def learning_curves(results: StudyResults) -> list[Markup]:
     """Validation loss of every search trial at its rungs; one panel for each arm."""
@@ -134,6 +137,11 @@ def _shown(value: Any) -> Any:
     return text.short(value) if isinstance(value, list | tuple) else value
 
 
+def _cut(label: str) -> str:
+    """A label, cut where it would reach the next axis."""
+    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tuple[float, str]]]:
     """One axis of the parallel coordinates: the pixel of each value, absent ones lowest, and the
     labels with their pixels."""
@@ -150,7 +158,7 @@ def _column(values: Sequence[Any], height: float) -> tuple[list[float], list[tup
         step = (height - 100) / max(len(order) - 1, 1)
         spots = {v: height - 50 - i * step for i, v in enumerate(order)}
         places = [lacking if v is None else spots[v] for v in values]
-        labels = [(at, f"{v:g}" if v in numbers else str(v)) for v, at in spots.items()]
+        labels = [(at, f"{v:g}" if v in numbers else _cut(str(v))) for v, at in spots.items()]
     if len(present) < len(values):
         labels.append((lacking, "none"))
     return places, labels

@@ -34,7 +34,7 @@ def show_results(console: Console, results: StudyResults) -> None:
         table.add_column(column, justify="right" if place > 1 else "left")
     styles = terminal_styles(arm.arm for arm in results.arms)
     for arm, (name, *row) in summary.arm_rows(results).items():
-        table.add_row(Text(name, style=styles[arm]), *row)
+        table.add_row(Text(name, style=styles[arm]), *map(Text, row))
     for row in summary.baseline_rows(results):
         table.add_row(*row, style="dim")
     console.print(table)
@@ -84,6 +84,6 @@ def _show_front(console: Console, front: Sequence[FrontTrial]) -> None:
         table.add_column(column.replace("_", " "), justify="right")
     for trial in front:
         values = (f"{value:,.4g}" for value in (trial.validation_loss, *trial.costs.values()))
-        table.add_row(trial.arm, settings_text(trial.parameters), *values)
+        table.add_row(trial.arm, Text(settings_text(trial.parameters)), *values)
     console.print(table)
     console.print()

@@ -233,6 +233,7 @@ class StudyScheduler:
             batch_size=rules.budget.batch_size,
             stops=(),
             base=rules.base,
+            training=self._asked_as_best(),
         )
         seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
         confirmed = [
@@ -242,6 +243,12 @@ class StudyScheduler:
         ]
         self._confirmed = best, [*([untuned] if rules.untuned else []), *confirmed]
         return self._confirmed[1]
+
+    def _asked_as_best(self) -> dict[str, Any]:
+        """Prompt and system message of the best trial of all arms, where the arms have their own:
+        the untuned model is asked as the best is."""
+        best = min(self.best().values(), key=lambda record: record.loss, default=None)
+        return {} if best is None else spaces.own_asking(best.spec.training)
 
     def _sampler(self) -> Sampler:
         """The sampler of the next draw. It depends on the seed and on the journal alone, so that a

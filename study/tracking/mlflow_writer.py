@@ -237,7 +237,7 @@ class MlflowWriter(StudyCallback):
             parameters = {
                 "arm": spec.arm,
                 "lr": spec.lr,
-                **(spec.trained_with if spec.kind is not Kind.UNTUNED else {}),
+                **(spec.trained_with if spec.kind is not Kind.UNTUNED else spec.training),
                 **spec.parameters,
                 **{f"recipe.{s}": _recipe(t) for s, t in spec.recipe.items()},
                 "seed": spec.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,12 @@ def settings_text(parameters: Mapping[str, Any], *, exact: bool = False) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as short text; floats with three significant digits, several values with commas."""
+    """A value as short text; floats with three significant digits, several values with commas, a
+    text of several words in quotation marks, on one line."""
     if isinstance(value, list | tuple):
         return ",".join(map(short, value))
+    if isinstance(value, str) and len(value.split()) > 1:
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -302,9 +302,10 @@ class ResidentTrials:
             remarks.append(f"what was saved at {points} examples was not whole: trained again")
         if (
             resident.trial is not None
+            and resident.trial.features is not None
             and resident.trial.features_done < resident.trial.frozen_stages
         ):
-            remarks.append(self.group.features.refused[resident.trial.frozen_stages])
+            remarks.append(resident.trial.features.refused[resident.trial.frozen_stages])
         return "; ".join(remarks).replace("\n", " ")[:500]
 
     def forget(self, trial_id: str) -> None:

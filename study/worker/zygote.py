@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import cloudpickle
 
+from study.config import spaces
 from study.storage import scratch
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
@@ -177,7 +178,10 @@ def _load(
     from trainables.workload import Workload
 
     config = replace(definition.workload, precision=hardware.precision, resident=resident)
-    return Workload.load(config, dataset)
+    workload = Workload.load(config, dataset)
+    for asking in spaces.askings(definition.space, workload.asking):
+        workload.asked(asking)  # once for all hosts that are forked
+    return workload
 
 
 def _profile(

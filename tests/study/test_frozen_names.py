@@ -161,7 +161,8 @@ def test_the_protocol_keeps_its_keys(tmp_path: Path) -> None:
 def test_what_all_numbers_depend_on_keeps_its_keys_and_their_order() -> None:
     """The digest of ``base`` is part of each trial's id."""
     assert [*provenance.base(study_plan())] == BASE.split()
-    for name, value in {"questions_per_image": 2, "group_by_length": True}.items():
+    settings = {"prompt": "Well, {question}", "system": "You read X-rays.", "choose": "likelihood"}
+    for name, value in {"questions_per_image": 2, "group_by_length": True, **settings}.items():
         assert [*provenance.base(study_plan(**{name: value}))] == [*BASE.split(), name]
 
 

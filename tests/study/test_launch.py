@@ -90,6 +90,13 @@ def free_port() -> int:
             ["--space", "smoke", "--questions-per-image", "2", "--group-by-length"],
             "--questions-per-image 2 and --group-by-length: give one",
         ),
+        (["--space", "smoke", "--prompt", "Well?"], "prompt 'Well?' must have {question} once"),
+        (["--space", "smoke", "--system", " "], "system is blank; give a text, or leave it out"),
+        (["--space", "smoke", "--choose", "likelyhood"], "did you mean 'likelihood'?"),
+        (
+            ["--space", "smoke", "--choose", "likelihood"],
+            "--choose likelihood: no question of --data phantom has options",
+        ),
         (["--space", "smoke", "--label-smoothing", "1"], "--label-smoothing must be in [0, 1)"),
         (["--space", "smoke", "--precision", "fp8"], "unknown value of --precision 'fp8'"),
         (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),

@@ -1,7 +1,9 @@
 """Whole studies through the command line, of other models and data than those that ship."""
 
+import json
 import math
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from study import export, predict
-from tests.study.command_line import REPOSITORY, launch, results
+from tests.study.command_line import REPOSITORY, command, launch, results
 from tests.trainables import made_image_text, made_llava
 from tests.trainables.data.small import iu_xray, jsonl
 
@@ -98,3 +100,65 @@ def test_a_study_of_reports(family: str, tmp_path: Path) -> None:
         if family == "blip":
             assert arm["test"]["report"]["mean"] > 5
     assert "CIDEr %" in (tmp_path / "r" / "report.html").read_text()
+
+
+SEVERAL_PROMPTS = """
+from search_spaces.declare import Arm, Budget, Choice, Space, method, training
+PROMPTS = Choice("{question}", "is this a ct ? {question}")
+SPACE = Space(
+    question="?",
+    arms={"lora": Arm(everywhere=method("lora"), lr=0.01, training=training(prompt=PROMPTS))},
+    budget=Budget(trials=2, max_examples=64, rungs=1, batch_size=8),
+)
+"""
+
+
+def test_a_study_asks_multiple_choice_questions_in_several_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The winner's prompt is in all that follows, up to the exported model."""
+    model = made_image_text.write(tmp_path / "model", "gemma3")
+    (tmp_path / "space.py").write_text(SEVERAL_PROMPTS)
+    (tmp_path / "data").mkdir()
+    ways = ({"answer": "B"}, {"answer": "no"}, {"answer": "A: yes"})
+    lines = [
+        row | {"question": "is this a ct ?", "options": ["yes", "no"]} | ways[number % 3]
+        for number, row in enumerate(jsonl.rows())
+    ]
+    jsonl.write(tmp_path / "data", lines)
+    asked = ("--space", str(tmp_path / "space.py"), "--model", str(model), "--seeds", "1")
+    asked += ("--data", "jsonl", "--data-root", str(tmp_path / "data"), "--split", "by_image")
+    asked += ("--choose", "likelihood", "--system", "where is the liver", "--name", "asked")
+    shown = launch(tmp_path, *asked)
+    assert 'system   "where is the liver"' in shown and "choice %" in shown
+    found = results(tmp_path, "asked")
+    best = found["arms"][0]["best"]["parameters"]["prompt"]
+    assert {t["parameters"].get("prompt") for t in found["trials"] if t["kind"] == "search"} == {
+        "{question}",
+        "is this a ct ? {question}",
+    }
+    (untuned,) = (t for t in found["trials"] if t["kind"] == "untuned")
+    assert untuned["training"] == {"prompt": best}
+    assert all(t["scores"]["validation.named_option"] == 100 for t in found["trials"])
+    where = ("--storage", str(tmp_path), "--out", str(tmp_path / "exported"))
+    assert export.main(["asked", *where]) == 0
+    tuned = json.loads((tmp_path / "exported" / "tuned.json").read_text())
+    assert (tuned["prompt"], tuned["system"]) == (best, "where is the liver")
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert '"system": "where is the liver"' in card
+    image = str(tmp_path / "data" / "images" / "0.png")
+    question = ("--image", image, "--question", "is this a ct ?", "--option", "yes")
+    assert predict.main([str(tmp_path / "exported"), *question, "--option", "no"]) == 0
+    capsys.readouterr()
+    assert predict.main([str(tmp_path / "exported"), *question]) == 2
+    assert "--option: options must be 2 to 26 but there are 1" in capsys.readouterr().err
+
+
+def test_a_system_message_for_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    asked = ("--space", "smoke", "--system", "You read X-rays.", "--name", "told")
+    done = subprocess.run(
+        command(tmp_path, *asked), check=False, capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert "tiny takes no system message: it has no chat template; put the text" in done.stderr
+    assert not (tmp_path / "told").exists()

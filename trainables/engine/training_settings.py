@@ -1,5 +1,6 @@
 """Training settings of a trial: optimizer, learning-rate schedule, gradient clipping, label
-smoothing. A search space may give each of them a value or a range."""
+smoothing, and the prompt that it is trained and asked with. A search space may give each of them a
+value or a range."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainables.data.common.wording import Asking, check_prompt, check_system
 from trainables.errors import BadInput, unknown
 
 OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
@@ -48,6 +50,12 @@ class TrainingSettings:
     label_smoothing: float | None = None
     """Label smoothing of the training loss (``Regime.label_smoothing``); None: the study's."""
 
+    prompt: str | None = None
+    """Prompt with which the trial is trained, validated and asked, as ``"{question} Answer with one
+    word."``; None: the study's."""
+    system: str | None = None
+    """System message, for models with a chat template; empty: none; None: the study's."""
+
     @classmethod
     def from_plain(cls, settings: Mapping[str, Any]) -> TrainingSettings:
         """Make settings from the values of some of them, the inverse of ``plain``.
@@ -79,6 +87,14 @@ class TrainingSettings:
                 continue
             if not _is_number(value) or not 0 <= value < 1:
                 raise BadInput(f"{name} must be in [0, 1) but got {value!r}")
+        if self.prompt is not None:
+            check_prompt(self.prompt)
+        if self.system is not None:
+            check_system(self.system)
+
+    def asking(self, of_study: Asking) -> Asking:
+        """Prompt and system message of the trial: its own or, where it has none, the study's."""
+        return of_study.but(self.prompt, self.system)
 
     def plain(self) -> dict[str, Any]:
         """Settings that are off their defaults, JSON-ready: a trial's id depends on these."""

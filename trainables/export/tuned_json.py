@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import stored_json
+from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput
 from trainables.workload import PRECISIONS
 
@@ -39,6 +40,19 @@ class Description:
     """Maximum number of tokens of an answer."""
     beams: int = 1
     """Number of beams in the search for an answer."""
+    prompt: str = DEFAULT_ASKING.prompt
+    """Prompt with which the model was trained and is asked."""
+    system: str = DEFAULT_ASKING.system
+    """System message; empty if there is none."""
+
+    @property
+    def asking(self) -> Asking:
+        """Prompt and system message.
+
+        Raises:
+            BadInput: one of them cannot be.
+        """
+        return Asking(prompt=self.prompt, system=self.system)
 
 
 def write(folder: Path, described: Description) -> None:
@@ -63,6 +77,10 @@ def read(folder: Path) -> Description:
     if described.precision not in PRECISIONS:
         allowed = " or ".join(PRECISIONS)
         raise BadInput(f"{file}: precision must be {allowed}, not {described.precision!r}")
+    try:
+        assert described.asking
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
     for name in ("answer_tokens", "beams"):
         if getattr(described, name) < 1:
             raise BadInput(f"{file}: {name} must be at least 1, got {getattr(described, name)}")

@@ -43,14 +43,20 @@ class TunedModel:
     applied: AppliedRecipe
     described: Description
 
-    def answers(self, image: Path, questions: Sequence[str]) -> list[str]:
-        """Answer questions about an image file.
+    def answers(
+        self, image: Path, questions: Sequence[str], options: Sequence[str] = ()
+    ) -> list[str]:
+        """Answer questions about an image file, each with the same ``options`` if there are some,
+        as the model was asked in training.
 
         Raises:
-            BadInput: the image can't be read.
+            BadInput: the image can't be read, or a question is too long with its options.
         """
         images_1SSC = load_images([image], self.model.image_size)
-        rows = [self.model.tokenize(question=q, answer="", image=0) for q in questions]
+        wording = self.described.asking.wording(options)
+        rows = [
+            self.model.tokenize(question=q, answer="", image=0, wording=wording) for q in questions
+        ]
         device = next(self.network.parameters()).device
         batch = self.model.collate(rows, images_1SSC).to(device)
         low = self.described.precision == "bf16"

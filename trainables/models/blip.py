@@ -22,6 +22,8 @@ from transformers.models.blip import modeling_blip as vision
 from transformers.models.blip import modeling_blip_text as text
 
 from trainables.cache import hub
+from trainables.data.common.wording import BARE, Wording
+from trainables.errors import BadInput
 from trainables.model_contract import (
     ANSWER_TOKENS,
     Batch,
@@ -144,18 +146,41 @@ class Blip:
         self.beams: int = network.generation_config.num_beams or BEAMS
         config = config.text_config
         self.longest: int = config.max_position_embeddings
-        """Number of tokens of an answer for which the decoder has positions."""
+        """Number of tokens of a question, or of an answer, for which there are positions."""
         self.pad, self.begin, self.end = (
             config.pad_token_id,
             config.bos_token_id,
             config.sep_token_id,
         )
 
-    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
-        """Tokenise a question between [CLS] and [SEP], and an answer between [DEC] and [SEP]."""
-        asked = self.tokenizer(question, truncation=True, max_length=QUESTION_TOKENS)["input_ids"]
-        words = self.tokenizer(answer, add_special_tokens=False)["input_ids"][: self.longest - 2]
-        return Row(image=image, question=tuple(asked), answer=(self.begin, *words, self.end))
+    def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
+        """Tokenise a question between [CLS] and [SEP], and an answer between [DEC] and [SEP].
+
+        Raises:
+            BadInput: there is a system message, or there are no positions for so many tokens.
+        """
+        wording.refuse_system(self.name)
+        asked = [
+            self.tokenizer.cls_token_id,
+            *self._words(wording.before),
+            *self._words(question)[: QUESTION_TOKENS - 2],
+            *self._words(wording.after),
+            self.tokenizer.sep_token_id,
+        ]
+        if len(asked) > self.longest:
+            raise BadInput(
+                f"a question has {len(asked)} tokens with its options and prompt, but {self.name} "
+                f"reads {self.longest} at most: {question[:80]!r}"
+            )
+        said = self._words(answer)[: self.longest - 2]
+        return Row(image=image, question=tuple(asked), answer=(self.begin, *said, self.end))
+
+    def _words(self, text: str) -> list[int]:
+        """Tokens of a text, without special ones."""
+        if not text:  # mostly
+            return []
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -169,8 +194,10 @@ class Blip:
         """Pad rows to the batch's longest question and answer; repeated images are put in once."""
         return collate(rows, images_NSSC, pad=self.pad, question_padding="right")
 
-    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
+    def losses(
+        self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False
+    ) -> Tensor:
+        """Mean, or sum, of the negative log-likelihoods of an answer's tokens and its end; (B,)."""
         fused_BQD = run_stages(self, network, batch)
         parts: Any = network
         logits_BAV = parts.text_decoder(
@@ -181,7 +208,11 @@ class Blip:
             use_cache=False,
         ).logits
         return answer_losses(
-            logits_BAV[:, :-1], batch.answer_BA[:, 1:], batch.answer_mask_BA[:, 1:], smoothing
+            logits_BAV[:, :-1],
+            batch.answer_BA[:, 1:],
+            batch.answer_mask_BA[:, 1:],
+            smoothing,
+            summed,
         )
 
     @torch.no_grad()

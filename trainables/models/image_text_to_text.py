@@ -26,6 +26,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from trainables.cache import hub
+from trainables.data.common.wording import BARE, Wording
 from trainables.errors import BadInput
 from trainables.model_contract import (
     ANSWER_TOKENS,
@@ -189,12 +190,15 @@ class ImageTextToText:
         slots = ("vision", "connector")
         return (Stage(slots=slots, per="image", run=self._encode, shared_rows=self.shared_rows),)
 
-    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+    def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
         """Tokenise a question within the prompt, and the answer with the end of its turn.
 
         The image is one token here; ``collate`` writes it out.
+
+        Raises:
+            BadInput: there is a system message that the chat template does not take.
         """
-        asked, said = self.inputs.prompt.around(question, answer)
+        asked, said = self.inputs.prompt.around(question, answer, wording)
         short = self.inputs.shortened(asked)
         return Row(image=image, question=short, answer=(*said, self.inputs.prompt.end))
 
@@ -212,8 +216,10 @@ class ImageTextToText:
             pixels=self.inputs.pixels,
         )
 
-    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
+    def losses(
+        self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False
+    ) -> Tensor:
+        """Mean, or sum, of the negative log-likelihoods of an answer's tokens and its end; (B,)."""
         whole: Any = network
         tokens_BT = torch.cat((batch.question_BQ, batch.answer_BA), dim=1)
         mask_BT = torch.cat((batch.question_mask_BQ, batch.answer_mask_BA), dim=1)
@@ -226,7 +232,7 @@ class ImageTextToText:
             **self._positions(mask_BT),
             **self._given(network, batch, tokens_BT),
         ).logits[:, :-1]
-        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
+        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing, summed)
 
     @torch.no_grad()
     def answers(

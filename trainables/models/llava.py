@@ -35,6 +35,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.mistral import modeling_mistral as mistral
 
 from trainables.cache import hub
+from trainables.data.common.wording import BARE, Wording
 from trainables.errors import BadInput
 from trainables.model_contract import (
     ANSWER_TOKENS,
@@ -221,13 +222,16 @@ class Llava:
             decoder=config.text_config.model_type,
         )
 
-    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
+    def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
         """Tokenise a question within the prompt, and the answer as it goes on from there.
 
         The image is one token here; ``collate`` repeats it for each token that the image encoder
         gives.
+
+        Raises:
+            BadInput: there is a system message that the chat template does not take.
         """
-        asked, said = self.prompt.around(question, answer)
+        asked, said = self.prompt.around(question, answer, wording)
         return Row(image=image, question=tuple(asked), answer=(*said, self.end))
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
@@ -243,8 +247,10 @@ class Llava:
         at = question.index(self.image)
         return (*question[:at], *[self.image] * self.image_tokens, *question[at + 1 :])
 
-    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
+    def losses(
+        self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False
+    ) -> Tensor:
+        """Mean, or sum, of the negative log-likelihoods of an answer's tokens and its end; (B,)."""
         prompt_BQD = self._prompt(network, batch)
         decoder: Any = network.language_model
         answer_BAD = decoder.model.embed_tokens(batch.answer_BA)
@@ -257,7 +263,7 @@ class Llava:
             use_cache=False,
             logits_to_keep=answers + 1,  # from the prompt's last token on
         ).logits[:, :-1]
-        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
+        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing, summed)
 
     @torch.no_grad()
     def answers(

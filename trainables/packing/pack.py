@@ -30,7 +30,7 @@ from trainables.seeding import seeded
 from trainables.shared_layers import shared_linear
 from trainables.shared_layers.row_owners import PaddingUnknown, RowOwners
 from trainables.shared_layers.split_layer import SharedNorm, SplitLayer
-from trainables.training.frozen_features import Features
+from trainables.training.frozen_features import Features, joined
 from trainables.training.trial import Trial
 from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
@@ -257,13 +257,14 @@ class Pack:
         if not any(stage.per == "image" for stage in model.stages[frozen:]):
             # All trials process images alike, so rows of images need no owners.
             segments["image"] = ()
-            batch = self.features.batch("train", [i for some in indices for i in some], done)
+            asked_by = [self.features.asked(member.trial.workload) for member in members]
+            batch = joined(list(zip(asked_by, indices, strict=True)), "train", done)
             return _JoinedBatch(members=members, indices=indices, batch=batch, segments=segments)
         rows: list[Row] = []
         used: list[int] = []
         counts = []
-        for some in indices:
-            asked = [workload.rows["train"][i] for i in some]
+        for member, some in zip(members, indices, strict=True):
+            asked = [member.trial.workload.rows["train"][i] for i in some]
             images = sorted({row.image for row in asked})
             position = {image: len(used) + n for n, image in enumerate(images)}
             rows += [replace(row, image=position[row.image]) for row in asked]
@@ -289,9 +290,12 @@ class Pack:
         """
         if not any(member.has_dropout for member in members):
             return
-        rows = self.workload.rows["train"]
+        rows = [
+            [member.trial.workload.rows["train"][i] for i in some]
+            for member, some in zip(members, indices, strict=True)
+        ]
         asked, answered = (
-            [max(len(getattr(rows[i], part)) for i in some) for some in indices]
+            [max(len(getattr(row, part)) for row in some) for some in rows]
             for part in ("question", "answer")
         )
         images = self._image_tokens

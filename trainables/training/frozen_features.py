@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainables.cache.arrays import NoCacheSpace, Progress, cached_array, gib
+from trainables.data.common.wording import Asking
 from trainables.model_contract import Batch, run_stages
 from trainables.recipe import Recipe
 from trainables.seeding import seeded
@@ -63,6 +65,17 @@ class Features:
         was true."""
         self._tables: dict[tuple[int, str], _Table] = {}
         self._deterministic: dict[int, bool] = {}
+        self._asked: dict[Asking, Features] = {workload.asking: self}
+        """Features for all prompts that were asked for."""
+
+    def asked(self, workload: Workload) -> Features:
+        """Features for a workload that differs from this one in how its questions are asked."""
+        if workload.asking not in self._asked:
+            other = copy(self)
+            other.workload, other.refused = workload, {}
+            other._absent, other._tables = set(), {}
+            self._asked[workload.asking] = other
+        return self._asked[workload.asking]
 
     def frozen_stages(self, recipe: Recipe) -> int:
         """Number of the model's first stages that a recipe leaves as they are: all of their layers
@@ -87,21 +100,13 @@ class Features:
     def batch(self, split: str, indices: Sequence[int], done: int) -> Batch:
         """Batch of the questions of ``split`` at ``indices``, with the output of ``done``
         stages."""
-        workload = self.workload
-        if not done or not self._is_cached(split, done):
-            return workload.batch(split, indices)
-        rows = [workload.rows[split][i] for i in indices]
-        if workload.model.stages[done - 1].per == "image":
-            state = self.image_features(split, sorted({row.image for row in rows}), done)
-        else:
-            table = self._table(done, split)
-            pieces = [
-                _tensor(table.values[table.starts[i] :][: len(row.question)].copy())
-                for i, row in zip(indices, rows, strict=True)
-            ]
-            state = pad_sequence(pieces, batch_first=True)
-        batch = workload.model.collate(rows, None)
-        return replace(batch, done=done, state=state).to(workload.device)
+        return joined([(self, indices)], split, done)
+
+    def question_features(self, split: str, question: int, done: int) -> Tensor:
+        """Output of ``done`` stages for a question of ``split``, of shape (Q, D), on the CPU."""
+        table = self._table(done, split)
+        tokens = len(self.workload.rows[split][question].question)
+        return _tensor(table.values[table.starts[question] :][:tokens].copy())
 
     def image_features(self, split: str, images: Sequence[int], done: int) -> Tensor:
         """Output of ``done`` stages for images of ``split``, of shape (U, T, D), on the CPU."""
@@ -236,6 +241,25 @@ class Features:
         row = replace(self.workload.rows["train"][0], image=0)
         hashed.update(self.workload.model.collate([row], images).pixels_UCSS.numpy().tobytes())
         return hashed.hexdigest()
+
+
+def joined(parts: Sequence[tuple[Features, Sequence[int]]], split: str, done: int) -> Batch:
+    """Batch of questions of ``split``, which may be asked in several ways, with the output of
+    ``done`` stages. A part is the features of one way, and the indices of its questions."""
+    some, _ = parts[0]
+    workload, model = some.workload, some.workload.model
+    rows = [features.workload.rows[split][i] for features, asked in parts for i in asked]
+    if not done or not all(features._is_cached(split, done) for features, _ in parts):
+        return model.collate(rows, workload.images_NSSC).to(workload.device)
+    if model.stages[done - 1].per == "image":
+        state = some.image_features(split, sorted({row.image for row in rows}), done)
+    else:
+        pieces = [
+            features.question_features(split, i, done) for features, asked in parts for i in asked
+        ]
+        state = pad_sequence(pieces, batch_first=True)
+    batch = model.collate(rows, None)
+    return replace(batch, done=done, state=state).to(workload.device)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

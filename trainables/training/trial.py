@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainables.seeding import derive_seed, seeded
 from trainables.training import checkpoint
 from trainables.training.data_order import DataOrder
 from trainables.training.frozen_features import Features
+from trainables.training.likeliest import likeliest
 from trainables.training.trial_config import TrialConfig
 from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
@@ -69,8 +71,13 @@ class Trial:
         dropout: its masks are drawn for each piece of a batch.
 
         Raises:
-            BadInput: the ranks of a gang cannot share a batch evenly.
+            BadInput: the ranks of a gang cannot share a batch evenly, or the model cannot be asked
+                as the trial asks it.
         """
+        self.asking = config.training.asking(workload.asking)
+        """Prompt and system message with which the trial is trained and asked."""
+        workload = workload.asked(self.asking)
+        features = features.asked(workload) if features else None
         self.workload, self.config, self.features = workload, config, features
         self.ranks = ranks.current()
         self.micro_batch = micro_batch or config.batch_size
@@ -197,7 +204,10 @@ class Trial:
         self.losses.eval()
         rows = self.workload.rows["validation"]
         total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
-        for indices, counts in self._shared(self._batches(self.workload, "validation")):
+        batches = self._batches(
+            self.workload, "validation", range(len(rows)), self.evaluation_batch
+        )
+        for indices, counts in self._shared(batches):
             losses = self.losses(self.batch("validation", indices))
             total += losses.double().sum() * counts
         loss = float(ranks.summed(total) / len(rows))
@@ -206,30 +216,50 @@ class Trial:
         return loss
 
     def answers(self, split: str, workload: Workload | None = None) -> list[str]:
-        """Generate an answer to every question of ``split``, in the dataset's order.
+        """Answer every question of ``split``, in the dataset's order: with a generated answer or,
+        where the study chooses by likelihood and the question has options, with one of these.
 
         ``workload`` is another workload on the same model, for data that were not trained on.
         """
-        workload = workload or self.workload
+        workload = (workload or self.workload).asked(self.asking)
         self.losses.eval()
-        model, network = workload.model, self.losses.network
         found: dict[int, str] = {}
         # Generation takes as many passes as an answer has tokens, which differs between batches.
         # So where a pass needs all ranks at once, all of them take the same batch.
         together = self.engine is not None and self.engine.needs_all_ranks
-        batches = self._batches(workload, split)
-        for indices, counts in ((b, True) for b in batches) if together else self._shared(batches):
-            own = workload is self.workload
-            batch = self.batch(split, indices) if own else workload.batch(split, indices)
-            with self.losses.autocast(workload.device):
-                answers = model.answers(
-                    network, batch, tokens=workload.answer_tokens, beams=workload.beams
-                )
-            if counts:
-                found |= zip(indices, answers, strict=True)
+        by_likelihood = self.config.regime.choose == "likelihood"
+        choosing = workload.options(split) if by_likelihood else {}
+        writing = [i for i in range(len(workload.rows[split])) if i not in choosing]
+        size = self.evaluation_batch
+        most = max(map(len, choosing.values()), default=1)
+        for choose, questions, at_once in (
+            (False, writing, size),
+            (True, list(choosing), max(size // most, 1)),
+        ):
+            batches = self._batches(workload, split, questions, at_once)
+            for indices, counts in (
+                ((batch, True) for batch in batches) if together else self._shared(batches)
+            ):
+                answers = self._answers(workload, split, indices, choose=choose)
+                if counts:
+                    found |= zip(indices, answers, strict=True)
         for others in ranks.all_gather(found):
             found |= others
         return [found[i] for i in range(len(found))]
+
+    def _answers(
+        self, workload: Workload, split: str, indices: Sequence[int], *, choose: bool
+    ) -> list[str]:
+        """Answers to some questions of ``split``: their likeliest options, or generated ones."""
+        network, own = self.losses.network, workload is self.workload
+        batch_of = partial((self if own else workload).batch, split)
+        with self.losses.autocast(workload.device):
+            if choose:
+                size = self.evaluation_batch
+                return likeliest(network, workload, split, indices, batch_of, size)
+            return workload.model.answers(
+                network, batch_of(indices), tokens=workload.answer_tokens, beams=workload.beams
+            )
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Batch of questions for the trial's network, with frozen features from the cache in place
@@ -273,20 +303,22 @@ class Trial:
             raise BadInput(f"recipe {self.config.recipe} trains nothing")
         return self.engine
 
-    def _batches(self, workload: Workload, split: str) -> Iterator[list[int]]:
-        """Batches of the questions of ``split``.
+    def _batches(
+        self, workload: Workload, split: str, questions: Iterable[int], size: int
+    ) -> Iterator[list[int]]:
+        """Batches of ``size`` of the questions of ``split`` with these indices.
 
         Questions about one image are side by side, so that fewer images are encoded. Where images
         are encoded already, questions of one length are, for less padding.
         """
-        rows, size = workload.rows[split], self.evaluation_batch
+        rows = workload.rows[split]
         encoded = self.features_done > 0 and workload is self.workload
 
         def key(i: int) -> tuple[int, int, int]:
             image, length = rows[i].image, len(rows[i].question)
             return (length, image, i) if encoded else (image, length, i)
 
-        order = sorted(range(len(rows)), key=key)
+        order = sorted(questions, key=key)
         for start in range(0, len(order), size):
             yield order[start : start + size]
 

@@ -49,6 +49,12 @@ def test_some_arms_are_left_in_the_order_of_the_space() -> None:
 @pytest.mark.parametrize(
     ("arm", "change", "name", "expected"),
     [
+        (
+            "slots",
+            "prompt={question}|Well.. briefly, {question}",
+            "prompt",
+            Choice("{question}", "Well.. briefly, {question}"),
+        ),
         ("lora", "lora.rank=4,8,8", "lora.rank", Choice(4, 8)),
         ("lora", "lora.alpha_per_rank=1,2", "lora.alpha_per_rank", Choice(1.0, 2.0)),
         ("lora", "lora.targets=query+value,all", "lora.targets", Choice("query+value", "all")),
@@ -114,6 +120,8 @@ def test_a_single_value_is_no_longer_searched() -> None:
         (None, "lr=0.1..0.01", "LogUniform needs 0 < low < high but got 0.1 and 0.01"),
         (None, "lr=0", "the lr of an Arm must be positive but got 0"),
         (None, "lr=x", "--set lr=x: must be a number, not 'x'"),
+        (None, "prompt={question}|Well?", "prompt 'Well?' must have {question} once"),
+        (None, "system= ", "system is blank"),
     ],
 )
 def test_what_is_not_there_or_cannot_be_is_refused_in_a_line(

@@ -8,6 +8,7 @@ import pytest
 
 from search_spaces.declare import Arm, Choice, Space
 from study.config import spaces
+from trainables.data.common.wording import Asking
 from trainables.errors import BadInput
 
 SPACE = """from search_spaces.declare import Arm, Choice, LogUniform, Space, method
@@ -152,6 +153,16 @@ def test_training_settings_are_of_an_arm_or_of_all(tmp_path: Path) -> None:
     assert [arm.training for arm in again.arms.values()] == [one.training, other.training]
 
 
+def test_a_space_asks_in_all_ways_that_its_arms_name(tmp_path: Path) -> None:
+    space = trained("prompt=Choice('{question}', 'Well, {question}')", tmp_path)
+    told = Asking(prompt="Look. {question}", system="You read X-rays.")
+    assert spaces.askings(space, told) == [
+        Asking(prompt="{question}", system="You read X-rays."),
+        Asking(prompt="Well, {question}", system="You read X-rays."),
+        told,
+    ]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -159,6 +170,9 @@ def test_training_settings_are_of_an_arm_or_of_all(tmp_path: Path) -> None:
         ("warmup=Uniform(0, 1.5)", r"warmup must be in \[0, 1\) but got 1.5"),
         ("schedule=Choice('cosine', 'exponential')", "unknown schedule 'exponential'"),
         ("batch_size=Choice(8, 4.5)", "batch_size must be a positive whole number.* but got 4.5"),
+        ("prompt=Choice('{question}', '{text}')", r"arm 'a': prompt .* has \{text\}; the only"),
+        ("prompt=Uniform(0, 1)", "arm 'a': prompt must be a text but got 0"),
+        ("system=3", "arm 'a': system must be a text but got 3"),
         ("batch_size=LogUniform(8, 64)", "batch_size must be .* a Choice of such, but got LogUni"),
     ],
 )

@@ -46,6 +46,18 @@ def test_an_untuned_model_that_fits_nowhere_is_not_run(begin: Begin) -> None:
     assert not scheduler.journal.of_kind(Kind.UNTUNED)
 
 
+def test_the_untuned_model_is_asked_as_the_best_trial_is(begin: Begin) -> None:
+    asked = training(prompt=Choice("{question}", "Well, {question}"), warmup=0.1)
+    arms = {name: arm.with_training(asked.settings) for name, arm in SPACE.arms.items()}
+    scheduler = play_all(begin(given=rules(space=replace(SPACE, arms=arms))))
+    (untuned,) = scheduler.journal.of_kind(Kind.UNTUNED)
+    best = min(scheduler.best().values(), key=lambda record: record.loss)
+    assert untuned.spec.training == {"prompt": best.spec.training["prompt"]}
+    plain = play_all(begin(folder="plain"))
+    (untuned,) = plain.journal.of_kind(Kind.UNTUNED)
+    assert untuned.spec.training == {}
+
+
 def test_every_arm_gets_its_floor_even_if_another_looks_better(begin: Begin) -> None:
     scheduler = play_all(begin(given=rules(trials=30)))
     counts = Counter(r.spec.arm for r in scheduler.journal.of_kind(Kind.SEARCH))

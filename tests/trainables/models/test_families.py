@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables import registry
+from trainables.data.common.wording import Wording
 from trainables.errors import BadInput
 from trainables.methods.common.roles import ROLES
 from trainables.model_contract import Model, Row, slot
@@ -325,3 +326,40 @@ def test_an_unknown_slot_is_refused(model: Model) -> None:
     recipe = Recipe.from_plain({f"{known}s": {"method": "full"}})
     with pytest.raises(BadInput, match=f"unknown slot '{known}s'; did you mean '{known}'"):
         apply(recipe, model, share_weights(model.network), seed=0)
+
+
+def test_texts_around_a_question_are_asked_and_never_cut(model: Model) -> None:
+    def asked(question: str, **texts: str) -> tuple[int, ...]:
+        wording = Wording(**texts)
+        return model.tokenize(question=question, answer="no", image=0, wording=wording).question
+
+    bare = asked("is this a ct ?")
+    assert bare == model.tokenize(question="is this a ct ?", answer="no", image=0).question
+    for texts in ({"before": "where is the liver ? "}, {"after": "\nA: liver\nB: chest"}):
+        assert len(asked("is this a ct ?", **texts)) >= len(bare) + 4, (
+            "tokenize must put wording.before before the question, and wording.after after it"
+        )
+    long = "ct " * 999
+    assert asked(long, after=" liver") != asked(long, after=" chest"), (
+        "tokenize may cut off a question, but not wording.after, which has its options"
+    )
+
+
+def test_a_system_message_is_put_to_the_model_or_refused(model: Model) -> None:
+    row = model.tokenize(question="where ?", answer="no", image=0)
+    try:
+        told = model.tokenize(
+            question="where ?", answer="no", image=0, wording=Wording(system="left right")
+        )
+    except BadInput as error:
+        assert "takes no system message" in str(error)
+    else:
+        assert told.question != row.question and told.answer == row.answer
+
+
+def test_the_sum_of_a_loss_is_of_an_answers_tokens_and_its_end(workload: Workload) -> None:
+    model, rows = workload.model, workload.rows["validation"]
+    batch = workload.batch("validation", range(QUESTIONS))
+    counted = model.losses(model.network, batch, summed=True) / model.losses(model.network, batch)
+    given = {len(rows[i].answer) - round(float(counted[i]), 3) for i in range(QUESTIONS)}
+    assert given in ({0.0}, {1.0}), "of an answer's tokens at most the first, its begin, is given"

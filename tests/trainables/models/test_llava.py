@@ -13,6 +13,7 @@ from transformers import LlavaForConditionalGeneration
 
 from tests.trainables import made_llava
 from tests.trainables.conftest import SMALL, WORDS, made_up
+from trainables.data.common.wording import Asking, Wording
 from trainables.errors import BadInput
 from trainables.models import llava
 from trainables.models.common import prompt as prompts
@@ -165,6 +166,47 @@ def test_a_folders_own_chat_template_is_followed(template: str) -> None:
     assert model.prompt.text.startswith("<s>") and "{question}" in model.prompt.text
     assert row.question.count(tokenizer.bos_token_id) == 1
     assert words(model, row.answer) == "yes </s>"
+
+
+SYSTEM_AS_TEXT = """{% for m in messages %}{% if m.role == 'system' %}{{ '[sys] ' + m.content }}
+{% else %}{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}
+{% endfor %}{% endif %}{% endfor %}:"""
+
+
+REFUSES_SYSTEM = """{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}
+{{ messages[0].content }}"""
+
+
+def own_template(template: str | None) -> Llava:
+    tokenizer = made_llava.words_tokenizer(WORDS)
+    tokenizer.chat_template = template
+    network = SMALL["llava"]().network
+    assert isinstance(network, Parts)
+    return Llava(name="own", digest="", network=network, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("template", [IMAGE_APART, ONE_TEXT, SYSTEM_AS_TEXT])
+def test_a_system_message_is_where_the_template_puts_it(template: str) -> None:
+    model = own_template(template)
+    asking = Asking(prompt="{question} yes no", system="<image> left right\n")
+    row = model.tokenize(question="is this a ct ?", answer="", image=0, wording=asking.wording())
+    said = words(model, row.question)
+    assert said.index("left right") < said.index("is this a ct ? yes no")
+    assert said.count("<image>") == 1 and "type" not in said
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "it has no chat template"),
+        ("{{ messages[-1].content }}", "its chat template refuses it or leaves it out"),
+        (REFUSES_SYSTEM, "its chat template refuses it or leaves it out"),
+    ],
+)
+def test_a_system_message_that_no_template_takes_is_refused(template: str, why: str) -> None:
+    model, wording = own_template(template), Wording(system="left")
+    with pytest.raises(BadInput, match=f"own takes no system message: {why}; put the text into"):
+        model.tokenize(question="where ?", answer="", image=0, wording=wording)
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0].role }}", "{{ raise_exception('no') }}"])

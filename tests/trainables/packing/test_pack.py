@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.trainables.packing.trials import METHODS, arrivals, config, suits
+from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import TrainingSettings
 from trainables.packing.pack import Pack
 from trainables.packing.trial_group import TrialGroup
@@ -120,6 +121,46 @@ def test_wherever_in_a_slot_a_trial_trains_it_is_packed_as_alone(
         assert group.trial(key).validation_loss() == pytest.approx(
             alone.validation_loss(), rel=near
         ), key
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_trials_of_several_prompts_share_a_pass_as_alone(
+    workload: Workload, frozen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the output of the stage that reads the question is cached, for each prompt."""
+    frozen, passes = min(frozen, len(workload.model.stages)), list[int]()
+    prompts = ("{question}", "where is the lesion ? {question}", None)
+    configs = {
+        f"{method}, {prompt}": config(
+            workload.model,
+            method,
+            frozen=frozen,
+            seed=seed,
+            tuning=tuning,
+            training=TrainingSettings(prompt=prompt),
+        )
+        for seed, prompt in enumerate(prompts)
+        for method, tuning in (("lora", {}), ("layernorm", {}), ("lora", {"dropout": 0.3}))
+    }
+    workload = workload.asked(Asking(prompt="{question} yes or no ?"))  # where there is None
+    group, backward = TrialGroup(workload, places=len(configs)), Pack.backward
+
+    def counting(self: Pack, members: Any) -> Any:
+        passes.append(len(members))
+        return backward(self, members)
+
+    monkeypatch.setattr(Pack, "backward", counting)
+    for key, settings in configs.items():
+        group.enter(key, settings)
+        group.train_to(key, 8)
+    losses = {arrival.key: arrival.train_loss for arrival in arrivals(group)}
+    validated = {key: group.trial(key).validation_loss() for key in configs}
+    for key, settings in configs.items():
+        alone = Trial(workload, settings)
+        assert losses[key] == pytest.approx(alone.train(8), rel=1e-5), key
+        assert validated[key] == pytest.approx(alone.validation_loss(), rel=1e-5), key
+    assert len({round(loss, 6) for loss in validated.values()}) == len(configs)
+    assert one_row(workload, frozen) or max(passes) >= len(prompts)
 
 
 def test_who_would_draw_other_masks_steps_alone(

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,9 +19,16 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto import processing_auto
 from transformers.processing_utils import ProcessorMixin
 
+from trainables.data.common.wording import Wording, no_system
 from trainables.errors import BadInput
 from trainables.models.common.image_text_network import layer_read
-from trainables.models.common.prompt import FIXED_DATE, Prompt
+from trainables.models.common.prompt import (
+    TEMPLATE_WITHOUT_SYSTEM,
+    Prompt,
+    messages,
+    rendered,
+    shows,
+)
 
 PROCESSORS = {"smolvlm": "Idefics3Processor"}
 """Model type -> processor of another class that writes the same prompt: SmolVLM's own wants a
@@ -225,33 +231,38 @@ class ImagePrompt(Prompt):
             BadInput: the template does not show image and question, once each; or nothing is known
                 to end an answer.
         """
-        self.tokenizer, self.image_word, self.written = tokenizer, word, written
-        self.forbidden: Sequence[str] = (word, tokenizer.convert_ids_to_tokens(image))
-        """Words that stand for an image, which no question may hold."""
-        if template is None and model_type in WITHOUT_TEMPLATE:
-            text = WITHOUT_TEMPLATE[model_type].replace("<bos>", tokenizer.bos_token or "")
-            self.text, self.specials = text.replace("{image}", word), False
-            self.between, after = "", ""
-        elif template is None:
+        if template is None and model_type not in WITHOUT_TEMPLATE:
             raise BadInput(
                 f"{called} has no chat template, so it is not known how it is asked; put "
                 "chat_template.jinja into its folder"
             )
-        else:
-            self.text, self.between, after = _texts(called, tokenizer, template, word)
-            self.specials = not self.text.startswith(tokenizer.bos_token or "\0")
-        ends = tokenizer(after.strip(), add_special_tokens=False)["input_ids"]
+        self.tokenizer, self.model_type, self.template = tokenizer, model_type, template
+        self.written = written
+        self.begin(called, [word, tokenizer.convert_ids_to_tokens(image)])
+        if template is None:  # the prompt has the special tokens
+            self.specials = False
+        ends = tokenizer(self.after.strip(), add_special_tokens=False)["input_ids"]
         end = ends[0] if ends else tokenizer.eos_token_id
         if end is None:
             raise BadInput(f"the tokenizer of {called} has no eos_token, which ends an answer")
         self.end: int = end
         """Token that ends an answer: the first after it in the chat template."""
 
-    def around(self, question: str, answer: str) -> tuple[list[int], list[int]]:
-        """Tokens of the prompt, those of the image written out, and of the answer after it."""
-        for word in self.forbidden:
-            question = question.replace(word, "")
-        return super().around(question, answer)
+    def render(self, system: str) -> tuple[str, str | None]:
+        """The text before an answer, and the text between this and an answer, as the chat template
+        or the processor writes them. ``after`` is then the text that follows an answer.
+
+        Raises:
+            BadInput: the template does not show image and question, once each, or takes no system
+                message.
+        """
+        word, self.after = self.image_words[0], ""
+        if self.template is None:
+            Wording(system=system).refuse_system(self.name)
+            text = WITHOUT_TEMPLATE[self.model_type].replace("{image}", word)
+            return text.replace("<bos>", self.tokenizer.bos_token or ""), ""
+        text, between, self.after = _texts(self.name, self.tokenizer, self.template, word, system)
+        return text, between
 
     def run(self, image: int, called: str) -> list[int]:
         """Tokens from the first to the last that stands for the image.
@@ -269,50 +280,49 @@ class ImagePrompt(Prompt):
         return asked[asked.index(image) : last]
 
     def _tokens(self, words: str, *, specials: bool) -> list[int]:
-        return super()._tokens(words.replace(self.image_word, self.written), specials=specials)
+        return super()._tokens(words.replace(self.image_words[0], self.written), specials=specials)
 
 
-def _texts(called: str, tokenizer: Any, template: str, word: str) -> tuple[str, str, str]:
+def _texts(
+    called: str, tokenizer: Any, template: str, word: str, system: str
+) -> tuple[str, str, str]:
     """The prompt as text, what stands between it and the answer, and what follows the answer.
+    Where a template can have the model think first, it is asked not to.
 
     Raises:
-        BadInput: the template does not show image and question, once each.
+        BadInput: the template does not show image and question, once each, or refuses the system
+            message.
     """
     said = "{answer}"
-    apart = [{"type": "image"}, {"type": "text", "text": "{question}"}]
-    for content, answer in (
-        (apart, [{"type": "text", "text": said}]),
-        (f"{word}\n{{question}}", said),
-    ):
-        asked = {"role": "user", "content": content}
-        text = _rendered(tokenizer, template, [asked], add_generation_prompt=True)
-        if text is None or not text.count(word) == text.count("{question}") == 1:
+    for user, told in messages(word, system):
+        asked = [*told, user]
+        text = rendered(
+            tokenizer, template, asked, add_generation_prompt=True, enable_thinking=False
+        )
+        if not shows(text, word, told):
             continue
-        told = {"role": "assistant", "content": answer}
-        whole = _rendered(tokenizer, template, [asked, told], add_generation_prompt=False) or ""
+        parts = not isinstance(user["content"], str)
+        answer = {
+            "role": "assistant",
+            "content": [{"type": "text", "text": said}] if parts else said,
+        }
+        whole = rendered(
+            tokenizer,
+            template,
+            [*asked, answer],
+            add_generation_prompt=False,
+            enable_thinking=False,
+        )
+        whole = whole or ""
         before, found, after = whole.partition(said)
         blank = "" if text[-1].isspace() else " "
         between = before.removeprefix(text) if before.startswith(text) else blank
         return text, between, after if found else ""
+    if system:
+        raise BadInput(no_system(called, TEMPLATE_WITHOUT_SYSTEM))
     raise BadInput(
         f"the chat template of {called} does not show {word} and the question, once each; mend it"
     )
-
-
-def _rendered(tokenizer: Any, template: str, messages: Any, **settings: Any) -> str | None:
-    """A conversation as text; None if the template does not take it. Where a template can have the
-    model think first, it is asked not to."""
-    try:
-        text: str = tokenizer.apply_chat_template(
-            messages,
-            chat_template=FIXED_DATE + template,
-            tokenize=False,
-            enable_thinking=False,
-            **settings,
-        )
-    except (jinja2.TemplateError, TypeError):
-        return None
-    return text
 
 
 def _processor(path: Path, model_type: str, images: Any, tokenizer: Any) -> Any:

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.llama import modeling_llama as llama
 
 from trainables.cache import hub
+from trainables.data.common.wording import BARE, Wording
 from trainables.errors import BadInput
 from trainables.model_contract import (
     ANSWER_TOKENS,
@@ -140,19 +141,23 @@ class MyFamily:
         """The stage before the decoder: the image is encoded."""
         return (Stage(slots=("vision",), per="image", run=self._encode),)
 
-    def tokenize(self, *, question: str, answer: str, image: int) -> Row:
-        """Tokenise a question and the answer that follows it."""
-        asked = self.tokenizer(question, truncation=True, max_length=QUESTION_TOKENS)["input_ids"]
-        words = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        said = (*words, self.tokenizer.sep_token_id)
-        return Row(image=image, question=tuple(asked), answer=said)
+    def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
+        """Tokenise a question, with the texts around it, and the answer that follows it."""
+        wording.refuse_system(self.name)
+        texts = [wording.before, question, wording.after, answer]
+        before, words, after, said = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        begin, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        asked = (begin, *before, *words[: QUESTION_TOKENS - 2], *after, end)
+        return Row(image=image, question=asked, answer=(*said, end))
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
         """Pad questions on the left and answers on the right, so that the two can be joined."""
         return collate(rows, images_NSSC, pad=self.tokenizer.pad_token_id, question_padding="left")
 
-    def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood of each answer's tokens and its end; shape (B,)."""
+    def losses(
+        self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False
+    ) -> Tensor:
+        """Mean, or sum, of the negative log-likelihoods of an answer's tokens and its end; (B,)."""
         prompt_BTD, mask_BT = self._prompt(network, batch)
         decoder: Any = network.decoder
         answer_BAD = decoder.model.embed_tokens(batch.answer_BA)
@@ -164,7 +169,7 @@ class MyFamily:
             use_cache=False,
         ).logits
         logits_BAV = logits_BTV[:, prompt_BTD.shape[1] - 1 : -1]
-        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
+        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing, summed)
 
     @torch.no_grad()
     def answers(

@@ -1,0 +1,60 @@
+"""Chooses among the options of questions by the likelihood of each as an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from trainables.model_contract import Batch
+from trainables.workload import Workload
+
+
+@torch.no_grad()
+def likeliest(
+    network: nn.Module,
+    workload: Workload,
+    split: str,
+    questions: Sequence[int],
+    batch_of: Callable[[Sequence[int]], Batch],
+    size: int,
+) -> list[str]:
+    """The likeliest option of each of some questions of ``split``, all of which have options.
+
+    The likelihood of an option is that of the whole answer: the sum of the log-likelihoods of its
+    tokens and its end, as BLIP ranks answers (``rank_answer`` in ``models/blip_vqa.py`` of
+    github.com/salesforce/BLIP). Options of a question are in one batch, which has its image once,
+    if there is room for it.
+
+    Args:
+        network: the network of a trial.
+        workload: model and data, with the questions as the trial asks them.
+        split: split of the questions.
+        questions: their indices.
+        batch_of: makes a batch of questions, which may be repeated.
+        size: maximum number of answers computed at once, if they are no longer than those that are
+            written.
+    """
+    model, rows, options = workload.model, workload.rows[split], workload.options(split)
+    pairs = [(i, option) for i in questions for option in options[i]]
+    longest = max(len(option.tokens) for _, option in pairs)
+    size = max(min(size, size * workload.answer_tokens // longest), 1)
+    likelihoods: list[float] = []
+    for start in range(0, len(pairs), size):
+        some = pairs[start : start + size]
+        answered = model.collate(
+            [replace(rows[i], answer=option.tokens) for i, option in some], None
+        ).to(workload.device)
+        batch = replace(
+            batch_of([i for i, _ in some]),
+            answer_BA=answered.answer_BA,
+            answer_mask_BA=answered.answer_mask_BA,
+        )
+        likelihoods += (-model.losses(network, batch, summed=True)).tolist()
+    best: dict[int, tuple[float, str]] = {}
+    for (i, option), likelihood in zip(pairs, likelihoods, strict=True):
+        if i not in best or likelihood > best[i][0]:
+            best[i] = likelihood, option.answer
+    return [best[i][1] for i in questions]
