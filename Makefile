@@ -58,10 +58,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $@
 
-# What only the tests of infra/ need. What Ray wants to take jobs lies apart: every Ray that finds it
+# What only tests need: those of infra/, and of a base in four bits. What Ray wants to take jobs lies apart: every Ray that finds it
 # takes two processor seconds more to start (6 instead of 4) and 120 MiB.
 $(TESTS): $(STAMP) infra/docker/cluster.txt
-	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,infra]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,infra,bits]"
 	@rm -rf $(VENV)/cluster
 	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $(VENV)/cluster \
 	  -r infra/docker/cluster.txt

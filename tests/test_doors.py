@@ -42,7 +42,10 @@ DOORS = {
     "negspacy": ["trainables/measures/observations.py"],
     "pydantic": ["trainables/stored_json.py"],
     "deepspeed": ["trainables/engine/deepspeed_engine.py"],
-    "bitsandbytes": ["trainables/engine/optimizers.py"],
+    "bitsandbytes": [
+        "trainables/engine/optimizers.py",
+        "trainables/shared_layers/quantised_linear.py",
+    ],
     "ray": ["study/execution/*", "study/worker/*", "study/health/nodes.py"],
     "optuna": ["study/search/*", "study/config/spaces.py", "study/analysis/importance.py"],
     "mlflow": ["study/tracking/*"],

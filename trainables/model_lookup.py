@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from trainables import registry
 from trainables.cache import hub
 from trainables.errors import BadInput, unknown
+from trainables.models.common import quantisation
 
 if TYPE_CHECKING:
     from trainables.model_contract import Skeleton
@@ -85,14 +86,20 @@ def _image_text_to_text() -> tuple[str, ...]:
     return tuple(re.findall(r'^ +\("([^"]+)",', after.partition("\n)\n")[0], re.MULTILINE))
 
 
-def skeleton_of(model: str, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
-    """Structure of a preset, of ``tiny`` or of a folder's model, without weights.
+def skeleton_of(
+    model: str,
+    image_size: int | None = None,
+    precision: str = "fp32",
+    base_bits: quantisation.BaseBits | None = None,
+) -> Skeleton:
+    """Structure of a preset, of ``tiny`` or of a folder's model, without weights; quantised, if
+    there are ``base_bits``.
 
     With ``image_size`` it is for images of that size instead of the model's own. Its tensors have
     the types in which the family holds weights for trials in ``precision``.
 
     Raises:
-        BadInput: there is no such preset, folder or model.
+        BadInput: there is no such preset, folder or model, or nothing in it can be quantised.
     """
     presets = registry.presets()
     source: str | Path = model
@@ -103,4 +110,6 @@ def skeleton_of(model: str, image_size: int | None = None, precision: str = "fp3
     else:
         raise unknown("model", model, ("tiny", *presets, "a folder that has a config.json"))
     found: Skeleton = registry.FAMILIES.find(family).skeleton(source, image_size, precision)
+    if base_bits is not None:
+        quantisation.quantise(found, base_bits)
     return found

@@ -240,10 +240,12 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
     Raises:
         BadInput: the recipe names a slot that the family lacks; a method finds nothing to train in
             a slot that was named or, if asked for everywhere, in any slot, or returns something
-            else than names of parameters; or two slots share a trained parameter.
+            else than names of parameters; two slots share a trained parameter; or one to train has
+            four bits a value.
     """
     from trainables.model_contract import slot as find_slot
     from trainables.seeding import seeded
+    from trainables.shared_layers.quantised_linear import count_values
     from trainables.weight_sharing import own_trained_parameters
 
     for name in recipe.slots:
@@ -281,7 +283,7 @@ def apply(recipe: Recipe, model: Structure, network: nn.Module, *, seed: int) ->
         )
         for name, path in model.slots.items()
     )
-    total = sum(parameter.numel() for parameter in network.parameters())
+    total = count_values(network)
     if len(parameters) != len(factors):
         raise BadInput(f"recipe {recipe} trains a parameter that two slots share")
     return AppliedRecipe(
@@ -326,9 +328,10 @@ def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:
     """Factor on the learning rate of each parameter that a method's ``apply`` returned.
 
     Raises:
-        BadInput: it returned something else than names of parameters of the slot.
+        BadInput: it returned something else than names of parameters of the slot, or the name of
+            a weight in four bits.
     """
-    there = {name for name, _ in slot.module.named_parameters(remove_duplicate=False)}
+    there = dict(slot.module.named_parameters(remove_duplicate=False))
     named = isinstance(chosen, Iterable) and not isinstance(chosen, str)
     names: list[str] = list(chosen) if named else [chosen]
     for name in names:
@@ -338,12 +341,18 @@ def _factors(method: str, slot: Slot, chosen: Any) -> Mapping[str, float]:
                 f"the parameters of slot {slot.name!r} that it trains, as select.adapters(slot) "
                 "gives them"
             )
+        if not there[name].is_floating_point():
+            raise BadInput(
+                f"{method} trains weight matrices, and slot {slot.name!r} has them in four bits; "
+                "give it another method, or leave --base-bits away"
+            )
     return chosen if isinstance(chosen, Mapping) else dict.fromkeys(names, 1.0)
 
 
 def _count(module: nn.Module, slot: str, tuning: str, blocks: Mapping[str, nn.Module]) -> SlotCount:
     """Count a slot's values; ``blocks`` are the blocks of the base by their paths in the slot."""
-    parameters = list(module.parameters())
+    from trainables.shared_layers.quantised_linear import count_values
+
     reached = [
         block
         for block, base in blocks.items()
@@ -353,8 +362,8 @@ def _count(module: nn.Module, slot: str, tuning: str, blocks: Mapping[str, nn.Mo
     return SlotCount(
         slot=slot,
         tuning=tuning,
-        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        total_parameters=sum(p.numel() for p in parameters),
+        trained_parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+        total_parameters=count_values(module),
         trained_layers=len(reached),
         total_layers=len(blocks),
     )

@@ -16,6 +16,7 @@ from trainables.data.common.multiple_choice import written
 from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput, unknown
 from trainables.model_lookup import family_of
+from trainables.models.common import quantisation
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,8 @@ class WorkloadConfig:
     """Prompt with which questions are asked; see ``Asking``."""
     system: str = DEFAULT_ASKING.system
     """System message with which questions are asked; empty if there is none."""
+    base_bits: quantisation.BaseBits | None = None
+    """How the base is quantised; None: it is not."""
     resident: bool = True
     """Whether the base stays on the device. Otherwise it is in host memory, and each trial moves it
     to the device or, under ZeRO-3, a part of it, so that it may be larger than the device."""
@@ -95,10 +98,12 @@ class WorkloadConfig:
         return splits.joined(found)
 
     def load_model(self) -> tuple[Model, torch.device]:
-        """Load the model and choose the device; a resident model is moved to the device.
+        """Load the model, quantise it if that is asked, and choose the device; a resident model is
+        moved to the device.
 
         Raises:
-            BadInput: the model's folder is not as its family expects.
+            BadInput: the model's folder is not as its family expects, or nothing in the model can
+                be quantised.
         """
         import torch
 
@@ -106,8 +111,10 @@ class WorkloadConfig:
         module = registry.FAMILIES.find(family)
         model: Model = module.load(path, self.image_size, self.precision)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.resident:
-            model.network.to(device)
+        if self.base_bits is not None:
+            quantisation.quantise(model, self.base_bits, device)
+            model.digest = quantisation.digest(model)
+        model.network.to(device if self.resident else "cpu")
         return model, device
 
     def _read(self, name: str) -> Dataset:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from trainables.export.tuned_model import WEIGHTS
 from trainables.methods.common import select
+from trainables.shared_layers.quantised_linear import QuantisedLinear
 from trainables.weight_sharing import share_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from trainables.export.tuned_model import TunedModel
 
@@ -53,6 +55,10 @@ class PeftFiles:
     """Folder of each adapter for peft, by name."""
     weights: Path | None = None
     """File with those of the base's own weights that were trained, for ``load_state_dict``."""
+    skipped: tuple[str, ...] = ()
+    """Modules of the network that hold linear layers and none in four bits, for
+    ``llm_int8_skip_modules`` of transformers' ``BitsAndBytesConfig``; empty if the base is not
+    quantised."""
 
 
 NOTHING = PeftFiles(adapters={})
@@ -76,6 +82,7 @@ def write(tuned: TunedModel, folder: Path) -> PeftFiles:
         adapters[name] = folder if name == WHOLE else folder / f"adapter-{name}"
         _save(tuned, names, config, adapters[name])
     there = dict(base.named_parameters())
+    skipped = tuple(_skipped(base, "")) if tuned.described.base_bits else ()
     weights = {n: w for n, w in _renamed(tuned.weights(), names).items() if n in there}
     if _same(tuned, weights, adapters):
         # If the names agree, the file of ``TunedModel.save`` will do.
@@ -86,6 +93,7 @@ def write(tuned: TunedModel, folder: Path) -> PeftFiles:
             network=type(base).__name__,
             adapters=adapters,
             weights=(folder / (WEIGHTS if own else BASE)) if weights else None,
+            skipped=skipped,
         )
     for place in adapters.values():
         for file in place.glob("adapter_*"):
@@ -108,6 +116,16 @@ def load(network: nn.Module, weights: Mapping[str, Tensor], places: Iterable[Pat
         for place in places:
             network = PeftModel.from_pretrained(network, str(place)).get_base_model()
     return network.eval()
+
+
+def _skipped(module: nn.Module, name: str) -> Iterator[str]:
+    """Names of the largest modules that hold linear layers and none in four bits."""
+    linear = [type(m) is QuantisedLinear for m in module.modules() if isinstance(m, nn.Linear)]
+    if linear and not any(linear):
+        yield name
+    elif linear:
+        for child, part in module.named_children():
+            yield from _skipped(part, f"{name}.{child}" if name else child)
 
 
 def _renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

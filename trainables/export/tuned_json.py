@@ -11,6 +11,7 @@ from typing import Any
 from trainables import stored_json
 from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput
+from trainables.models.common.quantisation import BaseBits
 from trainables.workload import PRECISIONS
 
 FILE = "tuned.json"
@@ -40,6 +41,8 @@ class Description:
     """Maximum number of tokens of an answer."""
     beams: int = 1
     """Number of beams in the search for an answer."""
+    base_bits: BaseBits | None = None
+    """How the base is quantised; None: it is not."""
     prompt: str = DEFAULT_ASKING.prompt
     """Prompt with which the model was trained and is asked."""
     system: str = DEFAULT_ASKING.system
@@ -57,7 +60,10 @@ class Description:
 
 def write(folder: Path, described: Description) -> None:
     """Write ``tuned.json`` into ``folder``, which must exist."""
-    text = json.dumps(asdict(described), indent=2)
+    content = asdict(described)
+    if described.base_bits is None:
+        del content["base_bits"]
+    text = json.dumps(content, indent=2)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables import model_lookup, recipe, registry
+from trainables import model_lookup, recipe
 from trainables.data.common.images import load_images
 from trainables.errors import BadInput
 from trainables.export import tuned_json
@@ -23,6 +23,7 @@ from trainables.export.tuned_json import Description
 from trainables.models.common import model_identity
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
+from trainables.workload import WorkloadConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,10 +120,13 @@ def build(
 
 def base(described: Description) -> Model:
     """Load the base model onto the device."""
-    family, path = model_lookup.family_of(described.model)
-    module = registry.FAMILIES.find(family)
-    model: Model = module.load(path, described.image_size, described.precision)
-    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    config = WorkloadConfig(
+        model=described.model,
+        image_size=described.image_size,
+        precision=described.precision,
+        base_bits=described.base_bits,
+    )
+    model, _ = config.load_model()
     return model
 
 

@@ -10,6 +10,9 @@ from trainables.methods.common import select
 if TYPE_CHECKING:
     from trainables.model_contract import Slot
 
+TRAINS_WEIGHTS = True
+"""Weight matrices of the base are trained, so that a base in four bits can't have the method."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables.shared_layers.quantised_linear import QuantisedLinear
 from trainables.shared_layers.row_owners import RowOwners
 from trainables.shared_layers.shared_linear import NOTHING, SharedLinear, TrialDelta, delta_of
 from trainables.shared_layers.split_layer import SplitLayer
@@ -27,7 +28,8 @@ from trainables.shared_layers.split_layer import SplitLayer
 
 def is_affine(layer: nn.Module, member: int | None = None) -> bool:
     """Whether a layer is an affine map by weights that are in memory, for a ``member`` of a pack or
-    for a trial alone. Under ZeRO-3 it is not: weights are fetched only for a call."""
+    for a trial alone. Under ZeRO-3 it is not: weights are fetched only for a call. A layer in four
+    bits is not: its weight would be kept dequantised until the backward pass."""
     if isinstance(layer, SplitLayer) and member is not None:
         return is_affine(layer.replacements.get(member, layer.base), member)
     if isinstance(layer, SharedLinear) and member is not None:
@@ -85,6 +87,8 @@ def _as_shared_linear(layer: nn.Module, rows: int) -> SharedLinear:
 def _linear_and_delta(layer: nn.Module) -> tuple[nn.Linear, TrialDelta] | None:
     """Linear layer of a single trial and what the trial adds to it; None if the layer is of another
     kind."""
+    if isinstance(getattr(layer, "base_layer", layer), QuantisedLinear):
+        return None
     if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks):
         trained = layer.bias is not None and layer.bias.requires_grad
         return layer, TrialDelta(bias=layer.bias) if trained else NOTHING

@@ -1,4 +1,6 @@
 """A linear layer that several trials share: one product with the frozen weight serves all of them.
+If the weight has four bits (``trainables.shared_layers.quantised_linear``), it is dequantised once
+for all of them, too.
 
 Each trial's method adds a part of its own to this product. The methods ``bitfit``, ``lora`` and
 ``ia3`` are supported and recognised by the types of their layers. The parts of neighbouring trials
@@ -18,6 +20,7 @@ import torch
 from peft.tuners import ia3, lora
 from torch import Tensor, nn
 
+from trainables.shared_layers.quantised_linear import QuantisedLinear, multiply
 from trainables.shared_layers.row_owners import RowOwners
 
 
@@ -46,8 +49,9 @@ NOTHING = TrialDelta()
 
 def delta_of(module: nn.Module) -> TrialDelta | None:
     """What ``module`` adds to the base's layer; None if a pack can't share the layer."""
-    linear = module.base_layer if isinstance(module, lora.Linear | ia3.Linear) else module
-    if type(linear) is not nn.Linear or linear.weight.requires_grad:
+    linear: Any = module.base_layer if isinstance(module, lora.Linear | ia3.Linear) else module
+    quantised = type(linear) is QuantisedLinear
+    if not quantised and (type(linear) is not nn.Linear or linear.weight.requires_grad):
         return None
     if any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()):
         return None
@@ -87,7 +91,7 @@ class SharedLinear(nn.Module):
         if any(delta.scale_I is not None for delta in deltas):
             x = self.rows.multiply(x, [delta.scale_I for delta in deltas])
         biases = any(delta.bias is not None for delta in deltas)
-        y = nn.functional.linear(x, self.base.weight, None if biases else self.base.bias)
+        y = multiply(self.base, x, None if biases else self.base.bias)
         if biases:
             y = self.rows.add(y, self._biases)
         y = self._with_low_rank(x, y, _LowRank.__call__)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tests.trainables.cut_short import every_cut
 from tests.trainables.placed import everywhere
+from tests.trainables.quantised import in_four_bits
 from trainables.engine import plain_engine, start
 from trainables.engine.deepspeed_engine import check_configuration
 from trainables.engine.training_settings import TrainingSettings
@@ -135,6 +136,21 @@ def test_it_trains_special_modules_too(workload: Workload, method: str, stage: s
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("stage", ["1", "2", "2-offload"])
+def test_it_trains_on_a_base_in_four_bits(tmp_path: Path, stage: str) -> None:
+    workload = in_four_bits("llava")
+    plain, zero = trial(workload, "lora", "off"), trial(workload, "lora", stage)
+    for step in range(1, 4):
+        assert zero.train(8 * step) == pytest.approx(plain.train(8 * step), rel=1e-5)
+    zero.save(tmp_path)
+    again = trial(workload, "lora", stage)
+    assert again.restore(tmp_path)
+    assert again.train(32) == pytest.approx(plain.train(32), rel=1e-5)
+    saved = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    trained = sum(p.numel() for p in zero.applied.parameters.values())
+    assert saved < 4 * 4 * trained + 100_000, "the base is in no checkpoint"
 
 
 @pytest.mark.parametrize("stage", STAGES)
