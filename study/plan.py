@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from study.planning.memory_prediction import ArmMemory
     from trainables.memory.footprint import BatchShape
     from trainables.model_contract import Skeleton
+    from trainables.models.common.quantisation import BaseBits
     from trainables.recipe import ParameterCounts
 
 
@@ -63,6 +64,7 @@ class Request:
     precision: str = option(
         WorkloadConfig.precision, group=MEMORY, choices=PRECISIONS, help="precision of a step"
     )
+    base_bits: int | None = same_option(Settings, "base_bits")
     devices: int | None = option(
         None, group=MEMORY, help="say where each arm would run on N devices"
     )
@@ -79,8 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     _check(given)
     space = narrowing.narrow(spaces.load(given.space), given.arm, given.set or ())
     from trainables.model_lookup import skeleton_of
+    from trainables.models.common.quantisation import slot_bits
+    from trainables.shared_layers.quantised_linear import count_values
 
-    model = skeleton_of(given.model, given.image_size, given.precision)
+    bits = spaces.base_bits(given.base_bits, space)
+    model = skeleton_of(given.model, given.image_size, given.precision, bits)
     applied = workload_profile.arms(space, model)
     memory = {}
     if given.batch_size:
@@ -95,18 +100,22 @@ def main(arguments: list[str] | None = None) -> int:
             shape,
             precision=given.precision,
             devices=devices,
-            probe=_probe(given) if given.probe else None,
+            probe=_probe(given, bits) if given.probe else None,
+            divisible=bits is None,
         )
     if given.json:
         rows = [_row(name, found, memory.get(name)) for name, found in applied.items()]
         print(json.dumps(rows, indent=2))
         return 0
     console = standard_console()
-    parameters = sum(p.numel() for p in model.network.parameters())
+    parameters = count_values(model.network)
     console.print(f"[bold]{space.question}[/]")
     if narrowed := narrowing.options_text(given.arm, given.set):
         console.print(f"  space    narrowed by {escape(narrowed)}")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
+    if bits is not None:
+        shown = plan_tables.bits_text(slot_bits(model), bits, space)
+        console.print(f"  base     {escape(shown)}")
     placing = any(map(spaces.placing, space.arms.values()))
     texts = ", and of choices that say where a method acts at what trains most" * placing
     console.print(f"  counted  at the middle of each range{texts}\n")
@@ -160,14 +169,17 @@ def _check(given: Request) -> None:
         raise BadInput("--devices N and --device-gib X belong together; give both or neither")
 
 
-def _probe(given: Request) -> memory_prediction.Probe:
+def _probe(given: Request, bits: BaseBits | None) -> memory_prediction.Probe:
     """Load the model, and return a function that takes three steps of a recipe in it."""
     from functools import partial
 
     from trainables.memory.calibration import measure_steps
 
     config = WorkloadConfig(
-        model=given.model, image_size=given.image_size, precision=given.precision
+        model=given.model,
+        image_size=given.image_size,
+        precision=given.precision,
+        base_bits=bits,
     )
     model, device = config.load_model()
     found: memory_prediction.Probe = partial(

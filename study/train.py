@@ -61,6 +61,7 @@ class Request:
     seed: int = same_option(Settings, "seed")
     deepspeed: str = same_option(Settings, "deepspeed")
     precision: str = same_option(Settings, "precision")
+    base_bits: int | None = same_option(Settings, "base_bits")
     label_smoothing: float = same_option(Settings, "label_smoothing")
     questions_per_image: int = same_option(Settings, "questions_per_image")
     group_by_length: bool = same_option(Settings, "group_by_length")
@@ -122,7 +123,9 @@ def _run(given: Request, trial: single_trial.SingleTrial) -> HandRun | None:
         return None
     from study.tracking.mlflow_by_hand import HandRun
 
-    return HandRun(given.tracking_uri, given.space, trial.spec, trial.precision)
+    return HandRun(
+        given.tracking_uri, given.space, trial.spec, trial.precision, base_bits=given.base_bits
+    )
 
 
 class _Shown:

@@ -25,6 +25,7 @@ from study.trials.gain import RemainingGain
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from trainables.data.common.wording import DEFAULT_ASKING
+from trainables.models.common.quantisation import BaseBits
 
 VERSION = 2
 """Version of ``results.json`` that this code writes; it reads older ones too."""
@@ -214,6 +215,8 @@ class UsedProtocol:
     budget: UsedBudget
     precision: str
     """Precision of the computation, ``fp32`` or ``bf16``."""
+    base_bits: BaseBits | None = None
+    """How the base was quantised; None: it was not."""
     beams: int = 1
     """Number of beams in the search for an answer."""
     answer_tokens: int = 10

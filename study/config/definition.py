@@ -18,9 +18,10 @@ from study.config.goals import Limit
 from study.config.narrowing import narrow
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.spending_limit import SpendingLimit
-from trainables.engine.deepspeed_config import divides_optimizer
+from trainables.engine.deepspeed_config import divides_optimizer, partitions_weights
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
+from trainables.models.common.quantisation import BaseBits
 from trainables.training.regime import CHOOSE, Regime
 from trainables.workload import WorkloadConfig
 
@@ -119,7 +120,12 @@ class StudyDefinition:
         search_methods.check_stopper(stop)
         space = _space(settings, begun)
         _check_training(space, engine, settings.deepspeed)
-        workload, ood_workloads = _workloads(settings)
+        workload, ood_workloads = _workloads(settings, spaces.base_bits(settings.base_bits, space))
+        if workload.base_bits is not None and engine is not None and partitions_weights(engine):
+            raise BadInput(
+                f"--deepspeed {settings.deepspeed} divides the base's weights among devices "
+                f"(ZeRO-3), which --base-bits {settings.base_bits} keeps whole on each: give one"
+            )
         parsed = cls(
             settings=settings,
             space=space,
@@ -303,7 +309,9 @@ def _engine(deepspeed: str) -> str | None:
     return content
 
 
-def _workloads(settings: Settings) -> tuple[WorkloadConfig, dict[str, WorkloadConfig]]:
+def _workloads(
+    settings: Settings, base_bits: BaseBits | None
+) -> tuple[WorkloadConfig, dict[str, WorkloadConfig]]:
     """Workload to train, and by name those to score on only. The dataset of one of these lies in
     the folder of its name in ``data_root``."""
     workload = WorkloadConfig(
@@ -315,6 +323,7 @@ def _workloads(settings: Settings) -> tuple[WorkloadConfig, dict[str, WorkloadCo
         beams=settings.beams,
         prompt=settings.prompt,
         system=settings.system,
+        base_bits=base_bits,
     )
     workload.check()
     ood_workloads = {}

@@ -19,7 +19,10 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
-YOUNG = ("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose")
+YOUNG = (
+    *("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose"),
+    "base_bits",
+)
 """Settings that are younger than the first studies: recorded only where they are given."""
 
 
@@ -186,6 +189,14 @@ class Settings:
         group=WHERE,
         metavar="|".join(PRECISIONS),
         help="precision in which trials compute; auto: bf16 where the devices have it",
+    )
+    base_bits: int | None = option(
+        None,
+        group=WHERE,
+        metavar="4",
+        help="bits of the base's weights: the linear layers of slots whose weights no arm trains "
+        "are quantised (NF4, by bitsandbytes)",
+        default="as they are",
     )
     label_smoothing: float = option(
         0.0, group=WHERE, help="label smoothing in training, e.g. 0.1 as BLIP"

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space,
 from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
+from trainables.models.common.quantisation import BaseBits
 from trainables.recipe import Recipe, Tuning
-from trainables.registry import Registry
+from trainables.registry import METHODS, Registry
 
 if TYPE_CHECKING:
     import optuna
@@ -205,6 +206,42 @@ def from_optuna(values: Range, drawn: Any) -> Any:
     if not isinstance(values, Choice):
         return drawn
     return {to_optuna(v): v for v in values.values if isinstance(v, tuple)}.get(drawn, drawn)
+
+
+def weight_trainers(space: Space) -> dict[str, str]:
+    """Slot, or ``everywhere``, whose weight matrices an arm trains -> the first arm that does, with
+    its method."""
+    found: dict[str, str] = {}
+    for name, arm in space.arms.items():
+        for slot, ranges in arm.slots.items():
+            if getattr(METHODS.find(ranges.name), "TRAINS_WEIGHTS", False):
+                found.setdefault(slot, f"arm {name!r} trains its weights ({ranges.name})")
+    return found
+
+
+def base_bits(bits: int | None, space: Space) -> BaseBits | None:
+    """How ``--base-bits`` quantises the base that all arms of a space share; None: it is not.
+
+    Raises:
+        BadInput: it can't be held in so many bits, or an arm trains the weights of all slots.
+    """
+    if bits is None:
+        return None
+    trainers = weight_trainers(space)
+    whole = tuple(sorted({*trainers} - {"everywhere"}))
+    found = BaseBits(bits=bits, whole=whole)
+    found.check()
+    if "everywhere" in trainers:
+        others = [
+            name
+            for name, arm in space.arms.items()
+            if "everywhere" not in weight_trainers(replace(space, arms={name: arm}))
+        ]
+        raise BadInput(
+            f"--base-bits {bits} leaves no weights to train, and {trainers['everywhere']}; "
+            + (f"leave such arms out: --arm {','.join(others)}" if others else "leave it away")
+        )
+    return found
 
 
 def points(arm: Arm) -> float:

@@ -34,7 +34,7 @@ from study.planning.placement import (
     lane,
 )
 from study.planning.zero_memory import WorkerMemory, sharded
-from trainables.engine.deepspeed_config import OFFLOAD
+from trainables.engine.deepspeed_config import OFFLOAD, partitions_weights
 
 if TYPE_CHECKING:
     from trainables.memory.footprint import Footprint
@@ -59,6 +59,7 @@ def place(
     *,
     other_sizes: Collection[int] = (),
     undivided: bool = False,
+    divisible: bool = True,
 ) -> Placement | Infeasible:
     """The cheapest placement that fits both when a trial trains and when it answers.
 
@@ -73,6 +74,8 @@ def place(
             share evenly.
         undivided: whether the optimizer needs what is trained undivided, which DeepSpeed's ways do
             not leave it.
+        divisible: whether several devices can divide the base's weights, as ZeRO-3 does; those of
+            a base in four bits are whole on each.
     """
     even = math.gcd(batch_size, *other_sizes)
     whole = predict(batch_size, 1, False)
@@ -82,7 +85,8 @@ def place(
         if at_once:
             return replace(found, evaluation_batch=at_once)
     lacking: list[tuple[int, _Way]] = []
-    for way in _ways(even, devices, resident=whole.weights * correction <= devices.usable):
+    resident = whole.weights * correction <= devices.usable
+    for way in _ways(even, devices, resident=resident, divisible=divisible):
         if undivided and way.kind != "off":
             continue
         share = batch_size // way.workers
@@ -93,18 +97,25 @@ def place(
             lacking.append((found_or_lacks, way))
     # One device without offload needs nothing of the host, so at least one way fails on a device.
     least, way = min(lacking, key=lambda found: found[0])
-    return _nowhere(predict(1, min(batch_size, 2), True), least, way, devices)
+    return _nowhere(predict(1, min(batch_size, 2), True), least, way, devices, divisible)
 
 
 def place_untuned(
-    answer: Answer, batch_size: int, devices: DeviceMemory, sharing: int, correction: float = 1.0
+    answer: Answer,
+    batch_size: int,
+    devices: DeviceMemory,
+    sharing: int,
+    correction: float = 1.0,
+    *,
+    divisible: bool = True,
 ) -> Placement | Infeasible:
     """The cheapest placement of the untuned model, which only answers. On one device it runs beside
     other trials, ``sharing`` in all, if it fits. ``batch_size`` must be divisible by the number of
-    workers, as it must for arms."""
+    workers, as it must for arms; ``divisible`` is that of ``place``."""
     one = answer(1)
     lacking: list[tuple[int, _Way]] = []
-    for way in _ways(batch_size, devices, resident=one.weights * correction <= devices.usable):
+    resident = one.weights * correction <= devices.usable
+    for way in _ways(batch_size, devices, resident=resident, divisible=divisible):
         needs = way.needs(one, correction)
         if needs.device > devices.usable:
             lacking.append((needs.device, way))
@@ -112,7 +123,7 @@ def place_untuned(
             beside = way == ALONE and _answered(answer, one, way, devices, correction, sharing) > 0
             return _answering(answer, way, devices, sharing if beside else 1, correction)
     least, way = min(lacking, key=lambda found: found[0])
-    return _nowhere(one, least, way, devices)
+    return _nowhere(one, least, way, devices, divisible)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +159,7 @@ ALONE = _Way(workers=1, kind="off", twice=False)
 """The way of one device with plain PyTorch."""
 
 
-def _ways(even: int, devices: DeviceMemory, *, resident: bool) -> Iterator[_Way]:
+def _ways(even: int, devices: DeviceMemory, *, resident: bool, divisible: bool) -> Iterator[_Way]:
     """All ways from the cheapest to the dearest. The number of workers of each divides ``even``, so
     that they share a batch evenly.
     ``resident``: the base fits on a device, so a trial that has a device to itself has the base
@@ -159,6 +170,8 @@ def _ways(even: int, devices: DeviceMemory, *, resident: bool) -> Iterator[_Way]
         kinds.append((f"2{OFFLOAD}", [1, *several]))
         kinds.append((f"3{OFFLOAD}", several if resident else [1, *several]))
     for kind, counts in kinds:
+        if partitions_weights(kind) and not divisible:
+            continue
         for workers in counts:
             for twice in (False, True):
                 yield _Way(workers=workers, kind=kind, twice=twice)
@@ -291,7 +304,9 @@ def _answering(
     )
 
 
-def _nowhere(needs: Footprint, least: int, way: _Way, devices: DeviceMemory) -> Infeasible:
+def _nowhere(
+    needs: Footprint, least: int, way: _Way, devices: DeviceMemory, divisible: bool
+) -> Infeasible:
     """Reason why nothing fits: how much is needed, what takes most of it, and what would help."""
     state = needs.trained + needs.gradients + needs.optimizer
     largest = max(
@@ -300,7 +315,7 @@ def _nowhere(needs: Footprint, least: int, way: _Way, devices: DeviceMemory) -> 
         (needs.without_base - state, "the activations of one question"),
     )
     remedy = {
-        "the weights": "bf16 weights, or more devices",
+        "the weights": "bf16 weights, or more devices" if divisible else "a smaller model",
         "what is trained, with its gradients and optimizer": "a recipe that trains less, or more "
         "devices",
         "the activations of one question": "a recipe that leaves the first slots frozen",

@@ -84,9 +84,11 @@ def arms(
     precision: str,
     devices: DeviceMemory | None,
     probe: Probe | None = None,
+    divisible: bool = True,
 ) -> dict[str, ArmMemory]:
     """Predicted memory of each arm at the middle of its ranges, corrected if there is a ``probe``.
-    It takes seconds per arm, with a progress bar on a terminal."""
+    It takes seconds per arm, with a progress bar on a terminal. ``divisible``: whether several
+    devices can divide the base's weights."""
     console = Console(stderr=True)
     quiet = not console.is_terminal
     items = space.arms.items()
@@ -98,7 +100,9 @@ def arms(
         correction = predict.correction(probed)
         found[name] = ArmMemory(
             footprint=predict(predict.largest, 1),
-            placement=predict.place(answer, devices, correction) if devices else None,
+            placement=predict.place(answer, devices, correction, divisible=divisible)
+            if devices
+            else None,
             probed=probed,
             correction=correction,
         )
@@ -124,13 +128,14 @@ def place_arms(
     workload = definition.workload
     by_memory, nowhere = predict_placements(
         definition.space,
-        skeleton_of(workload.model, workload.image_size, precision),
+        skeleton_of(workload.model, workload.image_size, precision, workload.base_bits),
         profile.batch(definition.budget),
         precision=precision,
         beams=profile.beams,
         devices=DeviceMemory(count=partition.hosts, gib=device_gib, host_gib=partition.host_gib),
         sharing=partition.trials_per_host,
         probed=profile.probed,
+        divisible=workload.base_bits is None,
     )
     if not by_memory.by_arm:
         arm, first = next(iter(nowhere.items()))
@@ -148,10 +153,11 @@ def predict_placements(
     devices: DeviceMemory,
     sharing: int,
     probed: Mapping[str, MeasuredSteps | None],
+    divisible: bool = True,
 ) -> tuple[ArmPlacements, dict[str, Infeasible]]:
     """Placement of each arm's trials, at most ``sharing`` on a device; and what runs nowhere, be it
     an arm or the untuned model. ``probed``: arm -> what three steps took, for arms of which it is
-    known."""
+    known. ``divisible``: whether several devices can divide the base's weights."""
     memory_of = {
         name: TrainingMemory(arm, model, batch, precision) for name, arm in space.arms.items()
     }
@@ -164,9 +170,9 @@ def predict_placements(
 
     def place_one(arm: str, correction: float) -> Placement | Infeasible:
         if arm == UNTUNED:
-            return place_untuned(answer, size, devices, shared, correction)
+            return place_untuned(answer, size, devices, shared, correction, divisible=divisible)
         correction *= measured.get(arm, 1.0)
-        return memory_of[arm].place(answer, devices, correction, sharing)
+        return memory_of[arm].place(answer, devices, correction, sharing, divisible=divisible)
 
     found = {name: place_one(name, 1.0) for name in space.arms}
     by_arm = {name: where for name, where in found.items() if isinstance(where, Placement)}
@@ -237,6 +243,8 @@ class TrainingMemory:
         devices: DeviceMemory,
         correction: float = 1.0,
         most_sharing: int = MOST_SHARING,
+        *,
+        divisible: bool = True,
     ) -> Placement | Infeasible:
         """The cheapest placement of the arm's trials that fits (``device_fit.place``)."""
         return place(
@@ -248,6 +256,7 @@ class TrainingMemory:
             most_sharing,
             other_sizes=self.sizes,
             undivided=bool({*spaces.optimizers(self.arm)} & {*UNDIVIDED}),
+            divisible=divisible,
         )
 
     def correction(self, probed: MeasuredSteps | None) -> float:

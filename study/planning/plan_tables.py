@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -15,6 +15,7 @@ from study.planning.placement import GIB, Infeasible, Placement
 from study.trials.text import short
 
 if TYPE_CHECKING:
+    from trainables.models.common.quantisation import BaseBits, SlotBits
     from trainables.recipe import ParameterCounts, SlotCount
 
 
@@ -75,6 +76,26 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple) or (isinstance(value, str) and "," in value):
         return f"({value if isinstance(value, str) else ','.join(map(_value, value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def bits_text(slots: Iterable[SlotBits], bits: BaseBits, space: Space) -> str:
+    """What is in four bits in each slot, and why other linear layers are not."""
+    trainers, parts = spaces.weight_trainers(space), []
+    for found in slots:
+        if found.slot in bits.whole:
+            parts.append(f"{found.slot} as it is, since {trainers[found.slot]}")
+        elif not found.quantised:
+            parts.append(f"{found.slot} as it is, without linear layers that methods wrap")
+        else:
+            left = f" (not {', '.join(found.left)})" * bool(found.left)
+            parts.append(
+                f"{found.quantised} of {found.quantised + len(found.left)} linear layers of "
+                f"{found.slot}{left}"
+            )
+    return (
+        f"in {bits.bits} bits (NF4): {'; '.join(parts)}; embeddings, heads, norms and "
+        "convolutions as they are"
+    )
 
 
 def memory_table(arms: Mapping[str, ArmMemory]) -> Table:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from study.config import search_methods
 from study.config.begun_study import begun_study
 from study.trials.spec import off_default
+from trainables.models.common.quantisation import PACKAGE as QUANTISER
 
 if TYPE_CHECKING:
     from study.config.definition import StudyDefinition
@@ -81,6 +82,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "budget": asdict(definition.budget),
         "deepspeed": definition.engine_name,
         "precision": plan.precision,
+        **({"base_bits": asdict(bits)} if (bits := definition.workload.base_bits) else {}),
         **_search_of(definition),
         **off_default(regime, always=REGIME),
         "beams": profile.beams,
@@ -100,6 +102,11 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **(
+                {QUANTISER: importlib.metadata.version(QUANTISER)}
+                if definition.workload.base_bits
+                else {}
+            ),
         },
         **({"not_run": not_run} if not_run else {}),
         "identity": begun.identity,

@@ -18,7 +18,7 @@ from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.spaces import points
 from study.planning.placement import Infeasible, Placement
-from study.planning.plan_tables import arms_table
+from study.planning.plan_tables import arms_table, bits_text
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind, off_default
 from study.trials.text import short
@@ -149,6 +149,9 @@ class StudyPlan:
             f"  model    {profile.model}, {profile.parameters:,} parameters, "
             f"{profile.image_size} px"
         )
+        if (bits := self.definition.workload.base_bits) is not None:
+            shown = bits_text(profile.slot_bits, bits, self.definition.space)
+            console.print(f"  base     {escape(shown)}")
         images = f"{profile.images:,} images"
         console.print(f"  data     {data.name}: {splits} questions, {images}")
         for name, text in off_default(self.definition.workload.asking).items():

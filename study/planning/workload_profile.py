@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainables.memory.calibration import MeasuredSteps
     from trainables.memory.footprint import BatchShape
     from trainables.model_contract import Structure
+    from trainables.models.common.quantisation import SlotBits
     from trainables.recipe import AppliedRecipe, ParameterCounts, Recipe
     from trainables.training.regime import Regime
     from trainables.workload import Workload
@@ -61,6 +62,8 @@ class WorkloadProfile:
     """Arm -> measurement of three steps, for arms that were measured; None if not even one question
     fits."""
 
+    slot_bits: tuple[SlotBits, ...] = ()
+    """What is quantised in each slot."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> values of its choices with which it trains most; see ``typical_recipe.largest``."""
 
@@ -133,7 +136,9 @@ def profile(
         BadInput: an arm names a slot that the model lacks, or finds nothing to train.
     """
     from trainables.engine.deepspeed_config import Sizes
+    from trainables.models.common.quantisation import slot_bits
     from trainables.recipe import ParameterCounts
+    from trainables.shared_layers.quantised_linear import count_values
 
     model = workload.model
     chosen = {name: largest(arm, model) for name, arm in space.arms.items()}
@@ -153,7 +158,7 @@ def profile(
         model=model.name,
         digest=workload.digest,
         digest_1=model.digest,
-        parameters=sum(p.numel() for p in model.network.parameters()),
+        parameters=count_values(model.network),
         image_size=model.image_size,
         slots=tuple(model.slots),
         images=len(workload.images_NSSC),
@@ -164,6 +169,7 @@ def profile(
         arms=counted,
         sizes=sizes,
         seconds_an_example=seconds,
+        slot_bits=slot_bits(model),
         largest=chosen,
     )
 

@@ -178,6 +178,7 @@ def _described(results: StudyResults, trial: TrialResult) -> Description:
         recipe=trial.recipe,
         seed=trial.seed,
         precision=protocol.precision,
+        base_bits=protocol.base_bits,
         image_size=protocol.settings.image_size,
         answer_tokens=protocol.answer_tokens,
         beams=protocol.beams,
@@ -224,6 +225,7 @@ def _card(
     from jinja2 import Environment, StrictUndefined
 
     arm = arm_of(results, trial.arm)
+    held = next(p.dtype for p in tuned.model.network.parameters() if p.is_floating_point())
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(CARD.read_text(encoding="utf-8"))
     return template.render(
@@ -241,4 +243,7 @@ def _card(
         adapters={name: place.as_posix() for name, place in adapters.items()},
         weights=written.weights.name if written.weights else "",
         network=written.network,
+        skipped=written.skipped,
+        dtype=str(held).removeprefix("torch."),
+        computed={"bf16": "bfloat16", "fp32": "float32"}[tuned.described.precision],
     )

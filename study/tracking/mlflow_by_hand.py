@@ -33,7 +33,15 @@ MOST_METRICS = 1000
 class HandRun:
     """The run of one trial. Losses of steps are written with the next rung."""
 
-    def __init__(self, uri: str, space: str, spec: TrialSpec, precision: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        space: str,
+        spec: TrialSpec,
+        precision: str,
+        *,
+        base_bits: int | None = None,
+    ) -> None:
         """Make the run. ``space`` is the search space, whose file names the experiment.
 
         Raises:
@@ -61,6 +69,7 @@ class HandRun:
             "max_examples": spec.max_examples,
             "batch_size": spec.batch_size,
             "precision": precision,
+            **({} if base_bits is None else {"base_bits": base_bits}),
         }
         try:
             made = runs.client.create_run(

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from study import export, predict
-from tests.study.command_line import REPOSITORY, command, launch, results
+from tests.study.command_line import REPOSITORY, command, launch, results, runs
 from tests.trainables import made_image_text, made_llava
 from tests.trainables.data.small import iu_xray, jsonl
+from tests.trainables.quantised import needs_bitsandbytes
 
 pytestmark = pytest.mark.slow
 VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
@@ -62,6 +63,45 @@ def test_a_study_of_a_class_without_a_family_of_its_own(tmp_path: Path) -> None:
     Image.fromarray(drawn).save(tmp_path / "image.png")
     asked = ("--image", str(tmp_path / "image.png"), "--question", "is this a ct ?")
     assert predict.main([str(out), *asked]) == 0
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_a_study_on_a_base_in_four_bits(kind: str, tmp_path: Path) -> None:
+    """From the command line to an exported model that answers. Hosts are forked with the base."""
+    needs_bitsandbytes()
+    folder = tmp_path / "model"
+    if kind == "llava":
+        made_llava.write(folder, dtype=torch.bfloat16)
+    else:
+        made_image_text.write(folder, kind)
+    budget = ("--trials", "4", "--max-examples", "64", "--seeds", "1", "--concurrency", "4")
+    asked = ("--space", "smoke", "--model", str(folder), "--image-size", "32", "--base-bits", "4")
+    shown = launch(tmp_path, *asked, *budget, "--precision", "bf16", "--name", "bits")
+    said = " ".join(shown.split())
+    assert "base in 4 bits (NF4): 12 of 12" in said if kind == "llava" else "in 4 bits" in said
+    assert "(not lm_head); embeddings, heads, norms and convolutions as they are" in said
+    found = results(tmp_path, "bits")
+    assert {t["outcome"] for t in found["trials"]} == {"complete"}
+    assert found["protocol"]["base_bits"] == {"bits": 4, "whole": []}
+    assert found["protocol"]["settings"]["base_bits"] == 4
+    assert "bitsandbytes" in found["protocol"]["versions"]
+    (study,) = [r for r in runs(tmp_path, "smoke") if "base_bits.bits" in r.data.params]
+    assert study.data.params["base_bits.bits"] == "4"
+    out = tmp_path / "exported"
+    where = ("--storage", str(tmp_path), "--out", str(out))
+    assert export.main(["bits", "--arm", "lora", *where]) == 0
+    assert (out / "adapter_config.json").is_file()
+    card = (out / "README.md").read_text()
+    assert "load_in_4bit=True" in card and 'bnb_4bit_quant_type="nf4"' in card
+    loading = card.partition("```python\n")[2].partition("```")[0].replace('"DIR"', repr(str(out)))
+    assert "base = PeftModel" in loading
+    loaded: dict[str, Any] = {}
+    exec(loading.replace(f'"{folder.name}"', repr(str(folder))), loaded)
+    assert any(type(m).__name__ == "Linear4bit" for m in loaded["base"].modules())
+    drawn = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(drawn).save(tmp_path / "image.png")
+    questions = ("--image", str(tmp_path / "image.png"), "--question", "is this a ct ?")
+    assert predict.main([str(out), *questions]) == 0
 
 
 @pytest.mark.parametrize("family", ["blip", "llava"])

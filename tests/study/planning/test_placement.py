@@ -174,6 +174,18 @@ def test_weights_are_shared_where_they_do_not_fit() -> None:
     assert found.devices == 4, "no more than it takes"
 
 
+def test_weights_in_four_bits_are_whole_on_each_device() -> None:
+    gib = {"weights": 28, "trained": 0.1, "activations": 0.1}
+    predict, answer = needs(**gib), answering(weights=28, each=0.1)
+    for devices in (DeviceMemory(count=8, gib=16), HOST):
+        for found in (
+            place(predict, answer, BATCH, devices, divisible=False),
+            place_untuned(answer, BATCH, devices, 1, divisible=False),
+        ):
+            assert isinstance(found, Infeasible)
+            assert "more devices" not in found.reason and "devices of " in found.reason
+
+
 def test_workers_share_a_batch_evenly() -> None:
     found = placed(DeviceMemory(count=3, gib=24), weights=28, trained=0.1, activations=0.1)
     assert found.devices == 2

@@ -36,7 +36,7 @@ def rung(examples_seen: int) -> Rung:
 
 
 def test_what_mlflow_refuses_stops_the_writing_and_nothing_else(tmp_path: Path) -> None:
-    run = HandRun(default_uri(tmp_path), "smoke", spec(), "fp32")
+    run = HandRun(default_uri(tmp_path), "smoke", spec(), "fp32", base_bits=4)
     experiment = run._runs.client.get_experiment(run._runs.experiment_id)
     assert experiment.artifact_location.endswith(f"{tmp_path.name}/{MLFLOW_ARTIFACTS}")
     run.stepped(32, 1.5)
@@ -44,6 +44,7 @@ def test_what_mlflow_refuses_stops_the_writing_and_nothing_else(tmp_path: Path) 
     assert run.error == ""
     recorded = run._runs.client.get_run(run.id)
     assert recorded.data.metrics["validation_loss"] == 1.0
+    assert recorded.data.params["base_bits"] == "4"
     run._runs.client.delete_run(run.id)  # by another user, meanwhile
     run.reported(rung(960))
     assert "\n" not in run.error and run.error
