@@ -3,6 +3,7 @@
     python -m tests.benchmarks.packing                           the model that ships
     python -m tests.benchmarks.packing --shape miss              MISS: 361M parameters, 480 px
     python -m tests.benchmarks.packing --shape llava-7b          or 1b: a large decoder, in bf16
+    python -m tests.benchmarks.packing --base-bits 4             on a base in four bits
 
 Trials x examples a second of 1, 2, 4, 8 and 16 trials in a trial group, each mix of methods for
 itself: packed, and the same trials with each in a pass of its own; on a CUDA device if there is
@@ -31,6 +32,7 @@ from trainables.engine import start
 from trainables.memory import fake_weights, measure
 from trainables.memory.measure import measure_growth, release_cached
 from trainables.model_contract import Model
+from trainables.models.common.quantisation import BaseBits
 from trainables.packing.trial_group import TrialGroup
 from trainables.recipe import Recipe
 from trainables.training.trial_config import TrialConfig
@@ -65,15 +67,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="of each split, but for tiny")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--base-bits", type=int, help="4: a base in four bits")
     parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=DEFAULT_REGIME)
     given = parser.parse_args()
     precision = start.resolve_precision(given.precision)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        workload = shapes.workload(given.shape, images=given.images, image_size=given.image_size)
+        bits = None if given.base_bits is None else BaseBits(bits=given.base_bits)
+        workload = shapes.workload(
+            given.shape, images=given.images, image_size=given.image_size, bits=bits
+        )
         print(
             f"{given.shape}, {workload.model.image_size} px, {precision} on {workload.device}, "
+            f"{f'base in {bits.bits} bits, ' if bits else ''}"
             f"{torch.get_num_threads()} threads, batches of {given.batch_size}; "
             f"medians of {given.steps} steps"
         )

@@ -11,7 +11,9 @@ from trainables.data.common import dataset as datasets
 from trainables.model_contract import Model
 from trainables.model_tools.tiny_pretraining.network import vocabulary
 from trainables.models import blip, llava
+from trainables.models.common import quantisation
 from trainables.models.common.llava_network import LlavaNetwork, Parts
+from trainables.models.common.quantisation import BaseBits
 from trainables.workload import Workload, WorkloadConfig
 
 DECODERS: dict[str, Any] = {
@@ -29,16 +31,21 @@ DECODERS: dict[str, Any] = {
 SHAPES = ("tiny", "miss", *DECODERS)
 
 
-def workload(shape: str, *, images: int, image_size: int | None = None) -> Workload:
+def workload(
+    shape: str, *, images: int, image_size: int | None = None, bits: BaseBits | None = None
+) -> Workload:
     """A model of ``shape``: ``tiny`` as it ships; ``miss``, the 361M BLIP of MISS (480 px); or a
     CLIP ViT-L/14 (336 px) before a Llama-like decoder of 1.1 or 7 billion parameters, in bf16. It
-    has the phantom questions about the first ``images`` images of each split, all for ``tiny``."""
+    has the phantom questions about the first ``images`` images of each split, all for ``tiny``.
+    ``bits`` say how the base is quantised."""
     if shape == "tiny":
-        return Workload.load(WorkloadConfig(image_size=image_size))
+        return Workload.load(WorkloadConfig(image_size=image_size, base_bits=bits))
     small = Workload.load(WorkloadConfig())
     torch.manual_seed(0)
     device = small.device
     model = _llava(shape, image_size, device) if shape in DECODERS else _miss(small.model)
+    if bits is not None:
+        quantisation.quantise(model, bits, device)
     model.network.to(device)
     splits = small.dataset.splits()
     for split, examples in splits.items():
