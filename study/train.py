@@ -58,6 +58,7 @@ class Request:
     system: str = same_option(Settings, "system")
     choose: str = same_option(Settings, "choose")
     max_examples: int | None = same_option(Settings, "max_examples")
+    epochs: float | None = same_option(Settings, "epochs")
     seed: int = same_option(Settings, "seed")
     deepspeed: str = same_option(Settings, "deepspeed")
     precision: str = same_option(Settings, "precision")

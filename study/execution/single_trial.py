@@ -129,6 +129,7 @@ class SingleTrial:
         hardware = Hardware.here(definition.precision)
         config = replace(definition.workload, precision=hardware.precision)
         workload = Workload.load(config)
+        definition = definition.with_data(len(workload.dataset.train))
         return cls(
             definition=definition,
             spec=spec_of(which, definition, workload, hardware.precision),
@@ -141,7 +142,8 @@ class SingleTrial:
         self, stepped: Callable[[Trial], object], say: Callable[[str], object]
     ) -> Iterator[TrialReport]:
         """Train the trial and give its reports, the last of which has its outcome. A trial that
-        runs out of memory is tried once more with fewer questions at once, as in a study.
+        runs out of memory is tried again with fewer questions at once, until it fits or there is
+        no less. In a study the trials of an arm come to the same, one after another.
 
         Args:
             stepped: is called after each step.
@@ -166,11 +168,12 @@ class SingleTrial:
                         yield report
                 if report.outcome is not Outcome.OUT_OF_MEMORY:
                     return
-                note = placements.out_of_memory(self.spec, placement)
+                note = placements.out_of_memory(self.spec, placement, once=False)
                 if not note:
                     yield report
                     return
                 say(note)
+                residents.forget(self.spec.id)
 
     def _reports(
         self,

@@ -130,10 +130,11 @@ class ArmPlacements:
             if not self.find(record.spec).plain().items() <= record.ran.items():
                 self.out_of_memory(record.spec, self.find(record.spec))
 
-    def out_of_memory(self, spec: TrialSpec, had: Placement) -> str:
+    def out_of_memory(self, spec: TrialSpec, had: Placement, *, once: bool = True) -> str:
         """Learn that a trial ran out of memory where it ran. Return the note for its record if it
-        is to be tried again, or an empty string if it is not."""
-        if spec.id in self._again or spec.arm not in self._placed:
+        is to be tried again, or an empty string if it is not. With ``once`` a trial is tried again
+        once; else until it fits or there is no placement that takes less."""
+        if (once and spec.id in self._again) or spec.arm not in self._placed:
             return ""
         self._again.add(spec.id)
         if self.find(spec) == had:  # else another trial's failure has changed it already

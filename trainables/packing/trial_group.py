@@ -132,12 +132,13 @@ class TrialGroup:
         )
         if checkpoint is not None and trial.engine is not None:
             trial.restore(checkpoint)
-        self._members[key] = member = _Member(key=key, trial=trial)
+        member = _Member(key=key, trial=trial)
         if trial.applied.parameters:  # without them it takes no step
             try:
                 member.pack_member = self._pack.member_of(trial)
             except Unpackable as error:
                 self.alone_reasons[key] = str(error)
+        self._members[key] = member  # last: memory may run out before
         return trial
 
     def trial(self, key: str) -> Trial:

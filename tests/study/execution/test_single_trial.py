@@ -1,9 +1,12 @@
 """A trial that is trained by hand is the one that a study draws, and has its losses."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from search_spaces.declare import Choice, LogUniform
 from study.config.definition import StudyDefinition
@@ -123,3 +126,56 @@ def test_a_trial_that_cannot_go_on_says_why(tmp_path: Path) -> None:
     )
     reports = list(one.train(lambda _: None, print))
     assert reports[-1].outcome is Outcome.DIVERGED and "loss is" in reports[-1].error
+
+
+def test_epochs_are_counted_in_its_data(tmp_path: Path) -> None:
+    config = small.config(tmp_path)
+    asked = Settings(
+        space="smoke",
+        arm="lora",
+        model=config.workload.model,
+        data="jsonl",
+        data_root=config.workload.data_root,
+        split="by_image",
+        epochs=1.5,
+    )
+    one = SingleTrial.load(StudyDefinition.parse(asked), None)
+    questions, batch = len(one.workload.dataset.train), one.spec.batch_size
+    assert one.definition.budget.max_examples == 1.5 * questions == 75
+    assert one.spec.max_examples == math.ceil(75 / batch) * batch
+
+
+def test_it_is_tried_with_fewer_questions_until_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the trials of an arm are in a study, one after another."""
+    config = small.config(tmp_path)
+    workload = Workload.load(config.workload)
+    family: Any = type(workload.model)
+    losses, room, asked_at_once = family.losses, 1, list[int]()
+
+    def hungry(model: Any, network: Any, batch: Any, **settings: Any) -> torch.Tensor:
+        if network.training:
+            asked_at_once.append(len(batch.image_B))
+            if asked_at_once[-1] > room:  # more than any machine has
+                torch.empty(2**60, dtype=torch.uint8)
+        found: torch.Tensor = losses(model, network, batch, **settings)
+        return found
+
+    monkeypatch.setattr(family, "losses", hungry)
+    definition = StudyDefinition.parse(Settings(space="smoke", arm="lora"))
+    definition = replace(
+        definition,
+        workload=config.workload,
+        budget=replace(definition.budget, batch_size=small.BATCH),
+    )
+    one = SingleTrial(
+        definition=definition, spec=small.spec(), workload=workload, precision="fp32", threads=1
+    )
+    said = list[str]()
+    reports = list(one.train(lambda _: None, said.append))
+    assert small.BATCH == 4 and len(said) == 2, "four, two, one"
+    assert {*asked_at_once} == {4, 2, 1} and reports[-1].outcome is Outcome.COMPLETE
+    room = 0
+    reports = list(one.train(lambda _: None, said.append))
+    assert [report.outcome for report in reports] == [Outcome.OUT_OF_MEMORY]
