@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from trainables import registry
 from trainables.cache import hub
 from trainables.data.common import splits
@@ -19,6 +17,7 @@ from trainables.model_lookup import family_of
 from trainables.models.common import quantisation
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from trainables.cache.arrays import Progress
