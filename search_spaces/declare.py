@@ -189,8 +189,12 @@ class Space:
     budget: Budget = field(default_factory=Budget)
     training: TrainingRanges | None = None
     """Training settings of all arms that do not name others."""
+    declared: tuple[str, ...] = ()
+    """Names of all arms, also of those that a copy of the space leaves out; it follows from
+    ``arms``. The colours of arms do not change where a study runs some of them."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "declared", tuple(dict.fromkeys([*self.declared, *self.arms])))
         if not self.arms:
             raise ValueError("a Space needs at least one arm")
         if not isinstance(self.budget, Budget):

@@ -124,8 +124,9 @@ def _run(given: Request, trial: single_trial.SingleTrial) -> HandRun | None:
         return None
     from study.tracking.mlflow_by_hand import HandRun
 
+    arms, bits = trial.definition.space.declared, given.base_bits
     return HandRun(
-        given.tracking_uri, given.space, trial.spec, trial.precision, base_bits=given.base_bits
+        given.tracking_uri, given.space, arms, trial.spec, trial.precision, base_bits=bits
     )
 
 

@@ -116,6 +116,7 @@ def _links(study_folder: StudyFolder, uri: str) -> dict[str, str]:
     Raises:
         BadInput: MLflow does not have the study.
     """
+    from study.config.begun_study import begun_study
     from study.config.study_json import identity, read
     from study.tracking import mlflow_views
     from study.tracking.mlflow_runs import runs_of_space
@@ -126,7 +127,8 @@ def _links(study_folder: StudyFolder, uri: str) -> dict[str, str]:
     parent = runs.study(study, identity(study_folder.path))
     if parent is None:
         raise BadInput(f"MLflow at {uri} has no run of study {study!r}; give its --tracking-uri")
-    refused = mlflow_views.renew_if_allowed(runs, parent.info.run_id, study)
+    arms = begun_study(study_folder.path).all_arms
+    refused = mlflow_views.renew_if_allowed(runs, parent.info.run_id, study, arms)
     if refused:
         print(f"the views of {study} are as they were: {refused}", flush=True)
     keys = {study: parent.info.run_id, **{name: key for key, name in mlflow_views.GENERAL.items()}}

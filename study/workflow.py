@@ -337,7 +337,7 @@ class StudyRun:
             *report_page.write(self.folder, found),
         ]
         self.tracker.finish(
-            f"**{summary.escaped(found.verdict)}**",
+            summary.escaped(found.verdict),
             summary.markdown(found),
             results.metrics(found),
             files,

@@ -21,6 +21,7 @@ from study.analysis.score_types import (
     Scores,
     WithColumns,
 )
+from study.trials.colours import arm_numbers
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome
 from study.trials.spec import Kind
@@ -62,6 +63,9 @@ class ArmResult:
 
     arm: str
     """Name of the arm."""
+    number: int | None = None
+    """Number of the arm among all arms of its space, by which it has its colour; None in results
+    of earlier versions."""
     trials: Mapping[Outcome, int]
     """Outcome -> number of search trials."""
     confirmations: Mapping[Outcome, int] = field(default_factory=dict)
@@ -273,6 +277,12 @@ class StudyResults:
     def confirmed(self) -> list[ArmResult]:
         """The arms that have a score on the test split, the best first."""
         return [arm for arm in self.arms if arm.test]
+
+    @property
+    def arm_numbers(self) -> dict[str, int]:
+        """Name of an arm -> the number by which it has its colour, the best arm first."""
+        noted = {arm.arm: arm.number for arm in self.arms if arm.number is not None}
+        return noted if len(noted) == len(self.arms) else arm_numbers(arm.arm for arm in self.arms)
 
     def trial(self, trial_id: str) -> TrialResult:
         """The trial with this id."""

@@ -24,6 +24,7 @@ from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
+from study.trials.colours import arm_numbers
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
@@ -159,6 +160,7 @@ def _arm(
     best = trials.best.get(arm)
     return ArmResult(
         arm=arm,
+        number=arm_numbers(trials.space.declared)[arm],
         trials=_outcomes(searched),
         confirmations=_outcomes([r for r in trials.of_kind(Kind.CONFIRM) if r.spec.arm == arm]),
         search_seconds=sum(r.costs.get("seconds", 0.0) for r in searched),

@@ -42,6 +42,9 @@ class BegunStudy:
     """Arms of the space as plain values, by which a change of the space's file is noticed."""
     run: list[str] | None = None
     """Names of the arms that are run; None: all of them."""
+    declared: list[str] | None = None
+    """Names of all arms of the space, of which ``arms`` are some, by which arms have their colours;
+    None: ``arms`` are all."""
     budget: Budget | None = None
     """Budget of the study; None: it was not noted."""
     search: str = search_methods.OLDEST[0]
@@ -56,6 +59,11 @@ class BegunStudy:
     """Command that began the study, without secrets."""
     begun: str
     """Local time at which the study began."""
+
+    @property
+    def all_arms(self) -> list[str]:
+        """Names of all arms of the space, by which arms have their colours."""
+        return [*self.arms] if self.declared is None else self.declared
 
 
 def begun_study(folder: Path) -> BegunStudy:

@@ -91,11 +91,13 @@ def open_study(
             content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
             _write(folder, {**content, "command": command})
     else:
+        declared = [*definition.space.declared]
         begun = BegunStudy(
             identity=uuid.uuid4().hex,
             settings=definition.settings,
             arms=arms_plain(definition.space),
             run=sorted(run),
+            declared=None if declared == [*definition.space.arms] else declared,
             budget=definition.budget,
             search=definition.search,
             stop=definition.stop,
@@ -105,7 +107,10 @@ def open_study(
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )
         older = {field.name for field in fields(Settings)} - {*YOUNG}
-        _write(folder, asdict(begun) | {"settings": off_default(begun.settings, always=older)})
+        content = asdict(begun) | {"settings": off_default(begun.settings, always=older)}
+        if begun.declared is None:  # younger than the first studies, too
+            del content["declared"]
+        _write(folder, content)
     arms = sorted(run)
     now = {"arms": ", ".join(arms), **base}
     then = {"arms": ", ".join(arms if begun.run is None else begun.run), **begun.base}

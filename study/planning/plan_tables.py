@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from search_spaces.declare import Choice, Range, Space
 from study.config import spaces
 from study.planning.memory_prediction import ArmMemory
 from study.planning.placement import GIB, Infeasible, Placement
+from study.trials.colours import terminal_styles
 from study.trials.text import short
 
 if TYPE_CHECKING:
@@ -26,11 +28,12 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
     for column in ("arm", "searched", "trains", "parameters", "percent"):
         right = column in ("parameters", "percent")
         table.add_column(column, justify="right" if right else "left")
+    styles = terminal_styles(space.declared)
     for arm, found in applied.items():
         searched = spaces.ranges(space.arms[arm])
         told = {n: v for n, v in space.arms[arm].training.items() if n not in searched}
         table.add_row(
-            arm,
+            Text(arm, style=styles[arm]),
             escape(
                 ", ".join(
                     [f"{name} {_range(values)}" for name, values in searched.items()]

@@ -16,7 +16,6 @@ from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import StudyResults
 from study.analysis.score_types import Estimate, Finding
 from study.reporting.svg import Figure, Scale, spanning
-from study.trials import colours
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
 WIDE = 1020
@@ -31,7 +30,7 @@ def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
     """Number, name and shape of each arm."""
     flat = Scale(low=0, high=1, start=0, end=16)
     found = []
-    for name, i in arm_numbers(results).items():
+    for name, i in results.arm_numbers.items():
         figure = Figure(title=name, width=16, height=16, x=flat, y=flat)
         figure.mark((0.5, 0.5), arm=i, tip="")
         found.append((i, name, figure.svg()))
@@ -40,7 +39,7 @@ def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
 
 def scores(results: StudyResults) -> list[Markup]:
     """Test accuracy of each arm with interval, seeds and baselines; a panel for each part."""
-    drawn, index = [], arm_numbers(results)
+    drawn, index = [], results.arm_numbers
     for part, name_of_part in results.shown.items():
         rows = [
             (index[arm.arm], arm, score)
@@ -82,7 +81,7 @@ def scores(results: StudyResults) -> list[Markup]:
 def differences(results: StudyResults) -> list[Markup]:
     """Difference in overall accuracy of each pair of arms with its interval, and the margin."""
     pairs = [(pair.first, pair.second, pair.parts["overall"]) for pair in results.comparisons]
-    index = arm_numbers(results)
+    index = results.arm_numbers
     if not pairs:
         return []
     margin = pairs[0][2].margin
@@ -108,7 +107,7 @@ def differences(results: StudyResults) -> list[Markup]:
 
 def pareto(results: StudyResults) -> list[Markup]:
     """Test accuracy against cost, with the Pareto front as a step line; a panel for each cost."""
-    index = arm_numbers(results)
+    index = results.arm_numbers
     arms = [(index[arm.arm], arm) for arm in results.confirmed]
     drawn = []
     # An adapter's size follows from its parameters: it would be the same picture twice.
@@ -153,7 +152,7 @@ def budget(results: StudyResults) -> list[Markup]:
     title = "Expected validation accuracy against search budget"
     figure = Figure(title=title, width=width, height=height, x=x, y=y)
     figure.axes("search budget of the arm, device-seconds", "validation accuracy, %")
-    index = arm_numbers(results)
+    index = results.arm_numbers
     for arm, curve in curves.items():
         upper = [(x(p.seconds), y(p.high)) for p in curve]
         lower = [(x(p.seconds), y(p.low)) for p in reversed(curve)]
@@ -191,11 +190,6 @@ def y_scale(values: Sequence[float | None], *, loss: bool = False) -> Scale | No
 def far_apart(values: Sequence[float]) -> bool:
     """Whether values span so much that a linear scale would show only the largest of them."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > 3
-
-
-def arm_numbers(results: StudyResults) -> dict[str, int]:
-    """Name of an arm -> its number, the best arm first."""
-    return colours.arm_numbers(arm.arm for arm in results.arms)
 
 
 def _interval(score: Estimate) -> str:

@@ -57,7 +57,7 @@ def _page(results: StudyResults) -> str:
         script=Markup(script),
         allowed_script=f"'sha256-{hashed}'",
         legend=figures.legend(results),
-        numbers=figures.arm_numbers(results),
+        numbers=results.arm_numbers,
         figures={
             draw.__name__: draw(results)
             for draw in (

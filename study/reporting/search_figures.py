@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from study.analysis.result_types import StudyResults, TrialResult
-from study.reporting.figures import WIDE, arm_numbers, far_apart, panel, x_scale, y_scale
+from study.reporting.figures import WIDE, far_apart, panel, x_scale, y_scale
 from study.reporting.svg import Figure, Scale, short, spanning
 from study.trials import text
 from study.trials.record import Outcome
@@ -28,7 +28,7 @@ def learning_curves(results: StudyResults) -> list[Markup]:
     if x is None or y is None:
         return []
     drawn = []
-    for arm, i in arm_numbers(results).items():
+    for arm, i in results.arm_numbers.items():
         mine = [t for t in trials if t.arm == arm]
         if not mine:
             continue
@@ -64,7 +64,7 @@ def learning_rates(results: StudyResults) -> list[Markup]:
     if x is None or y is None:
         return []
     drawn = []
-    for arm, i in arm_numbers(results).items():
+    for arm, i in results.arm_numbers.items():
         mine = [(trial, loss) for trial, loss in tried if trial.arm == arm]
         if not mine:
             continue
@@ -98,7 +98,7 @@ def parallel(results: StudyResults) -> list[Markup]:
         if (loss := trial.rungs[-1].validation_loss) is not None
     ]
     trials = [trial for trial, _ in ended]
-    index = arm_numbers(results)
+    index = results.arm_numbers
     names = sorted({n for t in trials for n in t.parameters}, key=lambda n: (n == "lr", n))
     if len(trials) < 2:
         return []

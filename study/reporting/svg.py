@@ -2,7 +2,8 @@
 
 A mark of an arm carries its class (``a0``, ``a1``, ...) and ``data-arm``, so that the page can
 colour it, in light and dark, and highlight it. ``data-tip`` is the text that appears when a pointer
-is over it. Every arm has a shape of its own too: nobody has to tell colours apart.
+is over it. Every arm has a shape too, and arms whose colours the colour-blind may confuse have
+different ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from markupsafe import Markup, escape
 from study.trials.colours import COLOURS
 
 SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
-"""Shapes of the arms, by number."""
+"""Shapes of the arms, by number; again from the first where there are more arms."""
 Point = tuple[float, float]
 
 

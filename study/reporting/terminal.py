@@ -12,7 +12,7 @@ from rich.text import Text
 
 from study.reporting import summary
 from study.reporting.summary import interval
-from study.trials.colours import terminal_styles
+from study.trials.colours import terminal_style
 from study.trials.text import settings_text
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def show_results(console: Console, results: StudyResults) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(summary.header(results)):
         table.add_column(column, justify="right" if place > 1 else "left")
-    styles = terminal_styles(arm.arm for arm in results.arms)
+    numbers = results.arm_numbers
     for arm, (name, *row) in summary.arm_rows(results).items():
-        table.add_row(Text(name, style=styles[arm]), *map(Text, row))
+        table.add_row(Text(name, style=terminal_style(numbers[arm])), *map(Text, row))
     for row in summary.baseline_rows(results):
         table.add_row(*row, style="dim")
     console.print(table)

@@ -7,7 +7,7 @@ run of no study, and each training makes a new one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from study.config.deployment import Places
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_database import sqlite_file
-from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_runs import COLOUR, MlflowRuns
 from study.tracking.mlflow_store import check, unusable
+from study.trials.colours import arm_colours
 from study.trials.record import Outcome, Rung
 from study.trials.spec import TrialSpec
 from trainables.secrecy import without_secrets
@@ -37,12 +38,14 @@ class HandRun:
         self,
         uri: str,
         space: str,
+        arms: Sequence[str],
         spec: TrialSpec,
         precision: str,
         *,
         base_bits: int | None = None,
     ) -> None:
-        """Make the run. ``space`` is the search space, whose file names the experiment.
+        """Make the run. ``space`` is the search space, whose file names the experiment, and
+        ``arms`` are all of its arms, by which the run has its colour.
 
         Raises:
             BadInput: the store cannot be reached or written.
@@ -59,7 +62,8 @@ class HandRun:
         """Error, in one line, that stopped the writing; empty if none did."""
         self._losses: list[Metric] = []
         self._seen = 0
-        tags = {"kind": KIND, "trial": spec.id, "arm": spec.arm}
+        colour = arm_colours(arms)[spec.arm]
+        tags = {"kind": KIND, "trial": spec.id, "arm": spec.arm, COLOUR: colour}
         parameters = {
             "arm": spec.arm,
             "lr": spec.lr,

@@ -34,6 +34,8 @@ TRAINING = "workflowType=machine_learning"
 was left in MLflow's half for language models."""
 COLOUR = "mlflow.runColor"
 """Tag by which MLflow's page colours a run."""
+STUDY = "study"
+"""Tag with the name of a run's study."""
 LOG_LR = "log10_lr"
 """Metric of a trial: the decimal logarithm of its learning rate, since MLflow's charts of two
 values have linear scales."""
@@ -135,7 +137,7 @@ class MlflowRuns:
             if (found := self.study(name, identity)) is not None:
                 self.client.update_run(found.info.run_id, status="RUNNING")
                 return str(found.info.run_id)
-            tags = {"study": name, "identity": identity, "kind": "study"}
+            tags = {STUDY: name, "identity": identity, "kind": "study"}
             return mlflow_create.run(
                 self.client,
                 self.experiment_id,
@@ -146,12 +148,13 @@ class MlflowRuns:
         except MlflowException as error:
             raise unusable(self.uri, error) from None
 
-    def begin_trial(self, record: TrialRecord, parent_id: str, colour: str) -> str:
-        """Make a child run for a trial that has none; return the run's id. ``colour`` is its arm's,
-        as ``#rrggbb``."""
+    def begin_trial(self, record: TrialRecord, parent_id: str, study: str, colour: str) -> str:
+        """Make a child run for a trial of ``study`` that has none; return the run's id. ``colour``
+        is its arm's, as ``#rrggbb``."""
         spec = record.spec
         tags = {
             "mlflow.parentRunId": parent_id,
+            STUDY: study,
             "trial": spec.id,
             "kind": str(spec.kind),
             "arm": spec.arm,

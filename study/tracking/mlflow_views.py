@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.config import spaces
-from study.tracking.mlflow_runs import COLOUR, LOG_LR, TRAINING, MlflowRuns, log_lr
+from study.tracking.mlflow_runs import COLOUR, LOG_LR, STUDY, TRAINING, MlflowRuns, log_lr
 from study.trials.colours import UNTUNED, arm_colours
 from study.trials.spec import Kind
 from trainables.secrecy import without_secrets
@@ -38,7 +38,7 @@ included; those of older studies keep their addresses."""
 AUTHOR = "medvlm-study"
 """Mark of the views that this project wrote."""
 REFUSALS = ("PERMISSION_DENIED", "INVALID_PARAMETER_VALUE")
-"""Codes of errors of a server that does not take a view, or not from this user."""
+"""Codes of errors of a server that does not take a view or a tag, or not from this user."""
 MOST_RUNS = 300
 """Number of the latest runs by which the columns and charts of the general views are chosen."""
 LOSS, SCORE = "validation_loss", "test.overall_percent"
@@ -153,23 +153,24 @@ def prepare(runs: MlflowRuns, parent_id: str, study: str, space: Space) -> None:
     )
 
 
-def renew(runs: MlflowRuns, parent_id: str, study: str) -> None:
+def renew(runs: MlflowRuns, parent_id: str, study: str, arms: Sequence[str]) -> None:
     """Write the views of a study and of all studies of its experiment, by the arms and measures
-    that their runs have now. Runs of earlier versions of this project get their arm's colour."""
+    that their runs have now. Runs of earlier versions of this project get what views show of them:
+    their arm's colour, by ``arms``, which are all of the space, and the study's name."""
     own = [*runs.trials(parent_id).values()]
     latest = runs.search("tags.kind != 'study'", most=MOST_RUNS)
-    _mark(runs, own)
+    _mark(runs, own, study, run_colours(arms))
     _write(runs, _views(parent_id, study, Shown.of(own), Shown.of(latest)))
     _set_tags(runs, _unlisted(runs.client.get_experiment(runs.experiment_id).tags))
 
 
-def renew_if_allowed(runs: MlflowRuns, parent_id: str, study: str) -> str:
-    """Renew the views of a study if this user may. Return why not, in one line; empty if they were
-    renewed."""
+def renew_if_allowed(runs: MlflowRuns, parent_id: str, study: str, arms: Sequence[str]) -> str:
+    """Renew the views of a study, as ``renew`` does, if this user may. Return why not, in one line;
+    empty if they were renewed."""
     from mlflow.exceptions import MlflowException
 
     try:
-        renew(runs, parent_id, study)
+        renew(runs, parent_id, study, arms)
     except MlflowException as error:
         return without_secrets(str(error)).splitlines()[0]
     return ""
@@ -206,19 +207,32 @@ def _set_tags(runs: MlflowRuns, tags: Mapping[str, str]) -> None:
                 raise
 
 
-def _mark(runs: MlflowRuns, children: Sequence[Run]) -> None:
-    """Give runs that lack it the colour of their arm, and the logarithm of their learning rate."""
-    arms = {run.data.tags["arm"] for run in children if _kind(run) != Kind.UNTUNED}
-    colours = {**arm_colours(arms), str(Kind.UNTUNED): UNTUNED}
+def run_colours(arms: Iterable[str]) -> dict[str, str]:
+    """Arm, and the untuned model -> colour of its runs; ``arms`` are all of the space."""
+    return {**arm_colours(arms), str(Kind.UNTUNED): UNTUNED}
+
+
+def _mark(
+    runs: MlflowRuns, children: Sequence[Run], study: str, colours: Mapping[str, str]
+) -> None:
+    """Give the runs of a study's trials the colour of their arm and the study's name, where they
+    lack them, and the logarithm of their learning rate to those that had no colour; nothing if the
+    server refuses it, or this user."""
+    from mlflow.exceptions import MlflowException
+
     for run in children:
-        if COLOUR not in run.data.tags:
-            trained = "lr" in run.data.params and _kind(run) != Kind.UNTUNED
-            lr = [float(run.data.params["lr"])] if trained else []
-            runs.log(
-                run.info.run_id,
-                metrics=[log_lr(value, run.info.start_time) for value in lr],
-                tags={COLOUR: colours[run.data.tags["arm"]]},
-            )
+        had, arm = run.data.tags, run.data.tags["arm"]
+        should = {COLOUR: colours.get(arm, had.get(COLOUR, UNTUNED)), STUDY: study}
+        tags = {name: value for name, value in should.items() if had.get(name) != value}
+        trained = "lr" in run.data.params and _kind(run) != Kind.UNTUNED
+        lr = [float(run.data.params["lr"])] if trained and COLOUR not in had else []
+        metrics = [log_lr(value, run.info.start_time) for value in lr]
+        try:
+            runs.log(run.info.run_id, metrics=metrics, tags=tags)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            return
 
 
 def _kind(run: Run) -> str:
@@ -277,7 +291,7 @@ def _views(parent_id: str, study: str, own: Shown, all_: Shown) -> list[_View]:
             runs=kind,
             order=order,
             ascending=order != SCORE,
-            columns=_columns(shown, order),
+            columns=_columns(shown, order, several=True),
             sections=sections,
         )
 
@@ -314,10 +328,12 @@ def _views(parent_id: str, study: str, own: Shown, all_: Shown) -> list[_View]:
     ]
 
 
-def _columns(shown: Shown, order: str) -> list[str]:
-    """Columns of a view's table, as MLflow names them."""
+def _columns(shown: Shown, order: str, *, several: bool = False) -> list[str]:
+    """Columns of a view's table, as MLflow names them. With ``several`` it is of several studies,
+    and says of each run whose it is."""
     first = [SCORE, LOSS] if order == SCORE else [LOSS, SCORE]
     return [
+        *([f"tags.`{STUDY}`"] if several else []),
         "params.`arm`",
         *(f"params.`{name}`" for name in shown.settings),
         *(f"metrics.`{name}`" for name in first),

@@ -9,8 +9,10 @@ MLflow's own monitor also writes the load of the driver's machine.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +30,6 @@ from study.storage.study_folder import REPORT
 from study.tracking import mlflow_datasets, mlflow_views
 from study.tracking.mlflow_runs import MlflowRuns, log_lr
 from study.trials.callback import StudyCallback
-from study.trials.colours import UNTUNED, arm_colours
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind
 from trainables.secrecy import without_secrets
@@ -36,6 +37,10 @@ from trainables.secrecy import without_secrets
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
 
+LONGEST_TAG = 8000
+"""Characters of a tag, which MLflow cuts."""
+CUT_VERDICT = " (The report has the rest.)"
+CUT_TABLE = "The report has the other arms."
 GATHER_SECONDS = 1.0
 """Seconds for which events are gathered before they are written."""
 STATUS = {
@@ -62,8 +67,10 @@ class MlflowWriter(StudyCallback):
         """Ids of the trials whose parameters, which never change, were written before a restart."""
         self.written: dict[str, int] = {}
         """Trial id -> number of rungs that were written."""
+        self.arms: Sequence[str] = ()
+        """All arms of the space, by which arms have their colours."""
         self.colours: Mapping[str, str] = {}
-        """Arm -> its colour."""
+        """Arm, and the untuned model -> colour of its runs."""
         self.last = 0.0
         """Time at which the last trial ended, in seconds since 1970. It is the time of the study's
         results, so that they are the same however often they are written."""
@@ -87,7 +94,8 @@ class MlflowWriter(StudyCallback):
 
         ``protocol`` is what ``study.planning.provenance.describe`` returns.
         """
-        self.colours = {**arm_colours(space.arms), str(Kind.UNTUNED): UNTUNED}
+        self.arms = space.declared
+        self.colours = mlflow_views.run_colours(self.arms)
         self.parent_id = self.runs.begin_study(self.study, protocol["identity"])
         for trial, run in self.runs.trials(self.parent_id).items():
             self.children[trial] = run.info.run_id
@@ -144,9 +152,9 @@ class MlflowWriter(StudyCallback):
     ) -> None:
         """Write the study's results, wait until everything is written, and stop.
 
-        ``verdict`` and ``table`` are Markdown. ``models`` are the ids of confirmed trials whose
-        runs are to hold their models. Those that a run lacks are written by ``write``, each into a
-        folder named after its trial.
+        ``verdict``, a few sentences, and ``table`` are Markdown. ``models`` are the ids of
+        confirmed trials whose runs are to hold their models. Those that a run lacks are written by
+        ``write``, each into a folder named after its trial.
         """
 
         def results() -> None:
@@ -154,16 +162,17 @@ class MlflowWriter(StudyCallback):
 
             at = int(self.last * 1000)
             self.runs.log(self.parent_id, metrics=[Metric(k, v, at, 0) for k, v in metrics.items()])
-            # The page folds a description: its end is seen by those who unfold it.
             links = mlflow_views.links(self.runs, self.parent_id, REPORT)
-            note = f"{verdict}\n\n{links}\n\n{table}"
+            note = description(verdict, links, table)
             self.runs.client.set_tag(self.parent_id, "mlflow.note.content", note)
             for file in files:
                 self.runs.client.log_artifact(self.parent_id, str(file))
 
         self._events.put(results)
         self._events.put(lambda: self.runs.client.set_terminated(self.parent_id, "FINISHED"))
-        self._events.put(lambda: mlflow_views.renew(self.runs, self.parent_id, self.study))
+        self._events.put(
+            partial(mlflow_views.renew, self.runs, self.parent_id, self.study, self.arms)
+        )
         self._events.put(lambda: self._models(models, write))
         self.close()
 
@@ -228,7 +237,7 @@ class MlflowWriter(StudyCallback):
         parameters, tags, metrics = dict[str, Any](), dict[str, str](), list[Metric]()
         if spec.id not in self.children:
             self.children[spec.id] = self.runs.begin_trial(
-                record, self.parent_id, self.colours[spec.arm]
+                record, self.parent_id, self.study, self.colours[spec.arm]
             )
         run_id = self.children[spec.id]
         if spec.id not in self.written:  # or again after a restart, which does no harm
@@ -272,6 +281,32 @@ class MlflowWriter(StudyCallback):
                 write(lacking, folder)
                 for trial in lacking:
                     self.runs.log_model(self.children[trial], safe_join(folder, trial))
+
+
+def description(verdict: str, links: str, table: str) -> str:
+    """Description of a study's run, in Markdown, of at most ``LONGEST_TAG`` characters: the verdict
+    in bold type, links to the report and the views, and the table. Where that is too long, whole
+    sentences and rows are left out, and a line says so.
+
+    The page folds a description: its end is seen by those who unfold it.
+    """
+    room = LONGEST_TAG - len(links) - len(CUT_VERDICT) - len(CUT_TABLE) - len("****\n\n\n\n\n\n")
+    sentences = re.split(r"(?<=[.!?]) ", verdict)
+    said = _first_of(sentences, " ", room)
+    rows = table.splitlines()
+    shown = _first_of(rows, "\n", room - len(said))
+    parts = [f"**{said}**" if said else "", links, shown]
+    if said != verdict:
+        parts[0] += CUT_VERDICT
+    if shown != table:
+        parts.append(CUT_TABLE)
+    return "\n\n".join(part.strip() for part in parts if part)
+
+
+def _first_of(parts: Sequence[str], between: str, room: int) -> str:
+    """As many of the first parts as fit into ``room`` characters, joined by ``between``."""
+    ends = itertools.accumulate(len(part) + len(between) for part in parts)
+    return between.join(part for part, end in zip(parts, ends, strict=True) if end <= room)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,7 @@ class Progress(StudyCallback):
     def _arms(self) -> Table:
         """A table of the arms: counts of trials by outcome, and the best trial so far."""
         assert self.scheduler is not None
-        best, styles = self.scheduler.best(), terminal_styles(self.scheduler.rules.space.arms)
+        best, styles = self.scheduler.best(), terminal_styles(self.scheduler.rules.space.declared)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("arm", "running", "done", "pruned", "other"):
             table.add_column(column, justify="left" if column == "arm" else "right")

@@ -9,10 +9,17 @@ from collections.abc import Iterable
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
     *("#e69f00", "#56b4e9", "#7a7a7a", "#000000"),
+    *("#8778f0", "#9600ff", "#ff87ff", "#a50069"),
+    *("#ff00ff", "#d200b4", "#3c5a00", "#00d200"),
+    *("#ff0069", "#ff9696", "#78c378", "#963c0f"),
+    *("#001eff", "#005a69", "#693ca5", "#787800"),
 )
-"""Colour of each number, again from the first where there are more arms. They are Okabe and Ito's,
-which the colour-blind can tell apart. The report's style sheet has them too, and lighter ones for
-dark pages."""
+"""Colour of each number, again from the first where there are more arms. The first eight are Okabe
+and Ito's, which the colour-blind can tell apart. The others are as far from them and from one
+another as can be, and are seen on black and on white. Those that the colour-blind may confuse have
+different shapes in the report. Its style sheet has the colours too, and lighter ones for dark
+pages."""
+BLACK = "#000000"
 CHROMATIC = 6
 """Number of colours that are neither grey nor black, with which small studies do."""
 SEED = 12763
@@ -23,10 +30,11 @@ UNTUNED = "#b8b8b8"
 
 
 def arm_numbers(arms: Iterable[str]) -> dict[str, int]:
-    """Number of each arm of a study, which decides its colour.
+    """Number of each arm, which decides its colour and its shape.
 
     It follows from the arm's name, so that it is the same in all studies of a search space. Of
-    arms whose names give the same number, all but one have the lowest numbers that are free.
+    arms whose names give the same number, all but one have the lowest numbers that are free. So
+    ``arms`` are all arms of the space (``Space.declared``), also where a study runs some of them.
     """
     names = [*arms]
     numbers: dict[str, int] = {}
@@ -42,14 +50,17 @@ def arm_numbers(arms: Iterable[str]) -> dict[str, int]:
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, str]:
-    """Colour of each arm of a study, as ``#rrggbb``."""
+    """Colour of each arm, as ``#rrggbb``; ``arms`` are those of ``arm_numbers``."""
     return {name: COLOURS[n % len(COLOURS)] for name, n in arm_numbers(arms).items()}
 
 
 def terminal_styles(arms: Iterable[str]) -> dict[str, str]:
-    """Colour of each arm of a study on a terminal, whose own colour of text stands for black: its
-    background may be black."""
-    return {
-        name: "default" if colour == COLOURS[-1] else colour
-        for name, colour in arm_colours(arms).items()
-    }
+    """Colour of each arm on a terminal, whose own colour of text stands for black: its background
+    may be black. ``arms`` are those of ``arm_numbers``."""
+    return {name: terminal_style(number) for name, number in arm_numbers(arms).items()}
+
+
+def terminal_style(number: int) -> str:
+    """Colour of an arm's number on a terminal, as in ``terminal_styles``."""
+    colour = COLOURS[number % len(COLOURS)]
+    return "default" if colour == BLACK else colour

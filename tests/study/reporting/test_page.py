@@ -36,7 +36,7 @@ def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
 def test_its_light_colours_are_those_of_mlflow() -> None:
     sheet = (Path(report_page.__file__).parent / "report.css").read_text(encoding="utf-8")
     light = sheet[: sheet.index("@media")]
-    assert tuple(re.findall(r"--a\d: (#\w+);", light)) == COLOURS
+    assert tuple(re.findall(r"--a\d+: (#\w+);", light)) == COLOURS
 
 
 def test_text_of_users_is_never_markup(found: StudyResults, tmp_path: Path) -> None:

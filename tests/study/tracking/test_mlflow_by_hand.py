@@ -5,7 +5,9 @@ from pathlib import Path
 
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_by_hand import HandRun
+from study.tracking.mlflow_runs import COLOUR
 from study.tracking.mlflow_store import default_uri
+from study.trials.colours import arm_colours
 from study.trials.record import Outcome, Rung
 from study.trials.spec import Kind, TrialSpec
 
@@ -36,7 +38,8 @@ def rung(examples_seen: int) -> Rung:
 
 
 def test_what_mlflow_refuses_stops_the_writing_and_nothing_else(tmp_path: Path) -> None:
-    run = HandRun(default_uri(tmp_path), "smoke", spec(), "fp32", base_bits=4)
+    arms = ["layernorm", "lora"]
+    run = HandRun(default_uri(tmp_path), "smoke", arms, spec(), "fp32", base_bits=4)
     experiment = run._runs.client.get_experiment(run._runs.experiment_id)
     assert experiment.artifact_location.endswith(f"{tmp_path.name}/{MLFLOW_ARTIFACTS}")
     run.stepped(32, 1.5)
@@ -45,6 +48,7 @@ def test_what_mlflow_refuses_stops_the_writing_and_nothing_else(tmp_path: Path) 
     recorded = run._runs.client.get_run(run.id)
     assert recorded.data.metrics["validation_loss"] == 1.0
     assert recorded.data.params["base_bits"] == "4"
+    assert recorded.data.tags[COLOUR] == arm_colours(arms)["lora"]
     run._runs.client.delete_run(run.id)  # by another user, meanwhile
     run.reported(rung(960))
     assert "\n" not in run.error and run.error

@@ -20,7 +20,6 @@ from search_spaces.declare import Space
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import identity, open_study
-from study.reporting import figures
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.paths import MLFLOW_ARTIFACTS
@@ -49,7 +48,7 @@ def record(runs: MlflowRuns, folder: Path, space: Space, name: str, trials: int 
     tracking.begin(space, PROTOCOL | {"identity": name}, [])
     scheduler = StudyScheduler(rules(space=space, trials=trials), StudyJournal(folder), [tracking])
     finish(scheduler, folder, {"test": dataset()})
-    tracking.finish("**verdict**", "table", {}, [], [], cards)
+    tracking.finish("verdict", "table", {}, [], [], cards)
     assert tracking.error == ""
     return tracking.parent_id
 
@@ -87,6 +86,7 @@ def test_a_study_has_its_view_beside_those_of_all(stored: tuple[MlflowRuns, str]
     for view in views:
         columns = view["selectedColumns"]
         assert {"params.`arm`", "params.`lr`", "params.`lora.rank`"} <= {*columns}
+        assert ("tags.`study`" in columns) is (view is not own), "its name says it"
         assert "params.`schedule`" not in columns, "it is the same everywhere"
         open_ = {s["uuid"] for s in view["compareRunSections"] if s["display"]}
         assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == open_
@@ -97,12 +97,13 @@ def test_a_run_has_its_arms_colour_and_a_description_the_links(
 ) -> None:
     runs, parent = stored
     found = collected(tmp_path, space=of_arms("layernorm", "lora"), trials=6)
-    numbers = figures.arm_numbers(found)
+    numbers = found.arm_numbers
     children = runs.trials(parent).values()
     colours = {run.data.tags["arm"]: run.data.tags[COLOUR] for run in children}
     assert {arm: colours[arm] for arm in numbers} == {arm: COLOURS[n] for arm, n in numbers.items()}
     assert len({*colours.values()}) == 3, "the base model has another"
     for run in children:
+        assert run.data.tags["study"] == "one"
         lr = float(run.data.params["lr"])
         assert len(run.data.params["lr"]) <= len("1.23456e-05")
         if run.data.tags["kind"] != Kind.UNTUNED:
@@ -130,10 +131,13 @@ def test_a_study_of_an_earlier_version_gets_colours_and_views(
     before = {run.info.run_id: run.data.tags[COLOUR] for run in some}
     for run in before:
         runs.client.delete_tag(run, COLOUR)
+        runs.client.delete_tag(run, "study")
     for key in (parent, *GENERAL):
         runs.client.delete_experiment_tag(runs.experiment_id, TAG + key)
-    mlflow_views.renew(runs, parent, "one")
-    assert {run: runs.client.get_run(run).data.tags[COLOUR] for run in before} == before
+    mlflow_views.renew(runs, parent, "one", SPACE.declared)
+    tags = {run: runs.client.get_run(run).data.tags for run in before}
+    assert {run: of_run[COLOUR] for run, of_run in tags.items()} == before
+    assert {of_run["study"] for of_run in tags.values()} == {"one"}
     assert state(runs, parent)["name"] == "one" and state(runs, "costs")["compareRunCharts"]
 
 
@@ -147,7 +151,7 @@ def test_old_studies_leave_room_in_the_list_and_keep_their_addresses(
     for number in range(MOST_LISTED + 2):
         view = {"name": f"{number}", "createdAt": number + 1, "state": "{}", "author": AUTHOR}
         set_tag(runs.experiment_id, f"{TAG}{number}", json.dumps(view))
-    mlflow_views.renew(runs, parent, "one")
+    mlflow_views.renew(runs, parent, "one", SPACE.declared)
     tags = runs.client.get_experiment(runs.experiment_id).tags
     listed = {name.removeprefix(TAG) for name, value in tags.items() if '"name"' in value}
     latest = {str(number) for number in range(3, MOST_LISTED + 2)}
@@ -201,7 +205,7 @@ def test_on_a_server_with_accounts_whoever_may_read_sees_them(
         AuthServiceClient(uri).create_user("reader", "a long password")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a long password")
-        mlflow_views.renew(runs, parent, "another name")
+        mlflow_views.renew(runs, parent, "another name", SPACE.declared)
         assert state(runs, parent) == before, "who may only read changes nothing"
         word = base64.b64encode(b"reader:a long password").decode()
         see_all_drawn(uri, runs, parent, Authorization=f"Basic {word}")

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from study.search.scheduler import StudyScheduler
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri
-from study.tracking.mlflow_writer import MlflowWriter
+from study.tracking.mlflow_writer import LONGEST_TAG, MlflowWriter, description
 from study.trials.spec import Kind
 from tests.study.made_up import PROTOCOL, SPACE, cards, play_all
 from trainables.errors import BadInput
@@ -66,7 +66,7 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
     assert runs["study"].data.tags["commit"] == "def"
-    assert runs["study"].data.tags["mlflow.note.content"].startswith("verdict\n\nThis study: ")
+    assert runs["study"].data.tags["mlflow.note.content"].startswith("**verdict**\n\nThis study: ")
     assert runs["study"].info.status == "FINISHED"
     history = client.get_metric_history(runs["study"].info.run_id, "lora.test.overall_percent")
     assert [metric.value for metric in history] == [50.0]
@@ -171,3 +171,19 @@ def test_a_refusal_of_mlflows_says_no_password(
     with pytest.raises(BadInput, match="cannot be used: API request to ") as refusal:
         MlflowRuns(uri, experiment="made up", artifacts=tmp_path)
     assert "study:***@127.0.0.1" in str(refusal.value) and "planted" not in str(refusal.value)
+
+
+def test_a_description_is_cut_at_a_sentence_and_a_row() -> None:
+    verdict = " ".join(f"Arm {n} is better than arm {n + 1} (p < 0.001)." for n in range(300))
+    table = "\n".join(f"| arm {n} | {'x' * 90} |" for n in range(100))
+    assert description("A. B.", "links", "| a |\n| b |") == "**A. B.**\n\nlinks\n\n| a |\n| b |"
+    long = description("A. B.", "links", table)
+    head, links, shown, rest = long.split("\n\n")
+    assert (head, links) == ("**A. B.**", "links")
+    assert table.startswith(shown + "\n") and shown.endswith("|") and len(long) <= LONGEST_TAG
+    assert len(long) + len(table.splitlines()[0]) > LONGEST_TAG, "as much as there is room for"
+    assert rest == "The report has the other arms."
+    longest = description(verdict, "links", table)
+    head, links, rest = longest.split("\n\n")
+    assert head.endswith("(p < 0.001).** (The report has the rest.)") and links == "links"
+    assert rest == "The report has the other arms." and len(longest) <= LONGEST_TAG
