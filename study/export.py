@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from study.analysis import results_file
 from study.config.deployment import Places
+from study.inventory.recorded import recorded_store
 from study.reporting.model_export import arm_of, best_confirmation, export
 from study.storage import faults
 from study.storage.mirror import fetch_study
@@ -47,7 +48,7 @@ class Request(Places):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = parse(_parser(), arguments, Request)
-    uri = _checked_registry(given, given.register) if given.register else ""
+    uri = _checked_registry(given, given.study, given.register) if given.register else ""
     study_folder = fetch_study(given.storage, given.study)
     results = results_file.read(study_folder)
     arm = arm_of(results, given.arm) if given.arm else _winner(results)
@@ -66,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _checked_registry(places: Places, name: str) -> str:
-    """Address of the MLflow store in which ``--register`` names a model ``name``.
+def _checked_registry(places: Places, study: str, name: str) -> str:
+    """Address of the MLflow store in which ``--register`` names a model ``name``: that of the
+    study, unless the user named one.
 
     Raises:
         BadInput: the name is not allowed, or nothing answers at the address.
@@ -78,7 +80,8 @@ def _checked_registry(places: Places, name: str) -> str:
         raise BadInput(
             f"--register {name!r} must be letters, digits, '.', '_' and '-', at most 100"
         )
-    uri = tracking_address(places.storage, named_store(places.tracking_uri))
+    named = named_store(places.tracking_uri)
+    uri = tracking_address(places.storage, named or recorded_store(places.storage, study))
     check(uri)
     return uri
 

@@ -124,6 +124,8 @@ def _next_steps(ended: EndedStudy, request: Request, deployment: Deployment) -> 
         lines.append(f"MLflow  {command_line('study.ui', [study.name, *where, *store])}")
     if ended.has_winner:
         lines.append(f"winner  {command_line('study.export', [study.name, *where])}")
+    else:
+        lines.append("winner  none: no arm was confirmed, and the report says why")
     return lines
 
 

@@ -16,6 +16,7 @@ from study.inventory.tables import plain_status, status_view
 from study.reporting.terminal import standard_console
 from study.storage import study_files
 from trainables.command import command
+from trainables.errors import BadInput
 from trainables.options import Parser, option, parse, same_option
 
 REFRESH_SECONDS = 2.0
@@ -36,6 +37,8 @@ class Request:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input, 130 interrupted."""
     given = parse(_parser(), arguments, Request)
+    if given.follow and given.json:
+        raise BadInput("--follow and --json: give one")
     found = status(study_files.one(given.storage, given.name))
     if given.json:
         print(json.dumps(plain_status(found), indent=2))

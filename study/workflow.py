@@ -33,7 +33,7 @@ from study.search.spending import SpendingTracker
 from study.storage import faults
 from study.storage.journal_reader import Session
 from study.storage.mirror import StoreMirror
-from study.storage.study_folder import REPORT
+from study.storage.study_folder import REPORT, this_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
@@ -237,6 +237,7 @@ class StudyRun:
         )
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
+        self.journal.record_mlflow(self._mlflow)
         self.dispatcher.placements.recall(self.journal.records.values())
         self.tracker.begin(plan.space, self.provenance, self.journal.records.values())
 
@@ -281,6 +282,13 @@ class StudyRun:
                     cluster.drop(self.dispatcher.drop)
                     raise
 
+    @property
+    def _mlflow(self) -> str:
+        """Address of the MLflow store, as it is noted."""
+        return mlflow_store.noted(
+            self.deployment.tracking_uri, self.deployment.study_folder.local_storage
+        )
+
     def _session(self, spending: SpendingTracker) -> Session:
         """This driver's run of the study, as ``study.status`` shows it."""
         return Session(
@@ -289,6 +297,7 @@ class StudyRun:
             devices=spending.devices,
             concurrency=spending.concurrency,
             host=socket.gethostname(),
+            driver=self.mirror.driver if self.mirror else this_driver(),
         )
 
     def answer(self) -> EndedStudy:
@@ -332,6 +341,7 @@ class StudyRun:
             self.provenance | {"search": searched},
             margin=self.definition.settings.margin,
         )
+        found = replace(found, mlflow=self._mlflow)
         files = [
             results_file.write(self.folder, found),
             *report_page.write(self.folder, found),

@@ -258,6 +258,10 @@ class StudyResults:
     shown: Mapping[str, str]
     """Column of a measure that tables show -> its title."""
     baselines: Baselines
+    mlflow: str = ""
+    """Address of the MLflow store of the study's last session, as
+    ``study.tracking.mlflow_store.noted`` gives it; empty for the one in the storage folder, and in
+    results of earlier versions."""
     arms: tuple[ArmResult, ...]
     """All arms, the best first; those that were not confirmed come last."""
     comparisons: tuple[ArmPair, ...]

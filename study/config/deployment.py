@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from study.config.definition import StudyDefinition
 from study.config.settings import WHERE
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import STORAGE, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import option
 
@@ -20,7 +20,7 @@ class Places:
     """Options of the commands that find studies and what MLflow has of them."""
 
     storage: str = option(
-        "studies",
+        STORAGE,
         group=WHERE,
         metavar="DIR|s3://BUCKET/NAME",
         help="a folder that all nodes share, or an object store",

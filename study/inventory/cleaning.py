@@ -85,6 +85,8 @@ def _of_study(files: StudyFiles) -> Iterator[Needless]:
     # A lease may be that of a driver whose clock is wrong, or whose store is slow.
     if files.driver() is not None or files.half_made or LEASE in files.versions:
         return
+    if not files.study_folder.in_store and files.study_folder.path.is_symlink():
+        raise BadInput(f"it is a link to {files.where}; name the folder that holds it as --storage")
     if files.study_folder.in_store and not _store_has_all(files):
         raise BadInput("this machine has more of it than the store; --resume writes it there")
     records = journal_of(files).records
@@ -95,7 +97,7 @@ def _of_study(files: StudyFiles) -> Iterator[Needless]:
     for name, version in files.versions.items():
         folder, _, rest = name.partition("/")
         trial, _, inside = rest.partition("/")
-        if folder == CHECKPOINTS and trial not in needed:
+        if folder == CHECKPOINTS and trial and trial not in needed:
             sizes[f"{CHECKPOINTS}/{trial}"] = sizes.get(f"{CHECKPOINTS}/{trial}", 0) + version.bytes
         elif folder == CHECKPOINTS and inside.startswith(PARTIAL):
             part = f"{CHECKPOINTS}/{trial}/{inside.partition('/')[0]}"
@@ -117,7 +119,11 @@ def _copy(files: StudyFiles) -> Iterator[Needless]:
     """This machine's copy of a study in a store, if the study has ended and the store has all that
     the copy has."""
     folder = files.study_folder.path
-    if RESULTS not in files.versions or files.study_folder.driven or not folder.is_dir():
+    if (
+        RESULTS not in files.versions
+        or files.study_folder.driver is not None
+        or not folder.is_dir()
+    ):
         return
     if (folder / EXPORTS).exists():  # exported models are here alone
         return
@@ -150,7 +156,7 @@ def _drop(study_folder: StudyFolder, name: str) -> None:
         return
     with study_folder.only_driver("it is left as it is"):
         path = study_folder.path / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

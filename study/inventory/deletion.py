@@ -7,6 +7,7 @@ is interrupted gives the same command again.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from study.inventory.recorded import mlflow_addresses, opened
 from study.storage.lease import Lease
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import JOURNAL, LOCK, SETTINGS, StudyFolder
 from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
-from study.tracking.mlflow_store import tracking_address
+from study.tracking.mlflow_store import VARIABLE, default_uri, noted, tracking_address
 from study.trials.text import size_text
 from trainables.errors import BadInput
 from trainables.secrecy import shown
@@ -44,6 +46,8 @@ class Deletion:
         files = self.files
         what = "objects" if files.study_folder.in_store else "files"
         yield f"{files.where}: {len(files.versions):,} {what}, {size_text(files.size)}"
+        for link in sorted(name for name in files.versions if files.is_link(name)):
+            yield f"{files.where}/{link}: only the link, and nothing of what it leads to"
         if files.study_folder.in_store and files.study_folder.path.is_dir():
             yield f"{files.study_folder.path}: the copy on this machine"
         if not self.runs:
@@ -55,8 +59,8 @@ class Deletion:
                 yield f"registered models of it: {', '.join(runs.models)}"
 
     def carry_out(self, say: Callable[[str], object]) -> str:
-        """Delete everything. Return what the owner of the MLflow store must still do, in one line;
-        empty if nothing is left.
+        """Delete everything. Return what the owners of the MLflow stores must still do, as
+        ``StudyRuns.delete`` says it; empty if nothing is left.
 
         Raises:
             BadInput: a driver runs the study or has run it since, or something cannot be deleted.
@@ -70,7 +74,7 @@ class Deletion:
                         f"study {study_folder.name!r} has gone on since; nothing was deleted: "
                         "give the same command again"
                     )
-                left = " ".join(filter(None, [runs.delete() for runs in now]))
+                left = "\n".join(filter(None, [runs.delete() for runs in now]))
                 if study_folder.in_store:
                     study_folder.store.drop_all()
                 _delete_folder(study_folder.path)
@@ -93,8 +97,10 @@ def plan_deletion(
 
     Args:
         files: the study.
-        tracking_uri: value of ``--tracking-uri``: the only MLflow store that is looked into.
-        named: the store that the environment names. It is looked into beside the storage's own.
+        tracking_uri: value of ``--tracking-uri``. If the study was not recorded there as far as is
+            known, it is the only MLflow store that is looked into.
+        named: the store that the environment names. It is looked into beside those in which the
+            study was recorded, and the storage's own.
         without_mlflow: whether to leave MLflow as it is.
 
     Raises:
@@ -102,22 +108,19 @@ def plan_deletion(
             study has trials of which no store knows.
     """
     study_folder = files.study_folder
-    if (host := files.driver()) is not None:
-        on = f" on {host}" if host else ""
+    if (driver := files.driver()) is not None:
+        on = f" on {driver.partition(' ')[0]}" if driver else ""
         raise BadInput(f"study {files.name!r} is running{on}; {STOP}")
-    identity, elsewhere = _identity(files)
-    stores: list[str] = []
+    if study_folder.path.is_symlink() and not study_folder.in_store:
+        raise BadInput(
+            f"{study_folder.path} is a link to {files.where}, and nothing outside of --storage is "
+            "deleted: name the folder that holds it as --storage, or remove the link: "
+            f"{shlex.join(['rm', str(study_folder.path)])}"
+        )
+    identity, stores = _identity(files), list[str]()
     # Without its identity, nobody can tell a study's runs from those of another of its name.
     if not without_mlflow and identity.identity is not None:
-        if elsewhere and not tracking_uri:
-            raise BadInput(
-                f"study {files.name!r} was recorded in another MLflow store: give "
-                f"--tracking-uri {elsewhere} too"
-            )
-        if tracking_uri or not (named and study_folder.in_store):
-            stores.append(tracking_address(str(study_folder.storage), tracking_uri))
-        if named and not tracking_uri and named not in stores:
-            stores.append(named)
+        stores = _stores(files, tracking_uri, named)
     artifacts = study_folder.local_storage / MLFLOW_ARTIFACTS
     find = partial(_found, tuple(stores), identity, artifacts)
     runs = find()
@@ -129,6 +132,32 @@ def plan_deletion(
             "rest"
         )
     return Deletion(files=files, find=find, runs=runs)
+
+
+def _stores(files: StudyFiles, tracking_uri: str | None, named: str | None) -> list[str]:
+    """Addresses of the MLflow stores that may have runs of a study: those in which it was recorded,
+    that of its storage folder, and the one that the environment names. A ``tracking_uri`` that is
+    none of those in which it was recorded is the only one: they have moved.
+
+    Raises:
+        BadInput: a store in which it was recorded is not there or needs a password, or no store is
+            known.
+    """
+    study_folder = files.study_folder
+    storage, recorded = study_folder.local_storage, mlflow_addresses(files)
+    if tracking_uri and noted(tracking_uri, storage) not in recorded:
+        return [tracking_uri]
+    named = os.environ.get(VARIABLE) if tracking_uri else named
+    try:
+        stores = [opened(files, address, (tracking_uri, named)) for address in recorded]
+    except BadInput as error:
+        raise BadInput(f"{error}, or --without-mlflow to delete the rest") from None
+    if not study_folder.in_store:
+        stores.append(default_uri(storage))
+    stores += [named] if named and not tracking_uri else []
+    if not stores:  # which says what to give
+        tracking_address(str(study_folder.storage), None)
+    return list({noted(uri, storage): uri for uri in reversed(stores)}.values())[::-1]
 
 
 def _found(
@@ -153,23 +182,19 @@ def _held(study_folder: StudyFolder, say: Callable[[str], object]) -> Iterator[N
         yield
 
 
-def _identity(files: StudyFiles) -> tuple[StudyIdentity, str]:
-    """What tells a study's runs from others, and its ``--tracking-uri`` as far as it was noted. It
-    is read as it is, so that a study of a newer version can be deleted too."""
+def _identity(files: StudyFiles) -> StudyIdentity:
+    """What tells a study's runs from others. It is read as it is, so that a study of a newer
+    version can be deleted too."""
     nothing = StudyIdentity(name=files.name, identity=None, space="")
     content = files.read(SETTINGS)
     try:
         found = json.loads(content or b"null")
         identity, space = found.get("identity", ""), found["settings"]["space"]
-        words = shlex.split(found.get("command", ""))
     except (AttributeError, KeyError, TypeError, ValueError):
-        return nothing, ""
+        return nothing
     if not isinstance(identity, str) or not isinstance(space, str):
-        return nothing, ""
-    options = [word.removeprefix("--tracking-uri=") for word in words]
-    given = [b for a, b in zip(words, [*words[1:], ""], strict=True) if a == "--tracking-uri"]
-    given += [b for a, b in zip(words, options, strict=True) if a != b]
-    return StudyIdentity(name=files.name, identity=identity, space=space), (given or [""])[0]
+        return nothing
+    return StudyIdentity(name=files.name, identity=identity, space=space)
 
 
 def _delete_folder(folder: Path) -> None:
@@ -190,7 +215,4 @@ def _delete_folder(folder: Path) -> None:
             path.unlink(missing_ok=True)
     for path in last:
         path.unlink(missing_ok=True)
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        folder.rmdir()
+    folder.rmdir()

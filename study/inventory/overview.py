@@ -63,6 +63,9 @@ class StudyOverview:
     """Bytes of all files."""
     where: str
     """Folder or URL of the study."""
+    mlflow: str = ""
+    """Address of the MLflow store in which its last session recorded it, without secrets; empty for
+    the one in the storage folder, and where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class _Results:
     verdict: str
     trials: tuple[Any, ...] = ()
     protocol: Mapping[str, Any]
+    mlflow: str = ""
 
 
 def overviews(storage: str) -> list[StudyOverview]:
@@ -189,7 +193,8 @@ def search_trials(begun: BegunStudy, journal: JournalContent) -> int | None:
 
 
 def _overview(files: StudyFiles) -> StudyOverview:
-    host = files.driver()
+    driver = files.driver()
+    host = None if driver is None else driver.partition(" ")[0]
     if host is None and files.half_made:
         return _row(files, State.HALF_MADE)
     if host is None and RESULTS in files.versions:
@@ -197,8 +202,8 @@ def _overview(files: StudyFiles) -> StudyOverview:
         versions = range(1, VERSION + 1)
         found = stored_json.read_content(_Results, content, source, versions=versions)
         ended, verdict = len(found.trials), " ".join(found.verdict.split())
-        begun = str(found.protocol.get("begun", ""))
-        return _row(files, State.FINISHED, trials=ended, verdict=verdict, begun=begun)
+        known = {"begun": str(found.protocol.get("begun", "")), "mlflow": found.mlflow}
+        return _row(files, State.FINISHED, trials=ended, verdict=verdict, **known)
     if files.half_made:  # it begins at this moment
         return _row(files, State.RUNNING, host=host or "")
     study, journal = begun_of(files), journal_of(files)
@@ -209,6 +214,7 @@ def _overview(files: StudyFiles) -> StudyOverview:
         trials_in_all=trials_in_all(study, journal),
         begun=study.begun,
         host=host or (journal.session.host if journal.session and host is not None else ""),
+        mlflow="".join(journal.mlflow[-1:]),
     )
 
 

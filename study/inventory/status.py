@@ -22,12 +22,14 @@ from study.inventory.overview import (
     overview,
     search_trials,
 )
+from study.inventory.recorded import mlflow_addresses
 from study.search.best_trials import BestTrials
 from study.storage.journal_reader import JournalContent, Session
 from study.storage.study_files import StudyFiles
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from trainables.errors import BadInput
+from trainables.secrecy import command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +65,23 @@ class StudyStatus:
     confirmations: int
     """Trials of the confirmation that there will be."""
     arms: tuple[ArmStatus, ...]
+    all_arms: tuple[str, ...]
+    """Names of all arms of the space, by which arms have their colours."""
     running: tuple[TrialRecord, ...]
     """Trials that have begun and not ended, the oldest first."""
     session: Session | None
-    """The last session; None if the study has had none."""
+    """The last session that has begun trials; None if none has."""
+    starting: bool
+    """Whether a driver has taken the study and has begun no trial yet. Then ``session`` is an
+    earlier one."""
+    last_heard: float | None
+    """Time at which a trial last began, reported or ended, in seconds since 1970; None before the
+    first."""
+    mlflow: tuple[str, ...]
+    """Addresses of the MLflow stores in which sessions recorded the study, that of the last session
+    last, without secrets; empty for the one in the storage folder."""
+    resume: str
+    """Shell command that goes on with the study."""
     use: float | None
     """Share of the devices' time, since the session began, that trials took; None if the study does
     not run."""
@@ -87,17 +102,19 @@ def status(files: StudyFiles) -> StudyStatus:
     Raises:
         BadInput: the study was not begun, or it cannot be read.
     """
-    row = overview(files)
+    driver, row = files.driver(), overview(files)
     if files.half_made and row.state is State.RUNNING:
         raise BadInput(f"study {files.name!r} is about to begin, and has no trials yet")
     if files.half_made:
+        remove = command_line("study.delete", [files.name, *files.study_folder.options])
         raise BadInput(
-            f"study {files.name!r} has no study.json: it was killed before it was begun; "
-            f"python -m study.delete {files.name} removes it"
+            f"study {files.name!r} has no study.json: it was killed before it was begun, or while "
+            f"it was deleted; {remove} removes it"
         )
     begun, journal, now = begun_of(files), journal_of(files), time.time()
     runs = row.state is State.RUNNING
-    session = journal.session if runs else None
+    starting = runs and not _is_of(journal.session, driver)
+    session = journal.session if runs and not starting else None
     seconds = session.seconds + now - session.began if session else journal.seconds
     names = list(begun.arms) if begun.run is None else [a for a in begun.arms if a in begun.run]
     confirming = [r for r in journal.records if r.spec.kind is not Kind.SEARCH]
@@ -113,8 +130,13 @@ def status(files: StudyFiles) -> StudyStatus:
         confirmed=_ended(confirming),
         confirmations=1 + len(names) * begun.settings.seeds,
         arms=_arms(begun, searching, names),
+        all_arms=tuple(begun.all_arms),
         running=tuple(r for r in journal.records if r.outcome is None),
         session=journal.session,
+        starting=starting,
+        last_heard=_last_heard(journal),
+        mlflow=mlflow_addresses(files, journal),
+        resume=command_line("study.launch", ["--resume", files.name, *files.study_folder.options]),
         use=_use(journal, session, now),
         seconds=seconds,
         seconds_left=_left(begun, journal, session, limit, seconds, now) if session else None,
@@ -122,6 +144,21 @@ def status(files: StudyFiles) -> StudyStatus:
         limit=limit,
     )
     return known
+
+
+def _is_of(session: Session | None, driver: str | None) -> bool:
+    """Whether a session is that of the driver that runs the study; a session of an earlier version
+    may be."""
+    return session is not None and (not session.driver or session.driver == driver)
+
+
+def _last_heard(journal: JournalContent) -> float | None:
+    """Time at which a trial last began, reported or ended."""
+    times = [
+        record.ended_at or max([record.started_at, *(rung.reported_at for rung in record.rungs)])
+        for record in journal.records
+    ]
+    return max(times, default=None)
 
 
 def _ended(records: Sequence[TrialRecord]) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from study.inventory.overview import State, StudyOverview, size_of_all
-from study.inventory.status import StudyStatus
+from study.trials.colours import terminal_styles
 from study.trials.record import Outcome, TrialRecord
 from study.trials.text import clock_text, settings_text, size_text
+
+if TYPE_CHECKING:
+    from study.inventory.status import StudyStatus
 
 STYLES = {
     State.FINISHED: "green",
@@ -58,6 +63,8 @@ def show_list(console: Console, storage: str, found: Sequence[StudyOverview]) ->
     number = f"{len(found):,} {'study' if len(found) == 1 else 'studies'}"
     size = f", {size_text(size_of_all(found))}" if found else ""
     console.print(f"{number} in {storage}{size}", markup=False, soft_wrap=True)
+    for address, count in Counter(each.mlflow for each in found if each.mlflow).items():
+        console.print(f"{count:,} recorded in MLflow at {address}", markup=False, soft_wrap=True)
 
 
 def status_view(found: StudyStatus) -> RenderableType:
@@ -116,7 +123,9 @@ def _facts(found: StudyStatus) -> Iterator[tuple[str, str]]:
     confirmed = _of(found.confirmed, found.confirmations)
     open_ = f", {len(found.running)} {'running' if _runs(found) else 'to go on'}"
     yield "trials", f"search {searched}, confirmation {confirmed}{open_ * bool(found.running)}"
-    if found.session is not None:
+    if found.starting:
+        yield "devices", "not known yet: a driver has taken the study and begun no trial so far"
+    elif found.session is not None:
         used = f", {found.use:.0%} used in this session" if found.use is not None else ""
         several = f", {found.session.concurrency} trials at a time"
         yield "devices", f"{found.session.devices} of {found.session.host}{several}{used}"
@@ -131,10 +140,22 @@ def _facts(found: StudyStatus) -> Iterator[tuple[str, str]]:
         left = max(limit.device_seconds - found.device_seconds, 0.0)
         spent += f" of {limit.device_seconds / 3600:g}, {left / 3600:.3g} left"
     yield "spent", spent
+    if found.mlflow:
+        yield "MLflow", ", ".join(address or "in the storage folder" for address in found.mlflow)
+    if row.state is State.INTERRUPTED:
+        yield "stopped", _stopped(found)
+        yield "next", f"{found.resume} goes on with it"
     if row.verdict:
         yield "verdict", row.verdict
-    elif row.state is State.INTERRUPTED:
-        yield "next", f"python -m study.launch --resume {row.study} goes on with it"
+
+
+def _stopped(found: StudyStatus) -> str:
+    """What is known of a study that no driver runs and that has not ended."""
+    if found.last_heard is None:
+        return "no driver runs it, and it has begun no trial"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.last_heard))
+    on = f" on {found.session.host}" if found.session is not None else ""
+    return f"no driver runs it: the last one{on} was heard of until {since}"
 
 
 def _arms(found: StudyStatus) -> Table:
@@ -146,12 +167,13 @@ def _arms(found: StudyStatus) -> Table:
     for column in (*columns, *(f"at {rung:,}" for rung in rungs), "best loss", "validation %"):
         table.add_column(column, justify="right")
     table.add_column("with")
+    styles = terminal_styles(found.all_arms)
     for arm in found.arms:
         ended = dict(arm.ended)
         done, pruned = ended.pop(Outcome.COMPLETE), ended.pop(Outcome.PRUNED)
         score = arm.best.scores.get("validation.overall") if arm.best else None
         table.add_row(
-            Text(arm.arm),
+            Text(arm.arm, style=styles.get(arm.arm, "")),
             *map(str, (arm.running, done, pruned, sum(ended.values()))),
             *(str(arm.reached[rung]) for rung in rungs),
             f"{arm.best.loss:.4f}" if arm.best else "",
@@ -169,10 +191,11 @@ def _running(found: StudyStatus) -> Table:
         table.add_column(column, justify="right")
     table.add_column("on")
     table.add_column("with")
+    styles = terminal_styles(found.all_arms)
     for record in found.running:
         spec = record.spec
         table.add_row(
-            Text(" ".join(dict.fromkeys((spec.kind, spec.arm, spec.id)))),
+            Text(" ".join(dict.fromkeys((spec.kind, spec.arm, spec.id))), styles.get(spec.arm, "")),
             f"{record.examples_seen:,}/{spec.max_examples:,}",
             f"{record.loss:.4f}" if record.rungs else "",
             _placed(record),

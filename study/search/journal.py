@@ -190,6 +190,15 @@ class StudyJournal:
         last session."""
         self.studies["search"].set_user_attr("session", asdict(session))
 
+    def record_mlflow(self, address: str) -> None:
+        """Record that this session writes to the MLflow store at ``address``, which is as
+        ``JournalContent.mlflow`` has it."""
+        search = self.studies["search"]
+        noted: list[str] = search.user_attrs.get("mlflow", [])
+        if noted[-1:] != [address]:
+            search.set_user_attr("mlflow", [*(a for a in noted if a != address), address])
+            self._journal.flush()
+
     def end_search(self) -> None:
         """Record that the search ends now, for good."""
         self.cut_short = True

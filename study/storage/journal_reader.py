@@ -44,6 +44,8 @@ class Session:
     """Trials at a time on all devices."""
     host: str
     """Name of the driver's machine."""
+    driver: str = ""
+    """Name of the driver in the study's lock or lease; empty in sessions of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,9 @@ class JournalContent:
     """Seconds that the study had run when a trial last ended, all its sessions together."""
     search_over: bool = False
     """Whether the search has ended before all its trials were drawn."""
+    mlflow: tuple[str, ...] = ()
+    """Addresses of the MLflow stores in which sessions recorded the study, that of the last session
+    last, as ``study.tracking.mlflow_store.noted`` gives them; empty if none was noted."""
 
 
 @dataclass(kw_only=True)
@@ -91,10 +96,11 @@ def read(content: bytes, source: str) -> JournalContent:
         return JournalContent(
             records=tuple(record for record in records if record is not None),
             session=Session(**session) if session else None,
-            seconds=search.get("seconds", 0.0),
+            seconds=float(search.get("seconds", 0.0)),
             search_over=search.get("cut_short", False) or search.get("tuned", False),
+            mlflow=tuple(map(str, search.get("mlflow", ()))),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise BadInput(
             f"{source} is damaged, or a newer version wrote it ({type(error).__name__}: {error})"
         ) from None

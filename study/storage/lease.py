@@ -7,12 +7,14 @@ writes it again every few seconds. Whoever finds the object waits to see whether
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from study.storage.object_store import ObjectStore
 from study.storage.study_folder import LEASE
@@ -37,7 +39,8 @@ class Lease:
         """``store`` is the study's part of the store. ``say`` shows the user a line; ``otherwise``
         says what to do if another driver runs the study."""
         self.store, self.study, self.otherwise = store, study, otherwise
-        self._me = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        self.driver = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        """Name of this driver: its machine, a blank, and a number that no other has."""
         self._say = say
 
     def take(self) -> None:
@@ -66,7 +69,7 @@ class Lease:
         # In microseconds, so that its length is always the same. A reader asks for the length
         # first; if the object is written over meanwhile, a shorter one would make it read past the
         # end.
-        content = {"driver": self._me, "beat": time.time_ns() // 1000}
+        content = {"driver": self.driver, "beat": time.time_ns() // 1000}
         self.store.write(LEASE, json.dumps(content).encode())
 
     def drop(self) -> None:
@@ -76,7 +79,7 @@ class Lease:
     def taken_over_by(self) -> str:
         """Machine of another driver that has taken the lease; empty if none has."""
         found = self.store.read(LEASE)
-        lost = found is not None and json.loads(found)["driver"] != self._me
+        lost = found is not None and driver(found) != self.driver
         return holder(found) if found is not None and lost else ""
 
     @contextmanager
@@ -105,13 +108,28 @@ class Lease:
                 self.drop()
 
 
+def driver(lease: bytes) -> str:
+    """Name of the driver that holds a lease, as in ``Lease.driver``; empty if it is unreadable."""
+    return str(_read(lease).get("driver", ""))
+
+
 def holder(lease: bytes) -> str:
     """Machine of the driver that holds a lease."""
-    return str(json.loads(lease)["driver"]).split()[0]
+    return driver(lease).partition(" ")[0] or "a machine whose name cannot be read"
 
 
 def beats(lease: bytes) -> bool:
     """Whether a lease was renewed lately, by this machine's clock. It is a guess for showing only:
     clocks may differ."""
-    age: float = time.time() - json.loads(lease)["beat"] / 1e6
+    beat = _read(lease).get("beat", 0)
+    age = time.time() - beat / 1e6 if isinstance(beat, int) else math.inf
     return abs(age) < TIMEOUT_SECONDS
+
+
+def _read(lease: bytes) -> dict[str, Any]:
+    """Content of a lease; nothing if it is damaged, as an upload that was cut short."""
+    try:
+        found = json.loads(lease)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

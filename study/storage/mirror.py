@@ -56,6 +56,11 @@ class StoreMirror(StudyCallback):
         self._changed, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="storage", daemon=True)
 
+    @property
+    def driver(self) -> str:
+        """Name of this driver in the study's lease."""
+        return self._lease.driver
+
     def __enter__(self) -> StoreMirror:
         """Take the lease of the study, and make this machine's copy equal to the store.
 

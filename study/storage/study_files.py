@@ -62,6 +62,10 @@ class StudyFiles:
         except FileNotFoundError:
             return None
 
+    def is_link(self, name: str) -> bool:
+        """Whether a file of the study, or what lies in place of a folder, is a symbolic link."""
+        return not self.study_folder.in_store and (self.study_folder.path / name).is_symlink()
+
     def with_contents(self, names: Iterable[str]) -> StudyFiles:
         """Copy of this study's files that holds the content of ``names``, of those that there are.
 
@@ -73,12 +77,13 @@ class StudyFiles:
         return replace(self, contents={**self.contents, **found})
 
     def driver(self) -> str | None:
-        """Machine on which a driver runs the study, as far as can be seen from here; empty if it is
-        known only that one does, None if none does."""
+        """Name of the driver that runs the study, as far as can be seen from here: its machine, a
+        blank, and a number that no other driver has. Empty if it is known only that one runs it,
+        None if none does."""
         if not self.study_folder.in_store:
-            return "" if self.study_folder.driven else None
+            return self.study_folder.driver
         held = self.read(LEASE)
-        return lease.holder(held) if held is not None and lease.beats(held) else None
+        return lease.driver(held) if held is not None and lease.beats(held) else None
 
 
 def every(storage: str) -> list[StudyFiles]:
@@ -118,7 +123,11 @@ def _in_folder(storage: Path) -> dict[str, dict[str, Version]]:
     """Name of each folder in a storage folder -> name and version of its files."""
     if not storage.is_dir():
         raise BadInput(f"there is no folder {storage}; python -m study.launch makes one")
-    return {entry.name: _tree(Path(entry.path)) for entry in os.scandir(storage) if entry.is_dir()}
+    return {
+        entry.name: _tree(Path(entry.path))
+        for entry in os.scandir(storage)
+        if os.path.isdir(entry)  # unlike its own method, it takes a link to itself for none
+    }
 
 
 def _in_store(storage: str) -> dict[str, dict[str, Version]]:

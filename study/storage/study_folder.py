@@ -5,16 +5,21 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import socket
 import time
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, safe_join
 from trainables.errors import BadInput
 
+STORAGE = "studies"
+"""Value of ``--storage`` where it is not given."""
 SETTINGS = "study.json"
 """Settings with which the study was begun; see ``study.config.study_json``."""
 JOURNAL = "optuna.journal"
@@ -74,6 +79,11 @@ class StudyFolder:
         """A copy whose folder is absolute, for processes that have another working folder."""
         storage = self.storage if self.in_store else Path(self.storage).resolve()
         return type(self)(storage=storage, name=self.name)
+
+    @property
+    def options(self) -> list[str]:
+        """Options by which a command finds the study, besides its name."""
+        return [] if str(self.storage) == STORAGE else ["--storage", str(self.storage)]
 
     @property
     def in_store(self) -> bool:
@@ -145,15 +155,19 @@ class StudyFolder:
         return safe_join(self.path, EXPORTS, arm)
 
     @property
-    def driven(self) -> bool:
-        """Whether a process runs the study, as far as this machine knows. The lock is asked for and
+    def driver(self) -> str | None:
+        """Name of the process that runs the study, as ``this_driver`` gives it, as far as this
+        machine knows: None if none does, empty if the name is not known. The lock is asked for and
         given back at once; a driver that begins at this moment waits for it."""
         try:
             with (self.path / LOCK).open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:  # there is no lock, or the file system has none
-            return isinstance(error, BlockingIOError)
-        return False
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read()
+        except (OSError, ValueError):  # there is no lock, or the file system has none
+            return None
+        return None
 
     @contextmanager
     def only_driver(self, otherwise: str = "give another --name") -> Iterator[None]:
@@ -162,7 +176,7 @@ class StudyFolder:
         Raises:
             BadInput: another process holds the lock; ``otherwise`` says what to do.
         """
-        with (self.path / LOCK).open("w") as lock:
+        with (self.path / LOCK).open("a") as lock:  # it may be another's, whose name is in it
             for left in reversed(range(LOCK_TRIES)):
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,6 +186,9 @@ class StudyFolder:
                         line = f"study {self.name!r} is running already; {otherwise}"
                         raise BadInput(line) from None
                     time.sleep(LOCK_SECONDS / LOCK_TRIES)
+            lock.truncate(0)
+            lock.write(this_driver())
+            lock.flush()
             yield
 
     # What follows moves files between a worker's node and an object store.
@@ -246,6 +263,13 @@ class StudyFolder:
 
     def _checkpoints_in_store(self, trial_id: str) -> ObjectStore:
         return self.store.part(f"{CHECKPOINTS}/{trial_id}")
+
+
+@cache
+def this_driver() -> str:
+    """Name of this process among all that run studies: its machine, a blank, and a number that no
+    other has."""
+    return f"{socket.gethostname()} {uuid.uuid4().hex}"
 
 
 def local_storage(storage: str | Path) -> Path:

@@ -11,6 +11,7 @@ its tags, those go whose names end with the id of one of the runs.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from study.tracking.mlflow_database import BUSY_SECONDS, sqlite_file
 from study.tracking.mlflow_store import check, unusable
 from study.tracking.mlflow_tables import MlflowTables
-from trainables.secrecy import shown
+from trainables.secrecy import shown, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +59,8 @@ class StudyRuns(ABC):
     @abstractmethod
     def delete(self) -> str:
         """Delete the runs, their files and the versions of models. Return what the owner of the
-        store must still do, in one line; empty if nothing is left.
+        store must still do, in words and as a command in a line of its own; empty if nothing is
+        left.
 
         Raises:
             BadInput: the store cannot be written.
@@ -300,10 +302,15 @@ class _OnServer(StudyRuns):
             raise unusable(self.uri, error) from None
         if not self.ids:
             return ""
+        server = shown(without_user(self.uri).rstrip("/"))
         files = f" (files are left at {', '.join(left)})" if left else ""
+        command = ["mlflow", "gc", "--backend-store-uri", "DATABASE", "--tracking-uri", server]
+        command += ["--run-ids", ",".join(self.ids)]
         return (
-            f"the server at {shown(self.uri)} only marks runs as deleted{files}; its owner removes "
-            f"them: mlflow gc --backend-store-uri DATABASE --run-ids {','.join(self.ids)}"
+            f"the server at {server} only marks runs as deleted{files}. Its owner removes them by "
+            "this command, with the address of the server's database for DATABASE; it also removes "
+            "all experiments and logged models that others have marked as deleted, and MLflow has "
+            f"none for the rows of the runs' datasets:\n{shlex.join(command)}"
         )
 
     def _find(self) -> dict[str, Run]:

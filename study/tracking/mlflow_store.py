@@ -7,6 +7,8 @@ import importlib.util
 import os
 import socket
 import urllib.request
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +16,7 @@ from study.storage.object_store import is_store
 from study.storage.paths import MLFLOW_DATABASE
 from study.tracking import mlflow_database
 from trainables.errors import BadInput
-from trainables.secrecy import shown, without_user
+from trainables.secrecy import CUT, shown, without_user
 
 PORTS = {
     "sqlite": None,
@@ -226,6 +228,32 @@ def named_store(tracking_uri: str | None) -> str | None:
 def default_uri(storage: Path) -> str:
     """Address of the MLflow store inside a storage folder."""
     return f"sqlite:///{(storage / MLFLOW_DATABASE).resolve()}"
+
+
+def noted(uri: str, storage: Path) -> str:
+    """The address of a store as a study in the folder ``storage`` notes it: without secrets and, of
+    a server, without the user; a file's is absolute. The store of the folder itself has an empty
+    one, so that the folder can be moved."""
+    if is_server(uri):
+        with suppress(ValueError):  # it is no address
+            return shown(without_user(uri).rstrip("/"))
+    file = mlflow_database.sqlite_file(uri)
+    if file is None:
+        return shown(uri)
+    own = (storage / MLFLOW_DATABASE).resolve()
+    return "" if file.resolve() == own else f"sqlite:///{file.resolve()}"
+
+
+def usable(address: str, storage: Path, known: Iterable[str | None]) -> str | None:
+    """The address of a store of which ``noted`` gave ``address``, to open it. ``known`` are
+    addresses that the user gave, of which one may have the secrets that were left out. None if they
+    are needed and none has them."""
+    for uri in known:
+        if uri and noted(uri, storage) == address:
+            return uri
+    if not address:
+        return default_uri(storage)
+    return None if CUT in address else address
 
 
 def tracking_address(storage: str, tracking_uri: str | None) -> str:

@@ -85,6 +85,8 @@ def test_resuming_a_finished_study_changes_no_result(
         assert trial.pop("training") == {}
     for arm in after["arms"]:
         arm.pop("may_gain")
+        assert arm.pop("number") is not None
+    assert after.pop("mlflow") == "", "its own, in the storage folder"
     assert rounded(after) == rounded(before)
     # The rest of the protocol tells which code went on with the study.
     for name in ("settings", "budget", "begun", "identity", "precision", "model"):

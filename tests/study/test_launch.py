@@ -12,7 +12,10 @@ from types import ModuleType
 import pytest
 
 from study import audit, doctor, export, plan, predict, report, ui
-from study.launch import main
+from study.config.deployment import Deployment
+from study.launch import Request, _next_steps, main
+from study.storage.study_folder import StudyFolder
+from study.workflow import EndedStudy
 from tests.trainables.data.small import jsonl
 
 LARGE_AND_SMALL = """
@@ -265,3 +268,22 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
     assert "confirm 2 arms x 3 seeds = 6 trainings" in shown
     until = "until no arm may gain more than 1 point"
     assert f"search at most 3 trials, {until}, drawn by gp; 64 examples" in shown
+
+
+def test_the_end_of_a_study_says_the_three_things_that_matter(tmp_path: Path) -> None:
+    """Its report, where MLflow shows it, and how its winner is used; also where there is none."""
+    report_, storage = tmp_path / "a b" / "one" / "report.html", str(tmp_path / "a b")
+    where = StudyFolder(storage=storage, name="one")
+    for uri, mlflow in (
+        ("sqlite:///m.db", f"python -m study.ui one --storage '{storage}'"),
+        ("http://me:secret@mlflow:5000/", "http://mlflow:5000/#/view"),
+    ):
+        for has_winner, winner in (
+            (True, f"python -m study.export one --storage '{storage}'"),
+            (False, "none: no arm was confirmed, and the report says why"),
+        ):
+            ended = EndedStudy(report=report_, view="/#/view", has_winner=has_winner)
+            lines = _next_steps(
+                ended, Request(storage=storage), Deployment(study_folder=where, tracking_uri=uri)
+            )
+            assert lines == ["", f"report  '{report_}'", f"MLflow  {mlflow}", f"winner  {winner}"]

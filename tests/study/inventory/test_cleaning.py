@@ -172,3 +172,31 @@ def test_a_store_and_its_copy_are_cleaned(
     shutil.rmtree(folder.export("lora").parent)
     assert clean.main(["--storage", url]) == 0
     assert not folder.path.exists()
+
+
+def test_nothing_is_removed_through_a_link(
+    begin: Callable[..., StudyScheduler], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("studies", "other"):
+        (tmp_path / name).mkdir()
+    folder = begun(tmp_path / "other", "study")
+    scheduler = play_all(begin(folder="other/study"), most=2)
+    ended = [r.spec.id for r in scheduler.journal.records.values()]
+    save(folder, ended[0])
+    elsewhere = tmp_path / "scratch" / ended[1]
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "mine").touch()
+    (folder.path / "checkpoints" / ended[1]).symlink_to(elsewhere)
+    (tmp_path / "studies" / "study").symlink_to(folder.path)
+    before = files(folder.path)
+    assert clean.main(["--storage", str(tmp_path / "studies")]) == 0
+    shown = capsys.readouterr().out
+    assert f"study is left as it is: it is a link to {folder.path}; name the folder" in shown
+    assert files(folder.path) == before
+    assert clean.main(["--storage", str(tmp_path / "other")]) == 0
+    assert not [*(folder.path / "checkpoints").iterdir()] and (elsewhere / "mine").exists()
+    (folder.path / "checkpoints").rmdir()
+    (folder.path / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert clean.main(["--storage", str(tmp_path / "other")]) == 0
+    assert "nothing can be freed" in capsys.readouterr().out
+    assert (elsewhere / "mine").exists() and (folder.path / "checkpoints").is_symlink()

@@ -25,7 +25,7 @@ from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_views
 from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
 from study.tracking.mlflow_runs import MlflowRuns
-from study.tracking.mlflow_store import default_uri
+from study.tracking.mlflow_store import default_uri, noted
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.spec import Kind
 from tests.study.made_up import PROTOCOL, SPACE, cards, play_all, rules
@@ -132,7 +132,7 @@ def test_a_study_that_runs_is_not_deleted(storage: Path) -> None:
     study_folder = StudyFolder(storage=storage, name="stays")
     there = rows(storage), files(storage)
     with study_folder.only_driver():
-        with pytest.raises(BadInput, match="'stays' is running; stop it first"):
+        with pytest.raises(BadInput, match=r"'stays' is running on \S+; stop it first"):
             plan_deletion(study_files.one(str(storage), "stays"), None)
         assert delete.main(["stays", "--storage", str(storage), "--yes"]) == 2
     deletion = plan_deletion(study_files.one(str(storage), "stays"), None)
@@ -229,16 +229,89 @@ def test_no_store_of_mlflow_is_made(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_its_mlflow_store_must_be_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_it_is_deleted_from_every_store_in_which_a_session_recorded_it(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["study.launch", "--space", "smoke", "--tracking-uri", "sqlite:////elsewhere/m.db"]
-    monkeypatch.setattr(sys, "argv", asked)
-    folder = StudyFolder(storage=tmp_path, name="one")
+    """Though no option names them, and the first session had none."""
+    before, listed = rows(storage), files(storage)
+    recorded(storage, "wanders", seed=6)
+    elsewhere = [default_uri(tmp_path / name) for name in ("first", "second")]
+    for uri in elsewhere:
+        record_again(storage, "wanders", uri)
+    assert len(rows(tmp_path / "second")["runs"]) == 8
+    assert delete.main(["wanders", "--storage", str(storage), "--yes"]) == 0
+    assert rows(storage) == before and files(storage) == listed
+    for name in ("first", "second"):
+        assert rows(tmp_path / name)["runs"] == []
+
+
+def record_again(storage: Path, name: str, uri: str) -> None:
+    """A session that writes a study's runs into another store, and notes it."""
+    folder, space = storage / name, DEFINITION.space
+    journal = StudyJournal(folder)
+    journal.record_mlflow(noted(uri, storage))
+    runs = MlflowRuns(uri, experiment="smoke", artifacts=storage / MLFLOW_ARTIFACTS)
+    tracking = MlflowWriter(runs, name)
+    about = PROTOCOL | {"identity": identity(folder)}
+    tracking.begin(space, about, journal.records.values())
+    tracking.finish("verdict", "table", {}, [], [], cards)
+    assert tracking.error == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("sqlite:////elsewhere/m.db", "sqlite:////elsewhere/m.db, which is not there: give the"),
+        ("postgresql://me:pw@db/mlflow", "postgresql://me:***@db/mlflow, whose password is not"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_must_be_given(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    said: str,
+) -> None:
+    """Whether the journal has its address, or only the command that began the study."""
+    monkeypatch.setattr(sys, "argv", ["study.launch", "--tracking-uri", address])
+    for name in ("old", "new"):
+        folder = StudyFolder(storage=tmp_path, name=name)
+        open_study(folder, DEFINITION, run=DEFINITION.space.arms, base={})
+        monkeypatch.setattr(sys, "argv", ["study.launch", "--resume", "new"])
+    StudyJournal(tmp_path / "new").record_mlflow(noted(address, tmp_path))
+    for name in ("old", "new"):
+        assert delete.main([name, "--storage", str(tmp_path), "--yes"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert (tmp_path / name / "study.json").is_file()
+
+
+def test_a_link_is_not_followed(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = rows(storage), files(storage)
+    (tmp_path / "link").symlink_to(storage / "stays")
+    asked = ["link", "--storage", str(tmp_path), "--yes"]
+    for more in ([], ["--without-mlflow"]):
+        assert delete.main([*asked, *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"is a link to {storage / 'stays'}" in line
+        assert f"rm {tmp_path / 'link'}" in line
+    assert (rows(storage), files(storage)) == there
+
+
+def test_what_a_link_in_its_folder_leads_to_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = StudyFolder(storage=tmp_path / "studies", name="one")
+    (tmp_path / "studies").mkdir()
     open_study(folder, DEFINITION, run=DEFINITION.space.arms, base={})
-    assert delete.main(["one", "--storage", str(tmp_path), "--yes"]) == 2
-    assert "give --tracking-uri sqlite:////elsewhere/m.db too" in capsys.readouterr().err
-    assert folder.begun
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "mine").touch()
+    (folder.path / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert delete.main(["one", "--storage", str(tmp_path / "studies"), "--yes"]) == 0
+    assert f"{folder.path / 'checkpoints'}: only the link" in capsys.readouterr().out
+    assert files(tmp_path) == ["scratch", "scratch/mine", "studies"]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Lists of studies: every state that a study can be in, in a folder."""
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -16,10 +17,11 @@ from study.config.settings import Settings
 from study.config.study_json import open_study
 from study.inventory.overview import State, StudyOverview, overviews
 from study.inventory.tables import show_list
+from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import study_files
 from study.storage.journal_reader import Session
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import StudyFolder, this_driver
 from tests.study.made_up import play_all
 from trainables.errors import BadInput
 
@@ -28,7 +30,8 @@ SESSION = Session(began=0.0, seconds=0.0, devices=2, concurrency=2, host="somewh
 
 def begun(storage: Path, name: str, **settings: object) -> StudyFolder:
     """A study that has begun and has no trial yet."""
-    definition = StudyDefinition.parse(Settings(space="smoke", **settings))  # type: ignore[arg-type]
+    asked = Settings(**{"space": "smoke", **settings})  # type: ignore[arg-type]
+    definition = StudyDefinition.parse(asked)
     folder = StudyFolder(storage=storage, name=name)
     open_study(folder, definition, run=definition.space.arms, base={})
     return folder
@@ -79,24 +82,57 @@ def test_every_state_has_its_line(
     assert rows["made"].bytes == 4 and rows["made"].where == str(tmp_path / "made")
     with StudyFolder.from_path(tmp_path / "half").only_driver():
         running = by_name(tmp_path)["half"]
-    assert (running.state, running.host) == (State.RUNNING, "somewhere")
+    assert (running.state, running.host) == (State.RUNNING, socket.gethostname())
     assert by_name(tmp_path)["half"].state is State.INTERRUPTED
 
 
 def test_looking_writes_nothing_and_stops_no_driver(tmp_path: Path) -> None:
     folder = begun(tmp_path, "one")
     before = sorted(path.name for path in folder.path.iterdir())
-    assert not folder.driven
+    assert folder.driver is None
     overviews(str(tmp_path))
     assert sorted(path.name for path in folder.path.iterdir()) == before, "nor a lock"
     with folder.only_driver():
-        assert folder.driven
+        assert folder.driver == this_driver()
         with (
             pytest.raises(BadInput, match="'one' is running already; stop it"),
             folder.only_driver("stop it"),
         ):
             pass
-    assert not folder.driven
+    assert folder.driver is None
+
+
+def test_where_a_study_was_recorded_is_told(tmp_path: Path, found: StudyResults) -> None:
+    begun(tmp_path, "half")
+    journal = StudyJournal(tmp_path / "half")
+    for address in ("http://first", "http://second"):
+        journal.record_mlflow(address)
+    done = begun(tmp_path, "done")
+    results_file.write(done.path, replace(found, study="done", mlflow="http://second"))
+    begun(tmp_path, "here")
+    StudyJournal(tmp_path / "here").record_mlflow("")
+    rows = overviews(str(tmp_path))
+    assert {row.study: row.mlflow for row in rows} == {
+        "half": "http://second",
+        "done": "http://second",
+        "here": "",
+    }
+    out = StringIO()
+    show_list(Console(file=out, width=140), "studies", rows)
+    assert out.getvalue().splitlines()[-1] == "2 recorded in MLflow at http://second"
+
+
+def test_links_are_looked_at_and_those_that_lead_nowhere_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    begun(tmp_path / "other", "one")
+    storage = tmp_path / "studies"
+    storage.mkdir()
+    (storage / "link").symlink_to(tmp_path / "other" / "one")
+    (storage / "loop").symlink_to("loop")
+    (storage / "nowhere").symlink_to("nothing")
+    (row,) = overviews(str(storage))
+    assert (row.study, row.state) == ("link", State.INTERRUPTED)
+    assert row.where == str(tmp_path / "other" / "one")
 
 
 def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:

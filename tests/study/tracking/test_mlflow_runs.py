@@ -164,6 +164,29 @@ def test_the_views_of_a_study_are_linked(
     assert "did you mean 'one'?" in capsys.readouterr().err
 
 
+def test_a_study_is_found_where_its_last_session_recorded_it(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an option that names the store."""
+    folder = begin(tmp_path, "elsewhere")
+    runs = MlflowRuns(server, experiment="smoke", artifacts=tmp_path)
+    runs.begin_study("elsewhere", identity(folder))
+    journal = StudyJournal(folder)
+    for uri in (mlflow_store.default_uri(tmp_path), server):
+        journal.record_mlflow(mlflow_store.noted(uri, tmp_path))
+    for name in (["elsewhere"], []):
+        assert ui.main([*name, "--storage", str(tmp_path)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[-1] == server and said[0].startswith(f"elsewhere  {server}/#/experiments/")
+    other = ["--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}"]
+    assert ui.main(["elsewhere", "--storage", str(tmp_path), *other]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no run of study 'elsewhere'; give --tracking-uri" in line and server in line
+    journal.record_mlflow("sqlite:////nowhere/m.db")
+    assert ui.main(["elsewhere", "--storage", str(tmp_path)]) == 2
+    assert "sqlite:////nowhere/m.db, which is not there" in capsys.readouterr().err
+
+
 def test_the_store_stands_in_no_command_line(storage: Path, server: str) -> None:
     """A database's address may have a password."""
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
@@ -178,9 +201,15 @@ def test_a_taken_port_is_passed_over() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        assert taken < ui._free_port(taken) <= taken + ui.MOST_TAKEN
-    with pytest.raises(BadInput, match="--port must be from 1 to 65535, got 70000"):
-        ui._free_port(70000)
+        with ui._claimed_port(taken) as first, ui._claimed_port(taken) as second:
+            assert taken < first < second <= taken + ui.MOST_TAKEN, "no two get the same"
+        with ui._claimed_port(taken) as again:
+            assert again == first
+    with (
+        pytest.raises(BadInput, match="--port must be from 1 to 65535, got 70000"),
+        ui._claimed_port(70000),
+    ):
+        pass
 
 
 def test_a_store_that_is_not_there_is_bad_input(
