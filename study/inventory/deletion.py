@@ -25,7 +25,7 @@ from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
 from study.tracking.mlflow_store import VARIABLE, default_uri, noted, tracking_address
 from study.trials.text import size_text
 from trainables.errors import BadInput
-from trainables.secrecy import shown
+from trainables.secrecy import command_line, shown
 
 STOP = "stop it first, with Ctrl-C where it runs"
 """Advice for a study that a driver runs."""
@@ -112,10 +112,11 @@ def plan_deletion(
         on = f" on {driver.partition(' ')[0]}" if driver else ""
         raise BadInput(f"study {files.name!r} is running{on}; {STOP}")
     if study_folder.path.is_symlink() and not study_folder.in_store:
+        target = study_folder.path.resolve()
+        whole = command_line("study.delete", [target.name, "--storage", str(target.parent)])
         raise BadInput(
-            f"{study_folder.path} is a link to {files.where}, and nothing outside of --storage is "
-            "deleted: name the folder that holds it as --storage, or remove the link: "
-            f"{shlex.join(['rm', str(study_folder.path)])}"
+            f"{study_folder.path} is a link, and no study is deleted through one. To remove the "
+            f"link: {shlex.join(['rm', str(study_folder.path)])}; or the study: {whole}"
         )
     identity, stores = _identity(files), list[str]()
     # Without its identity, nobody can tell a study's runs from those of another of its name.

@@ -116,7 +116,7 @@ def _read(files: StudyFiles) -> StudyFiles:
     whole = RESULTS in files.versions and LEASE not in files.versions
     try:
         return files.with_contents([RESULTS] if whole else [LEASE, SETTINGS, JOURNAL])
-    except OSError:
+    except BadInput:
         return files
 
 

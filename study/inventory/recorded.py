@@ -26,7 +26,7 @@ def mlflow_addresses(files: StudyFiles, journal: JournalContent | None = None) -
     version can be deleted too.
 
     Raises:
-        OSError: a file cannot be read.
+        BadInput: ``study.json`` cannot be read.
     """
     storage = files.study_folder.local_storage
     try:
@@ -85,7 +85,7 @@ def _first_option(settings: bytes) -> str:
         words = shlex.split(json.loads(settings).get("command", ""))
     except (AttributeError, TypeError, ValueError):
         return ""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")
         if name == "--tracking-uri":
             return value or after

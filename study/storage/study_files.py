@@ -51,16 +51,22 @@ class StudyFiles:
         """Content of a file; None if there is none.
 
         Raises:
-            OSError: it cannot be read.
+            BadInput: it cannot be read.
         """
         if name in self.contents:
             return self.contents[name]
-        if self.study_folder.in_store:
-            return self.study_folder.store.read(name) if name in self.versions else None
         try:
-            return (self.study_folder.path / name).read_bytes()
+            if self.study_folder.in_store:
+                return self.study_folder.store.read(name) if name in self.versions else None
+            path = self.study_folder.path / name
+            if path.exists() and not path.is_file():  # from a pipe, say, one would read for ever
+                raise OSError("it is no file")
+            return path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            line = (error.strerror or str(error)).strip().splitlines()[0]
+            raise BadInput(f"cannot read {self.where}/{name}: {line}") from None
 
     def is_link(self, name: str) -> bool:
         """Whether a file of the study, or what lies in place of a folder, is a symbolic link."""
@@ -70,7 +76,7 @@ class StudyFiles:
         """Copy of this study's files that holds the content of ``names``, of those that there are.
 
         Raises:
-            OSError: one cannot be read.
+            BadInput: one cannot be read.
         """
         contents = {name: self.read(name) for name in names}
         found = {name: content for name, content in contents.items() if content is not None}

@@ -1,6 +1,7 @@
 """Lists of studies: every state that a study can be in, in a folder."""
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,6 +56,10 @@ def test_every_state_has_its_line(
     later.settings.write_text(json.dumps({"version": 9}))
     torn = begun(tmp_path, "torn")
     (torn.path / "optuna.journal").write_text("no JSON\n")
+    deep = begun(tmp_path, "deep")
+    (deep.path / "optuna.journal").write_text("[" * 200_000 + "\n")
+    pipe = begun(tmp_path, "pipe")
+    os.mkfifo(pipe.path / "optuna.journal")
     (tmp_path / "made" / "checkpoints" / "x").mkdir(parents=True)
     (tmp_path / "made" / "study.log").write_text("1234")
     (tmp_path / "notes").mkdir()
@@ -70,6 +75,8 @@ def test_every_state_has_its_line(
         "done": State.FINISHED,
         "later": State.UNREADABLE,
         "torn": State.UNREADABLE,
+        "deep": State.UNREADABLE,
+        "pipe": State.UNREADABLE,
         "made": State.HALF_MADE,
     }
     assert (rows["new"].trials, rows["new"].trials_in_all) == (0, 4 + 1 + 6)
@@ -79,6 +86,7 @@ def test_every_state_has_its_line(
     assert rows["done"].verdict == " ".join(found.verdict.split())
     assert rows["done"].begun == found.protocol["begun"]
     assert "version 9" in rows["later"].verdict and "damaged" in rows["torn"].verdict
+    assert rows["pipe"].verdict.endswith("pipe/optuna.journal: it is no file")
     assert rows["made"].bytes == 4 and rows["made"].where == str(tmp_path / "made")
     with StudyFolder.from_path(tmp_path / "half").only_driver():
         running = by_name(tmp_path)["half"]
