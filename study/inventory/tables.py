@@ -127,7 +127,8 @@ def _facts(found: StudyStatus) -> Iterator[tuple[str, str]]:
         yield "devices", "not known yet: a driver has taken the study and begun no trial so far"
     elif found.session is not None:
         used = f", {found.use:.0%} used in this session" if found.use is not None else ""
-        several = f", {found.session.concurrency} trials at a time"
+        at_once = found.session.concurrency
+        several = f", {at_once} trial{'s' * (at_once != 1)} at a time"
         yield "devices", f"{found.session.devices} of {found.session.host}{several}{used}"
     time_ = f"{clock_text(found.seconds)} gone"
     if limit.seconds is not None:
