@@ -328,7 +328,7 @@ class StudyRun:
             records=[self._by_these_rules(record) for record in self.journal.records.values()],
             best=self.scheduler.best(),
             # Gains are of the loss alone.
-            gains={}
+            gains=None
             if self.rules.objectives or self.rules.limits
             else self.scheduler.gains.found(),
         )

@@ -50,8 +50,9 @@ class FinishedTrials:
     """All trials, the oldest first."""
     best: Mapping[str, TrialRecord]
     """Arm -> the search trial whose settings were confirmed."""
-    gains: Mapping[str, RemainingGain]
-    """Arm -> what more search may still bring it; without arms of which too little is known."""
+    gains: Mapping[str, RemainingGain] | None
+    """Arm -> what more search may still bring it; without arms of which too little is known. None
+    if the study's search is not one of which this is estimated."""
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
         """The trials of one kind, the oldest first."""
@@ -109,7 +110,14 @@ def collect(
         scoring=SCORING,
         study=name,
         question=space.question,
-        verdict=answer(arms, test.comparisons, majority, errors, margin),
+        verdict=answer(
+            arms,
+            test.comparisons,
+            majority,
+            errors,
+            margin,
+            estimated=trials.gains is not None,
+        ),
         shown=test.shown,
         baselines=test.baselines,
         arms=tuple(arms),
@@ -139,8 +147,9 @@ def metrics(results: StudyResults) -> dict[str, float]:
             for column, score in tested.test.items():
                 found[logged_name(f"{tested.arm}.ood.{other.data}.{column}")] = score.mean
     for arm in results.arms:
-        if arm.may_gain is not None:
-            found[f"{arm.arm}.may_gain_{arm.may_gain.unit}"] = arm.may_gain.mean
+        if (gain := arm.may_gain) is not None:
+            name = f"{arm.arm}.may_gain_{gain.unit}"
+            found |= {name: gain.mean, f"{name}_low": gain.low, f"{name}_high": gain.high}
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -178,7 +187,7 @@ def _arm(
         ),
         collapsed=any(_has_collapsed(study_folder, r, dataset) for r in confirmed),
         costs=costs,
-        may_gain=trials.gains.get(arm),
+        may_gain=(trials.gains or {}).get(arm),
     )
 
 

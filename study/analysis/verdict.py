@@ -33,17 +33,20 @@ def answer(
     majority: float,
     errors: Mapping[str, str] = MappingProxyType({}),
     margin: float = 1.0,
+    *,
+    estimated: bool = False,
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
-    error in the search, of those that had any, and ``margin`` the difference in percentage points
-    that does not matter.
+    error in the search, of those that had any, ``margin`` the difference in percentage points that
+    does not matter, and ``estimated`` whether it was asked what arms may still gain.
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
         return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
-    caveats = _caveats(arms, majority) + _untuned(arms, margin) + _dropped(arms, errors)
+    untuned = _untuned(arms, margin) + (_unknown(arms) if estimated else "")
+    caveats = _caveats(arms, majority) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     of_best = {c.second: c.parts["overall"] for c in comparisons if c.first == ranked[0]}
@@ -139,6 +142,18 @@ def _untuned(arms: Sequence[ArmResult], margin: float) -> str:
     if not gains:
         return ""
     return f" Not tuned to the end: by its own trials more search may still bring {_names(gains)}."
+
+
+def _unknown(arms: Sequence[ArmResult]) -> str:
+    """Sentence on the arms of which too little is known to say what they may still gain; empty if
+    there are none."""
+    unknown = [arm.arm for arm in arms if arm.test and arm.may_gain is None]
+    if not unknown:
+        return ""
+    return (
+        f" Too little is known of {_names(unknown)} to say what more search may still bring: "
+        "a study with more trials (--trials) would tell."
+    )
 
 
 def _dropped(arms: Sequence[ArmResult], errors: Mapping[str, str]) -> str:

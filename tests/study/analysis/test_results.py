@@ -64,8 +64,14 @@ def test_what_more_search_may_bring_is_said_wherever_an_arm_is_shown(found: Stud
     said = "by its own trials more search may still bring lora 3.2 points (0.5 to 7.0)."
     assert f"Not tuned to the end: {said}" in answer(arms, found.comparisons, 20.0)
     assert "Not tuned" not in answer(arms, found.comparisons, 20.0, margin=3.25)
+    others = [arm.arm for arm in arms if arm.test and arm.arm != "lora"]
+    unknown = f"Too little is known of {', '.join(others[:-1])} and {others[-1]} to say what"
+    assert unknown in answer(arms, found.comparisons, 20.0, estimated=True)
+    assert "Too little" not in answer(arms, found.comparisons, 20.0)
     changed = replace(found, arms=tuple(arms))
-    assert results.metrics(changed)["lora.may_gain_points"] == 3.25
+    logged = results.metrics(changed)
+    ends = ("", "_low", "_high")
+    assert [logged[f"lora.may_gain_points{end}"] for end in ends] == [3.25, 0.5, 7.0]
     rows = csv.DictReader(io.StringIO(table_files.texts(changed)[ARMS_TABLE]))
     (row,) = (row for row in rows if row["arm"] == "lora")
     assert (row["may_gain_mean"], row["may_gain_unit"]) == ("3.25", "points")
