@@ -26,12 +26,18 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.declare import Space
 from study.config import search_methods, spaces
 from study.search.searchers.common import optuna_samplers
-from study.search.searchers.common.known_trials import SPREAD_PER_ARM, Known, Past, Point, draw_seed
+from study.search.searchers.common.known_trials import (
+    LATEST,
+    SPREAD_PER_ARM,
+    Known,
+    Past,
+    Point,
+    draw_seed,
+)
 
 BEST_PER_ARM = 25
 """Best trials of an arm that are remembered: as many as TPE takes for good ones at most
 (``optuna.samplers._tpe.sampler.default_gamma``)."""
-LATEST = 200
 
 
 def groups(space: Space) -> dict[str, dict[str, BaseDistribution]]:

@@ -4,6 +4,9 @@ The arm's ended trials, in the order in which they were drawn, are its generatio
 distribution is computed from them anew for each draw. Trials that were stopped count with the loss
 that is expected of them (``common/expected_losses.py``). Each value of a choice is a place on an
 axis. CMA-ES is made for hundreds of trials of an arm and continuous parameters.
+
+After every ``LATEST`` trials of the study it begins anew, as wide as at first, around the best
+trial: earlier ones are forgotten, so their generations are no longer known.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 
 from study.search.searchers.common import expected_losses
 from study.search.searchers.common.cube import Cube
-from study.search.searchers.common.known_trials import Past, Point
+from study.search.searchers.common.known_trials import LATEST, Past, Point
 
 SIGMA = 0.25
 """First standard deviation, as a share of a range."""
@@ -30,7 +33,11 @@ def point(past: Past, arm: str) -> Point:
     cube = Cube(past.ranges(arm))
     own = expected_losses.ended(past.of_arm(arm))
     rows = np.array([cube.row(trial.params) for trial in own]).reshape(-1, len(cube.axes))
-    mean, spread = _distribution(rows, expected_losses.losses(own), len(cube.axes))
+    losses = expected_losses.losses(own)
+    begun = past.trial.number // LATEST * LATEST
+    now = np.array([trial.number >= begun for trial in own], bool)
+    start = np.full(len(cube.axes), 0.5) if now.all() else rows[~now][losses[~now].argmin()]
+    mean, spread = _distribution(rows[now], losses[now], start)
     for _ in range(TRIES):
         row = mean + spread @ past.chance.standard_normal(len(cube.axes))
         found = cube.point(np.clip(row, 0.0, 1.0))
@@ -39,11 +46,15 @@ def point(past: Past, arm: str) -> Point:
     return past.random(arm)
 
 
-def _distribution(rows: np.ndarray, losses: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and root of the covariance after all whole generations of ``rows``.
+def _distribution(
+    rows: np.ndarray, losses: np.ndarray, mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and root of the covariance after all whole generations of ``rows``, from a first
+    ``mean``.
 
     Names are Hansen's, and so are the constants (his Table 1), without negative weights.
     """
+    axes = len(mean)
     size = 4 + int(3 * math.log(axes))
     weights = math.log(size / 2 + 0.5) - np.log(np.arange(1, size // 2 + 1))
     weights /= weights.sum()
@@ -54,7 +65,7 @@ def _distribution(rows: np.ndarray, losses: np.ndarray, axes: int) -> tuple[np.n
     c_1 = 2 / ((axes + 1.3) ** 2 + mu)
     c_mu = min(1 - c_1, 2 * (mu - 2 + 1 / mu) / ((axes + 2) ** 2 + mu))
     length = math.sqrt(axes) * (1 - 1 / (4 * axes) + 1 / (21 * axes**2))
-    mean, sigma, covariance = np.full(axes, 0.5), SIGMA, np.eye(axes)
+    sigma, covariance = SIGMA, np.eye(axes)
     p_sigma, p_c = np.zeros(axes), np.zeros(axes)
     for number, start in enumerate(range(0, len(rows) - size + 1, size)):
         of_generation = losses[start : start + size]

@@ -9,6 +9,7 @@ import pytest
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
 from study.config import search_methods, spaces
 from study.search.scheduler import StudyScheduler
+from study.search.searchers.common.known_trials import LATEST
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, play_all, rules, rung
@@ -128,3 +129,12 @@ def test_a_misspelt_name_is_told_the_closest() -> None:
         search_methods.check_searcher("tpee")
     with pytest.raises(BadInput, match="value of --stop 'hyperbnd'; did you mean 'hyperband'"):
         search_methods.check_stopper("hyperbnd")
+
+
+def test_cmaes_begins_anew_once_its_first_trials_are_forgotten(begin: Begin) -> None:
+    space = replace(SPACE, arms={"plain": SPACE.arms["plain"]})
+    given = replace(rules(space=space, trials=LATEST + 40), search="cmaes", stop="none")
+    rates = [math.log10(spec.lr) for spec in drawn(play_all(begin(given=given), most=LATEST + 20))]
+    before, after = rates[LATEST - 20 : LATEST], rates[LATEST : LATEST + 20]
+    assert max(before) - min(before) < 0.1 < 0.5 < max(after) - min(after)
+    assert abs(sum(after) / len(after) + 2.5) < 0.5, "around the best"

@@ -22,6 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 SPREAD_PER_ARM = 4
 """First points of an arm, drawn before a model is made of its results."""
+LATEST = 200
+"""Latest trials of a study that are remembered, beside each arm's best."""
 Point = dict[str, Any]
 """Name of a parameter -> its value, for parameters that have more than one."""
 Known = Callable[[str, Mapping[str, Any]], bool]
