@@ -5,43 +5,31 @@ draw, what remains is the surface at the arm's best trial less the surface's min
 that is what the arm is expected to gain by a search without end; its 10th and 90th percentiles say
 how sure that is.
 
-Losses become points by a line through complete trials of all arms, validation accuracy over
-validation loss, those of the lower half of losses: the accuracy that a loss brings is not the same
-at high losses.
+Losses become points by the arm's slope (``loss_slopes.py``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.journal import StudyJournal
+from study.search.loss_slopes import Slope, points_per_loss
 from study.search.searchers import gp
 from study.search.searchers.common import expected_losses
 from study.trials.gain import RemainingGain
-from study.trials.record import Outcome, TrialRecord
-from study.trials.spec import Kind
 
 LEAST = 6
-"""Smallest number of ended trials from which an arm's gain is estimated, and of complete trials
-from which losses become points: a line through fewer says little."""
+"""Smallest number of ended trials from which an arm's gain is estimated."""
 DISTINCT = 4
 """Smallest number of different losses from which an arm's gain is estimated: trials that diverged
 at once say nothing of the others."""
 DRAWS = 16
 """Surfaces drawn for each of the process's settings."""
-SCORE = "validation.overall"
-SURE = 2.0
-"""Standard errors by which accuracy must rise as loss falls, for losses to become points."""
-SMALLEST_RISE = 0.1
-"""Points by which accuracy must rise from the highest of the losses to the lowest, by the line
-through them, for losses to become points."""
-
 
 NOTHING = RemainingGain(mean=0.0, low=0.0, high=0.0)
 
@@ -67,37 +55,6 @@ def in_loss(
     return RemainingGain(mean=float(gains.mean()), low=float(low), high=float(high))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slope:
-    """Points of validation accuracy that a validation loss lower by 1 brings."""
-
-    value: float
-    error: float
-    """Standard error of ``value``."""
-
-
-def points_per_loss(records: Iterable[TrialRecord]) -> Slope | None:
-    """What a lower loss is worth near the best trials, by a line through the complete trials of
-    lower loss. None if too few trials of the search are complete, or if it cannot be told from
-    chance that accuracy rises as loss falls."""
-    pairs = sorted(
-        (record.loss, record.scores[SCORE])
-        for record in records
-        if record.spec.kind is Kind.SEARCH
-        and record.outcome is Outcome.COMPLETE
-        and SCORE in record.scores
-    )
-    losses, scores = np.array(pairs[: max(LEAST, len(pairs) // 2)]).reshape(-1, 2).T
-    if len(losses) < LEAST or losses.std() < 1e-9:
-        return None
-    apart = losses - losses.mean()
-    slope = float((apart @ scores) / (apart @ apart))
-    rest = scores - scores.mean() - slope * apart
-    error = float(np.sqrt((rest @ rest) / (len(rest) - 2) / (apart @ apart)))
-    rises = -slope > SURE * error and -slope * float(np.ptp(losses)) > SMALLEST_RISE
-    return Slope(value=-slope, error=error) if rises else None
-
-
 class ArmGains:
     """What each arm of a study may still gain. It depends on the seed and on the journal alone."""
 
@@ -113,6 +70,8 @@ class ArmGains:
         self.journal, self.groups, self.points, self.seed = journal, groups, points, seed
         self._known: dict[str, tuple[tuple[int, ...], RemainingGain | None]] = {}
         """Arm -> numbers of its ended trials, and what followed from them."""
+        self._slopes: tuple[int, dict[str, Slope]] = -1, {}
+        """Number of trials that had ended, and the slopes that followed from them."""
 
     def loss(self, arm: str) -> RemainingGain | None:
         """What an arm may still gain in validation loss: nothing if all its points were tried.
@@ -129,13 +88,14 @@ class ArmGains:
     def neediest(self, arms: Sequence[str]) -> str:
         """The one of ``arms`` that may gain most, if its running trials share in the gain. One of
         which too little is known comes first, until it has had its chance."""
-        running = self._running()
+        running, slopes = self._running(), self.slopes()
 
         def need(arm: str) -> tuple[bool, float]:
             tried, gain = self.journal.tried[arm], self.loss(arm)
             if gain is None:
                 return tried < 2 * LEAST, -float(tried)
-            return False, gain.mean / (1 + running[arm])
+            worth = slopes[arm].value if slopes else 1.0
+            return False, worth * gain.mean / (1 + running[arm])
 
         return max(arms, key=need)
 
@@ -144,19 +104,33 @@ class ArmGains:
         are worth a standard error more than they seem. An arm of which still too little is known
         after ``2 * LEAST`` trials, or all of whose first ``LEAST`` trials failed, is not waited
         for."""
-        slope = points_per_loss(self.journal.records.values())
-        failed = self.journal.failed
-        ended = Counter(self.journal.tried)
-        ended.subtract(self._running())
-        known = {arm: self.loss(arm) for arm in arms}
-        gains = [gain for gain in known.values() if gain is not None]
-        waits = any(
-            gain is None and ended[arm] < (LEAST if ended[arm] == failed[arm] else 2 * LEAST)
-            for arm, gain in known.items()
-        )
-        if slope is None or waits or not gains:
+        slopes = self.slopes()
+        if not slopes:
             return False
-        return all(gain.mean * (slope.value + slope.error) <= to for gain in gains)
+        known = {arm: self.loss(arm) for arm in arms}
+        gains = {arm: gain for arm, gain in known.items() if gain is not None}
+        if not gains or self._waits([arm for arm in known if arm not in gains]):
+            return False
+        return all(
+            gain.mean * (slopes[arm].value + slopes[arm].error) <= to for arm, gain in gains.items()
+        )
+
+    def slopes(self) -> dict[str, Slope]:
+        """Arm -> what a lower loss is worth to it. Empty if losses cannot become points."""
+        ended = self.journal.memory.ended
+        if self._slopes[0] != ended:
+            self._slopes = ended, points_per_loss(self.journal.records.values(), self.groups)
+        return self._slopes[1]
+
+    def _waits(self, unknown: Sequence[str]) -> bool:
+        """Whether more trials are needed of one of the arms of which too little is known."""
+        if not unknown:
+            return False
+        failed, ended = self.journal.failed, Counter(self.journal.tried)
+        ended.subtract(self._running())
+        return any(
+            ended[arm] < (LEAST if ended[arm] == failed[arm] else 2 * LEAST) for arm in unknown
+        )
 
     def _running(self) -> Counter[str]:
         """Arm -> number of its trials that have begun and not ended."""
@@ -165,10 +139,10 @@ class ArmGains:
     def found(self) -> dict[str, RemainingGain]:
         """Arm -> what it may still gain, in points if losses can become points, and else in loss.
         Arms of which too little is known are left out."""
-        slope = points_per_loss(self.journal.records.values())
+        slopes = self.slopes()
         known = {arm: self.loss(arm) for arm in self.groups}
         return {
-            arm: gain.in_points(slope.value, slope.error) if slope else gain
+            arm: gain.in_points(slopes[arm].value, slopes[arm].error) if slopes else gain
             for arm, gain in known.items()
             if gain is not None
         }

@@ -1,31 +1,38 @@
 """Searchers and rules of early stopping on arms whose losses are known everywhere.
 
-``python -m tests.benchmarks.searchers [--repetitions N] [--only NAME+NAME,...]``: each setup plays
-a study of 48 trials on each surface (``surfaces``), with the project's own scheduler, journal,
-searchers and stoppers; nothing is trained. *Regret*: the final loss, without noise, of the trial
-that would be confirmed after so many trials, above the lowest that there is; in percent of what
-lies between the lowest and the median of the surface, so that surfaces can be averaged. *Trained*:
-whole trainings that the 48 trials cost. *Draw*: processor time of a draw, in milliseconds. Last,
-for the Gaussian process: how much lower the loss could be, how much lower it was said that it could
-be (``study.search.arm_gains``), and the share of studies in which what remained was below the 90th
-percentile that was said.
+``python -m tests.benchmarks.searchers [--repetitions N] [--only NAME+NAME,...] [--played FILE]``:
+each setup plays a study of 48 trials on each surface (``surfaces``), with the project's own
+scheduler, journal, searchers and stoppers; nothing is trained. With ``--played``, each study that
+was played is a line of that file, and those that are in it are not played again: so a run that was
+ended goes on, and with ``--minutes 0`` it prints the tables of what is there.
+
+*Regret*: the final loss, without noise, of the trial that would be confirmed after so many trials,
+above the lowest that there is; in percent of what lies between the lowest and the median of the
+surface, so that surfaces can be averaged. *Trained*: whole trainings that the 48 trials cost.
+*Draw*: processor time of a draw, in milliseconds. Last, for the Gaussian process: how much lower
+the loss could be, how much lower it was said that it could be (``study.search.arm_gains``), and the
+share of studies in which what remained was below the 90th percentile that was said.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
 from search_spaces.declare import Budget, Space
-from study.search.arm_gains import SCORE
 from study.search.journal import StudyJournal
+from study.search.loss_slopes import SCORE
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, Rung, TrialEnd
@@ -62,6 +69,42 @@ class Played:
     """Whole trainings."""
     milliseconds: float
     """Processor time of a draw."""
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Played:
+        """What ``dataclasses.asdict`` made of one."""
+        told = [None if gain is None else RemainingGain(**gain) for gain in plain["told"]]
+        return cls(**{**plain, "regret": tuple(plain["regret"]), "told": tuple(told)})
+
+
+class PlayedStudies:
+    """The studies that were played, also by earlier runs if they are kept in a file."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Read ``file``, which may not be there yet."""
+        self.file = file
+        self.found: dict[tuple[str, str, str, int], Played] = {}
+        """Surface, searcher, stopper and repetition -> the study."""
+        for line in file.read_text().splitlines() if file and file.exists() else ():
+            surface, search, stop, repetition, played = json.loads(line)
+            self.found[surface, search, stop, repetition] = Played.from_plain(played)
+
+    def play(self, surface: Surface, search: str, stop: str, repetition: int) -> None:
+        """Play a study, unless it was played before."""
+        key = surface.name, search, stop, repetition
+        if key in self.found:
+            return
+        with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+            self.found[key] = play(surface, search, stop, repetition, Path(folder))
+        if self.file:
+            with self.file.open("a") as file:
+                file.write(json.dumps([*key, asdict(self.found[key])]) + "\n")
+
+    def whole(self, surfaces: Sequence[Surface], setups: Sequence[tuple[str, str]]) -> list[int]:
+        """Repetitions that were played by every setup on every surface."""
+        wanted = [(surface.name, *setup) for surface in surfaces for setup in setups]
+        counts = Counter(repetition for *key, repetition in self.found if tuple(key) in wanted)
+        return sorted(number for number, count in counts.items() if count == len(wanted))
 
 
 def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path) -> Played:
@@ -141,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--only", help="SEARCHER+STOPPER[,SEARCHER+STOPPER]")
     parser.add_argument("--surfaces", help="only those with this in their names")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="no repetition later")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no study later")
+    parser.add_argument("--played", type=Path, help="file of the studies that were played")
     given = parser.parse_args(arguments)
     setups = SETUPS
     if given.only:
@@ -150,26 +194,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     surfaces = [s for s in all_surfaces() if not given.surfaces or given.surfaces in s.name]
     if not FACTS.exists():
         print(f"{FACTS} is not there: without the surfaces that are made of it")
+    studies, began = PlayedStudies(given.played), time.monotonic()
+    for repetition, surface, setup in product(range(given.repetitions), surfaces, setups):
+        if time.monotonic() - began >= 60 * given.minutes:
+            break
+        studies.play(surface, *setup, repetition)
+    done = studies.whole(surfaces, setups)
+    if not done:
+        raise SystemExit("no repetition was played by every setup on every surface")
     widths = [max(len(surface.name), 12) for surface in surfaces]
-    rows: dict[tuple[str, str], list[list[Played]]] = {
-        setup: [[] for _ in surfaces] for setup in setups
+    rows = {
+        setup: [[studies.found[s.name, *setup, number] for number in done] for s in surfaces]
+        for setup in setups
     }
-    began, done = time.monotonic(), 0
-    while done < given.repetitions and time.monotonic() - began < 60 * given.minutes:
-        for number, surface in enumerate(surfaces):
-            for search, stop in setups:
-                with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-                    played = play(surface, search, stop, done, Path(folder))
-                rows[search, stop][number].append(played)
-        done += 1
-    print(f"{done} repetitions; regret in percent: mean (90th percentile)")
+    print(f"{len(done)} repetitions; regret in percent: mean (90th percentile)")
     for number, after in enumerate(AFTER):
         print(f"\nafter {after} trials")
         names = "  ".join(f"{s.name:>{w}}" for s, w in zip(surfaces, widths, strict=True))
         print(f"{'':22} {'all':>12}  {names}")
-        for (search, stop), studies in rows.items():
+        for (search, stop), played in rows.items():
             cells, means, nineties = [], [], []
-            for surface, width, of_surface in zip(surfaces, widths, studies, strict=True):
+            for surface, width, of_surface in zip(surfaces, widths, played, strict=True):
                 _, unit = surface.scale()
                 lost = [100 * one.regret[number] / unit for one in of_surface]
                 means.append(mean(lost))
@@ -178,15 +223,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             every = f"{mean(means):.1f} ({mean(nineties):.1f})"
             print(f"{search:>12} {stop:<9} {every:>12}  {'  '.join(cells)}")
     print(f"\n{'':22} {'trained':>8} {'draw, ms':>9}")
-    for (search, stop), studies in rows.items():
-        every_one = [one for of_surface in studies for one in of_surface]
+    for (search, stop), played in rows.items():
+        every_one = [one for of_surface in played for one in of_surface]
         trained = mean(one.trained for one in every_one)
         drawing = mean(one.milliseconds for one in every_one)
         print(f"{search:>12} {stop:<9} {trained:8.1f} {drawing:9.1f}")
-    for (search, stop), studies in rows.items():
+    for (search, stop), played in rows.items():
         if search == "gp":
             print(f"\nloss that remains, that is said to, and % below the said bound: gp {stop}")
-            for surface, of_surface in zip(surfaces, studies, strict=True):
+            for surface, of_surface in zip(surfaces, played, strict=True):
                 print(f"{surface.name:>18}  {remaining(of_surface)}")
 
 

@@ -10,7 +10,8 @@ import pytest
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
-from study.search.arm_gains import LEAST, points_per_loss
+from study.search.arm_gains import LEAST
+from study.search.loss_slopes import SCORE, points_per_loss
 from study.search.scheduler import StudyScheduler
 from study.trials.gain import GainUnit, RemainingGain
 from study.trials.record import Outcome, TrialEnd
@@ -182,7 +183,7 @@ def test_without_a_gain_in_accuracy_nothing_is_said_to_be_tuned(begin: Begin) ->
     while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
         play(scheduler, spec, scores={"validation.overall": 50.0})
     assert scheduler.journal.draws.total() == 24 and not scheduler.journal.tuned
-    assert points_per_loss(scheduler.journal.records.values()) is None
+    assert scheduler.gains.slopes() == {}
     assert all(gain.unit is GainUnit.LOSS for gain in scheduler.gains.found().values())
 
 
@@ -198,11 +199,25 @@ def test_an_arm_all_of_whose_points_were_tried_gains_nothing(begin: Begin) -> No
 def test_losses_become_points_by_the_trials_that_have_both(begin: Begin) -> None:
     scheduler = begin(given=replace(GIVEN, allocate="equal"))
     search(scheduler, most=3)
-    assert points_per_loss(scheduler.journal.records.values()) is None
+    assert scheduler.gains.slopes() == {}
     search(scheduler, most=24)
-    slope = points_per_loss(scheduler.journal.records.values())
-    assert slope is not None
-    assert (slope.value, slope.error) == (pytest.approx(POINTS), pytest.approx(0.0, abs=1e-6))
+    slopes = scheduler.gains.slopes()
+    assert slopes.keys() == SPACE.arms.keys()
+    for slope in slopes.values():
+        assert (slope.value, slope.error) == (pytest.approx(POINTS), pytest.approx(0.0, abs=1e-6))
+
+
+def test_an_arm_of_enough_trials_has_a_slope_of_its_own(begin: Begin) -> None:
+    """Accuracy of one arm rises by 10 points for each unit of loss, that of the other by 40."""
+    scheduler = begin(given=replace(GIVEN, allocate="equal"))
+    search(scheduler, most=40)
+    records = [r for r in scheduler.journal.of_kind(Kind.SEARCH) if r.scores]
+    plain = [record for record in records if record.spec.arm == "plain"]
+    for record in plain:
+        record.scores = {SCORE: 78 - 10 * record.loss}
+    slopes = points_per_loss(records, SPACE.arms)
+    assert slopes["plain"].value == pytest.approx(10.0, rel=0.2)
+    assert slopes["rich"].value == pytest.approx(POINTS, rel=0.2)
 
 
 def test_tuned_to_needs_the_allocation_that_heeds_it() -> None:
