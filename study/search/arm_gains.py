@@ -21,6 +21,10 @@ from study.search.journal import StudyJournal
 from study.search.loss_slopes import Slope, points_per_loss
 from study.search.searchers import gp
 from study.search.searchers.common import expected_losses
+from study.search.searchers.common.gaussian_process import (
+    expected_improvement,
+    on_one_thread,
+)
 from study.trials.gain import RemainingGain
 
 LEAST = 6
@@ -28,12 +32,15 @@ LEAST = 6
 DISTINCT = 4
 """Smallest number of different losses from which an arm's gain is estimated: trials that diverged
 at once say nothing of the others."""
+LIKELIEST, OTHERS = 90, 30
+"""Number of points that are drawn jointly since the best may lie there; of random ones besides."""
 DRAWS = 16
 """Surfaces drawn for each of the process's settings."""
 
 NOTHING = RemainingGain(mean=0.0, low=0.0, high=0.0)
 
 
+@on_one_thread
 def in_loss(
     trials: Sequence[FrozenTrial], ranges: Mapping[str, BaseDistribution], seed: int
 ) -> RemainingGain | None:
@@ -46,10 +53,14 @@ def in_loss(
     finite = {loss for trial in ended for loss in trial.intermediate_values.values()}
     if len(ended) < LEAST or not complete or len(finite) < DISTINCT:
         return None
-    model = gp.model(ended, ranges, np.random.default_rng([seed, len(ended)]))
+    model, chance = gp.model(ended, ranges, seed), np.random.default_rng([seed, len(ended), 1])
     best = min(complete, key=lambda trial: float(trial.values[0]))
-    rows = np.concatenate([model.cube.row(best.params)[None], model.candidates])
-    surfaces = model.process.surfaces(rows, DRAWS, model.chance)
+    rows = np.concatenate([model.cube.row(best.params)[None], model.candidates(chance)])
+    mean, deviation = model.process.predict(rows)
+    improvement = expected_improvement(mean[:, 0], mean[:, 1:], deviation[:, 1:])
+    likeliest = 1 + np.argsort(-improvement, kind="stable")[:LIKELIEST]
+    rows = rows[[0, *likeliest, *range(1, 1 + OTHERS)]]
+    surfaces = model.process.surfaces(rows, DRAWS, chance)
     gains = (surfaces[:, 0] - surfaces.min(axis=1)) * model.deviation
     low, high = np.quantile(gains, (0.1, 0.9))
     return RemainingGain(mean=float(gains.mean()), low=float(low), high=float(high))

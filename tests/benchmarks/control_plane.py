@@ -1,7 +1,8 @@
 """What a study costs besides its trials: real Ray Tune, Optuna, MLflow and files, instant trials.
 
 ``python -m tests.benchmarks.control_plane [TRIALS]``: a search of that many (2,000) trials of
-``layernorm_vs_lora`` on a host that answers at once from a formula, four trials at a time.
+``layernorm_vs_lora``, searched as by default, on a host that answers at once from a formula, four
+trials at a time.
 Milliseconds a trial are those between one trial's end and the next one's, as a mean over a hundred
 trials; the parts are what of it the driver's main thread spent where. What runs beside it in other
 processes and threads (clients, MLflow's writer) takes processors, so it is in the whole. The last
@@ -145,6 +146,7 @@ def main(arguments: list[str]) -> None:
             slots=("vision", "fusion", "decoder"),
             seed=0,
             confirm_seeds=1,
+            allocate="tuned",
             search=search_methods.SEARCH,
             stop=search_methods.STOP,
             base="made up",

@@ -9,7 +9,7 @@ ended goes on, and with ``--minutes 0`` it prints the tables of what is there.
 *Regret*: the final loss, without noise, of the trial that would be confirmed after so many trials,
 above the lowest that there is; in percent of what lies between the lowest and the median of the
 surface, so that surfaces can be averaged. *Trained*: whole trainings that the 48 trials cost.
-*Draw*: processor time of a draw, in milliseconds. Last, for the Gaussian process: how much lower
+*Draw*: how long a draw takes, in milliseconds. Last, for the Gaussian process: how much lower
 the loss could be, how much lower it was said that it could be (``study.search.arm_gains``), and the
 share of studies in which what remained was below the 90th percentile that was said.
 """
@@ -68,7 +68,7 @@ class Played:
     trained: float
     """Whole trainings."""
     milliseconds: float
-    """Processor time of a draw."""
+    """How long a draw took, as a mean."""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Played:
@@ -130,9 +130,9 @@ def play(surface: Surface, search: str, stop: str, repetition: int, folder: Path
     best, _ = surface.scale()
     regret, told, trained, drawing = [], [], 0.0, 0.0
     for number in range(1, AFTER[-1] + 1):
-        began = time.process_time()
+        began = time.perf_counter()
         spec = scheduler.next()
-        drawing += time.process_time() - began
+        drawing += time.perf_counter() - began
         assert spec is not None
         trained += run_trial(scheduler, spec, surface, number, repetition)
         if number in AFTER:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -21,7 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 from study.search.searchers import tpe
 from study.search.searchers.common import expected_losses
 from study.search.searchers.common.cube import Cube
-from study.search.searchers.common.gaussian_process import Process, expected_improvement
+from study.search.searchers.common.gaussian_process import (
+    Process,
+    expected_improvement,
+    on_one_thread,
+)
 from study.search.searchers.common.known_trials import Past, Point
 
 BEST, LATEST = 25, 50
@@ -35,6 +40,8 @@ candidate farthest from all trials. A process that is sure of itself never looks
 valley."""
 STEPS = (0.15, 0.03)
 """Standard deviations of the distance of a near candidate, as shares of a range."""
+KEPT = 64
+"""Processes that are remembered: as many as a study may have arms, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +49,22 @@ class Model:
     """What is known of an arm."""
 
     cube: Cube
-    seen: Sequence[FrozenTrial]
-    """Trials that the process sees."""
     rows: np.ndarray
-    """Points of the trials in ``seen``, [N, axes]."""
+    """Points of the trials that the process sees, [N, axes]."""
     losses: np.ndarray
-    """Losses of the trials in ``seen``, measured or expected, [N]."""
+    """Losses of these trials, measured or expected, [N]."""
     deviation: float
     """Loss that is 1 to the process, below the median."""
     process: Process
-    candidates: np.ndarray
-    """Points among which the best are looked for, [M, axes]."""
-    chance: np.random.Generator
+
+    def candidates(self, chance: np.random.Generator) -> np.ndarray:
+        """Points among which the best are looked for, [M, axes]: some anywhere, some near the best
+        trials."""
+        good = self.rows[np.argsort(self.losses, kind="stable")[:NEAREST]]
+        return np.concatenate([self.cube.random(chance, ANYWHERE), _near(self.cube, good, chance)])
 
 
+@on_one_thread
 def point(past: Past, arm: str) -> Point:
     """The next point of ``arm``; its first points are spread over its ranges."""
     first = past.first(arm)
@@ -67,8 +76,8 @@ def point(past: Past, arm: str) -> Point:
         return tpe.point(past, arm)
     if len(ended) < 2:
         return past.random(arm)
-    known = model(ended, past.ranges(arm), past.chance)
-    cube, candidates = known.cube, known.candidates
+    known = model(ended, past.ranges(arm), past.seed)
+    cube = known.cube
     drawn = past.draws.get(arm, 0)
     if drawn >= SURE and drawn % EXPLORE == 0:
         rows = cube.random(past.chance, ANYWHERE)
@@ -76,6 +85,7 @@ def point(past: Past, arm: str) -> Point:
         return cube.point(rows[far.argmax()])
     running = [cube.row(t.params) for t in own if t.state is TrialState.RUNNING]
     process = known.process.believing(np.array(running))
+    candidates = known.candidates(past.chance)
     best = process.predict(process.rows)[0].min(axis=1)
     gains = expected_improvement(best, *process.predict(candidates))
     closer = _near(cube, candidates[[int(gains.argmax())]], past.chance)
@@ -88,27 +98,39 @@ def point(past: Past, arm: str) -> Point:
     return past.random(arm)
 
 
-def model(
-    ended: Sequence[FrozenTrial],
-    ranges: Mapping[str, BaseDistribution],
-    chance: np.random.Generator,
-) -> Model:
-    """The model of an arm whose trials have ended so."""
+def model(ended: Sequence[FrozenTrial], ranges: Mapping[str, BaseDistribution], seed: int) -> Model:
+    """The model of an arm whose trials have ended so; ``seed`` is the study's."""
     cube = Cube(ranges)
     seen, losses, doubts = _window(ended)
     rows = np.array([cube.row(trial.params) for trial in seen])
     results, unit = standardized(losses)
-    process = Process.fit(rows, results, (doubts / unit) ** 2, cube.unordered, chance)
-    good = rows[np.argsort(losses, kind="stable")[:NEAREST]]
     return Model(
         cube=cube,
-        seen=seen,
         rows=rows,
         losses=losses,
         deviation=float(unit.min()),
-        process=process,
-        candidates=_candidates(cube, good, chance),
-        chance=chance,
+        process=_fitted(
+            rows.tobytes(),
+            results.tobytes(),
+            ((doubts / unit) ** 2).tobytes(),
+            tuple(cube.unordered.tolist()),
+            (seed, len(ended)),
+        ),
+    )
+
+
+@lru_cache(maxsize=KEPT)
+def _fitted(
+    rows: bytes, results: bytes, doubts: bytes, unordered: tuple[bool, ...], seed: tuple[int, ...]
+) -> Process:
+    """The process of these numbers, remembered: what an arm may still gain and its next point
+    follow from the same one."""
+    return Process.fit(
+        np.frombuffer(rows).reshape(-1, len(unordered)),
+        np.frombuffer(results),
+        np.frombuffer(doubts),
+        np.array(unordered, bool),
+        np.random.default_rng(seed),
     )
 
 
@@ -129,11 +151,6 @@ def _window(ended: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], np.ndarray
     order = np.argsort(losses, kind="stable")
     kept = sorted([*order[:BEST], *sorted(order[BEST:])[-LATEST:]])
     return [ended[index] for index in kept], losses[kept], doubts[kept]
-
-
-def _candidates(cube: Cube, good: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Points that may be drawn, [M, axes]: some anywhere, some near the best trials."""
-    return np.concatenate([cube.random(chance, ANYWHERE), _near(cube, good, chance)])
 
 
 def _near(cube: Cube, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:

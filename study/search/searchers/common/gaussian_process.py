@@ -14,9 +14,13 @@ drives a study import scipy and torch, which takes seconds.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 LENGTH = 0.35
 """Typical length on one axis, as a share of the range; with more axes it grows with the root of
@@ -34,9 +38,31 @@ STARTS, CHAINS, STEPS, STRIDE = 32, 8, 8, 0.5
 """Number of settings drawn from the prior; of chains, which start at the most likely of them; of
 Metropolis steps in a chain; size of a step as a share of the prior's standard deviation."""
 JITTER = 1e-8
+AT_ONCE = 2**15
+"""Elements of a kernel that are computed at once: what fits into a processor's cache."""
+BORDER = 1e30
+"""More than the fit of any results, so that a covariance that is bordered by them is positive
+definite."""
 ROUNDING = 1e-5
 """Variance that is added to each result of a surface, so that its covariance is positive definite
 after rounding too. Its root is 0.3% of the results' standard deviation, too little to matter."""
+
+LIBRARIES = ThreadpoolController()
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def on_one_thread(computed: Callable[Given, Found]) -> Callable[Given, Found]:
+    """A function whose products of matrices take one thread. Threads for matrices of fifty rows
+    wait for each other longer than they compute, a hundred times where trials have the
+    processors."""
+
+    @wraps(computed)
+    def on_one(*arguments: Given.args, **named: Given.kwargs) -> Found:
+        with LIBRARIES.limit(limits=1, user_api="blas"):
+            return computed(*arguments, **named)
+
+    return on_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +93,10 @@ class Process:
         axes = rows.shape[1]
         middle = np.append(np.full(axes, math.log(LENGTH * math.sqrt(axes))), math.log(NOISE))
         wide = np.append(np.full(axes, LENGTH_SPREAD), NOISE_SPREAD)
-        distances = _distances(rows, rows, unordered)
 
         def likely(settings: np.ndarray) -> np.ndarray:
             prior = -0.5 * (((settings - middle) / wide) ** 2).sum(axis=1)
-            return np.asarray(prior + _evidence(distances, results, doubts, settings))
+            return np.asarray(prior + _evidence(rows, unordered, results, doubts, settings))
 
         starts = middle + wide * chance.standard_normal((STARTS, axes + 1))
         starts[0] = middle
@@ -89,17 +114,20 @@ class Process:
     def predict(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the results without noise at points ``at`` [M, axes], by
         each setting: both [settings, M]."""
-        across, weights, scale = self._conditioned(at)
-        mean = weights @ self.results
-        left = 1.0 + CONSTANT - (weights * across).sum(axis=2)
-        return mean, np.sqrt(np.maximum(left, 1e-12) * scale[:, None])
+        inverse, scale = self._conditioned
+        across = self._across(at)
+        mean = across @ (inverse @ self.results)[:, :, None]
+        left = 1.0 + CONSTANT - ((across @ inverse) * across).sum(axis=2)
+        return mean[:, :, 0], np.sqrt(np.maximum(left, 1e-12) * scale[:, None])
 
     def surfaces(self, at: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
         """Results without noise at points ``at`` [M, axes], drawn jointly ``draws`` times by each
         setting: [settings * draws, M]."""
-        across, weights, scale = self._conditioned(at)
+        inverse, scale = self._conditioned
+        across = self._across(at)
+        weights = across @ inverse
         mean = weights @ self.results
-        prior = _kernel(_distances(at, at, self.unordered), self.settings) + CONSTANT
+        prior = _kernel_among(at, self.unordered, self.settings) + CONSTANT
         left = prior - weights @ across.transpose(0, 2, 1)
         # What is drawn jointly is nearly determined by its neighbours: rounding may make it less.
         root = np.linalg.cholesky(left + ROUNDING * np.eye(len(at)))
@@ -108,18 +136,19 @@ class Process:
         drawn = mean[:, :, None] + root @ normal
         return np.asarray(drawn.transpose(0, 2, 1).reshape(-1, len(at)))
 
-    def _conditioned(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Covariance of points ``at`` with those that were seen, the weights that this gives the
-        results, both [settings, M, N], and the variance of the results [settings]
-        (Rasmussen & Williams 2006, equations 2.25 and 2.26)."""
-        seen = _covariance(
-            _distances(self.rows, self.rows, self.unordered), self.doubts, self.settings
-        )
+    @cached_property
+    def _conditioned(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse of the seen results' covariance [settings, N, N], and the variance of the
+        results [settings] (Rasmussen & Williams 2006, equations 2.25 and 2.26)."""
+        seen = _covariance(self.rows, self.unordered, self.doubts, self.settings)
         inverse = np.linalg.inv(seen)
-        across = _kernel(_distances(at, self.rows, self.unordered), self.settings) + CONSTANT
         fit = np.einsum("i,sij,j->s", self.results, inverse, self.results)
-        scale = (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
-        return across, across @ inverse, scale
+        return inverse, (SHAPE + fit / 2) / (SHAPE + len(self.results) / 2)
+
+    def _across(self, at: np.ndarray) -> np.ndarray:
+        """Covariance of points ``at`` with those that were seen: [settings, M, N]."""
+        apart = distances(at[:, None], self.rows, self.unordered)
+        return _kernel(apart, self.settings) + CONSTANT
 
     def believing(self, rows: np.ndarray) -> Process:
         """A copy that takes the results at ``rows`` to be what this process expects there (kriging
@@ -158,42 +187,72 @@ def _normal_cdf(z: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * (1 + np.sign(z) * erf))
 
 
-def _distances(one: np.ndarray, other: np.ndarray, unordered: np.ndarray) -> np.ndarray:
-    """Squared distance on each axis between rows of ``one`` and of ``other``: [N, M, axes]."""
-    apart = one[:, None, :] - other[None, :, :]
-    return np.asarray(np.where(unordered, (apart != 0).astype(float), apart**2))
+def distances(one: np.ndarray, other: np.ndarray, unordered: np.ndarray) -> np.ndarray:
+    """Squared distance on each axis between rows of ``one`` and of ``other``, which are broadcast
+    against each other: [..., axes]."""
+    found = one - other
+    found *= found
+    if unordered.any():
+        found[..., unordered] = found[..., unordered] != 0
+    return np.asarray(found)
 
 
-def _kernel(distances: np.ndarray, settings: np.ndarray) -> np.ndarray:
-    """Matérn 5/2 without noise: [settings, N, M]."""
-    inverse = np.exp(-2 * settings[:, :-1])
-    squared = np.tensordot(inverse, distances, axes=(1, 2))
-    root = np.sqrt(5 * squared)
-    return np.asarray((1 + root + root**2 / 3) * np.exp(-root))
+def _kernel(squares: np.ndarray, settings: np.ndarray) -> np.ndarray:
+    """Matérn 5/2 without noise: [settings, ...]."""
+    factors = 5 * np.exp(-2 * settings[:, :-1])
+    found = np.empty((len(settings), *squares.shape[:-1]))
+    together = max(1, AT_ONCE // max(found[0].size, 1))
+    for start in range(0, len(settings), together):
+        some = slice(start, start + together)
+        squared = np.tensordot(factors[some], squares, axes=(1, -1))
+        root = np.sqrt(squared)
+        kernel = np.exp(-root, out=found[some])
+        squared /= 3
+        squared += root
+        squared += 1
+        kernel *= squared
+    return found
 
 
-def _covariance(distances: np.ndarray, doubts: np.ndarray, settings: np.ndarray) -> np.ndarray:
+def _kernel_among(rows: np.ndarray, unordered: np.ndarray, settings: np.ndarray) -> np.ndarray:
+    """The kernel of ``rows`` with themselves, each pair computed once: [settings, N, N]."""
+    first, second = np.tril_indices(len(rows), -1)
+    pairs = _kernel(distances(rows[first], rows[second], unordered), settings)
+    found = np.ones((len(settings), len(rows), len(rows)))
+    found[:, first, second] = found[:, second, first] = pairs
+    return found
+
+
+def _covariance(
+    rows: np.ndarray, unordered: np.ndarray, doubts: np.ndarray, settings: np.ndarray
+) -> np.ndarray:
     """Covariance of seen results, with noise, doubts and the constant: [settings, N, N]."""
-    noise = np.exp(settings[:, -1]) + JITTER
-    return np.asarray(
-        _kernel(distances, settings)
-        + CONSTANT
-        + (noise[:, None] + doubts)[:, :, None] * np.eye(len(doubts))
-    )
+    found = _kernel_among(rows, unordered, settings) + CONSTANT
+    diagonal = np.arange(len(rows))
+    found[:, diagonal, diagonal] += (np.exp(settings[:, -1]) + JITTER)[:, None] + doubts
+    return found
 
 
 def _evidence(
-    distances: np.ndarray, results: np.ndarray, doubts: np.ndarray, settings: np.ndarray
+    rows: np.ndarray,
+    unordered: np.ndarray,
+    results: np.ndarray,
+    doubts: np.ndarray,
+    settings: np.ndarray,
 ) -> np.ndarray:
     """Logarithm of the likelihood of the results by each setting, up to a constant."""
+    count = len(rows)
+    # The root of the covariance, bordered by the results, has the whitened results in its last row.
+    bordered = np.full((len(settings), count + 1, count + 1), BORDER)
+    bordered[:, :count, :count] = _covariance(rows, unordered, doubts, settings)
+    bordered[:, count, :count] = bordered[:, :count, count] = results
     try:
-        root = np.linalg.cholesky(_covariance(distances, doubts, settings))
+        root = np.linalg.cholesky(bordered)
     except np.linalg.LinAlgError:  # one setting is degenerate: the others are not judged by it
         if len(settings) == 1:
             return np.array([-np.inf])
-        each = [_evidence(distances, results, doubts, one[None]) for one in settings]
+        each = [_evidence(rows, unordered, results, doubts, one[None]) for one in settings]
         return np.concatenate(each)
-    whitened = np.linalg.solve(root, np.broadcast_to(results, root.shape[:2])[..., None])[..., 0]
-    fit = (whitened**2).sum(axis=1)
-    size = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
-    return np.asarray(-size - (SHAPE + len(results) / 2) * np.log(SHAPE + fit / 2))
+    fit = (root[:, count, :count] ** 2).sum(axis=1)
+    size = np.log(np.diagonal(root, axis1=1, axis2=2)[:, :count]).sum(axis=1)
+    return np.asarray(-size - (SHAPE + count / 2) * np.log(SHAPE + fit / 2))
