@@ -158,6 +158,17 @@ def test_accuracy_that_is_noise_ends_no_search(begin: Begin, seed: int) -> None:
     assert scheduler.journal.draws.total() == 30
 
 
+def test_the_upper_end_of_a_gain_reckons_with_what_a_smooth_process_misses(begin: Begin) -> None:
+    """After forty trials the process is sure of a valley to less than a thousandth."""
+    scheduler = begin(given=replace(GIVEN, allocate="equal"))
+    search(scheduler, most=40)
+    gain = scheduler.gains.loss("plain")
+    assert gain is not None
+    assert gain.low <= gain.mean < 1e-4
+    median = 0.25**2  # of the loss above its lowest, over the arm's learning rates
+    assert 0.01 * median < gain.high < 0.05 * median
+
+
 def test_points_are_as_doubtful_as_losses_and_their_worth() -> None:
     in_loss = RemainingGain(mean=0.1, low=0.05, high=0.2)
     sure, doubtful = in_loss.in_points(50.0), in_loss.in_points(50.0, 10.0)
