@@ -14,6 +14,8 @@ from typing import Any
 
 LONGEST_NAME = 60
 """Most characters that an arm's name may have."""
+RESERVED = ("untuned", "majority")
+"""Names that no arm may have: those of the baselines in every table."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Budget:
             "batch_size": 1,
         }.items():
             value = getattr(self, name)
-            if not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name} must be a whole number but got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least} but got {value}")
@@ -194,6 +196,12 @@ class Space:
     ``arms``. The colours of arms do not change where a study runs some of them."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.question, str):
+            raise ValueError(f"the question of a Space must be a text but got {self.question!r}")
+        if not isinstance(self.arms, Mapping):
+            raise ValueError(
+                f"arms of a Space must be {{name: Arm(...)}} but got a {type(self.arms).__name__}"
+            )
         object.__setattr__(self, "declared", tuple(dict.fromkeys([*self.declared, *self.arms])))
         if not self.arms:
             raise ValueError("a Space needs at least one arm")
@@ -207,6 +215,8 @@ class Space:
                     "the name of an arm must begin with a letter or digit and have at most "
                     f"{LONGEST_NAME} characters, none of them '/' or '\\', but got {name!r}"
                 )
+            if name in RESERVED:
+                raise ValueError(f"an arm cannot be called {name!r}, as a baseline is")
         if not isinstance(self.training, TrainingRanges | None):
             raise ValueError(f"training of a Space must be training(...) but got {self.training!r}")
         if self.training is not None:

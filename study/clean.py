@@ -9,21 +9,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from study.config.deployment import Places
+from study.config.deployment import Storage
 from study.inventory.cleaning import needless, remove
 from study.storage import faults
 from study.storage.study_folder import local_storage
 from study.trials.text import size_text
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import Parser, option, parse, same_option
+from trainables.options import Parser, option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Storage):
     """Where to look, and what counts as not needed."""
 
-    storage: str = same_option(Places, "storage")
     unused_days: float = option(
         30.0, help="days after which a file of a cache that nobody used is not needed"
     )

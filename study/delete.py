@@ -31,13 +31,14 @@ class Request(Places):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 1 the user said no, 2 bad input."""
     given = parse(_parser(), arguments, Request)
-    if not (given.yes or given.dry_run or sys.stdin.isatty()):
+    found = study_files.one(given.storage, given.name)
+    if not (given.yes or given.dry_run or (sys.stdin and sys.stdin.isatty())):
         raise BadInput(
             f"nobody can be asked whether study {given.name!r} is to be deleted, so nothing was: "
             "give --yes, or --dry-run to see what goes"
         )
     deletion = plan_deletion(
-        study_files.one(given.storage, given.name),
+        found,
         given.tracking_uri,
         named_store(given.tracking_uri),
         without_mlflow=given.without_mlflow,

@@ -71,9 +71,7 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return 0
     launchers.refuse_copies()
     launchers.forget()
-    tracking_uri = ""
-    if not request.dry_run:
-        tracking_uri = tracking_address(request.storage, named_store(request.tracking_uri))
+    tracking_uri = tracking_address(request.storage, named_store(request.tracking_uri))
     storage = fetch_settings(request.storage)
     settings = _settings(request, asked)
     name = request.resume or request.name or free_name(storage, settings)
@@ -132,6 +130,8 @@ def _next_steps(ended: EndedStudy, request: Request, deployment: Deployment) -> 
 def _settings(request: Request, asked: dict[str, Any]) -> Settings:
     """Settings of the study to run: those that it was begun with, or those that were given."""
     if request.resume:
+        if request.name:
+            raise BadInput(f"--resume {request.resume} and --name {request.name}: give one")
         settings = read(StudyFolder(storage=request.storage, name=request.resume))
         for name, value in asked.items():
             if getattr(settings, name) != value:
@@ -152,7 +152,7 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
     for name, value in asked.items():
         names_a_path = {
             "space": str(value).endswith(".py"),
-            "model": value != Settings.model,
+            "model": value not in (Settings.model, ""),
             "data_root": True,
             "deepspeed": Path(value).is_file() if isinstance(value, str) else False,
         }

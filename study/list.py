@@ -10,19 +10,18 @@ import json
 import sys
 from dataclasses import dataclass
 
-from study.config.deployment import Places
+from study.config.deployment import Storage
 from study.inventory.overview import overviews
 from study.inventory.tables import plain_list, show_list
 from study.reporting.terminal import standard_console
 from trainables.command import command
-from trainables.options import Parser, option, parse, same_option
+from trainables.options import Parser, option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Storage):
     """Where the studies are, and how to show them."""
 
-    storage: str = same_option(Places, "storage")
     json: bool = option(False, help="a list of objects, one a study")
 
 

@@ -191,6 +191,11 @@ def _probe(given: Request, bits: BaseBits | None) -> memory_prediction.Probe:
 def _shape(given: Request, questions: int, model: Skeleton) -> BatchShape:
     from trainables.memory.footprint import BatchShape
 
+    if given.question_tokens and given.question_tokens > model.question_tokens:
+        raise BadInput(
+            f"--question-tokens {given.question_tokens} is more than the {model.question_tokens} "
+            "that the model reads of a question"
+        )
     return BatchShape(
         questions=questions,
         images=given.images or questions,

@@ -10,20 +10,19 @@ import sys
 from dataclasses import dataclass
 
 from study.analysis import results_file
-from study.config.deployment import Places
+from study.config.deployment import Storage
 from study.reporting import page
 from study.storage import faults
 from study.storage.mirror import fetch_study
 from trainables.command import command
-from trainables.options import Parser, option, parse, same_option
+from trainables.options import Parser, option, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Storage):
     """The study to report."""
 
     name: str = option(positional=True, metavar="NAME", help="name of the study")
-    storage: str = same_option(Places, "storage")
 
 
 @command

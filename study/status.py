@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.live import Live
 
-from study.config.deployment import Places
+from study.config.deployment import Storage
 from study.inventory.overview import State
 from study.inventory.status import status
 from study.inventory.tables import plain_status, status_view
@@ -17,18 +17,17 @@ from study.reporting.terminal import standard_console
 from study.storage import study_files
 from trainables.command import command
 from trainables.errors import BadInput
-from trainables.options import Parser, option, parse, same_option
+from trainables.options import Parser, option, parse
 
 REFRESH_SECONDS = 2.0
 """Seconds between two looks at a study that is followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Storage):
     """The study to look at, and how to show it."""
 
     name: str = option(positional=True, metavar="NAME", help="name of the study")
-    storage: str = same_option(Places, "storage")
     follow: bool = option(False, help="show it anew every two seconds, until it has ended")
     json: bool = option(False, help="an object, for programs")
 

@@ -19,7 +19,7 @@ from study.config import checked_data
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, check_address
-from study.config.study_json import check_resumable, open_study
+from study.config.study_json import check_place, check_resumable, open_study
 from study.execution.start_up import (
     inspect_cluster,
     measure_and_place,
@@ -52,8 +52,10 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
     """Print what a study would do, and where; write nothing."""
     from study.worker.zygote import Zygote
 
-    definition.check_engine()
+    mlflow_store.check(deployment.tracking_uri)
     check_address(deployment.address)
+    definition.check_engine()
+    check_place(deployment.study_folder)
     with closing(Zygote(definition)) as zygote:
         data = checked_data.read(definition)
         definition = definition.with_data(len(data.dataset.train))

@@ -7,6 +7,7 @@ import _thread
 import errno
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from trainables.secrecy import guard, without_secrets
 
 SHOWN = 60
 """Letters that are shown of a name that is too long."""
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""Words of PyTorch's error when a tensor has no room in a machine's memory."""
 Main: TypeAlias = Callable[[list[str] | None], int]
 ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -67,8 +70,9 @@ def command(main: Main) -> Callable[..., int]:
 
     ``main`` takes the arguments of the command line (None: those of this process) and returns the
     exit code. What it prints, also of an argument that argparse refuses, is printed without
-    secrets. ``BadInput`` and a name that is too long for a file become one line and exit
-    code 2, an interrupt one line and 128 plus the number of its signal.
+    secrets. ``BadInput``, a name that is too long for a file and a tensor that no machine has
+    memory for become one line and exit code 2, an interrupt one line and 128 plus the number of
+    its signal.
     """
     if main.__module__ == "__main__":  # and not where a test calls it
         guard()
@@ -90,6 +94,13 @@ def command(main: Main) -> Callable[..., int]:
                     raise
                 given = str(error.filename)[:SHOWN]
                 print(f"error: a name is too long for a file: {given!r}...", file=sys.stderr)
+                return 2
+            except RuntimeError as error:
+                if NO_MEMORY not in str(error):
+                    raise
+                asked = re.search(r"allocate (\d+) bytes", str(error))
+                much = f" (it asked for {int(asked[1]) / 2**30:,.0f} GiB at once)" if asked else ""
+                print(f"error: this machine has too little memory for that{much}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 return interrupted()

@@ -33,11 +33,13 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> BadInput:
     "unknown method 'lorra'; did you mean 'lora'? There are: ia3, lora"
     """
     names = sorted(allowed)
-    there = f"There are: {', '.join(names) or 'none'}"
-    return BadInput(f"unknown {kind} {given!r}; {did_you_mean(given, names)}{there}")
+    close = did_you_mean(given, names)
+    there = f"{'There' if close else 'there'} are: {', '.join(names) or 'none'}"
+    return BadInput(f"unknown {kind} {given!r}; {close}{there}")
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """Question after the allowed name that is closest to ``given``; empty if none is close."""
-    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    """Question after the allowed name that is closest to ``given``; empty if less than half of the
+    letters agree."""
+    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.51)
     return f"did you mean {close[0]!r}? " if close else ""

@@ -68,13 +68,25 @@ def _number(text: str) -> float:
     return _within(number, text)
 
 
+def _text(text: str) -> str:
+    """A text that says something."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; give a value, or leave it away")
+    return text
+
+
+def _path(text: str) -> Path:
+    """The path that a text is."""
+    return Path(_text(text))
+
+
 def _within(number: float, text: str) -> float:
     if abs(number) > LARGEST:
         raise argparse.ArgumentTypeError(f"must be at most {LARGEST:g}, got {text}")
     return number
 
 
-TYPES = {"int": _whole, "float": _number, "Path": Path}
+TYPES = {"int": _whole, "float": _number, "Path": _path}
 """Type of a field, without ``None`` -> function that parses the option's text; options of other
 types stay text."""
 METAVARS = {"int": "N", "float": "X"}
@@ -192,7 +204,7 @@ def _reading(field_: Field[Any], described: Option) -> dict[str, Any]:
     if kind == "bool":
         return {"action": "store_true"}
     found: dict[str, Any] = {
-        "type": TYPES.get(kind, str),
+        "type": TYPES.get(kind, _text),
         "metavar": described.metavar or METAVARS.get(kind),
         "choices": described.choices,
     }

@@ -68,6 +68,8 @@ def read(kind: type[T], file: Path, *, versions: Collection[int] | None) -> T:
             missing or of the wrong type. The error names the field.
     """
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise BadInput(f"{file} can't be read (it is no regular file)")
         content = file.read_bytes()
     except OSError as error:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None

@@ -35,6 +35,8 @@ LEAST = {
     "questions_per_image": 1,
 }
 """Setting -> the smallest number that it may be."""
+MOST = {"seeds": 1_000, "image_size": 8_192, "beams": 64}
+"""Setting -> the largest number that it may be: more is a slip of the finger."""
 OLDEST_TRIALS = 24
 """Trials of the oldest studies, in whose ``study.json`` there is no budget."""
 
@@ -91,6 +93,10 @@ class StudyDefinition:
             value = getattr(settings, name)
             if value is not None and value < least:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        for name, most in MOST.items():
+            value = getattr(settings, name)
+            if value is not None and value > most:
+                raise BadInput(f"--{name.replace('_', '-')} must be at most {most:,}, got {value}")
         limits = goals.parse_limits(settings.under)
         objectives = goals.parse_objectives(settings.objective)
         spending = spending_limit.parse(settings.allowance)
@@ -232,11 +238,12 @@ def _allocate(settings: Settings, objectives: Sequence[str], limits: Sequence[Li
             f"--allocate tuned goes by the loss alone, and {costs} has costs too; give another "
             "--allocate"
         )
-    if settings.tuned_to is not None and not (settings.tuned_to > 0 and allocate == "tuned"):
+    if settings.tuned_to is not None and not 0 < settings.tuned_to < 100:
         raise BadInput(
-            f"--tuned-to must be more than 0 and needs --allocate tuned, got "
-            f"{settings.tuned_to:g} and --allocate {allocate}"
+            f"--tuned-to must be more than 0 and less than 100, got {settings.tuned_to:g}"
         )
+    if settings.tuned_to is not None and allocate != "tuned":
+        raise BadInput(f"--tuned-to needs --allocate tuned, got --allocate {allocate}")
     return allocate
 
 

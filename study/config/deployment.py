@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from study.config.definition import StudyDefinition
 from study.config.settings import WHERE
+from study.storage.object_store import check_storage_address
 from study.storage.study_folder import STORAGE, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import option
@@ -16,8 +17,8 @@ MOST_SHARING = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Options of the commands that find studies and what MLflow has of them."""
+class Storage:
+    """Option of the commands that find studies."""
 
     storage: str = option(
         STORAGE,
@@ -25,6 +26,15 @@ class Places:
         metavar="DIR|s3://BUCKET/NAME",
         help="a folder that all nodes share, or an object store",
     )
+
+    def __post_init__(self) -> None:
+        check_storage_address(self.storage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places(Storage):
+    """Options of the commands that find studies and what MLflow has of them."""
+
     tracking_uri: str | None = option(
         None,
         group=WHERE,
@@ -66,7 +76,7 @@ class Deployment:
         default="start one here",
     )
     tracking_uri: str
-    """Address of the MLflow store; empty where only the plan is shown."""
+    """Address of the MLflow store; empty where a trial runs by itself."""
 
     def leaves_placement_open(self, definition: StudyDefinition) -> bool:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of

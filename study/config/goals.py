@@ -60,7 +60,10 @@ def parse_limits(text: str | None) -> tuple[Limit, ...]:
     Raises:
         BadInput: a limit cannot be read.
     """
-    return tuple(_limit(part.strip()) for part in text.split(",")) if text else ()
+    limits = tuple(_limit(part.strip()) for part in text.split(",")) if text else ()
+    if len({limit.cost for limit in limits}) < len(limits):
+        raise BadInput(f"--under {text!r} limits a cost twice; limit each once")
+    return limits
 
 
 def _limit(text: str) -> Limit:

@@ -46,6 +46,8 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
         for name in names:
             if name not in space.arms:
                 raise unknown("arm", name, space.arms)
+        if len(set(names)) < len(names):
+            raise BadInput(f"--arm {arms} names an arm twice; name each once")
         kept = {name: arm for name, arm in space.arms.items() if name in names}
         space = dataclasses.replace(space, arms=kept)
     named = [change.partition("=")[0] for change in changes]

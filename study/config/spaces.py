@@ -348,15 +348,25 @@ def _from_file(path: Path) -> Space:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # this is the user's own code: whatever it raises is theirs to see
-        line = getattr(error, "lineno", None) or max(
-            (frame.lineno for frame in inspect.trace() if frame.filename == str(path)), default=1
-        )
-        raise BadInput(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    except BaseException as error:  # the user's own code: whatever it raises is theirs to see
+        inside = [frame.lineno for frame in inspect.trace() if frame.filename == str(path)]
+        if isinstance(error, KeyboardInterrupt) and not _raises(path, inside):
+            raise  # somebody wants the command to end
+        line = getattr(error, "lineno", None) or max(inside, default=1)
+        said = " ".join(str(getattr(error, "msg", error)).split())
+        raise BadInput(
+            f"{path}, line {line}: {type(error).__name__}{said and f': {said}'}"
+        ) from None
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise BadInput(f"{path} must define SPACE = Space(...); see search_spaces/smoke.py")
     return space
+
+
+def _raises(path: Path, lines: Collection[int]) -> bool:
+    """Whether the last of these lines of a file raises an error by itself."""
+    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return bool(lines) and text[max(lines) - 1].lstrip().startswith("raise")
 
 
 def default_trials(space: Space) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -34,6 +35,21 @@ CHANGED = {
 """Key of a study's base -> what may have changed if its value has."""
 
 
+def check_place(study_folder: StudyFolder) -> None:
+    """Check, without writing, that a study may have its name and its place.
+
+    Raises:
+        BadInput: the name is not allowed, or the storage cannot be a folder that is written to.
+    """
+    storage = study_folder.local_storage
+    check_study_name(storage, study_folder.name)
+    there = next(path for path in (storage, *storage.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise BadInput(f"cannot write to --storage {storage}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise BadInput(f"cannot write to --storage {storage}: Permission denied")
+
+
 def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:
     """Check that a study of this name can be begun, or was begun with the same settings.
 
@@ -42,7 +58,7 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
             with other settings.
     """
     name, storage = study_folder.name, study_folder.local_storage
-    check_study_name(storage, name)
+    check_place(study_folder)
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage) as probe:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from study.storage.paths import atomic_write
 from trainables.cache import folders as cache_folders
 from trainables.errors import BadInput
+from trainables.secrecy import shown
 
 SCHEMES = ("s3://", "gs://")
 PIECE_BYTES = 16 * 2**20
@@ -27,6 +29,19 @@ COPIES = "storage"
 def is_store(storage: str | Path) -> bool:
     """Whether ``--storage`` names an object store and not a folder."""
     return str(storage).startswith(SCHEMES)
+
+
+def check_storage_address(storage: str) -> None:
+    """Check that ``--storage`` is a folder, or an address of an object store with a bucket.
+
+    Raises:
+        BadInput: it is an address of something else, or has no bucket.
+    """
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", storage)
+    bucket = storage.partition("://")[2].strip("/")
+    if scheme and not (is_store(storage) and bucket):
+        names = " or ".join(f"{scheme}BUCKET/NAME" for scheme in SCHEMES)
+        raise BadInput(f"--storage {shown(storage)} must be a folder, or like {names}")
 
 
 def local_copy(url: str) -> Path:

@@ -12,11 +12,11 @@ def test_the_closest_name_is_offered() -> None:
 
 
 def test_nothing_is_offered_where_nothing_is_close() -> None:
-    assert str(unknown("method", "zzz", ["lora"])) == "unknown method 'zzz'; There are: lora"
+    assert str(unknown("method", "zzz", ["lora"])) == "unknown method 'zzz'; there are: lora"
 
 
 def test_an_empty_choice_says_so() -> None:
-    assert str(unknown("dataset", "a", [])) == "unknown dataset 'a'; There are: none"
+    assert str(unknown("dataset", "a", [])) == "unknown dataset 'a'; there are: none"
 
 
 def test_it_is_a_value_error() -> None:

@@ -38,7 +38,7 @@ def test_a_member_is_imported_by_name(things: Registry) -> None:
 def test_what_is_no_member_is_refused(things: Registry, name: str) -> None:
     with pytest.raises(BadInput, match=f"unknown thing '{name}'") as refused:
         things.find(name)
-    assert "There are: annotated, assigned, explodes, plain" in str(refused.value)
+    assert "here are: annotated, assigned, explodes, plain" in str(refused.value)
 
 
 def test_a_file_that_is_no_python_is_named_in_one_line(things: Registry) -> None:

@@ -10,6 +10,7 @@ import atexit
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -26,7 +27,7 @@ from trainables.engine.base import Losses, count_questions
 from trainables.engine.deepspeed_config import RESERVED_KEYS, zero_stage
 from trainables.engine.optimizers import make_optimizer, set_lr
 from trainables.engine.training_settings import TrainingSettings
-from trainables.errors import BadInput
+from trainables.errors import BadInput, did_you_mean
 from trainables.model_contract import Batch
 from trainables.recipe import AppliedRecipe
 
@@ -168,11 +169,28 @@ def check_configuration(content: str) -> None:
     _imported()
     from deepspeed.runtime.config import DeepSpeedConfig
 
+    known = _known_keys()
+    for name in configuration:
+        if name not in known:
+            raise BadInput(
+                f"DeepSpeed has no key {name!r}; {did_you_mean(name, known)}".rstrip("; ")
+            )
     try:
         DeepSpeedConfig({**configuration, "train_micro_batch_size_per_gpu": 1})
     except Exception as error:  # there are several types, pydantic's among them
         message = " ".join(str(error).split())
         raise BadInput(f"DeepSpeed does not take it: {message[:300]}") from None
+
+
+def _known_keys() -> set[str]:
+    """Words that may be keys of DeepSpeed's configuration: those in the modules of this version
+    that name or read its keys. DeepSpeed itself ignores a key that it does not know."""
+    import deepspeed
+
+    root = Path(deepspeed.__file__).parent
+    sources = [*root.glob("runtime/*.py"), *root.rglob("constants.py"), *root.rglob("config.py")]
+    text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    return set(re.findall(r"\b[a-z][a-z0-9_]+\b", text))
 
 
 def _release(engine: Any) -> None:

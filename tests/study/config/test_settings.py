@@ -394,7 +394,7 @@ def test_a_name_with_a_path_in_it_is_no_studys(
     storage.mkdir()
     begun = begin(storage, name="two")
     for name in ("../one", str(elsewhere), f"two/../../{elsewhere.name}", "."):
-        with pytest.raises(BadInput, match=r"unknown study .*There are: two"):
+        with pytest.raises(BadInput, match=r"unknown study .*there are: two"):
             read(StudyFolder(storage=storage, name=name))
     (begun / "results.json").write_text("{}")
     assert report.main(["../one", "--storage", str(storage)]) == 2

@@ -185,7 +185,7 @@ def test_training_settings_that_make_no_sense_are_refused(
 
 
 def test_a_setting_that_is_no_training_setting_is_told_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="There are: batch_size, beta1, beta2, label_smoothing"):
+    with pytest.raises(BadInput, match="there are: batch_size, beta1, beta2, label_smoothing"):
         trained("momentum=0.9", tmp_path)
 
 

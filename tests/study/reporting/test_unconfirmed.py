@@ -54,6 +54,10 @@ NO_SCORE = "Of 2 confirmations of {}, 2 diverged: so it has no score."
 HIGH = "the space's learning rates may be too high."
 LESS = "a smaller batch_size in the space's budget would take less."
 ONE = "Only layernorm could be confirmed: there is nothing to compare it with. "
+ONE += (
+    "Too little is known of layernorm to say what more search may still bring: a study with more "
+)
+ONE += "trials (--trials) would tell. "
 ONE += f"No trial of lora reported a loss: all 2 diverged; {HIGH}"
 
 

@@ -41,7 +41,7 @@ def first(name: str, root: Path, candidates: Sequence[str]) -> Path:
         BadInput: none of them exists.
     """
     for candidate in candidates:
-        if os.path.exists(root / candidate):
+        if os.path.isfile(root / candidate) or os.path.isdir(root / candidate):  # and no pipe
             return root / candidate
     wanted = " or ".join(repr(candidate) for candidate in candidates)
     raise BadInput(f"{name}: {root} has no {wanted}; give the published folder as --data-root")
