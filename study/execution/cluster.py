@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -43,6 +44,8 @@ def connect(address: str | None) -> None:
     try:
         with _own_signals():
             if address is None:
+                # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
+                ray_constants.ENABLE_RAY_CLUSTER = False
                 ray.init(address="local", include_dashboard=False, **quiet)
                 _leave_no_session()
             else:

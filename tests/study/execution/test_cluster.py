@@ -89,3 +89,46 @@ def test_a_study_outlives_its_cluster() -> None:
         [sys.executable, "-c", RACE], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
+
+
+LISTENING = """
+import os
+from pathlib import Path
+from study.execution import cluster
+
+def ours(pid):
+    while pid > 1 and pid != os.getpid():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == os.getpid()
+
+def sockets():
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                yield f"socket:[{fields[9]}]", fields[1].partition(":")[0]
+
+cluster.connect(None)
+import ray
+print(ray.get(ray.remote(num_cpus=1)(lambda: ray.util.get_node_ip_address()).remote()))
+opened = set()
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        if ours(int(pid)):
+            opened |= {os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        pass  # it has ended
+print(*{address for socket, address in sockets() if socket in opened})
+"""
+"""Prints a worker's address, and the addresses at which the processes of a local Ray listen."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="others keep their sockets elsewhere")
+def test_a_cluster_of_this_machine_alone_listens_to_nobody_else() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, check=True
+    )
+    worker, listens = done.stdout.splitlines()
+    assert worker == "127.0.0.1"
+    assert set(listens.split()) <= {"0100007F", "0000000000000000FFFF00000100007F"} and listens
