@@ -25,7 +25,7 @@ test: $(TESTS) ## run the tests (ARGS='-m "not every_class"': the slow ones too,
 ui: $(STAMP) ## open MLflow on the studies
 	@$(RUN) -m study.ui $(ARGS)
 
-check: $(STAMP) ## style, types and which code imports which
+check: $(STAMP) ## style, security rules, types and which code imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy
