@@ -18,6 +18,7 @@ from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment, Places
 from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
+from study.inventory.recorded import recorded_store
 from study.storage.mirror import fetch_settings
 from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import is_server, named_store, tracking_address
@@ -26,7 +27,7 @@ from trainables.cache import hub
 from trainables.command import command, interrupted
 from trainables.errors import BadInput
 from trainables.options import Parser, add_options, given_options, option
-from trainables.secrecy import command_line, without_user
+from trainables.secrecy import command_line, shown, without_user
 
 if TYPE_CHECKING:
     from study.workflow import EndedStudy
@@ -71,7 +72,7 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return 0
     launchers.refuse_copies()
     launchers.forget()
-    tracking_uri = tracking_address(request.storage, named_store(request.tracking_uri))
+    tracking_uri = tracking_address(request.storage, _named_store(request))
     storage = fetch_settings(request.storage)
     settings = _settings(request, asked)
     name = request.resume or request.name or free_name(storage, settings)
@@ -95,6 +96,17 @@ def _launch(request: Request, asked: dict[str, Any], where: dict[str, Any]) -> i
         return interrupted(f"nothing is lost: {_resume(request, name)} goes on")
     print("\n".join(_next_steps(ended, request, deployment)))
     return 0
+
+
+def _named_store(request: Request) -> str | None:
+    """Address of the MLflow store that the user named or, of a study that goes on, where its last
+    session recorded it; None for the one in the storage folder."""
+    named = named_store(request.tracking_uri)
+    if named is None and request.resume:
+        named = recorded_store(request.storage, request.resume)
+        if named is not None:
+            print(f"MLflow is {shown(named)}, where the study was recorded", flush=True)
+    return named
 
 
 def _resume(request: Request, name: str) -> str:

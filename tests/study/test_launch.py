@@ -13,7 +13,8 @@ import pytest
 
 from study import audit, doctor, export, plan, predict, report, ui
 from study.config.deployment import Deployment
-from study.launch import Request, _next_steps, main
+from study.launch import Request, _named_store, _next_steps, main
+from study.search.journal import StudyJournal
 from study.storage.study_folder import StudyFolder
 from study.workflow import EndedStudy
 from tests.trainables.data.small import jsonl
@@ -254,3 +255,27 @@ def test_the_end_of_a_study_says_the_three_things_that_matter(tmp_path: Path) ->
                 ended, Request(storage=storage), Deployment(study_folder=where, tracking_uri=uri)
             )
             assert lines == ["", f"report  '{report_}'", f"MLflow  {mlflow}", f"winner  {winner}"]
+
+
+def test_a_study_that_goes_on_is_recorded_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless the user names another store, by the option or by the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "study.json").write_text("{}")
+    journal, storage = StudyJournal(tmp_path / "one"), str(tmp_path)
+    journal.record_mlflow("http://mlflow:5000")
+    assert _named_store(Request(storage=storage, resume="one")) == "http://mlflow:5000"
+    assert capsys.readouterr().out == (
+        "MLflow is http://mlflow:5000, where the study was recorded\n"
+    )
+    assert _named_store(Request(storage=storage, resume="one", tracking_uri="http://b")) == (
+        "http://b"
+    )
+    assert _named_store(Request(storage=storage, name="one")) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://c")
+    assert _named_store(Request(storage=storage, resume="one")) == "http://c"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    journal.record_mlflow("")
+    assert _named_store(Request(storage=storage, resume="one")) is None
