@@ -75,7 +75,7 @@ def free_port() -> int:
         ),
         (["--space", "smoke", "--name", "../up"], "--name '../up' must be letters"),
         (["--space", "smoke", "--tracking-uri", "htp://x"], "must begin with one of: sqlite"),
-        (["--resume", "nothing"], "unknown study 'nothing'"),
+        (["--resume", "nothing"], "there is no folder"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(
