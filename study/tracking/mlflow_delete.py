@@ -41,8 +41,8 @@ class StudyIdentity:
     name: str
     identity: str | None
     """Identity of the study; empty for a study that is older than this, which is known by its name
-    and its files; None if it is not known, since its ``study.json`` is damaged: then no run is
-    known to be its."""
+    and its files, and on a server not at all; None if it is not known, since its ``study.json`` is
+    damaged: then no run is known to be its."""
     space: str
     """Search space of the study, whose file names its experiment; empty if it is not known."""
 
@@ -315,21 +315,18 @@ class _OnServer(StudyRuns):
 
     def _find(self) -> dict[str, Run]:
         """Id -> run, of the study's runs and those of its trials, marked ones included. The tags of
-        the experiment that are about them are noted too."""
-        if self.study.identity is None:
+        the experiment that are about them are noted too. A study without identity has none: on a
+        server, a run of its name may be another's."""
+        if not self.study.identity:
             return {}
         experiment = self._client.get_experiment_by_name(Path(self.study.space).stem)
         if experiment is None:
             return {}
         study, where = self.study, experiment.experiment_id
-        who = f"tags.identity = '{study.identity}'"
-        if not study.identity:
-            who = f"tags.study = '{study.name}' and tags.kind = 'study'"
         parents = [
             run
-            for run in self._search(where, who)
-            if run.data.tags.get("identity", "") == study.identity
-            and run.data.tags.get("study") == study.name  # a copy's folder has its identity too
+            for run in self._search(where, f"tags.identity = '{study.identity}'")
+            if run.data.tags.get("study") == study.name  # a copy's folder has its identity too
         ]
         found = {run.info.run_id: run for run in parents}
         for parent in parents:

@@ -22,7 +22,7 @@ from study.storage import lease, study_files
 from study.storage.object_store import ObjectStore
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
-from study.tracking import mlflow_views
+from study.tracking import mlflow_delete, mlflow_views
 from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
 from study.tracking.mlflow_runs import MlflowRuns
 from study.tracking.mlflow_store import default_uri, noted
@@ -209,17 +209,24 @@ def replace_ids(runs: StudyRuns, ids: tuple[str, ...]) -> StudyRuns:
     return earlier
 
 
-def test_a_study_without_identity_is_known_by_its_name_alone(storage: Path) -> None:
-    """As the first studies were. One of this name that has an identity is another one."""
-    uri = default_uri(storage)
-    found = runs_of(
-        uri, StudyIdentity(name="stays", identity="", space="smoke"), storage / MLFLOW_ARTIFACTS
-    )
-    assert found.ids == ()
+def test_a_study_without_identity_is_known_by_its_name_and_its_files(
+    storage: Path, tmp_path: Path
+) -> None:
+    """As the first studies were. One of this name that has an identity is another one, and one
+    whose files are elsewhere, as all are for a server, may be."""
+    uri, unnamed = default_uri(storage), StudyIdentity(name="stays", identity="", space="smoke")
+    assert runs_of(uri, unnamed, storage / MLFLOW_ARTIFACTS).ids == ()
     own = identity(storage / "stays")
     for name, number in (("stays", 8), ("x", 0)):
         found = runs_of(uri, StudyIdentity(name=name, identity=own, space="smoke"), storage)
         assert len(found.ids) == number
+    shutil.copy(storage / "mlflow.db", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM tags WHERE key = 'identity'")
+    older = default_uri(tmp_path)
+    assert len(runs_of(older, unnamed, storage / MLFLOW_ARTIFACTS).ids) == 8
+    assert runs_of(older, unnamed, tmp_path / MLFLOW_ARTIFACTS).ids == ()
+    assert mlflow_delete._OnServer(older, unnamed).ids == ()
 
 
 def test_no_store_of_mlflow_is_made(tmp_path: Path) -> None:
