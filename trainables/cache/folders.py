@@ -18,11 +18,16 @@ def folders() -> list[Path]:
     """Cache folders of this user, in the order of preference; they need not exist.
 
     The first is the user's cache folder. The second is a temporary folder, for machines where the
-    first can't be written, as in containers.
+    first can't be written, as in containers; it is left out if another user has made it, who could
+    put anything there.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
-    return [home / "medvlm-study", Path(tempfile.gettempdir()) / f"medvlm-study-{os.getuid()}"]
+    temporary = Path(tempfile.gettempdir()) / f"medvlm-study-{os.getuid()}"
+    with suppress(FileNotFoundError):
+        if temporary.lstat().st_uid != os.getuid():
+            return [home / "medvlm-study"]
+    return [home / "medvlm-study", temporary]
 
 
 def cached_folder(name: Path, make: Callable[[Path], None]) -> Path:

@@ -128,6 +128,28 @@ def test_caches_that_nobody_used_for_long_go(
     assert clean.main([*arguments, "--unused-days", "-1"]) == 2
 
 
+def test_a_temporary_folder_that_another_user_has_made_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ``images`` may lead to files of this user."""
+    (tmp_path / "studies").mkdir()
+    letters = tmp_path / "letters"
+    letters.mkdir()
+    (letters / "old").touch()
+    age(letters, 400)
+    uid = os.getuid()
+    for number in (uid, uid + 1):
+        made = tmp_path / "temporary" / f"medvlm-study-{number}"
+        made.mkdir(parents=True)
+        (made / "images").symlink_to(letters)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getuid", lambda: uid + 1)
+        assert clean.main(["--storage", str(tmp_path / "studies")]) == 0
+    assert (letters / "old").exists()
+    assert clean.main(["--storage", str(tmp_path / "studies")]) == 0
+    assert not (letters / "old").exists(), "one that this user has made may be a link"
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
     with serve("medvlm") as environment, pytest.MonkeyPatch.context() as patch:
