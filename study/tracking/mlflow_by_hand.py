@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from study.config.deployment import Places
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_database import sqlite_file
-from study.tracking.mlflow_runs import COLOUR, MlflowRuns
+from study.tracking.mlflow_runs import BY_HAND, COLOUR, MlflowRuns
 from study.tracking.mlflow_store import check, unusable
 from study.trials.colours import arm_colours
 from study.trials.record import Outcome, Rung
@@ -25,8 +25,6 @@ from trainables.secrecy import without_secrets
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-KIND = "by hand"
-"""Tag ``kind`` of the run."""
 MOST_METRICS = 1000
 """Metrics that MLflow takes in one request."""
 
@@ -63,7 +61,7 @@ class HandRun:
         self._losses: list[Metric] = []
         self._seen = 0
         colour = arm_colours(arms)[spec.arm]
-        tags = {"kind": KIND, "trial": spec.id, "arm": spec.arm, COLOUR: colour}
+        tags = {"kind": BY_HAND, "trial": spec.id, "arm": spec.arm, COLOUR: colour}
         parameters = {
             "arm": spec.arm,
             "lr": spec.lr,
@@ -77,7 +75,7 @@ class HandRun:
         }
         try:
             made = runs.client.create_run(
-                runs.experiment_id, tags=tags, run_name=f"{spec.arm}-{spec.id} {KIND}"
+                runs.experiment_id, tags=tags, run_name=f"{spec.arm}-{spec.id} {BY_HAND}"
             )
             self.id = str(made.info.run_id)
             runs.log(self.id, params=parameters)

@@ -34,6 +34,8 @@ TRAINING = "workflowType=machine_learning"
 was left in MLflow's half for language models."""
 COLOUR = "mlflow.runColor"
 """Tag by which MLflow's page colours a run."""
+BY_HAND = "by hand"
+"""Tag ``kind`` of the run of a trial that is of no study."""
 STUDY = "study"
 """Tag with the name of a run's study."""
 LOG_LR = "log10_lr"
@@ -179,13 +181,14 @@ class MlflowRuns:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Write to a run in one request; make none if there is nothing to write."""
-        from mlflow.entities import Param, RunTag
+        """Write to a run in one request; make none if there is nothing to write. Of a metric six
+        digits are written, as the page shows all of them; ``results.json`` has the rest."""
+        from mlflow.entities import Metric, Param, RunTag
 
         if metrics or params or tags:
             self.client.log_batch(
                 run_id,
-                metrics=metrics,
+                metrics=[Metric(m.key, six_digits(m.value), m.timestamp, m.step) for m in metrics],
                 params=[Param(k, str(v)) for k, v in (params or {}).items()],
                 tags=[RunTag(k, v) for k, v in (tags or {}).items()],
             )
@@ -234,6 +237,11 @@ class MlflowRuns:
             token = page.token
             if not token or most:
                 return found
+
+
+def six_digits(value: float) -> float:
+    """A number rounded to six digits; one that is whole is left as it is."""
+    return value if float(value).is_integer() else float(f"{value:.6g}")
 
 
 def log_lr(lr: float, at: int) -> Metric:

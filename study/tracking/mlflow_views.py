@@ -18,7 +18,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.config import spaces
-from study.tracking.mlflow_runs import COLOUR, LOG_LR, STUDY, TRAINING, MlflowRuns, log_lr
+from study.tracking.mlflow_runs import (
+    BY_HAND,
+    COLOUR,
+    LOG_LR,
+    STUDY,
+    TRAINING,
+    MlflowRuns,
+    log_lr,
+)
 from study.trials.colours import UNTUNED, arm_colours
 from study.trials.spec import Kind
 from trainables.secrecy import without_secrets
@@ -51,6 +59,9 @@ REST = ("Model metrics", "System metrics")
 """Sections into which MLflow puts a chart of each metric that has none. They are closed."""
 METRIC_WIDTH = 170
 """Width in pixels of a metric's column, in which its name is whole."""
+SETTING_WIDTH, LETTER_WIDTH = 120, 7
+"""Least width in pixels of a setting's column, in which six digits and an exponent are whole, and
+the width of a letter of its name."""
 COLUMNS, CARD_HEIGHT = 2, 320
 """Number of charts beside one another, and the height of each in pixels."""
 
@@ -264,7 +275,7 @@ class _View:
             "orderByAsc": self.ascending,
             "selectedColumns": list(self.columns),
             "columnOrder": list(self.columns),
-            "columnWidths": {f"metrics.`{name}`": METRIC_WIDTH for name in (LOSS, SCORE)},
+            "columnWidths": _widths(self.columns),
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": [
                 {"uuid": f"{name}-{n}", "metricSectionId": name, **card}
@@ -307,7 +318,7 @@ def _views(parent_id: str, study: str, own: Shown, all_: Shown) -> list[_View]:
         general(search, f"tags.kind = '{Kind.SEARCH}'", LOSS, all_, Search=_searched(all_)),
         general(
             costs,
-            f"tags.kind != '{Kind.UNTUNED}' and tags.kind != 'study'",
+            " and ".join(f"tags.kind != '{kind}'" for kind in (Kind.UNTUNED, "study", BY_HAND)),
             LOSS,
             all_,
             Costs=_costs(),
@@ -339,6 +350,16 @@ def _columns(shown: Shown, order: str, *, several: bool = False) -> list[str]:
         *(f"metrics.`{name}`" for name in first),
         *(f"tags.`{name}`" for name in ("outcome", "kind")),
     ]
+
+
+def _widths(columns: Sequence[str]) -> dict[str, int]:
+    """Widths of columns, in pixels, where they differ from MLflow's own. The letters of ``params``
+    are the room around a name."""
+    settings = [c for c in columns if c.startswith("params.") and c != "params.`arm`"]
+    return {
+        **{column: max(SETTING_WIDTH, LETTER_WIDTH * len(column)) for column in settings},
+        **{f"metrics.`{name}`": METRIC_WIDTH for name in (LOSS, SCORE)},
+    }
 
 
 def _confirmed() -> list[Card]:

@@ -245,7 +245,7 @@ class MlflowWriter(StudyCallback):
         if spec.id not in self.written and spec.id not in self.described:
             parameters = {
                 "arm": spec.arm,
-                "lr": spec.lr,
+                **({} if spec.kind is Kind.UNTUNED else {"lr": spec.lr}),
                 **(spec.trained_with if spec.kind is not Kind.UNTUNED else spec.training),
                 **spec.parameters,
                 **{f"recipe.{s}": _recipe(t) for s, t in spec.recipe.items()},

@@ -34,7 +34,10 @@ CARDS = """JSON.stringify(
   [...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')].map((card) => [
     card.innerText.split("\\n")[0],
     card.querySelectorAll(
-      ".bars .point path, .scatterlayer .points path, .scatterlayer path.js-line, .parcoords canvas"
+      ".bars .point path, .scatterlayer .points path, .scatterlayer path.js-line"
+    ).length + [...card.querySelectorAll(".parcoords canvas")].filter((canvas) =>
+      canvas.width * canvas.height && canvas.getContext("2d")
+        .getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)
     ).length,
   ])
 )"""

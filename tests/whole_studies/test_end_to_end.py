@@ -22,6 +22,7 @@ from study import export, predict
 from study.search.journal import StudyJournal
 from study.storage import answers
 from study.storage.study_folder import JOURNAL, StudyFolder
+from study.tracking.mlflow_runs import six_digits
 from study.tracking.mlflow_store import default_uri
 from study.trials.record import Outcome
 from study.trials.spec import Kind
@@ -122,9 +123,9 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
             assert run.data.params[name] == shown
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [(m.step, m.value) for m in history] == [
-            (r["examples_seen"], r["validation_loss"]) for r in expected["rungs"]
+            (r["examples_seen"], six_digits(r["validation_loss"])) for r in expected["rungs"]
         ]
-        scores = {part: v for part, v in expected["scores"].items() if v is not None}
+        scores = {p: six_digits(v) for p, v in expected["scores"].items() if v is not None}
         assert {part: run.data.metrics[f"{part}_percent"] for part in scores} == scores
         assert all(part.endswith(".report") for part in set(expected["scores"]) - set(scores))
     for trial, run in children.items():

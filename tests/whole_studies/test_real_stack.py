@@ -24,7 +24,7 @@ from mlflow.server.auth.client import AuthServiceClient
 
 from study import export
 from study.storage.object_store import ObjectStore
-from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_runs import MlflowRuns, six_digits
 from tests.infra.manifests import one, render
 from tests.study.command_line import numbers, results
 from tests.study.object_store import serve
@@ -316,7 +316,9 @@ def in_mlflow(laptop: dict[str, Any]) -> None:
     for trial in laptop["trials"]:
         run = children[trial["trial"]]
         history = client.get_metric_history(run.info.run_id, "validation_loss")
-        assert [m.value for m in history] == [r["validation_loss"] for r in trial["rungs"]]
+        assert [m.value for m in history] == [
+            six_digits(rung["validation_loss"]) for rung in trial["rungs"]
+        ]
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"results.json", "report.html"} <= files
     assert ObjectStore("s3://mlflow/artifacts").listing(), "the proxy keeps them in the store"

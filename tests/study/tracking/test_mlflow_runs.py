@@ -1,5 +1,6 @@
 """MLflow as its users have it: a server, and its client over HTTP."""
 
+import math
 import os
 import socket
 from collections import Counter
@@ -21,7 +22,7 @@ from study.search.scheduler import StudyScheduler
 from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_store
-from study.tracking.mlflow_runs import MlflowRuns
+from study.tracking.mlflow_runs import MlflowRuns, six_digits
 from study.tracking.mlflow_views import GENERAL, address
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.spec import Kind
@@ -93,8 +94,9 @@ def test_a_client_finds_all_of_a_study(
         record = scheduler.journal.records[run.data.tags["trial"]]
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
-        assert float(run.data.params["lr"]) == pytest.approx(record.spec.lr, rel=1e-5)
         trained = record.spec.kind is not Kind.UNTUNED
+        lr = float(run.data.params["lr"]) if trained else None
+        assert lr == (pytest.approx(record.spec.lr, rel=1e-5) if trained else None)
         assert run.data.params.get("schedule") == ("cosine" if trained else None)
         names = {i.dataset.name for i in run.inputs.dataset_inputs}
         assert ("phantom.test" in names) == (record.spec.kind is not Kind.SEARCH)
@@ -210,6 +212,12 @@ def test_a_taken_port_is_passed_over() -> None:
         ui._claimed_port(70000),
     ):
         pass
+
+
+def test_a_metric_has_six_digits_and_a_count_all_of_its() -> None:
+    numbers = [41.732283464566926, 1.2219712e-05, 123456.78, 7_241_732_096.0, -2.0, math.inf]
+    found = [six_digits(number) for number in numbers]
+    assert found == [41.7323, 1.22197e-05, 123457.0, 7_241_732_096.0, -2.0, math.inf]
 
 
 def test_a_store_that_is_not_there_is_bad_input(

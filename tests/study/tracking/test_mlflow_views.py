@@ -25,7 +25,7 @@ from study.search.scheduler import StudyScheduler
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_store, mlflow_views
-from study.tracking.mlflow_runs import COLOUR, LOG_LR, MlflowRuns
+from study.tracking.mlflow_runs import BY_HAND, COLOUR, LOG_LR, MlflowRuns
 from study.tracking.mlflow_views import AUTHOR, GENERAL, MOST_LISTED, TAG
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.colours import COLOURS
@@ -88,8 +88,21 @@ def test_a_study_has_its_view_beside_those_of_all(stored: tuple[MlflowRuns, str]
         assert {"params.`arm`", "params.`lr`", "params.`lora.rank`"} <= {*columns}
         assert ("tags.`study`" in columns) is (view is not own), "its name says it"
         assert "params.`schedule`" not in columns, "it is the same everywhere"
+        assert view["columnWidths"]["params.`lora.rank`"] >= 120, "six digits are whole"
         open_ = {s["uuid"] for s in view["compareRunSections"] if s["display"]}
         assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == open_
+
+
+def test_a_trial_by_hand_is_in_no_view_of_studies(stored: tuple[MlflowRuns, str]) -> None:
+    runs, _ = stored
+    made = runs.client.create_run(runs.experiment_id, tags={"kind": BY_HAND, "arm": "lora"})
+    kinds = {
+        key: {run.data.tags["kind"] for run in runs.search(state(runs, key)["searchFilter"])}
+        for key in GENERAL
+    }
+    runs.client.delete_run(made.info.run_id)
+    both = {str(Kind.SEARCH), str(Kind.CONFIRM)}
+    assert kinds == {"confirmed": {"confirm"}, "search": {"search"}, "costs": both}
 
 
 def test_a_run_has_its_arms_colour_and_a_description_the_links(
@@ -104,10 +117,13 @@ def test_a_run_has_its_arms_colour_and_a_description_the_links(
     assert len({*colours.values()}) == 3, "the base model has another"
     for run in children:
         assert run.data.tags["study"] == "one"
-        lr = float(run.data.params["lr"])
+        assert all(len(f"{value:.15g}") <= len("-0.123456") for value in run.data.metrics.values())
+        if run.data.tags["kind"] == Kind.UNTUNED:
+            assert "lr" not in run.data.params, "it has none"
+            continue
         assert len(run.data.params["lr"]) <= len("1.23456e-05")
-        if run.data.tags["kind"] != Kind.UNTUNED:
-            assert run.data.metrics[LOG_LR] == pytest.approx(math.log10(lr), abs=1e-5)
+        lr = float(run.data.params["lr"])
+        assert run.data.metrics[LOG_LR] == pytest.approx(math.log10(lr), abs=1e-5)
     note = runs.client.get_run(parent).data.tags["mlflow.note.content"]
     assert note.startswith("**verdict**\n\nThis study: [report](#/experiments/")
     for key in (parent, *GENERAL):
