@@ -46,6 +46,8 @@ class Deletion:
         files = self.files
         what = "objects" if files.study_folder.in_store else "files"
         yield f"{files.where}: {len(files.versions):,} {what}, {size_text(files.size)}"
+        for name in files.foreign:
+            yield f"{files.where}/{name}: no study wrote it, and it goes too"
         for link in sorted(name for name in files.versions if files.is_link(name)):
             yield f"{files.where}/{link}: only the link, and nothing of what it leads to"
         if files.study_folder.in_store and files.study_folder.path.is_dir():

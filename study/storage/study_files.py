@@ -47,6 +47,12 @@ class StudyFiles:
         """Whether the study was killed before it was begun, or while it was deleted."""
         return SETTINGS not in self.versions
 
+    @property
+    def foreign(self) -> list[str]:
+        """Names of files and folders in the study's folder that no study writes."""
+        tops = {path.partition("/")[0] for path in self.versions}
+        return sorted(top for top in tops if top not in WRITTEN and not _is_temporary(top))
+
     def read(self, name: str) -> bytes | None:
         """Content of a file; None if there is none.
 

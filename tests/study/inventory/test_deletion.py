@@ -307,7 +307,7 @@ def test_a_link_is_not_followed(
     assert (rows(storage), files(storage)) == there
 
 
-def test_what_a_link_in_its_folder_leads_to_stays(
+def test_what_a_link_in_its_folder_leads_to_stays_and_what_is_not_a_studys_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = StudyFolder(storage=tmp_path / "studies", name="one")
@@ -316,8 +316,13 @@ def test_what_a_link_in_its_folder_leads_to_stays(
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch" / "mine").touch()
     (folder.path / "checkpoints").symlink_to(tmp_path / "scratch")
+    (folder.path / "notes").mkdir()
+    (folder.path / "notes" / "mine.txt").touch()
     assert delete.main(["one", "--storage", str(tmp_path / "studies"), "--yes"]) == 0
-    assert f"{folder.path / 'checkpoints'}: only the link" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{folder.path / 'checkpoints'}: only the link" in shown
+    assert f"{folder.path / 'notes'}: no study wrote it, and it goes too" in shown
+    assert shown.count("no study wrote it") == 1
     assert files(tmp_path) == ["scratch", "scratch/mine", "studies"]
 
 
