@@ -239,9 +239,20 @@ class StudyRun:
         )
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
+        self._score_again()
         self.journal.record_mlflow(self._mlflow)
         self.dispatcher.placements.recall(self.journal.records.values())
         self.tracker.begin(plan.space, self.provenance, self.journal.records.values())
+
+    def _score_again(self) -> None:
+        """Score earlier trials by the rules of this version, so that neither the search nor the
+        answer mixes two versions."""
+        from study.storage import answers
+
+        if older := answers.scored_by_older_rules(self.journal.records.values()):
+            if self.mirror:
+                self.mirror.fetch_answers()
+            answers.score_again(self.deployment.study_folder, older)
 
     def run_trials(self) -> None:
         """Run the trials of the search and of the confirmation that have no result yet."""
@@ -327,7 +338,7 @@ class StudyRun:
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,
-            records=[self._by_these_rules(record) for record in self.journal.records.values()],
+            records=list(self.journal.records.values()),
             best=self.scheduler.best(),
             # Gains are of the loss alone.
             gains=None
@@ -365,18 +376,6 @@ class StudyRun:
         return EndedStudy(
             report=self.folder / REPORT, view=self.tracker.view, has_winner=bool(found.confirmed)
         )
-
-    def _by_these_rules(self, record: TrialRecord) -> TrialRecord:
-        """A trial's record with scores by the rules as they are now, from its stored answers if an
-        older version of the rules scored them."""
-        from study.storage import answers
-        from trainables.measures.common.scores import VERSION
-
-        if record.scoring == VERSION or not record.scores:
-            return record
-        splits = dict.fromkeys(name.rpartition(".")[0] for name in record.scores)
-        scores = answers.scored_anew(self.deployment.study_folder, record.spec.id, splits)
-        return replace(record, scores=scores, scoring=VERSION)
 
 
 class PreImporter(StudyCallback):

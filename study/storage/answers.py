@@ -13,6 +13,7 @@ from study.storage.paths import atomic_write
 from study.storage.study_folder import StudyFolder
 
 if TYPE_CHECKING:
+    from study.trials.record import TrialRecord
     from trainables.data.common.dataset import Example
 
 SCORING = b"scoring"
@@ -63,6 +64,24 @@ def read(study_folder: StudyFolder, trial_id: str, split: str) -> pa.Table:
         column = table.schema.get_field_index(name)
         table = table.set_column(column, name, pa.array(values))
     return table
+
+
+def scored_by_older_rules(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The records whose scores an older version of the rules made."""
+    from trainables.measures.common.scores import VERSION
+
+    return [record for record in records if record.scores and record.scoring != VERSION]
+
+
+def score_again(study_folder: StudyFolder, records: Iterable[TrialRecord]) -> None:
+    """Give each of ``records`` the scores that its stored answers have by the rules as they are
+    now."""
+    from trainables.measures.common.scores import VERSION
+
+    for record in records:
+        splits = dict.fromkeys(name.rpartition(".")[0] for name in record.scores)
+        record.scores = scored_anew(study_folder, record.spec.id, splits)
+        record.scoring = VERSION
 
 
 def scored_anew(

@@ -119,6 +119,10 @@ class StoreMirror(StudyCallback):
                 self.store.drop(key)
         _fetch_by_workers(self.store, self.folder)
 
+    def fetch_answers(self) -> None:
+        """Download the answers of trials, which workers have put into the store."""
+        _fetch_by_workers(self.store, self.folder, {ANSWERS})
+
     def _tell(self) -> None:
         if self._lost:
             raise BadInput(self._lost)
@@ -211,8 +215,10 @@ def _refresh(store: ObjectStore, folder: Path) -> None:
             store.get(key, file)
 
 
-def _fetch_by_workers(store: ObjectStore, folder: Path) -> None:
-    for name in sorted(BY_WORKERS):
+def _fetch_by_workers(
+    store: ObjectStore, folder: Path, parts: Collection[str] = frozenset(BY_WORKERS)
+) -> None:
+    for name in sorted(parts):
         for key in store.listing(name):
             file = safe_join(folder, *key.split("/"))
             if file.name != WHOLE and not file.exists():

@@ -10,6 +10,8 @@ import pytest
 
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
+from study.trials.record import TrialRecord
+from study.trials.spec import Kind, TrialSpec
 from trainables.data.common.dataset import Example
 from trainables.measures.common import scores
 
@@ -55,6 +57,34 @@ def test_answers_that_older_rules_scored_are_scored_anew(
     found = answers.scored_anew(folder, "trial", ["test"])
     assert found["test.overall"] == found["test.closed"] == 50.0
     assert file.read_bytes() != before, "the file stays as it was"
+
+
+def test_trials_that_older_rules_scored_have_their_scores_by_the_rules_of_today(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TrialSpec(
+        kind=Kind.SEARCH,
+        arm="lora",
+        parameters={},
+        recipe={},
+        lr=0.1,
+        seed=0,
+        max_examples=1,
+        batch_size=1,
+        stops=(1,),
+        base="",
+    )
+    answers.write(folder, spec.id, "validation", EXAMPLES, ["yes", "yes"])
+    monkeypatch.setattr(scores, "VERSION", scores.VERSION + 1)
+    then = {"validation.overall": 90.0}
+    older, unscored = (TrialRecord(spec=spec, number=n, started_at=0.0) for n in range(2))
+    newer = replace(older, scores=then, scoring=scores.VERSION)
+    older.scores = dict(then)
+    found = answers.scored_by_older_rules([older, unscored, newer])
+    assert found == [older]
+    answers.score_again(folder, found)
+    assert (older.scores["validation.overall"], older.scoring) == (50.0, scores.VERSION)
+    assert newer.scores == then and not answers.scored_by_older_rules([older, unscored, newer])
 
 
 def test_a_table_has_the_options_and_the_one_that_was_chosen(tmp_path: Path) -> None:

@@ -171,8 +171,10 @@ def test_a_study_goes_on_elsewhere(
         mirror.study_folder.keep_checkpoint("c", mirror.study_folder.put_checkpoint("c"))
         save(mirror.study_folder.fetch_checkpoint("s"), "000000000064", "its driver was killed")
         mirror.study_folder.keep_checkpoint("s", mirror.study_folder.put_checkpoint("s"))
-        mirror.fetch({"c"})
+        mirror.fetch_answers()
         assert (mirror.folder / "answers" / "a").read_text() == "yes"
+        assert mirror.store.listing("checkpoints/s")
+        mirror.fetch({"c"})
         assert [f.name for f in (mirror.folder / "checkpoints").iterdir()] == ["c"]
         assert not mirror.store.listing("checkpoints/s")
 
