@@ -27,5 +27,5 @@ SPACE = Space(
         "ptv2": Arm(everywhere=method("ptv2", tokens=TOKENS), lr=VECTORS),
         "prompt": Arm(everywhere=method("prompt", tokens=TOKENS), lr=VECTORS),
     },
-    budget=Budget(trials=144, max_examples=6400),
+    budget=Budget(max_examples=6400),
 )

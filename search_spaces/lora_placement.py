@@ -21,5 +21,5 @@ SPACE = Space(
         "decoder": Arm(decoder=LORA, lr=LR),
         "vision_decoder": Arm(vision=LORA, decoder=LORA, lr=LR),
     },
-    budget=Budget(trials=96, max_examples=3200, rungs=2, batch_size=16),
+    budget=Budget(max_examples=3200, rungs=2, batch_size=16),
 )

@@ -6,7 +6,7 @@ decoder, where F is frozen and T is trained in full. The paper used the learning
 row.
 """
 
-from search_spaces.declare import Arm, Budget, LogUniform, MethodRanges, Space, method
+from search_spaces.declare import Arm, LogUniform, MethodRanges, Space, method
 
 F, T = method("frozen"), method("full")
 PREFIX, PTV2 = method("prefix"), method("ptv2")
@@ -58,5 +58,4 @@ SPACE = Space(
         "T_ptv2_ptv2": row(T, PTV2, PTV2),
         "T_T_ptv2": row(T, T, PTV2),
     },
-    budget=Budget(trials=138),
 )

@@ -35,5 +35,5 @@ SPACE = Space(
             ),
         ),
     },
-    budget=Budget(trials=72, max_examples=3200, rungs=2, batch_size=16),
+    budget=Budget(max_examples=3200, rungs=2, batch_size=16),
 )

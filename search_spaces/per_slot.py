@@ -16,5 +16,5 @@ SPACE = Space(
         "full_full_ia3": Arm(vision=FULL, fusion=FULL, decoder=IA3, lr=LR),
         "full_lora_lora": Arm(vision=FULL, fusion=LORA, decoder=LORA, lr=LR),
     },
-    budget=Budget(trials=60, max_examples=6400),
+    budget=Budget(max_examples=6400),
 )

@@ -37,8 +37,17 @@ LEAST = {
 """Setting -> the smallest number that it may be."""
 MOST = {"seeds": 1_000, "image_size": 8_192, "beams": 64}
 """Setting -> the largest number that it may be: more is a slip of the finger."""
-OLDEST_TRIALS = 24
-"""Trials of the oldest studies, in whose ``study.json`` there is no budget."""
+OLDEST_TRIALS = {
+    "intrinsic": 144,
+    "lora_placement": 96,
+    "mile": 138,
+    "optimizer": 72,
+    "peft_methods": 132,
+    "per_slot": 60,
+}
+"""Space -> trials of its oldest studies, in whose ``study.json`` there is no budget."""
+OLDEST_TRIALS_OF_OTHERS = 24
+"""Trials of the oldest studies of other spaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,7 +380,8 @@ def _budget(
     if had is not None and settings.epochs is not None:
         budget = replace(budget, max_examples=had.max_examples)
     if not budget.trials:
-        trials = spaces.default_trials(space) if begun is None else OLDEST_TRIALS
+        oldest = OLDEST_TRIALS.get(settings.space, OLDEST_TRIALS_OF_OTHERS)
+        trials = spaces.default_trials(space) if begun is None else oldest
         budget = replace(budget, trials=had.trials if had is not None else trials)
     if budget.trials < len(space.arms):
         raise BadInput(

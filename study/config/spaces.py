@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TRIALS_PER_RANGE = 5
 """Trials of an arm for each of its ranges: an arm with more settings needs more trials to be tuned
 as closely."""
+TRIALS_PER_ARM = 6
+"""Trials for each arm at least: as many as it takes to say what an arm may still gain
+(``study.search.arm_gains.LEAST``)."""
 SPACES = Registry("space", "search_spaces", "SPACE")
 BATCH_SIZE = "batch_size"
 """Name of the training setting that is the trial's number of examples in a batch."""
@@ -371,5 +374,6 @@ def _raises(path: Path, lines: Collection[int]) -> bool:
 
 def default_trials(space: Space) -> int:
     """Number of trials of a space whose budget names none: ``TRIALS_PER_RANGE`` for each range of
-    each arm, at least for one."""
-    return TRIALS_PER_RANGE * sum(max(len(ranges(arm)), 1) for arm in space.arms.values())
+    each arm, and ``TRIALS_PER_ARM`` for each arm at least."""
+    of_ranges = sum(max(len(ranges(arm)), 1) for arm in space.arms.values())
+    return max(TRIALS_PER_RANGE * of_ranges, TRIALS_PER_ARM * len(space.arms))

@@ -18,6 +18,7 @@ from study.config.begun_study import begun_study
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
 from study.config.study_json import check_resumable, identity, open_study, read
+from study.search.arm_gains import LEAST
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import add_options
@@ -202,7 +203,8 @@ def test_a_study_goes_on_with_its_number_of_trials_whatever_the_rule_is_now(
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE % "")
-    for asked in (replace(ASKED, space=str(file)), Settings(space="layernorm_vs_lora")):
+    for space, trials in ((str(file), 24), ("layernorm_vs_lora", 24), ("mile", 138)):
+        asked = Settings(space=space)
         one = StudyFolder(storage=tmp_path / Path(asked.space).stem, name="one")
         one.path.parent.mkdir()
         began = StudyDefinition.parse(asked)
@@ -218,7 +220,7 @@ def test_a_study_goes_on_with_its_number_of_trials_whatever_the_rule_is_now(
         content["settings"].pop("allocate")
         (one.path / SETTINGS).write_text(json.dumps(content))
         oldest = gone_on(one.path.parent, asked)
-        assert (oldest.budget.trials, oldest.allocate) == (24, "floor")
+        assert (oldest.budget.trials, oldest.allocate) == (trials, "floor")
 
 
 def test_a_study_of_several_arms_goes_on_where_today_fewer_trials_are_asked_for(
@@ -266,6 +268,19 @@ def test_the_number_of_trials_follows_from_the_arms_settings() -> None:
     assert defined.budget.trials == 5 * (1 + 4)
     fixed = replace(defined.settings, set=["lora.targets=all", "lora.rank=8"])
     assert StudyDefinition.parse(fixed).budget.trials == 5 * (1 + 2)
+    narrow = replace(ASKED, space="mile", arm="lora4_lora4_lora4")
+    assert StudyDefinition.parse(narrow).budget.trials == LEAST
+    narrow = replace(narrow, space="intrinsic", arm="lora,ia3", set=["lora.rank=4,8"])
+    assert StudyDefinition.parse(narrow).budget.trials == 5 * (2 + 1)
+
+
+@pytest.mark.parametrize("name", sorted({*spaces.SPACES.names()} - {"smoke"}))
+def test_every_arm_of_a_shipped_space_gets_the_trials_to_say_what_it_may_still_gain(
+    name: str,
+) -> None:
+    defined = StudyDefinition.parse(Settings(space=name))
+    assert defined.budget.trials >= LEAST * len(defined.space.arms)
+    assert defined.budget.trials == spaces.default_trials(defined.space)
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
