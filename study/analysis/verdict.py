@@ -45,7 +45,7 @@ def answer(
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
         return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
-    untuned = _untuned(arms, margin) + (_unknown(arms) if estimated else "")
+    untuned = _untuned(arms, margin) + _in_loss(arms) + (_unknown(arms) if estimated else "")
     caveats = _caveats(arms, majority) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
@@ -142,6 +142,23 @@ def _untuned(arms: Sequence[ArmResult], margin: float) -> str:
     if not gains:
         return ""
     return f" Not tuned to the end: by its own trials more search may still bring {_names(gains)}."
+
+
+def _in_loss(arms: Sequence[ArmResult]) -> str:
+    """Sentence on the arms whose loss more search may still lower, where losses could not be told
+    in points; empty if there are none."""
+    falls = [
+        f"{arm.arm} by {arm.may_gain.numbers}"
+        for arm in arms
+        if arm.test and arm.may_gain and arm.may_gain.unit is GainUnit.LOSS
+        if arm.may_gain.high > 0
+    ]
+    if not falls:
+        return ""
+    return (
+        f" More search may still lower the validation loss: {_names(falls)}. What that is worth in "
+        "points is unknown, since accuracy does not clearly follow the loss in these trials."
+    )
 
 
 def _unknown(arms: Sequence[ArmResult]) -> str:

@@ -19,6 +19,7 @@ from study.analysis.uncertainty import holm
 from study.analysis.verdict import answer
 from study.reporting import table_files
 from study.reporting.terminal import show_results
+from study.search.arm_gains import NOTHING
 from study.storage.study_folder import ARMS_TABLE, StudyFolder
 from study.trials.gain import GainUnit, RemainingGain
 
@@ -82,6 +83,12 @@ def test_what_more_search_may_bring_is_said_wherever_an_arm_is_shown(found: Stud
     in_loss = replace(told, unit=GainUnit.LOSS, mean=0.0321)
     arms = [replace(arm, may_gain=in_loss) for arm in found.arms]
     assert "Not tuned" not in answer(arms, found.comparisons, 20.0)
+    falls = "More search may still lower the validation loss: lora by 0.032 (0.500 to 7.000)"
+    arms = [replace(arm, may_gain=in_loss if arm.arm == "lora" else NOTHING) for arm in found.arms]
+    assert f" {falls}. What that is worth in points" in answer(arms, found.comparisons, 20.0)
+    arms = [replace(arm, may_gain=NOTHING) for arm in found.arms]
+    assert "may still" not in answer(arms, found.comparisons, 20.0)
+    arms = [replace(arm, may_gain=in_loss) for arm in found.arms]
     assert results.metrics(replace(found, arms=tuple(arms)))["full.may_gain_loss"] == 0.0321
 
 
