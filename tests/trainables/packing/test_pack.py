@@ -89,6 +89,8 @@ PLACED: dict[str, dict[str, Any]] = {
     "ffn": {"method": "lora", "targets": "ffn"},
     "by band": {"method": "lora", "rank": (2, 3, 5), "alpha_per_rank": (1, 2, 4)},
     "all by band": {"method": "lora", "rank": (2, 3, 5), "targets": "all", "dropout": 0.3},
+    "dora by band": {"method": "dora", "rank": (2, 3, 5), "targets": "ffn"},
+    "rsLoRA": {"method": "lora", "rank_stabilized": True, "alpha_per_rank": 0.5, "lr_ratio": 2.0},
     "last layer": {"method": "lora", "layers": "last:1", "lr_scale": 0.25},
     "first layer": {"method": "layernorm", "layers": "first:1"},
     "tokens in one layer": {"method": "ptv2", "layers": "last:1"},
