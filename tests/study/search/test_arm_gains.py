@@ -239,5 +239,5 @@ def test_tuned_to_needs_the_allocation_that_heeds_it() -> None:
         {"objective": "score,memory"},
         {"under": "parameters<1M"},
     ):
-        with pytest.raises(BadInput, match="--tuned-to must be more than 0 and needs --allocate"):
+        with pytest.raises(BadInput, match="--tuned-to needs --allocate tuned"):
             StudyDefinition.parse(Settings(space="smoke", tuned_to=0.5, **asked))
