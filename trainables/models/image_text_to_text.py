@@ -91,6 +91,9 @@ def skeleton(
     with weights_folder.configuring(source, config.model_type), torch.device("meta"):
         network = kind(config).eval().requires_grad_(False)
     network.to(_held(config, precision))
+    for module in network.modules():
+        if getattr(module, "rope_type", None) == "dynamic":  # it looks at the positions' values
+            module.rope_type = "default"
     inputs = Inputs(source, config, size, name)
     model = ImageTextToText(name=name, digest="", network=network, image_size=size, inputs=inputs)
     question_tokens = len(inputs.run) + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS

@@ -160,7 +160,21 @@ def test_arranging_is_undone(kind: str, folder: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("kind", SLOW)
 def test_memory_is_predicted_without_weights(kind: str, folder: Callable[[str], Path]) -> None:
-    model = image_text_to_text.skeleton(folder(kind), image_size=SIZE)
+    predicts_memory(folder(kind))
+
+
+def test_memory_is_predicted_where_positions_are_scaled_by_the_largest(tmp_path: Path) -> None:
+    """As in InternVL3: transformers looks at the positions' values, which fake tensors lack."""
+    path = made_image_text.write(tmp_path / "internvl", "internvl", WORDS)
+    config = json.loads((path / "config.json").read_text())
+    config["text_config"]["rope_parameters"] |= {"rope_type": "dynamic", "factor": 2.0}
+    (path / "config.json").write_text(json.dumps(config))
+    assert load(path).network.get_decoder().rotary_emb.rope_type == "dynamic"
+    predicts_memory(path)
+
+
+def predicts_memory(path: Path) -> None:
+    model = image_text_to_text.skeleton(path, image_size=SIZE)
     assert all(p.is_meta for p in model.network.parameters())
     plain = Recipe.from_plain({slot: {"method": "full"} for slot in model.slots})
     network = share_weights(model.network)
