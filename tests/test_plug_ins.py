@@ -33,8 +33,7 @@ MUST_HAVE: Mapping[Registry, Mapping[str, str]] = {
     FAMILIES: {
         "load": "a function (path, image_size, precision) that returns the model of a folder",
         "skeleton": "a function (source, image_size, precision) that returns the structure of a "
-        "preset or of a folder, without weights",
-        "PRESETS": "a dict literal of well-known models, {} if there are none",
+        "folder or of a preset, which is a file, without weights",
     },
     SPACES: {"SPACE": "a Space, of search_spaces.declare"},
     SEARCHERS: {"point": "a function (past, arm) that returns the values of the arm's parameters"},
@@ -146,11 +145,6 @@ def wrong_measure(module: Any) -> Iterator[str]:
         yield "score of MEASURE must take (predicted, examples), all of a split"
 
 
-def wrong_family(module: Any) -> Iterator[str]:
-    if not isinstance(module.PRESETS, dict):
-        yield "PRESETS must be a dict literal"
-
-
 def wrong_space(module: Any) -> Iterator[str]:
     if not isinstance(module.SPACE, Space):
         yield "SPACE must be a Space, of search_spaces.declare"
@@ -159,7 +153,6 @@ def wrong_space(module: Any) -> Iterator[str]:
 FORMS: Mapping[Registry, Callable[[Any], Iterator[str]]] = {
     METHODS: wrong_method,
     MEASURES: wrong_measure,
-    FAMILIES: wrong_family,
     SPACES: wrong_space,
 }
 """Kind of plug-in -> what its file has in a wrong form, each with what it must be."""

@@ -8,10 +8,11 @@ a process share its tensors, and none writes to them: a trial gets a weight-shar
 network (``trainables.weight_sharing``) and passes it to the methods below. The family's file is
 called as the ``model_type`` in the ``config.json`` of its models, by which it is found.
 
-A family also defines ``PRESETS``, a dict literal of well-known models of its architecture by name,
-and ``skeleton(source, image_size, precision) -> Skeleton``: the network of a preset, or of a
-folder, without its weights. For the contract tests it defines ``small(words) -> Model``, a small
-random model that knows these words (that of ``blip`` and ``llava`` is in the tests).
+A family also defines ``skeleton(source, image_size, precision) -> Skeleton``: the network of a
+folder, or of a preset, without its weights. A preset is a file of ``trainables/models/presets``:
+the ``config.json`` of a published model, which transformers reads as it reads a folder. For the
+contract tests a family defines ``small(words) -> Model``, a small random model that knows these
+words (that of ``blip`` and ``llava`` is in the tests).
 
 A network may be of transformers or of the family's own modules. Methods ask this of it:
 

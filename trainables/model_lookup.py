@@ -49,6 +49,15 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(
             f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
         )
+    return _family_in(file), path
+
+
+def _family_in(file: Path) -> str:
+    """Family of the model that a ``config.json`` describes.
+
+    Raises:
+        BadInput: it can't be read, or is of no family and of no class that ``GENERIC`` can do.
+    """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -57,12 +66,12 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(f"{file} is no JSON object; give back the model's file")
     if "mm_vision_tower" in config:
         raise BadInput(
-            f"{path} is in the layout of LLaVA's authors; convert it: "
-            f"python -m trainables.model_tools.convert_llava {model} --out DIR"
+            f"{file.parent} is in the layout of LLaVA's authors; convert it: "
+            f"python -m trainables.model_tools.convert_llava {file.parent} --out DIR"
         )
     family = str(config.get("model_type"))
     if family in registry.FAMILIES.names():
-        return family, path
+        return family
     if family in REFUSED:
         raise BadInput(f"models of type {family!r} can't be tuned here: {REFUSED[family]}")
     if family not in _image_text_to_text():
@@ -71,7 +80,7 @@ def family_of(model: str) -> tuple[str, Path]:
             f"{file} is of model_type {family!r}; there are: {known}, and what transformers' "
             "AutoModelForImageTextToText loads"
         )
-    return GENERIC, path
+    return GENERIC
 
 
 @cache
@@ -102,11 +111,11 @@ def skeleton_of(
         BadInput: there is no such preset, folder or model, or nothing in it can be quantised.
     """
     presets = registry.presets()
-    source: str | Path = model
     if model == "tiny" or model.startswith(hub.PREFIX) or Path(model, "config.json").is_file():
         family, source = family_of(model)
     elif model in presets:
-        family = presets[model]
+        source = presets[model]
+        family = _family_in(source)
     else:
         raise unknown("model", model, ("tiny", *presets, "a folder that has a config.json"))
     found: Skeleton = registry.FAMILIES.find(family).skeleton(source, image_size, precision)

@@ -81,18 +81,10 @@ MEASURES = Registry("measure", "trainables.measures", "MEASURE")
 
 
 @cache
-def presets() -> dict[str, str]:
-    """Family of each preset, a well-known model whose structure the family defines, by name."""
-    found: dict[str, str] = {}
-    for family in FAMILIES.names():
-        for node in _parsed(FAMILIES.file(family)).body:
-            match node:
-                case (
-                    ast.Assign(targets=[ast.Name(id="PRESETS")], value=ast.Dict(keys=keys))
-                    | ast.AnnAssign(target=ast.Name(id="PRESETS"), value=ast.Dict(keys=keys))
-                ):
-                    found |= {ast.literal_eval(key): family for key in keys if key}
-    return found
+def presets() -> dict[str, Path]:
+    """File of each preset by its name, sorted. A preset is the ``config.json`` of a published
+    model: ``study.plan`` counts its structure without its weights."""
+    return {file.stem: file for file in sorted((FAMILIES.folder / "presets").glob("*.json"))}
 
 
 def _parsed(file: Path) -> ast.Module:

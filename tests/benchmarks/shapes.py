@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
 from tests.trainables.made_llava import words_tokenizer
+from trainables import registry
 from trainables.data.common import dataset as datasets
 from trainables.model_contract import Model
 from trainables.model_tools.tiny_pretraining.network import vocabulary
@@ -15,6 +17,14 @@ from trainables.models.common import quantisation
 from trainables.models.common.llava_network import LlavaNetwork, Parts
 from trainables.models.common.quantisation import BaseBits
 from trainables.workload import Workload, WorkloadConfig
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Configuration of a preset."""
+    found: dict[str, Any] = json.loads(registry.presets()[name].read_text(encoding="utf-8"))
+    del found["preset"]
+    return found
+
 
 DECODERS: dict[str, Any] = {
     "llava-1b": {
@@ -25,7 +35,7 @@ DECODERS: dict[str, Any] = {
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
     },
-    "llava-7b": llava.PRESETS["llava-med-v1.5"]["text_config"],
+    "llava-7b": preset("llava-med-v1.5")["text_config"],
 }
 """TinyLlama-1.1B's shape, eight queries to a key, and LLaVA-Med v1.5's Mistral-7B."""
 SHAPES = ("tiny", "miss", *DECODERS)
@@ -61,7 +71,8 @@ def workload(
 def _miss(small: Model) -> Model:
     from transformers import BlipConfig, BlipForQuestionAnswering
 
-    vision = {**blip.PRESETS["miss"], "initializer_range": 0.02}  # the default is for loading only
+    # The default range is for loading only.
+    vision = {**preset("miss")["vision_config"], "initializer_range": 0.02}
     network = BlipForQuestionAnswering(BlipConfig(vision_config=vision))
     network.eval().requires_grad_(False)
     assert isinstance(small, blip.Blip)
@@ -75,7 +86,7 @@ def _llava(shape: str, image_size: int | None, device: torch.device) -> Model:
     image = tokenizer.convert_tokens_to_ids("<image>")
     config = LlavaConfig.from_dict(
         {
-            **llava.PRESETS["llava-med-v1.5"],
+            **preset("llava-med-v1.5"),
             "text_config": DECODERS[shape],
             "image_token_index": image,
         }

@@ -52,7 +52,10 @@ def local_folder(given: str, kind: Literal["model", "dataset"]) -> Path:
 
 def name_of(folder: Path) -> str:
     """Name of the model in ``folder``: the folder's name or, in the hub's cache, where folders are
-    named by hashes, the repository's name."""
+    named by hashes, the repository's name. A preset, which is a file, is
+    called as the file."""
+    if folder.is_file():
+        return folder.stem
     return (
         folder.parents[1].name.split("--")[-1] if folder.parent.name == "snapshots" else folder.name
     )

@@ -40,10 +40,6 @@ from trainables.models.common.collate import collate
 QUESTION_TOKENS = 35  # most tokens of a question, as in the training of MISS
 BEAMS = 3  # beams of MISS and BLIP; a folder's generation_config.json may give another number
 
-PRESETS = {"miss": {"image_size": 480}, "blip-vqa-base": {"image_size": 384}}
-"""Preset -> settings of its image encoder that differ from BLIP's usual configuration. The presets
-are MISS (the base model of MILE, arXiv 2403.06407) and Salesforce/blip-vqa-base."""
-
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Blip:
     """Load a model folder. For another ``image_size``, position embeddings are interpolated.
@@ -72,28 +68,22 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     )
 
 
-def skeleton(
-    source: str | Path, image_size: int | None = None, precision: str = "fp32"
-) -> Skeleton:
-    """The structure of a preset or of a folder's model, without weights.
+def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
+    """The structure of a folder's model or of a preset, without weights.
 
     Raises:
-        BadInput: a setting of the folder's is impossible, or patches do not fill an image of that
+        BadInput: a setting is impossible, or patches do not fill an image of that
             size.
     """
     with weights_folder.configuring(source, "BLIP"), torch.device("meta"):
-        if isinstance(source, Path):
-            config = BlipConfig.from_pretrained(source, local_files_only=True)
-        else:
-            config = BlipConfig(vision_config=PRESETS[source])
+        config = BlipConfig.from_pretrained(source, local_files_only=True)
         if image_size is not None:
             vision_config: Any = config.vision_config
             clip.check_size(image_size, vision_config.patch_size)
             vision_config.image_size = image_size
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)
-    name = hub.name_of(source) if isinstance(source, Path) else source
-    model = Blip(name=name, digest="", network=network, tokenizer=None)
+    model = Blip(name=hub.name_of(source), digest="", network=network, tokenizer=None)
     return Skeleton.from_model(model, question_tokens=QUESTION_TOKENS)
 
 

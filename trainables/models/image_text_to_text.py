@@ -39,10 +39,8 @@ from trainables.model_contract import (
 )
 from trainables.models.common import image_text_network, prompt, weights_folder
 from trainables.models.common.collate import collate
-from trainables.models.common.image_text_inputs import Inputs, Layout, image_size_of
+from trainables.models.common.image_text_inputs import Inputs, Layout, image_size_of, image_tokens
 from trainables.models.common.image_text_shapes import Shapes
-
-PRESETS: dict[str, dict[str, Any]] = {}
 
 PREFIX = {"paligemma"}
 """Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
@@ -75,16 +73,15 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     )
 
 
-def skeleton(
-    source: str | Path, image_size: int | None = None, precision: str = "fp32"
-) -> Skeleton:
-    """The structure of a folder's model, without weights.
+def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
+    """The structure of a folder's model or of a preset, without weights.
+
+    A preset has no processor, which writes an image out in a prompt; there ``image_tokens`` counts.
 
     Raises:
-        BadInput: a setting of the folder's is impossible, the class is one that can't be done, or
+        BadInput: a setting is impossible, the class is one that can't be done, or
             it takes no images of that size.
     """
-    assert isinstance(source, Path), "there are no presets"
     name = hub.name_of(source)
     config, kind = _read(source)
     size = image_size_of(config, image_size, name)
@@ -94,10 +91,11 @@ def skeleton(
     for module in network.modules():
         if getattr(module, "rope_type", None) == "dynamic":  # it looks at the positions' values
             module.rope_type = "default"
-    inputs = Inputs(source, config, size, name)
+    inputs = Inputs(source, config, size, name) if source.is_dir() else None
     model = ImageTextToText(name=name, digest="", network=network, image_size=size, inputs=inputs)
-    question_tokens = len(inputs.run) + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
     shapes = Shapes(model.layout, dict(model.slots), model.stages[0], model.width)
+    run = len(inputs.run) if inputs else image_tokens(config, size)
+    question_tokens = run + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
     found = Skeleton.from_model(model, question_tokens=question_tokens)
     return replace(found, stages=shapes.stages, losses=shapes.losses)
 
@@ -169,10 +167,12 @@ class ImageTextToText:
     beams = 1
 
     def __init__(
-        self, *, name: str, digest: str, network: Any, image_size: int, inputs: Inputs
+        self, *, name: str, digest: str, network: Any, image_size: int, inputs: Inputs | None
     ) -> None:
         self.name, self.digest, self.network = name, digest, network
-        self.image_size, self.inputs = image_size, inputs
+        self.image_size = image_size
+        self.inputs: Any = inputs
+        """Tokenizer, image processor and prompt; None for a preset, which reads no text."""
         self.config = network.config
         self.layout = Layout(network, image_size)
         self.slots: Mapping[str, str] = image_text_network.arrange(network, name)

@@ -52,30 +52,6 @@ from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt
 
-_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
-_VIT_L = {**_LARGE, "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768}
-
-PRESETS = {
-    "llava-med-v1": {
-        "text_config": {"model_type": "llama", "max_position_embeddings": 2048},
-        "vision_config": {**_VIT_L, "image_size": 224},
-        "mm_projector_type": "linear",
-        "dtype": "bfloat16",
-    },
-    "llava-med-v1.5": {
-        "text_config": {
-            "model_type": "mistral",
-            "max_position_embeddings": 32768,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-            "sliding_window": None,
-        },
-        "vision_config": {**_VIT_L, "image_size": 336},
-        "dtype": "bfloat16",
-    },
-}
-"""Preset -> settings that differ from transformers' defaults, which are a LLaMA-7B, a Mistral-7B
-and a connector of two layers."""
-
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Llava:
     """Load a model folder. For another ``image_size``, position embeddings are interpolated.
@@ -110,21 +86,16 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     )
 
 
-def skeleton(
-    source: str | Path, image_size: int | None = None, precision: str = "fp32"
-) -> Skeleton:
-    """The structure of a preset or of a folder's model, without weights.
+def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
+    """The structure of a folder's model or of a preset, without weights.
 
     Raises:
-        BadInput: a setting of the folder's is impossible; the model has other parts than CLIP and
+        BadInput: a setting is impossible; the model has other parts than CLIP and
             Llama or Mistral; or patches do not fill an image of that size.
     """
-    name = hub.name_of(source) if isinstance(source, Path) else source
+    name = hub.name_of(source)
     with weights_folder.configuring(source, "LLaVA"), torch.device("meta"):
-        if isinstance(source, Path):
-            config = LlavaConfig.from_pretrained(source, local_files_only=True)
-        else:
-            config = LlavaConfig.from_dict(PRESETS[source])
+        config = LlavaConfig.from_pretrained(source, local_files_only=True)
         _check(config, name)
         if image_size is not None:
             vision: Any = config.vision_config

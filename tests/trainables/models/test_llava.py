@@ -13,6 +13,7 @@ from transformers import LlavaForConditionalGeneration
 
 from tests.trainables import made_llava
 from tests.trainables.conftest import SMALL, WORDS, made_up
+from trainables import registry
 from trainables.data.common.wording import Asking, Wording
 from trainables.errors import BadInput
 from trainables.models import llava
@@ -256,7 +257,7 @@ def test_counts_are_those_that_are_published(
     preset: str, pixels: int, decoder: int, connector: int
 ) -> None:
     started = time.perf_counter()
-    found = llava.skeleton(preset)
+    found = llava.skeleton(registry.presets()[preset])
     assert time.perf_counter() - started < 10
     counts = {
         name: sum(p.numel() for p in found.network.get_submodule(path).parameters())

@@ -45,6 +45,19 @@ AS_IT_IS = {
     "return_row_col_info": True,
 }
 """Settings of image processors, where they have them, for an image that has the right size."""
+COUNTED = (
+    "gemma3",
+    "glm4v",
+    "idefics3",
+    "internvl",
+    "paligemma",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_5",
+    "qwen3_vl",
+    "smolvlm",
+)
+"""Model types of which ``image_tokens`` tells the same number as the processor."""
 LARGEST = 448
 """Pixels a side of an image, or a little less, for encoders that take any size."""
 
@@ -91,6 +104,27 @@ def _merged(config: Any) -> int:
         if isinstance(found := getattr(part, "spatial_merge_size", None), int):
             return found
     return 1
+
+
+def image_tokens(config: Any, size: int) -> int:
+    """Number of tokens that stand for an image of ``size`` pixels a side, by a configuration.
+
+    Raises:
+        BadInput: the processor of the class also writes tiles, or tokens between lines.
+    """
+    if config.model_type not in COUNTED:
+        raise BadInput(
+            f"how many tokens stand for an image of a model of type {config.model_type} is known "
+            f"only with its processor: give a folder; a preset may be of: {', '.join(COUNTED)}"
+        )
+    patch = config.vision_config.patch_size
+    side = size // (patch if isinstance(patch, int) else patch[0])
+    if (tokens := getattr(config, "mm_tokens_per_image", None)) is not None:
+        return int(tokens)
+    if (ratio := getattr(config, "downsample_ratio", None)) is not None:
+        return int((side * ratio) ** 2)
+    merged = getattr(config, "scale_factor", None) or _merged(config)
+    return int(side**2 // merged**2)
 
 
 class Layout:

@@ -40,7 +40,6 @@ from trainables.models.common import weights_folder
 from trainables.models.common.collate import collate
 
 QUESTION_TOKENS = 32
-PRESETS = {"my-preset": {"image_size": 64}}
 
 
 class MyConfig(PreTrainedConfig):
@@ -232,17 +231,12 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     )
 
 
-def skeleton(
-    source: str | Path, image_size: int | None = None, precision: str = "fp32"
-) -> Skeleton:
-    """The structure of a preset or of a folder's model, without weights."""
-    if isinstance(source, Path):
-        name, config = hub.name_of(source), MyConfig.from_pretrained(source, local_files_only=True)
-    else:
-        name, config = source, MyConfig(**PRESETS[source])
+def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
+    """The structure of a folder's model or of a preset, without weights."""
+    config = MyConfig.from_pretrained(source, local_files_only=True)
     with torch.device("meta"):
         network = MyNetwork(config).eval().requires_grad_(False)
-    model = MyFamily(name=name, digest="", network=network, tokenizer=None)
+    model = MyFamily(name=hub.name_of(source), digest="", network=network, tokenizer=None)
     return Skeleton.from_model(
         model, question_tokens=QUESTION_TOKENS + (model.image_size // 16) ** 2
     )
