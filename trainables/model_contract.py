@@ -6,7 +6,8 @@ the model's folder names. Trials compute in ``precision``: under ``bf16`` a fami
 weights in bf16, under ``fp32`` it holds them in fp32. The loaded model is the *base*. All trials of
 a process share its tensors, and none writes to them: a trial gets a weight-sharing copy of the
 network (``trainables.weight_sharing``) and passes it to the methods below. The family's file is
-called as the ``model_type`` in the ``config.json`` of its models, by which it is found.
+called as the ``model_type`` in the ``config.json`` of its models, by which it is found; ``_``
+stands for ``-``.
 
 A family also defines ``skeleton(source, image_size, precision) -> Skeleton``: the network of a
 folder, or of a preset, without its weights. A preset is a file of ``trainables/models/presets``:

@@ -70,12 +70,14 @@ def _family_in(file: Path) -> str:
             f"python -m trainables.model_tools.convert_llava {file.parent} --out DIR"
         )
     family = str(config.get("model_type"))
-    if family in registry.FAMILIES.names():
-        return family
+    file_name = family.replace("-", "_")  # as in blip-2
+    if file_name in registry.FAMILIES.names():
+        return file_name
     if family in REFUSED:
         raise BadInput(f"models of type {family!r} can't be tuned here: {REFUSED[family]}")
     if family not in _image_text_to_text():
-        known = ", ".join(name for name in registry.FAMILIES.names() if name != GENERIC)
+        names = (name.replace("_", "-") for name in registry.FAMILIES.names() if name != GENERIC)
+        known = ", ".join(names)
         raise BadInput(
             f"{file} is of model_type {family!r}; there are: {known}, and what transformers' "
             "AutoModelForImageTextToText loads"

@@ -2,7 +2,7 @@
 
 A model family joins all contract suites by being a file in ``trainables/models``. The family of
 many classes joins those of ``WITH_CLASSES`` with each class, of which a sample is run at once; the
-rest are marked ``every_class`` and run by hand.
+rest are marked ``every_class`` and run by hand. So are the families of ``SAMPLED``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ FAST = {"test_families": 20, "test_methods": 50, "test_virtual": 50, "test_pack"
 """Module of tests -> one of how many tests of a class is run with the fast ones."""
 ALWAYS = "gemma3"
 """Class of which every test of ``test_families`` is a fast one."""
+
+SAMPLED = ("blip_2", "instructblip")
+"""Families of which every test of ``test_families`` is a fast one, and of other tests one of
+``OF_SAMPLED``."""
+OF_SAMPLED = 20
 
 
 def small(family: str) -> Model:
@@ -132,14 +137,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark most tests of classes ``every_class``: which ones follows from their names."""
+    """Mark most tests of classes, and of families of ``SAMPLED``, ``every_class``: which ones
+    follows from their names."""
     for item in items:
         kind = getattr(item, "callspec", None) and str(item.callspec.params.get("family", ""))
-        if not kind or not kind.startswith(f"{GENERIC}/"):
+        if not kind or not (kind.startswith(f"{GENERIC}/") or kind in SAMPLED):
             continue
         name = item.module.__name__.rpartition(".")[2]
-        whole = name == "test_families" and kind == f"{GENERIC}/{ALWAYS}"
-        if not whole and zlib.crc32(item.name.encode()) % FAST[name]:
+        whole = name == "test_families" and kind in (f"{GENERIC}/{ALWAYS}", *SAMPLED)
+        one_of = OF_SAMPLED if kind in SAMPLED else FAST[name]
+        if not whole and zlib.crc32(item.name.encode()) % one_of:
             item.add_marker(pytest.mark.every_class)
 
 

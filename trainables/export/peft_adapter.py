@@ -71,12 +71,12 @@ def write(tuned: TunedModel, folder: Path) -> PeftFiles:
     files of ``TunedModel.save`` hold it.
     """
     network = share_weights(tuned.model.network)
-    ours = {id(module): name for name, module in network.named_modules()}
+    ours = {id(part): name for name, part in _parts(network)}
     base = tuned.model.to_transformers(network)
     if base is None:
         return NOTHING
-    # Both networks have the same module objects: our name -> transformers' name.
-    names = {ours[id(m)]: name for name, m in base.named_modules() if id(m) in ours}
+    # Both networks have the same objects: our name -> transformers' name.
+    names = {ours[id(part)]: name for name, part in _parts(base) if id(part) in ours}
     adapters: dict[str, Path] = {}
     for name, config in _merged(_configs(tuned, names)).items():
         adapters[name] = folder if name == WHOLE else folder / f"adapter-{name}"
@@ -128,10 +128,19 @@ def _skipped(module: nn.Module, name: str) -> Iterator[str]:
             yield from _skipped(part, f"{name}.{child}" if name else child)
 
 
+def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Modules and parameters of a network, by name. A family may hold a parameter in another module
+    than transformers does."""
+    yield from network.named_modules()
+    yield from network.named_parameters()
+
+
 def _renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Weights by transformers' names; an adapter's are named after the layer that holds it."""
 
     def renamed(name: str) -> str:
+        if name in names:
+            return names[name]
         module, _, rest = name.rpartition(".")
         while module not in names:
             module, _, last = module.rpartition(".")

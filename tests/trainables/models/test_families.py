@@ -42,7 +42,7 @@ def test_a_family_is_called_as_the_model_type_of_its_folders(model: Model, famil
     family = family.removeprefix(
         f"{GENERIC}/"
     )  # that of many classes, which has no name of its own
-    assert said == family, (
+    assert said.replace("-", "_") == family, (
         f"models of trainables/models/{family}.py have the model_type {said!r} in config.json, by "
         f"which their family is found: call the file {said}.py"
     )

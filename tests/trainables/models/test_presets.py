@@ -107,7 +107,10 @@ def test_memory_is_predicted_for_a_preset(capsys: pytest.CaptureFixture[str]) ->
     ("text", "said"),
     [
         ("{", r"mine\.json can't be read"),
-        ('{"model_type": "bert"}', r"mine\.json is of model_type 'bert'; there are: blip, llava"),
+        (
+            '{"model_type": "bert"}',
+            r"mine\.json is of model_type 'bert'; there are: blip, blip-2, instructblip, llava",
+        ),
         ('{"model_type": "llava_next"}', "of type llava_next is known only with its processor"),
         ('{"model_type": "gemma3", "text_config": 3}', r"mine\.json describes no gemma3|no image"),
     ],

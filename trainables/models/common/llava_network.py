@@ -74,7 +74,7 @@ class Parts(nn.Module):
             self.language_model = causal.from_config(config.text_config)
         self.language_model.model = whole.language_model
         self.language_model.lm_head = published.lm_head
-        published.lm_head.register_forward_pre_hook(_in_one_piece)
+        published.lm_head.register_forward_pre_hook(in_one_piece)
         # The generation config of the folder may ask for sampling.
         self.language_model.generation_config = GenerationConfig()
         self.unread = nn.ModuleDict(unread)
@@ -95,7 +95,7 @@ class Parts(nn.Module):
         return whole
 
 
-def _in_one_piece(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+def in_one_piece(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
     """Make the input of the output head contiguous.
 
     The head gets some tokens of each question. On a CPU, PyTorch would compute a batch of products,

@@ -72,12 +72,7 @@ class Prompt:
         Raises:
             BadInput: ``wording`` has a system message that the chat template does not take.
         """
-        question = self._without_image(question)
-        words = self._tokens(question, specials=False)
-        if len(words) > QUESTION_TOKENS:
-            question = self.tokenizer.decode(words[:QUESTION_TOKENS])
-        text, between = self._with_system(self._without_image(wording.system).strip())
-        prompt = text.replace(PLACE, self._without_image(wording.around(question)))
+        prompt, between = self.asked(question, wording)
         asked = self._tokens(prompt, specials=self.specials)
         if between is None:
             between = "" if prompt[-1].isspace() else " "
@@ -86,6 +81,19 @@ class Prompt:
         together = whole[: len(asked)] == asked
         said = whole[len(asked) :] if together else self._tokens(answer.strip(), specials=False)
         return asked, said
+
+    def asked(self, question: str, wording: Wording) -> tuple[str, str | None]:
+        """The prompt as text, and the text between it and an answer, as ``render`` gives it.
+
+        Raises:
+            BadInput: ``wording`` has a system message that the chat template does not take.
+        """
+        question = self._without_image(question)
+        words = self._tokens(question, specials=False)
+        if len(words) > QUESTION_TOKENS:
+            question = self.tokenizer.decode(words[:QUESTION_TOKENS])
+        text, between = self._with_system(self._without_image(wording.system).strip())
+        return text.replace(PLACE, self._without_image(wording.around(question))), between
 
     def _with_system(self, system: str) -> tuple[str, str | None]:
         """What ``render`` gives for a system message; it is rendered once.

@@ -1,0 +1,233 @@
+"""BLIP-2 and InstructBLIP give what transformers gives for the same folder.
+
+What every family promises is in ``test_families``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoProcessor
+
+from tests.trainables import made_blip2
+from tests.trainables.conftest import WORDS, made_up
+from tests.trainables.made_blip2 import SIZE
+from trainables import model_lookup, recipe, registry
+from trainables.errors import BadInput
+from trainables.export import peft_adapter, tuned_model
+from trainables.export.tuned_json import Description
+from trainables.memory import footprint
+from trainables.memory.footprint import BatchShape
+from trainables.models.blip_2 import Blip2
+from trainables.models.instructblip import InstructBlip
+from trainables.recipe import Recipe
+from trainables.weight_sharing import share_weights
+
+KINDS = {"blip_2": Blip2, "instructblip": InstructBlip}
+BOTH = pytest.mark.parametrize("name", KINDS)
+QUESTIONS = ["is this a ct ?", "where is the lesion ?", "where ?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A model folder of a family, written once."""
+    root, written = tmp_path_factory.mktemp("models"), dict[str, Path]()
+
+    def write(name: str) -> Path:
+        if name not in written:
+            written[name] = made_blip2.write(root / name, KINDS[name], WORDS)
+        return written[name]
+
+    return write
+
+
+def noise() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def as_transformers(folder: Path, model: Blip2, network: Any, question: str) -> str:
+    """The answer that transformers' own network gives by its own processor."""
+    processor: Any = AutoProcessor.from_pretrained(folder)
+    text = model.prompt.text.replace("{question}", question)
+    given = processor(images=noise()[0], text=text, return_tensors="pt")
+    tokens = network.generate(**given, eos_token_id=model.end, max_new_tokens=6, do_sample=False)
+    words = tokens[0, given["input_ids"].shape[1] :]
+    said: str = model.tokenizer.decode(words, skip_special_tokens=True)
+    return said.strip()
+
+
+@BOTH
+def test_a_folder_is_of_the_family_of_its_model_type(
+    name: str, folder: Callable[[str], Path]
+) -> None:
+    assert model_lookup.family_of(str(folder(name))) == (name, folder(name))
+
+
+@BOTH
+def test_pixels_and_tokens_are_those_of_the_processor(
+    name: str, folder: Callable[[str], Path]
+) -> None:
+    model, processor = (
+        KINDS[name].load(folder(name), None, "fp32"),
+        AutoProcessor.from_pretrained(folder(name)),
+    )
+    text = model.prompt.text.replace("{question}", QUESTIONS[0])
+    theirs = processor(images=noise()[0], text=text, return_tensors="pt")
+    row = model.tokenize(question=QUESTIONS[0], answer="yes", image=0)
+    ours = model.collate([row], noise())
+    torch.testing.assert_close(ours.pixels_UCSS, theirs["pixel_values"])
+    assert torch.equal(model.words(ours.question_BQ), theirs["input_ids"])
+
+
+@BOTH
+def test_it_answers_as_transformers_does(name: str, folder: Callable[[str], Path]) -> None:
+    """In one batch, whose questions are of several lengths."""
+    model = KINDS[name].load(folder(name), None, "fp32")
+    network: Any = KINDS[name].kind.from_pretrained(folder(name)).eval()
+    rows = [model.tokenize(question=q, answer="", image=0) for q in QUESTIONS]
+    ours = model.answers(model.network, model.collate(rows, noise()), tokens=6)
+    assert ours == [as_transformers(folder(name), model, network, q) for q in QUESTIONS]
+    assert len({*ours}) > 1
+
+
+@BOTH
+def test_an_adapter_is_loaded_by_peft_alone(
+    name: str, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = KINDS[name].load(folder(name), None, "fp32")
+    lora = {"method": "lora", "targets": "all", "everywhere": True}
+    tuned, _ = moved(folder(name), model, dict.fromkeys(model.slots, lora))
+    written = peft_adapter.write(tuned, tmp_path)
+    assert written.network == KINDS[name].kind.__name__ and list(written.adapters) == ["default"]
+    base: Any = KINDS[name].kind.from_pretrained(folder(name))
+    theirs = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    rows = [model.tokenize(question=q, answer="", image=0) for q in QUESTIONS]
+    batch = model.collate(rows, noise())
+    ours = model.answers(tuned.network, batch, tokens=6)
+    assert ours == [as_transformers(folder(name), model, theirs, q) for q in QUESTIONS]
+    assert ours != model.answers(model.network, batch, tokens=6)
+
+
+def test_trained_query_tokens_are_exported(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """transformers has them beside the Q-Former."""
+    from safetensors.torch import load_file
+
+    model = Blip2.load(folder("blip_2"), None, "fp32")
+    tuned, weights = moved(folder("blip_2"), model, {"qformer": {"method": "full"}})
+    written = peft_adapter.write(tuned, tmp_path)
+    assert written.weights is not None
+    exported = load_file(written.weights)
+    assert torch.equal(exported["query_tokens"], weights["qformer.queries.query_tokens"])
+
+
+def moved(folder: Path, model: Blip2, slots: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model tuned by a recipe for ``slots``, and its trained weights, drawn at random."""
+    plain = Recipe.from_plain(slots)
+    applied = recipe.apply(plain, model, share_weights(model.network), seed=3)
+    drawn = torch.Generator().manual_seed(0)
+    weights = {
+        name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn)
+        for name, p in applied.parameters.items()
+    }
+    described = Description(
+        model=str(folder),
+        digest=model.digest,
+        recipe=plain.plain(),
+        seed=3,
+        precision="fp32",
+        image_size=SIZE,
+    )
+    return tuned_model.build(described, weights, model), weights
+
+
+@BOTH
+def test_the_parts_are_put_together_again(name: str, folder: Callable[[str], Path]) -> None:
+    model = KINDS[name].load(folder(name), None, "fp32")
+    before = KINDS[name].kind.from_pretrained(folder(name)).state_dict()
+    after = model.to_transformers(share_weights(model.network)).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@BOTH
+def test_memory_is_predicted_without_weights(name: str, folder: Callable[[str], Path]) -> None:
+    model = registry.FAMILIES.find(name).skeleton(folder(name))
+    assert all(p.is_meta for p in model.network.parameters())
+    network = share_weights(model.network)
+    plain = Recipe.from_plain({slot: {"method": "full"} for slot in model.slots})
+    applied = recipe.apply(plain, model, network, seed=0)
+    shape = BatchShape(questions=16, images=8, question_tokens=40, answer_tokens=4)
+    found = footprint.predict(model, network, applied, training=shape, evaluation=shape)
+    assert found.activations.keys() >= {"vision", "qformer", "decoder"}
+    assert found.trained == 4 * applied.trained_parameters
+
+
+@BOTH
+def test_weights_of_16_bits_are_held_so_under_bf16(name: str, tmp_path: Path) -> None:
+    """The Q-Former's too, so that what is predicted is what is taken."""
+    path = made_blip2.write(tmp_path, KINDS[name], WORDS, dtype=torch.bfloat16)
+    family = registry.FAMILIES.find(name)
+    for precision, held in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        for model in (
+            family.load(path, precision=precision),
+            family.skeleton(path, None, precision),
+        ):
+            assert {p.dtype for p in model.network.parameters()} == {held}
+
+
+def test_a_size_of_images_is_set(folder: Callable[[str], Path]) -> None:
+    model = Blip2.load(folder("blip_2"), 48, "fp32")
+    workload = made_up(model)
+    assert workload.images_NSSC.shape[1] == 48
+    assert model.losses(model.network, workload.batch("train", [0, 1])).isfinite().all()
+    with pytest.raises(BadInput, match=r"--image-size 40 is no multiple .* 32 and 48 are"):
+        Blip2.load(folder("blip_2"), 40, "fp32")
+
+
+@BOTH
+def test_no_dropout_of_the_base_is_left(name: str, folder: Callable[[str], Path]) -> None:
+    """Otherwise no output of the Q-Former could be cached, and trials could not share a pass."""
+    model = KINDS[name].load(folder(name), None, "fp32")
+    workload = made_up(model)
+    batch = workload.batch("train", range(3))
+    trained = share_weights(model.network).train()
+    assert torch.equal(model.losses(trained, batch), model.losses(model.network, batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"text_config": {"model_type": "t5"}},
+            "has a t5 as decoder, which is an encoder and a decoder .* known with: opt",
+        ),
+        ({"text_config": {"model_type": "gpt2"}}, "is of type gpt2; BLIP-2 is known with: opt"),
+        ({"image_token_index": None}, "has no image_token_index, .* get the model again"),
+        ({"num_query_tokens": "many"}, "describes no BLIP-2 model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(change: Any, said: str, tmp_path: Path) -> None:
+    path = made_blip2.write(tmp_path, Blip2, WORDS)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, **change}))
+    for read in (
+        lambda: Blip2.load(path, None, "fp32"),
+        lambda: Blip2.skeleton(path, None, ""),
+    ):
+        with pytest.raises(BadInput, match=said) as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+def test_the_q_formers_tokenizer_is_needed(tmp_path: Path) -> None:
+    path = made_blip2.write(tmp_path, InstructBlip, WORDS)
+    (path / "qformer_tokenizer").rename(path / "elsewhere")
+    with pytest.raises(BadInput, match=r"qformer_tokenizer has no tokenizer; it needs"):
+        InstructBlip.load(path, None, "fp32")
