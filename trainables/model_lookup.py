@@ -36,9 +36,9 @@ def family_of(model: str) -> tuple[str, Path]:
     """
     path = TINY if model == "tiny" else hub.local_folder(model, "model")
     file = path / "config.json"
-    if model in registry.presets() and not file.is_file():
+    if path.name in registry.presets() and not path.exists():  # a launch makes paths absolute
         raise BadInput(
-            f"model {model!r} is a preset without weights, for study.plan to count; "
+            f"model {path.name!r} is a preset without weights, for study.plan to count; "
             "give a folder that has some"
         )
     if (path / "open_clip_config.json").is_file():

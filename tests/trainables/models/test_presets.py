@@ -12,7 +12,7 @@ from study import plan
 from tests.trainables import made_image_text
 from trainables import registry
 from trainables.errors import BadInput
-from trainables.model_lookup import skeleton_of
+from trainables.model_lookup import family_of, skeleton_of
 from trainables.models import image_text_to_text
 from trainables.models.common.image_text_inputs import COUNTED, image_tokens
 from trainables.shared_layers.quantised_linear import count_values
@@ -101,6 +101,12 @@ def test_memory_is_predicted_for_a_preset(capsys: pytest.CaptureFixture[str]) ->
     assert row["memory"]["peak_gib"] > row["memory"]["weights_gib"]
     assert {slot["tuning"] for slot in row["slots"]} == {"layernorm"}
     assert [slot["trained_parameters"] for slot in row["slots"]] == [98_304, 8_192, 43_904]
+
+
+@pytest.mark.parametrize("given", ["medgemma-4b", str(Path.cwd() / "medgemma-4b")])
+def test_a_preset_has_no_weights_to_train(given: str) -> None:
+    with pytest.raises(BadInput, match="model 'medgemma-4b' is a preset without weights"):
+        family_of(given)
 
 
 @pytest.mark.parametrize(
