@@ -19,6 +19,10 @@ VERSION = 1
 """Version of ``tuned.json`` that ``read`` understands."""
 
 
+YOUNG = ("base_bits", "prompt", "system")
+"""Fields that are younger than the first exports: written only off their defaults."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """What is needed to put a tuned model together again."""
@@ -61,8 +65,9 @@ class Description:
 def write(folder: Path, described: Description) -> None:
     """Write ``tuned.json`` into ``folder``, which must exist."""
     content = asdict(described)
-    if described.base_bits is None:
-        del content["base_bits"]
+    for name in YOUNG:  # an older version reads the file where it can
+        if content[name] == getattr(Description, name):
+            del content[name]
     text = json.dumps(content, indent=2)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
