@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -128,8 +128,22 @@ sys.exit(main([]))
 """
 
 
-def _waiting(tmp_path: Path, then: str = "pass", **popen: Any) -> subprocess.Popen[str]:
-    """A command that waits until it is interrupted and then runs the code ``then``."""
+def takes_signals() -> None:
+    """Undo what a process that runs the tests in the background, or by ``nohup``, ignores."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def ignores_hang_ups() -> None:
+    takes_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _waiting(
+    tmp_path: Path, then: str = "pass", before: Callable[[], None] = takes_signals
+) -> subprocess.Popen[str]:
+    """A command that waits until it is interrupted and then runs the code ``then``. Its process
+    begins with ``before``."""
     script = tmp_path / "waiting.py"
     script.write_text(WAITING.format(then=then))
     begun = subprocess.Popen(
@@ -138,7 +152,7 @@ def _waiting(tmp_path: Path, then: str = "pass", **popen: Any) -> subprocess.Pop
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **popen,
+        preexec_fn=before,  # noqa: PLW1509  # sets signals only
     )
     assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
     return begun
@@ -167,7 +181,7 @@ def test_a_second_ctrl_c_ends_a_command_at_once(tmp_path: Path) -> None:
 
 
 def test_what_the_parent_process_ignores_stays_ignored(tmp_path: Path) -> None:
-    begun = _waiting(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    begun = _waiting(tmp_path, before=ignores_hang_ups)
     begun.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
         begun.wait(0.5)

@@ -32,6 +32,7 @@ from tests.study import small
 from tests.study.command_line import REPOSITORY, command, launch, numbers, results, runs
 from tests.trainables.cut_short import cut
 from tests.trainables.data.small import jsonl
+from tests.trainables.test_command import takes_signals
 from trainables.data import phantom
 from trainables.measures.common.parts import PARTS
 from trainables.training.regime import Regime
@@ -244,6 +245,7 @@ def test_a_study_that_is_asked_to_end_puts_away_what_it_has(smoke: tuple[Path, s
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                preexec_fn=takes_signals,  # noqa: PLW1509  # sets signals only
                 cwd=REPOSITORY,
                 env=os.environ | {"TMPDIR": temporary},
             ) as driver:
