@@ -24,7 +24,7 @@ def folders() -> list[Path]:
     given = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
     temporary = Path(tempfile.gettempdir()) / f"medvlm-study-{os.getuid()}"
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # it is not there, or cannot be
         if temporary.lstat().st_uid != os.getuid():
             return [home / "medvlm-study"]
     return [home / "medvlm-study", temporary]
