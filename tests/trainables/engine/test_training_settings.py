@@ -24,7 +24,7 @@ from trainables.errors import BadInput
         ("beta2", math.nan, r"beta2 must be in \[0, 1\)"),
         ("label_smoothing", 1, r"label_smoothing must be in \[0, 1\) but got 1.0"),
         ("schedule", "cosin", "unknown schedule 'cosin'; did you mean 'cosine'"),
-        ("optimizer", "sgd", "unknown optimizer 'sgd'; .*There are: adamw, adamw_8bit, muon"),
+        ("optimizer", "sgd", "unknown optimizer 'sgd'; there are: adamw, adamw_8bit, muon"),
         ("weight_decays", 0.1, "unknown training setting 'weight_decays'; did you mean 'weight_d"),
     ],
 )
