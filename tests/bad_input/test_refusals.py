@@ -87,7 +87,7 @@ def test_there_are_rows_for_every_command() -> None:
 def test_a_command_whose_input_is_closed_is_refused_too(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As below ``nohup``, or in a service."""
+    """A service or ``nohup`` may close the standard input."""
     monkeypatch.setattr("sys.stdin", None)
     delete = importlib.import_module("study.delete")
     assert delete.main(["finished", "--storage", str(here / "studies")]) == 2

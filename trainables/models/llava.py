@@ -43,13 +43,18 @@ from trainables.model_contract import (
     Row,
     Skeleton,
     Stage,
-    answer_losses,
     run_stages,
 )
 from trainables.models.common import clip as clip_tower
 from trainables.models.common import prompt, weights_folder
 from trainables.models.common.collate import collate
-from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
+from trainables.models.common.llava_network import (
+    LlavaNetwork,
+    OneLayer,
+    Parts,
+    generate_after,
+    losses_after,
+)
 from trainables.models.common.prompt import Prompt
 
 
@@ -223,34 +228,21 @@ class Llava:
     ) -> Tensor:
         """Mean, or sum, of the negative log-likelihoods of an answer's tokens and its end; (B,)."""
         prompt_BQD = self._prompt(network, batch)
-        decoder: Any = network.language_model
-        answer_BAD = decoder.model.embed_tokens(batch.answer_BA)
-        mask_BT = torch.cat((batch.question_mask_BQ, batch.answer_mask_BA), dim=1)
-        answers = batch.answer_BA.shape[1]
-        logits_BAV = decoder(
-            inputs_embeds=torch.cat((prompt_BQD, answer_BAD), dim=1),
-            attention_mask=mask_BT,
-            position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=answers + 1,  # from the prompt's last token on
-        ).logits[:, :-1]
-        return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing, summed)
+        return losses_after(prompt_BQD, network.language_model, batch, smoothing, summed)
 
     @torch.no_grad()
     def answers(
         self, network: nn.Module, batch: Batch, *, tokens: int = ANSWER_TOKENS, beams: int = 1
     ) -> list[str]:
         """Generate answers by greedy or beam search, with a key-value cache."""
-        prompt_BQD = self._prompt(network, batch)
-        decoder: Any = network.language_model
-        tokens_BA = decoder.generate(
-            inputs_embeds=prompt_BQD,
-            attention_mask=batch.question_mask_BQ,
+        tokens_BA = generate_after(
+            self._prompt(network, batch),
+            network.language_model,
+            batch,
             eos_token_id=self.end,
             pad_token_id=self.pad,
             max_new_tokens=tokens,
             num_beams=beams,
-            do_sample=False,
         )
         said = self.tokenizer.batch_decode(tokens_BA, skip_special_tokens=True)
         return [answer.strip() for answer in said]
