@@ -304,7 +304,7 @@ def description(verdict: str, links: str, table: str) -> str:
 
 
 def _first_of(parts: Sequence[str], between: str, room: int) -> str:
-    """As many of the first parts as fit into ``room`` characters, joined by ``between``."""
+    """Join the first parts, as many as fit into ``room`` characters, by ``between``."""
     ends = itertools.accumulate(len(part) + len(between) for part in parts)
     return between.join(part for part, end in zip(parts, ends, strict=True) if end <= room)
 

@@ -239,7 +239,7 @@ def test_a_dry_run_says_where_trials_will_run_and_how(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_study_says_the_three_things_that_matter(tmp_path: Path) -> None:
-    """Its report, where MLflow shows it, and how its winner is used; also where there is none."""
+    """The report, where MLflow shows the study, and how the winner is used, if there is one."""
     report_, storage = tmp_path / "a b" / "one" / "report.html", str(tmp_path / "a b")
     where = StudyFolder(storage=storage, name="one")
     for uri, mlflow in (

@@ -148,7 +148,7 @@ def test_epochs_are_counted_in_its_data(tmp_path: Path) -> None:
 def test_it_is_tried_with_fewer_questions_until_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the trials of an arm are in a study, one after another."""
+    """Trials of an arm run one after another, as in a study."""
     config = small.config(tmp_path)
     workload = Workload.load(config.workload)
     family: Any = type(workload.model)

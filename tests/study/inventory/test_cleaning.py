@@ -131,7 +131,7 @@ def test_caches_that_nobody_used_for_long_go(
 def test_a_temporary_folder_that_another_user_has_made_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its ``images`` may lead to files of this user."""
+    """The folder's ``images`` may lead to files of this user."""
     (tmp_path / "studies").mkdir()
     letters = tmp_path / "letters"
     letters.mkdir()

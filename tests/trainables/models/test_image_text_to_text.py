@@ -164,7 +164,7 @@ def test_memory_is_predicted_without_weights(kind: str, folder: Callable[[str], 
 
 
 def test_memory_is_predicted_where_positions_are_scaled_by_the_largest(tmp_path: Path) -> None:
-    """As in InternVL3: transformers looks at the positions' values, which fake tensors lack."""
+    """InternVL3 has it: transformers looks at the positions' values, which fake tensors lack."""
     path = made_image_text.write(tmp_path / "internvl", "internvl", WORDS)
     config = json.loads((path / "config.json").read_text())
     config["text_config"]["rope_parameters"] |= {"rope_type": "dynamic", "factor": 2.0}

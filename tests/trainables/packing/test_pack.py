@@ -129,7 +129,7 @@ def test_wherever_in_a_slot_a_trial_trains_it_is_packed_as_alone(
 def test_trials_of_several_prompts_share_a_pass_as_alone(
     workload: Workload, frozen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the output of the stage that reads the question is cached, for each prompt."""
+    """The output of the stage that reads the question may be cached, for each prompt."""
     frozen, passes = min(frozen, len(workload.model.stages)), list[int]()
     prompts = ("{question}", "where is the lesion ? {question}", None)
     configs = {

@@ -64,7 +64,7 @@ class Asking:
         check_system(self.system)
 
     def but(self, prompt: str | None, system: str | None) -> Asking:
-        """The same with another prompt or system message, where one is given."""
+        """Copy with another prompt or system message, where one is given."""
         return Asking(
             prompt=self.prompt if prompt is None else prompt,
             system=self.system if system is None else system,
