@@ -212,7 +212,7 @@ def replace_ids(runs: StudyRuns, ids: tuple[str, ...]) -> StudyRuns:
 def test_a_study_without_identity_is_known_by_its_name_and_its_files(
     storage: Path, tmp_path: Path
 ) -> None:
-    """As the first studies were. One of this name that has an identity is another one, and one
+    """The first studies had none. One of this name that has an identity is another one, and one
     whose files are elsewhere, as all are for a server, may be."""
     uri, unnamed = default_uri(storage), StudyIdentity(name="stays", identity="", space="smoke")
     assert runs_of(uri, unnamed, storage / MLFLOW_ARTIFACTS).ids == ()

@@ -88,7 +88,7 @@ def test_image_tokens_are_as_many_as_the_processor_writes(kind: str, tmp_path: P
 
 @pytest.mark.slow
 def test_memory_is_predicted_for_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
-    """Positions may be scaled by the largest of them, as in InternVL3, and the base be in 4 bits."""
+    """Positions may be scaled by the largest, as in InternVL3, and the base be in 4 bits."""
     pytest.importorskip("bitsandbytes")
     asked = ("--space", "layernorm_vs_lora", "--arm", "layernorm", "--model", "internvl3-1b")
     batch = ("--batch-size", "2", "--precision", "bf16", "--base-bits", "4")
