@@ -117,6 +117,11 @@ def interrupted(then: str = "") -> int:
     return 128 + _received[-1]
 
 
+def was_signalled() -> bool:
+    """Whether a signal has asked this process's command to end."""
+    return len(_received) > 1
+
+
 def _take_signals() -> None:
     """Let the first signal that asks this process to end raise ``KeyboardInterrupt`` in its main
     thread. While the command puts away what it has, a second Ctrl-C ends

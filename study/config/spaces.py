@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
+from trainables.command import was_signalled
 from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
@@ -352,9 +353,9 @@ def _from_file(path: Path) -> Space:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:  # the user's own code: whatever it raises is theirs to see
+        if isinstance(error, KeyboardInterrupt) and was_signalled():
+            raise  # somebody wants the command to end, and the file has not raised it
         inside = [frame.lineno for frame in inspect.trace() if frame.filename == str(path)]
-        if isinstance(error, KeyboardInterrupt) and not _raises(path, inside):
-            raise  # somebody wants the command to end
         line = getattr(error, "lineno", None) or max(inside, default=1)
         said = " ".join(str(getattr(error, "msg", error)).split())
         raise BadInput(
@@ -364,12 +365,6 @@ def _from_file(path: Path) -> Space:
     if not isinstance(space, Space):
         raise BadInput(f"{path} must define SPACE = Space(...); see search_spaces/smoke.py")
     return space
-
-
-def _raises(path: Path, lines: Collection[int]) -> bool:
-    """Whether the last of these lines of a file raises an error by itself."""
-    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return bool(lines) and text[max(lines) - 1].lstrip().startswith("raise")
 
 
 def default_trials(space: Space) -> int:

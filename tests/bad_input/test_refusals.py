@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib
 import io
 import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +95,19 @@ def test_a_command_whose_input_is_closed_is_refused_too(
     delete = importlib.import_module("study.delete")
     assert delete.main(["finished", "--storage", str(here / "studies")]) == 2
     assert "nobody can be asked" in capsys.readouterr().err
+
+
+def test_who_interrupts_a_space_file_is_not_told_that_it_is_wrong(tmp_path: Path) -> None:
+    space = tmp_path / "slow.py"
+    space.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", "--dry-run", "--space", space],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=FILES.parents[1],
+    )
+    assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
+    begun.send_signal(signal.SIGTERM)
+    assert begun.communicate(timeout=30) == ("", "interrupted\n")
+    assert begun.returncode == 143
