@@ -55,7 +55,7 @@ DOORS = {
 LAYERS = {
     "study": (
         {"trials"},
-        {"storage"},
+        {"storage", "statistics"},
         {"config"},
         {"planning", "search", "analysis"},
         {"worker", "tracking", "reporting"},

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.analysis import pairwise
-from study.analysis.pairwise import Comparison
 from study.analysis.result_types import ArmScore, DatasetResult
-from study.analysis.score_types import (
+from study.statistics import pairwise
+from study.statistics.pairwise import Comparison
+from study.statistics.score_types import (
     NOTHING,
     ArmPair,
     Baselines,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from study.analysis.score_types import Number, WithColumns
+from study.statistics.score_types import Number, WithColumns
 
 COSTS = {
     "trained_parameters": "trained parameters",

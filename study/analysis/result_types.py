@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from study.analysis.efficiency_types import Efficiency
-from study.analysis.score_types import (
+from study.statistics.score_types import (
     ArmPair,
     Baselines,
     Estimate,

@@ -11,7 +11,7 @@ from typing import Any
 
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import VERSION, DatasetResult, StudyResults, UsedProtocol
-from study.analysis.score_types import NOTHING
+from study.statistics.score_types import NOTHING
 from study.storage.paths import atomic_write
 from study.storage.study_folder import RESULTS, StudyFolder, study_names
 from study.trials.spec import Kind

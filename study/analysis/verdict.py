@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from study.analysis import pairwise
 from study.analysis.result_types import ArmResult
-from study.analysis.score_types import ArmPair, Finding, PartComparison
+from study.statistics import pairwise
+from study.statistics.score_types import ArmPair, Finding, PartComparison
 from study.trials.gain import GainUnit
 from study.trials.record import Outcome
 
@@ -88,7 +88,7 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
 def _by_type(pair: ArmPair) -> str:
     """Sentence on the types of questions on which two arms differ that do not differ on all
     questions; empty if there are none. It is a lead and no finding, for the reason that
-    ``study.analysis.pairwise`` gives."""
+    ``study.statistics.pairwise`` gives."""
     parts = pair.parts
     if parts["overall"].finding == Finding.BETTER:
         return ""

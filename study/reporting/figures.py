@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import StudyResults
-from study.analysis.score_types import Estimate, Finding
 from study.reporting.svg import Figure, Scale, spanning
+from study.statistics.score_types import Estimate, Finding
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
 WIDE = 1020

@@ -91,7 +91,7 @@ def _rungs_reached(results: StudyResults) -> dict[str, int]:
 
 def _margin(results: StudyResults) -> str:
     """The margin in words; empty if there are no pairs of arms."""
-    from study.analysis.pairwise import margin_in_words
+    from study.statistics.pairwise import margin_in_words
 
     found = [pair.parts["overall"].margin for pair in results.comparisons]
     return margin_in_words(found[0]) if found else ""

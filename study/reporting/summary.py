@@ -10,7 +10,7 @@ from study.trials.text import settings_text
 
 if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
-    from study.analysis.score_types import Estimate, Score
+    from study.statistics.score_types import Estimate, Score
 
 BASELINES = {"untuned": "the base model as it is", "majority": "the most frequent answer"}
 """Baseline -> what it is."""

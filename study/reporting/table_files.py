@@ -12,7 +12,7 @@ from study.trials.text import settings_text
 
 if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
-    from study.analysis.score_types import Estimate, Score
+    from study.statistics.score_types import Estimate, Score
 
 from study.storage.study_folder import ARMS_TABLE, LATEX_TABLES, PAIRS_TABLE, TRIALS_TABLE
 

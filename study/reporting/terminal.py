@@ -18,7 +18,7 @@ from study.trials.text import settings_text
 if TYPE_CHECKING:
     from study.analysis.efficiency_types import FrontTrial
     from study.analysis.result_types import StudyResults
-    from study.analysis.score_types import ArmPair
+    from study.statistics.score_types import ArmPair
 
 
 def standard_console() -> Console:

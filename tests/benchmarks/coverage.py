@@ -1,7 +1,7 @@
 """How often intervals hold the truth, and how often tests see a difference where there is none.
 
 Made-up answers of two arms, whose true accuracies are known, with luck of images, questions, seeds
-and all of these together; our way of ``study.analysis.uncertainty`` beside the plain ones:
+and all of these together; our way of ``study.statistics.uncertainty`` beside the plain ones:
 
 * ``bootstrap``: images and seeds resampled, percentiles (what is mostly done);
 * ``images only``: as above with the trained models taken for given;
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.uncertainty import Scores
+from study.statistics.uncertainty import Scores
 
 Array = np.ndarray[Any, Any]
 REPLICATES = 1000

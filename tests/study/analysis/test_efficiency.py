@@ -9,7 +9,7 @@ import pytest
 from study.analysis.efficiency import budget_curves, learning_rates, pareto
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import ArmResult
-from study.analysis.score_types import Score
+from study.statistics.score_types import Score
 from study.trials.record import Outcome, Rung, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 

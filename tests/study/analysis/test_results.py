@@ -14,12 +14,12 @@ from study import export, report
 from study.analysis import results, results_file
 from study.analysis.efficiency_types import FrontTrial
 from study.analysis.result_types import StudyResults
-from study.analysis.score_types import Finding
-from study.analysis.uncertainty import holm
 from study.analysis.verdict import answer
 from study.reporting import table_files
 from study.reporting.terminal import show_results
 from study.search.arm_gains import NOTHING
+from study.statistics.score_types import Finding
+from study.statistics.uncertainty import holm
 from study.storage.study_folder import ARMS_TABLE, StudyFolder
 from study.trials.gain import GainUnit, RemainingGain
 

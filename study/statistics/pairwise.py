@@ -1,6 +1,6 @@
 """Compares two arms: one is better, they are equally good within a margin, or nothing can be said.
 
-The numbers come from ``study.analysis.uncertainty``; here they become findings and sentences. The
+The numbers come from ``study.statistics.uncertainty``; here they become findings and sentences. The
 margin is the difference, in percentage points, that the user said beforehand does not matter. The
 p-values of all pairs of arms are corrected for one another (Holm). An arm is called better only if
 that p-value is below 0.05 and the interval excludes zero.
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
-from study.analysis.score_types import Estimate, Finding, PairNumbers, PartComparison
-from study.analysis.uncertainty import LEVEL, Scores, VarianceComponents, holm
+from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
+from study.statistics.score_types import Estimate, Finding, PairNumbers, PartComparison
+from study.statistics.uncertainty import LEVEL, Scores, VarianceComponents, holm
 
 Array = np.ndarray[Any, Any]
 TYPES = (("open", "closed", "report"), ("yes_no", "other"))

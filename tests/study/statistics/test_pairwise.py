@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.analysis.pairwise import Comparison, compare, over_parts
 from study.analysis.result_types import ArmResult, BestTrial, SeedScores
-from study.analysis.score_types import ArmPair, Estimate, Finding, Score
 from study.analysis.verdict import answer
+from study.statistics.pairwise import Comparison, compare, over_parts
+from study.statistics.score_types import ArmPair, Estimate, Finding, Score
 from study.trials.record import Outcome
 
 

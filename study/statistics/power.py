@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from study.analysis.uncertainty import LEVEL, VarianceComponents
+from study.statistics.uncertainty import LEVEL, VarianceComponents
 
 POWER = 0.8
 """Probability that a true difference is shown, with as much data as is said to be needed."""

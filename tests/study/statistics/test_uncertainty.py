@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study.analysis.power import images_needed, seeds_needed
-from study.analysis.uncertainty import Scores, VarianceComponents, holm
+from study.statistics.power import images_needed, seeds_needed
+from study.statistics.uncertainty import Scores, VarianceComponents, holm
 from tests.benchmarks.coverage import TRUTH, World, measure
 
 QUESTIONS, IMAGES = 400, 100

@@ -93,7 +93,7 @@ class PartComparison(PairNumbers):
     """Comparison of two arms on one part of the questions."""
 
     finding: Finding
-    """The finding about the pair; see ``study.analysis.pairwise``."""
+    """The finding about the pair; see ``study.statistics.pairwise``."""
     sentence: str
     """The finding in words, with the difference."""
 

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.score_types import Estimate
+from study.statistics.score_types import Estimate
 
 Array = np.ndarray[Any, Any]
 REPLICATES = 10_000

@@ -1,0 +1,1 @@
+"""Scores with their intervals, comparisons of them and their power. It knows nothing of studies."""
