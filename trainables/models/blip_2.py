@@ -31,9 +31,9 @@ from trainables.model_contract import (
     run_stages,
 )
 from trainables.models.common import clip, weights_folder
+from trainables.models.common.after_prompt import generate_after, losses_after
 from trainables.models.common.blip2_network import ROLES, Parts
 from trainables.models.common.collate import collate
-from trainables.models.common.llava_network import generate_after, losses_after
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
 BEAMS = 5  # of the papers of BLIP-2 and InstructBLIP

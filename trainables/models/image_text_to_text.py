@@ -37,10 +37,12 @@ from trainables.model_contract import (
     answer_losses,
     run_stages,
 )
-from trainables.models.common import image_text_network, prompt, weights_folder
+from trainables.models.common import prompt, weights_folder
 from trainables.models.common.collate import collate
-from trainables.models.common.image_text_inputs import Inputs, Layout, image_size_of, image_tokens
-from trainables.models.common.image_text_shapes import Shapes
+from trainables.models.common.image_text.images import Layout, image_size_of, image_tokens
+from trainables.models.common.image_text.inputs import Inputs
+from trainables.models.common.image_text.network import arrange, restore, roles
+from trainables.models.common.image_text.shapes import Shapes
 
 PREFIX = {"paligemma"}
 """Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
@@ -175,11 +177,11 @@ class ImageTextToText:
         """Tokenizer, image processor and prompt; None for a preset, which reads no text."""
         self.config = network.config
         self.layout = Layout(network, image_size)
-        self.slots: Mapping[str, str] = image_text_network.arrange(network, name)
+        self.slots: Mapping[str, str] = arrange(network, name)
         # Patches of images side by side are no hindrance, but a dimension before them is.
         batched = self.layout.sizes and not self.layout.tiles
         self.shared_rows = ONE_ROW if batched else ""
-        self.parts = image_text_network.roles(network, self.slots)
+        self.parts = roles(network, self.slots)
         # The generation config of the folder may ask for sampling.
         network.generation_config = GenerationConfig()
         given = inspect.signature(type(network).forward).parameters
@@ -260,12 +262,12 @@ class ImageTextToText:
     def to_transformers(self, network: nn.Module) -> PreTrainedModel:
         """Put the parts back where transformers has them."""
         assert isinstance(network, PreTrainedModel)
-        image_text_network.restore(network)
+        restore(network)
         return network
 
     def from_transformers(self, network: PreTrainedModel) -> nn.Module:
         """Arrange the parts as slots."""
-        image_text_network.arrange(network, self.name)
+        arrange(network, self.name)
         network.generation_config = GenerationConfig()
         arranged: nn.Module = network.eval()
         return arranged

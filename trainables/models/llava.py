@@ -47,14 +47,9 @@ from trainables.model_contract import (
 )
 from trainables.models.common import clip as clip_tower
 from trainables.models.common import prompt, weights_folder
+from trainables.models.common.after_prompt import generate_after, losses_after
 from trainables.models.common.collate import collate
-from trainables.models.common.llava_network import (
-    LlavaNetwork,
-    OneLayer,
-    Parts,
-    generate_after,
-    losses_after,
-)
+from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt
 
 

@@ -27,7 +27,7 @@ from trainables.export.tuned_json import Description
 from trainables.memory import footprint
 from trainables.memory.footprint import BatchShape
 from trainables.models import image_text_to_text
-from trainables.models.common.image_text_inputs import AS_IT_IS
+from trainables.models.common.image_text.inputs import AS_IT_IS
 from trainables.models.image_text_to_text import ImageTextToText
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights

@@ -14,7 +14,7 @@ from trainables import registry
 from trainables.errors import BadInput
 from trainables.model_lookup import family_of, skeleton_of
 from trainables.models import image_text_to_text
-from trainables.models.common.image_text_inputs import COUNTED, image_tokens
+from trainables.models.common.image_text.images import COUNTED, image_tokens
 from trainables.shared_layers.quantised_linear import count_values
 
 PRESETS = registry.presets()

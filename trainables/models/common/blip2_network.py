@@ -18,8 +18,8 @@ from transformers.models.instructblip import modeling_instructblip as instructbl
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.opt import modeling_opt as opt
 
-from trainables.models.common.image_text_network import Unread
-from trainables.models.common.llava_network import in_one_piece
+from trainables.models.common.after_prompt import in_one_piece
+from trainables.models.common.image_text.network import Unread
 
 DROPOUTS = ("p", "dropout", "attention_dropout", "layerdrop")
 """Attributes of modules that are a probability of dropout."""

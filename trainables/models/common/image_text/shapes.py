@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from trainables.model_contract import Batch, Stage, answer_losses
 
 if TYPE_CHECKING:
-    from trainables.models.common.image_text_inputs import Layout
+    from trainables.models.common.image_text.images import Layout
 
 
 class Shapes:

@@ -1,0 +1,1 @@
+"""Networks, images, prompts and processors of ``AutoModelForImageTextToText``."""
