@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from search_spaces.declare import Space
-from study.config import narrowing, spaces
+from study.config import spaces
 from study.config.settings import Settings
+from study.config.space_changes import narrowing
 from study.planning import memory_prediction, plan_tables, workload_profile
 from study.planning.placement import DeviceMemory
 from study.planning.plan_tables import arms_table

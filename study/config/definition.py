@@ -15,8 +15,8 @@ from study.config import goals, search_methods, spaces, spending_limit
 from study.config.begun_study import BegunStudy, space_as_begun
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
-from study.config.narrowing import narrow
 from study.config.settings import ENGINES, PRECISIONS, Settings
+from study.config.space_changes.narrowing import narrow
 from study.config.spending_limit import SpendingLimit
 from trainables.engine.deepspeed_config import divides_optimizer, partitions_weights
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings

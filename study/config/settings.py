@@ -43,7 +43,8 @@ class Settings:
         group=ASK,
         metavar="NAME=VALUES",
         help="other values of settings: lora.rank=4,8 lr=0.001..0.01 lora.targets=all, or of one "
-        "arm: ARM/lr=0.01",
+        "arm: ARM/lr=0.01; max_grad_norm=none: no clipping; label_smoothing, prompt, system=none: "
+        "the study's",
         several=True,
     )
     model: str = option(

@@ -136,6 +136,15 @@ def batch_sizes(arm: Arm, otherwise: int) -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
+def may_be_none(setting: str) -> bool:
+    """Whether a training setting may be None."""
+    try:
+        TrainingSettings.from_plain({setting: None})
+    except BadInput:
+        return False
+    return True
+
+
 def optimizers(arm: Arm) -> tuple[str, ...]:
     """Optimizers that trials of an arm may have."""
     return _edges(arm.training.get("optimizer", DEFAULT_TRAINING.optimizer))

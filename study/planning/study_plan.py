@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from search_spaces.declare import Space
-from study.config import narrowing, search_methods, spaces
+from study.config import search_methods, spaces
 from study.config.budget import floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
+from study.config.space_changes import narrowing
 from study.config.spaces import points
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table, bits_text

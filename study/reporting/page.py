@@ -41,7 +41,7 @@ def _page(results: StudyResults) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    from study.config import narrowing
+    from study.config.space_changes import narrowing
     from study.reporting import figures, search_figures
     from study.trials.text import settings_text
 

@@ -46,7 +46,8 @@ class TrainingSettings:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises linearly from 0."""
     max_grad_norm: float = 1.0
-    """Norm to which the gradient of all trained parameters together is clipped; 0: no clipping."""
+    """Norm to which the gradient of all trained parameters together is clipped; 0, or None in
+    ``from_plain``: no clipping."""
     label_smoothing: float | None = None
     """Label smoothing of the training loss (``Regime.label_smoothing``); None: the study's."""
 
@@ -71,6 +72,8 @@ class TrainingSettings:
         given: dict[str, Any] = {
             name: float(value) if type(value) is int else value for name, value in settings.items()
         }
+        if given.get("max_grad_norm", 0.0) is None:
+            given["max_grad_norm"] = 0.0
         return cls(**given)
 
     def __post_init__(self) -> None:

@@ -11,8 +11,8 @@ from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space,
 from study import launch, plan
 from study.config import spaces
 from study.config.definition import StudyDefinition
-from study.config.narrowing import narrow, options_text
 from study.config.settings import Settings
+from study.config.space_changes.narrowing import narrow, options_text
 from study.config.study_json import check_resumable, open_study
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
@@ -64,6 +64,9 @@ def test_some_arms_are_left_in_the_order_of_the_space() -> None:
         ("lora", "lora.dropout=0..0.1", "lora.dropout", Uniform(0, 0.1)),
         ("lora", "lr=0.001..0.01", "lr", LogUniform(1e-3, 1e-2)),
         ("lora", "warmup=0,0.05", "warmup", Choice(0.0, 0.05)),
+        ("lora", "max_grad_norm=none,0.5", "max_grad_norm", Choice(None, 0.5)),
+        ("lora", "label_smoothing=None,0.1", "label_smoothing", Choice(None, 0.1)),
+        ("lora", "system=none|Briefly.", "system", Choice(None, "Briefly.")),
         ("layernorm", "batch_size=8,16", "batch_size", Choice(8, 16)),
         ("slots", "schedule=cosine,linear", "schedule", Choice("cosine", "linear")),
         ("lora", "weight_decay=0..0.1", "weight_decay", Uniform(0, 0.1)),
@@ -120,6 +123,7 @@ def test_a_single_value_is_no_longer_searched() -> None:
         (None, "lr=0.1..0.01", "LogUniform needs 0 < low < high but got 0.1 and 0.01"),
         (None, "lr=0", "the lr of an Arm must be positive but got 0"),
         (None, "lr=x", "--set lr=x: must be a number, not 'x'"),
+        (None, "warmup=none", "--set warmup=none: must be a number, not 'none'"),
         (None, "prompt={question}|Well?", "prompt 'Well?' must have {question} once"),
         (None, "system= ", "system is blank"),
     ],

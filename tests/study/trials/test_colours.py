@@ -3,7 +3,7 @@
 from itertools import combinations
 
 from study.config import spaces
-from study.config.narrowing import narrow
+from study.config.space_changes.narrowing import narrow
 from study.reporting.svg import SHAPES
 from study.trials.colours import COLOURS, arm_colours, arm_numbers, terminal_styles
 

@@ -39,6 +39,7 @@ def test_what_is_off_its_default_is_plain() -> None:
     settings = TrainingSettings.from_plain(given)
     assert settings.plain() == given and TrainingSettings.from_plain(settings.plain()) == settings
     assert repr(settings.plain()["warmup"]) == "0.0", "0 and 0.0 would be two trials"
+    assert TrainingSettings.from_plain({"max_grad_norm": None}).plain() == {"max_grad_norm": 0.0}
 
 
 def test_an_optimizer_whose_package_is_missing_is_refused(

@@ -36,7 +36,8 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
     A change is ``NAME=VALUES``. NAME is ``lr``, a training setting such as ``warmup``,
     ``METHOD.SETTING`` or ``SLOT.METHOD.SETTING``; with ``ARM/`` before it, it is of that arm only.
     VALUES is one value, several with commas, or a range ``LOW..HIGH``; roles of one value are
-    joined by ``+``, and values by band by ``/``. Several prompts have ``|`` between them.
+    joined by ``+``, and values by band by ``/``. Several prompts have ``|`` between them. ``none``
+    is None for training settings that may be None.
 
     Raises:
         BadInput: an arm or a setting does not exist, or a value is impossible.
@@ -104,11 +105,11 @@ def _with(arm: Arm, setting: str, values: str) -> Arm:
                 slots[slot] = MethodRanges(name=method.name, settings=settings)
     trained = dict(arm.training)
     if setting in spaces.TRAINING:
-        default = TRAINING_DEFAULTS.get(setting, 1)
+        default, before = TRAINING_DEFAULTS.get(setting, 1), trained.get(setting)
         trained[setting] = (
-            _listed(values.split("|"))
+            _listed([None if _is_none(text) else text for text in values.split("|")])
             if setting in spaces.ASKING
-            else _parsed(values, default, trained.get(setting))
+            else _parsed(values, default, before, none=spaces.may_be_none(setting))
         )
     return Arm(lr=lr, training=TrainingRanges(settings=trained), **slots)
 
@@ -155,8 +156,11 @@ def _defaults(method: MethodRanges) -> Mapping[str, Any]:
     return {**dataclasses.asdict(config), **OF_ANY_METHOD}
 
 
-def _parsed(values: str, default: Any, before: Any, *, log: bool = False) -> Any:
-    """A value, a choice or a range, of the type of a setting's default.
+def _parsed(
+    values: str, default: Any, before: Any, *, log: bool = False, none: bool = False
+) -> Any:
+    """A value, a choice or a range, of the type of a setting's default, or None if ``none`` allows
+    it.
 
     A range is logarithmic if ``log``, or if the one in the space was.
 
@@ -172,13 +176,19 @@ def _parsed(values: str, default: Any, before: Any, *, log: bool = False) -> Any
         kind = LogUniform if log or isinstance(before, LogUniform) else Uniform
         found: Range = kind(_value(low, default), _value(high, default))
         return found
-    return _listed([_value(text, default) for text in values.split(",")])
+    return _listed(
+        [None if none and _is_none(text) else _value(text, default) for text in values.split(",")]
+    )
 
 
 def _listed(values: Sequence[Any]) -> Any:
     """The only one of some values, or a choice of those that differ."""
     different = list(dict.fromkeys(values))
     return Choice(*different) if len(different) > 1 else different[0]
+
+
+def _is_none(text: str) -> bool:
+    return text.strip().lower() == "none"
 
 
 def _value(text: str, default: Any) -> Any:
