@@ -21,7 +21,7 @@ RESERVED = ("untuned", "majority")
 @dataclass(frozen=True)
 class Choice:
     """A range of listed values: texts, numbers, bools, None, or tuples of these, which the journal
-    can store as JSON."""
+    can store as JSON. Of values that mean the same, as 2 and 2.0, a study tries the first."""
 
     values: tuple[Any, ...]
 

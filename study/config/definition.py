@@ -12,11 +12,12 @@ from pathlib import Path
 
 from search_spaces.declare import Budget, Space
 from study.config import goals, search_methods, spaces, spending_limit
-from study.config.begun_study import BegunStudy, space_as_begun
+from study.config.begun_study import BegunStudy, arms_plain, space_as_begun
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.settings import ENGINES, PRECISIONS, Settings
 from study.config.space_changes.narrowing import narrow
+from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
 from trainables.engine.deepspeed_config import divides_optimizer, partitions_weights
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
@@ -136,6 +137,9 @@ class StudyDefinition:
         space = _space(settings, begun)
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings, spaces.base_bits(settings.base_bits, space))
+        if begun is None or begun.arms != arms_plain(space):
+            of_study = {"label_smoothing": regime.label_smoothing, **asdict(workload.asking)}
+            space = distinct(space, spaces.load(settings.space), of_study)
         if workload.base_bits is not None and engine is not None and partitions_weights(engine):
             raise BadInput(
                 f"--deepspeed {settings.deepspeed} divides the base's weights among devices "
