@@ -26,6 +26,7 @@ from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from tests.study.command_line import REPOSITORY, launch, numbers, results, runs
 from trainables.data import phantom
+from trainables.measures.common.scores import VERSION as SCORING
 
 pytestmark = pytest.mark.slow
 ARCHIVE = Path(__file__).with_name("studies.tar.xz")
@@ -79,7 +80,7 @@ def test_resuming_a_finished_study_changes_no_result(
     was, now = before.pop("protocol"), after.pop("protocol")
     # Which version the file is of, and by which rules answers were scored, is younger than it.
     assert (before.pop("version"), after.pop("version")) == (1, 2)
-    assert after.pop("scoring") == 1
+    assert after.pop("scoring") == SCORING
     for trial in after["trials"]:  # younger too
         assert trial.pop("batch_size") == was["budget"]["batch_size"]
         assert trial.pop("training") == {}

@@ -22,6 +22,7 @@ from trainables.data.common.dataset import Dataset, Example, answer_type_of
 from trainables.data.common.image_cache import cached_images
 from trainables.measures.common.normalize import normalize
 from trainables.measures.common.options import true_option
+from trainables.measures.common.scripts import words
 
 Severity = Literal["stop", "warn", "note"]
 
@@ -186,7 +187,7 @@ def unanswerable(dataset: Dataset) -> Iterator[CheckResult]:
     )
     empty = _ids(everything, lambda e: not _answer(e))
     unasked = _ids(everything, lambda e: not normalize(e.question))
-    long = _ids(everything, lambda e: len(e.answer.split()) > LONG_ANSWER)
+    long = _ids(everything, lambda e: len(words(e.answer)) > LONG_ANSWER)
     opened, closed = (
         sum(example.answer_type == kind for example in dataset.test) for kind in ("open", "closed")
     )

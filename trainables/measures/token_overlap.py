@@ -9,6 +9,7 @@ import numpy as np
 from trainables.data.common.dataset import Example
 from trainables.measures.common.measure import Column, Measure
 from trainables.measures.common.normalize import normalize
+from trainables.measures.common.scripts import words
 
 
 def token_overlap(predicted: str, answer: str) -> tuple[float, float]:
@@ -16,9 +17,9 @@ def token_overlap(predicted: str, answer: str) -> tuple[float, float]:
 
     The source is Li et al. 2023 (arXiv 2306.00890, section 5.2; ``llava/eval/run_eval.py`` of
     github.com/microsoft/LLaVA-Med). An answer that is empty once normalised is right if the
-    prediction is empty too.
+    prediction is empty too. In a script without blanks, each character is a word.
     """
-    given, true = set(normalize(predicted).split()), set(normalize(answer).split())
+    given, true = set(words(normalize(predicted))), set(words(normalize(answer)))
     if not given or not true:
         same = 100.0 * (given == true)
         return same, same

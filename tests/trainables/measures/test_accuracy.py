@@ -39,6 +39,41 @@ def test_normalize(answer: str, normal: str) -> None:
     assert normalize(normal) == normal
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth", "same"),
+    [
+        ("\u809d\u810f\u3002", "\u809d\u810f", True),
+        ("\u809d \u810f", "\u809d\u810f", True),  # as BERT's tokenizer writes it
+        ("\u809d\u3001\u80ba", "\u809d\uff0c\u80ba", True),
+        ("\uff13\uff0e\uff15 cm", "3.5 cm", True),
+        ("\uff11\uff0c\uff10\uff10\uff10", "1000", True),
+        ("x \u5149", "X\u5149", True),
+        ("\u0663\u066b\u0665", "3.5", True),
+        ("\u00bd", "1/2", True),
+        ("\uff76\uff9e", "\u30ac", True),  # of half width, with its mark
+        ("5\u201310", "5-10", True),
+        ("\u201cyes\u201d", "yes", True),
+        ("caf\u00e9", "cafe", True),
+        ("\u304c", "\u304b", False),
+        ("\u0939\u0948", "\u0939", False),
+        ("\u0439", "\u0438", False),
+    ],
+)
+def test_answers_of_other_scripts(answer: str, truth: str, same: bool) -> None:
+    assert correct(answer, truth) is same
+    assert normalize(normalize(answer)) == normalize(answer)
+
+
+def test_a_script_without_blanks_is_measured_by_characters() -> None:
+    assert token_overlap("\u809d\u810f\u3002", "\u809d") == pytest.approx((100, 200 / 3))
+    report = "\u80ba\u6e05\u6670\uff0c\u5fc3\u6b63\u5e38\u3002"
+    assert reports.clean(report) == "\u80ba \u6e05 \u6670 \u5fc3 \u6b63 \u5e38 ."
+    asked, partly = examples(("report", report), ("report", "\u80ba\u3002")), report[:3] + "\u3002"
+    scores = score(asked, [partly, "\u80ba\u3002"])
+    assert 0 < scores["bleu_2"] < 100 and 0 < scores["cider"] < 1000
+    assert reports.rouge_l(report, "\u80ba \u6e05 \u6670. \u5fc3 \u6b63 \u5e38.") < 1
+
+
 def test_correct_is_an_exact_match_of_what_is_normal() -> None:
     assert correct("Four", "4.")
     assert not correct("left", "left lung")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.trainables.measures.examples import examples
 from trainables.data.common.dataset import Example
+from trainables.data.common.multiple_choice import cleaned
 from trainables.measures.common.baselines import has_collapsed, majority_answers, majority_baseline
 from trainables.measures.common.options import named
 from trainables.measures.common.scores import score, shown_columns
@@ -47,6 +48,21 @@ def asked(*answers: str, options: Sequence[str] = OPTIONS) -> list[Example]:
 @pytest.mark.parametrize("truth", ["pneumonia", "B", "B: pneumonia"])
 def test_which_option_an_answer_names(answer: str, place: int | None, truth: str) -> None:
     assert named(answer, asked(truth)[0]) == place
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        ("\uff22", 1),
+        ("\uff22\uff1a\u80ba\u708e", 1),
+        ("A\u3001", 0),
+        ("\u662f\u80ba\u708e\u3002", 1),
+    ],
+)
+def test_options_in_chinese(answer: str, place: int) -> None:
+    options = ("\u6b63\u5e38", "\u80ba\u708e")
+    assert named(answer, asked("\uff22", options=options)[0]) == place
+    assert cleaned([f"\uff21\uff1a{options[0]}", f"\uff22\uff1a{options[1]}"]) == options
 
 
 def test_an_answer_is_read_as_the_true_answer_is_written_first() -> None:

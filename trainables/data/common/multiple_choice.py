@@ -3,19 +3,21 @@
 The answer of a question with options is one of three: an option's text (``pneumonia``), its letter
 (``B``), or both (``B: pneumonia``). A model is trained to answer as the question's answer is
 written, and the likelihoods that ``--choose likelihood`` compares are those of all options written
-in this way. Texts are compared without regard to case, blanks and a full stop at the end.
+in this way. Texts are compared without regard to case, width of characters, blanks and a full stop
+at the end.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from trainables.data.common.wording import LETTERS, labelled
 
-_LABEL = re.compile(r"\(?([A-Za-z])\s*[).:]\)?\s*")
+_LABEL = re.compile(r"\(?([A-Za-z])\s*[).:\u3001]\)?\s*")
 """A letter as it stands before the text of an option: ``B:``, ``B.``, ``B)`` or ``(B)``."""
-_LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+_LETTER = re.compile(r"\(?([A-Za-z])[).:\u3001\u3002]?")
 """A letter that is a whole answer."""
 
 
@@ -29,12 +31,12 @@ def cleaned(options: Sequence[str]) -> tuple[str, ...]:
     if not 2 <= len(options) <= len(LETTERS):
         raise ValueError(f"options must be 2 to {len(LETTERS)} but there are {len(options)}")
     found = [" ".join(option.split()) for option in options]
-    labels = [_LABEL.match(option) for option in found]
+    labels = [_LABEL.match(_one_width(option)) for option in found]
     if all(
         label is not None and label[1].upper() == letter
         for label, letter in zip(labels, LETTERS, strict=False)
     ):
-        found = [_LABEL.sub("", option, count=1) for option in found]
+        found = [_LABEL.sub("", _one_width(option), count=1) for option in found]
     places: dict[str, str] = {}
     for letter, option in zip(LETTERS, found, strict=False):
         if not option:
@@ -90,15 +92,16 @@ def _by_text(answer: str, options: Sequence[str]) -> int | None:
 
 
 def _by_letter(answer: str, options: Sequence[str]) -> int | None:
-    found = _LETTER.fullmatch(answer.strip())
+    found = _LETTER.fullmatch(_one_width(answer).strip())
     return _place(found[1], options) if found else None
 
 
 def _by_both(answer: str, options: Sequence[str]) -> int | None:
-    found = _LABEL.match(answer.strip())
+    text = _one_width(answer).strip()
+    found = _LABEL.match(text)
     if found is None or (place := _place(found[1], options)) is None:
         return None
-    text = answer.strip()[found.end() :]
+    text = text[found.end() :]
     return place if _key(text) == _key(options[place]) else None
 
 
@@ -110,4 +113,9 @@ def _place(letter: str, options: Sequence[str]) -> int | None:
 
 def _key(text: str) -> str:
     """A text in the form in which it is compared."""
-    return " ".join(text.casefold().split()).rstrip(".") or text
+    return " ".join(_one_width(text).casefold().split()).rstrip(".\u3002") or text
+
+
+def _one_width(text: str) -> str:
+    """A text whose characters of full or half width are the usual ones (Unicode's NFKC)."""
+    return unicodedata.normalize("NFKC", text)

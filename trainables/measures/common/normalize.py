@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from trainables.measures.common.scripts import folded, is_foreign_punctuation, without_blanks
 
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -18,20 +19,27 @@ def normalize(answer: str) -> str:
     lower case, no punctuation (except points within numbers), number words as digits, no articles.
     Its table of contractions makes "dont" equal "don't"; here apostrophes are dropped, which has
     the same effect. A punctuation mark always separates words here; there it joins them if the text
-    happens to have the same mark beside a blank elsewhere. Letters lose their accents, which a
-    model whose tokens have none cannot write.
+    happens to have the same mark beside a blank elsewhere.
+
+    Beyond those rules, which are for English, digits and punctuation of all scripts count as the
+    ASCII ones do, Latin letters lose their accents (``scripts.folded``), and blanks in scripts that
+    have none are dropped.
 
     >>> normalize("The X-ray, of two lungs.")
     'x ray of 2 lungs'
     >>> normalize("Sj\u00f6gren's")
     'sjogrens'
+    >>> normalize("\uff12 \u809d\u3001 \u809d\u3002")
+    '2\u809d\u809d'
     """
-    marked = unicodedata.normalize("NFD", answer.lower())
-    text = "".join(letter for letter in marked if not unicodedata.combining(letter))
+    text = folded(answer)
     text = text.replace("'", "").replace("\u2019", "")
     text = re.sub(r"(?<=\d),(?=\d)", "", text)  # 1,000
     text = re.sub(r"\.(?!\d)", "", text)  # 3.5 stays
     text = re.sub(r"[][;/\"{}()=+\\_\-><@`,?!]", " ", text)
+    if not text.isascii():
+        text = "".join(" " if is_foreign_punctuation(letter) else letter for letter in text)
+        text = without_blanks(text)
     words = (_DIGITS.get(word, word) for word in text.split())
     return " ".join(word for word in words if word not in _ARTICLES)
 

@@ -9,10 +9,11 @@ from trainables.data.common.dataset import Example
 from trainables.data.common.multiple_choice import exactly, same, written
 from trainables.data.common.wording import LETTERS
 from trainables.measures.common.normalize import normalize
+from trainables.measures.common.scripts import folded, words
 
 _LEADING = re.compile(
     r"\W*(?:the\s+)?(?:(?:correct\s+|best\s+)?(?:answer|option|choice)\s*(?:is\b)?\s*:?\s*)?"
-    r"\(?([a-z])\s*(?:[).:]|$)",
+    r"\(?([a-z])\s*(?:[).:\u3001]|$)",
     re.IGNORECASE,
 )
 """A letter with which an answer begins, as in ``B: ...``, ``(B)`` or ``The answer is B.``"""
@@ -44,7 +45,7 @@ def named(answer: str, example: Example) -> int | None:
 
 def _leading(answer: str, options: Sequence[str]) -> int | None:
     """Index of the option with whose letter an answer begins."""
-    found = _LEADING.match(answer)
+    found = _LEADING.match(folded(answer))
     place = LETTERS.index(found[1].upper()) if found else len(options)
     return place if place < len(options) else None
 
@@ -52,15 +53,20 @@ def _leading(answer: str, options: Sequence[str]) -> int | None:
 def _by_words(answer: str, options: Sequence[str]) -> int | None:
     """Index of the only option whose words an answer has, one after another. An option that is a
     part of another one that the answer has does not count."""
-    given = f" {normalize(answer)} "
-    words = [normalize(option) for option in options]
-    had = [place for place, text in enumerate(words) if text and f" {text} " in given]
+    given = f" {_spaced(answer)} "
+    texts = [_spaced(option) for option in options]
+    had = [place for place, text in enumerate(texts) if text and f" {text} " in given]
     whole = [
         place
         for place in had
         if not any(
-            f" {words[place]} " in f" {words[other]} " and words[place] != words[other]
+            f" {texts[place]} " in f" {texts[other]} " and texts[place] != texts[other]
             for other in had
         )
     ]
     return whole[0] if len(whole) == 1 else None
+
+
+def _spaced(text: str) -> str:
+    """A normalised text with a blank between its words."""
+    return " ".join(words(normalize(text)))

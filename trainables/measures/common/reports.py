@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from trainables.data.common.dataset import Example
+from trainables.measures.common.scripts import folded, is_foreign_punctuation, words
 
 
 def clean(report: str) -> str:
@@ -22,18 +23,27 @@ def clean(report: str) -> str:
     ``modules/tokenizers.py`` of github.com/cuhksz-nlp/R2Gen): lower case, no numbers of a list, no
     punctuation except hyphens and the points between sentences. R2Gen cleans reports, and cuts them
     after 60 words, before training and scoring. Here the predicted and the true report are cleaned
-    when they are scored, and nothing is cut.
+    when they are scored, and nothing is cut. Beyond those rules, which are for English, punctuation
+    of all scripts is dropped, Latin letters lose their accents, and in a script without blanks each
+    character is a word (``scripts``).
 
     >>> clean("1. Heart size normal; no effusion. 2. XXXX lungs are clear.")
     'heart size normal no effusion . xxxx lungs are clear .'
     """
-    text = re.sub(r"\.{2,}", ".", report).replace("1. ", "")
+    text = re.sub(r"\.{2,}", ".", folded(report)).replace("1. ", "")
     for before in (". ", " "):
         for number in "2345":
             text = text.replace(f"{before}{number}. ", ". ")
-    sentences = text.strip().lower().split(". ")
-    words = [re.sub(r"[.,?;*!%^&_+():<=>@\[\]{}\"/\\']", "", s).split() for s in sentences]
-    return " ".join(" ".join([*sentence, "."]) for sentence in words if sentence)
+    sentences = [
+        words(re.sub(r"[.,?;*!%^&_+():<=>@\[\]{}\"/\\']", "", _ascii_punctuation(sentence)))
+        for sentence in text.strip().split(". ")
+    ]
+    return " ".join(" ".join([*sentence, "."]) for sentence in sentences if sentence)
+
+
+def _ascii_punctuation(text: str) -> str:
+    """A text with a comma in place of each punctuation mark that ASCII lacks."""
+    return "".join("," if is_foreign_punctuation(letter) else letter for letter in text)
 
 
 def rouge_l(predicted: str, report: str) -> float:

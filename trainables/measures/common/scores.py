@@ -10,10 +10,11 @@ from trainables import registry
 from trainables.data.common.dataset import Example
 from trainables.measures.common.measure import Column, Measure, nothing, of_kind
 
-VERSION = 1
+VERSION = 2
 """Version of the rules by which answers are scored. Raise it with every change after which an
 answer may have another score: what was scored by an older version is then scored anew from the
-stored answers, so that no study mixes two rules."""
+stored answers, so that no study mixes two rules. Version 2 reads texts of all scripts
+(``scripts``)."""
 
 
 @cache
