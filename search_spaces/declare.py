@@ -157,7 +157,8 @@ class Budget:
     """Number of trials in the search, or the most if it ends once all arms are tuned. 0: it follows
     from the number of ranges of each arm. Confirming each arm's best configuration adds more."""
     max_examples: int = 6400
-    """Number of training examples of a trial that is never stopped, repeated ones counted."""
+    """Number of training examples of a trial that is never stopped, repeated ones counted. Where
+    ``epochs`` are given, it is what they come to."""
     reduction: int = 3
     """Factor between one rung and the next. With ``--stop asha`` and ``hyperband`` one trial in
     ``reduction`` goes on at each rung."""
@@ -165,6 +166,8 @@ class Budget:
     """Number of rungs before the end of a trial."""
     batch_size: int = 32
     """Number of training examples in a batch."""
+    epochs: float | None = None
+    """The same as ``max_examples``, in passes over the training split, in place of it."""
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -179,6 +182,11 @@ class Budget:
                 raise ValueError(f"{name} must be a whole number but got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least} but got {value}")
+        if self.epochs is not None:
+            if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float):
+                raise ValueError(f"epochs must be a number but got {self.epochs!r}")
+            if not 0 < self.epochs < math.inf:
+                raise ValueError(f"epochs must be more than 0 but got {self.epochs}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +215,11 @@ class Space:
             raise ValueError("a Space needs at least one arm")
         if not isinstance(self.budget, Budget):
             raise ValueError(f"the budget of a Space must be Budget(...) but got {self.budget!r}")
+        if self.budget.epochs is not None and self.budget.max_examples != Budget.max_examples:
+            raise ValueError(
+                f"the budget of a Space has epochs={self.budget.epochs:g} and "
+                f"max_examples={self.budget.max_examples}: give one"
+            )
         for name, arm in self.arms.items():
             if not isinstance(arm, Arm):
                 raise ValueError(f"arm {name!r} of a Space must be Arm(...) but got {arm!r}")

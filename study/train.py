@@ -105,8 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     spec = trial.spec
     print(f"trial {spec.id}: {spec.arm} {settings_text(spec.parameters, exact=True)}")
     print(
-        f"{spec.max_examples:,} examples in batches of {spec.batch_size}, {trial.precision}, "
-        f"seed {spec.seed}",
+        f"{spec.max_examples:,} examples "
+        f"({spec.max_examples / len(trial.workload.dataset.train):.3g} epochs) in batches of "
+        f"{spec.batch_size}, {trial.precision}, seed {spec.seed}",
         flush=True,
     )
     shown = _Shown(given.every, _run(given, trial))

@@ -189,6 +189,8 @@ class UsedBudget:
 
     max_examples: int
     """Training examples of a whole trial."""
+    epochs: float | None = None
+    """The same in passes over the training split, where the study was asked so."""
 
 
 @dataclass(frozen=True, kw_only=True)

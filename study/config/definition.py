@@ -180,10 +180,10 @@ class StudyDefinition:
         )
 
     def with_data(self, questions: int) -> StudyDefinition:
-        """The definition for a training split of so many questions: ``--epochs`` counts these."""
-        if self.settings.epochs is None:
+        """The definition for a training split of so many questions, which epochs count."""
+        if self.budget.epochs is None:
             return self
-        examples = math.ceil(self.settings.epochs * questions)
+        examples = math.ceil(self.budget.epochs * questions)
         return replace(self, budget=replace(self.budget, max_examples=examples))
 
     @property
@@ -378,11 +378,16 @@ def _budget(
     given = {
         "trials": settings.trials or spending.trials or most or space.budget.trials,
         "max_examples": settings.max_examples,
+        "epochs": settings.epochs,
     }
     changed = {name: value for name, value in given.items() if value is not None}
+    if settings.max_examples is not None:
+        changed["epochs"] = None
     budget = Budget(**asdict(space.budget) | changed)
-    if had is not None and settings.epochs is not None:
-        budget = replace(budget, max_examples=had.max_examples)
+    if had is not None and budget.epochs is not None:
+        # Studies that began before epochs were a part of the budget have noted no epochs there.
+        epochs = budget.epochs if settings.epochs is None else had.epochs
+        budget = replace(budget, max_examples=had.max_examples, epochs=epochs)
     if not budget.trials:
         oldest = OLDEST_TRIALS.get(settings.space, OLDEST_TRIALS_OF_OTHERS)
         trials = spaces.default_trials(space) if begun is None else oldest

@@ -118,6 +118,7 @@ class Settings:
         group=SPEND,
         help="training examples of a trial, in passes over the training split; in place of "
         "--max-examples",
+        default="the space's, if it has epochs",
     )
     allowance: str | None = option(
         None,

@@ -126,6 +126,8 @@ def open_study(
         content = asdict(begun) | {"settings": off_default(begun.settings, always=older)}
         if begun.declared is None:  # younger than the first studies, too
             del content["declared"]
+        if definition.budget.epochs is None:
+            del content["budget"]["epochs"]
         _write(folder, content)
     arms = sorted(run)
     now = {"arms": ", ".join(arms), **base}

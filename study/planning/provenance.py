@@ -79,7 +79,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
     return {
         "settings": off_default(definition.settings, always=SETTINGS),
-        "budget": asdict(definition.budget),
+        "budget": {n: v for n, v in asdict(definition.budget).items() if v is not None},
         "deepspeed": definition.engine_name,
         "precision": plan.precision,
         **({"base_bits": asdict(bits)} if (bits := definition.workload.base_bits) else {}),

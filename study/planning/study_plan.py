@@ -197,10 +197,9 @@ class StudyPlan:
             self.definition.stop,
             search_methods.passing(self.definition.stop, budget.reduction),
         )
-        early = (
-            f"rungs at {rungs} of {stops[-1]:,} examples, where about {share:.0%} go on ({stop})"
-        )
-        whole = f"{stops[-1]:,} examples each, none is stopped early"
+        examples = f"{stops[-1]:,} examples ({stops[-1] / len(data.train):.3g} epochs)"
+        early = f"rungs at {rungs} of {examples}, where about {share:.0%} go on ({stop})"
+        whole = f"{examples} each, none is stopped early"
         console.print(
             f"  search   {trials}, drawn by {self.definition.search}; "
             f"{early if rungs and share < 1 else whole}"

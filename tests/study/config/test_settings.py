@@ -255,12 +255,52 @@ def test_epochs_are_passes_over_the_training_split(tmp_path: Path) -> None:
     open_study(one, began, run=SPACE.arms, base={})
     check_resumable(one, gone_on(tmp_path, asked))
     assert gone_on(tmp_path, asked).with_data(101).budget == began.budget
+    without = json.loads((one.path / SETTINGS).read_text())
+    del without["budget"]["epochs"]  # as studies have it that are older than a budget's epochs
+    (one.path / SETTINGS).write_text(json.dumps(without))
+    check_resumable(one, gone_on(tmp_path, asked))
+    assert gone_on(tmp_path, asked).with_data(101).budget.max_examples == 152
     for wrong, said in (
         ({"epochs": 0.0}, "--epochs must be more than 0, got 0"),
         ({"epochs": 2.0, "max_examples": 9}, "--epochs 2 and --max-examples 9: give one"),
     ):
         with pytest.raises(BadInput, match=said):
             StudyDefinition.parse(replace(ASKED, **wrong))
+
+
+def test_a_space_may_have_its_budget_in_epochs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    in_epochs = (MINE % "").replace("ARM})", "ARM}, budget=Budget(epochs=%s))")
+    file.write_text(in_epochs % 1.5)
+    asked = replace(ASKED, space=str(file))
+    began = StudyDefinition.parse(asked).with_data(101)
+    assert (began.budget.epochs, began.budget.max_examples) == (1.5, 152)
+    one = StudyFolder(storage=tmp_path, name="one")
+    open_study(one, began, run=began.space.arms, base={})
+    check_resumable(one, gone_on(tmp_path, asked))
+    assert gone_on(tmp_path, asked).with_data(101).budget == began.budget
+    for given, examples in (({"epochs": 2.0}, 202), ({"max_examples": 64}, 64)):
+        other = StudyDefinition.parse(replace(asked, **given)).with_data(101)
+        assert other.budget.max_examples == examples
+    for changed in (in_epochs % 2, in_epochs.replace("epochs=%s", "max_examples=152")):
+        file.write_text(changed)
+        with pytest.raises(BadInput, match="has changed since study 'one' began"):
+            check_resumable(one, gone_on(tmp_path, asked))
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("epochs=0", "epochs must be more than 0 but got 0"),
+        ("epochs='two'", "epochs must be a number but got 'two'"),
+        ("epochs=2, max_examples=64", "has epochs=2 and max_examples=64: give one"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(tmp_path: Path, budget: str, said: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text((MINE % "").replace("ARM})", f"ARM}}, budget=Budget({budget}))"))
+    with pytest.raises(BadInput, match=said):
+        spaces.load(str(file))
 
 
 def test_the_number_of_trials_follows_from_the_arms_settings() -> None:
