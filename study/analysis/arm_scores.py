@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from study.analysis.result_types import ArmScore, DatasetResult
-from study.statistics import pairwise
+from study.statistics import pairwise, uncertainty
 from study.statistics.pairwise import Comparison
 from study.statistics.score_types import (
     NOTHING,
     ArmPair,
     Baselines,
+    Estimate,
     PartComparison,
     Score,
 )
@@ -22,7 +23,7 @@ from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
 from trainables.measures.common.baselines import majority_baseline
-from trainables.measures.common.parts import PARTS, part_of
+from trainables.measures.common.parts import CHOICE, PARTS, part_of
 from trainables.measures.common.scores import columns, shown_columns
 
 if TYPE_CHECKING:
@@ -73,7 +74,13 @@ class ArmScores:
                 parts=len(pairwise.holm_family(part, asked)),
             )
             for arm, estimate in estimates.items():
-                arms[arm][part] = Score(mean=estimate.mean, low=estimate.low, high=estimate.high)
+                arms[arm][part] = _score(estimate)
+        choosing_Q = part_of(CHOICE, examples)
+        if ranked and choosing_Q.any():
+            chosen = {arm: correct[arm][:, choosing_Q] for arm in ranked}
+            choices = uncertainty.Scores(chosen, images_Q[choosing_Q].tolist())
+            for arm in ranked:
+                arms[arm][CHOICE] = _score(choices.score(arm))
         pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
         for part, comparisons in pairwise.over_parts(found).items():
             for comparison in comparisons:
@@ -82,7 +89,7 @@ class ArmScores:
         majority = majority_baseline(self.train, examples)
         for measure, column in columns().items():
             in_tables = column.title or column.of == "reports"
-            if measure in majority and measure not in PARTS and in_tables:
+            if measure in majority and measure not in (*PARTS, CHOICE) and in_tables:
                 for arm in ranked:
                     values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
                     arms[arm][measure] = Score(mean=float(np.mean(values)))
@@ -99,6 +106,10 @@ class ArmScores:
                 for (first, second), parts in pairs.items()
             ),
         )
+
+
+def _score(estimate: Estimate) -> Score:
+    return Score(mean=estimate.mean, low=estimate.low, high=estimate.high)
 
 
 def scores_of(record: TrialRecord, name: str) -> dict[str, float]:

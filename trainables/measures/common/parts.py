@@ -17,12 +17,17 @@ PARTS = ("overall", "open", "closed", "yes_no", "other", "report")
 """Names of the parts of a split. Open and closed questions are as the dataset says. MILE instead
 calls those questions closed whose answer is yes or no (``yes_no``) and the rest open (``other``).
 Reports are neither."""
+CHOICE = "choice"
+"""Name of the part that has the questions with options, of any type. It has an interval, and arms
+are not compared on it."""
 
 
 def part_of(part: str, examples: Sequence[Example]) -> NDArray[np.bool_]:
     """Which examples belong to a part; bool of shape (Q,)."""
     if part == "overall":
         return np.ones(len(examples), bool)
+    if part == CHOICE:
+        return np.array([bool(example.options) for example in examples], bool)
     if part in get_args(AnswerType):
         return np.array([example.answer_type == part for example in examples], bool)
     yes_no = np.array([normalize(example.answer) in ("yes", "no") for example in examples], bool)
