@@ -27,6 +27,7 @@ from study.trials.record import Outcome
 from study.trials.spec import Kind
 from trainables.data.common.wording import DEFAULT_ASKING
 from trainables.models.common.quantisation import BaseBits
+from trainables.training.regime import CHOOSE
 
 VERSION = 2
 """Version of ``results.json`` that this code writes; it reads older ones too."""
@@ -181,6 +182,8 @@ class UsedSettings:
     """Prompt with which questions are asked, unless a trial has its own."""
     system: str = DEFAULT_ASKING.system
     """System message; empty if there is none."""
+    choose: str = CHOOSE[0]
+    """How questions with options are answered (``trainables.training.regime.Regime``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +214,9 @@ class UsedData:
     """Digest of questions, answers and images."""
     findings: tuple[str, ...] = ()
     """Findings of the audit in words."""
+    options: str = "text"
+    """How most training answers are written of questions with options, a key of
+    ``trainables.data.common.multiple_choice.WAYS``."""
 
 
 @dataclass(frozen=True, kw_only=True)

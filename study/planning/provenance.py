@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from study.config import search_methods
 from study.config.begun_study import begun_study
 from study.trials.spec import off_default
+from trainables.data.common.multiple_choice import usual_way
 from trainables.models.common.quantisation import PACKAGE as QUANTISER
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     definition, profile, dataset = plan.definition, plan.profile, plan.data.dataset
     regime = definition.regime
     not_run = {arm: found.reason for arm, found in plan.nowhere.items()}
+    answered = [(example.answer, example.options) for example in dataset.train]
     return {
         "settings": off_default(definition.settings, always=SETTINGS),
         "budget": {n: v for n, v in asdict(definition.budget).items() if v is not None},
@@ -98,6 +100,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
             "ood": {name: other.digest for name, other in plan.data.ood.items()},
             "findings": [f"{f.severity}: {f.text}" for f in plan.data.audit.findings],
+            **({"options": way} if (way := usual_way(answered)) else {}),
         },
         "versions": {
             "python": platform.python_version(),

@@ -184,6 +184,8 @@ def _described(results: StudyResults, trial: TrialResult) -> Description:
         beams=protocol.beams,
         prompt=asking.prompt,
         system=asking.system,
+        choose=protocol.settings.choose,
+        options=protocol.data.options,
     )
 
 
@@ -239,6 +241,8 @@ def _card(
         asking=json.dumps(off_default(tuned.described.asking), indent=2, ensure_ascii=False)
         if tuned.described.asking != DEFAULT_ASKING
         else "",
+        described=tuned.described,
+        image_size=tuned.model.image_size,
         counts=tuned.applied.counts,
         adapters={name: place.as_posix() for name, place in adapters.items()},
         weights=written.weights.name if written.weights else "",

@@ -184,12 +184,14 @@ def test_a_study_asks_multiple_choice_questions_in_several_ways(
     assert export.main(["asked", *where]) == 0
     tuned = json.loads((tmp_path / "exported" / "tuned.json").read_text())
     assert (tuned["prompt"], tuned["system"]) == (best, "where is the liver")
+    assert tuned["choose"] == "likelihood" and found["protocol"]["data"]["options"]
     card = (tmp_path / "exported" / "README.md").read_text()
-    assert '"system": "where is the liver"' in card
+    assert '"system": "where is the liver"' in card and "the likeliest answer" in card
     image = str(tmp_path / "data" / "images" / "0.png")
     question = ("--image", image, "--question", "is this a ct ?", "--option", "yes")
-    assert predict.main([str(tmp_path / "exported"), *question, "--option", "no"]) == 0
     capsys.readouterr()
+    assert predict.main([str(tmp_path / "exported"), *question, "--option", "no"]) == 0
+    assert capsys.readouterr().out.strip() in ("A", "B", "yes", "no", "A: yes", "B: no")
     assert predict.main([str(tmp_path / "exported"), *question]) == 2
     assert "--option: options must be 2 to 26 but there are 1" in capsys.readouterr().err
 

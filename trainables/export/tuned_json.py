@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables import stored_json
+from trainables.data.common.multiple_choice import WAYS
 from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput
 from trainables.models.common.quantisation import BaseBits
+from trainables.training.regime import CHOOSE
 from trainables.workload import PRECISIONS
 
 FILE = "tuned.json"
@@ -19,7 +21,7 @@ VERSION = 1
 """Version of ``tuned.json`` that ``read`` understands."""
 
 
-YOUNG = ("base_bits", "prompt", "system")
+YOUNG = ("base_bits", "prompt", "system", "choose", "options")
 """Fields that are younger than the first exports: written only off their defaults."""
 
 
@@ -51,6 +53,11 @@ class Description:
     """Prompt with which the model was trained and is asked."""
     system: str = DEFAULT_ASKING.system
     """System message; empty if there is none."""
+    choose: str = CHOOSE[0]
+    """How it answers a question with options (``trainables.training.regime.Regime``)."""
+    options: str = "text"
+    """How the options are written that are compared by their likelihoods; a key of
+    ``trainables.data.common.multiple_choice.WAYS``."""
 
     @property
     def asking(self) -> Asking:
@@ -88,6 +95,9 @@ def read(folder: Path) -> Description:
     if described.precision not in PRECISIONS:
         allowed = " or ".join(PRECISIONS)
         raise BadInput(f"{file}: precision must be {allowed}, not {described.precision!r}")
+    for name, known in (("choose", CHOOSE), ("options", WAYS)):
+        if (value := getattr(described, name)) not in known:
+            raise BadInput(f"{file}: {name} must be {' or '.join(known)}, not {value!r}")
     try:
         assert described.asking
     except BadInput as error:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from trainables import model_lookup, recipe
 from trainables.data.common.images import load_images
+from trainables.data.common.multiple_choice import WAYS
 from trainables.errors import BadInput
 from trainables.export import tuned_json
 from trainables.export.tuned_json import Description
@@ -28,7 +29,7 @@ from trainables.workload import WorkloadConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainables.model_contract import Model
+    from trainables.model_contract import Batch, Model
     from trainables.recipe import AppliedRecipe
 
 WEIGHTS = "trained.safetensors"
@@ -48,26 +49,39 @@ class TunedModel:
         self, image: Path, questions: Sequence[str], options: Sequence[str] = ()
     ) -> list[str]:
         """Answer questions about an image file, each with the same ``options`` if there are some,
-        as the model was asked in training.
+        as the model was asked in training: with an answer that it writes or, where the study chose
+        by likelihood, with the likeliest option.
 
         Raises:
             BadInput: the image can't be read, or a question is too long with its options.
         """
         images_1SSC = load_images([image], self.model.image_size)
         wording = self.described.asking.wording(options)
-        rows = [
-            self.model.tokenize(question=q, answer="", image=0, wording=wording) for q in questions
-        ]
         device = next(self.network.parameters()).device
-        batch = self.model.collate(rows, images_1SSC).to(device)
+
+        def batch_of(question_answers: Sequence[tuple[str, str]]) -> Batch:
+            rows = [
+                self.model.tokenize(question=q, answer=a, image=0, wording=wording)
+                for q, a in question_answers
+            ]
+            return self.model.collate(rows, images_1SSC).to(device)
+
         low = self.described.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            return self.model.answers(
-                self.network,
-                batch,
-                tokens=self.described.answer_tokens,
-                beams=self.described.beams,
-            )
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            if not options or self.described.choose != "likelihood":
+                return self.model.answers(
+                    self.network,
+                    batch_of([(q, "") for q in questions]),
+                    tokens=self.described.answer_tokens,
+                    beams=self.described.beams,
+                )
+            choices = WAYS[self.described.options](options)
+            found = []
+            for q in questions:
+                batch = batch_of([(q, choice) for choice in choices])
+                losses_B = self.model.losses(self.network, batch, summed=True)
+                found.append(choices[int(losses_B.argmin())])
+            return found
 
     def save(self, folder: Path) -> None:
         """Write ``trained.safetensors`` and ``tuned.json`` into ``folder``, which must exist."""

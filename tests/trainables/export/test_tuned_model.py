@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainables.models.llava import Llava
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
+BOTH = ("A: yes", "B: no")
 QUESTIONS = ["what is the modality ?", "is there a lesion ?", "how many spots ?"]
 EVERYWHERE = ("vision", "fusion", "decoder")
 
@@ -86,6 +88,29 @@ def test_it_comes_back_as_it_was(name: str, tmp_path: Path, image: Path) -> None
     after = tuned_model.load(tmp_path)
     assert after.answers(image, QUESTIONS) == before.answers(image, QUESTIONS)
     assert all(torch.equal(after.weights()[n], w) for n, w in before.weights().items())
+
+
+@pytest.mark.parametrize(("way", "choices"), [("text", ("yes", "no")), ("both", BOTH)])
+def test_it_chooses_by_likelihood_where_the_study_did(
+    way: str, choices: tuple[str, ...], tmp_path: Path, image: Path
+) -> None:
+    before = moved(RECIPES["lora"][0])
+    chosen = replace(before.described, choose="likelihood", options=way)
+    replace(before, described=chosen).save(tmp_path)
+    after, model = tuned_model.load(tmp_path), before.model
+    wording = chosen.asking.wording(("yes", "no"))
+    likeliest = []
+    for question in QUESTIONS:
+        rows = [
+            model.tokenize(question=question, answer=choice, image=0, wording=wording)
+            for choice in choices
+        ]
+        batches = [model.collate([row], load_images([image], model.image_size)) for row in rows]
+        means = [float(model.losses(before.network, batch)) for batch in batches]
+        losses = [mean * len(row.answer) for mean, row in zip(means, rows, strict=True)]
+        likeliest.append(choices[losses.index(min(losses))])
+    assert after.answers(image, QUESTIONS, ("yes", "no")) == likeliest
+    assert after.answers(image, QUESTIONS) == before.answers(image, QUESTIONS)
 
 
 @pytest.mark.parametrize("name", RECIPES)

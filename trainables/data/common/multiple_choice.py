@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainables.data.common.wording import LETTERS, labelled
 
@@ -19,6 +20,13 @@ _LABEL = re.compile(r"\(?([A-Za-z])\s*[).:\u3001]\)?\s*")
 """A letter as it stands before the text of an option: ``B:``, ``B.``, ``B)`` or ``(B)``."""
 _LETTER = re.compile(r"\(?([A-Za-z])[).:\u3001\u3002]?")
 """A letter that is a whole answer."""
+
+WAYS: Mapping[str, Callable[[Sequence[str]], list[str]]] = {
+    "text": list,
+    "letter": lambda options: list(LETTERS[: len(options)]),
+    "both": labelled,
+}
+"""Way in which answers name an option -> the options of a question written so."""
 
 
 def cleaned(options: Sequence[str]) -> tuple[str, ...]:
@@ -54,12 +62,29 @@ def written(answer: str, options: Sequence[str]) -> tuple[int, list[str]]:
         ValueError: the answer is none of the options, or is the letter of one and the text of
             another.
     """
-    ways: list[tuple[Callable[[str, Sequence[str]], int | None], list[str]]] = [
-        (_by_text, list(options)),
-        (_by_letter, list(LETTERS[: len(options)])),
-        (_by_both, labelled(options)),
-    ]
-    found = [(place, way) for match, way in ways if (place := match(answer, options)) is not None]
+    place, way = _named(answer, options)
+    return place, WAYS[way](options)
+
+
+def usual_way(answered: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """The key of ``WAYS`` that most true answers are written by, of questions with options; empty
+    if there are none.
+
+    Args:
+        answered: answer and options of each question.
+    """
+    counts = Counter(_named(answer, options)[1] for answer, options in answered if options)
+    return max(counts, key=lambda way: counts[way]) if counts else ""
+
+
+def _named(answer: str, options: Sequence[str]) -> tuple[int, str]:
+    """Index of the option that a true answer is, and the key of ``WAYS`` that it is written by.
+
+    Raises:
+        ValueError: as ``written`` does.
+    """
+    ways = (("text", _by_text), ("letter", _by_letter), ("both", _by_both))
+    found = [(place, way) for way, match in ways if (place := match(answer, options)) is not None]
     if not found:
         raise ValueError(
             f"answer {answer!r} is none of its options: {'; '.join(labelled(options))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.data.common.multiple_choice import cleaned, written
+from trainables.data.common.multiple_choice import cleaned, usual_way, written
 
 OPTIONS = ("ct", "pneumonia", "E. coli")
 LETTERS = ["A", "B", "C"]
@@ -26,6 +26,14 @@ BOTH = ["A: ct", "B: pneumonia", "C: E. coli"]
 )
 def test_an_answer_is_an_option_its_letter_or_both(answer: str, way: list[str]) -> None:
     assert written(answer, OPTIONS) == (1, way)
+
+
+def test_the_usual_way_is_that_of_most_answers() -> None:
+    answered = [("B", OPTIONS), ("a", OPTIONS), ("ct", OPTIONS), ("yes", ())]
+    assert usual_way(answered) == "letter"
+    assert usual_way([("B: pneumonia", OPTIONS)]) == "both"
+    assert usual_way(answered[2:]) == "text"
+    assert usual_way(answered[3:]) == "", "no question has options"
 
 
 @pytest.mark.parametrize("answer", ["pneumothorax", "D", "A: pneumonia", "", "2"])
