@@ -60,12 +60,17 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
         embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
         embeddings.num_positions = positions_1TD.shape[1]
         embeddings.image_size = network.config.vision_config.image_size = image_size
-    return Blip(
+    tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True)
+    model = Blip(
         name=hub.name_of(path),
         digest=weights_folder.digest(path, image_size),
         network=network,
-        tokenizer=BertTokenizer.from_pretrained(path, local_files_only=True),
+        tokenizer=tokenizer,
     )
+    special = {"pad": model.pad, "bos": model.begin, "sep": model.end}
+    for part in (network.text_encoder, network.text_decoder):
+        weights_folder.check_tokens(path, tokenizer, part.get_input_embeddings(), special)
+    return model
 
 
 def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32") -> Skeleton:
@@ -137,10 +142,10 @@ class Blip:
         config = config.text_config
         self.longest: int = config.max_position_embeddings
         """Number of tokens of a question, or of an answer, for which there are positions."""
+        # What the configuration leaves out, the tokenizer may have.
         self.pad, self.begin, self.end = (
-            config.pad_token_id,
-            config.bos_token_id,
-            config.sep_token_id,
+            getattr(config if getattr(config, name) is not None else tokenizer, name, None)
+            for name in ("pad_token_id", "bos_token_id", "sep_token_id")
         )
 
     def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:

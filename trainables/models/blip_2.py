@@ -128,12 +128,15 @@ class Blip2:
             positions_1TD = clip.positions(embeddings, image_size).to(dtype)
             embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
             embeddings.image_size = network.config.vision_config.image_size = image_size
-        return cls(
+        model = cls(
             name=hub.name_of(path),
             digest=weights_folder.digest(path, image_size),
             network=Parts(network).eval().requires_grad_(False),
             tokenizer=cls.tokenizer_of(path),
         )
+        embeddings = network.language_model.get_input_embeddings()
+        weights_folder.check_tokens(path, model.tokenizer, embeddings, replaced=(model.image,))
+        return model
 
     @classmethod
     def skeleton(cls, source: Path, image_size: int | None, precision: str) -> Skeleton:

@@ -66,6 +66,8 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     inputs = Inputs(path, config, size, name)
     dtype = _held(config, precision)
     network = weights_folder.read(kind, path, called=config.model_type, dtype=dtype)
+    embeddings = network.get_input_embeddings()
+    weights_folder.check_tokens(path, inputs.tokenizer, embeddings, replaced=(inputs.image,))
     return ImageTextToText(
         name=name,
         digest=weights_folder.digest(path, image_size),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, PreTrainedModel
@@ -69,6 +69,14 @@ class InstructBlip(Blip2):
         both: tuple[Any, Any] = tokenizer or (None, None)
         decoder, self.qformer_tokenizer = both
         super().__init__(name=name, digest=digest, network=network, tokenizer=decoder)
+
+    @classmethod
+    def load(cls, path: Path, image_size: int | None, precision: str) -> Self:
+        """Load a model folder, as the family's ``load``."""
+        model = super().load(path, image_size, precision)
+        words = model.network.qformer.qformer.embeddings.word_embeddings
+        weights_folder.check_tokens(path / TOKENIZER, model.qformer_tokenizer, words)
+        return model
 
     @classmethod
     def tokenizer_of(cls, path: Path) -> Tokenizers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -184,6 +185,32 @@ def test_positions_are_interpolated_for_images_of_another_size(folder: Path) -> 
 def test_beams_are_those_of_the_folder_or_of_the_papers(folder: Path) -> None:
     assert blip.load(folder).beams == 3
     assert blip.load(TINY).beams == 1
+
+
+def test_a_token_without_a_row_is_refused(folder: Path) -> None:
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["hepatomegaly"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BadInput, match="1 have none, as 'hepatomegaly'"):
+        blip.load(folder)
+
+
+@pytest.mark.parametrize("name", ["pad", "bos", "sep"])
+def test_a_special_token_may_be_the_tokenizers(folder: Path, name: str) -> None:
+    tokenizer, file = BertTokenizer.from_pretrained(folder), folder / "config.json"
+    config = json.loads(file.read_text())
+    known = config["text_config"][f"{name}_token_id"]
+    config["text_config"][f"{name}_token_id"] = None
+    file.write_text(json.dumps(config))
+    setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(known))
+    tokenizer.save_pretrained(folder)
+    model = blip.load(folder)
+    assert {"pad": model.pad, "bos": model.begin, "sep": model.end}[name] == known
+    config["text_config"][f"{name}_token_id"] = 10**6
+    file.write_text(json.dumps(config))
+    # PyTorch refuses a padding without a row, but only that.
+    with pytest.raises(BadInput, match=r"token_id of text_config .* not 1000000|describes no BLIP"):
+        blip.load(folder)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "gone", "no tokenizer"])

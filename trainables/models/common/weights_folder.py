@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,6 +61,10 @@ def read(
         )
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{path} can't be read as a {called} model: {error}") from error
+    except Exception:  # a setting of no sense raises nearly any; without weights it does too
+        with configuring(path, called), torch.device("meta"):
+            kind(config)
+        raise
     network, report = loaded
     if part:
         del report["unexpected_keys"]
@@ -97,6 +102,48 @@ def needs_tokenizer(path: Path, *files: str) -> None:
     """
     if not any((path / name).is_file() for name in files):
         raise BadInput(f"{path} has no tokenizer; it needs {' or '.join(files)}")
+
+
+def check_tokens(
+    path: Path,
+    tokenizer: Any,
+    embeddings: torch.nn.Module,
+    special: Mapping[str, int | None] = MappingProxyType({}),
+    *,
+    replaced: Collection[int | None] = (),
+) -> None:
+    """Check that a model has a row for each token.
+
+    Args:
+        path: the model's folder, for errors.
+        tokenizer: the model's.
+        embeddings: what a token's number is looked up in.
+        special: name of a token that the model puts in by itself -> its number.
+        replaced: numbers of tokens that are never looked up, as that of an image.
+
+    Raises:
+        BadInput: a token has no row, or a special token has no number.
+    """
+    rows: int = embeddings.weight.shape[0]  # type: ignore[assignment,index,union-attr]
+    for name, number in special.items():
+        if number is None or not 0 <= number < rows:
+            raise BadInput(
+                f"{path}: {name}_token_id of text_config in config.json must be from 0 to "
+                f"{rows - 1}, not {number}"
+            )
+    if len(tokenizer) <= rows:  # mostly
+        return
+    lacking = [
+        word
+        for word, number in tokenizer.get_vocab().items()
+        if number >= rows and number not in replaced
+    ]
+    if lacking:
+        raise BadInput(
+            f"the tokenizer of {path} has {len(tokenizer)} tokens, but the model has embeddings "
+            f"for {rows}: {len(lacking)} have none, as {lacking[0]!r}; give the tokenizer that "
+            "belongs to the weights, or call resize_token_embeddings and train them"
+        )
 
 
 def digest(path: Path, image_size: int | None) -> str:
