@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainables.command import command
 from trainables.data.common.multiple_choice import cleaned
-from trainables.errors import BadInput
+from trainables.errors import BadInput, printable
 from trainables.export import tuned_json
 from trainables.options import Parser, option, parse
 
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     from trainables.export import tuned_model
 
     answers = tuned_model.load(given.model).answers(given.image, given.question, options)
-    print("\n".join(answers))
+    for line in "\n".join(answers).split("\n"):
+        print(printable(line))
     return 0
 
 

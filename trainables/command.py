@@ -41,9 +41,15 @@ class WithoutSecrets:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text without its secrets; return the length that was asked for."""
+        """Write a text without its secrets; return the length that was asked for. A character that
+        the stream's encoding does not have is written as Python writes it."""
         try:
-            self._stream.write(without_secrets(text))
+            shown = without_secrets(text)
+            try:
+                self._stream.write(shown)
+            except UnicodeEncodeError as error:
+                name = error.encoding
+                self._stream.write(shown.encode(name, "backslashreplace").decode(name))
         except BrokenPipeError:
             _nobody_reads(self._stream)
         return len(text)

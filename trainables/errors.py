@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from trainables.secrecy import without_secrets
+
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Pattern of a surrogate, half of a character."""
 
 
 class BadInput(ValueError):
     """Input that the user can correct. Commands print the message as one line and exit with code 2.
 
-    Secrets are cut out of the message (``trainables.secrecy``).
+    Secrets are cut out of the message (``trainables.secrecy``), and it is made one ``printable``
+    line: it may quote a file or a library.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_secrets(message))
+        super().__init__(printable(without_secrets(message)))
 
 
 class NoMatchingLayer(BadInput):
@@ -24,6 +29,25 @@ class NoMatchingLayer(BadInput):
     def __init__(self, message: str, *, lacks: str) -> None:
         super().__init__(message)
         self.lacks = lacks
+
+
+def printable(text: str) -> str:
+    """A text as one line, in which what would act on a terminal is written as Python writes it.
+
+    >>> printable("a\\tfile\\x1b[31m")
+    'a file\\\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    line = re.sub(r"\s*[^\S ]\s*", " ", text.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text can be written as UTF-8. One with a half of a character cannot: JSON's
+    ``\\ud83d`` without its other half becomes one, and so does a byte of a command line that is no
+    UTF-8."""
+    return text.isascii() or HALF_CHARACTER.search(text) is None
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> BadInput:

@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from trainables.errors import BadInput, did_you_mean
+from trainables.errors import BadInput, did_you_mean, is_whole
 
 T = TypeVar("T")
 LARGEST = 10**12
@@ -72,6 +72,8 @@ def _text(text: str) -> str:
     """A text that says something."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; give a value, or leave it away")
+    if not is_whole(text):  # Python's way to keep bytes that are no UTF-8
+        raise argparse.ArgumentTypeError(f"is no text in UTF-8: {text!r}")
     return text
 
 

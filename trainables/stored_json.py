@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.errors import BadInput, did_you_mean, unknown
+from trainables.errors import BadInput, did_you_mean, is_whole, unknown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -108,9 +108,18 @@ def parse(kind: type[T], found: Any, source: str) -> T:
         source: where it stands, for errors.
 
     Raises:
-        BadInput: a field is missing, unknown (if ``kind`` forbids that) or of the wrong type.
+        BadInput: a field is missing, unknown (if ``kind`` forbids that) or of the wrong type, or a
+            text in it cannot be written as UTF-8.
     """
-    return _validated(lambda adapter: adapter.validate_python(found), kind, source)
+    parsed = _validated(lambda adapter: adapter.validate_python(found), kind, source)
+    for name, value in found.items() if isinstance(found, dict) else ():
+        for text in value if isinstance(value, list) else (value,):
+            if isinstance(text, str) and not is_whole(text):
+                raise BadInput(
+                    f"{source}: {name} has half of a character, as texts have that were cut off: "
+                    f"{text[-QUOTED:]!r}; write it whole, or leave it away"
+                )
+    return parsed
 
 
 @cache

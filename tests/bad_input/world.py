@@ -101,6 +101,8 @@ ROWS: dict[str, list[Any]] = {
     "bigint": [FIRST % ("9" * 5000)],
     "answernan": [FIRST % "NaN"],
     "answernull": [GOOD[0] | {"answer": None}],
+    "answerhalf": [FIRST % '"\\ud83d"'],
+    "optionhalf": [FIRST.replace("}", ', "options": ["a", "\\ud83d"]}') % '"a"'],
     "answerempty": [GOOD[0] | {"answer": ""}],
     "answerlist": [GOOD[0] | {"answer": ["no"]}],
     "questionempty": [GOOD[0] | {"question": "  "}],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput, is_whole, printable, unknown
 
 
 def test_the_closest_name_is_offered() -> None:
@@ -21,3 +21,12 @@ def test_an_empty_choice_says_so() -> None:
 
 def test_it_is_a_value_error() -> None:
     assert issubclass(BadInput, ValueError)
+
+
+def test_a_message_is_one_line_that_does_nothing_to_a_terminal() -> None:
+    assert str(BadInput("a\n\n  b\t\x1b[31m \u202e\ud83d")) == r"a b \x1b[31m \u202e\ud83d"
+    assert printable("two  blanks, Größe, 病") == "two  blanks, Größe, 病"
+
+
+def test_half_of_a_character_is_no_text() -> None:
+    assert is_whole("病 \U0001f600") and not is_whole("\ud83d") and not is_whole("a\udcff")

@@ -10,6 +10,7 @@ from trainables.audit import checks
 from trainables.audit.checks import CheckResult
 from trainables.cache.arrays import Progress
 from trainables.data.common.dataset import Dataset, Example
+from trainables.errors import printable
 from trainables.measures.common.baselines import majority_baseline
 from trainables.measures.common.normalize import normalize
 
@@ -70,7 +71,9 @@ class Audit:
             more = ", ..." if finding.count > len(finding.shown) else ""
             lines.append(f"{finding.severity.upper():<5} {finding.text}")
             lines.append(f"      {', '.join(finding.shown)}{more}")
-        return lines if self.findings else [*lines, "nothing was found to be wrong"]
+        # A dataset's texts may have what acts on a terminal.
+        shown = [printable(line) for line in lines]
+        return shown if self.findings else [*shown, "nothing was found to be wrong"]
 
 
 def examine(dataset: Dataset, *, progress: Progress | None = None) -> Audit:

@@ -52,6 +52,12 @@ def test_a_clean_dataset_has_facts_and_no_findings(tmp_path: Path) -> None:
     assert audit.lines()[-1] == "nothing was found to be wrong"
 
 
+def test_nothing_in_a_dataset_acts_on_a_terminal(tmp_path: Path) -> None:
+    odd = "\x1b[2J\x9b3m \u202e no"
+    audit = audited(tmp_path, Asked(split="train", picture=4, answer=odd, image=f"{odd}.png"))
+    assert audit.splits["train"].frequent_answers and all(map(str.isprintable, audit.lines()))
+
+
 @pytest.mark.parametrize("known", ["train", "validation"])
 def test_a_question_that_is_known_stops(tmp_path: Path, known: str) -> None:
     """Whatever the image is called, and however the question is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ def _load(path: Path, size: int) -> NDArray[np.uint8]:
         ValueError,
         SyntaxError,
         NotImplementedError,
+        OverflowError,
+        struct.error,
         Image.DecompressionBombError,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -68,10 +71,24 @@ def _load(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its file says: photographs of films carry their orientation."""
-    from PIL import ImageOps
+    """Turn an image as its file says: photographs of films carry their orientation. Only this is
+    read of what the file says, since ``ImageOps.exif_transpose`` also writes the rest anew and
+    fails where that cannot be written."""
+    from PIL import ExifTags, Image
 
-    return ImageOps.exif_transpose(image)
+    steps = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    image.load()  # a PNG may say it after its pixels
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    step = steps.get(orientation) if isinstance(orientation, int) else None
+    return image if step is None else image.transpose(step)
 
 
 def _is_dicom(path: Path) -> bool:

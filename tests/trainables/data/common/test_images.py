@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainables.data.common.images import load_images
 from trainables.errors import BadInput
@@ -136,3 +136,23 @@ def test_dicom_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_no_paths_no_images() -> None:
     assert load_images([], 8).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_upright_whatever_else_its_file_says(
+    tmp_path: Path, orientation: int
+) -> None:
+    image, exif = Image.new("RGB", (32, 32)), Image.Exif()
+    image.paste((200, 0, 0), (0, 0, 32, 8))
+    image.paste((0, 0, 200), (0, 8, 8, 32))
+    exif[0x0112] = orientation
+    exif[0x011A] = 72.0  # a resolution, of which the file will say that it is negative
+    image.save(tmp_path / "sound.jpg", exif=exif, quality=95)
+    content = (tmp_path / "sound.jpg").read_bytes()
+    wrong = content.replace(b"\0\0\0\x48\0\0\0\1", b"\xff\xff\xff\xff\0\0\0\0")
+    assert wrong != content
+    (tmp_path / "wrong.jpg").write_bytes(wrong)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "sound.jpg"))
+    assert expected is not None
+    for name in ("sound.jpg", "wrong.jpg"):
+        np.testing.assert_array_equal(load_images([tmp_path / name], 32)[0], np.asarray(expected))
