@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -27,6 +28,9 @@ from trainables.secrecy import command_line, without_secrets
 PROBE_BYTES = 2**16
 """Number of bytes that are written to see that a storage folder can be written: a study begins with
 less."""
+
+LONGEST_STEM = 90
+"""Letters of the name of a new study before its number, at most: a name has 100."""
 
 CHANGED = {
     "model": " (its weights, configuration, tokenizer, prompt or image processing have changed)",
@@ -159,8 +163,10 @@ def read(study_folder: StudyFolder) -> Settings:
 
 
 def free_name(storage: Path, settings: Settings) -> str:
-    """``<space>-<data>-<number>``, with the first number that is free."""
-    stem = f"{Path(settings.space).stem}-{settings.data.replace(',', '-')}"
+    """``<space>-<data>-<number>``, with the first number that is free. Of the name of a space's
+    file, what no study's name may have is left out."""
+    space = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.space).stem).strip("-._") or "space"
+    stem = f"{space}-{settings.data.replace(',', '-')}"[:LONGEST_STEM]
     taken = {path.name for path in storage.glob(f"{stem}-*")} if storage.is_dir() else set()
     return next(n for n in (f"{stem}-{i:03d}" for i in range(1, 10**6)) if n not in taken)
 

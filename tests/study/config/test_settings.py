@@ -17,8 +17,9 @@ from study.config import search_methods, spaces
 from study.config.begun_study import begun_study
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
-from study.config.study_json import check_resumable, identity, open_study, read
+from study.config.study_json import check_resumable, free_name, identity, open_study, read
 from study.search.arm_gains import LEAST
+from study.storage.paths import check_study_name
 from study.storage.study_folder import SETTINGS, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import add_options
@@ -461,3 +462,20 @@ def test_every_setting_of_a_study_is_an_option() -> None:
     add_options(parser, Settings, groups=GROUPS)
     named = {action.dest for action in parser._actions} - {"help"}
     assert named == {field.name for field in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        ("smoke", "smoke-jsonl-001"),
+        ("my space.py", "my-space-jsonl-001"),
+        ("fälle/größe 2.py", "gr-e-2-jsonl-001"),
+        ("病.py", "space-jsonl-001"),
+        ("..py", "space-jsonl-001"),
+        (f"{'x' * 200}.py", f"{'x' * 90}-001"),
+    ],
+)
+def test_a_new_study_has_a_name_that_it_may_have(tmp_path: Path, space: str, name: str) -> None:
+    found = free_name(tmp_path, Settings(space=space, data="jsonl"))
+    check_study_name(tmp_path, found)
+    assert found == name
