@@ -61,7 +61,8 @@ def run(
 
 
 def experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Find or create an experiment and return its id.
+    """Find or create an experiment and return its id. One that was deleted, as on MLflow's page, is
+    restored, since MLflow lets no other have its name.
 
     Args:
         artifacts: address of the folder for the files of its runs; None on a server, which has its
@@ -73,6 +74,8 @@ def experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
 
     def find() -> str | None:
         found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
         return None if found is None else str(found.experiment_id)
 
     def make() -> str:

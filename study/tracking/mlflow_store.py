@@ -71,7 +71,7 @@ def check(uri: str) -> None:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise _unreadable(uri, error) from None
-        _reach(uri, "MLflow server", host or "", port or PORTS[kind])
+        _reach(uri, "MLflow server", *_proxy(kind, host, port) or (host or "", port or PORTS[kind]))
         if not _is_open(uri):
             _ask(uri)
     elif not uri.startswith("sqlite:///"):  # a file, whose driver comes with Python
@@ -86,6 +86,20 @@ def _unreadable(uri: str, error: Exception) -> BadInput:
         f"--tracking-uri {shown(uri)} {lacks}; in a password write "
         "'/' as %2F, '?' as %3F, '#' as %23 and '@' as %40"
     )
+
+
+def _proxy(kind: str, host: str | None, port: int | None) -> tuple[str, int] | None:
+    """Host and port of the proxy (``http_proxy``, ``https_proxy``) through which MLflow's client
+    reaches a server; None if it needs none. The name of the server may be known to the proxy alone.
+    """
+    proxy = urllib.request.getproxies().get(kind)
+    if not proxy or urllib.request.proxy_bypass(f"{host}:{port}" if port else host or ""):
+        return None
+    with suppress(ValueError):  # it is no address: MLflow's client says so
+        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+        if parts.hostname:
+            return parts.hostname, parts.port or PORTS.get(parts.scheme) or 80
+    return None
 
 
 def _reach(uri: str, what: str, host: str, port: int | None) -> None:

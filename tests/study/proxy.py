@@ -22,7 +22,8 @@ class Proxy:
 def losing(server: str, how: str) -> Iterator[Proxy]:
     """Each request that changes something loses its first answer.
 
-    ``how``: ``503`` is answered instead, or the line is ``cut``.
+    ``how``: ``503`` is answered instead, the line is ``cut``, or ``none`` is lost. Who asks may
+    name any host, as of a forward proxy.
     """
     seen = set[tuple[str, str, bytes]]()
 
@@ -35,13 +36,14 @@ def losing(server: str, how: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             onward = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-            onward.request(self.command, self.path, body, headers)
+            asked = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
+            onward.request(self.command, asked, body, headers)
             answer = onward.getresponse()
             content = answer.read()
             onward.close()
             request = (self.command, self.path, body)
             reads = self.command == "GET" or self.path.endswith("search")
-            if not reads and request not in seen:
+            if how != "none" and not reads and request not in seen:
                 seen.add(request)
                 proxy.lost["/".join(self.path.split("/")[-2:])] += 1
                 if how == "cut":

@@ -227,6 +227,28 @@ def test_a_store_that_is_not_there_is_bad_input(
     assert "no studies in" in capsys.readouterr().err
 
 
+def test_an_experiment_that_was_deleted_is_restored(server: str, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=server)
+    made = MlflowRuns(server, experiment="deleted", artifacts=tmp_path).experiment_id
+    client.delete_experiment(made)
+    assert MlflowRuns(server, experiment="deleted", artifacts=tmp_path).experiment_id == made
+    assert client.get_experiment(made).lifecycle_stage == "active"
+
+
+def test_a_server_may_be_reached_through_a_proxy_alone(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which knows its name."""
+    uri = "http://mlflow.invalid:5000"
+    with losing(server, "none") as proxy:
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("http_proxy", proxy.uri)
+        mlflow_store.check(uri)
+        monkeypatch.setenv("no_proxy", "mlflow.invalid")
+        with pytest.raises(BadInput, match="no MLflow server answers at"):
+            mlflow_store.check(uri)
+
+
 @pytest.mark.parametrize("how", ["503", "cut"])
 def test_what_is_made_is_made_once_though_answers_are_lost(
     server: str,
