@@ -46,7 +46,8 @@ def connect(address: str | None) -> None:
             if address is None:
                 # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
                 ray_constants.ENABLE_RAY_CLUSTER = False
-                ray.init(address="local", include_dashboard=False, **quiet)
+                place = str(scratch.ray_folder())
+                ray.init(address="local", include_dashboard=False, _temp_dir=place, **quiet)
                 _leave_no_session()
             else:
                 ray.init(address=address, **quiet)

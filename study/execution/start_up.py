@@ -48,12 +48,12 @@ def inspect_cluster(
             devices than were asked for.
     """
     from study.execution import cluster
-    from study.storage import faults
+    from study.storage import faults, scratch
 
     if deployment.address is None:
         zygote.take(dataset)
         if starting:
-            faults.check(Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # where Ray has its session
+            faults.check(scratch.ray_folder().parent)  # where Ray has its session
             cluster.connect(None)
         hardware = zygote.hardware
         nodes = cluster.nodes() if starting else [_this_machine(hardware)]

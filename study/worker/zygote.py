@@ -59,7 +59,8 @@ class Zygote:
 
     def __init__(self, definition: StudyDefinition) -> None:
         self._opened = ExitStack()
-        self.socket = self._opened.enter_context(scratch.folder("zygote")) / "socket"
+        made = self._opened.enter_context(scratch.folder("zygote", socket="socket"))
+        self.socket = made / "socket"
         """Socket at which hosts ask to be forked."""
         self._connection, theirs = Pipe()
         with theirs, socket.socket(socket.AF_UNIX) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -89,3 +90,23 @@ def test_a_folder_of_another_is_left_alone(temporary: Path, tmp_path: Path) -> N
     _age(young)
     with scratch.folder("next"):
         assert not young.exists() and unmarked.is_dir()
+
+
+def test_a_socket_has_room_though_the_temporary_folder_has_a_long_path(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm's job folders do."""
+    with scratch.folder("zygote") as made:
+        assert made.parent == temporary, "other files lie where the user wants them"
+    deep = temporary / ("x" * 90)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with scratch.folder("zygote", socket="socket") as made, socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(made / "socket"))
+        assert made.parent == Path("/tmp")
+    assert not made.exists()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert scratch.ray_folder() == Path("/tmp/ray")
+    monkeypatch.setenv("RAY_TMPDIR", "/short")
+    assert scratch.ray_folder() == Path("/short/ray")
