@@ -37,6 +37,7 @@ from study.storage.study_folder import REPORT, this_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
+from trainables.data.common.wording import BRIEF
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
@@ -235,6 +236,7 @@ class StudyRun:
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,
+            brief=plan.profile.follows_instructions and settings.prompt != BRIEF,
             base=provenance.digest(provenance.base(plan)),
         )
         self.provenance = provenance.describe(plan, self.folder)

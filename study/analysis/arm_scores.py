@@ -22,6 +22,7 @@ from study.statistics.score_types import (
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
+from trainables.data.common.wording import BRIEF
 from trainables.measures.common.baselines import majority_baseline
 from trainables.measures.common.parts import CHOICE, PARTS, part_of
 from trainables.measures.common.scores import columns, shown_columns
@@ -41,7 +42,7 @@ class ArmScores:
     confirmed: Mapping[str, Sequence[TrialRecord]]
     """Arm -> its complete confirmations, one for each seed."""
     untuned: Sequence[TrialRecord]
-    """Trials that scored the untuned model; one, or none."""
+    """Trials that scored the untuned model; none, or one for each prompt."""
     train: Sequence[Example]
     """Training examples, from which the majority baseline takes its answers."""
     margin: float
@@ -97,15 +98,39 @@ class ArmScores:
             data=data,
             arms=tuple(ArmScore(arm=arm, test=test) for arm, test in arms.items()),
             shown=shown_columns(majority),
-            baselines=Baselines(
-                majority=majority,
-                untuned=scores_of(self.untuned[0], name) if self.untuned else None,
-            ),
+            baselines=self._baselines(majority, name),
             comparisons=tuple(
                 ArmPair(first=first, second=second, parts=parts)
                 for (first, second), parts in pairs.items()
             ),
         )
+
+    def _baselines(self, majority: Mapping[str, float], name: str) -> Baselines:
+        """Scores of models that no arm tuned, on the split ``name``."""
+        as_arms, brief = by_prompt(self.untuned)
+        strict, short = (scores_of(r, name) if r is not None else None for r in (as_arms, brief))
+        return Baselines(
+            majority=majority,
+            untuned=strict,
+            untuned_lenient=_lenient(strict),
+            untuned_brief=short,
+            untuned_brief_lenient=_lenient(short),
+        )
+
+
+def by_prompt(untuned: Sequence[TrialRecord]) -> tuple[TrialRecord | None, TrialRecord | None]:
+    """The untuned model asked as the arms are, and the one asked for a bare answer; None for one
+    that there is not."""
+    brief = [r for r in untuned if r.spec.training.get("prompt") == BRIEF]
+    as_arms = [r for r in untuned if r not in brief] or brief
+    return next(iter(as_arms), None), next((r for r in brief if r not in as_arms), None)
+
+
+def _lenient(scores: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Scores by the lenient rule, as far as it differs from the strict one."""
+    if scores is None or f"lenient_{PARTS[0]}" not in scores:
+        return None
+    return {part: scores.get(f"lenient_{part}", value) for part, value in scores.items()}
 
 
 def _score(estimate: Estimate) -> Score:

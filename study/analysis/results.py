@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
 from study.analysis import efficiency, importance
-from study.analysis.arm_scores import ArmScores, scores_of
+from study.analysis.arm_scores import ArmScores, by_prompt, scores_of
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import (
     ArmResult,
@@ -206,7 +206,8 @@ def _efficiency(
         searched[record.spec.arm].append(record)
     costs = trials.objectives
     front = goals.pareto_front(trials.records, costs) if costs else []
-    start = untuned[0].scores.get("validation.overall", 0.0) if untuned else 0.0
+    as_arms, _ = by_prompt(untuned)
+    start = as_arms.scores.get("validation.overall", 0.0) if as_arms else 0.0
     return Efficiency(
         pareto=efficiency.pareto(arms),
         budget=efficiency.budget_curves(searched, start),

@@ -179,7 +179,15 @@ def trials_in_all(begun: BegunStudy, journal: JournalContent) -> int | None:
     of each arm. None if the number of trials is not limited, or was not noted."""
     searched = search_trials(begun, journal)
     arms = begun.arms if begun.run is None else begun.run
-    return None if searched is None else searched + 1 + len(arms) * begun.settings.seeds
+    if searched is None:
+        return None
+    return searched + untuned_models(journal) + len(arms) * begun.settings.seeds
+
+
+def untuned_models(journal: JournalContent) -> int:
+    """Trials that score the untuned model: one, until another one with a prompt of its own has
+    begun."""
+    return max(sum(record.spec.kind is Kind.UNTUNED for record in journal.records), 1)
 
 
 def search_trials(begun: BegunStudy, journal: JournalContent) -> int | None:

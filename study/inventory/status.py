@@ -21,6 +21,7 @@ from study.inventory.overview import (
     journal_of,
     overview,
     search_trials,
+    untuned_models,
 )
 from study.inventory.recorded import mlflow_addresses
 from study.search.best_trials import BestTrials
@@ -128,7 +129,7 @@ def status(files: StudyFiles) -> StudyStatus:
         searched=_ended(searching),
         search_trials=search_trials(begun, journal),
         confirmed=_ended(confirming),
-        confirmations=1 + len(names) * begun.settings.seeds,
+        confirmations=untuned_models(journal) + len(names) * begun.settings.seeds,
         arms=_arms(begun, searching, names),
         all_arms=tuple(begun.all_arms),
         running=tuple(r for r in journal.records if r.outcome is None),

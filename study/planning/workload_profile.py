@@ -62,6 +62,8 @@ class WorkloadProfile:
     """Arm -> measurement of three steps, for arms that were measured; None if not even one question
     fits."""
 
+    follows_instructions: bool = False
+    """Whether the model takes an instruction in the prompt, such as how to answer."""
     slot_bits: tuple[SlotBits, ...] = ()
     """What is quantised in each slot."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

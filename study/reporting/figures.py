@@ -46,7 +46,8 @@ def scores(results: StudyResults) -> list[Markup]:
             for arm in results.arms
             if arm.test and (score := arm.test[part].interval) is not None
         ]
-        bases = {name: scores[part] for name, scores in results.baselines.named().items()}
+        named = results.baselines.named()
+        bases = {name: named[name][part] for name in ("majority", "untuned") if name in named}
         seeds = [seed.scores.get(part) for _, arm, _ in rows for seed in arm.seeds]
         ends = [end for _, _, score in rows for end in (score.low, score.high)]
         left = 20 + 7 * max((len(arm.arm) for _, arm, _ in rows), default=0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 from study.storage.paths import atomic_write
 from study.storage.study_folder import REPORT
+from trainables.data.common.wording import BRIEF
 
 HERE = Path(__file__).parent
 
@@ -42,7 +43,7 @@ def _page(results: StudyResults) -> str:
     from markupsafe import Markup
 
     from study.config.space_changes import narrowing
-    from study.reporting import figures, search_figures
+    from study.reporting import figures, search_figures, summary
     from study.trials.text import settings_text
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -70,6 +71,8 @@ def _page(results: StudyResults) -> str:
             )
         },
         tested=bool(results.confirmed),
+        notes=summary.BASELINES | {"majority": f"always {summary.BASELINES['majority']}"},
+        brief_prompt=BRIEF,
         narrowed=narrowing.options_text(asked.get("arm"), asked.get("set")),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),

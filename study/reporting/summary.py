@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
     from study.statistics.score_types import Estimate, Score
 
-BASELINES = {"untuned": "the base model as it is", "majority": "the most frequent answer"}
+BASELINES = {
+    "untuned": "the base model as it is",
+    "untuned_lenient": "the same answers, by their first words",
+    "untuned_brief": "the base model, asked for a word or phrase",
+    "untuned_brief_lenient": "the same answers, by their first words",
+    "majority": "the most frequent answer",
+}
 """Baseline -> what it is."""
 GAINS = {GainUnit.POINTS: "may still gain", GainUnit.LOSS: "loss may fall"}
 """Unit of what an arm may still gain -> title of its column."""
@@ -45,7 +51,11 @@ def baseline_rows(results: StudyResults) -> list[list[str]]:
     """A row for each baseline that has scores."""
     named = results.baselines.named()
     return [
-        [name, what, *(_number(named[name][measure]) for measure in results.shown)]
+        [
+            name.replace("_", " "),
+            what,
+            *(_number(named[name][measure]) for measure in results.shown),
+        ]
         for name, what in BASELINES.items()
         if name in named
     ]

@@ -28,6 +28,7 @@ from study.search.trial_of_point import trial_of_point
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.data.common.wording import BRIEF
 from trainables.recipe import Recipe
 
 
@@ -55,6 +56,9 @@ class SearchRules:
     """Upper limits on what an arm's best may cost."""
     untuned: bool = True
     """Whether the untuned model is scored beside the arms; not so where it fits on no device."""
+    brief: bool = False
+    """Whether the untuned model is also asked for a bare answer (``BRIEF``), beside the prompt of
+    the arms."""
     base: str
     """Digest of what else trials' numbers depend on; see ``TrialSpec.base``."""
 
@@ -235,13 +239,19 @@ class StudyScheduler:
             base=rules.base,
             training=self._asked_as_best(),
         )
+        baselines = [untuned] if rules.untuned else []
+        brief = replace(untuned, training={**untuned.training, "prompt": BRIEF})
+        # First of all, so that a study of an earlier version, which lacks it, is known by that.
+        older = untuned.id in self.journal.records and brief.id not in self.journal.records
+        if rules.brief and baselines and brief != untuned and not older:
+            baselines.insert(0, brief)
         seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
         confirmed = [
             replace(self.journal.records[trial_id].spec, kind=Kind.CONFIRM, seed=seed)
             for trial_id in best.values()
             for seed in seeds
         ]
-        self._confirmed = best, [*([untuned] if rules.untuned else []), *confirmed]
+        self._confirmed = best, [*baselines, *confirmed]
         return self._confirmed[1]
 
     def _asked_as_best(self) -> dict[str, Any]:

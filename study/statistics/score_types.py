@@ -113,17 +113,40 @@ class ArmPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """Scores of two models that no arm tuned."""
+    """Scores of models that no arm tuned. Arms are compared by the strict rule alone; the untuned
+    model, which may answer in sentences, is also scored by its first words
+    (``trainables.measures.lenient``)."""
 
     majority: Scores
     """Scores of always giving the most frequent training answer of the answer type."""
     untuned: Scores | None
     """Scores of the base model as it is; None if they could not be computed."""
+    untuned_lenient: Scores | None = None
+    """The same answers, by their first words; None in results of earlier versions."""
+    untuned_brief: Scores | None = None
+    """Scores of the base model, asked for a single word or phrase; None if its family does not
+    follow instructions."""
+    untuned_brief_lenient: Scores | None = None
+    """The same answers, by their first words."""
 
     def named(self) -> dict[str, Scores]:
-        """Name -> scores of the baselines that there are."""
-        both = {"majority": self.majority, "untuned": self.untuned}
-        return {name: scores for name, scores in both.items() if scores}
+        """Name -> scores of the baselines that there are. Lenient ones are left out where they are
+        the strict ones."""
+        found = {"majority": self.majority, "untuned": self.untuned}
+        found |= {"untuned_lenient": _unlike(self.untuned_lenient, self.untuned)}
+        found |= {
+            "untuned_brief": self.untuned_brief,
+            "untuned_brief_lenient": _unlike(self.untuned_brief_lenient, self.untuned_brief),
+        }
+        return {name: scores for name, scores in found.items() if scores}
+
+
+def _unlike(scores: Scores | None, others: Scores | None) -> Scores | None:
+    """``scores`` if they have a value that ``others`` have otherwise."""
+    if scores is None or others is None:
+        return None
+    differ = any(v != others.get(n) and v == v for n, v in scores.items())  # nan is like nan
+    return scores if differ else None
 
 
 class WithColumns:

@@ -21,6 +21,7 @@ from study.tracking import mlflow_create, mlflow_database
 from study.tracking.mlflow_store import is_server, unusable
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind
+from trainables.data.common.wording import BRIEF
 from trainables.errors import BadInput
 from trainables.secrecy import shown
 
@@ -272,4 +273,6 @@ def _name(record: TrialRecord) -> str:
     spec = record.spec
     if spec.kind is Kind.SEARCH:
         return f"{spec.arm}-{spec.id}"
-    return "untuned" if spec.kind is Kind.UNTUNED else f"{spec.arm}-confirm-seed{spec.seed}"
+    if spec.kind is Kind.UNTUNED:
+        return "untuned-brief" if spec.training.get("prompt") == BRIEF else "untuned"
+    return f"{spec.arm}-confirm-seed{spec.seed}"

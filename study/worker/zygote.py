@@ -38,7 +38,9 @@ from study.config import spaces
 from study.storage import scratch
 from study.worker.forked_host import fork_of
 from study.worker.hardware import Hardware
+from trainables import registry
 from trainables.errors import BadInput
+from trainables.model_lookup import family_of
 from trainables.secrecy import format_traceback
 
 if TYPE_CHECKING:
@@ -190,7 +192,8 @@ def _profile(
 ) -> WorkloadProfile:
     from study.planning.workload_profile import profile
 
-    return profile(
+    family, _ = family_of(definition.workload.model)
+    found = profile(
         workload,
         definition.space,
         definition.budget,
@@ -198,6 +201,8 @@ def _profile(
         device="cuda" if hardware.cuda else "cpu",
         regime=definition.regime,
     )
+    follows = getattr(registry.FAMILIES.find(family), "FOLLOWS_INSTRUCTIONS", False)
+    return replace(found, follows_instructions=follows)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -17,6 +17,7 @@ from tests.study.command_line import REPOSITORY, command, launch, results, runs
 from tests.trainables import made_image_text, made_llava
 from tests.trainables.data.small import iu_xray, jsonl
 from tests.trainables.quantised import needs_bitsandbytes
+from trainables.data.common.wording import BRIEF
 
 pytestmark = pytest.mark.slow
 VQA_RAD = REPOSITORY.parent / "shared" / "data" / "vqa_rad"
@@ -177,8 +178,10 @@ def test_a_study_asks_multiple_choice_questions_in_several_ways(
         "{question}",
         "is this a ct ? {question}",
     }
-    (untuned,) = (t for t in found["trials"] if t["kind"] == "untuned")
-    assert untuned["training"] == {"prompt": best}
+    asked_so = [t["training"]["prompt"] for t in found["trials"] if t["kind"] == "untuned"]
+    assert asked_so == [BRIEF, best]
+    baselines = found["baselines"]
+    assert baselines["untuned_brief"] and baselines["untuned_brief_lenient"]
     assert all(t["scores"]["validation.named_option"] == 100 for t in found["trials"])
     where = ("--storage", str(tmp_path), "--out", str(tmp_path / "exported"))
     assert export.main(["asked", *where]) == 0

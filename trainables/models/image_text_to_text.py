@@ -48,6 +48,8 @@ PREFIX = {"paligemma"}
 """Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
 stands for an image (1) from all else (0)."""
 ONE_ROW = "its layers get the patches of all images in one row of a batch"
+FOLLOWS_INSTRUCTIONS = True
+"""Whether models of this family take an instruction in the prompt, such as how to answer."""
 
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> ImageTextToText:

@@ -52,6 +52,9 @@ from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt
 
+FOLLOWS_INSTRUCTIONS = True
+"""Whether models of this family take an instruction in the prompt, such as how to answer."""
+
 
 def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> Llava:
     """Load a model folder. For another ``image_size``, position embeddings are interpolated.

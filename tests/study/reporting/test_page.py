@@ -10,6 +10,7 @@ from pathlib import Path
 from study.analysis import results_file
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import StudyResults
+from study.analysis.results import metrics
 from study.reporting import page as report_page
 from study.trials.colours import COLOURS
 from tests.study.finished import SPACE
@@ -108,7 +109,7 @@ def test_a_study_in_which_nothing_worked_has_a_report_too(
 
 
 def test_no_script_but_the_pages_own_may_run(found: StudyResults, tmp_path: Path) -> None:
-    page = report_page.write(tmp_path, found)[0].read_text(encoding="utf-8")
+    page = _text(found, tmp_path)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -116,3 +117,33 @@ def test_no_script_but_the_pages_own_may_run(found: StudyResults, tmp_path: Path
     allowed = policy[1].replace("&#39;", "'").replace("&#43;", "+")
     assert f"script-src 'sha256-{digest}';" in allowed
     assert allowed.startswith("default-src 'none';")
+
+
+def test_an_untuned_model_that_answers_in_sentences_has_two_scores(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    strict = found.baselines.untuned or {}
+    assert found.baselines.untuned_lenient == {
+        part: strict.get(f"lenient_{part}", value) for part, value in strict.items()
+    }
+    assert "untuned_lenient" not in found.baselines.named(), "the same, so said once"
+    lenient = dict(strict) | {"overall": 61.5}
+    chatty = replace(
+        found,
+        baselines=replace(
+            found.baselines,
+            untuned_lenient=lenient,
+            untuned_brief=strict,
+            untuned_brief_lenient=strict,
+        ),
+    )
+    page, plain = (_text(one, tmp_path) for one in (chatty, found))
+    assert "untuned lenient" in page and "61.5" in page and "untuned brief" in page
+    assert "partly form" in page and "single word or phrase" in page
+    assert "The two rules give the same here" in plain and "untuned lenient" not in plain
+    assert metrics(chatty)["untuned_lenient.test.overall_percent"] == 61.5
+
+
+def _text(results: StudyResults, folder: Path) -> str:
+    """The page as it is written."""
+    return report_page.write(folder, results)[0].read_text(encoding="utf-8")

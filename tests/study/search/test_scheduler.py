@@ -8,11 +8,13 @@ import optuna
 import pytest
 
 from search_spaces.declare import Arm, Choice, LogUniform, Range, Space, method, training
+from study.analysis.arm_scores import by_prompt
 from study.config.budget import floor
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome, TrialEnd
 from study.trials.spec import Kind
 from tests.study.made_up import SPACE, play, play_all, rules, rung
+from trainables.data.common.wording import BRIEF
 from trainables.training.regime import Regime
 
 Begin = Callable[..., StudyScheduler]
@@ -56,6 +58,17 @@ def test_the_untuned_model_is_asked_as_the_best_trial_is(begin: Begin) -> None:
     plain = play_all(begin(folder="plain"))
     (untuned,) = plain.journal.of_kind(Kind.UNTUNED)
     assert untuned.spec.training == {}
+
+
+def test_an_untuned_model_that_follows_instructions_is_also_asked_for_a_word(begin: Begin) -> None:
+    given = replace(rules(), brief=True)
+    scheduler = play_all(begin(given=given))
+    brief, untuned = scheduler.journal.of_kind(Kind.UNTUNED)
+    assert (brief.spec.training, untuned.spec.training) == ({"prompt": BRIEF}, {})
+    assert by_prompt([brief, untuned]) == (untuned, brief) and by_prompt([brief]) == (brief, None)
+    play_all(begin(folder="older"))
+    older = begin(given=given, folder="older")
+    assert older.done, "a study that an earlier version ended runs nothing again"
 
 
 def test_every_arm_gets_its_floor_even_if_another_looks_better(begin: Begin) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.trainables.measures.examples import examples
 from trainables.measures.common import reports
 from trainables.measures.common.baselines import has_collapsed, majority_answers, majority_baseline
+from trainables.measures.common.lenient import lenient_score
 from trainables.measures.common.normalize import correct, normalize
 from trainables.measures.common.parts import answer_score
 from trainables.measures.common.scores import score, shown_columns
@@ -202,3 +203,28 @@ def test_the_majority_report_is_the_most_frequent() -> None:
     assert majority_answers(train) == {"report": "no acute disease ."}
     overall = majority_baseline(train, test)["overall"]
     assert overall == pytest.approx(50 + 50 * reports.rouge_l(REPORTS[2], REPORTS[0]))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "answer", "credit"),
+    [
+        ("Yes, it is.", "yes", 1),
+        ("The answer is: **no**", "no", 1),
+        ("There is no fracture.", "no", 1),
+        ("There is a fracture. No doubt.", "yes", 0),
+        ("Yes or no", "no", 0),
+        ("It is a CT scan.", "ct", 1),
+        ("Left lung. The", "the left lung", 1),
+        ("lung", "left lung", 0),
+        ("A lung, left", "left lung", 0),
+        ("\u809d\u810f\u5728\u5de6\u8fb9\u3002", "\u809d\u810f", 1),
+        ("", "yes", 0),
+        ("", "a", 1),
+    ],
+)
+def test_an_answer_counts_leniently_by_its_first_words(
+    predicted: str, answer: str, credit: float
+) -> None:
+    (asked,) = examples(("closed", answer))
+    assert lenient_score(predicted, asked) == credit
+    assert lenient_score(predicted, asked) >= answer_score(predicted, asked)

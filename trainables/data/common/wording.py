@@ -17,6 +17,9 @@ PLACE = "{question}"
 """Placeholder of a prompt, where the question and its options are put."""
 LONGEST = 4000
 """Characters that a prompt or a system message may have: MLflow stores no longer parameter."""
+BRIEF = f"{PLACE}\nAnswer the question using a single word or phrase."
+"""Prompt that asks a model which follows instructions for a bare answer, as LLaVA-1.5 does (Liu et
+al. 2023, arXiv 2310.03744)."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Letters of a question's options, in order."""
 
