@@ -23,6 +23,7 @@ from study.planning.placement import DeviceMemory
 from study.planning.plan_tables import arms_table
 from study.reporting.terminal import standard_console
 from trainables.command import command
+from trainables.data.common.wording import DEFAULT_ASKING
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse, same_option
 from trainables.workload import PRECISIONS, WorkloadConfig
@@ -130,6 +131,11 @@ def main(arguments: list[str] | None = None) -> int:
             + "\n"
         )
         console.print(plan_tables.memory_table(memory))
+        if _own_prompts(space):
+            console.print(
+                "\nTokens of the arms' own prompts are not counted, since no tokenizer is read: "
+                "study.launch --dry-run counts them"
+            )
     if given.probe:
         console.print("\nThe same in GiB beside three real steps here, and a whole batch by both\n")
         console.print(plan_tables.probe_table(memory))
@@ -141,6 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _own_batches(space: Space) -> bool:
     return any(spaces.BATCH_SIZE in arm.training for arm in space.arms.values())
+
+
+def _own_prompts(space: Space) -> bool:
+    return any(asking != DEFAULT_ASKING for asking in spaces.askings(space, DEFAULT_ASKING))
 
 
 def _parser() -> Parser:

@@ -149,6 +149,21 @@ def test_an_arm_is_predicted_with_its_own_batches_and_optimizer(
         assert part in " ".join(shown.split()) or part in shown, part
 
 
+def test_it_says_that_prompts_are_not_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, asked in (("own", "prompt=Choice('{question}', 'Look. {question}')"), ("none", "")):
+        (tmp_path / f"{name}.py").write_text(
+            "from search_spaces.declare import Arm, Choice, Space, method, training\n"
+            f"arm = Arm(everywhere=method('layernorm'), lr=0.1, training=training({asked}))\n"
+            "SPACE = Space(question='?', arms={'arm': arm})\n"
+        )
+        assert plan.main(["--space", str(tmp_path / f"{name}.py"), "--batch-size", "2"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        said = "Tokens of the arms' own prompts are not counted, since no tokenizer is read"
+        assert (said in shown) == (name == "own")
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out
