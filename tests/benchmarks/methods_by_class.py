@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.methods_by_class
 
-On a small random model of each class, every method is put into every slot alone. A cell has a
-letter for each slot, in the order in which the table's corner names them: d, done, and in a pass
-that trials share; a, done, but the trial takes its steps alone; r, refused. Numbers name reasons
-that follow the table.
+On a small random model of each class, and of the families that are of the same make, every method
+is put into every slot alone. A cell has a letter for each slot, in the order in which the table's
+corner names them: d, done, and in a pass that trials share; a, done, but the trial takes its steps
+alone; r, refused. Numbers name reasons that follow the tables.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
 
 METHODS = [name for name in registry.METHODS.names() if name != "frozen"]
-FAMILIES = ["llava", *OF_CLASSES]
-SLOTS = ("vision", "connector", "decoder")
+FAMILIES = ["llava", *OF_CLASSES, "blip_2", "instructblip"]
 
 
 def main() -> None:
-    """Print the table, in Markdown."""
+    """Print a table for each set of slots, in Markdown."""
     warnings.simplefilter("ignore")
     reasons: dict[str, int] = {}
-    columns = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for family in FAMILIES:
         workload = made_up(SMALL[family]())
+        slots = tuple(workload.model.slots)
         pack = Pack(workload, Features(workload, precision="fp32"))
-        columns[family.removeprefix(f"{GENERIC}/")] = {
-            method: " ".join(cell(workload, pack, method, slot, reasons) for slot in SLOTS)
+        cells = (
+            " ".join(cell(workload, pack, method, slot, reasons) for slot in slots)
             for method in METHODS
-        }
-    print(f"| {', '.join(SLOTS)} | {' | '.join(METHODS)} |")
-    print(f"|---|{'---|' * len(METHODS)}")
-    for kind, cells in columns.items():
-        print(f"| {kind} | {' | '.join(cells[method] for method in METHODS)} |")
-    print()
+        )
+        row = f"| {family.removeprefix(f'{GENERIC}/')} | {' | '.join(cells)} |"
+        rows.setdefault(slots, []).append(row)
+    for slots, of_slots in rows.items():
+        print(f"| {', '.join(slots)} | {' | '.join(METHODS)} |")
+        print(f"|---|{'---|' * len(METHODS)}")
+        print("\n".join(of_slots), end="\n\n")
     for reason, number in reasons.items():
         print(f"{number}. {reason}")
 
@@ -71,7 +72,11 @@ def short(reason: str) -> str:
     """A reason without what differs between models: the slot and the layers that it has."""
     reason = re.sub(r"slot '\w+'", "the slot", reason)
     reason = re.sub(r"; (it has|its layers are): .*", "", reason)
-    return re.sub(r"\b(model|moved_connector|language_model|vision_tower)\S*", "a layer", reason)
+    return re.sub(
+        r"\b(model|moved_connector|language_model|qformer|vision_(model|tower))\S*",
+        "a layer",
+        reason,
+    )
 
 
 def number_of(reason: str, reasons: dict[str, int]) -> int:
