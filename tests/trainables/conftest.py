@@ -92,6 +92,8 @@ def made_up(model: Model) -> Workload:
         )
         for split, examples in splits.items()
     }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.network.to(device)
     return Workload(
         model=model,
         dataset=Dataset(
@@ -99,7 +101,7 @@ def made_up(model: Model) -> Workload:
         ),
         images_NSSC=images_NSSC,
         rows=rows,
-        device=torch.device("cpu"),
+        device=device,
     )
 
 
@@ -176,5 +178,5 @@ def made() -> Callable[..., Workload]:
 
 @pytest.fixture(scope="session")
 def workload(model: Model) -> Workload:
-    """A made-up workload for ``model``, on the CPU."""
+    """A made-up workload for ``model``."""
     return made_up(model)
