@@ -33,7 +33,7 @@ from study.search.spending import SpendingTracker
 from study.storage import faults
 from study.storage.journal_reader import Session
 from study.storage.mirror import StoreMirror
-from study.storage.study_folder import REPORT, this_driver
+from study.storage.study_folder import REPORT, StudyFolder, this_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
@@ -94,11 +94,9 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
             or a store fails (``study.storage.faults``), and the study goes on when it is mended.
     """
 
-    def then() -> str:
-        return f"--resume {study_folder.name} goes on" if study_folder.begun else ""
-
-    study_folder, began = deployment.study_folder, time.monotonic()
-    with faults.raised_as_bad_input(study_folder.local_storage, then), ExitStack() as opened:
+    began, storage = time.monotonic(), deployment.study_folder.local_storage
+    then = partial(_advice, deployment.study_folder)
+    with faults.raised_as_bad_input(storage, then), ExitStack() as opened:
         study = StudyRun(definition, deployment, console, opened, began)
         study.check()
         study.open()
@@ -107,6 +105,11 @@ def run(definition: StudyDefinition, deployment: Deployment, console: Console) -
         study.open_journal()
         study.run_trials()
         return study.answer()
+
+
+def _advice(study_folder: StudyFolder) -> str:
+    """What to do when a study has stopped by a fault that is mended; empty if it had not begun."""
+    return f"--resume {study_folder.name} goes on" if study_folder.begun else ""
 
 
 class StudyRun:
@@ -179,9 +182,14 @@ class StudyRun:
 
     def make_plan(self) -> None:
         """Start hosts, which wait for the model and the data, and decide where each arm runs."""
+        from study.execution import lost_cluster
+
         definition, deployment = self.definition, self.deployment
         inspected = inspect_cluster(
             definition, deployment, self.zygote, self.data.dataset, starting=True
+        )
+        lost_cluster.watch(
+            own=deployment.address is None, then=partial(_advice, deployment.study_folder)
         )
         self.dispatcher = open_dispatcher(
             definition,

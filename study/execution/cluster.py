@@ -19,13 +19,17 @@ from ray._private import ray_constants
 from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.execution import lost_cluster
 from study.planning.cluster_partition import ClusterPartition
 from study.storage import scratch
 from study.worker.hardware import Hardware
 from trainables.errors import BadInput
+from trainables.secrecy import without_secrets
 
 _opened = ExitStack()
 """What is open as long as Ray is."""
+LONGEST_LINE = 300
+"""Largest number of letters of an error of Ray's that are shown."""
 AGAIN_SECONDS = 0.5
 """Seconds between two calls to an actor whose node may be lost."""
 
@@ -41,6 +45,7 @@ def connect(address: str | None) -> None:
         return
     # Ray's log is for its developers; what a user must know of a trial is in its outcome.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    ray._private.worker.print_to_stdstream = _keep_quiet  # else it prints what is in its logs too
     try:
         with _own_signals():
             if address is None:
@@ -52,12 +57,22 @@ def connect(address: str | None) -> None:
             else:
                 ray.init(address=address, **quiet)
         atexit.register(_at_exit)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
+    except Exception as error:  # Ray raises Exception itself where it does not start in time
+        line = without_secrets(str(error).strip().partition("\n")[0][:LONGEST_LINE])
+        if address is None:
+            raise BadInput(
+                f"Ray does not start on this machine ({line}); it may be too busy, or TMPDIR too "
+                "long for a socket's name (set RAY_TMPDIR): see /tmp/ray/session_latest/logs, and "
+                "give the same command again"
+            ) from None
         raise BadInput(
             f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
             "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
         ) from None
+
+
+def _keep_quiet(*arguments: Any, **options: Any) -> None:
+    """Print nothing."""
 
 
 def _leave_no_session() -> None:
@@ -144,6 +159,7 @@ def _shutdown() -> None:
     """Shut Ray down in this process. No garbage is collected meanwhile, in any thread: Ray ends the
     whole process, with exit code 1, if an object of its own (Tune leaves many in circles) is
     released while it shuts down."""
+    lost_cluster.stop_watching()
     gc.collect()
     gc.disable()
     try:
