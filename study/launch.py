@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,13 +140,16 @@ def _next_steps(ended: EndedStudy, request: Request, deployment: Deployment) -> 
 
 
 def _settings(request: Request, asked: dict[str, Any]) -> Settings:
-    """Settings of the study to run: those that it was begun with, or those that were given."""
+    """Settings of the study to run: those that it was begun with, or those that were given. A study
+    of one seed may get more: it called no arm better, so that nothing was looked at before."""
     if request.resume:
         if request.name:
             raise BadInput(f"--resume {request.resume} and --name {request.name}: give one")
         settings = read(StudyFolder(storage=request.storage, name=request.resume))
         for name, value in asked.items():
-            if getattr(settings, name) != value:
+            if name == "seeds" and value > settings.seeds == 1:
+                settings = replace(settings, seeds=value)
+            elif getattr(settings, name) != value:
                 raise BadInput(
                     f"study {request.resume!r} was begun with {name}={getattr(settings, name)!r}, "
                     f"not {value!r}; leave it away, or begin another study"

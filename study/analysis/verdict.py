@@ -106,7 +106,7 @@ def _cheaper(arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -
     best arm by the margin; empty if that trains no fewer."""
     trained = {a.arm: a.costs["trained_parameters"] for a in arms if a.test}
     best = next(iter(trained))
-    as_good = [a for a, c in of_best.items() if c.difference.high < c.margin]
+    as_good = [a for a, c in of_best.items() if c.seeds > 1 and c.difference.high < c.margin]
     least = min(as_good, key=lambda arm: trained[arm], default=best)
     if trained[least] >= trained[best]:
         return ""
@@ -125,8 +125,9 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
             f" But {_names(weak)}: not shown to beat always giving the most frequent answer "
             f"({majority:.1f}%)."
         )
-    if any(len(arm.seeds) < 2 for arm in tested):
-        text += " One seed an arm: the variation between seeds is not in the intervals."
+    single = [arm.arm for arm in tested if len(arm.seeds) < 2]
+    if single:
+        text += f" Of one seed: {_names(single)}."
     return text
 
 

@@ -77,6 +77,8 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
         settings = replace(settings, allocate=begun.settings.allocate)
     for key, value in asdict(settings).items():
         was = getattr(begun.settings, key)
+        if key == "seeds" and value > was == 1:  # see ``open_study``
+            continue
         if was != value:
             raise BadInput(
                 f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
@@ -94,7 +96,8 @@ def open_study(
     base: Mapping[str, str],
 ) -> Path:
     """Open the folder of a study that has passed ``check_resumable``, and create it if it is new.
-    ``study.json`` is written when the study begins and never changed. It holds the study's identity
+    ``study.json`` is written when the study begins, and changed only where a study of one seed gets
+    more of them. It holds the study's identity
     (see ``identity``), settings, command and start time, the arms that are run (``run``) of those
     of its space, and what its numbers depend on (``base``).
 
@@ -107,9 +110,12 @@ def open_study(
     if (folder / SETTINGS).exists():
         begun = begun_study(folder)
         command = without_secrets(begun.command)
-        if begun.command != command:  # a study that is older than this
+        seeds = definition.settings.seeds
+        # A study that is older than this rule, or one of one seed that gets more.
+        if begun.command != command or begun.settings.seeds != seeds:
             content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-            _write(folder, {**content, "command": command})
+            asked = {**content["settings"], "seeds": seeds}
+            _write(folder, {**content, "settings": asked, "command": command})
     else:
         declared = [*definition.space.declared]
         begun = BegunStudy(

@@ -3,7 +3,9 @@
 The numbers come from ``study.statistics.uncertainty``; here they become findings and sentences. The
 margin is the difference, in percentage points, that the user said beforehand does not matter. The
 p-values of all pairs of arms are corrected for one another (Holm). An arm is called better only if
-that p-value is below 0.05 and the interval excludes zero.
+that p-value is below 0.05 and the interval excludes zero. From one seed of an arm nothing follows:
+its interval has no variation between seeds in it, and one of two equal arms would be called better
+in 11 to 21% of studies.
 
 All questions together (``overall``) decide whether one arm is better, at the level of that test
 alone. Types of questions are tested beside it: their p-values are also corrected for ``overall``
@@ -42,7 +44,7 @@ class Comparison(PairNumbers):
     def told_apart(self) -> bool:
         """Whether one arm is better than the other."""
         excludes_zero = self.difference.low > 0 or self.difference.high < 0
-        return excludes_zero and self.p_holm < (100 - LEVEL) / 100
+        return self.seeds > 1 and excludes_zero and self.p_holm < (100 - LEVEL) / 100
 
     @property
     def finding(self) -> Finding:
@@ -50,7 +52,7 @@ class Comparison(PairNumbers):
         low, high = sorted((self._higher.low, self._higher.high))
         if self.told_apart:
             return Finding.BETTER
-        if low > -self.margin:
+        if self.seeds > 1 and low > -self.margin:
             return Finding.AS_GOOD if high < self.margin else Finding.NOT_WORSE
         return Finding.UNDECIDED
 
@@ -75,6 +77,8 @@ class Comparison(PairNumbers):
                     f"{first} is not worse than {second} by more than {margin}, and may be better: "
                     f"it is higher by {by}."
                 )
+            case Finding.UNDECIDED if self.seeds < 2:
+                return f"{first} is higher than {second} by {by}. {self.needed()}"
             case Finding.UNDECIDED:
                 return (
                     f"{first} and {second} cannot be told apart: {first} is higher by {by}. "
@@ -90,7 +94,8 @@ class Comparison(PairNumbers):
         """Number of seeds or questions that would tell the pair apart, in words."""
         if self.seeds < 2:
             return (
-                "One seed an arm says nothing about the variation between seeds: confirm with more."
+                "No arm is called better from one seed, whose interval lacks the variation between "
+                "seeds: --resume NAME --seeds 3 adds seeds."
             )
         told = f"To tell {self.points_to_tell:.1f} points,"
         seeds, questions = self.seeds_needed, self.questions_needed
@@ -129,19 +134,19 @@ def margin_in_words(points: float) -> str:
 
 
 def compare(
-    correct: Mapping[str, Array], images_Q: Sequence[str], *, margin: float, parts: int = 1
+    correct: Mapping[str, Array], groups_Q: Sequence[str], *, margin: float, parts: int = 1
 ) -> tuple[dict[str, Estimate], list[Comparison]]:
     """Each arm's accuracy, and a comparison of every pair of arms in the order of ``correct``.
 
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
             (S, Q).
-        images_Q: image of each question.
+        groups_Q: group of each question, such as its image: what is resampled as one.
         margin: difference that does not matter, in percentage points.
         parts: number of parts of the questions that will be corrected for one another; see
             ``over_parts``.
     """
-    scores = Scores(correct, images_Q)
+    scores = Scores(correct, groups_Q)
     pairs = list(itertools.combinations(correct, 2))
     differences = [scores.difference(first, second) for first, second in pairs]
     adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
@@ -154,8 +159,8 @@ def compare(
             p_holm=p_holm,
             margin=margin,
             seeds=difference.components.count_S,
-            questions=len(images_Q),
-            **_power(difference.components, difference.estimate, len(images_Q), margin, tests),
+            questions=len(groups_Q),
+            **_power(difference.components, difference.estimate, len(groups_Q), margin, tests),
         )
         for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
     ]

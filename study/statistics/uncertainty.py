@@ -1,15 +1,21 @@
 """Uncertainty of scores and of their differences: intervals, p-values, sources of variance.
 
 A score depends on two kinds of chance: which images were asked about (questions about one image go
-together) and which seeds were drawn. Studies in radiology have the same two, cases and readers
+together) and which seeds were drawn. (An image stands here for whatever questions are drawn
+together: their *group*.) Studies in radiology have the same two, cases and readers
 (Obuchowski and Rockette 1995, doi 10.1080/03610919508813243); here each arm has readers of its own.
 
 Images are many. They are resampled for the intervals; for the test, the two arms are exchanged on
 images that are drawn by lot. Both arms always answer the same questions. Seeds are few. Resampling
 three of them makes intervals too narrow by a half, and 3 + 3 trained models can be exchanged in
 only 20 ways, so that no p-value falls below 0.1. So the variance between seeds is estimated and
-added, with two degrees of freedom for an arm of three seeds. Both kinds are joined as in Student's
-t, with degrees of freedom after Satterthwaite (1946) and Hillis (2007, doi 10.1002/sim.2532).
+added, with two degrees of freedom for an arm of three seeds, or more where there are arms enough to
+moderate each other's (``moderated.py``). Both kinds are joined as in Student's t, with degrees of
+freedom after Satterthwaite (1946) and Hillis (2007, doi 10.1002/sim.2532).
+
+A *seed* is a model that was trained independently of the others of its arm. Where an arm was
+searched several times, it is all models of one search, and the variance between seeds has the luck
+of the search in it.
 
 Resampling knows only the images that are there: for two arms that answer all images alike it gives
 an interval of no width, with five images as with five thousand. But if ``n`` images are alike, up
@@ -32,6 +38,8 @@ from typing import Any
 
 import numpy as np
 
+from study.statistics import winner
+from study.statistics.moderated import Moderated, moderate
 from study.statistics.score_types import Estimate
 
 Array = np.ndarray[Any, Any]
@@ -63,6 +71,11 @@ class VarianceComponents:
     """Variance between seeds on one image, for each arm."""
     rare: bool = False
     """Whether fewer than ``RARE`` images tell the two arms apart."""
+    borrowed: tuple[float, ...] = ()
+    """Degrees of freedom that other arms add to the variance between each arm's seeds; empty: none
+    do."""
+    lenders: int = 0
+    """Number of arms whose variances moderate each other."""
 
     def unseen(self, images: int) -> float:
         """Fraction by which images unlike those that were drawn may move the difference."""
@@ -79,10 +92,18 @@ class VarianceComponents:
         if seeds < 2:
             return float("inf")
         known = self._from_images(seeds, images) ** 2 / max(images - 1, 1)
-        for between, both in zip(self.seeds, self.both, strict=True):
+        together, least = 0.0, float("inf")
+        borrowed = self.borrowed or (0.0,) * len(self.seeds)
+        for between, both, lent in zip(self.seeds, self.both, borrowed, strict=True):
             # Where no variance between seeds was found, it adds no uncertainty either.
-            measured = between + both / images if between else 0.0
-            known += (measured / seeds) ** 2 / (seeds - 1)
+            measured = (between + both / images) / seeds if between else 0.0
+            if lent:
+                together += measured
+                least = min(least, lent + seeds - 1, self.lenders * (seeds - 1))
+            else:
+                known += measured**2 / (seeds - 1)
+        # Moderated variances err together, and are known no better than all their arms' seeds.
+        known += together**2 / least
         return self.variance(seeds, images) ** 2 / known if known else float("inf")
 
     @property
@@ -125,6 +146,11 @@ class _Arm:
         return len(self.scores_S)
 
     @property
+    def variance(self) -> float:
+        """Variance of accuracy between seeds; 0 for one seed."""
+        return float(self.scores_S.var(ddof=1)) if self.seeds > 1 else 0.0
+
+    @property
     def both(self) -> float:
         """Variance between seeds on one image; see ``VarianceComponents``."""
         if self.seeds < 2:
@@ -133,14 +159,6 @@ class _Arm:
         free = (self.seeds - 1) * max(self.above_SC.shape[1] - 1, 1)
         return float((apart_SC**2).sum() / free)
 
-    @property
-    def between(self) -> float:
-        """Variance between seeds over and above ``both``; never negative."""
-        if self.seeds < 2:
-            return 0.0
-        images = int(self.above_SC.shape[1])
-        return max(float(self.scores_S.var(ddof=1)) - self.both / images, 0.0)
-
 
 class Scores:
     """The answers of some arms to the same questions, with their accuracies and differences.
@@ -148,20 +166,30 @@ class Scores:
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
             (S, Q), where each arm may have its own number of seeds S.
-        images_Q: image of each question.
+        groups_Q: group of each question, such as its image: what is resampled as one.
         replicates: number of times that images are resampled.
+        moderates: whether arms' variances between seeds moderate each other.
     """
 
     def __init__(
         self,
         correct: Mapping[str, Array],
-        images_Q: Sequence[str],
+        groups_Q: Sequence[str],
         *,
         replicates: int = REPLICATES,
+        moderates: bool = True,
     ) -> None:
-        _, image_Q = np.unique(np.asarray(images_Q), return_inverse=True)
+        _, image_Q = np.unique(np.asarray(groups_Q), return_inverse=True)
         self.questions_C = np.bincount(image_Q).astype(float)
         self.arms = {arm: self._arm(correct_SQ, image_Q) for arm, correct_SQ in correct.items()}
+        each = self.arms.values()
+        variances = [arm.variance for arm in each]
+        moderated = (
+            moderate(variances, [arm.seeds - 1 for arm in each])
+            if moderates
+            else [Moderated(variance=variance) for variance in variances]
+        )
+        self._variances = dict(zip(map(id, each), moderated, strict=True))
         self._pairs = {pair: i for i, pair in enumerate(itertools.combinations(self.arms, 2))}
         self._column = {arm: i for i, arm in enumerate(self.arms)}
         self._normal_R, self._moved_RA, self._swapped_RP = self._replicates(replicates)
@@ -173,6 +201,22 @@ class Scores:
         mean = float(found.scores_S.mean())
         return _estimate(
             mean, self._with_seeds(moved_R, self._components(found)), least=0.0, most=100.0
+        )
+
+    def best(self) -> Estimate:
+        """Accuracy of the best arm in percent, by an estimate and an interval that know it was
+        chosen as the best (``winner.py``). Its mean is an estimate too, mostly lower."""
+        moved_RA = self._moved_RA
+        covariance_AA = np.atleast_2d(np.cov(moved_RA, rowvar=False))
+        components = [self._components(arm) for arm in self.arms.values()]
+        covariance_AA += np.diag([sum(each.seeds) / each.count_S for each in components])
+        scores_A = np.array([arm.scores_S.mean() for arm in self.arms.values()])
+        known = components[int(scores_A.argmax())]
+        mean, low, high = winner.of_best(
+            scores_A, covariance_AA, known.freedom(known.count_S, known.count_C)
+        )
+        return Estimate(
+            mean=100 * mean, low=100 * max(low, 0.0), high=100 * min(max(high, low), 1.0)
         )
 
     def difference(self, first: str, second: str) -> Difference:
@@ -216,10 +260,20 @@ class Scores:
             count_S=min(arm.seeds for arm in arms),
             count_C=images,
             images=max(total - sum(arm.both / arm.seeds for arm in arms), 0.0),
-            seeds=tuple(arm.between for arm in arms),
+            seeds=tuple(self._between(arm) for arm in arms),
             both=tuple(arm.both for arm in arms),
             rare=rare,
+            borrowed=tuple(self._variances[id(arm)].borrowed for arm in arms),
+            lenders=sum(each.borrowed > 0 for each in self._variances.values()),
         )
+
+    def _between(self, arm: _Arm) -> float:
+        """Variance between an arm's seeds over and above ``both``; never negative, and 0 for one
+        seed."""
+        if arm.seeds < 2:
+            return 0.0
+        moderated = self._variances[id(arm)].variance
+        return max(moderated - arm.both / len(self.questions_C), 0.0)
 
     def _replicates(self, count: int) -> tuple[Array, Array, Array]:
         """Replicates of what chance in the images does.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +13,17 @@ from types import ModuleType
 import pytest
 
 from study import audit, doctor, export, plan, predict, report, ui
+from study.config.begun_study import begun_study
+from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
-from study.launch import Request, _named_store, _next_steps, main
+from study.config.settings import Settings
+from study.config.study_json import check_resumable, open_study
+from study.launch import Request, _named_store, _next_steps, _settings, main
 from study.search.journal import StudyJournal
 from study.storage.study_folder import StudyFolder
 from study.workflow import EndedStudy
 from tests.trainables.data.small import jsonl
+from trainables.errors import BadInput
 
 LARGE_AND_SMALL = """
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Space, method
@@ -279,3 +285,21 @@ def test_a_study_that_goes_on_is_recorded_where_it_was(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     journal.record_mlflow("")
     assert _named_store(Request(storage=storage, resume="one")) is None
+
+
+def test_only_a_study_of_one_seed_gets_more_seeds(tmp_path: Path) -> None:
+    """It called no arm better. Seeds that are added once a study has are added until it does."""
+    study = StudyFolder(storage=tmp_path, name="one")
+    for began, asked, goes_on in ((1, 3, True), (3, 5, False), (2, 1, False)):
+        definition = StudyDefinition.parse(Settings(space="smoke", seeds=began))
+        open_study(study, definition, run=["lora"], base={})
+        request = Request(storage=str(tmp_path), resume="one")
+        if not goes_on:
+            with pytest.raises(BadInput, match=f"was begun with seeds={began}, not {asked}"):
+                _settings(request, {"seeds": asked})
+        else:
+            more = StudyDefinition.parse(_settings(request, {"seeds": asked}))
+            check_resumable(study, more)
+            open_study(study, more, run=["lora"], base={})
+            assert begun_study(study.path).settings.seeds == asked
+        shutil.rmtree(study.path)

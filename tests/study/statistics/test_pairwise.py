@@ -87,6 +87,11 @@ def test_the_sentence_says_what_the_numbers_do(
     assert found.sentence() == said
 
 
+def test_from_one_seed_nothing_is_found() -> None:
+    for clear in (comparison(9.0, 7.0, 11.0, 1e-4, seeds=1), comparison(0.0, -0.1, 0.1, seeds=1)):
+        assert clear.finding == Finding.UNDECIDED and "--seeds 3 adds seeds" in clear.sentence()
+
+
 def test_an_interval_that_excludes_zero_is_not_enough_among_many_pairs() -> None:
     assert comparison(3.0, 0.2, 5.8, 0.04).finding == Finding.BETTER
     assert comparison(3.0, 0.2, 5.8, 0.04, p_holm=0.4).finding == Finding.NOT_WORSE
@@ -98,7 +103,10 @@ def test_an_interval_that_excludes_zero_is_not_enough_among_many_pairs() -> None
         ({"questions_needed": None}, "6 more seeds an arm would be needed (more questions alone"),
         ({"seeds_needed": None}, "about 3,400 more questions would be needed (more seeds alone"),
         ({"seeds_needed": None, "questions_needed": None}, "it takes more of both"),
-        ({"seeds": 1}, "One seed an arm says nothing about the variation between seeds"),
+        (
+            {"seeds": 1},
+            "b is higher than a by 1.0 points (95% interval -2.0 to +4.0, p = 0.200). No arm is",
+        ),
     ],
 )
 def test_what_would_be_needed(changed: dict[str, Any], said: str) -> None:
@@ -232,7 +240,7 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
     said = answer([arm("a", 34, seeds=1), arm("b", 31)], [pair("b", found)], majority=28.0)
     assert said == (
         f"{found.sentence()} But b: not shown to beat always giving the most frequent answer "
-        "(28.0%). One seed an arm: the variation between seeds is not in the intervals."
+        "(28.0%). Of one seed: a."
     )
 
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 
+from study.statistics.moderated import moderate
 from study.statistics.power import images_needed, seeds_needed
 from study.statistics.uncertainty import Scores, VarianceComponents, holm
+from study.statistics.winner import of_best
 from tests.benchmarks.coverage import TRUTH, World, measure
 
 QUESTIONS, IMAGES = 400, 100
@@ -169,3 +171,38 @@ def test_the_power_that_is_promised_is_there() -> None:
         scores = Scores({"a": first, "b": second}, asked, replicates=500)
         told.append(scores.difference("a", "b").p < 0.05)
     assert 0.65 < np.mean(told) < 0.97
+
+
+def test_variances_moderate_each_other_as_limma_does() -> None:
+    """Against the formulas of Smyth 2004, solved here by SciPy's root finder."""
+    variances, free = [1.0, 2.0, 0.5, 1.5, 30.0, 0.8, 1.2, 0.1], 2
+    kept = [v for v in variances if v < 30]
+    above = np.log(kept) - special.digamma(free / 2) + np.log(free / 2)
+    spread = above.var(ddof=1) - special.polygamma(1, free / 2)
+    assert spread < 0  # the rest is as alike as chance makes it: all have one variance
+    common = np.exp(above.mean())
+    found = moderate(variances, [free] * 8)
+    assert [each.borrowed for each in found] == [np.inf] * 4 + [0.0] + [np.inf] * 3
+    assert found[0].variance == pytest.approx(common) and found[4].variance == 30.0
+    unlike = [0.02, 0.3, 0.6, 2.0, 5.0, 6.0]
+    above = np.log(unlike) - special.digamma(1) + np.log(1)
+    spread = above.var(ddof=1) - special.polygamma(1, 1)
+    half = optimize.brentq(lambda x: special.polygamma(1, x) - spread, 1e-3, 1e3)
+    found = moderate(unlike, [free] * 6)
+    assert found[0].borrowed == pytest.approx(2 * half)
+    assert unlike[0] < found[0].variance < unlike[5]
+    few = moderate(unlike[:4], [2, 2, 2, 2])
+    assert [each.variance for each in few] == unlike[:4]
+
+
+def test_the_best_of_two_is_inferred_as_published() -> None:
+    """Far ahead, the interval is the usual one; in a tie, the truth is likely lower than the score
+    (Andrews, Kitagawa and McCloskey 2024)."""
+    alone = of_best(np.array([9.0, 0.0]), np.eye(2), 1e9)
+    assert alone == pytest.approx((9.0, 9 - 1.96, 9 + 1.96), abs=0.05)
+    estimate, low, high = of_best(np.array([0.0, 0.0]), np.eye(2), 1e9)
+    assert low < -2.2 and estimate < -0.5 and high < 1.96
+    # Errors in common say nothing of which is better: a far arm as close to it is harmless.
+    shared = np.array([[1.0, 0.98], [0.98, 1.0]])
+    assert of_best(np.array([1.0, 0.0]), shared, 1e9)[0] == pytest.approx(1.0, abs=0.05)
+    assert of_best(np.array([3.0]), np.eye(1), 1e9) == pytest.approx((3, 1.04, 4.96), abs=0.05)
