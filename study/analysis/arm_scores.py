@@ -62,7 +62,7 @@ class ArmScores:
             if records
         }
         ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
-        images_Q = np.asarray([example.image_id for example in examples])
+        images_Q = np.asarray([example.unit for example in examples])
         arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
         asked = {part: part_of(part, examples) for part in PARTS}
         asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from trainables.models.common.quantisation import PACKAGE as QUANTISER
 if TYPE_CHECKING:
     from study.config.definition import StudyDefinition
     from study.planning.study_plan import StudyPlan
+    from trainables.data.common.dataset import Example
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
 """Packages whose versions are noted."""
@@ -98,6 +99,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
             "name": dataset.name,
             "digest": dataset.digest,
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
+            **({"patients": patients} if (patients := _patients(dataset.test)) else {}),
             "ood": {name: other.digest for name, other in plan.data.ood.items()},
             "findings": [f"{f.severity}: {f.text}" for f in plan.data.audit.findings],
             **({"options": way} if (way := usual_way(answered)) else {}),
@@ -117,6 +119,11 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "command": begun.command,
         "begun": begun.begun,
     }
+
+
+def _patients(test: Sequence[Example]) -> int:
+    """Number of patients of the test split; 0 if no image has one."""
+    return len({example.patient for example in test if example.patient})
 
 
 def _search_of(definition: StudyDefinition) -> dict[str, str]:

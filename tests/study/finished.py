@@ -48,7 +48,7 @@ PROTOCOL: dict[str, Any] = {
 }
 
 
-def dataset(name: str = "made up") -> Dataset:
+def dataset(name: str = "made up", images_a_patient: int = 0) -> Dataset:
     """100 test images, four questions each: two open ones, two of yes or no."""
     examples = []
     for image in range(100):
@@ -63,6 +63,7 @@ def dataset(name: str = "made up") -> Dataset:
                     question="?",
                     answer=word,
                     answer_type="closed" if closed else "open",
+                    patient=f"p{image // images_a_patient}" if images_a_patient else "",
                 )
             )
     test = tuple(examples)
@@ -107,11 +108,18 @@ def finish(
 
 
 def collected(
-    folder: Path, *, space: Space = SPACE, trials: int = 40, ood: bool = False, lost: Lost = bitfit
+    folder: Path,
+    *,
+    space: Space = SPACE,
+    trials: int = 40,
+    ood: bool = False,
+    lost: Lost = bitfit,
+    images_a_patient: int = 0,
 ) -> StudyResults:
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
-    splits = {"test": dataset(), **{f"ood.{name}": data for name, data in others.items()}}
+    asked = dataset(images_a_patient=images_a_patient)
+    splits = {"test": asked, **{f"ood.{name}": data for name, data in others.items()}}
     scheduler = StudyScheduler(rules(space=space, trials=trials), StudyJournal(folder))
     finish(scheduler, folder, splits, lost)
     trials_ended = results.FinishedTrials(
@@ -122,7 +130,7 @@ def collected(
         gains=scheduler.gains.found(),
     )
     return results.collect(
-        "one", StudyFolder.from_path(folder), trials_ended, dataset(), others, PROTOCOL, margin=1.0
+        "one", StudyFolder.from_path(folder), trials_ended, asked, others, PROTOCOL, margin=1.0
     )
 
 

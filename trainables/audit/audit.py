@@ -28,6 +28,7 @@ class SplitCounts:
     yes_no: int  # questions whose answer is yes or no, whatever their type
     different_answers: int  # distinct answers once normalised
     frequent_answers: tuple[tuple[str, int], ...]  # normalised answers with their counts
+    patients: int = 0  # 0 if the dataset names none
     majority: float  # accuracy in percent of each type's most frequent training answer
 
 
@@ -59,6 +60,11 @@ class Audit:
             row = (counts.questions, counts.images, counts.open, counts.closed, counts.yes_no)
             numbers = "".join(f"{count:>10,}" for count in (*row, counts.different_answers))
             lines.append(f"{split:<11}{numbers}{counts.majority:>9.1f}%")
+        if any(counts.patients for counts in self.splits.values()):
+            patients = (f"{counts.patients:,} in {s}" for s, counts in self.splits.items())
+            lines.append(f"patients: {', '.join(patients)}")
+        else:
+            lines.append("patients: none is named, so images are taken as independent")
         lines.append("")
         for split, counts in self.splits.items():
             frequent = ", ".join(
@@ -109,6 +115,7 @@ def _counts(dataset: Dataset, examples: Sequence[Example]) -> SplitCounts:
     return SplitCounts(
         questions=len(examples),
         images=len({dataset.contents[example.image_id] for example in examples}),
+        patients=len({example.patient for example in examples if example.patient}),
         open=sum(example.answer_type == "open" for example in examples),
         closed=sum(example.answer_type == "closed" for example in examples),
         yes_no=answers["yes"] + answers["no"],

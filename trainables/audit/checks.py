@@ -43,7 +43,8 @@ class CheckResult:
 
 
 def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[CheckResult]:
-    """Find questions and images of ``split`` that also occur in one of the ``known`` splits.
+    """Find questions, images and patients of ``split`` that are also in one of the ``known``
+    splits.
 
     A model has been trained on or selected by the known splits before it is scored on ``split``.
     """
@@ -70,6 +71,15 @@ def shared(dataset: Dataset, split: str, known: Sequence[str]) -> Iterator[Check
         f"{len(in_both)} of {len(images):,} {split} images are also in {others}; "
         "--split by_image makes a split without them",
         in_both,
+    )
+    trained_on = {example.patient for example in before}
+    patients = sorted({e.patient for e in splits[split] if e.patient})
+    yield from _result(
+        "warn",
+        f"{split}_patients_shared",
+        f"{len(trained_on.intersection(patients))} of {len(patients):,} {split} patients are also "
+        f"in {others}; --split by_image makes a split without them",
+        sorted(trained_on.intersection(patients)),
     )
 
 

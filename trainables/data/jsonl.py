@@ -11,6 +11,10 @@ answer_type   optional  "open", "closed" or "report"; without: closed if the ans
 question_id   optional  unique; without: the number of the line, from 1
 image_id      optional  the same for the same image; without: its path
 question_type optional  any text, e.g. "modality"
+patient       optional  any text, the same for all images of a patient (or ``group``: whatever else
+                        belongs together)
+modality      optional  any text, e.g. "ct"
+organ         optional  any text, e.g. "lung"
 options       optional  a list of 2 to 26 texts, of a multiple-choice question; without an
                         answer_type it is closed
 split         optional  "train", "validation" or "test"; in all lines or in none
@@ -27,7 +31,8 @@ The answer of a question with options is one of them: its text, its letter (``B`
 Without splits, a fifth of the images become the test split, and an eighth of the rest validation.
 Without a validation split, an eighth of the training images become one. An image's split depends
 only on its ``image_id``, so it is the same on every machine, and adding images moves none of the
-others. If patients have several images, give splits: nothing here knows which belong together.
+others. With ``patient`` it depends on that, and all images of a patient go together; intervals and
+tests of a study then take patients as independent, and images otherwise.
 """
 
 from __future__ import annotations
@@ -67,11 +72,17 @@ class Row:
     question_type: Text | None = None
     split: Literal["train", "validation", "test"] | None = None
     options: list[Text] | None = None
+    patient: Text | None = None
+    group: Text | None = None
+    modality: Text | None = None
+    organ: Text | None = None
 
     def __post_init__(self) -> None:
         for name in ("image", "question", "answer"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} is empty; every question needs one")
+        if self.patient is not None and self.group is not None:
+            raise ValueError("patient and group are both given; give one")
         if self.options is not None:
             if self.answer_type == "report":
                 raise ValueError("a report has no options")
@@ -129,6 +140,9 @@ def _example(row: Row, number: int, root: Path) -> Example:
         answer_type=row.answer_type or kind,
         question_type=row.question_type or "",
         options=options,
+        patient=row.patient or row.group or "",
+        modality=row.modality or "",
+        organ=row.organ or "",
     )
 
 

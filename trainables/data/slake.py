@@ -45,6 +45,8 @@ class Row:
     answer: Text
     answer_type: Kind
     content_type: Text
+    modality: Text = ""
+    location: Text = ""
 
 
 def load(root: Path | None) -> Dataset:
@@ -98,4 +100,6 @@ def _example(row: Row, images: Path) -> Example:
         answer=row.answer,
         answer_type=ANSWER_TYPES[row.answer_type],
         question_type=row.content_type,
+        modality=row.modality,
+        organ=row.location,
     )

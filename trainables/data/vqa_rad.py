@@ -40,6 +40,7 @@ class Row:
     phrase_type: Text
     image_name: Text
     question_type: Text = ""
+    image_organ: Text = ""
     question: Text
     answer: Text
     answer_type: Kind
@@ -88,4 +89,5 @@ def _example(row: Row, images: Path) -> Example:
         answer=row.answer,
         answer_type=ANSWER_TYPES[row.answer_type],
         question_type=row.question_type,
+        organ=row.image_organ.lower(),
     )

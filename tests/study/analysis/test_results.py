@@ -22,6 +22,7 @@ from study.statistics.score_types import Finding
 from study.statistics.uncertainty import holm
 from study.storage.study_folder import ARMS_TABLE, StudyFolder
 from study.trials.gain import GainUnit, RemainingGain
+from tests.study.finished import SPACE, collected
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
@@ -232,3 +233,21 @@ def test_the_numbers_for_mlflow_are_numbers(found: StudyResults) -> None:
     assert numbers["lora.test.open_percent"] > 50
     assert "majority.test.overall_percent" in numbers and "bitfit.test.open_percent" not in numbers
     assert all(isinstance(value, int | float) for value in numbers.values())
+
+
+def test_the_images_of_a_patient_are_resampled_together(tmp_path: Path) -> None:
+    """With one image a patient nothing changes; with 25, four patients say little."""
+    space = replace(SPACE, arms={name: SPACE.arms[name] for name in ("lora", "ia3")})
+    by_image, by_patient, of_four = (
+        collected(_new(tmp_path / str(images)), space=space, trials=8, images_a_patient=images)
+        for images in (0, 1, 25)
+    )
+    found = [one.comparisons[0].parts["overall"] for one in (by_image, by_patient, of_four)]
+    assert found[0].difference == found[1].difference and found[0].p == found[1].p
+    assert found[0].finding is Finding.BETTER and found[2].p > 0.1
+
+
+def _new(folder: Path) -> Path:
+    """A folder that is made."""
+    folder.mkdir()
+    return folder

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trainables.data.small.jsonl import rows, write
+from trainables.audit.audit import examine
 from trainables.data import jsonl, phantom
 from trainables.errors import BadInput
 
@@ -41,6 +42,24 @@ def test_what_is_given_is_kept(tmp_path: Path) -> None:
     assert (example.question_id, example.image_id) == ("q", "i")
     assert (example.answer, example.answer_type) == ("2", "closed")
     assert example.question_type == "count"
+
+
+def test_the_images_of_a_patient_go_together(tmp_path: Path) -> None:
+    named = [{**row, "patient": f"p{i // 4}"} for i, row in enumerate(rows())]
+    write(tmp_path, named)
+    data = jsonl.load(tmp_path)
+    patients = [{e.patient for e in examples} for examples in data.splits().values()]
+    assert len(set.union(*patients)) == sum(map(len, patients)) == 15
+    assert data.train[0].unit == f"patient:{data.train[0].patient}"
+    write(tmp_path, [{**row, "group": f"p{i // 4}"} for i, row in enumerate(rows())])
+    assert jsonl.load(tmp_path) == data
+    splits = ("train", "test", "validation")
+    write(tmp_path, [{**row, "split": splits[i // 2 % 3]} for i, row in enumerate(named)])
+    audited = examine(jsonl.load(tmp_path))
+    (shared,) = [f for f in audited.findings if f.kind == "test_patients_shared"]
+    assert (shared.severity, shared.count) == ("warn", 10)
+    assert "10 of 10 test patients are also in train or validation" in shared.text
+    assert "patients: 10 in train, 10 in validation, 10 in test" in audited.lines()
 
 
 def test_without_a_validation_split_one_is_carved_from_training(tmp_path: Path) -> None:
@@ -129,6 +148,11 @@ def changed(**fields: Any) -> str:
         (changed(image="images/99.png"), r"1 of 31 images are missing, first .*99\.png"),
         (changed(image="images/0.png", image_id="images/1.png"), "one id is one file"),
         (changed(question_id="1"), "'1'.*used twice"),
+        (
+            changed(patient="p"),
+            "image 'images/0.png' is of patient '' and of 'p'; an image has",
+        ),
+        (changed(patient="p", group="g"), "patient and group are both given; give one"),
         (changed(options="yes no"), "line 61 of .*: options should be a list, not 'yes no'"),
         (changed(options={"A": "no"}), "line 61 of .*: options should be a list"),
         (changed(options=[]), "line 61 of .*: options must be 2 to 26 but there are 0"),

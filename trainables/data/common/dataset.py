@@ -11,6 +11,7 @@ an image. (Those of the shipped ones are in the tests.)
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,14 @@ class Example:
     answer_type: AnswerType
     question_type: str = ""  # "" if the dataset gives none
     options: tuple[str, ...] = ()  # of a multiple-choice question; the answer is one of them
+    patient: str = ""  # whose image it is, or another group of images; "" if the dataset names none
+    modality: str = ""  # how the image was made; "" if the dataset does not say
+    organ: str = ""  # organ or region that is asked about; "" if the dataset does not say
+
+    @property
+    def unit(self) -> str:
+        """What is independent of the other questions: the patient or, without one, the image."""
+        return f"patient:{self.patient}" if self.patient else self.image_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +116,8 @@ def seal(
     ``contents`` maps the id of every image to the sha256 of its file.
 
     Raises:
-        BadInput: a split has no questions, a question id is used twice, or an answer is none of its
-            question's options.
+        BadInput: a split has no questions, a question id is used twice, an answer is none of its
+            question's options, or an image is of two patients.
     """
     splits = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
     for split, examples in splits.items():
@@ -120,6 +129,7 @@ def seal(
             except ValueError as error:
                 raise BadInput(f"{name}: question {example.question_id!r}: {error}") from None
     _check_question_ids(name, splits)
+    _check_patients(name, splits)
     return Dataset(
         name=name,
         description=description,
@@ -137,7 +147,8 @@ def needs_root(name: str) -> BadInput:
 def digest_of(splits: Mapping[str, Sequence[Example]], contents: Mapping[str, str]) -> str:
     """sha256 (hex) of all questions and, through ``contents``, of the bytes of all images.
 
-    Paths are left out, so that the digest does not depend on where the dataset lies.
+    Paths are left out, so that the digest does not depend on where the dataset lies. So are
+    patient, modality and organ, which change no trial.
     """
     digest = hashlib.sha256()
     for split, examples in splits.items():
@@ -160,15 +171,17 @@ def answer_type_of(answer: str) -> AnswerType:
 def carve(
     examples: Iterable[Example], *, share: float, salt: str
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Divide examples by image into (the rest, a part with about ``share`` of the images).
+    """Divide examples by patient, or by image where there is none, into (the rest, a part with
+    about ``share`` of these).
 
-    Where an image goes depends only on ``salt`` and its id (sha256). It depends on no random
-    generator and no order of files, and adding images moves none of the others.
+    Where an image goes depends only on ``salt`` and the id of its patient or its own (sha256). It
+    depends on no random generator and no order of files, and adding images moves none of the
+    others.
     """
     rest: list[Example] = []
     carved: list[Example] = []
     for example in examples:
-        digest = hashlib.sha256(f"{salt}:{example.image_id}".encode()).digest()
+        digest = hashlib.sha256(f"{salt}:{example.unit}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         (carved if place < share else rest).append(example)
     return tuple(rest), tuple(carved)
@@ -190,6 +203,17 @@ def _check_question_ids(name: str, splits: dict[str, tuple[Example, ...]]) -> No
                     "every question needs its own"
                 )
             seen.add(example.question_id)
+
+
+def _check_patients(name: str, splits: dict[str, tuple[Example, ...]]) -> None:
+    patients: dict[str, str] = {}
+    for example in itertools.chain(*splits.values()):
+        first = patients.setdefault(example.image_id, example.patient)
+        if first != example.patient:
+            raise BadInput(
+                f"{name}: image {example.image_id!r} is of patient {first!r} and of "
+                f"{example.patient!r}; an image has one patient"
+            )
 
 
 def _check_images(name: str, root: Path, splits: dict[str, tuple[Example, ...]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,22 +15,24 @@ SPLITS = ("official", "by_image")
 
 
 def by_image(dataset: Dataset) -> Dataset:
-    """Split a dataset anew so that no image is in two splits.
+    """Split a dataset anew so that no image, and no patient, is in two splits.
 
     About 70 % of the images go to training, 10 % to validation and 20 % to testing. Where an image
     goes depends only on the bytes of its file: on the sha256 of ``by_image-v1:`` and the sha256 of
     the file, modulo 100, where 0 to 69 is training and 70 to 79 validation. The split is therefore
     the same on every machine, and copies under other names stay together. An image that two
     datasets share is on the same side in both, so a model trained on one can be scored on the
-    other.
+    other. The images of a patient, and those that are copies of them, go where the file with the
+    smallest sha256 goes.
 
     Raises:
         BadInput: there are so few images that a split gets none.
     """
     splits: dict[str, list[Example]] = {split: [] for split in dataset.splits()}
+    together = _together(dataset)
     for examples in dataset.splits().values():
         for example in examples:
-            splits[_side(dataset.contents[example.image_id])].append(example)
+            splits[_side(together[dataset.contents[example.image_id]])].append(example)
     empty = [split for split, examples in splits.items() if not examples]
     if empty:
         raise BadInput(
@@ -73,6 +76,20 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
+def _together(dataset: Dataset) -> dict[str, str]:
+    """sha256 of each image's file -> the smallest one of the files that go with it: those of its
+    patient, of their copies, and of the patients of these."""
+    units: defaultdict[str, set[str]] = defaultdict(set)
+    for examples in dataset.splits().values():
+        for example in examples:
+            units[example.unit].add(dataset.contents[example.image_id])
+    joined: dict[str, set[str]] = {}
+    for contents in units.values():
+        whole = set.union(contents, *(joined.get(content, set()) for content in contents))
+        joined |= dict.fromkeys(whole, whole)
+    return {content: min(whole) for content, whole in joined.items()}
+
+
 def _side(content: str) -> str:
     """The split of an image, given the sha256 of its file."""
     bucket = int(hashlib.sha256(f"by_image-v1:{content}".encode()).hexdigest(), 16) % 100
@@ -85,4 +102,5 @@ def _named(example: Example, dataset: str) -> Example:
         example,
         question_id=f"{dataset}:{example.question_id}",
         image_id=f"{dataset}:{example.image_id}",
+        patient=f"{dataset}:{example.patient}" if example.patient else "",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.trainables.data import made
 from tests.trainables.data.small import jsonl as small_jsonl
 from tests.trainables.data.small import slake as small_slake
 from trainables.data import jsonl, phantom, slake, slake_zh, vqa_rad
-from trainables.data.common.dataset import Dataset
+from trainables.data.common.dataset import Dataset, seal
 from trainables.data.common.splits import by_image, joined
 from trainables.errors import BadInput
 
@@ -60,6 +61,23 @@ def test_the_split_is_the_same_for_ever() -> None:
     counts = [len(examples) for examples in anew.splits().values()]
     assert counts == [1612, 259, 415]
     assert anew.digest == "0ce67d58539ca8f53c82c9a9f4b42be7df49e503105970291337ce1da5fbb654"
+
+
+def test_the_images_of_a_patient_go_the_same_way() -> None:
+    drawn = phantom.load(None)
+    patients = {image: f"p{i // 3}" for i, (image, _) in enumerate(drawn.images())}
+    named = {
+        split: [replace(e, patient=patients[e.image_id]) for e in examples]
+        for split, examples in drawn.splits().items()
+    }
+    data = seal(name="p", description="", contents=drawn.contents, **named)
+    assert data.digest == drawn.digest, "whose image it is changes no trial"
+    anew = by_image(data)
+    assert len(sides(anew)) == 540 and anew.digest != by_image(drawn).digest
+    found = [{e.patient for e in examples} for examples in anew.splits().values()]
+    assert sum(map(len, found)) == len(set.union(*found)) == 180
+    both = joined([data, replace(drawn, name="q")])
+    assert {e.patient[:3] for e in both.train} == {"p:p", ""}
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
