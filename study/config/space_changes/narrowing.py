@@ -26,6 +26,8 @@ from trainables.methods.common import layers
 from trainables.recipe import OF_ANY_METHOD
 
 FORM = "must be like lora.rank=4,8 or lr=0.001..0.01"
+OF_BUDGET = ("epochs", "max_examples", "trials")
+"""Parts of a study's budget, which have options of their own."""
 TRAINING_DEFAULTS = {**dataclasses.asdict(DEFAULT_TRAINING), "label_smoothing": 0.0}
 """Training setting -> a value of its type, which is a whole number for others."""
 
@@ -82,6 +84,8 @@ def _changed(space: Space, change: str) -> Space:
         raise unknown("arm", of_arm, space.arms)
     concerned = {of_arm: space.arms[of_arm]} if slash else space.arms
     allowed = {found: None for arm in concerned.values() for found in _settings(arm)}
+    if setting in OF_BUDGET:
+        raise BadInput(f"it is no setting of an arm; give --{setting.replace('_', '-')}")
     if setting not in allowed:
         raise unknown("setting", setting, allowed)
     changed = {

@@ -123,6 +123,7 @@ def test_a_single_value_is_no_longer_searched() -> None:
         (None, "lr=0.1..0.01", "LogUniform needs 0 < low < high but got 0.1 and 0.01"),
         (None, "lr=0", "the lr of an Arm must be positive but got 0"),
         (None, "lr=x", "--set lr=x: must be a number, not 'x'"),
+        (None, "epochs=3", "--set epochs=3: it is no setting of an arm; give --epochs"),
         (None, "warmup=none", "--set warmup=none: must be a number, not 'none'"),
         (None, "prompt={question}|Well?", "prompt 'Well?' must have {question} once"),
         (None, "system= ", "system is blank"),
