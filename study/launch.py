@@ -169,6 +169,7 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
             "space": str(value).endswith(".py"),
             "model": value not in (Settings.model, ""),
             "data_root": True,
+            "measure": str(value).endswith(".py"),
             "deepspeed": Path(value).is_file() if isinstance(value, str) else False,
         }
         if names_a_path.get(name, False) and not str(value).startswith(hub.PREFIX):

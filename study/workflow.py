@@ -363,6 +363,7 @@ class StudyRun:
             self.data.ood,
             self.provenance | {"search": searched},
             margin=self.definition.settings.margin,
+            measure=self.definition.settings.measure,
         )
         found = replace(found, mlflow=self._mlflow)
         files = [

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.analysis import measured
 from study.analysis.result_types import ArmScore, DatasetResult
+from study.config.settings import ACCURACY
 from study.statistics import pairwise, uncertainty
 from study.statistics.pairwise import Comparison
 from study.statistics.score_types import (
@@ -23,7 +25,8 @@ from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
 from trainables.data.common.wording import BRIEF
-from trainables.measures.common.baselines import majority_baseline
+from trainables.measures.common.baselines import majority_baseline, majority_predictions
+from trainables.measures.common.deciding import Deciding
 from trainables.measures.common.parts import CHOICE, PARTS, part_of
 from trainables.measures.common.scores import columns, shown_columns
 
@@ -47,6 +50,8 @@ class ArmScores:
     """Training examples, from which the majority baseline takes its answers."""
     margin: float
     """Difference that does not matter, in percentage points."""
+    deciding: Deciding | None = None
+    """Measure by which arms are compared; None: accuracy, or what answers earn."""
 
     def score_dataset(self, name: str, data: str, examples: Sequence[Example]) -> DatasetResult:
         """Scores on the test split of a dataset, the best arm first.
@@ -61,8 +66,16 @@ class ArmScores:
             for arm, records in self.confirmed.items()
             if records
         }
-        ranked = sorted(correct, key=lambda arm: -float(correct[arm].mean()))
         images_Q = np.asarray([example.unit for example in examples])
+        by = self.deciding if self.deciding and self.deciding.places(examples) else None
+        decides = ACCURACY if by is None else by.column
+        places = slice(None) if by is None else by.places(examples)
+        means = {arm: float(correct_SQ[:, places].mean()) for arm, correct_SQ in correct.items()}
+        resampled = None
+        if by is not None and decides not in PARTS and correct:
+            resampled = measured.resampled(self.study_folder, self.confirmed, by, name, examples)
+            means = {arm: float(found.scores_S.mean()) for arm, found in resampled.arms.items()}
+        ranked = sorted(correct, key=lambda arm: -means[arm])
         arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
         asked = {part: part_of(part, examples) for part in PARTS}
         asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
@@ -72,10 +85,19 @@ class ArmScores:
                 {arm: correct[arm][:, asked_Q] for arm in ranked},
                 images_Q[asked_Q].tolist(),
                 margin=self.margin,
-                parts=len(pairwise.holm_family(part, asked)),
+                parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
             )
             for arm, estimate in estimates.items():
                 arms[arm][part] = _score(estimate)
+        if by is not None and resampled is not None:
+            estimates, found[decides] = pairwise.compare(
+                {arm: correct[arm] for arm in ranked},
+                images_Q[places].tolist(),
+                margin=self.margin,
+                scores=resampled,
+            )
+            for arm, estimate in estimates.items():
+                arms[arm][decides] = _score(estimate)
         choosing_Q = part_of(CHOICE, examples)
         if ranked and choosing_Q.any():
             chosen = {arm: correct[arm][:, choosing_Q] for arm in ranked}
@@ -83,32 +105,51 @@ class ArmScores:
             for arm in ranked:
                 arms[arm][CHOICE] = _score(choices.score(arm))
         pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
-        for part, comparisons in pairwise.over_parts(found).items():
+        for part, comparisons in pairwise.over_parts(found, decides).items():
             for comparison in comparisons:
                 pair = pairs.setdefault((comparison.first, comparison.second), {})
                 pair[part] = comparison.result()
         majority = majority_baseline(self.train, examples)
+        shown = shown_columns(majority)
+        if by is not None:
+            shown = {decides: by.title} | shown
+            majority[decides] = by.value(majority_predictions(self.train, examples), examples)
         for measure, column in columns().items():
             in_tables = column.title or column.of == "reports"
-            if measure in majority and measure not in (*PARTS, CHOICE) and in_tables:
+            if measure in majority and measure not in (*PARTS, CHOICE, decides) and in_tables:
                 for arm in ranked:
                     values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
                     arms[arm][measure] = Score(mean=float(np.mean(values)))
         return DatasetResult(
             data=data,
             arms=tuple(ArmScore(arm=arm, test=test) for arm, test in arms.items()),
-            shown=shown_columns(majority),
-            baselines=self._baselines(majority, name),
+            shown=shown,
+            baselines=self._baselines(majority, name, by, examples),
             comparisons=tuple(
-                ArmPair(first=first, second=second, parts=parts)
+                ArmPair(first=first, second=second, parts=parts, decides=decides)
                 for (first, second), parts in pairs.items()
             ),
         )
 
-    def _baselines(self, majority: Mapping[str, float], name: str) -> Baselines:
+    def _baselines(
+        self,
+        majority: Mapping[str, float],
+        name: str,
+        by: Deciding | None,
+        examples: Sequence[Example],
+    ) -> Baselines:
         """Scores of models that no arm tuned, on the split ``name``."""
-        as_arms, brief = by_prompt(self.untuned)
-        strict, short = (scores_of(r, name) if r is not None else None for r in (as_arms, brief))
+
+        def scored(record: TrialRecord | None) -> dict[str, float] | None:
+            if record is None:
+                return None
+            scores = scores_of(record, name)
+            if by is not None:
+                given = measured.given(self.study_folder, record, name)
+                scores[by.column] = by.value(given, examples)
+            return scores
+
+        strict, short = map(scored, by_prompt(self.untuned))
         return Baselines(
             majority=majority,
             untuned=strict,

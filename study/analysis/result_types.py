@@ -85,14 +85,16 @@ class ArmResult:
     no confirmation."""
     test: Mapping[str, Score] | None = None
     """Column of a measure -> score on the test split; None if no trial was confirmed."""
+    decides: str = "overall"
+    """Column of a measure by which arms are compared."""
     may_gain: RemainingGain | None = None
     """What more search may still bring the arm, judging by its trials; None if too few are known,
     with several objectives, and in results of earlier versions."""
 
     @property
     def overall(self) -> Estimate:
-        """Score of a confirmed arm on all questions of the test split."""
-        found = self.test["overall"].interval if self.test else None
+        """Score of a confirmed arm on the whole test split, by the measure that decides."""
+        found = self.test[self.decides].interval if self.test else None
         assert found is not None, f"arm {self.arm} was not confirmed"
         return found
 
@@ -263,6 +265,9 @@ class StudyResults:
     """The question that its search space asks."""
     verdict: str
     """The answer in a few sentences."""
+    decides: str = "overall"
+    """Column of a measure by which arms are compared: ``overall`` is accuracy, or what answers
+    earn."""
     shown: Mapping[str, str]
     """Column of a measure that tables show -> its title."""
     baselines: Baselines

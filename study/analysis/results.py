@@ -22,6 +22,7 @@ from study.analysis.result_types import (
 from study.analysis.results_file import without_nan
 from study.analysis.verdict import answer
 from study.config import goals, spaces
+from study.config.settings import ACCURACY
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.colours import arm_numbers
@@ -29,6 +30,7 @@ from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from trainables.measures.common.baselines import has_collapsed
+from trainables.measures.common.deciding import deciding
 from trainables.measures.common.scores import VERSION as SCORING
 from trainables.measures.common.scores import logged_name
 
@@ -68,6 +70,7 @@ def collect(
     protocol: Mapping[str, Any],
     *,
     margin: float,
+    measure: str = ACCURACY,
 ) -> StudyResults:
     """Results of a study, from the journal and the stored answers.
 
@@ -77,6 +80,7 @@ def collect(
         others: datasets on which confirmed trials were scored too, by name.
         protocol: what ``study.planning.provenance.describe`` returns.
         margin: difference that does not matter, in percentage points.
+        measure: column of a measure, or a file with one, by which arms are compared.
     """
     space = trials.space
     complete = [r for r in trials.records if r.outcome is Outcome.COMPLETE]
@@ -91,11 +95,17 @@ def collect(
         untuned=untuned,
         train=dataset.train,
         margin=margin,
+        deciding=None if measure == ACCURACY else deciding(measure),
     )
     test = scored.score_dataset("test", dataset.name, dataset.test)
     scores = {arm.arm: arm.test for arm in test.arms}
+    decides = ACCURACY if scored.deciding is None else scored.deciding.column
     arms = [
-        replace(_arm(arm, trials, confirmed[arm], study_folder, dataset), test=scores.get(arm))
+        replace(
+            _arm(arm, trials, confirmed[arm], study_folder, dataset),
+            test=scores.get(arm),
+            decides=decides,
+        )
         for arm in space.arms
     ]
     errors: dict[str, str] = {}
@@ -104,7 +114,7 @@ def collect(
             errors.setdefault(record.spec.arm, record.error)
     order = list(scores)
     arms.sort(key=lambda arm: order.index(arm.arm) if arm.test else len(order))
-    majority = test.baselines.majority["overall"]
+    majority = test.baselines.majority[decides]
     assert majority is not None, "no score of the baseline: the test split has no question"
     found = StudyResults(
         scoring=SCORING,
@@ -118,6 +128,7 @@ def collect(
             margin,
             estimated=trials.gains is not None,
         ),
+        decides=decides,
         shown=test.shown,
         baselines=test.baselines,
         arms=tuple(arms),

@@ -102,7 +102,7 @@ def _contradictions(results: StudyResults) -> Iterator[str]:
             if seed.trial not in trials:
                 yield f"trial {seed.trial!r} of arm {arm.arm!r} is not in trials"
         if arm.test:
-            if arm.test.get("overall", NOTHING).interval is None or not arm.seeds:
+            if arm.test.get(arm.decides, NOTHING).interval is None or not arm.seeds:
                 yield f"arm {arm.arm!r} has a test score without interval or seeds"
             yield from _lacking(f"costs of arm {arm.arm!r}", arm.costs, NEEDED_COSTS)
     yield from _lacking("efficiency.pareto", results.efficiency.pareto, COSTS)
@@ -117,7 +117,7 @@ def _contradictions(results: StudyResults) -> Iterator[str]:
         for name, scores in part.baselines.named().items():
             yield from _lacking(f"baseline {name}", scores, part.shown)
         for pair in part.comparisons:
-            yield from _lacking(f"{pair.first} - {pair.second}", pair.parts, ("overall",))
+            yield from _lacking(f"{pair.first} - {pair.second}", pair.parts, (pair.decides,))
     for name in sorted(named - known):
         yield f"{name!r} is not in arms"
 

@@ -49,12 +49,13 @@ def answer(
     caveats = _caveats(arms, majority) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
-    of_best = {c.second: c.parts["overall"] for c in comparisons if c.first == ranked[0]}
+    by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
+    of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
-        return f"{only.sentence}{types}{_cheaper(arms, of_best)}{caveats}"
-    return f"{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
+        return f"{by}{only.sentence}{types}{_cheaper(arms, of_best)}{caveats}"
+    return f"{by}{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
 
 
 def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
@@ -90,7 +91,7 @@ def _by_type(pair: ArmPair) -> str:
     questions; empty if there are none. It is a lead and no finding, for the reason that
     ``study.statistics.pairwise`` gives."""
     parts = pair.parts
-    if parts["overall"].finding == Finding.BETTER:
+    if pair.deciding.finding == Finding.BETTER:
         return ""
     differing = []
     for part in ("open", "closed"):

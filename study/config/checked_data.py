@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from study.config.definition import StudyDefinition
+from study.config.settings import ACCURACY
 from trainables.errors import BadInput
 from trainables.training.regime import CHOOSE
 
@@ -36,6 +37,7 @@ def read(definition: StudyDefinition) -> CheckedData:
             allowed it (``--allow-leak``).
     """
     from trainables.audit import audit
+    from trainables.measures.common.deciding import deciding
 
     dataset = definition.workload.dataset()
     ood = {name: workload.dataset() for name, workload in definition.ood_workloads.items()}
@@ -44,6 +46,12 @@ def read(definition: StudyDefinition) -> CheckedData:
         raise BadInput(
             f"--choose {definition.regime.choose}: no question of --data "
             f"{definition.workload.data} has options; leave out --choose"
+        )
+    measure = definition.settings.measure
+    if measure != ACCURACY and not deciding(measure).places(dataset.test):
+        raise BadInput(
+            f"--measure {measure}: no test question of --data {definition.workload.data} is one "
+            "that it is for"
         )
     audited = audit.examine(dataset)
     leaks = [finding.text for finding in audited.stops]

@@ -15,7 +15,7 @@ from study.config import goals, search_methods, spaces, spending_limit
 from study.config.begun_study import BegunStudy, arms_plain, space_as_begun
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
-from study.config.settings import ENGINES, PRECISIONS, Settings
+from study.config.settings import ACCURACY, ENGINES, PRECISIONS, Settings
 from study.config.space_changes.narrowing import narrow
 from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
@@ -126,6 +126,8 @@ class StudyDefinition:
             raise BadInput(
                 f"--margin must be more than 0 and less than 100, got {settings.margin:g}"
             )
+        if settings.measure != ACCURACY:
+            _check_measure(settings.measure)
         allocate = _allocate(settings, objectives, limits)
         regime = _regime(settings)
         engine = _engine(settings.deepspeed)
@@ -232,6 +234,17 @@ class StudyDefinition:
     def _configuration(self) -> str:
         """The user's own DeepSpeed configuration as JSON; empty if there is none."""
         return self.engine if self.engine and self.engine not in ENGINES else ""
+
+
+def _check_measure(name: str) -> None:
+    """Check that there is a measure to decide by; measures need numpy, so it is imported late.
+
+    Raises:
+        BadInput: there is none.
+    """
+    from trainables.measures.common.deciding import deciding
+
+    deciding(name)
 
 
 def _allocate(settings: Settings, objectives: Sequence[str], limits: Sequence[Limit]) -> str:

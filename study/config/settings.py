@@ -19,9 +19,11 @@ PRECISIONS = ("auto", *workload.PRECISIONS)
 ASK, SPEND, WHERE = GROUPS = ("what to ask", "what to spend", "where and how")
 """Titles of the groups of options of ``study.launch``."""
 
+ACCURACY = "overall"
+"""Column of a measure that decides unless another is named: accuracy, or what answers earn."""
 YOUNG = (
     *("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose"),
-    "base_bits",
+    *("base_bits", "measure"),
 )
 """Settings that are younger than the first studies: recorded only where they are given."""
 
@@ -178,6 +180,13 @@ class Settings:
         group=SPEND,
         metavar="POINTS",
         help="an arm that is worse by less than this counts as not worse",
+    )
+    measure: str = option(
+        ACCURACY,
+        group=SPEND,
+        metavar="NAME",
+        help="what decides which arm is better: overall, which is accuracy; a column of another "
+        "measure, such as macro_f1; or a file.py of your own",
     )
 
     deepspeed: str = option(

@@ -81,7 +81,7 @@ def scores(results: StudyResults) -> list[Markup]:
 
 def differences(results: StudyResults) -> list[Markup]:
     """Difference in overall accuracy of each pair of arms with its interval, and the margin."""
-    pairs = [(pair.first, pair.second, pair.parts["overall"]) for pair in results.comparisons]
+    pairs = [(pair.first, pair.second, pair.deciding) for pair in results.comparisons]
     index = results.arm_numbers
     if not pairs:
         return []

@@ -96,7 +96,7 @@ def _margin(results: StudyResults) -> str:
     """The margin in words; empty if there are no pairs of arms."""
     from study.statistics.pairwise import margin_in_words
 
-    found = [pair.parts["overall"].margin for pair in results.comparisons]
+    found = [pair.deciding.margin for pair in results.comparisons]
     return margin_in_words(found[0]) if found else ""
 
 

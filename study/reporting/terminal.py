@@ -61,7 +61,7 @@ def _show_pairs(console: Console, comparisons: Sequence[ArmPair]) -> None:
     for column in ("points", "p (Holm)", "finding"):
         table.add_column(column, justify="left" if column == "finding" else "right")
     for pair in of_best:
-        found = pair.parts["overall"]
+        found = pair.deciding
         table.add_row(
             f"{pair.first} - {pair.second}",
             interval(found.difference),

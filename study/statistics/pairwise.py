@@ -134,7 +134,12 @@ def margin_in_words(points: float) -> str:
 
 
 def compare(
-    correct: Mapping[str, Array], groups_Q: Sequence[str], *, margin: float, parts: int = 1
+    correct: Mapping[str, Any],
+    groups_Q: Sequence[str],
+    *,
+    margin: float,
+    parts: int = 1,
+    scores: Scores | None = None,
 ) -> tuple[dict[str, Estimate], list[Comparison]]:
     """Each arm's accuracy, and a comparison of every pair of arms in the order of ``correct``.
 
@@ -145,8 +150,9 @@ def compare(
         margin: difference that does not matter, in percentage points.
         parts: number of parts of the questions that will be corrected for one another; see
             ``over_parts``.
+        scores: scores of the arms, if they are of another statistic than the mean of ``correct``.
     """
-    scores = Scores(correct, groups_Q)
+    scores = scores or Scores(correct, groups_Q)
     pairs = list(itertools.combinations(correct, 2))
     differences = [scores.difference(first, second) for first, second in pairs]
     adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
@@ -167,23 +173,29 @@ def compare(
     return {arm: scores.score(arm) for arm in correct}, comparisons
 
 
-def holm_family(part: str, asked: Collection[str]) -> list[str]:
+def holm_family(part: str, asked: Collection[str], decides: str = "overall") -> list[str]:
     """The parts that are corrected for one another when ``part`` is tested; ``part`` is the last.
-    ``asked`` are the parts that have questions."""
+    ``asked`` are the parts that have questions, and ``decides`` is the one that decides. Where that
+    is another measure, ``overall`` is a type of question like others."""
     types = next((types for types in TYPES if part in types), ())
-    others = [p for p in ("overall", *types) if p in asked and p != part]
+    if part == "overall" != decides:
+        types = TYPES[0]
+    others = [p for p in dict.fromkeys((decides, "overall", *types)) if p in asked and p != part]
     return [*(others if types else ()), part]
 
 
-def over_parts(found: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comparison]]:
-    """Correct types of questions for ``overall`` and for one another (Holm), and leave ``overall``.
+def over_parts(
+    found: Mapping[str, Sequence[Comparison]], decides: str = "overall"
+) -> dict[str, list[Comparison]]:
+    """Correct types of questions for the part that ``decides`` and for one another (Holm), and
+    leave that part.
 
     Args:
         found: part -> comparisons of all pairs, as ``compare`` returns them.
     """
     corrected = {}
     for part, comparisons in found.items():
-        tested = [c.p for other in holm_family(part, found) for c in found[other]]
+        tested = [c.p for other in holm_family(part, found, decides) for c in found[other]]
         by_holm = holm(tested)[len(tested) - len(comparisons) :]
         corrected[part] = [
             replace(c, p_holm=p_holm) for c, p_holm in zip(comparisons, by_holm, strict=True)

@@ -108,7 +108,14 @@ class ArmPair:
     """Name of the arm that scores lower."""
     parts: Mapping[str, PartComparison]
     """Part of the questions (``overall``, ``open``, ...) -> the comparison on it. A part other than
-    ``overall`` gives a lead where ``overall`` shows nothing."""
+    the one that decides gives a lead where that shows nothing."""
+    decides: str = "overall"
+    """The part, or the column of another measure (``--measure``), that decides."""
+
+    @property
+    def deciding(self) -> PartComparison:
+        """The comparison that decides."""
+        return self.parts[self.decides]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,7 @@ def collected(
     ood: bool = False,
     lost: Lost = bitfit,
     images_a_patient: int = 0,
+    measure: str = "overall",
 ) -> StudyResults:
     """The results of a whole made-up study in ``folder``."""
     others = {"other set": dataset("other set")} if ood else {}
@@ -130,7 +131,14 @@ def collected(
         gains=scheduler.gains.found(),
     )
     return results.collect(
-        "one", StudyFolder.from_path(folder), trials_ended, asked, others, PROTOCOL, margin=1.0
+        "one",
+        StudyFolder.from_path(folder),
+        trials_ended,
+        asked,
+        others,
+        PROTOCOL,
+        margin=1.0,
+        measure=measure,
     )
 
 

@@ -31,4 +31,6 @@ def score(predicted: Sequence[str], examples: Sequence[Example]) -> dict[str, fl
     return found
 
 
-MEASURE = Measure(of="all", columns={f"lenient_{part}": Column() for part in PARTS}, score=score)
+MEASURE = Measure(
+    of="all", columns={f"lenient_{part}": Column(decides=False) for part in PARTS}, score=score
+)

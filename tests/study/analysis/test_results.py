@@ -251,3 +251,25 @@ def _new(folder: Path) -> Path:
     """A folder that is made."""
     folder.mkdir()
     return folder
+
+
+def test_another_measure_decides(tmp_path: Path) -> None:
+    """Ranks, pairs, verdict, tables and MLflow go by it; accuracy stays beside it."""
+    space = replace(SPACE, arms={name: SPACE.arms[name] for name in ("lora", "ia3")})
+    found = collected(_new(tmp_path / "f1"), space=space, trials=8, measure="macro_f1")
+    assert found.decides == "macro_f1" and list(found.shown)[:2] == ["macro_f1", "overall"]
+    assert found.verdict.startswith("By macro f1: lora is better than ia3 by ")
+    (pair,) = found.comparisons
+    assert pair.deciding is pair.parts["macro_f1"] and pair.deciding.questions == 200
+    best = found.confirmed[0]
+    mean = sum(seed.scores["macro_f1"] or 0 for seed in best.seeds) / len(best.seeds)
+    assert best.overall.mean == pytest.approx(mean) and best.overall.low < mean < best.overall.high
+    assert results.metrics(found)["lora.test.macro_f1_percent"] == best.overall.mean
+    assert found.baselines.majority["macro_f1"] == pytest.approx(100 / 3)
+    results_file.write(tmp_path, found)
+    assert json.loads((tmp_path / "results.json").read_text())["decides"] == "macro_f1"
+    by_accuracy = collected(_new(tmp_path / "plain"), space=space, trials=8)
+    accuracy = by_accuracy.comparisons[0].parts["overall"], pair.parts["overall"]
+    assert accuracy[0].difference == accuracy[1].difference
+    assert accuracy[0].p_holm < accuracy[1].p_holm, "what does not decide is corrected for more"
+    assert pair.parts["open"].p_holm >= by_accuracy.comparisons[0].parts["open"].p_holm

@@ -30,6 +30,11 @@ def majority_answers(train: Iterable[Example]) -> dict[str, str]:
 
 def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> dict[str, float]:
     """Scores on ``test`` of always giving the most frequent training answer of the answer type."""
+    return score(test, majority_predictions(train, test))
+
+
+def majority_predictions(train: Iterable[Example], test: Sequence[Example]) -> list[str]:
+    """The most frequent training answer of each test question's answer type."""
     answers = majority_answers(train)
 
     def answer(example: Example) -> str:
@@ -39,7 +44,7 @@ def majority_baseline(train: Iterable[Example], test: Sequence[Example]) -> dict
         _, ways = written(example.answer, example.options)
         return dict(zip(LETTERS, ways, strict=False)).get(found, "")
 
-    return score(test, [answer(example) for example in test])
+    return [answer(example) for example in test]
 
 
 def has_collapsed(examples: Sequence[Example], predictions: Sequence[str]) -> bool:
