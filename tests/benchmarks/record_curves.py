@@ -8,6 +8,10 @@ stopped and started again. About 20 s a trial on one quiet core.
 ``python -m tests.benchmarks.record_curves --targets``: LoRA as the main study searches it, on a
 grid of targets, ranks and learning rates, losses at the main study's rungs
 (``lora_targets.jsonl``).
+
+``python -m tests.benchmarks.record_curves --methods``: other methods, single slots, and a LLaVA of
+random weights, each on a grid of its settings and learning rates, with the main study's budget
+(``method_curves.jsonl``).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -25,6 +30,7 @@ import torch
 from search_spaces.declare import Arm, Budget, Choice, LogUniform, Range, Space, method
 from study.config import spaces
 from study.config.budget import levels
+from tests.trainables import made_llava
 from trainables.measures.common.scores import score
 from trainables.recipe import Recipe
 from trainables.training.trial import Diverged, Trial
@@ -53,6 +59,32 @@ GRID = {
     "lr": (1e-4, 1e-3, 2e-3, 4e-3, 8e-3, 2e-2),
 }
 """Settings of LoRA that are recorded, in all combinations, with alpha twice the rank."""
+
+METHODS_FILE = FILE.with_name("method_curves.jsonl")
+RATES = Choice(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+HIGH_RATES = Choice(1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+LOW_RATES = Choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+LORA = method("lora", targets="all")
+METHODS: dict[str, dict[str, Arm]] = {
+    "tiny": {
+        "adapter": Arm(everywhere=method("adapter", width=Choice(8, 64)), lr=RATES),
+        "ia3": Arm(everywhere=method("ia3"), lr=HIGH_RATES),
+        "bitfit": Arm(everywhere=method("bitfit"), lr=HIGH_RATES),
+        "lora in decoder": Arm(decoder=method("lora", targets="all", rank=Choice(2, 32)), lr=RATES),
+        "lora in vision": Arm(vision=LORA, lr=RATES),
+        "full in decoder": Arm(decoder=method("full"), lr=LOW_RATES),
+    },
+    "llava": {
+        "lora": Arm(
+            everywhere=method("lora", targets=Choice("query,value", "attention", "all")), lr=RATES
+        ),
+        "layernorm": Arm(everywhere=method("layernorm"), lr=HIGH_RATES),
+        "full": Arm(everywhere=method("full"), lr=LOW_RATES),
+        "connector in full": Arm(connector=method("full"), lr=LOW_RATES),
+    },
+}
+"""Model -> its arms, of which all points are recorded. ``llava`` is what ``made_llava`` writes: a
+model of random weights, since no trained one ships."""
 
 
 def stops(reduction: int) -> tuple[int, ...]:
@@ -83,17 +115,44 @@ def record(workload: Workload, arm: str, number: int) -> dict[str, Any]:
 
 def record_targets(workload: Workload, settings: dict[str, Any]) -> dict[str, Any]:
     """One trial of LoRA with ``settings`` to its end, with the main study's budget."""
+    lora = method("lora", rank=settings["lora.rank"], targets=settings["lora.targets"])
+    arm = Arm(everywhere=lora, lr=settings["lr"])
+    return {"parameters": settings} | record_point(workload, arm, settings)
+
+
+def record_methods(model: str) -> None:
+    """Record what is missing of the arms of a model of ``METHODS``."""
+    done = [(line["model"], line["arm"], line["parameters"]) for line in recorded(METHODS_FILE)]
+    with tempfile.TemporaryDirectory() as folder:
+        source = model if model == "tiny" else str(made_llava.write(Path(folder)))
+        workload = Workload.load(WorkloadConfig(model=source))
+        for name, arm in METHODS[model].items():
+            for parameters in grid(arm):
+                if (model, name, parameters) in done:
+                    continue
+                line = {"model": model, "arm": name, "parameters": parameters}
+                append(METHODS_FILE, line | record_point(workload, arm, parameters))
+
+
+def grid(arm: Arm) -> list[dict[str, Any]]:
+    """All points of an arm whose ranges are choices."""
+    ranges = spaces.ranges(arm)
+    values = [choice.values for choice in ranges.values() if isinstance(choice, Choice)]
+    return [dict(zip(ranges, point, strict=True)) for point in product(*values)]
+
+
+def record_point(workload: Workload, arm: Arm, parameters: dict[str, Any]) -> dict[str, Any]:
+    """One trial at a point of an arm to its end, with the main study's budget."""
     budget = spaces.load("layernorm_vs_lora").budget
-    lora = {"method": "lora", "rank": settings["lora.rank"], "targets": settings["lora.targets"]}
-    recipe = dict.fromkeys(workload.model.slots, lora)
+    recipe, lr = spaces.draw(arm, workload.model.slots, lambda name, _: parameters[name])
     config = TrialConfig(
         recipe=Recipe.from_plain(recipe),
-        lr=settings["lr"],
+        lr=lr,
         seed=0,
         max_examples=budget.max_examples,
         batch_size=budget.batch_size,
     )
-    return {"parameters": settings} | train(workload, config, levels(budget))
+    return train(workload, config, levels(budget))
 
 
 def train(workload: Workload, config: TrialConfig, stops: Sequence[int]) -> dict[str, Any]:
@@ -114,6 +173,10 @@ def train(workload: Workload, config: TrialConfig, stops: Sequence[int]) -> dict
 def main(arguments: list[str]) -> None:
     """Record what is missing, one trial of each arm after another."""
     torch.set_num_threads(1)
+    if arguments == ["--methods"]:
+        for model in METHODS:
+            record_methods(model)
+        return
     workload = Workload.load(WorkloadConfig())
     if arguments == ["--targets"]:
         lines = recorded(TARGETS_FILE)

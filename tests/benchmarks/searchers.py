@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--only", help="SEARCHER+STOPPER[,SEARCHER+STOPPER]")
-    parser.add_argument("--surfaces", help="only those with this in their names")
+    parser.add_argument("--surfaces", help="only those with one of these in their names: TEXT;TEXT")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no study later")
     parser.add_argument("--played", type=Path, help="file of the studies that were played")
     given = parser.parse_args(arguments)
@@ -191,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.only:
         parts = (name.partition("+") for name in given.only.split(","))
         setups = tuple((search, stop) for search, _, stop in parts)
-    surfaces = [s for s in all_surfaces() if not given.surfaces or given.surfaces in s.name]
+    parts_of_names = given.surfaces.split(";") if given.surfaces else [""]
+    surfaces = [s for s in all_surfaces() if any(part in s.name for part in parts_of_names)]
     if not FACTS.exists():
         print(f"{FACTS} is not there: without the surfaces that are made of it")
     studies, began = PlayedStudies(given.played), time.monotonic()

@@ -5,7 +5,8 @@ learning rate. *Fitted*: recorded curves whose best learning rate moves with a p
 not recorded. *Made up*: formulas, most of them hard for a smooth model.
 
 ``../shared/facts/lr_curves.jsonl`` (83 trainings of the shipped model) is read where it is there;
-``learning_curves.jsonl`` is the project's own (``record_curves``).
+``learning_curves.jsonl``, ``lora_targets.jsonl`` and ``method_curves.jsonl`` are the project's own
+(``record_curves``).
 """
 
 from __future__ import annotations
@@ -26,11 +27,20 @@ from search_spaces.declare import Arm, Budget, Choice, LogUniform, Range, Unifor
 from study.config import spaces
 from study.config.budget import levels
 from tests.benchmarks.record_curves import FILE as OWN
-from tests.benchmarks.record_curves import TARGETS_FILE
+from tests.benchmarks.record_curves import METHODS, METHODS_FILE, TARGETS_FILE
+from tests.benchmarks.record_curves import recorded as lines_of
 
 _PLACES = [folder / "shared/facts/lr_curves.jsonl" for folder in Path(__file__).parents]
 FACTS = next((place for place in _PLACES if place.exists()), _PLACES[3])
 """Recorded trainings that are not in the repository."""
+OF_METHODS = {
+    "adapter": ("tiny", "adapter"),
+    "decoder's LoRA": ("tiny", "lora in decoder"),
+    "LLaVA's LoRA": ("llava", "lora"),
+}
+"""Surface -> model and arm of ``METHODS`` that it replays."""
+NO_LOSS = 3.0
+"""Loss of a trial that diverged before it could report one."""
 STEPS = 161
 """Steps of a continuous range in which the best of a surface is looked for."""
 Curve = Callable[[Mapping[str, Any], int, int], Sequence[float]]
@@ -71,7 +81,7 @@ def all_surfaces() -> list[Surface]:
     """The surfaces, those of ``FACTS`` only where it is there."""
     found = [*_of_facts()] if FACTS.exists() else []
     of_targets = _of_targets() if TARGETS_FILE.exists() else []
-    return [*found, *_of_own(), *of_targets, *_made_up()]
+    return [*found, *_of_own(), *of_targets, *_of_methods(), *_made_up()]
 
 
 def _values(values: Range, steps: int) -> Sequence[Any]:
@@ -161,7 +171,7 @@ def _of_own() -> list[Surface]:
         recorded = {}
         for line in lines:
             if line["arm"] == name:
-                losses = [line["losses"].get(str(stop), 3.0) for stop in stops]
+                losses = [line["losses"].get(str(stop), NO_LOSS) for stop in stops]
                 recorded[line["parameters"]["lr"]] = losses
 
         def curve(
@@ -191,7 +201,7 @@ def _of_targets() -> list[Surface]:
     recorded: dict[str, dict[float, list[float]]] = {}
     for line in map(json.loads, TARGETS_FILE.read_text().splitlines()):
         at = line["parameters"]
-        losses = [line["losses"].get(str(stop), 3.0) for stop in stops]
+        losses = [line["losses"].get(str(stop), NO_LOSS) for stop in stops]
         recorded.setdefault(at["lora.targets"], {})[at["lr"]] = losses
     rates = sorted(next(iter(recorded.values())))
 
@@ -213,6 +223,42 @@ def _of_targets() -> list[Surface]:
             curve=curve,
         )
     ]
+
+
+def _of_methods() -> list[Surface]:
+    """Arms of ``METHODS``, each of which has a choice beside its learning rate."""
+    budget = spaces.load("layernorm_vs_lora").budget
+    found = []
+    for name, (model, arm_name) in OF_METHODS.items():
+        arm = METHODS[model][arm_name]
+        (choice,) = spaces.ranges(arm).keys() - {"lr"}
+        curves: dict[Any, dict[float, list[float]]] = {}
+        for line in lines_of(METHODS_FILE):
+            if (line["model"], line["arm"]) == (model, arm_name):
+                at = line["parameters"]
+                losses = [line["losses"].get(str(stop), NO_LOSS) for stop in levels(budget)]
+                curves.setdefault(at[choice], {})[at["lr"]] = losses
+
+        def curve(
+            at: Mapping[str, Any],
+            noise: int,
+            repetition: int,
+            choice: str = choice,
+            curves: Mapping[Any, Mapping[float, Sequence[float]]] = curves,
+        ) -> list[float]:
+            return _between(at["lr"], curves[at[choice]])
+
+        rates = sorted(next(iter(curves.values())))
+        found.append(
+            Surface(
+                name=name,
+                kind="replayed",
+                arm=Arm(lr=LogUniform(rates[0], rates[-1]), **arm.slots),
+                budget=budget,
+                curve=curve,
+            )
+        )
+    return found
 
 
 def _plain(rates: LogUniform) -> Arm:
