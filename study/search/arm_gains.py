@@ -5,6 +5,10 @@ draw, what remains is the surface at the arm's best trial less the surface's min
 that is what the arm is expected to gain by a search without end, and its 10th percentile is the
 lower end of the range that is said.
 
+The process takes losses to lie as far below the best as above it, but a validation loss is a
+cross-entropy, which cannot be negative. So what a draw gains is a share of the best loss: a
+standard deviation of the process is one of the losses' logarithms.
+
 The upper end, which nine of ten times is not to be exceeded, needs more. Late in a search the
 process is sure to a thousandth of the arm's losses, and no process of smooth surfaces should be:
 surfaces have edges and steps, and the losses of one seed are not those of another. So each draw
@@ -14,8 +18,8 @@ computer models*).
 
 On most arms the upper end holds in 85 to 100% of searches (``tests/benchmarks/RESULTS.md``). It
 does not where the best is a narrow valley that no trial has seen (20 to 75%), and less often at a
-cliff after a dozen trials and where the best depends on a yes or no (70 to 80%). With three or four
-settings the mean is too large, by up to three times after a dozen trials.
+cliff after a dozen trials and where the best depends on a yes or no (70 to 80%). With four settings
+the mean is too large, by up to two times after a dozen trials.
 
 Losses become points by the arm's slope (``loss_slopes.py``).
 """
@@ -53,6 +57,8 @@ DISCREPANCY = 0.01
 """Mean of what the process may miss, as a share of what lies between an arm's lowest and its median
 loss. It is exponentially distributed."""
 
+SMALLEST_LOSS = 1e-9
+"""Loss that smaller ones are taken for, since 0 has no logarithm."""
 NOTHING = RemainingGain(mean=0.0, low=0.0, high=0.0)
 
 
@@ -72,12 +78,14 @@ def in_loss(
     model, chance = gp.model(ended, ranges, seed), np.random.default_rng([seed, len(ended), 1])
     best = min(complete, key=lambda trial: float(trial.values[0]))
     rows = np.concatenate([model.cube.row(best.params)[None], model.candidates(chance)])
-    mean, deviation = model.process.predict(rows)
-    improvement = expected_improvement(mean[:, 0], mean[:, 1:], deviation[:, 1:])
+    mean, doubt = model.process.predict(rows)
+    improvement = expected_improvement(mean[:, 0], mean[:, 1:], doubt[:, 1:])
     likeliest = 1 + np.argsort(-improvement, kind="stable")[:LIKELIEST]
     rows = rows[[0, *likeliest, *range(1, 1 + OTHERS)]]
     surfaces = model.process.surfaces(rows, DRAWS, chance)
-    gains = (surfaces[:, 0] - surfaces.min(axis=1)) * model.deviation
+    logarithms = np.log(np.maximum(model.losses, SMALLEST_LOSS))
+    deviation = gp.standardized(logarithms)[1].min()
+    gains = -float(best.values[0]) * np.expm1((surfaces.min(axis=1) - surfaces[:, 0]) * deviation)
     missed = DISCREPANCY * _spread(model, chance) * chance.exponential(size=len(gains))
     return RemainingGain(
         mean=float(gains.mean()),
