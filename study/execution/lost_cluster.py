@@ -76,8 +76,8 @@ class _Watch:
         if self.own:
             lines.append(_Line(self.gcs, "GCS"))
         while not _stopped.is_set():
-            open_ = [line for line in lines if line.connection is not None]
-            ready, _, _ = select.select([line.connection for line in open_], [], [], LOOK_SECONDS)
+            connections = [line.connection for line in lines if line.connection is not None]
+            ready, _, _ = select.select(connections, [], [], LOOK_SECONDS)
             for line in lines:
                 if line.connection in (None, *ready) and line.broken():
                     self._end(f"Ray on this machine (its {line.name}) has died")

@@ -19,6 +19,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.execution.dispatcher import Dispatcher
+from study.execution.hung_processes import HungProcesses
 from study.execution.trial_client import TrialClient
 from study.planning.arm_placements import OUT_OF_MEMORY_KEY
 from study.search.scheduler import StudyScheduler
@@ -41,6 +42,7 @@ class TuneSearcher(Searcher):
     def __init__(self, scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
         super().__init__()
         self.scheduler, self.dispatcher = scheduler, dispatcher
+        self.hung = HungProcesses(hosts=dispatcher.hosts, say=dispatcher.gangs.say)
         self.ids: dict[str, str] = {}
         """Tune's trial id -> the study's trial id."""
         self.errors: dict[str, str] = {}
@@ -187,19 +189,20 @@ class TuneScheduler(FIFOScheduler):
             )
 
 
-class IdleReleaser(tune.Callback):
-    """Tune callback that releases devices as soon as they are not needed, whether or not Tune asks
-    for a trial."""
+class Caretaker(tune.Callback):
+    """Tune callback that releases devices as soon as they are not needed, and ends processes that
+    hang, whether or not Tune asks for a trial."""
 
     def __init__(self, searcher: TuneSearcher) -> None:
         self.searcher = searcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Release devices; Tune calls this several times a second."""
+        """Look after devices and processes; Tune calls this several times a second."""
         searcher, dispatcher = self.searcher, self.searcher.dispatcher
         if searcher.stopped:
             raise searcher.stopped
         with searcher.ending():
+            searcher.hung.look()
             dispatcher.give_back(
                 all_idle=not (searcher.scheduler.may_begin_more or dispatcher.waits)
             )
@@ -243,7 +246,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
                 # Trials save their own checkpoints in the study's folder: see
                 # study.worker.resident_trials.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[IdleReleaser(searcher)],
+                callbacks=[Caretaker(searcher)],
             ),
         )
         try:

@@ -3,17 +3,91 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 if TYPE_CHECKING:
     from study.worker.host_config import HostConfig
     from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
+
+
+STILL_SECONDS = float(os.environ.get("STUDY_STILL_SECONDS", "600"))
+"""Seconds after which a process that is to work, and has taken no processor time meanwhile, is
+taken for one that hangs. Tests set the variable."""
+LOOKS = 20
+"""Number of looks in these seconds. Looks are counted, and not time, so that nothing counts against
+a process for which this one was stopped itself, or the machine slept."""
+
+
+class Stillness:
+    """Number of looks in a row at which a process had computed nothing since the look before.
+
+    Loading, compiling, training and answering all take processor time, on a busy machine less of
+    it. A process that takes none is stopped (SIGSTOP), or waits for something that does not come,
+    as a file on a server that is away.
+    """
+
+    def __init__(self) -> None:
+        self._looks, self._before = 0, -1.0
+
+    def look(self, processor_seconds: float) -> bool:
+        """Whether the process hangs, which by now has taken that much processor time."""
+        self._looks = self._looks + 1 if processor_seconds <= self._before else 0
+        self._before = processor_seconds
+        return self._looks >= LOOKS
+
+
+def processor_seconds(pid: int, *, children: bool = False) -> float:
+    """Processor time in seconds that a process of this machine has taken; with ``children``, its
+    children's too.
+
+    Raises:
+        psutil.Error: there is no such process.
+    """
+    process = psutil.Process(pid)
+    times = process.cpu_times()
+    taken: float = times.user + times.system
+    for child in process.children() if children else []:
+        with suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            taken += times.user + times.system
+    return taken
+
+
+def still_text() -> str:
+    """``STILL_SECONDS`` in words."""
+    minutes = STILL_SECONDS / 60
+    return f"{minutes:.0f} minutes" if minutes >= 1 else f"{STILL_SECONDS:.0f} seconds"
+
+
+def receive(process: Connection, working: Callable[[], float]) -> Any:
+    """The next message of another process of this machine.
+
+    Args:
+        process: connection to it.
+        working: gives its processor time in seconds so far.
+
+    Raises:
+        EOFError: it has ended.
+        TimeoutError: it hangs.
+    """
+    stillness = Stillness()
+    while not process.poll(STILL_SECONDS / LOOKS):
+        if stillness.look(working()):
+            raise TimeoutError(f"it has computed nothing for {still_text()}")
+    try:
+        return process.recv()
+    except ConnectionError as error:  # killed before it read all that was sent to it
+        raise EOFError from error
 
 
 def fork_of(zygote: Path) -> Connection:
@@ -40,7 +114,7 @@ class ForkedHost:
         """
         self._process = fork_of(zygote)
         self._process.send((config, dict(os.environ)))
-        self._process.recv()
+        self._pid: int = self._process.recv()
         self._sending = threading.Lock()
         self._replies: dict[int, Future[TrialReport]] = {}
         self._asked, self._lost = 0, lost
@@ -59,6 +133,14 @@ class ForkedHost:
         """Make the host drop a trial, as ``Host.forget`` does."""
         with self._sending:
             self._process.send((0, order))
+
+    def processor_seconds(self) -> float | None:
+        """Processor time of the host, as ``Host.processor_seconds`` gives it."""
+        return processor_seconds(self._pid) if self._replies else None
+
+    def end(self) -> None:
+        """Kill the host, which hangs."""
+        os.kill(self._pid, signal.SIGKILL)
 
     def _listen(self) -> None:
         try:

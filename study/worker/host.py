@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -33,18 +34,33 @@ class Host:
         """``workload`` is the model with its data, if it is loaded already."""
         self.residents = ResidentTrials(config, workload)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="trials", daemon=True).start()
+        self._asked: set[Future[TrialReport]] = set()
+        self._thread = threading.Thread(target=self._work, name="trials", daemon=True)
+        self._thread.start()
 
     def advance(self, order: AdvanceTrial) -> Future[TrialReport]:
         """A trial's next report, once there is one. A trial that is new here goes on from its
         checkpoint."""
         reply = Future[TrialReport]()
+        self._asked.add(reply)
+        reply.add_done_callback(self._asked.discard)
         self._orders.put(lambda: self.residents.advance(order, reply))
         return reply
 
     def forget(self, order: ForgetTrial) -> None:
         """Drop a trial that was stopped or given up."""
         self._orders.put(lambda: self.residents.forget(order.trial_id))
+
+    def processor_seconds(self) -> float | None:
+        """Processor time in seconds that training has taken; None while no client waits for a
+        report, or where the system cannot say it of one thread (macOS)."""
+        if not self._asked or self._thread.ident is None or sys.platform != "linux":
+            return None
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
+
+    def end(self) -> None:
+        """End this process, whose thread hangs."""
+        os._exit(1)
 
     def _work(self) -> None:
         try:

@@ -29,6 +29,15 @@ class HostActor:
     async def alive(self) -> None:
         """Return as soon as the host can take trials."""
 
+    async def processor_seconds(self) -> float | None:
+        """Processor time in seconds that the host has taken to train; None while no client waits
+        for a report of a trial."""
+        return self._host.processor_seconds()
+
+    async def end(self) -> None:
+        """End the host, which hangs, and with it this actor."""
+        self._host.end()
+
 
 def _host(config: HostConfig) -> Host | ForkedHost:
     """A host forked from this machine's zygote or, where there is none, one that loads model and

@@ -36,7 +36,7 @@ import cloudpickle
 
 from study.config import spaces
 from study.storage import scratch
-from study.worker.forked_host import fork_of
+from study.worker.forked_host import fork_of, processor_seconds, receive
 from study.worker.hardware import Hardware
 from trainables import registry
 from trainables.errors import BadInput
@@ -108,7 +108,7 @@ class Zygote:
         """
         with closing(fork_of(self.socket)) as fork:
             fork.send((task, dict(os.environ)))
-            error = fork.recv()
+            error = receive(fork, self._processor_seconds)
         if error is not None:
             raise error
 
@@ -119,12 +119,25 @@ class Zygote:
         self._process.wait()
         self._opened.close()
 
+    def _processor_seconds(self) -> float:
+        """Processor time in seconds of the zygote and of its forks."""
+        return processor_seconds(self._process.pid, children=True)
+
     def _receive(self) -> Any:
         """The zygote's next message; raise it if it is an exception."""
         try:
-            found = self._connection.recv()
+            found = receive(self._connection, self._processor_seconds)
         except EOFError:
-            raise RuntimeError("the process that loads the model has died") from None
+            code = self._process.wait()
+            raise BadInput(
+                f"the process that loads the model was killed (exit code {code}), maybe for lack "
+                "of memory; give the same command again"
+            ) from None
+        except TimeoutError as error:
+            raise BadInput(
+                f"the process that loads the model hangs: {error}; see that the model's folder and "
+                "the hub can be read, and give the same command again"
+            ) from None
         if isinstance(found, Exception):
             raise found
         return found
@@ -256,7 +269,7 @@ def _be_host(asking: Connection, config: HostConfig, workload: Workload) -> NoRe
     from study.worker.orders import ForgetTrial, TrialReport
 
     host = Host(config, workload)
-    asking.send(None)
+    asking.send(os.getpid())
     while True:
         number, order = asking.recv()
         if isinstance(order, ForgetTrial):

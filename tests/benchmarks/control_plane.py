@@ -89,6 +89,9 @@ class Instant:
     async def alive(self) -> None:
         """It is."""
 
+    async def processor_seconds(self) -> float | None:
+        """It trains nothing."""
+
 
 class Clock(StudyCallback):
     """Notes when trials end, and what the driver's main thread spent on what. A callback."""

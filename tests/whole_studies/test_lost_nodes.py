@@ -47,6 +47,9 @@ class Held:
     async def alive(self) -> None:
         """It is."""
 
+    async def processor_seconds(self) -> float | None:
+        """It trains nothing."""
+
 
 def drive(address: str, folder: Path) -> None:
     """A study, in a process of its own: Ray reads the token once in the life of one."""

@@ -47,6 +47,9 @@ class MadeUp:
     async def alive(self) -> None:
         """It is."""
 
+    async def processor_seconds(self) -> float | None:
+        """It trains nothing."""
+
 
 class Killed(MadeUp):
     """A host that every trial of one arm kills."""

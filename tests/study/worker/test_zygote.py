@@ -23,6 +23,7 @@ from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Rung
 from study.trials.spec import Kind, TrialSpec
+from study.worker import forked_host
 from study.worker.forked_host import ForkedHost
 from study.worker.hardware import Hardware
 from study.worker.host import Host
@@ -67,7 +68,16 @@ def config(folder: Path, zygote: Zygote | None = None) -> HostConfig:
 
 def first_report(host: Host | ForkedHost, method: str) -> Rung:
     """First report of a trial of one step."""
-    spec = TrialSpec(
+    spec = one_step(method)
+    asked = host.advance(AdvanceTrial(spec=spec, placement=ALONE))
+    report = asked.result(timeout=300).rung
+    assert report
+    host.forget(ForgetTrial(trial_id=spec.id))
+    return report
+
+
+def one_step(method: str) -> TrialSpec:
+    return TrialSpec(
         kind=Kind.SEARCH,
         arm=method,
         parameters={},
@@ -79,11 +89,6 @@ def first_report(host: Host | ForkedHost, method: str) -> Rung:
         stops=(4, 8),
         base="made up",
     )
-    asked = host.advance(AdvanceTrial(spec=spec, placement=ALONE))
-    report = asked.result(timeout=300).rung
-    assert report
-    host.forget(ForgetTrial(trial_id=spec.id))
-    return report
 
 
 def forked_from(zygote: Zygote) -> set[int]:
@@ -178,6 +183,45 @@ def test_a_fork_does_something_with_the_model(zygote: Zygote, tmp_path: Path) ->
     assert len({one[1], other[1], str(zygote._process.pid), str(os.getpid())}) == 4
     with pytest.raises(BadInput, match="tiny will not do"):
         zygote.do(refuse)
+
+
+def test_a_forked_host_that_is_stopped_computes_nothing_and_can_be_ended(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    before, lost = forked_from(zygote), threading.Event()
+    forked = ForkedHost(zygote.socket, config(tmp_path, zygote), lost=lost.set)
+    (process,) = forked_from(zygote) - before
+    assert forked.processor_seconds() is None, "nobody waits for it"
+    os.kill(process, signal.SIGSTOP)
+    forked.advance(AdvanceTrial(spec=one_step("lora"), placement=ALONE))
+    taken = [forked.processor_seconds() for _ in range(3) if time.sleep(0.1) is None]
+    assert taken[0] is not None and len(set(taken)) == 1
+    forked.end()
+    assert lost.wait(60)
+
+
+def test_a_host_says_how_much_it_has_computed(tmp_path: Path) -> None:
+    host = Host(config(tmp_path))
+    assert host.processor_seconds() is None
+    reply = host.advance(AdvanceTrial(spec=one_step("lora"), placement=ALONE))
+    taken = host.processor_seconds() or 0.0
+    until(lambda: reply.done() or (host.processor_seconds() or 0.0) > taken)
+    assert not reply.done()
+    until(reply.done)
+    assert host.processor_seconds() is None
+
+
+def test_a_zygote_that_hangs_or_is_killed_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forked_host, "STILL_SECONDS", 1.0)
+    with closing(Zygote(ASKED)) as zygote:
+        os.kill(zygote._process.pid, signal.SIGSTOP)
+        with pytest.raises(BadInput, match=r"hangs: it has computed nothing for 1 seconds; see"):
+            assert zygote.hardware
+        os.kill(zygote._process.pid, signal.SIGKILL)
+        with pytest.raises(BadInput, match=r"was killed \(exit code -9\), maybe for lack of mem"):
+            assert zygote.hardware
 
 
 def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:

@@ -1,0 +1,114 @@
+"""Hosts that are stopped, on real Ray: their trials go on elsewhere. Whole studies in which the
+process that trains is stopped are in ``tests.faults``."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+
+from study.execution import hung_processes, ray_tune
+from study.planning.cluster_partition import ClusterPartition
+from study.search.scheduler import StudyScheduler
+from study.trials.record import Outcome
+from study.worker import forked_host
+from study.worker.forked_host import LOOKS, Stillness
+from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
+from tests.study.made_up import advanced, hosts_alone, rules
+
+PARTITION = ClusterPartition(
+    hosts=2, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=False
+)
+
+
+def test_only_looks_at_which_nothing_was_computed_count() -> None:
+    stillness = Stillness()
+    assert not any(stillness.look(seconds / 100) for seconds in range(5 * LOOKS))
+    assert [stillness.look(2.0) for _ in range(LOOKS + 1)] == [*[False] * LOOKS, True]
+    assert not stillness.look(2.01)
+
+
+class Stopped:
+    """A host that is stopped once: at the first second rung of a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
+        if order.reported_examples:
+            with suppress(FileExistsError):
+                (self.folder / "stopped").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return advanced(order.spec, order.reported_examples)
+
+    async def forget(self, order: ForgetTrial) -> None:
+        """Nothing is kept."""
+
+    async def alive(self) -> None:
+        """It is."""
+
+    async def processor_seconds(self) -> float | None:
+        """It trains nothing."""
+
+
+class Waiting(Stopped):
+    """A host that answers, but one of whose trials waits for something that never comes."""
+
+    waits = False
+
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
+        if order.reported_examples:
+            with suppress(FileExistsError):
+                (self.folder / "stopped").touch(exist_ok=False)
+                self.waits = True
+                import asyncio
+
+                await asyncio.sleep(10**6)
+        return advanced(order.spec, order.reported_examples)
+
+    async def processor_seconds(self) -> float | None:
+        return 1.0 if self.waits else None
+
+    async def end(self) -> None:
+        os._exit(1)
+
+
+@pytest.fixture
+def ray_here() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_ended_and_its_trials_go_on(
+    ray_here: None,
+    begin: Callable[..., StudyScheduler],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = 15.0  # processes of Ray that only wait take their hundredth of a second in less
+    for module in (forked_host, hung_processes):
+        monkeypatch.setattr(module, "STILL_SECONDS", seconds)
+    for kind in (Stopped, Waiting):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        scheduler = begin(given=rules(trials=4), folder=folder)
+        dispatcher = hosts_alone(kind, folder, PARTITION)
+        said: list[str] = []
+        dispatcher.gangs.say = said.append
+        dispatcher.start()
+        ray_tune.run(scheduler, dispatcher)
+        dispatcher.give_back(all_idle=True)
+        assert (folder / "stopped").exists()
+        (line,) = said
+        assert line.startswith("host-") and line.endswith(
+            "hangs: it has computed nothing for 15 seconds. It is ended, and what it trained goes "
+            "on elsewhere."
+        )
+        records = scheduler.journal.records.values()
+        assert {record.outcome for record in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
+        assert len(records) == 4 + 1 + 4
