@@ -13,13 +13,13 @@ from functools import partial
 
 from study.inventory.overview import journal_of
 from study.storage import study_files
+from study.storage.lease import LEASE
 from study.storage.object_store import COPIES
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import (
     CHECKPOINTS,
     EXPORTS,
     JOURNAL,
-    LEASE,
     PARTIAL,
     RESULTS,
     StudyFolder,

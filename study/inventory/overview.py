@@ -16,10 +16,11 @@ from study.config import spending_limit
 from study.config.begun_study import BegunStudy, parse_begun
 from study.storage import journal_reader, study_files
 from study.storage.journal_reader import JournalContent
+from study.storage.lease import LEASE
 from study.storage.object_store import is_store, local_copy
 from study.storage.paths import atomic_write
 from study.storage.study_files import StudyFiles
-from study.storage.study_folder import JOURNAL, LEASE, RESULTS, SETTINGS
+from study.storage.study_folder import JOURNAL, RESULTS, SETTINGS
 from study.trials.spec import Kind
 from trainables import stored_json
 from trainables.errors import BadInput

@@ -1,7 +1,8 @@
-"""Lease of a study in an object store, so that one driver at a time runs the study.
+"""Lease of a study, so that one driver at a time runs the study, where there are no locks.
 
-An object store has no locks. A driver writes its name and the time into an object of the study, and
-writes it again every few seconds. Whoever finds the object waits to see whether it changes.
+An object store has no locks, and some network file systems have none either. A driver writes its
+name and the time into an object, or a file, of the study, and writes it again every few seconds.
+Whoever finds it waits to see whether it changes.
 """
 
 from __future__ import annotations
@@ -14,16 +15,54 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from study.storage.object_store import ObjectStore
-from study.storage.study_folder import LEASE
 from trainables.errors import BadInput
 
+LEASE = "driver.json"
+"""Name of the object, or the file, in the study."""
 BEAT_SECONDS = 5.0
 """Seconds between two renewals of a lease."""
 TIMEOUT_SECONDS = 20.0
 """Seconds without a renewal after which a driver is taken for dead."""
+
+
+class LeaseStore(Protocol):
+    """What a lease is written to: a study's part of an object store, or ``LeaseFolder``."""
+
+    def read(self, key: str) -> bytes | None:
+        """Content under a name; None if there is none."""
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write under a name, whole or not at all."""
+
+    def drop(self, prefix: str) -> None:
+        """Remove what has a name."""
+
+
+class LeaseFolder:
+    """A study's folder on a file system without locks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, key: str) -> bytes | None:
+        """Content of a file; None if there is none."""
+        try:
+            return (self.path / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        partial = self.path / f".{key}.partial-{uuid.uuid4().hex}"
+        partial.write_bytes(content)
+        partial.replace(self.path / key)
+
+    def drop(self, prefix: str) -> None:
+        """Remove a file."""
+        (self.path / prefix).unlink(missing_ok=True)
 
 
 class Lease:
@@ -31,7 +70,7 @@ class Lease:
 
     def __init__(
         self,
-        store: ObjectStore,
+        store: LeaseStore,
         study: str,
         say: Callable[[str], object] = print,
         otherwise: str = "give another --name",
@@ -83,8 +122,10 @@ class Lease:
         return holder(found) if found is not None and lost else ""
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Take the lease, renew it by a thread while the block runs, and give it back.
+    def held(self, lost: Callable[[str], object] = str) -> Iterator[None]:
+        """Take the lease, renew it by a thread while the block runs, and give it back. If another
+        driver has taken it meanwhile, as it may while this process is stopped or its machine
+        sleeps, ``lost`` is called in the thread with the name of the other's machine.
 
         Raises:
             BadInput: another driver runs the study.
@@ -95,6 +136,9 @@ class Lease:
         def renew() -> None:
             while not stop.wait(BEAT_SECONDS):
                 with suppress(OSError):  # tried again with the next beat
+                    if other := self.taken_over_by():
+                        lost(other)
+                        return
                     self.renew()
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
@@ -105,7 +149,8 @@ class Lease:
             stop.set()
             thread.join()
             with suppress(OSError):
-                self.drop()
+                if not self.taken_over_by():
+                    self.drop()
 
 
 def driver(lease: bytes) -> str:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from study.storage import lease
-from study.storage.lease import Lease
+from study.storage.lease import LEASE, Lease
 from study.storage.object_store import ObjectStore, is_store
 from study.storage.paths import safe_join
 from study.storage.study_folder import (
     ANSWERS,
     CHECKPOINTS,
     JOURNAL,
-    LEASE,
     SETTINGS,
     WHOLE,
     StudyFolder,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from study.storage import lease
+from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore, Version, is_store
 from study.storage.paths import STUDY_NAME, TAKEN
-from study.storage.study_folder import LEASE, LOCK, SETTINGS, WRITTEN, StudyFolder
+from study.storage.study_folder import LOCK, SETTINGS, WRITTEN, StudyFolder
 from trainables.errors import BadInput, unknown
 
 
@@ -92,8 +93,8 @@ class StudyFiles:
         """Name of the driver that runs the study, as far as can be seen from here: its machine, a
         blank, and a number that no other driver has. Empty if it is known only that one runs it,
         None if none does."""
-        if not self.study_folder.in_store:
-            return self.study_folder.driver
+        if not self.study_folder.in_store and (driver := self.study_folder.driver) is not None:
+            return driver
         held = self.read(LEASE)
         return lease.driver(held) if held is not None and lease.beats(held) else None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import shutil
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Collection, Iterator
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from study.storage.lease import LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, safe_join
 from trainables.errors import BadInput
@@ -49,8 +53,10 @@ LOCK = ".lock"
 LOCK_SECONDS, LOCK_TRIES = 0.2, 10
 """Seconds for which a driver tries to get the lock, since whoever asks whether the study is running
 holds it for a moment; and number of times."""
-LEASE = "driver.json"
-"""Lease of the driver, in an object store only; see ``study.storage.mirror``."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of a file system that has no locks, as of an NFS without lockd."""
+SETTLE_SECONDS = 1.0
+"""Seconds after which of two drivers that took a lease at once only one has it."""
 WRITTEN = {
     *(SETTINGS, JOURNAL, LOG, ENGINES, RESULTS, REPORT, ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE),
     *(LATEX_TABLES, CHECKPOINTS, ANSWERS, EXPORTS, LOCK, LEASE),
@@ -171,7 +177,8 @@ class StudyFolder:
 
     @contextmanager
     def only_driver(self, otherwise: str = "give another --name") -> Iterator[None]:
-        """Hold the study's lock, so that no second process of this machine runs the study.
+        """Hold the study's lock, so that no second process runs the study. Where the file system
+        has no locks, a lease stands for it (``study.storage.lease``).
 
         Raises:
             BadInput: another process holds the lock; ``otherwise`` says what to do.
@@ -181,14 +188,46 @@ class StudyFolder:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except OSError:
+                except BlockingIOError:
                     if not left:
                         line = f"study {self.name!r} is running already; {otherwise}"
                         raise BadInput(line) from None
                     time.sleep(LOCK_SECONDS / LOCK_TRIES)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    with self._leased(otherwise):
+                        yield
+                    return
             lock.truncate(0)
             lock.write(this_driver())
             lock.flush()
+            yield
+
+    @contextmanager
+    def _leased(self, otherwise: str) -> Iterator[None]:
+        """Hold the study's lease, in a folder that has no locks. If another driver takes it over,
+        this process ends: two that write would spoil the journal.
+
+        Raises:
+            BadInput: another process holds the lease.
+        """
+        lease = Lease(LeaseFolder(self.path), self.name, otherwise=otherwise)
+        lease.driver = this_driver()
+
+        def lost(other: str) -> None:
+            print(
+                f"error: study {self.name!r} was taken over by a driver on {other}, since this one "
+                "had not renewed its lease; it ends here",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(2)
+
+        with lease.held(lost):
+            time.sleep(SETTLE_SECONDS)
+            if other := lease.taken_over_by():
+                raise BadInput(f"study {self.name!r} is running already, on {other}; {otherwise}")
             yield
 
     # What follows moves files between a worker's node and an object store.

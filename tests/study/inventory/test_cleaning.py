@@ -10,8 +10,9 @@ import pytest
 
 from study import clean
 from study.search.scheduler import StudyScheduler
+from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore
-from study.storage.study_folder import LEASE, StudyFolder
+from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
 from tests.study.inventory.test_deletion import files
 from tests.study.inventory.test_overview import begun

@@ -14,9 +14,10 @@ import pytest
 
 from study.storage import lease
 from study.storage import mirror as store_mirror
+from study.storage.lease import LEASE
 from study.storage.mirror import StoreMirror
 from study.storage.object_store import ObjectStore, local_copy
-from study.storage.study_folder import LEASE, StudyFolder
+from study.storage.study_folder import StudyFolder
 from tests.study.object_store import serve
 from tests.trainables.conftest import SMALL, made_up
 from tests.trainables.cut_short import cut
