@@ -7,7 +7,8 @@ lower end of the range that is said.
 
 The process takes losses to lie as far below the best as above it, but a validation loss is a
 cross-entropy, which cannot be negative. So what a draw gains is a share of the best loss: a
-standard deviation of the process is one of the losses' logarithms.
+standard deviation of the process is one of the losses' logarithms. The upper end is more careful
+and does without this.
 
 The upper end, which nine of ten times is not to be exceeded, needs more. Late in a search the
 process is sure to a thousandth of the arm's losses, and no process of smooth surfaces should be:
@@ -83,14 +84,14 @@ def in_loss(
     likeliest = 1 + np.argsort(-improvement, kind="stable")[:LIKELIEST]
     rows = rows[[0, *likeliest, *range(1, 1 + OTHERS)]]
     surfaces = model.process.surfaces(rows, DRAWS, chance)
-    logarithms = np.log(np.maximum(model.losses, SMALLEST_LOSS))
-    deviation = gp.standardized(logarithms)[1].min()
-    gains = -float(best.values[0]) * np.expm1((surfaces.min(axis=1) - surfaces[:, 0]) * deviation)
-    missed = DISCREPANCY * _spread(model, chance) * chance.exponential(size=len(gains))
+    deviations = surfaces[:, 0] - surfaces.min(axis=1)
+    of_logarithms = gp.standardized(np.log(np.maximum(model.losses, SMALLEST_LOSS)))[1].min()
+    gains = -float(best.values[0]) * np.expm1(-deviations * of_logarithms)
+    missed = DISCREPANCY * _spread(model, chance) * chance.exponential(size=len(deviations))
     return RemainingGain(
         mean=float(gains.mean()),
         low=float(np.quantile(gains, 0.1)),
-        high=float(np.quantile(gains + missed, 0.9)),
+        high=float(np.quantile(deviations * model.deviation + missed, 0.9)),
     )
 
 

@@ -253,7 +253,7 @@ def _of_methods() -> list[Surface]:
             Surface(
                 name=name,
                 kind="replayed",
-                arm=Arm(lr=LogUniform(rates[0], rates[-1]), **arm.slots),
+                arm=Arm(lr=LogUniform(rates[0], rates[-1]), training=None, **arm.slots),
                 budget=budget,
                 curve=curve,
             )

@@ -53,6 +53,8 @@ class Model:
     """Points of the trials that the process sees, [N, axes]."""
     losses: np.ndarray
     """Losses of these trials, measured or expected, [N]."""
+    deviation: float
+    """Loss that is 1 to the process, below the median."""
     process: Process
 
     def candidates(self, chance: np.random.Generator) -> np.ndarray:
@@ -106,6 +108,7 @@ def model(ended: Sequence[FrozenTrial], ranges: Mapping[str, BaseDistribution], 
         cube=cube,
         rows=rows,
         losses=losses,
+        deviation=float(unit.min()),
         process=_fitted(
             rows.tobytes(),
             results.tobytes(),
