@@ -393,7 +393,7 @@ def _budget(
         "max_examples": settings.max_examples,
         "epochs": settings.epochs,
     }
-    changed = {name: value for name, value in given.items() if value is not None}
+    changed: dict[str, float | None] = {n: value for n, value in given.items() if value is not None}
     if settings.max_examples is not None:
         changed["epochs"] = None
     budget = Budget(**asdict(space.budget) | changed)
