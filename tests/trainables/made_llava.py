@@ -88,8 +88,23 @@ def write(
     """A model folder, its weights in ``dtype``; its words are those of ``tiny``, so that nothing is
     unknown."""
     tokenizer = words_tokenizer(vocabulary())
-    published(tokenizer, decoder, **settings).to(dtype).save_pretrained(folder)
+    network = published(tokenizer, decoder, **settings)
+    network.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    vision: Any = network.config.vision_config
+    images = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": vision.image_size},
+        "crop_size": {"height": vision.image_size, "width": vision.image_size},
+    }
+    processor = {
+        "processor_class": "LlavaProcessor",
+        "patch_size": vision.patch_size,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    for name, content in (("preprocessor", images), ("processor", processor)):
+        (folder / f"{name}_config.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 

@@ -49,23 +49,6 @@ def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> Non
         assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
 
 
-def test_a_study_of_a_class_without_a_family_of_its_own(tmp_path: Path) -> None:
-    """From the folder to an exported model that answers."""
-    model = made_image_text.write(tmp_path / "model", "qwen2_5_vl")
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "1")
-    asked = ("--space", "smoke", "--model", str(model), "--image-size", "32", *budget)
-    launch(tmp_path, *asked, "--name", "generic")
-    assert {t["outcome"] for t in results(tmp_path, "generic")["trials"]} == {"complete"}
-    out = tmp_path / "exported"
-    where = ("--storage", str(tmp_path), "--out", str(out))
-    assert export.main(["generic", "--arm", "lora", *where]) == 0
-    assert (out / "adapter_config.json").is_file()
-    drawn = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(drawn).save(tmp_path / "image.png")
-    asked = ("--image", str(tmp_path / "image.png"), "--question", "is this a ct ?")
-    assert predict.main([str(out), *asked]) == 0
-
-
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
 def test_a_study_on_a_base_in_four_bits(kind: str, tmp_path: Path) -> None:
     """From the command line to an exported model that answers. Hosts are forked with the base."""
