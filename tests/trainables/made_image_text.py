@@ -67,6 +67,8 @@ class Made:
     """Settings of the image processor."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     template: bool = True
+    spread: float = 0.2
+    """Standard deviation of random weights."""
 
 
 def _qwen(tower: Mapping[str, Any], **text: Any) -> Made:
@@ -220,11 +222,11 @@ def byte_backend(words: Sequence[str], special: Sequence[str]) -> Any:
     return made
 
 
-def tokenizer(kind: str, words: Sequence[str]) -> Any:
+def tokenizer(kind: str, words: Sequence[str], made: Made | None = None) -> Any:
     """Tokenizer that knows ``words``, the special tokens of a class and its chat template."""
     from transformers import PreTrainedTokenizerFast
 
-    made = CLASSES[kind]
+    made = made or CLASSES[kind]
     special = [*dict.fromkeys([*SPECIAL, made.image, *made.named.values(), *made.special])]
     make = byte_backend if kind == "qwen3_5" else backend
     found = PreTrainedTokenizerFast(
@@ -245,14 +247,14 @@ def tokenizer(kind: str, words: Sequence[str]) -> Any:
     return found
 
 
-def network(kind: str, words: Any) -> Any:
+def network(kind: str, words: Any, made: Made | None = None) -> Any:
     """A random network, the same at every call, that has the tokenizer ``words``.
 
     Its weights are large enough for all its parts to matter.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    made = CLASSES[kind]
+    made = made or CLASSES[kind]
     image = words.convert_tokens_to_ids(made.image)
     ids = {"pad_token_id": words.pad_token_id, "bos_token_id": words.bos_token_id}
     ids |= {"eos_token_id": words.eos_token_id}
@@ -267,19 +269,26 @@ def network(kind: str, words: Any) -> Any:
     with torch.no_grad():
         for parameter in found.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0, 0.2)
+                parameter.normal_(0, made.spread)
     return found
 
 
-def write(folder: Path, kind: str, words: Sequence[str] | None = None) -> Path:
-    """Write a model folder of a class; its words are those of ``tiny`` or ``words``."""
+def write(
+    folder: Path,
+    kind: str,
+    words: Sequence[str] | None = None,
+    made: Made | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write a model folder of a class, its weights in ``dtype``; its words are those of ``tiny`` or
+    ``words``. ``made`` says what it is made of, if not what small models of the class are."""
     from transformers import AutoImageProcessor
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    made = CLASSES[kind]
-    known = tokenizer(kind, vocabulary() if words is None else words)
-    network(kind, known).save_pretrained(folder)
+    made = made or CLASSES[kind]
+    known = tokenizer(kind, vocabulary() if words is None else words, made)
+    network(kind, known, made).to(dtype).save_pretrained(folder)
     known.save_pretrained(folder)
     names = IMAGE_PROCESSOR_MAPPING_NAMES[kind]
     images = {"image_processor_type": names["torchvision"], **made.images}

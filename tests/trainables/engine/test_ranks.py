@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainables import one_rank
-from tests.trainables.conftest import made_up
+from tests.trainables.conftest import OF_CLASSES, OWN, made_up
 from trainables.engine import ranks
 from trainables.errors import BadInput
 from trainables.training.checkpoint import WEIGHTS
@@ -22,14 +23,17 @@ from trainables.training.trial import Trial
 from trainables.workload import Workload
 
 ROOT = Path(__file__).parents[3]
+FAMILIES = (*OWN, one_rank.SPARING)
+IN_CI = "qwen2_5_vl"
+"""Class of which CI trains on two workers."""
 
 
-def on_two(kinds: str, folder: Path) -> dict[str, Any]:
+def on_two(kinds: str, folder: Path, models: Sequence[str]) -> dict[str, Any]:
     """Results of two ranks, which must be the same."""
     command = [sys.executable, "-m", "tests.trainables.one_rank", kinds]
     running = [
         subprocess.Popen(
-            [*command, str(rank), "2", str(folder)],
+            [*command, str(rank), "2", str(folder), *models],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
@@ -46,10 +50,10 @@ def on_two(kinds: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def compare(kinds: str, folder: Path) -> None:
-    found = on_two(kinds, folder)
-    for family, make in one_rank.MODELS.items():
-        workload = made_up(make())
+def compare(kinds: str, folder: Path, models: Sequence[str] = FAMILIES) -> None:
+    found = on_two(kinds, folder, models)
+    for family in models:
+        workload = made_up(one_rank.MODELS[family]())
         as_it_is = one_rank.untuned(workload, "off")
         for kind in kinds.split(","):
             assert found[f"{family}-{kind}-untuned"] == as_it_is, (family, kind)
@@ -78,6 +82,21 @@ def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
 @pytest.mark.deepspeed
 def test_deepspeed_on_two_workers(tmp_path: Path) -> None:
     compare("0,1,2,3", tmp_path)
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.slow if name.endswith(IN_CI) else pytest.mark.every_class
+        )
+        for name in OF_CLASSES
+    ],
+)
+def test_a_class_on_two_workers(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir()
+    compare("off,3", tmp_path, [name])
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])

@@ -102,9 +102,19 @@ def test_pixels_are_those_of_the_image_processor(kind: str, folder: Callable[[st
 
 @pytest.mark.parametrize("kind", SLOW)
 def test_it_answers_as_transformers_does(kind: str, folder: Callable[[str], Path]) -> None:
-    model = load(folder(kind))
+    answers_as_transformers(folder(kind))
+
+
+def test_a_class_that_is_named_nowhere_is_done_too(tmp_path: Path) -> None:
+    path = made_image_text.write(tmp_path / "glm46v", "glm46v", WORDS, CLASSES["glm4v"])
+    assert model_lookup.family_of(str(path)) == (model_lookup.GENERIC, path)
+    answers_as_transformers(path)
+
+
+def answers_as_transformers(path: Path) -> None:
+    model = load(path)
     auto: Any = AutoModelForImageTextToText
-    network = auto.from_pretrained(folder(kind)).eval()
+    network = auto.from_pretrained(path).eval()
     if model.layout.tiles:
         network.config.image_grid_pinpoints = [[SIZE, SIZE]]
     rows = [model.tokenize(question=q, answer="", image=0) for q in QUESTIONS]
