@@ -3,9 +3,9 @@
     python -m tests.benchmarks.features            the model that ships, and MISS: 361M, 480 px
     python -m tests.benchmarks.features --shape tiny
 
-Two trials of one configuration (LoRA on both text stacks) take a step in turn; medians, on a CPU of
-the processor time. What the one pass over the images takes is told, and after how many steps of one
-trial it has paid.
+Two trials of one configuration (LoRA wherever questions are read) take a step in turn; medians, on
+a CPU of the processor time. What the one pass over the images takes is told, and after how many
+steps of one trial it has paid.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def main() -> None:
 
 def measure(shape: str, workload: Workload, precision: str, batch_size: int, steps: int) -> None:
     """One line."""
-    lora = {"method": "lora"}
-    recipe = {"vision": {"method": "frozen"}, "fusion": lora, "decoder": lora}
+    model = workload.model
+    of_images = {slot for stage in model.stages if stage.per == "image" for slot in stage.slots}
+    recipe = {s: {"method": "frozen" if s in of_images else "lora"} for s in model.slots}
     config = TrialConfig(
         recipe=Recipe.from_plain(recipe), lr=1e-4, seed=0, max_examples=10**6, batch_size=batch_size
     )
