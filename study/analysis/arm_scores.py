@@ -99,7 +99,7 @@ class ArmScores:
             for arm, estimate in estimates.items():
                 arms[arm][decides] = _score(estimate)
         choosing_Q = part_of(CHOICE, examples)
-        if ranked and choosing_Q.any():
+        if ranked and choosing_Q.any() and decides != CHOICE:
             chosen = {arm: correct[arm][:, choosing_Q] for arm in ranked}
             choices = uncertainty.Scores(chosen, images_Q[choosing_Q].tolist())
             for arm in ranked:
