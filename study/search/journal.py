@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ class StudyJournal:
         """Whether the search has ended because no arm was expected to gain much more."""
         self.seconds: float = noted.get("seconds", 0.0)
         """Seconds that the study has run, as last recorded by ``record_seconds``."""
+        self._reported_at = 0.0
+        """Time of the last report, in seconds since 1970."""
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False):
                 self._remember(study, trial)
@@ -139,12 +142,16 @@ class StudyJournal:
 
     def rung(self, trial_id: str, rung: Rung, *, level: int | None = None) -> TrialRecord:
         """Record a reported rung. A second report of the same rung, after a restart, is ignored.
+        Recorded times never go back, whatever the clocks of hosts do: a study that goes on judges
+        reports in the order of their times.
 
         ``level`` is the rung as TPE counts it, which compares how far trials got. Without it that
         is the number of examples, which differs between trials whose batches differ in size.
         """
         record = self.records[trial_id]
         if rung.examples_seen > record.examples_seen:
+            self._reported_at = max(rung.reported_at, math.nextafter(self._reported_at, math.inf))
+            rung = replace(rung, reported_at=self._reported_at)
             trial = self._trials[trial_id]
             if not (self.objectives and record.spec.kind is Kind.SEARCH):  # Optuna has no curves
                 with warnings.catch_warnings():  # of several objectives
@@ -264,6 +271,7 @@ class StudyJournal:
 
     def _enter(self, record: TrialRecord) -> None:
         self.records[record.spec.id] = record
+        self._reported_at = max(self._reported_at, *(r.reported_at for r in record.rungs), 0.0)
         if record.spec.kind is Kind.SEARCH:
             self.draws[record.spec.arm] += 1
             self.tried[record.spec.arm] += 1

@@ -4,6 +4,7 @@ import errno
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,28 @@ def test_a_line_cut_off_by_a_kill_is_ignored(
         journal.write('{"op_code": 5, "trial')
     assert StudyJournal(tmp_path / "study").records == scheduler.journal.records
     assert play_all(begin()).done
+
+
+def test_a_clock_that_goes_back_changes_no_order(
+    begin: Callable[..., StudyScheduler], tmp_path: Path
+) -> None:
+    """A study that goes on judges its reports again in the order in which they came."""
+    scheduler, order = begin(), []
+    for minutes in range(3):
+        spec = scheduler.next()
+        assert spec is not None
+        report = replace(rung(spec, spec.stops[0]), reported_at=1e9 - 60 * minutes)
+        scheduler.reported(spec.id, report)
+        order.append(spec.id)
+    spec = begin().next()
+    assert spec is not None
+    scheduler = begin()
+    scheduler.next()
+    scheduler.reported(order[0], replace(rung(spec, spec.stops[1]), reported_at=1.0))
+    records = StudyJournal(tmp_path / "study").records
+    times = [rung.reported_at for trial in order for rung in records[trial].rungs[:1]]
+    times.append(records[order[0]].rungs[1].reported_at)
+    assert times == sorted(set(times)) and len(times) == 4 and times[0] == 1e9
 
 
 def test_a_disk_that_is_full_at_every_page_loses_no_trial_and_changes_none(
