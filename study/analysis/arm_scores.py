@@ -12,7 +12,7 @@ from study.analysis import measured
 from study.analysis.result_types import ArmScore, DatasetResult
 from study.config.settings import ACCURACY
 from study.statistics import pairwise, uncertainty
-from study.statistics.pairwise import Comparison
+from study.statistics.pairwise import Compared
 from study.statistics.score_types import (
     NOTHING,
     ArmPair,
@@ -79,24 +79,24 @@ class ArmScores:
         arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
         asked = {part: part_of(part, examples) for part in PARTS}
         asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
-        found: dict[str, list[Comparison]] = {}
+        compared: dict[str, Compared] = {}
         for part, asked_Q in asked.items() if ranked else ():
-            estimates, found[part] = pairwise.compare(
+            compared[part] = pairwise.compare(
                 {arm: correct[arm][:, asked_Q] for arm in ranked},
                 images_Q[asked_Q].tolist(),
                 margin=self.margin,
                 parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
             )
-            for arm, estimate in estimates.items():
+            for arm, estimate in compared[part].scores.items():
                 arms[arm][part] = _score(estimate)
         if by is not None and resampled is not None:
-            estimates, found[decides] = pairwise.compare(
+            compared[decides] = pairwise.compare(
                 {arm: correct[arm] for arm in ranked},
                 images_Q[places].tolist(),
                 margin=self.margin,
                 scores=resampled,
             )
-            for arm, estimate in estimates.items():
+            for arm, estimate in compared[decides].scores.items():
                 arms[arm][decides] = _score(estimate)
         choosing_Q = part_of(CHOICE, examples)
         if ranked and choosing_Q.any() and decides != CHOICE:
@@ -105,6 +105,7 @@ class ArmScores:
             for arm in ranked:
                 arms[arm][CHOICE] = _score(choices.score(arm))
         pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
+        found = {part: each.pairs for part, each in compared.items()}
         for part, comparisons in pairwise.over_parts(found, decides).items():
             for comparison in comparisons:
                 pair = pairs.setdefault((comparison.first, comparison.second), {})
@@ -125,6 +126,7 @@ class ArmScores:
             arms=tuple(ArmScore(arm=arm, test=test) for arm, test in arms.items()),
             shown=shown,
             baselines=self._baselines(majority, name, by, examples),
+            leader=compared[decides].best if len(ranked) > 1 else None,
             comparisons=tuple(
                 ArmPair(first=first, second=second, parts=parts, decides=decides)
                 for (first, second), parts in pairs.items()

@@ -122,6 +122,9 @@ class DatasetResult:
     baselines: Baselines
     comparisons: tuple[ArmPair, ...]
     """Comparison of each pair of arms."""
+    leader: Estimate | None = None
+    """Score of the best arm by what decides, by an estimate and an interval that know it was
+    chosen as the best; None of a single arm, and in results of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +282,8 @@ class StudyResults:
     """All arms, the best first; those that were not confirmed come last."""
     comparisons: tuple[ArmPair, ...]
     """Comparison of each pair of confirmed arms."""
+    leader: Estimate | None = None
+    """Score of the best arm, as ``DatasetResult.leader`` has it."""
     ood: tuple[DatasetResult, ...] = ()
     """Scores on each dataset of ``--ood``, on which no trial trained."""
     efficiency: Efficiency

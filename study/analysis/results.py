@@ -23,6 +23,7 @@ from study.analysis.results_file import without_nan
 from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.config.settings import ACCURACY
+from study.statistics.score_types import Estimate
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.colours import arm_numbers
@@ -133,6 +134,7 @@ def collect(
         baselines=test.baselines,
         arms=tuple(arms),
         comparisons=test.comparisons,
+        leader=test.leader,
         ood=tuple(
             scored.score_dataset(f"ood.{data}", data, other.test) for data, other in others.items()
         ),
@@ -153,6 +155,9 @@ def metrics(results: StudyResults) -> dict[str, float]:
     }
     for name, scores in results.baselines.named().items():
         found |= {logged_name(f"{name}.test.{column}"): v for column, v in scores.items()}
+    if (leader := results.leader) is not None:
+        name = f"{results.arms[0].arm}.test.{results.decides}_as_the_best"
+        found |= {f"{name}{end}_percent": v for end, v in _ends(leader).items()}
     for other in results.ood:
         for tested in other.arms:
             for column, score in tested.test.items():
@@ -269,6 +274,11 @@ def _trial(record: TrialRecord) -> TrialResult:
         scores=record.scores,
         costs=record.costs,
     )
+
+
+def _ends(estimate: Estimate) -> dict[str, float]:
+    """Ending of a metric's name -> the mean or an end of its interval."""
+    return {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -50,6 +50,8 @@ def scores(results: StudyResults) -> list[Markup]:
         bases = {name: named[name][part] for name in ("majority", "untuned") if name in named}
         seeds = [seed.scores.get(part) for _, arm, _ in rows for seed in arm.seeds]
         ends = [end for _, _, score in rows for end in (score.low, score.high)]
+        if part == results.decides and results.leader:
+            ends += [results.leader.low, results.leader.high]
         left = 20 + 7 * max((len(arm.arm) for _, arm, _ in rows), default=0)
         height = TOP + ROW * len(rows) + BOTTOM + 14
         x = spanning([*ends, *seeds, *bases.values()], left, PANEL_WIDTH - RIGHT)
@@ -75,6 +77,12 @@ def scores(results: StudyResults) -> list[Markup]:
                     figure.path([(at, y(row) + 6), (at, y(row) + 11)], arm=i, kind="line thin")
             figure.line([(score.low, row), (score.high, row)], arm=i, kind="wide", tip=tip)
             figure.mark((score.mean, row), arm=i, tip=tip)
+            if part == results.decides and arm is results.arms[0] and (best := results.leader):
+                tip = f"{arm.arm} as the best of {len(rows)}: {_interval(best)}"
+                under = row - 0.28
+                ends = [(best.low, under), (best.high, under)]
+                figure.line(ends, arm=i, kind="thin", tip=tip)
+                figure.mark((best.mean, under), arm=i, tip=tip, hollow=True)
         drawn.append(figure.svg())
     return drawn
 

@@ -47,6 +47,17 @@ def arm_rows(results: StudyResults) -> dict[str, list[str]]:
     return rows
 
 
+def leader_row(results: StudyResults) -> list[str]:
+    """Row of the best arm's score as it is with the choice in it; empty if there is none."""
+    if results.leader is None or next(iter(results.shown), "") != results.decides:
+        return []
+    return [
+        "",
+        f"{results.arms[0].arm}, as the best of {len(results.confirmed)}",
+        interval(results.leader),
+    ]
+
+
 def baseline_rows(results: StudyResults) -> list[list[str]]:
     """A row for each baseline that has scores."""
     named = results.baselines.named()
@@ -64,7 +75,8 @@ def baseline_rows(results: StudyResults) -> list[list[str]]:
 def markdown(results: StudyResults) -> str:
     """The table, in Markdown."""
     columns = header(results)
-    rows = [columns, ["---"] * len(columns), *arm_rows(results).values(), *baseline_rows(results)]
+    rows = [columns, ["---"] * len(columns), *arm_rows(results).values()]
+    rows += [row for row in (leader_row(results), *baseline_rows(results)) if row]
     lines = [
         "| "
         + " | ".join(escaped(text) for text in [*row, *[""] * (len(columns) - len(row))])

@@ -50,6 +50,9 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
         for part in results.shown:
             for end in ("mean", "low", "high"):
                 row[f"{part}_{end}"] = getattr(arm.test[part], end) if arm.test else None
+        leader = results.leader if arm is results.arms[0] else None
+        for end in ("mean", "low", "high"):
+            row[f"{results.decides}_as_the_best_{end}"] = getattr(leader, end, None)
         row |= {cost: arm.costs.get(cost) for cost in COSTS}
         row |= {"seeds": len(arm.seeds), "collapsed": arm.collapsed}
         row |= {"search_trials": sum(arm.trials.values()), "search_s": arm.search_seconds}

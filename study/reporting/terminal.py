@@ -35,6 +35,8 @@ def show_results(console: Console, results: StudyResults) -> None:
     numbers = results.arm_numbers
     for arm, (name, *row) in summary.arm_rows(results).items():
         table.add_row(Text(name, style=terminal_style(numbers[arm])), *map(Text, row))
+    if row := summary.leader_row(results):
+        table.add_row(*map(Text, row), style="dim")
     for row in summary.baseline_rows(results):
         table.add_row(*row, style="dim")
     console.print(table)

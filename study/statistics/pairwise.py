@@ -133,6 +133,18 @@ def margin_in_words(points: float) -> str:
     return f"the margin of {points:g} point{'' if points == 1 else 's'}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What is said of arms that answered the same questions."""
+
+    scores: dict[str, Estimate]
+    """Arm -> its accuracy in percent."""
+    best: Estimate
+    """Accuracy of the best arm, by an estimate and an interval that know it was chosen."""
+    pairs: list[Comparison]
+    """Comparison of every pair of arms, in the order of the arms."""
+
+
 def compare(
     correct: Mapping[str, Any],
     groups_Q: Sequence[str],
@@ -140,8 +152,8 @@ def compare(
     margin: float,
     parts: int = 1,
     scores: Scores | None = None,
-) -> tuple[dict[str, Estimate], list[Comparison]]:
-    """Each arm's accuracy, and a comparison of every pair of arms in the order of ``correct``.
+) -> Compared:
+    """Score arms, and compare every pair of them.
 
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
@@ -170,7 +182,9 @@ def compare(
         )
         for (first, second), difference, p_holm in zip(pairs, differences, adjusted, strict=True)
     ]
-    return {arm: scores.score(arm) for arm in correct}, comparisons
+    return Compared(
+        scores={arm: scores.score(arm) for arm in correct}, best=scores.best(), pairs=comparisons
+    )
 
 
 def holm_family(part: str, asked: Collection[str], decides: str = "overall") -> list[str]:

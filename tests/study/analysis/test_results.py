@@ -231,6 +231,7 @@ def test_fields_that_older_files_lack_have_defaults(found: StudyResults, tmp_pat
 def test_the_numbers_for_mlflow_are_numbers(found: StudyResults) -> None:
     numbers = results.metrics(found)
     assert numbers["lora.test.open_percent"] > 50
+    assert numbers["lora.test.overall_as_the_best_percent"] < numbers["lora.test.overall_percent"]
     assert "majority.test.overall_percent" in numbers and "bitfit.test.open_percent" not in numbers
     assert all(isinstance(value, int | float) for value in numbers.values())
 

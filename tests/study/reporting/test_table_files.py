@@ -22,12 +22,18 @@ def test_tables_lie_beside_it(found: StudyResults, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
     assert [row["arm"] for row in rows[:5]] == [arm.arm for arm in found.arms]
     assert float(rows[0]["overall_mean"]) == found.arms[0].overall.mean
+    assert found.leader is not None and rows[1]["overall_as_the_best_mean"] == ""
+    assert (
+        float(rows[0]["overall_as_the_best_mean"]) == found.leader.mean < found.arms[0].overall.mean
+    )
     assert len(list(csv.DictReader(io.StringIO(files["comparisons.csv"])))) == 6 * 5
     assert len(list(csv.DictReader(io.StringIO(files["trials.csv"])))) == len(found.trials)
     latex = files["results.tex"]
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     best = found.arms[0]
     assert f"{best.arm} & {best.overall.mean:.1f} {{" in latex
+    assert f"as the best of 4, overall: {found.leader.mean:.1f} {{" in latex
+    assert "as the best of 4:" in files["report.html"]
 
 
 def test_latex_is_escaped(found: StudyResults, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_pairs_are_corrected_for_one_another() -> None:
         for arm, chance in chances.items()
     }
     images = [str(q // 3) for q in range(600)]
-    estimates, found = compare(correct, images, margin=1.0)
+    compared = compare(correct, images, margin=1.0)
+    estimates, found = compared.scores, compared.pairs
     assert [(c.first, c.second) for c in found] == [
         *(("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")),
     ]
@@ -152,13 +153,14 @@ def test_few_images_alike_do_not_make_arms_as_good(
     asked, right = [str(image) for image in range(images)], np.ones((3, images))
     wrong = right.copy()
     wrong[:, :differ] = 0
-    _, (found,) = compare({"a": right, "b": wrong}, asked, margin=1.0)
+    (found,) = compare({"a": right, "b": wrong}, asked, margin=1.0).pairs
     assert found.finding == finding
 
 
 def test_alike_on_few_images_more_of_them_are_needed_and_seeds_are_not() -> None:
     right = np.ones((3, 20))
-    _, (found,) = compare({"a": right, "b": right}, [str(i) for i in range(20)], margin=1.0)
+    asked = [str(i) for i in range(20)]
+    (found,) = compare({"a": right, "b": right}, asked, margin=1.0).pairs
     assert found.sentence() == (
         "a and b cannot be told apart: a is higher by 0.0 points (95% interval -15.0 to +15.0, "
         "p = 1.000). To tell 1.0 points, about 280 more questions would be needed (more seeds "
