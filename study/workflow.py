@@ -237,6 +237,7 @@ class StudyRun:
             slots=plan.profile.slots,
             seed=settings.seed,
             confirm_seeds=settings.seeds,
+            searches=settings.searches,
             allocate=self.definition.allocate,
             tuned_to=self.definition.tuned_to,
             search=self.definition.search,
@@ -350,6 +351,7 @@ class StudyRun:
             objectives=self.rules.objectives,
             records=list(self.journal.records.values()),
             best=self.scheduler.best(),
+            searches=self.rules.searches,
             # Gains are of the loss alone.
             gains=None
             if self.rules.objectives or self.rules.limits
@@ -372,6 +374,7 @@ class StudyRun:
         ]
         self.tracker.finish(
             summary.escaped(found.verdict),
+            found.claim,
             summary.markdown(found),
             results.metrics(found),
             files,

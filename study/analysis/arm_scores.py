@@ -17,6 +17,7 @@ from study.statistics.score_types import (
     NOTHING,
     ArmPair,
     Baselines,
+    Claim,
     Estimate,
     PartComparison,
     Score,
@@ -52,6 +53,9 @@ class ArmScores:
     """Difference that does not matter, in percentage points."""
     deciding: Deciding | None = None
     """Measure by which arms are compared; None: accuracy, or what answers earn."""
+    searches: int = 1
+    """Independent searches of each arm. If there are several, a search counts as one seed: what
+    its confirmations score as a mean."""
 
     def score_dataset(self, name: str, data: str, examples: Sequence[Example]) -> DatasetResult:
         """Scores on the test split of a dataset, the best arm first.
@@ -62,7 +66,7 @@ class ArmScores:
             examples: the questions that were answered, in the same order.
         """
         correct = {
-            arm: np.stack([_correct(self.study_folder, record, name) for record in records])
+            arm: np.stack([self._mean(same, name) for same in self._alike(records)])
             for arm, records in self.confirmed.items()
             if records
         }
@@ -73,7 +77,7 @@ class ArmScores:
         means = {arm: float(correct_SQ[:, places].mean()) for arm, correct_SQ in correct.items()}
         resampled = None
         if by is not None and decides not in PARTS and correct:
-            resampled = measured.resampled(self.study_folder, self.confirmed, by, name, examples)
+            resampled = measured.resampled(self.study_folder, self._first, by, name, examples)
             means = {arm: float(found.scores_S.mean()) for arm, found in resampled.arms.items()}
         ranked = sorted(correct, key=lambda arm: -means[arm])
         arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
@@ -85,6 +89,7 @@ class ArmScores:
                 {arm: correct[arm][:, asked_Q] for arm in ranked},
                 images_Q[asked_Q].tolist(),
                 margin=self.margin,
+                claim=Claim.METHODS if self.searches > 1 else Claim.MODELS,
                 parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
             )
             for arm, estimate in compared[part].scores.items():
@@ -94,6 +99,7 @@ class ArmScores:
                 {arm: correct[arm] for arm in ranked},
                 images_Q[places].tolist(),
                 margin=self.margin,
+                claim=Claim.METHODS if self.searches > 1 else Claim.MODELS,
                 scores=resampled,
             )
             for arm, estimate in compared[decides].scores.items():
@@ -132,6 +138,28 @@ class ArmScores:
                 for (first, second), parts in pairs.items()
             ),
         )
+
+    @property
+    def _first(self) -> dict[str, list[TrialRecord]]:
+        """Arm -> its confirmations that are independent: of several searches the first of each."""
+        return {
+            arm: [same[0] for same in self._alike(records)]
+            for arm, records in self.confirmed.items()
+        }
+
+    def _alike(self, records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+        """Confirmations of an arm whose models count as one: those of one search, or each alone."""
+        if self.searches == 1:
+            return [[record] for record in records]
+        found: dict[str, list[TrialRecord]] = {}
+        for record in records:
+            found.setdefault(record.spec.arm, []).append(record)
+        return [*found.values()]
+
+    def _mean(self, records: Sequence[TrialRecord], name: str) -> Array:
+        """Mean credit of each answer that these trials gave, 0 to 1; shape (Q,)."""
+        each = [_correct(self.study_folder, record, name) for record in records]
+        return np.asarray(np.mean(each, axis=0))
 
     def _baselines(
         self,

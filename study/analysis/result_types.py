@@ -15,6 +15,7 @@ from study.analysis.efficiency_types import Efficiency
 from study.statistics.score_types import (
     ArmPair,
     Baselines,
+    Claim,
     Estimate,
     Number,
     Score,
@@ -149,6 +150,8 @@ class TrialResult:
     kind: Kind
     arm: str
     """Name of the arm; ``untuned`` for the trial that scores the base model."""
+    search: int = 0
+    """Which of the arm's searches it belongs to, counted from 0."""
     parameters: Mapping[str, Any]
     """Name of a searched parameter -> its value."""
     recipe: Mapping[str, Mapping[str, Any]]
@@ -271,6 +274,10 @@ class StudyResults:
     decides: str = "overall"
     """Column of a measure by which arms are compared: ``overall`` is accuracy, or what answers
     earn."""
+    claim: Claim = Claim.MODELS
+    """What the answer is about."""
+    searches: int = 1
+    """Independent searches of each arm."""
     shown: Mapping[str, str]
     """Column of a measure that tables show -> its title."""
     baselines: Baselines

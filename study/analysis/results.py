@@ -23,12 +23,13 @@ from study.analysis.results_file import without_nan
 from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.config.settings import ACCURACY
-from study.statistics.score_types import Estimate
+from study.statistics.score_types import Claim, Estimate
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.colours import arm_numbers
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
+from study.trials.searches import arm_of, search_of
 from study.trials.spec import Kind
 from trainables.measures.common.baselines import has_collapsed
 from trainables.measures.common.deciding import deciding
@@ -52,10 +53,28 @@ class FinishedTrials:
     records: Sequence[TrialRecord]
     """All trials, the oldest first."""
     best: Mapping[str, TrialRecord]
-    """Arm -> the search trial whose settings were confirmed."""
+    """Name of a search -> its trial whose settings were confirmed."""
     gains: Mapping[str, RemainingGain] | None
-    """Arm -> what more search may still bring it; without arms of which too little is known. None
-    if the study's search is not one of which this is estimated."""
+    """Name of a search -> what more search may still bring it; without those of which too little is
+    known. None if the study's search is not one of which this is estimated."""
+    searches: int = 1
+    """Independent searches of each arm, which ``space`` has as arms; see
+    ``study.trials.searches``."""
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms, each once, in the order of the space."""
+        return list(dict.fromkeys(map(self.arm_of, self.space.arms)))
+
+    def arm_of(self, name: str) -> str:
+        """Arm that is searched under a name."""
+        return arm_of(name, self.searches)
+
+    def best_of(self, arm: str) -> TrialRecord | None:
+        """Trial of the lowest loss of those whose settings were confirmed; None if there is
+        none."""
+        found = [record for name, record in self.best.items() if self.arm_of(name) == arm]
+        return min(found, key=lambda record: record.loss, default=None)
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
         """The trials of one kind, the oldest first."""
@@ -86,8 +105,10 @@ def collect(
     space = trials.space
     complete = [r for r in trials.records if r.outcome is Outcome.COMPLETE]
     confirmed = {
-        arm: [r for r in complete if r.spec.kind is Kind.CONFIRM and r.spec.arm == arm]
-        for arm in space.arms
+        arm: [
+            r for r in complete if r.spec.kind is Kind.CONFIRM and trials.arm_of(r.spec.arm) == arm
+        ]
+        for arm in trials.arms
     }
     untuned = [r for r in complete if r.spec.kind is Kind.UNTUNED]
     scored = ArmScores(
@@ -97,6 +118,7 @@ def collect(
         train=dataset.train,
         margin=margin,
         deciding=None if measure == ACCURACY else deciding(measure),
+        searches=trials.searches,
     )
     test = scored.score_dataset("test", dataset.name, dataset.test)
     scores = {arm.arm: arm.test for arm in test.arms}
@@ -107,16 +129,17 @@ def collect(
             test=scores.get(arm),
             decides=decides,
         )
-        for arm in space.arms
+        for arm in trials.arms
     ]
     errors: dict[str, str] = {}
     for record in trials.of_kind(Kind.SEARCH):
         if record.outcome is Outcome.FAILED:
-            errors.setdefault(record.spec.arm, record.error)
+            errors.setdefault(trials.arm_of(record.spec.arm), record.error)
     order = list(scores)
     arms.sort(key=lambda arm: order.index(arm.arm) if arm.test else len(order))
     majority = test.baselines.majority[decides]
     assert majority is not None, "no score of the baseline: the test split has no question"
+    claim = Claim.METHODS if trials.searches > 1 else Claim.MODELS
     found = StudyResults(
         scoring=SCORING,
         study=name,
@@ -128,8 +151,11 @@ def collect(
             errors,
             margin,
             estimated=trials.gains is not None,
+            claim=claim,
         ),
         decides=decides,
+        claim=claim,
+        searches=trials.searches,
         shown=test.shown,
         baselines=test.baselines,
         arms=tuple(arms),
@@ -139,7 +165,7 @@ def collect(
             scored.score_dataset(f"ood.{data}", data, other.test) for data, other in others.items()
         ),
         efficiency=_efficiency(arms, trials, untuned),
-        trials=tuple(_trial(record) for record in trials.records),
+        trials=tuple(_trial(record, trials) for record in trials.records),
         protocol=dict(protocol),
     )
     plain: StudyResults = without_nan(found)
@@ -177,17 +203,20 @@ def _arm(
     dataset: Dataset,
 ) -> ArmResult:
     """The result of one arm, without its scores on the test split."""
-    searched = [r for r in trials.of_kind(Kind.SEARCH) if r.spec.arm == arm]
+    searched, tested = (
+        [r for r in trials.of_kind(kind) if trials.arm_of(r.spec.arm) == arm]
+        for kind in (Kind.SEARCH, Kind.CONFIRM)
+    )
     costs: dict[str, float] = {}
     if confirmed:
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         costs["adapter_mib"] = costs["trained_parameters"] * BYTES / 2**20
-    best = trials.best.get(arm)
+    best = trials.best_of(arm)
     return ArmResult(
         arm=arm,
         number=arm_numbers(trials.space.declared)[arm],
         trials=_outcomes(searched),
-        confirmations=_outcomes([r for r in trials.of_kind(Kind.CONFIRM) if r.spec.arm == arm]),
+        confirmations=_outcomes(tested),
         search_seconds=sum(r.costs.get("seconds", 0.0) for r in searched),
         best=None
         if best is None
@@ -203,7 +232,7 @@ def _arm(
         ),
         collapsed=any(_has_collapsed(study_folder, r, dataset) for r in confirmed),
         costs=costs,
-        may_gain=(trials.gains or {}).get(arm),
+        may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )
 
 
@@ -219,7 +248,7 @@ def _efficiency(
     """What the scores of the arms cost."""
     searched: dict[str, list[TrialRecord]] = {arm.arm: [] for arm in arms}
     for record in trials.of_kind(Kind.SEARCH):
-        searched[record.spec.arm].append(record)
+        searched[trials.arm_of(record.spec.arm)].append(record)
     costs = trials.objectives
     front = goals.pareto_front(trials.records, costs) if costs else []
     as_arms, _ = by_prompt(untuned)
@@ -230,7 +259,7 @@ def _efficiency(
         front=tuple(
             FrontTrial(
                 trial=record.spec.id,
-                arm=record.spec.arm,
+                arm=trials.arm_of(record.spec.arm),
                 parameters=dict(record.spec.parameters),
                 validation_loss=record.loss,
                 validation_percent=record.scores.get("validation.overall"),
@@ -240,7 +269,7 @@ def _efficiency(
         ),
         learning_rates=efficiency.learning_rates(searched),
         importance=importance.importances(
-            searched, {arm: spaces.ranges(a) for arm, a in trials.space.arms.items()}
+            searched, {arm: spaces.ranges(trials.space.arms[arm]) for arm in trials.arms}
         ),
     )
 
@@ -251,13 +280,14 @@ def _has_collapsed(study_folder: StudyFolder, record: TrialRecord, dataset: Data
     return has_collapsed(dataset.test, given)
 
 
-def _trial(record: TrialRecord) -> TrialResult:
+def _trial(record: TrialRecord, trials: FinishedTrials) -> TrialResult:
     """The result of one trial."""
     spec = record.spec
     return TrialResult(
         trial=spec.id,
         kind=spec.kind,
-        arm=spec.arm,
+        arm=trials.arm_of(spec.arm),
+        search=search_of(spec.arm, trials.searches),
         parameters=dict(spec.parameters),
         recipe={slot: dict(tuning) for slot, tuning in spec.recipe.items()},
         lr=spec.lr,

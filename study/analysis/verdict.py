@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from study.analysis.result_types import ArmResult
 from study.statistics import pairwise
-from study.statistics.score_types import ArmPair, Finding, PartComparison
+from study.statistics.score_types import ArmPair, Claim, Finding, PartComparison
 from study.trials.gain import GainUnit
 from study.trials.record import Outcome
 
@@ -23,6 +23,13 @@ LESS: Mapping[str, str] = {
     Outcome.OUT_OF_MEMORY: "a smaller batch_size in the space's budget would take less",
 }
 """Outcome -> advice for an arm whose trials all end with it."""
+SCOPE: Mapping[Claim, str] = {
+    Claim.MODELS: " This is about these tuned models, of one search an arm, and not about the "
+    "methods: another search may end elsewhere.",
+    Claim.METHODS: " This is about the methods, each tuned with this budget: how far apart their "
+    "searches end is in the intervals.",
+}
+"""What findings are about -> the sentence on it."""
 ERROR = 200
 """Letters of an error that a sentence quotes."""
 
@@ -35,12 +42,14 @@ def answer(
     margin: float = 1.0,
     *,
     estimated: bool = False,
+    claim: Claim = Claim.MODELS,
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
     error in the search, of those that had any, ``margin`` the difference in percentage points that
-    does not matter, and ``estimated`` whether it was asked what arms may still gain.
+    does not matter, ``estimated`` whether it was asked what arms may still gain, and ``claim`` what
+    the findings are about.
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
@@ -54,8 +63,9 @@ def answer(
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
-        return f"{by}{only.sentence}{types}{_cheaper(arms, of_best)}{caveats}"
-    return f"{by}{_ranking(ranked[0], arms, of_best)}{_cheaper(arms, of_best)}{caveats}"
+        return f"{by}{only.sentence}{types}{_cheaper(arms, of_best)}{SCOPE[claim]}{caveats}"
+    ranking = f"{by}{_ranking(ranked[0], arms, of_best)}"
+    return f"{ranking}{_cheaper(arms, of_best)}{SCOPE[claim]}{caveats}"
 
 
 def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:

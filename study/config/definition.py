@@ -19,6 +19,7 @@ from study.config.settings import ACCURACY, ENGINES, PRECISIONS, Settings
 from study.config.space_changes.narrowing import narrow
 from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
+from study.trials.searches import MARK, searched_as
 from trainables.engine.deepspeed_config import divides_optimizer, partitions_weights
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
@@ -31,12 +32,13 @@ LEAST = {
     "max_examples": 1,
     "seed": 0,
     "seeds": 1,
+    "searches": 1,
     "image_size": 1,
     "beams": 1,
     "questions_per_image": 1,
 }
 """Setting -> the smallest number that it may be."""
-MOST = {"seeds": 1_000, "image_size": 8_192, "beams": 64}
+MOST = {"seeds": 1_000, "searches": 100, "image_size": 8_192, "beams": 64}
 """Setting -> the largest number that it may be: more is a slip of the finger."""
 OLDEST_TRIALS = {
     "intrinsic": 144,
@@ -280,7 +282,30 @@ def _space(settings: Settings, begun: BegunStudy | None) -> Space:
         had = space_as_begun(begun, space)
         if had is not None:
             return had
-    return narrow(space, settings.arm, settings.set or ())
+    return several(narrow(space, settings.arm, settings.set or ()), settings.searches)
+
+
+def several(space: Space, searches: int) -> Space:
+    """The space in which each arm is searched so many times; see ``study.trials.searches``.
+
+    Raises:
+        BadInput: the name of an arm would be that of another's search, or too long.
+    """
+    if searches == 1:
+        return space
+    for name in space.arms:
+        if MARK in name:
+            raise BadInput(f"--searches {searches} needs names without {MARK!r}, got arm {name!r}")
+    arms = {
+        searched_as(name, search): arm
+        for search in range(searches)
+        for name, arm in space.arms.items()
+    }
+    try:
+        budget = replace(space.budget, trials=searches * space.budget.trials)
+        return replace(space, arms=arms, budget=budget, training=None)
+    except ValueError as error:
+        raise BadInput(f"--searches {searches}: {error}") from None
 
 
 def _regime(settings: Settings) -> Regime:

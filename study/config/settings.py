@@ -23,7 +23,7 @@ ACCURACY = "overall"
 """Column of a measure that decides unless another is named: accuracy, or what answers earn."""
 YOUNG = (
     *("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose"),
-    *("base_bits", "measure"),
+    *("base_bits", "measure", "searches"),
 )
 """Settings that are younger than the first studies: recorded only where they are given."""
 
@@ -162,7 +162,13 @@ class Settings:
         default=search_methods.STOP,
     )
     seed: int = option(0, group=SPEND, help="seed of search and training")
-    seeds: int = option(3, group=SPEND, help="confirmations of each arm")
+    seeds: int = option(3, group=SPEND, help="confirmations of each arm, for each of its searches")
+    searches: int = option(
+        1,
+        group=SPEND,
+        help="independent searches of each arm: with two or more, what is found is about the "
+        "methods, and with one about the models that it tuned",
+    )
     objective: str = option(
         "score",
         group=SPEND,

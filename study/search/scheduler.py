@@ -27,6 +27,7 @@ from study.search.spending import SpendingTracker
 from study.search.trial_of_point import trial_of_point
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
+from study.trials.searches import SEEDS, search_of
 from study.trials.spec import Kind, TrialSpec
 from trainables.data.common.wording import BRIEF
 from trainables.recipe import Recipe
@@ -42,6 +43,9 @@ class SearchRules:
     """Slots of the model."""
     seed: int
     confirm_seeds: int
+    searches: int = 1
+    """Independent searches of each arm, which ``space`` has as arms; see
+    ``study.trials.searches``."""
     allocate: str = "floor"
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
     tuned_to: float = 1.0
@@ -245,11 +249,11 @@ class StudyScheduler:
         older = untuned.id in self.journal.records and brief.id not in self.journal.records
         if rules.brief and baselines and brief != untuned and not older:
             baselines.insert(0, brief)
-        seeds = range(rules.seed + 1, rules.seed + 1 + rules.confirm_seeds)
+        searched = [self.journal.records[trial_id].spec for trial_id in best.values()]
         confirmed = [
-            replace(self.journal.records[trial_id].spec, kind=Kind.CONFIRM, seed=seed)
-            for trial_id in best.values()
-            for seed in seeds
+            replace(spec, kind=Kind.CONFIRM, seed=spec.seed + number)
+            for spec in searched
+            for number in range(1, 1 + rules.confirm_seeds)
         ]
         self._confirmed = best, [*baselines, *confirmed]
         return self._confirmed[1]
@@ -319,7 +323,7 @@ class StudyScheduler:
             draw,
             budget=rules.budget,
             slots=rules.slots,
-            seed=rules.seed,
+            seed=rules.seed + SEEDS * search_of(arm, rules.searches),
             base=rules.base,
         )
 

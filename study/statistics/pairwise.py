@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
-from study.statistics.score_types import Estimate, Finding, PairNumbers, PartComparison
+from study.statistics.score_types import Claim, Estimate, Finding, PairNumbers, PartComparison
 from study.statistics.uncertainty import LEVEL, Scores, VarianceComponents, holm
 
 Array = np.ndarray[Any, Any]
@@ -39,6 +39,7 @@ class Comparison(PairNumbers):
 
     first: str
     second: str
+    claim: Claim = Claim.MODELS
 
     @property
     def told_apart(self) -> bool:
@@ -92,6 +93,8 @@ class Comparison(PairNumbers):
 
     def needed(self) -> str:
         """Number of seeds or questions that would tell the pair apart, in words."""
+        if self.seeds < 2 and self.claim is Claim.METHODS:
+            return "No arm is called better from one search, and of one arm only one was confirmed."
         if self.seeds < 2:
             return (
                 "No arm is called better from one seed, whose interval lacks the variation between "
@@ -99,18 +102,19 @@ class Comparison(PairNumbers):
             )
         told = f"To tell {self.points_to_tell:.1f} points,"
         seeds, questions = self.seeds_needed, self.questions_needed
+        unit = "searches" if self.claim is Claim.METHODS else "seeds"
         more = [
-            f"{seeds - self.seeds} more seeds an arm" if seeds else "",
+            f"{seeds - self.seeds} more {unit} an arm" if seeds else "",
             f"{_round(questions - self.questions):,} more questions" if questions else "",
         ]
         if not any(more):
             return (
-                f"{told} neither {MOST_SEEDS} seeds an arm nor {MOST_TIMES} times the questions "
+                f"{told} neither {MOST_SEEDS} {unit} an arm nor {MOST_TIMES} times the questions "
                 "would do: it takes more of both."
             )
         never = {
             (True, False): " (more questions alone would not do)",
-            (False, True): " (more seeds alone would not do)",
+            (False, True): f" (more {unit} alone would not do)",
         }.get((bool(seeds), bool(questions)), "")
         return f"{told} about {' or '.join(filter(None, more))} would be needed{never}."
 
@@ -152,17 +156,19 @@ def compare(
     margin: float,
     parts: int = 1,
     scores: Scores | None = None,
+    claim: Claim = Claim.MODELS,
 ) -> Compared:
     """Score arms, and compare every pair of them.
 
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
-            (S, Q).
+            (S, Q). If ``claim`` is about methods, it is the mean credit of each search's models.
         groups_Q: group of each question, such as its image: what is resampled as one.
         margin: difference that does not matter, in percentage points.
         parts: number of parts of the questions that will be corrected for one another; see
             ``over_parts``.
         scores: scores of the arms, if they are of another statistic than the mean of ``correct``.
+        claim: what the comparison is about.
     """
     scores = scores or Scores(correct, groups_Q)
     pairs = list(itertools.combinations(correct, 2))
@@ -176,6 +182,7 @@ def compare(
             p=difference.p,
             p_holm=p_holm,
             margin=margin,
+            claim=claim,
             seeds=difference.components.count_S,
             questions=len(groups_Q),
             **_power(difference.components, difference.estimate, len(groups_Q), margin, tests),

@@ -46,6 +46,16 @@ NOTHING = Score()
 """Score of a part without questions."""
 
 
+class Claim(StrEnum):
+    """What the findings about pairs of arms are about."""
+
+    MODELS = "models"
+    """The models that were tuned: how lucky the search of each arm was is in no interval."""
+    METHODS = "methods"
+    """The methods, each tuned with such a budget: each arm was searched several times, and how far
+    apart its searches end is in the intervals."""
+
+
 class Finding(StrEnum):
     """Finding about a pair of arms."""
 

@@ -144,6 +144,7 @@ class MlflowWriter(StudyCallback):
     def finish(
         self,
         verdict: str,
+        claim: str,
         table: str,
         metrics: Mapping[str, float],
         files: Iterable[Path],
@@ -152,7 +153,8 @@ class MlflowWriter(StudyCallback):
     ) -> None:
         """Write the study's results, wait until everything is written, and stop.
 
-        ``verdict``, a few sentences, and ``table`` are Markdown. ``models`` are the ids of
+        ``verdict``, a few sentences, and ``table`` are Markdown. ``claim`` says what the verdict is
+        about. ``models`` are the ids of
         confirmed trials whose runs are to hold their models. Those that a run lacks are written by
         ``write``, each into a folder named after its trial.
         """
@@ -165,6 +167,7 @@ class MlflowWriter(StudyCallback):
             links = mlflow_views.links(self.runs, self.parent_id, REPORT)
             note = description(verdict, links, table)
             self.runs.client.set_tag(self.parent_id, "mlflow.note.content", note)
+            self.runs.client.set_tag(self.parent_id, "claim", claim)
             for file in files:
                 self.runs.client.log_artifact(self.parent_id, str(file))
 

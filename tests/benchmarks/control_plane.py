@@ -177,7 +177,7 @@ def main(arguments: list[str]) -> None:
             dispatcher.start()
             ray_tune.run(scheduler, dispatcher)
             searched = time.perf_counter()
-        track.finish("made up", "", {}, [], [], cards)
+        track.finish("made up", "models", "", {}, [], [], cards)
         flushed = time.perf_counter() - searched
         rungs = sum(len(record.rungs) for record in scheduler.journal.records.values())
     ray.shutdown()

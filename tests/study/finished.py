@@ -2,17 +2,20 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, method
 from study.analysis import results
 from study.analysis.result_types import StudyResults
+from study.config.definition import several
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome, TrialEnd
+from study.trials.searches import arm_of
 from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules
 from trainables.data.common.dataset import Dataset, Example
@@ -89,7 +92,7 @@ SAID = {
 
 def bitfit(spec: TrialSpec) -> Outcome | None:
     """Arm ``bitfit`` never comes far enough to be confirmed."""
-    return Outcome.FAILED if spec.arm == "bitfit" else None
+    return Outcome.FAILED if spec.arm.startswith("bitfit") else None
 
 
 def finish(
@@ -116,12 +119,16 @@ def collected(
     lost: Lost = bitfit,
     images_a_patient: int = 0,
     measure: str = "overall",
+    searches: int = 1,
 ) -> StudyResults:
     """The results of a whole made-up study in ``folder``."""
+    space = several(space, searches)
     others = {"other set": dataset("other set")} if ood else {}
     asked = dataset(images_a_patient=images_a_patient)
     splits = {"test": asked, **{f"ood.{name}": data for name, data in others.items()}}
-    scheduler = StudyScheduler(rules(space=space, trials=trials), StudyJournal(folder))
+    scheduler = StudyScheduler(
+        replace(rules(space=space, trials=trials), searches=searches), StudyJournal(folder)
+    )
     finish(scheduler, folder, splits, lost)
     trials_ended = results.FinishedTrials(
         space=space,
@@ -129,6 +136,7 @@ def collected(
         records=[*scheduler.journal.records.values()],
         best=scheduler.best(),
         gains=scheduler.gains.found(),
+        searches=searches,
     )
     return results.collect(
         "one",
@@ -143,7 +151,7 @@ def collected(
 
 
 def _costs(spec: TrialSpec) -> dict[str, float]:
-    trained = TRAINED[spec.arm]
+    trained = TRAINED[arm_of(spec.arm, 2)]
     return {
         "seconds": 10.0 + trained / 1e6,
         "peak_memory_gib": 1.0 + trained / 1e7,
@@ -153,7 +161,7 @@ def _costs(spec: TrialSpec) -> dict[str, float]:
 
 
 def _validation(spec: TrialSpec) -> float:
-    return 100 * CHANCES[spec.arm] - random.Random(spec.id).random()
+    return 100 * CHANCES[arm_of(spec.arm, 2)] - random.Random(spec.id).random()
 
 
 def _scores(spec: TrialSpec, folder: Path, splits: Mapping[str, Dataset]) -> dict[str, float]:
@@ -164,7 +172,7 @@ def _scores(spec: TrialSpec, folder: Path, splits: Mapping[str, Dataset]) -> dic
             # Hard questions are hard for all arms; the rest is luck of the seed.
             hard = random.Random(f"{example.question_id} {name}").random()
             luck = random.Random(f"{trial} {example.question_id}").gauss(0, 0.1)
-            given.append(example.answer if hard + luck < CHANCES[spec.arm] else "wrong")
+            given.append(example.answer if hard + luck < CHANCES[arm_of(spec.arm, 2)] else "wrong")
         answers.write(StudyFolder.from_path(folder), spec.id, name, data.test, given)
         scores |= {f"{name}.{part}": value for part, value in score(data.test, given).items()}
     return scores

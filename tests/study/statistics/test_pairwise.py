@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from study.analysis.result_types import ArmResult, BestTrial, SeedScores
-from study.analysis.verdict import answer
+from study.analysis.verdict import SCOPE, answer
 from study.statistics.pairwise import Comparison, compare, over_parts
-from study.statistics.score_types import ArmPair, Estimate, Finding, Score
+from study.statistics.score_types import ArmPair, Claim, Estimate, Finding, Score
 from study.trials.record import Outcome
 
 
@@ -224,7 +224,7 @@ def test_the_answer_ranks_many_arms() -> None:
         "a scores highest (60.0%): it is better than d; b is as good to within the margin of "
         "1 point. a and b cannot be told apart: a is higher by 3.0"
     )
-    assert said.endswith("b trains 5.0 times fewer parameters than a.")
+    assert said.endswith(f"b trains 5.0 times fewer parameters than a.{SCOPE[Claim.MODELS]}")
 
 
 def test_the_answer_names_all_whom_the_best_cannot_be_told_from() -> None:
@@ -241,8 +241,8 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
     found = comparison(3.0, 1.0, 5.0, 0.004)
     said = answer([arm("a", 34, seeds=1), arm("b", 31)], [pair("b", found)], majority=28.0)
     assert said == (
-        f"{found.sentence()} But b: not shown to beat always giving the most frequent answer "
-        "(28.0%). Of one seed: a."
+        f"{found.sentence()}{SCOPE[Claim.MODELS]} But b: not shown to beat always giving the most "
+        "frequent answer (28.0%). Of one seed: a."
     )
 
 
@@ -252,18 +252,20 @@ def test_what_two_arms_differ_in_on_one_type_alone_is_a_lead() -> None:
     lead = answer(arms, [pair("b", close, open=close, closed=apart)], majority=30.0)
     assert lead == (
         f"{close.sentence()} A lead, not a finding: on closed questions alone b is higher "
-        "by 5.0 points (95% interval +2.0 to +8.0, p = 0.006)."
+        "by 5.0 points (95% interval +2.0 to +8.0, p = 0.006)." + SCOPE[Claim.MODELS]
     )
     better = comparison(3.0, 1.0, 5.0, 0.004)
     for parts in (pair("b", better, closed=apart), pair("b", better, closed=close)):
-        assert answer(arms, [parts], majority=30.0) == better.sentence()
+        said = answer(arms, [parts], majority=30.0, claim=Claim.METHODS)
+        assert said == better.sentence() + SCOPE[Claim.METHODS]
 
 
 def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
     found = comparison(3.0, 1.0, 5.0, 0.004)
     arms = [arm("a", 60, seeds=2, diverged=1), arm("b", 55)]
     assert answer(arms, [pair("b", found)], majority=30.0) == (
-        f"{found.sentence()} Of 3 confirmations of a, 1 diverged: its score is that of the rest."
+        f"{found.sentence()}{SCOPE[Claim.MODELS]} Of 3 confirmations of a, 1 diverged: "
+        "its score is that of the rest."
     )
     nothing = replace(arm("c", math.nan, seeds=0, failed=2, out_of_memory=1), test=None)
     said = answer([*arms, nothing], [pair("b", found)], majority=30.0)

@@ -73,7 +73,9 @@ def recorded(storage: Path, server: str) -> tuple[MlflowRuns, StudyScheduler]:
         tracking.begin(SPACE, protocol, journal.records.values())
         scheduler = play_all(StudyScheduler(rules(), journal, [tracking]))
         models = [r.spec.id for r in journal.of_kind(Kind.CONFIRM)]
-        tracking.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [], models, cards)
+        tracking.finish(
+            "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [], models, cards
+        )
         assert tracking.error == ""
     return runs, scheduler
 
@@ -266,7 +268,9 @@ def test_what_is_made_is_made_once_though_answers_are_lost(
         tracking.begin(SPACE, PROTOCOL, [])
         records = play_all(begin(tracking), most=3).journal.records
         models = list(records)[:1]
-        tracking.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [], models, cards)
+        tracking.finish(
+            "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [], models, cards
+        )
         assert tracking.error == ""
         found = client.search_runs([runs.experiment_id])
         trials = Counter(run.data.tags.get("trial", "study") for run in found)

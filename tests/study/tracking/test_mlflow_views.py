@@ -48,7 +48,7 @@ def record(runs: MlflowRuns, folder: Path, space: Space, name: str, trials: int 
     tracking.begin(space, PROTOCOL | {"identity": name}, [])
     scheduler = StudyScheduler(rules(space=space, trials=trials), StudyJournal(folder), [tracking])
     finish(scheduler, folder, {"test": dataset()})
-    tracking.finish("verdict", "table", {}, [], [], cards)
+    tracking.finish("verdict", "models", "table", {}, [], [], cards)
     assert tracking.error == ""
     return tracking.parent_id
 

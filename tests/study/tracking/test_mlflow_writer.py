@@ -48,10 +48,14 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     page = tmp_path / "report.html"
     page.write_text("a page")
     models = [r.spec.id for r in scheduler.journal.of_kind(Kind.CONFIRM)]
-    second.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [page], models, cards)
+    second.finish(
+        "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [page], models, cards
+    )
     third = track(tmp_path)  # a finished study that is asked for again
     third.begin(SPACE, PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
-    third.finish("verdict", "table", {"lora.test.overall_percent": 50.0}, [page], models, never)
+    third.finish(
+        "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [page], models, never
+    )
     assert third.error == ""
     assert first.error == second.error == ""
 
