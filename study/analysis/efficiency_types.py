@@ -32,14 +32,15 @@ class BudgetPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetLeader:
-    """The arm that is ahead in most searches of one budget."""
+    """The arm that is expected to be ahead at one budget."""
 
     seconds: float
     """Device-seconds that the search of each arm may take."""
     arm: str | None
     """Name of the arm; None if most searches of every arm have nothing but the untuned model."""
-    chance: float
-    """Share of searches in which the arm is ahead; 0 to 1."""
+    chance: float | None = None
+    """Share of searches in which the arm is ahead, as earlier versions gave it; None since it is
+    not calibrated."""
     expected: float
     """Mean validation accuracy of the searches of the arm, in percent."""
 

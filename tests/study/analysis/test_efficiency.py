@@ -68,15 +68,15 @@ def test_on_the_front_is_whom_nobody_beats_for_less() -> None:
 
 
 def test_the_curve_is_the_expected_best_of_so_many_draws() -> None:
-    """Dodge et al.: with trials of equal cost, the expected maximum of n draws."""
+    """Tang et al. 2020: with trials of equal cost, the expected maximum of n of N trials."""
     accuracies = [30.0, 40.0, 50.0, 60.0, 70.0]
     trials = [trial(i, loss=100 - a, accuracy=a) for i, a in enumerate(accuracies)]
     found = budget_curves({"a": trials}, untuned=20.0)
     assert found is not None
     for point in found.arms["a"]:
         draws = int(point.seconds / 10 + 1e-9)
-        shares = np.arange(6) / 5
-        expected = (np.diff(shares**draws) * accuracies).sum() if draws else 20.0
+        ways = np.array([math.comb(below, draws) for below in range(6)])
+        expected = (np.diff(ways) * accuracies).sum() / ways[-1] if draws else 20.0
         assert point.mean == pytest.approx(expected, abs=1.0)
         assert point.low <= point.mean <= point.high
 
@@ -100,7 +100,8 @@ def test_stopped_trials_cost_and_give_nothing() -> None:
     assert found is not None
     point = found.arms["a"][-1]
     draws = int(point.seconds / 10 + 1e-9)
-    assert point.mean == pytest.approx(50 - 30 * 0.9**draws, abs=1.5)
+    assert point.mean == pytest.approx(20 + 30 * draws / 10, abs=1.5)
+    assert point.seconds <= 100 * (1 + 1e-9)
 
 
 def test_the_good_range_is_where_the_loss_is_near_the_best() -> None:
