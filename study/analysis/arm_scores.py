@@ -158,7 +158,7 @@ class ArmScores:
 
     def _mean(self, records: Sequence[TrialRecord], name: str) -> Array:
         """Mean credit of each answer that these trials gave, 0 to 1; shape (Q,)."""
-        each = [_correct(self.study_folder, record, name) for record in records]
+        each = [credit(self.study_folder, record, name) for record in records]
         return np.asarray(np.mean(each, axis=0))
 
     def _baselines(
@@ -214,6 +214,6 @@ def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
     return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
 
 
-def _correct(study_folder: StudyFolder, record: TrialRecord, name: str) -> Array:
+def credit(study_folder: StudyFolder, record: TrialRecord, name: str) -> Array:
     """Credit of each answer that a trial gave, 0 to 1; shape (Q,)."""
     return np.asarray(answers.read(study_folder, record.spec.id, name)["credit"])

@@ -16,6 +16,7 @@ from study.statistics.score_types import (
     ArmPair,
     Baselines,
     Claim,
+    Collapse,
     Estimate,
     Number,
     Score,
@@ -88,6 +89,9 @@ class ArmResult:
     """Column of a measure -> score on the test split; None if no trial was confirmed."""
     decides: str = "overall"
     """Column of a measure by which arms are compared."""
+    collapse: Collapse | None = None
+    """How often its training collapses, and what it scores otherwise; None if no confirmation has
+    come to its end, and in results of earlier versions."""
     may_gain: RemainingGain | None = None
     """What more search may still bring the arm, judging by its trials; None if too few are known,
     with several objectives, and in results of earlier versions."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
-from study.analysis import efficiency, importance
+from study.analysis import collapses, efficiency, importance
 from study.analysis.arm_scores import ArmScores, by_prompt, scores_of
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import (
@@ -24,14 +24,12 @@ from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.config.settings import ACCURACY
 from study.statistics.score_types import Claim, Estimate
-from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.colours import arm_numbers
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.searches import arm_of, search_of
 from study.trials.spec import Kind
-from trainables.measures.common.baselines import has_collapsed
 from trainables.measures.common.deciding import deciding
 from trainables.measures.common.scores import VERSION as SCORING
 from trainables.measures.common.scores import logged_name
@@ -212,6 +210,7 @@ def _arm(
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         costs["adapter_mib"] = costs["trained_parameters"] * BYTES / 2**20
     best = trials.best_of(arm)
+    collapsed = collapses.collapsed(study_folder, confirmed, dataset)
     return ArmResult(
         arm=arm,
         number=arm_numbers(trials.space.declared)[arm],
@@ -230,7 +229,8 @@ def _arm(
             SeedScores(seed=r.spec.seed, trial=r.spec.id, scores=scores_of(r, "test"))
             for r in confirmed
         ),
-        collapsed=any(_has_collapsed(study_folder, r, dataset) for r in confirmed),
+        collapsed=bool(collapsed),
+        collapse=collapses.rate(study_folder, tested, collapsed, dataset),
         costs=costs,
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )
@@ -272,12 +272,6 @@ def _efficiency(
             searched, {arm: spaces.ranges(trials.space.arms[arm]) for arm in trials.arms}
         ),
     )
-
-
-def _has_collapsed(study_folder: StudyFolder, record: TrialRecord, dataset: Dataset) -> bool:
-    """Whether a trial's answers hardly depend on the question."""
-    given = answers.read(study_folder, record.spec.id, "test")["answer"].to_pylist()
-    return has_collapsed(dataset.test, given)
 
 
 def _trial(record: TrialRecord, trials: FinishedTrials) -> TrialResult:

@@ -139,6 +139,16 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
     single = [arm.arm for arm in tested if len(arm.seeds) < 2]
     if single:
         text += f" Of one seed: {_names(single)}."
+    for arm in tested:
+        if (hurdle := arm.collapse) is not None and hurdle.collapsed:
+            rate = hurdle.rate
+            text += (
+                f" Training of {arm.arm} collapsed with {hurdle.collapsed} of {hurdle.seeds} "
+                f"seeds, which is compatible with {rate.low:.0f} to {rate.high:.0f}%"
+            )
+            if (well := hurdle.otherwise) is not None:
+                text += f"; otherwise it scores {well.mean:.1f} ({well.low:.1f} to {well.high:.1f})"
+            text += "."
     return text
 
 

@@ -55,6 +55,8 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
             row[f"{results.decides}_as_the_best_{end}"] = getattr(leader, end, None)
         row |= {cost: arm.costs.get(cost) for cost in COSTS}
         row |= {"seeds": len(arm.seeds), "collapsed": arm.collapsed}
+        rate = arm.collapse.rate if arm.collapse else None
+        row |= {f"collapse_percent_{end}": getattr(rate, end, None) for end in ("low", "high")}
         row |= {"search_trials": sum(arm.trials.values()), "search_s": arm.search_seconds}
         for end in ("mean", "low", "high", "unit"):
             row[f"may_gain_{end}"] = getattr(arm.may_gain, end, None)

@@ -26,7 +26,8 @@ import numpy as np
 
 from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
 from study.statistics.score_types import Claim, Estimate, Finding, PairNumbers, PartComparison
-from study.statistics.uncertainty import LEVEL, Scores, VarianceComponents, holm
+from study.statistics.uncertainty import LEVEL, Scores, holm
+from study.statistics.variance_components import VarianceComponents
 
 Array = np.ndarray[Any, Any]
 TYPES = (("open", "closed", "report"), ("yes_no", "other"))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from study.statistics.uncertainty import LEVEL, VarianceComponents
+from study.statistics.uncertainty import LEVEL
+from study.statistics.variance_components import VarianceComponents
 
 POWER = 0.8
 """Probability that a true difference is shown, with as much data as is said to be needed."""

@@ -42,6 +42,21 @@ class Score:
         return Estimate(mean=self.mean, low=self.low, high=self.high)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Collapse:
+    """How often an arm's training collapses, and what the arm scores where it does not: a hurdle,
+    whose two parts say more than their mean."""
+
+    seeds: int
+    """Confirmations that were begun and ended by themselves."""
+    collapsed: int
+    """Those that diverged, or whose answers hardly depend on the question."""
+    rate: Estimate
+    """Rate of collapse in percent, with its exact bounds."""
+    otherwise: Estimate | None
+    """Score of the other seeds on all questions; None if there are none, or no others."""
+
+
 NOTHING = Score()
 """Score of a part without questions."""
 

@@ -41,81 +41,13 @@ import numpy as np
 from study.statistics import winner
 from study.statistics.moderated import Moderated, moderate
 from study.statistics.score_types import Estimate
+from study.statistics.variance_components import RARE, VarianceComponents
 
 Array = np.ndarray[Any, Any]
 REPLICATES = 10_000
 """Number of times that images are resampled."""
 LEVEL = 95
 """Confidence level of the intervals in percent."""
-RARE, UNSEEN = 6, 3
-"""If fewer than ``RARE`` of ``n`` images tell two arms apart, up to ``UNSEEN / n`` of all images
-may be unlike those that were drawn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VarianceComponents:
-    """The variance of a score or a difference by its sources, for scores as fractions, not percent.
-
-    With S seeds and C images the variance is ``(images + sum(both) / S) / C + sum(seeds) / S``.
-    """
-
-    count_S: int
-    """Number of seeds of each arm; of the arm with the fewest."""
-    count_C: int
-    """Number of images."""
-    images: float
-    """Variance between images, over and above what differs between seeds."""
-    seeds: tuple[float, ...]
-    """Variance between seeds over and above ``both``, for each arm."""
-    both: tuple[float, ...]
-    """Variance between seeds on one image, for each arm."""
-    rare: bool = False
-    """Whether fewer than ``RARE`` images tell the two arms apart."""
-    borrowed: tuple[float, ...] = ()
-    """Degrees of freedom that other arms add to the variance between each arm's seeds; empty: none
-    do."""
-    lenders: int = 0
-    """Number of arms whose variances moderate each other."""
-
-    def unseen(self, images: int) -> float:
-        """Fraction by which images unlike those that were drawn may move the difference."""
-        if not self.rare:
-            return 0.0
-        return UNSEEN / images if images >= RARE else 2.0
-
-    def variance(self, seeds: int, images: int) -> float:
-        """Variance of the mean, if there were that many seeds and images."""
-        return self._from_images(seeds, images) + sum(self.seeds) / seeds
-
-    def freedom(self, seeds: int, images: int) -> float:
-        """Degrees of freedom of the estimate of ``variance(seeds, images)`` (Satterthwaite)."""
-        if seeds < 2:
-            return float("inf")
-        known = self._from_images(seeds, images) ** 2 / max(images - 1, 1)
-        together, least = 0.0, float("inf")
-        borrowed = self.borrowed or (0.0,) * len(self.seeds)
-        for between, both, lent in zip(self.seeds, self.both, borrowed, strict=True):
-            # Where no variance between seeds was found, it adds no uncertainty either.
-            measured = (between + both / images) / seeds if between else 0.0
-            if lent:
-                together += measured
-                least = min(least, lent + seeds - 1, self.lenders * (seeds - 1))
-            else:
-                known += measured**2 / (seeds - 1)
-        # Moderated variances err together, and are known no better than all their arms' seeds.
-        known += together**2 / least
-        return self.variance(seeds, images) ** 2 / known if known else float("inf")
-
-    @property
-    def seeds_share(self) -> float:
-        """Share of the present variance that more seeds alone could remove; 0 to 1."""
-        now = self.variance(self.count_S, self.count_C)
-        of_seeds = sum(self.seeds) + sum(self.both) / self.count_C
-        return of_seeds / self.count_S / now if now else 0.0
-
-    def _from_images(self, seeds: int, images: int) -> float:
-        """Part of the variance that more images would reduce."""
-        return (self.images + sum(self.both) / seeds) / images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ and all of these together; our way of ``study.statistics.uncertainty`` beside th
 * ``images only``: as above with the trained models taken for given;
 * ``models``: exact permutation test over the labels of the trained models.
 
-``python -m tests.benchmarks.coverage [--studies 1000]`` prints the table of RESULTS.md.
+``python -m tests.benchmarks.coverage [--studies 1000]`` prints that table, and the one of claims
+(``claims.py``): what whole studies say of many arms, of methods and of the best arm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,19 +72,24 @@ class World:
         z = _quantile(TRUTH)
         return 100 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * self.of_seed / self.total
 
-    def answers(self, truths: tuple[float, float], drawn: np.random.Generator) -> list[Array]:
-        """Answers of two arms of these true accuracies: shapes (S, Q)."""
+    def answers(
+        self, truths: Sequence[float | Sequence[float]], drawn: np.random.Generator
+    ) -> list[Array]:
+        """Answers of arms of these true accuracies: shapes (S, Q). An arm may have one for each of
+        its seeds."""
         image_Q = np.repeat(np.arange(self.images), self.questions)
         shared_Q = self.of_image * drawn.standard_normal(self.images)[image_Q]
         shared_Q += self.of_question * drawn.standard_normal(len(image_Q))
         found = []
-        for truth, of_seed in zip(truths, (self.of_seed, self.of_seed * self.steady), strict=True):
+        each = (self.of_seed, *(self.of_seed * self.steady for _ in truths[1:]))
+        for truth, of_seed in zip(truths, each, strict=True):
             arm_Q = self.of_arm * drawn.standard_normal(self.images)[image_Q]
             both_SQ = self.of_both * drawn.standard_normal((self.seeds, self.images))[:, image_Q]
             luck_SQ = of_seed * drawn.standard_normal((self.seeds, 1)) + both_SQ
             luck_SQ += drawn.standard_normal((self.seeds, len(image_Q)))
-            above = _quantile(truth) * self._total(of_seed)
-            found.append((above + shared_Q + arm_Q + luck_SQ > 0).astype(float))
+            above_S1 = np.array([_quantile(t) for t in np.broadcast_to(truth, self.seeds)])[:, None]
+            above_S1 = above_S1 * self._total(of_seed)
+            found.append((above_S1 + shared_Q + arm_Q + luck_SQ > 0).astype(float))
         return found
 
 
@@ -104,7 +112,19 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=1000, help="of each world")
-    studies = parser.parse_args().studies
+    parser.add_argument("--claims", type=int, default=300, help="studies of each row of claims")
+    parser.add_argument("--searches", type=int, default=150, help="searches of each surface")
+    parser.add_argument("--played", type=Path, help="file of the searches that were played")
+    parser.add_argument("--only", help="rows of claims with this in their names, and nothing else")
+    given = parser.parse_args()
+    if not given.only:
+        _print_intervals(given.studies)
+    from tests.benchmarks import claims
+
+    claims.main(given.claims, given.searches, given.played, given.only)
+
+
+def _print_intervals(studies: int) -> None:
     print(
         f"{studies} made-up studies a row; a share of them is sure to "
         f"{196 * math.sqrt(0.05 * 0.95 / studies):.1f} points\n"

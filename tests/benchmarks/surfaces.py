@@ -81,7 +81,13 @@ def all_surfaces() -> list[Surface]:
     """The surfaces, those of ``FACTS`` only where it is there."""
     found = [*_of_facts()] if FACTS.exists() else []
     of_targets = _of_targets() if TARGETS_FILE.exists() else []
-    return [*found, *_of_own(), *of_targets, *_of_methods(), *_made_up()]
+    return [*found, *_of_own(), *of_targets, *_of_methods(), *_made_up(_FIRST)]
+
+
+def judging_surfaces() -> list[Surface]:
+    """Surfaces by which nothing was chosen: neither a searcher, nor what it says may remain, nor an
+    interval."""
+    return _made_up(_JUDGING)
 
 
 def _values(values: Range, steps: int) -> Sequence[Any]:
@@ -265,45 +271,43 @@ def _plain(rates: LogUniform) -> Arm:
     return Arm(everywhere=method("layernorm"), lr=rates)
 
 
-def _made_up() -> list[Surface]:
-    rates = LogUniform(1e-5, 1e-1)
-    deep = Arm(
-        everywhere=method(
-            "lora",
-            rank=Choice(2, 8, 32),
-            rank_stabilized=Choice(False, True),
-            dropout=Uniform(0.0, 0.2),
-        ),
-        lr=rates,
-    )
-    arms: dict[str, tuple[Arm, Callable[[Mapping[str, Any]], tuple[float, float]]]] = {
-        "cliff": (_plain(rates), _cliff),
-        "two valleys": (_plain(rates), _two_valleys),
-        "slow starters": (_plain(rates), _slow_starters),
-        "steps": (_plain(rates), _steps),
-        "4 settings": (deep, _four_settings),
-    }
+Formula = Callable[[Mapping[str, Any]], tuple[float, float]]
+"""Function of a point that gives its final loss, and how slow it is: what is above the final loss
+at the first rung, of three."""
+_RATES = LogUniform(1e-5, 1e-1)
+_DEEP = Arm(
+    everywhere=method(
+        "lora",
+        rank=Choice(2, 8, 32),
+        rank_stabilized=Choice(False, True),
+        dropout=Uniform(0.0, 0.2),
+    ),
+    lr=_RATES,
+)
+
+
+def _made_up(formulas: Mapping[str, tuple[Arm, Formula, float]]) -> list[Surface]:
     return [
         Surface(
             name=name,
             kind="made up",
             arm=arm,
             budget=Budget(max_examples=3200, rungs=2, batch_size=16),
-            curve=_curve(formula),
+            curve=_curve(formula, noise_sd),
         )
-        for name, (arm, formula) in arms.items()
+        for name, (arm, formula, noise_sd) in formulas.items()
     ]
 
 
-def _curve(formula: Callable[[Mapping[str, Any]], tuple[float, float]]) -> Curve:
-    """Curves that fall to a final loss by a power of the examples seen; ``formula`` gives the final
-    loss and how slow it is: what is above it at the first rung, of three."""
+def _curve(formula: Formula, noise_sd: float) -> Curve:
+    """Curves that fall to a final loss by a power of the examples seen; ``noise_sd`` is the
+    standard deviation of a trial's luck."""
     above = (1.0, 0.45, 0.0)
 
     def curve(at: Mapping[str, Any], noise: int, repetition: int) -> list[float]:
         final, slow = formula(at)
         chance = random.Random(f"{noise} {repetition}")
-        luck = chance.gauss(0, 0.005) if noise else 0.0
+        luck = chance.gauss(0, noise_sd) if noise else 0.0
         return [final + slow * share + luck for share in above]
 
     return curve
@@ -344,3 +348,63 @@ def _four_settings(at: Mapping[str, Any]) -> tuple[float, float]:
     final = 0.75 + 0.15 * (x - best) ** 2 + 0.01 * (rank - 3) ** 2
     final += 8 * (at["lora.dropout"] - 0.06) ** 2 - (0.03 if at["lora.rank_stabilized"] else 0.0)
     return min(final, 2.0), 0.1 * max(0.0, -1.5 - x)
+
+
+def _kink(at: Mapping[str, Any]) -> tuple[float, float]:
+    """Loss falls along a straight line, and rises four times as steeply."""
+    x = math.log10(at["lr"])
+    return 0.7 + (0.1 * (-2.6 - x) if x < -2.6 else 0.4 * (x + 2.6)), 0.2
+
+
+def _funnel(at: Mapping[str, Any]) -> tuple[float, float]:
+    """A plain without slope around a basin of one decade, a quarter of the range."""
+    x = math.log10(at["lr"])
+    return 1.1 - 0.35 * math.exp(-(((x + 3.3) / 0.4) ** 4)), 0.2
+
+
+def _noisy(at: Mapping[str, Any]) -> tuple[float, float]:
+    """A smooth valley, of which each trial's own luck hides the ground."""
+    return 0.75 + 0.08 * (math.log10(at["lr"]) + 2.9) ** 2, 0.2
+
+
+def _twins(at: Mapping[str, Any]) -> tuple[float, float]:
+    """Two valleys of one width, of which one is deeper by a hundredth."""
+    x = math.log10(at["lr"])
+    near = 0.30 * math.exp(-(((x + 3.9) / 0.45) ** 2))
+    far = 0.31 * math.exp(-(((x + 2.1) / 0.45) ** 2))
+    return 1.0 - near - far, 0.2
+
+
+def _crossed(at: Mapping[str, Any]) -> tuple[float, float]:
+    """Rank and stabilisation each move the best learning rate; one combination of the six is the
+    best by four hundredths."""
+    x, rank = math.log10(at["lr"]), {2: 0, 8: 1, 32: 2}[at["lora.rank"]]
+    stable = at["lora.rank_stabilized"]
+    best = -2.0 - 0.6 * rank + (0.5 if stable else -0.3)
+    above = (0.05, 0.04, 0.06, 0.07, 0.0, 0.04)[2 * rank + stable]
+    return min(0.72 + above + 0.2 * (x - best) ** 2 + at["lora.dropout"] * 0.1, 2.0), 0.2
+
+
+def _crevice(at: Mapping[str, Any]) -> tuple[float, float]:
+    """A wide valley, in whose side a crevice of a twentieth of the range goes deeper."""
+    x = math.log10(at["lr"])
+    return 0.8 + 0.06 * (x + 3.4) ** 2 - 0.15 * math.exp(-(((x + 2.3) / 0.1) ** 2)), 0.2
+
+
+_LUCK = 0.005
+_FIRST: dict[str, tuple[Arm, Formula, float]] = {
+    "cliff": (_plain(_RATES), _cliff, _LUCK),
+    "two valleys": (_plain(_RATES), _two_valleys, _LUCK),
+    "slow starters": (_plain(_RATES), _slow_starters, _LUCK),
+    "steps": (_plain(_RATES), _steps, _LUCK),
+    "4 settings": (_DEEP, _four_settings, _LUCK),
+}
+_JUDGING: dict[str, tuple[Arm, Formula, float]] = {
+    "kink": (_plain(_RATES), _kink, _LUCK),
+    "funnel": (_plain(_RATES), _funnel, _LUCK),
+    "noisy": (_plain(_RATES), _noisy, 0.02),
+    "twins": (_plain(_RATES), _twins, _LUCK),
+    "crossed": (_DEEP, _crossed, _LUCK),
+    "crevice": (_plain(_RATES), _crevice, _LUCK),
+}
+"""See ``judging_surfaces``."""

@@ -22,7 +22,9 @@ from study.statistics.score_types import Finding
 from study.statistics.uncertainty import holm
 from study.storage.study_folder import ARMS_TABLE, StudyFolder
 from study.trials.gain import GainUnit, RemainingGain
-from tests.study.finished import SPACE, collected
+from study.trials.record import Outcome
+from study.trials.spec import Kind, TrialSpec
+from tests.study.finished import SPACE, bitfit, collected
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
@@ -274,3 +276,22 @@ def test_another_measure_decides(tmp_path: Path) -> None:
     assert accuracy[0].difference == accuracy[1].difference
     assert accuracy[0].p_holm < accuracy[1].p_holm, "what does not decide is corrected for more"
     assert pair.parts["open"].p_holm >= by_accuracy.comparisons[0].parts["open"].p_holm
+
+
+def test_collapse_is_a_result_of_its_own(tmp_path: Path) -> None:
+    """One of two confirmations of each arm diverges."""
+
+    def lost(spec: TrialSpec) -> Outcome | None:
+        confirmed = spec.kind is Kind.CONFIRM and spec.seed == 2
+        return Outcome.DIVERGED if confirmed and spec.arm == "lora" else bitfit(spec)
+
+    found = collected(tmp_path, lost=lost)
+    lora = next(arm for arm in found.arms if arm.arm == "lora")
+    assert lora.collapse is not None and (lora.collapse.collapsed, lora.collapse.seeds) == (1, 2)
+    assert (lora.collapse.rate.low, lora.collapse.rate.high) == pytest.approx((1.26, 98.7), abs=0.1)
+    assert lora.collapse.otherwise == lora.overall
+    assert "Training of lora collapsed with 1 of 2 seeds, which is compatible with 1 to" in (
+        found.verdict
+    )
+    others = [arm.collapse for arm in found.confirmed if arm is not lora]
+    assert all(each and each.collapsed == 0 and each.rate.high > 77 for each in others)

@@ -6,7 +6,8 @@ from scipy import optimize, special, stats
 
 from study.statistics.moderated import moderate
 from study.statistics.power import images_needed, seeds_needed
-from study.statistics.uncertainty import Scores, VarianceComponents, holm
+from study.statistics.uncertainty import Scores, holm
+from study.statistics.variance_components import VarianceComponents
 from study.statistics.winner import of_best
 from tests.benchmarks.coverage import TRUTH, World, measure
 

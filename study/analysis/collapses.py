@@ -1,0 +1,61 @@
+"""Seeds with which an arm's training collapses, and what the arm scores with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from study.analysis.arm_scores import credit
+from study.statistics.rates import exact_rate
+from study.statistics.score_types import Collapse
+from study.statistics.uncertainty import Scores
+from study.storage import answers
+from study.storage.study_folder import StudyFolder
+from study.trials.record import Outcome, TrialRecord
+from trainables.measures.common.baselines import has_collapsed
+
+if TYPE_CHECKING:
+    from trainables.data.common.dataset import Dataset
+
+
+def collapsed(
+    study_folder: StudyFolder, confirmed: Sequence[TrialRecord], dataset: Dataset
+) -> set[str]:
+    """Ids of the complete confirmations whose answers hardly depend on the question."""
+
+    def given(record: TrialRecord) -> list[str]:
+        return list(answers.read(study_folder, record.spec.id, "test")["answer"].to_pylist())
+
+    return {r.spec.id for r in confirmed if has_collapsed(dataset.test, given(r))}
+
+
+def rate(
+    study_folder: StudyFolder,
+    tested: Sequence[TrialRecord],
+    lost: Collection[str],
+    dataset: Dataset,
+) -> Collapse | None:
+    """How often an arm's training collapses; None if none of its confirmations came to its end.
+
+    Args:
+        study_folder: the study's files.
+        tested: the arm's confirmations.
+        lost: ids of those that ``collapsed``.
+        dataset: data with the questions that were answered.
+    """
+    complete = [record for record in tested if record.outcome is Outcome.COMPLETE]
+    diverged = sum(record.outcome is Outcome.DIVERGED for record in tested)
+    seeds, events = len(complete) + diverged, diverged + len(lost)
+    if not seeds:
+        return None
+    well = [record for record in complete if record.spec.id not in lost]
+    otherwise = None
+    if events and well:
+        credits_SQ = np.stack([credit(study_folder, record, "test") for record in well])
+        units = [example.unit for example in dataset.test]
+        otherwise = Scores({"": credits_SQ}, units).score("")
+    return Collapse(
+        seeds=seeds, collapsed=events, rate=exact_rate(events, seeds), otherwise=otherwise
+    )

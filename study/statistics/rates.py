@@ -1,0 +1,23 @@
+"""What a count of seeds says of a rate, such as how often an arm's training collapses."""
+
+from __future__ import annotations
+
+from study.statistics.score_types import Estimate
+
+LEVEL = 0.95
+"""Confidence level of the bounds."""
+
+
+def exact_rate(events: int, of: int) -> Estimate:
+    """Rate in percent at which ``events`` happened, with its exact bounds (Clopper and Pearson
+    1934, doi 10.1093/biomet/26.4.404).
+
+    If it happened never or always, only one bound is open, and has the whole level: 0 of 3 are
+    compatible with up to 63%.
+    """
+    from scipy.stats import beta
+
+    tail = 1 - LEVEL if events in (0, of) else (1 - LEVEL) / 2
+    low = beta.ppf(tail, events, of - events + 1) if events else 0.0
+    high = beta.ppf(1 - tail, events + 1, of - events) if events < of else 1.0
+    return Estimate(mean=100 * events / of, low=100 * float(low), high=100 * float(high))

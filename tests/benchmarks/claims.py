@@ -1,0 +1,213 @@
+"""What whole studies claim, and how often it is so: for many arms, for methods, for the best arm.
+
+Studies are made up. A model's true accuracy is what its arm can do less what its search left on the
+table (``searches.py``, of surfaces by which nothing was chosen) and, in some worlds, less what it
+lost because its seed collapsed. Its answers are those of ``coverage.World``. What is said of them
+is said by the product's own ``pairwise.compare``.
+
+*Covers*: 95% intervals of a pair's difference that hold the truth. *False*: studies that call an
+arm better than one that it is not better than, corrected by Holm. *Best*: intervals of the best
+arm's accuracy that hold its truth, by the interval that knows it was chosen, and by the plain one.
+A claim about models is judged by the models' own truths, one about methods by what the methods'
+searches reach on average; where no such claim is made, the figure stands in brackets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from study.statistics.pairwise import compare
+from study.statistics.score_types import Claim
+from study.statistics.uncertainty import Scores
+from tests.benchmarks.coverage import World
+from tests.benchmarks.searches import Pools
+from tests.benchmarks.surfaces import judging_surfaces
+
+REPLICATES = 500
+LEFT = 0.30
+"""Accuracy of a model whose seed collapsed."""
+AIM_COVERS, AIM_FALSE = (93.0, 97.0), 5.0
+"""Percent of intervals that should hold the truth, and of studies that may say something false."""
+SLAKE = World(images=96, questions=11, of_seed=0.045)
+PATH_VQA = World(images=858, questions=8, of_seed=0.045)
+VQA_RAD = World(images=203, questions=2, of_seed=0.045)
+IU_XRAY = World(images=590, questions=1, of_seed=0.045)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A kind of study."""
+
+    name: str
+    world: World = SLAKE
+    arms: int = 2
+    truth: float = 0.65
+    """Accuracy of every arm, when it is tuned to its end."""
+    surface: str = ""
+    """Surface of which each arm's searches are; empty: all are tuned to their end."""
+    trials: int = 24
+    """Trials of each search."""
+    claim: Claim = Claim.MODELS
+    collapses: float = 0.0
+    """Share of seeds that collapse."""
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What was counted in the studies of a row."""
+
+    covers: list[float] = field(default_factory=list)
+    """Share of a study's pairs whose interval holds the difference that is claimed."""
+    of_methods: list[float] = field(default_factory=list)
+    """The same of the difference between methods, which is not always claimed."""
+    false: list[bool] = field(default_factory=list)
+    false_of_methods: list[bool] = field(default_factory=list)
+    width: list[float] = field(default_factory=list)
+    best: list[bool] = field(default_factory=list)
+    best_plain: list[bool] = field(default_factory=list)
+
+
+def rows() -> list[Row]:
+    """All rows of the table."""
+    found = []
+    for arms in (2, 5, 12, 23):
+        for seeds in (2, 3):
+            world = World(images=96, questions=11, of_seed=0.045, seeds=seeds)
+            found.append(Row(name=f"SLAKE, {seeds} seeds", world=world, arms=arms))
+    wide = World(images=96, questions=11, of_seed=0.135)
+    found += [
+        Row(name="SLAKE, seeds 3 points apart", world=wide, arms=5),
+        Row(name="VQA-RAD, 3 seeds", world=VQA_RAD),
+        Row(name="PathVQA, 3 seeds", world=PATH_VQA),
+        Row(name="IU-Xray, 3 seeds", world=IU_XRAY),
+        Row(name="accuracy of 2%, 3 seeds", truth=0.02),
+        Row(name="10 seeds", world=World(images=96, questions=11, of_seed=0.135, seeds=10)),
+        Row(name="1 seed", world=World(images=96, questions=11, of_seed=0.135, seeds=1)),
+        Row(name="1 seed in 10 collapses", collapses=0.1),
+    ]
+    for surface in (each.name for each in judging_surfaces()):
+        for name, claim in (("1 search", Claim.MODELS), ("3 searches", Claim.METHODS)):
+            found.append(Row(name=f"{surface}, {name}", surface=surface, claim=claim))
+        found.append(
+            Row(
+                name=f"{surface}, PathVQA, 3 searches",
+                surface=surface,
+                claim=Claim.METHODS,
+                world=PATH_VQA,
+            )
+        )
+    for arms in (5, 12, 23):
+        found.append(
+            Row(
+                name="crossed, 3 searches of 6",
+                surface="crossed",
+                claim=Claim.METHODS,
+                trials=6,
+                arms=arms,
+            )
+        )
+    return found
+
+
+def measure(row: Row, studies: int, pools: Pools, seed: int = 0) -> Counts:
+    """Make up studies and count."""
+    drawn, found, world = np.random.default_rng(seed), Counts(), row.world
+    groups = [f"{i}" for i in np.repeat(np.arange(world.images), world.questions)]
+    lost_N = np.array([one.lost for one in pools.of(row.surface, row.trials)]) / 100
+    reached = row.truth - (lost_N.mean() if row.surface else 0.0)
+    reached -= row.collapses * (reached - LEFT)
+    for _ in range(studies):
+        # The models of one search share its luck; each of several searches has its own.
+        each = world.seeds if row.claim is Claim.METHODS else 1
+        truths_AS = np.full((row.arms, each), row.truth)
+        if row.surface:
+            truths_AS = truths_AS - drawn.choice(lost_N, (row.arms, each))
+        truths_AS = np.broadcast_to(truths_AS, (row.arms, world.seeds))
+        models_A = truths_AS.mean(axis=1) * (1 - row.collapses) + LEFT * row.collapses
+        lost_AS = drawn.random(truths_AS.shape) < row.collapses
+        answers = world.answers([list(t) for t in np.where(lost_AS, LEFT, truths_AS)], drawn)
+        correct = {str(arm): correct_SQ for arm, correct_SQ in enumerate(answers)}
+        compared = compare(
+            correct,
+            groups,
+            margin=1.0,
+            claim=row.claim,
+            scores=Scores(correct, groups, replicates=REPLICATES),
+        )
+        truths_A = models_A if row.claim is Claim.MODELS else np.full(row.arms, reached)
+        inside, methods, false, false_of_methods = [], [], False, False
+        for pair in compared.pairs:
+            first, second = int(pair.first), int(pair.second)
+            difference, truth = pair.difference, 100 * (truths_A[first] - truths_A[second])
+            inside.append(difference.low <= truth <= difference.high)
+            methods.append(difference.low <= 0 <= difference.high)
+            if pair.told_apart:
+                false |= difference.mean * truth <= 0
+                false_of_methods = True
+        found.covers.append(float(np.mean(inside)))
+        found.of_methods.append(float(np.mean(methods)))
+        found.false.append(false)
+        found.false_of_methods.append(false_of_methods)
+        found.width.append(
+            float(np.mean([p.difference.high - p.difference.low for p in compared.pairs]))
+        )
+        best = max(compared.scores, key=lambda arm: compared.scores[arm].mean)
+        plain, truth = compared.scores[best], 100 * truths_A[int(best)]
+        found.best.append(compared.best.low <= truth <= compared.best.high)
+        found.best_plain.append(plain.low <= truth <= plain.high)
+    return found
+
+
+def percent(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of shares in percent, and its Monte-Carlo error (two standard errors)."""
+    share = float(np.mean(values))
+    return 100 * share, 200 * float(np.std(values)) / math.sqrt(len(values))
+
+
+def holds(row: Row, counts: Counts) -> bool:
+    """Whether the aims lie within the Monte-Carlo error of what was measured."""
+    covers, error = percent(counts.covers)
+    false, of_false = percent(counts.false)
+    within = AIM_COVERS[0] <= covers + error and covers - error <= AIM_COVERS[1]
+    return within and false - of_false <= AIM_FALSE
+
+
+def main(studies: int, searches: int, file: Path | None, only: str | None = None) -> None:
+    """Print the table."""
+    chosen = [row for row in rows() if not only or only in row.name]
+    pools = Pools(file)
+    for surface in judging_surfaces():
+        if any(row.surface == surface.name for row in chosen):
+            for repetition in range(searches):
+                pools.grow(surface, repetition)
+    print(f"\n{studies} studies a row; each figure with two standard errors\n")
+    print(
+        "| world | arms | claim | covers | false | methods: covers | false | width "
+        "| best covers | plainly | holds |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for row in chosen:
+        counts = measure(row, studies, pools)
+        if row.world.seeds < 2:
+            claim, verdict = "none", "no claim"
+        else:
+            claim, verdict = row.claim, "yes" if holds(row, counts) else "**no**"
+        methods = ["", ""]
+        if row.surface and row.claim is Claim.MODELS:
+            methods = [f"[{_text(counts.of_methods)}]", f"[{_text(counts.false_of_methods)}]"]
+        cells = [
+            *(row.name, row.arms, claim, _text(counts.covers), _text(counts.false), *methods),
+            *(f"{np.mean(counts.width):.1f}", _text(counts.best), _text(counts.best_plain)),
+            verdict,
+        ]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def _text(values: Sequence[float]) -> str:
+    mean, error = percent(values)
+    return f"{mean:.1f} ±{error:.1f}"
