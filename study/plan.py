@@ -19,6 +19,7 @@ from study.config import spaces
 from study.config.settings import Settings
 from study.config.space_changes import narrowing
 from study.planning import memory_prediction, plan_tables, workload_profile
+from study.planning.detectable import StudySize
 from study.planning.placement import DeviceMemory
 from study.planning.plan_tables import arms_table
 from study.reporting.terminal import standard_console
@@ -49,6 +50,14 @@ class Request:
     set: list[str] | None = same_option(Settings, "set")
     model: str = same_option(Settings, "model", help="'tiny', a preset, a folder, or hub:ORG/NAME")
     image_size: int | None = same_option(Settings, "image_size")
+    seeds: int = same_option(Settings, "seeds")
+    searches: int = same_option(Settings, "searches")
+    test_questions: int | None = option(
+        None, help="say how small a difference a study with N test questions can show"
+    )
+    test_images: int | None = option(
+        None, help="different images of the test questions", default="as many as questions"
+    )
     json: bool = option(False, help="a list of objects, one an arm")
     batch_size: int | None = option(
         None, group=MEMORY, help="predict the memory of a step with N questions"
@@ -122,6 +131,15 @@ def main(arguments: list[str] | None = None) -> int:
     texts = ", and of choices that say where a method acts at what trains most" * placing
     console.print(f"  counted  at the middle of each range{texts}\n")
     console.print(arms_table(space, applied))
+    if given.test_questions:
+        size = StudySize(
+            questions=given.test_questions,
+            images=given.test_images or given.test_questions,
+            arms=len(space.arms),
+            seeds=given.seeds,
+            searches=given.searches,
+        )
+        console.print(f"\nA study shows {size.text}, {size.supposing}")
     if memory:
         console.print(
             f"\nPeak memory of a training step in GiB, for what: {given.precision}, "
@@ -170,6 +188,15 @@ def _check(given: Request) -> None:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if value is not None and given.batch_size is None:
             raise BadInput(f"--{name.replace('_', '-')} is for --batch-size N, which is missing")
+    for name in ("seeds", "searches", "test_questions", "test_images"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if given.test_images and given.test_images > (given.test_questions or 0):
+        raise BadInput(
+            f"--test-images {given.test_images} needs as many --test-questions at least, got "
+            f"{given.test_questions or 'none'}"
+        )
     if given.images and given.batch_size and given.images > given.batch_size:
         raise BadInput(
             f"--images {given.images} is more than the {given.batch_size} questions of a batch"

@@ -18,6 +18,7 @@ from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.space_changes import narrowing
 from study.config.spaces import points
+from study.planning.detectable import StudySize
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table, bits_text
 from study.storage.study_folder import ENGINES
@@ -208,6 +209,14 @@ class StudyPlan:
             f"  confirm  {len(self.space.arms)} arms x {settings.seeds} seeds = "
             f"{len(self.space.arms) * settings.seeds} trainings, scored on test once"
         )
+        size = StudySize(
+            questions=len(data.test),
+            images=len({example.unit for example in data.test}),
+            arms=len(self.space.arms) // settings.searches,
+            seeds=settings.seeds,
+            searches=settings.searches,
+        )
+        console.print(f"  shows    {size.text}\n           {size.supposing}")
         time = ""
         if self.seconds and not time_limit:
             time = "; about {}, at most {}".format(*map(_duration, self.seconds))

@@ -77,6 +77,11 @@ def _comparisons(results: StudyResults) -> list[dict[str, Any]]:
         {"first": pair.first, "second": pair.second, "part": part}
         | {end: getattr(comparison.difference, end) for end in ("mean", "low", "high")}
         | {name: getattr(comparison, name) for name in columns}
+        | {
+            f"{name}_needed_{end}": (getattr(comparison, f"{name}_range") or (None, None))[place]
+            for name in ("seeds", "questions")
+            for place, end in enumerate(("low", "high"))
+        }
         for pair in results.comparisons
         for part, comparison in pair.parts.items()
     ]

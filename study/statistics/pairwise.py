@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, seeds_needed
+from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, range_of, seeds_needed
 from study.statistics.score_types import Claim, Estimate, Finding, PairNumbers, PartComparison
 from study.statistics.uncertainty import LEVEL, Scores, holm
 from study.statistics.variance_components import VarianceComponents
@@ -105,8 +105,10 @@ class Comparison(PairNumbers):
         seeds, questions = self.seeds_needed, self.questions_needed
         unit = "searches" if self.claim is Claim.METHODS else "seeds"
         more = [
-            f"{seeds - self.seeds} more {unit} an arm" if seeds else "",
-            f"{_round(questions - self.questions):,} more questions" if questions else "",
+            f"{_more(seeds, self.seeds, self.seeds_range, unit)} an arm" if seeds else "",
+            _more(questions, self.questions, self.questions_range, "questions")
+            if questions
+            else "",
         ]
         if not any(more):
             return (
@@ -230,12 +232,21 @@ def _power(
 ) -> dict[str, Any]:
     """The fields of ``Comparison`` about what more data would show."""
     points = max(abs(difference.mean), margin)
-    images = images_needed(components, points, tests)
+
+    def seeds(known: VarianceComponents) -> int | None:
+        return seeds_needed(known, points, tests)
+
+    def asked(known: VarianceComponents) -> int | None:
+        images = images_needed(known, points, tests)
+        return round(images * questions / known.count_C) if images else None
+
     return {
         "seeds_share": components.seeds_share,
         "points_to_tell": points,
-        "seeds_needed": seeds_needed(components, points, tests),
-        "questions_needed": round(images * questions / components.count_C) if images else None,
+        "seeds_needed": seeds(components),
+        "questions_needed": asked(components),
+        "seeds_range": range_of(seeds, components),
+        "questions_range": range_of(asked, components),
     }
 
 
@@ -247,6 +258,17 @@ def _turned(difference: Estimate) -> Estimate:
 def _by(d: Estimate, p: float) -> str:
     told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {told})"
+
+
+def _more(needed: int, there: int, ends: tuple[int | None, int | None] | None, unit: str) -> str:
+    """How many more are needed, with the range of that number where it is known."""
+    text = f"{_round(needed - there):,} more {unit}"
+    if ends is None:
+        return text
+    low, high = (None if end is None else f"{_round(max(end - there, 1)):,}" for end in ends)
+    if low == high:
+        return text
+    return f"{text} ({f'{low} to {high}' if high else f'{low} or more, or no number'})"
 
 
 def _round(count: int) -> int:

@@ -41,6 +41,33 @@ def images_needed(components: VarianceComponents, points: float, tests: int = 1)
     return _fewest(tells, components.count_C + 1, components.count_C * MOST_TIMES)
 
 
+def range_of(
+    needed: Callable[[VarianceComponents], int | None], components: VarianceComponents
+) -> tuple[int | None, int | None]:
+    """The middle 80% of what ``needed`` may give, since the variance is itself known no better than
+    its degrees of freedom allow (by the quantiles of chi-square)."""
+    from scipy.stats import chi2
+
+    free = min(components.freedom(components.count_S, components.count_C), 1e9)
+    small, large = (free / chi2.ppf(share, free) for share in (0.9, 0.1))
+    return needed(components.scaled(small)), needed(components.scaled(large))
+
+
+def smallest_difference(components: VarianceComponents, tests: int = 1) -> float:
+    """True difference, in percentage points, that is shown in a share ``POWER`` of all studies of
+    this size, corrected for ``tests`` tests."""
+    level = 1 - (100 - LEVEL) / 200 / tests
+    return 100 * _shown(components, components.count_S, components.count_C, level, POWER)
+
+
+def smallest_margin(components: VarianceComponents) -> float:
+    """Margin, in percentage points, within which two equal arms are shown to be as good as each
+    other in a share ``POWER`` of all studies of this size: both ends of an interval must be inside
+    (two one-sided tests; Chow, Shao and Wang, section 3.2.3)."""
+    level, power = 1 - (100 - LEVEL) / 200, 1 - (1 - POWER) / 2
+    return 100 * _shown(components, components.count_S, components.count_C, level, power)
+
+
 def _fewest(tells: Callable[[int], bool], low: int, high: int) -> int | None:
     """The smallest number from ``low`` to ``high`` that tells; None if ``high`` does not. If a
     number tells, all larger ones do."""
@@ -56,10 +83,18 @@ def _tells(
     components: VarianceComponents, seeds: int, images: int, points: float, tests: int
 ) -> bool:
     """Whether the difference is shown in a share ``POWER`` of all studies."""
+    return _shown(components, seeds, images, 1 - (100 - LEVEL) / 200 / tests, POWER) <= points / 100
+
+
+def _shown(
+    components: VarianceComponents, seeds: int, images: int, level: float, power: float
+) -> float:
+    """Difference, as a fraction, that a test at the one-sided ``level`` shows in a share ``power``
+    of all studies, by quantiles of Student's t (Chow, Shao and Wang 2008, *Sample Size Calculations
+    in Clinical Research*, section 3.2)."""
     from scipy.special import stdtrit
 
-    level = 1 - (100 - LEVEL) / 200 / tests
     free = min(components.freedom(seeds, images), 1e9)
-    far = float(stdtrit(free, level) + stdtrit(free, POWER))
+    far = float(stdtrit(free, level) + stdtrit(free, power))
     known = far * float(np.sqrt(components.variance(seeds, images)))
-    return known + components.unseen(images) <= points / 100
+    return known + components.unseen(images)

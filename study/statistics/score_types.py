@@ -111,6 +111,11 @@ class PairNumbers:
     questions_needed: int | None
     """Questions that would show that difference with these seeds, in 8 of 10 studies; None if no
     number would."""
+    seeds_range: tuple[int | None, int | None] | None = None
+    """Middle 80% of ``seeds_needed``, which is no better known than the variance of few seeds; None
+    in results of earlier versions."""
+    questions_range: tuple[int | None, int | None] | None = None
+    """Middle 80% of ``questions_needed``; None in results of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RARE, UNSEEN = 6, 3
 """If fewer than ``RARE`` of ``n`` images tell two arms apart, up to ``UNSEEN / n`` of all images
@@ -33,6 +33,15 @@ class VarianceComponents:
     do."""
     lenders: int = 0
     """Number of arms whose variances moderate each other."""
+
+    def scaled(self, factor: float) -> VarianceComponents:
+        """The same with every variance multiplied by ``factor``."""
+        return replace(
+            self,
+            images=factor * self.images,
+            seeds=tuple(factor * each for each in self.seeds),
+            both=tuple(factor * each for each in self.both),
+        )
 
     def unseen(self, images: int) -> float:
         """Fraction by which images unlike those that were drawn may move the difference."""

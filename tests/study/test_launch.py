@@ -202,6 +202,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     storage = tmp_path / "studies"
     done = launch("--space", "per_slot", "--dry-run", "--storage", str(storage))
     assert done.returncode == 0, done.stderr
+    assert re.search(r"shows    differences from \d+\.\d points, and arms as good to", done.stdout)
     for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "always the most frequent"):
         assert part in done.stdout
     assert not storage.exists()

@@ -297,3 +297,10 @@ def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
     assert "connector frozen (no norm)" in said
     assert f"vision layernorm {vision:,} in 23 of 23 layers" in said
     assert f"decoder layernorm {text:,} in 32 of 32 layers" in said
+
+
+def test_it_says_what_a_study_can_show(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ("--test-questions", "1061", "--test-images", "96", "--seeds", "3")
+    assert plan.main(["--space", "smoke", *sizes]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "A study shows differences from 6.6 points, and arms as good to within 7.6" in said

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from study.statistics.moderated import moderate
-from study.statistics.power import images_needed, seeds_needed
+from study.statistics.power import images_needed, range_of, seeds_needed
 from study.statistics.uncertainty import Scores, holm
 from study.statistics.variance_components import VarianceComponents
 from study.statistics.winner import of_best
@@ -207,3 +207,15 @@ def test_the_best_of_two_is_inferred_as_published() -> None:
     shared = np.array([[1.0, 0.98], [0.98, 1.0]])
     assert of_best(np.array([1.0, 0.0]), shared, 1e9)[0] == pytest.approx(1.0, abs=0.05)
     assert of_best(np.array([3.0]), np.eye(1), 1e9) == pytest.approx((3, 1.04, 4.96), abs=0.05)
+
+
+def test_what_is_said_to_be_needed_has_its_range() -> None:
+    """Variances of three seeds an arm scatter by chi-square of four degrees of freedom."""
+    known = components(images=1e-6, seeds=0.02**2)
+    low, high = range_of(lambda each: seeds_needed(each, points=2.0), known)
+    drawn = np.random.default_rng(0).chisquare(4, 400) / 4
+    needed = [seeds_needed(known.scaled(d), points=2.0) for d in drawn]
+    assert low is not None and high is not None
+    assert low < seeds_needed(known, points=2.0) < high
+    inside = [each is not None and each <= high for each in needed]
+    assert np.mean(inside) > 0.9

@@ -1,0 +1,50 @@
+"""What a study can show before it runs: against closed forms, and against made-up studies."""
+
+import re
+
+import numpy as np
+import pytest
+
+from study.planning.detectable import DISAGREE, OF_SEEDS, StudySize
+from study.statistics.power import smallest_difference, smallest_margin
+
+SLAKE = StudySize(questions=1061, images=96, arms=2, seeds=3)
+
+
+def test_with_many_seeds_it_is_the_formula_of_paired_shares() -> None:
+    many = StudySize(questions=1000, images=1000, arms=2, seeds=10**6)
+    sd = 100 * (DISAGREE / 1000) ** 0.5
+    assert smallest_difference(many.components) == pytest.approx((1.96 + 0.842) * sd, rel=0.01)
+    assert smallest_margin(many.components) == pytest.approx((1.96 + 1.282) * sd, rel=0.01)
+
+
+def test_a_difference_of_that_size_is_shown_in_four_studies_of_five() -> None:
+    """Differences drawn with the supposed variances, judged by Student's t of their own."""
+    drawn, known = np.random.default_rng(0), SLAKE.components
+    least = smallest_difference(known)
+    of_images = np.sqrt(known.images / known.count_C) * 100
+    seeds_RAS = OF_SEEDS * drawn.standard_normal((4000, 2, 3))
+    found = least + of_images * drawn.standard_normal(4000)
+    found += seeds_RAS[:, 0].mean(1) - seeds_RAS[:, 1].mean(1)
+    variance = of_images**2 + seeds_RAS.var(axis=2, ddof=1).sum(axis=1) / 3
+    free = known.freedom(3, 96)
+    from scipy.stats import t
+
+    shown = np.abs(found) > t.ppf(0.975, free) * np.sqrt(variance)
+    assert 0.75 < shown.mean() < 0.87
+
+
+def test_more_arms_show_less_and_one_seed_nothing() -> None:
+    def least(text: str) -> float:
+        found = re.search(r"from ([\d.]+) points", text)
+        assert found is not None
+        return float(found[1])
+
+    two, twelve = SLAKE.text, StudySize(questions=1061, images=96, arms=12, seeds=3).text
+    assert least(two) < least(twelve)
+    times = re.search(r"halved by (\d+) seeds with (\d) times the questions", two)
+    assert times is not None and int(times[1]) == 3 * int(times[2])
+    alone = StudySize(questions=1061, images=96, arms=2, seeds=1).text
+    assert alone.startswith("no difference") and "--seeds 3" in alone
+    methods = StudySize(questions=1061, images=96, arms=2, seeds=1, searches=3).text
+    assert least(methods) > least(two) and "searches" in methods
