@@ -6,10 +6,11 @@ lost because its seed collapsed. Its answers are those of ``coverage.World``. Wh
 is said by the product's own ``pairwise.compare``.
 
 *Covers*: 95% intervals of a pair's difference that hold the truth. *False*: studies that call an
-arm better than one that it is not better than, corrected by Holm. *Best*: intervals of the best
-arm's accuracy that hold its truth, by the interval that knows it was chosen, and by the plain one.
-A claim about models is judged by the models' own truths, one about methods by what the methods'
-searches reach on average; where no such claim is made, the figure stands in brackets.
+arm better than one that it is not better than, corrected by Holm. *Found*: pairs in which an arm
+that is ahead is called better. *Best*: intervals of the best arm's accuracy that hold its truth, by
+the interval that knows it was chosen, and by the plain one. A claim about models is judged by the
+models' own truths, one about methods by what the methods' searches reach on average; where no such
+claim is made, the figure stands in brackets.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ class Row:
     claim: Claim = Claim.MODELS
     collapses: float = 0.0
     """Share of seeds that collapse."""
+    ahead: float = 0.0
+    """How much better than the others the first arm is."""
+
+    @property
+    def replicates(self) -> int:
+        """Replicates that leave p-values of many pairs room to be small enough for Holm."""
+        return min(max(REPLICATES, 30 * self.arms * (self.arms - 1)), 10_000)
 
 
 @dataclass(kw_only=True)
@@ -67,6 +75,8 @@ class Counts:
     """The same of the difference between methods, which is not always claimed."""
     false: list[bool] = field(default_factory=list)
     false_of_methods: list[bool] = field(default_factory=list)
+    told: list[float] = field(default_factory=list)
+    """Share of the other arms from which a study tells the first, where that is ahead."""
     width: list[float] = field(default_factory=list)
     best: list[bool] = field(default_factory=list)
     best_plain: list[bool] = field(default_factory=list)
@@ -82,6 +92,7 @@ def rows() -> list[Row]:
     wide = World(images=96, questions=11, of_seed=0.135)
     found += [
         Row(name="SLAKE, seeds 3 points apart", world=wide, arms=5),
+        Row(name="SLAKE, 3 seeds, one 5 points ahead", arms=12, ahead=0.05),
         Row(name="VQA-RAD, 3 seeds", world=VQA_RAD),
         Row(name="PathVQA, 3 seeds", world=PATH_VQA),
         Row(name="IU-Xray, 3 seeds", world=IU_XRAY),
@@ -114,7 +125,9 @@ def rows() -> list[Row]:
     return found
 
 
-def measure(row: Row, studies: int, pools: Pools, seed: int = 0) -> Counts:
+def measure(
+    row: Row, studies: int, pools: Pools, seed: int = 0, replicates: int | None = None
+) -> Counts:
     """Make up studies and count."""
     drawn, found, world = np.random.default_rng(seed), Counts(), row.world
     groups = [f"{i}" for i in np.repeat(np.arange(world.images), world.questions)]
@@ -125,6 +138,7 @@ def measure(row: Row, studies: int, pools: Pools, seed: int = 0) -> Counts:
         # The models of one search share its luck; each of several searches has its own.
         each = world.seeds if row.claim is Claim.METHODS else 1
         truths_AS = np.full((row.arms, each), row.truth)
+        truths_AS[0] += row.ahead
         if row.surface:
             truths_AS = truths_AS - drawn.choice(lost_N, (row.arms, each))
         truths_AS = np.broadcast_to(truths_AS, (row.arms, world.seeds))
@@ -137,7 +151,7 @@ def measure(row: Row, studies: int, pools: Pools, seed: int = 0) -> Counts:
             groups,
             margin=1.0,
             claim=row.claim,
-            scores=Scores(correct, groups, replicates=REPLICATES),
+            scores=Scores(correct, groups, replicates=replicates or row.replicates),
         )
         truths_A = models_A if row.claim is Claim.MODELS else np.full(row.arms, reached)
         inside, methods, false, false_of_methods = [], [], False, False
@@ -153,6 +167,8 @@ def measure(row: Row, studies: int, pools: Pools, seed: int = 0) -> Counts:
         found.of_methods.append(float(np.mean(methods)))
         found.false.append(false)
         found.false_of_methods.append(false_of_methods)
+        first = [pair for pair in compared.pairs if pair.first == "0"]
+        found.told.append(float(np.mean([p.told_apart and p.difference.mean > 0 for p in first])))
         found.width.append(
             float(np.mean([p.difference.high - p.difference.low for p in compared.pairs]))
         )
@@ -179,7 +195,8 @@ def holds(row: Row, counts: Counts) -> bool:
 
 def main(studies: int, searches: int, file: Path | None, only: str | None = None) -> None:
     """Print the table."""
-    chosen = [row for row in rows() if not only or only in row.name]
+    parts = only.split("|") if only else [""]
+    chosen = [row for row in rows() if any(part in row.name for part in parts)]
     pools = Pools(file)
     for surface in judging_surfaces():
         if any(row.surface == surface.name for row in chosen):
@@ -187,10 +204,10 @@ def main(studies: int, searches: int, file: Path | None, only: str | None = None
                 pools.grow(surface, repetition)
     print(f"\n{studies} studies a row; each figure with two standard errors\n")
     print(
-        "| world | arms | claim | covers | false | methods: covers | false | width "
+        "| world | arms | claim | covers | false | methods: covers | false | found | width "
         "| best covers | plainly | holds |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for row in chosen:
         counts = measure(row, studies, pools)
         if row.world.seeds < 2:
@@ -202,6 +219,7 @@ def main(studies: int, searches: int, file: Path | None, only: str | None = None
             methods = [f"[{_text(counts.of_methods)}]", f"[{_text(counts.false_of_methods)}]"]
         cells = [
             *(row.name, row.arms, claim, _text(counts.covers), _text(counts.false), *methods),
+            _text(counts.told) if row.ahead else "",
             *(f"{np.mean(counts.width):.1f}", _text(counts.best), _text(counts.best_plain)),
             verdict,
         ]

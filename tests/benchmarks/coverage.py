@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=300, help="studies of each row of claims")
     parser.add_argument("--searches", type=int, default=150, help="searches of each surface")
     parser.add_argument("--played", type=Path, help="file of the searches that were played")
-    parser.add_argument("--only", help="rows of claims with this in their names, and nothing else")
+    parser.add_argument("--only", help="PART[|PART]: rows of claims with one in their names")
     given = parser.parse_args()
     if not given.only:
         _print_intervals(given.studies)
