@@ -80,8 +80,8 @@ def scores(results: StudyResults) -> list[Markup]:
             if part == results.decides and arm is results.arms[0] and (best := results.leader):
                 tip = f"{arm.arm} as the best of {len(rows)}: {_interval(best)}"
                 under = row - 0.28
-                ends = [(best.low, under), (best.high, under)]
-                figure.line(ends, arm=i, kind="thin", tip=tip)
+                across = [(best.low, under), (best.high, under)]
+                figure.line(across, arm=i, kind="thin", tip=tip)
                 figure.mark((best.mean, under), arm=i, tip=tip, hollow=True)
         drawn.append(figure.svg())
     return drawn

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,14 @@ from study.statistics.pairwise import compare
 from study.statistics.score_types import Claim
 from study.statistics.uncertainty import Scores
 from tests.benchmarks.coverage import World
-from tests.benchmarks.searches import Pools
+from tests.benchmarks.searches import AFTER, Pools
 from tests.benchmarks.surfaces import judging_surfaces
 
 REPLICATES = 500
 LEFT = 0.30
 """Accuracy of a model whose seed collapsed."""
+HALF_NORMAL = 1.645
+"""90th percentile of a half-normal distribution, in units of the root of its mean square."""
 AIM_COVERS, AIM_FALSE = (93.0, 97.0), 5.0
 """Percent of intervals that should hold the truth, and of studies that may say something false."""
 SLAKE = World(images=96, questions=11, of_seed=0.045)
@@ -167,8 +170,9 @@ def measure(
         found.of_methods.append(float(np.mean(methods)))
         found.false.append(false)
         found.false_of_methods.append(false_of_methods)
-        first = [pair for pair in compared.pairs if pair.first == "0"]
-        found.told.append(float(np.mean([p.told_apart and p.difference.mean > 0 for p in first])))
+        of_first = [pair for pair in compared.pairs if pair.first == "0"]
+        told = [pair.told_apart and pair.difference.mean > 0 for pair in of_first]
+        found.told.append(float(np.mean(told)))
         found.width.append(
             float(np.mean([p.difference.high - p.difference.low for p in compared.pairs]))
         )
@@ -202,6 +206,8 @@ def main(studies: int, searches: int, file: Path | None, only: str | None = None
         if any(row.surface == surface.name for row in chosen):
             for repetition in range(searches):
                 pools.grow(surface, repetition)
+    if any(row.surface for row in chosen):
+        print_luck(pools)
     print(f"\n{studies} studies a row; each figure with two standard errors\n")
     print(
         "| world | arms | claim | covers | false | methods: covers | false | found | width "
@@ -224,6 +230,38 @@ def main(studies: int, searches: int, file: Path | None, only: str | None = None
             verdict,
         ]
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def print_luck(pools: Pools, studies: int = 20_000) -> None:
+    """Print how often two equal arms, each searched once, are called different if what a search
+    says that it left (``study.search.arm_gains``) is added to the variance of each: as the mean
+    square of a half-normal distribution whose 90th percentile is the upper end that was said.
+
+    Errors of the models themselves are normal, of a known standard deviation: 2 points (SLAKE's
+    size) or 0.7 (PathVQA's).
+    """
+    drawn = np.random.default_rng(0)
+    print(
+        "\n| surface | trials | lost | said | below the bound | false: SLAKE, plain | with luck "
+        "| PathVQA, plain | with luck |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    for surface, trials in product((each.name for each in judging_surfaces()), AFTER):
+        known = [one for one in pools.of(surface, trials) if one.said is not None]
+        lost_N = np.array([one.lost for one in known])
+        high_N = np.array([one.said.high for one in known if one.said])
+        first, second = drawn.integers(0, len(known), (2, studies))
+        cells = []
+        for sd in (2.0, 0.7):
+            found = lost_N[second] - lost_N[first] + sd * drawn.standard_normal(studies)
+            of_search = (high_N / HALF_NORMAL) ** 2
+            wide = np.sqrt(sd**2 + of_search[first] + of_search[second])
+            cells += [np.abs(found) > 1.96 * sd, np.abs(found) > 1.96 * wide]
+        said = float(np.mean([one.said.mean for one in known if one.said]))
+        shares = " | ".join(f"{100 * cell.mean():.1f}" for cell in cells)
+        below = 100 * float((lost_N <= high_N).mean())
+        print(
+            f"| {surface} | {trials} | {lost_N.mean():.2f} | {said:.2f} | {below:.0f} | {shares} |"
+        )
 
 
 def _text(values: Sequence[float]) -> str:
