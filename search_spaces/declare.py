@@ -170,18 +170,20 @@ class Budget:
     """The same as ``max_examples``, in passes over the training split, in place of it."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "trials": 0,
-            "max_examples": 1,
-            "reduction": 2,
-            "rungs": 0,
-            "batch_size": 1,
+        for name, (least, most) in {
+            "trials": (0, 10**6),
+            "max_examples": (1, 10**12),
+            "reduction": (2, 1000),
+            "rungs": (0, 100),
+            "batch_size": (1, 10**6),
         }.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name} must be a whole number but got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least} but got {value}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most:,} but got {value:,}")
         if self.epochs is not None:
             if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float):
                 raise ValueError(f"epochs must be a number but got {self.epochs!r}")

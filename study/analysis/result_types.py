@@ -182,7 +182,7 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class UsedSettings:
-    """Options of the command that began a study, as far as an export depends on them."""
+    """Options of the command that began a study, as far as report and export depend on them."""
 
     space: str
     """Name or file of the search space."""
@@ -196,6 +196,14 @@ class UsedSettings:
     """System message; empty if there is none."""
     choose: str = CHOOSE[0]
     """How questions with options are answered (``trainables.training.regime.Regime``)."""
+    arm: str | None = None
+    """Arms of the space that were run; None: all."""
+    set: tuple[str, ...] | None = None
+    """Other values of settings of the space; None: none was given."""
+    objective: str = "score"
+    """What the search was for, and the costs that were traded off."""
+    under: str | None = None
+    """Limits of what may be confirmed; None: there were none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +234,8 @@ class UsedData:
     """Digest of questions, answers and images."""
     findings: tuple[str, ...] = ()
     """Findings of the audit in words."""
+    patients: int = 0
+    """Patients of the test split; 0 if the data do not name them."""
     options: str = "text"
     """How most training answers are written of questions with options, a key of
     ``trainables.data.common.multiple_choice.WAYS``."""
@@ -249,6 +259,10 @@ class UsedProtocol:
     data: UsedData
     versions: Mapping[str, str]
     """Package -> its version."""
+    searcher: str = "tpe"
+    """Searcher; studies that are older than the choice searched by TPE."""
+    stopper: str = "asha"
+    """Rule of early stopping; studies that are older than the choice used ASHA."""
     identity: str = ""
     """The study's own identity on every MLflow server; empty in older studies."""
     commit: str = ""

@@ -111,16 +111,16 @@ def space_as_begun(begun: BegunStudy, now: Space) -> Space | None:
         arms = {name: _arm(plain) for name, plain in begun.arms.items()}
         for arm in arms.values():
             spaces.check(arm)
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
+        return replace(now, arms=arms, training=None)
+    except (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
-    return replace(now, arms=arms, training=None)
 
 
 def _arm(plain: Mapping[str, Any]) -> Arm:
     """The arm of which ``arms_plain`` made these plain values.
 
     Raises:
-        AttributeError, KeyError, SyntaxError, TypeError, ValueError: it made no such values.
+        AttributeError, LookupError, SyntaxError, TypeError, ValueError: it made no such values.
     """
     slots = {
         slot: method(tuning[0], **{name: _value(text) for name, text in tuning[1].items()})

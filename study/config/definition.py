@@ -20,7 +20,11 @@ from study.config.space_changes.narrowing import narrow
 from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
 from study.trials.searches import MARK, searched_as
-from trainables.engine.deepspeed_config import divides_optimizer, partitions_weights
+from trainables.engine.deepspeed_config import (
+    divides_optimizer,
+    partitions_weights,
+    zero_stage,
+)
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.models.common.quantisation import BaseBits
@@ -360,10 +364,18 @@ def _engine(deepspeed: str) -> str | None:
     try:
         configuration = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
         content = json.dumps(configuration, sort_keys=True, allow_nan=False)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise BadInput(f"--deepspeed {deepspeed} is no JSON: {error}") from None
+    except OSError as error:
+        raise BadInput(f"--deepspeed {deepspeed} can't be read ({error.strerror})") from None
     if not isinstance(configuration, dict):
         raise BadInput(f"--deepspeed {deepspeed} must hold an object, as DeepSpeed's do")
+    try:
+        zero_stage(configuration)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise BadInput(
+            f"--deepspeed {deepspeed}: zero_optimization must be an object whose stage is a number"
+        ) from None
     return content
 
 

@@ -11,6 +11,7 @@ presented as such.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def _limit(text: str) -> Limit:
         raise BadInput(f"--under {text!r}: {value!r} is no number") from None
     if not below > 0:
         raise BadInput(f"--under {text!r}: nothing costs less than 0; give a larger limit")
+    if below == math.inf:
+        raise BadInput(f"--under {text!r} is no limit; leave it away")
     return Limit(cost=cost, below=below)
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from trainables.errors import BadInput
+from trainables.options import LARGEST
 
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 """Unit of time -> seconds."""
@@ -39,7 +40,7 @@ def parse(text: str | None) -> SpendingLimit:
     if text is None:
         return SpendingLimit()
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(?:(trials?)|(gpu-)?(s|min|h|d))", text.strip())
-    if found is None or float(found[1]) <= 0:
+    if found is None or not 0 < float(found[1]) <= LARGEST:
         raise BadInput(
             f"--budget {text!r} must be like 500trials, 2h or 20gpu-h (also s, min and d)"
         )

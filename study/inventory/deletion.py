@@ -193,7 +193,7 @@ def _identity(files: StudyFiles) -> StudyIdentity:
     try:
         found = json.loads(content or b"null")
         identity, space = found.get("identity", ""), found["settings"]["space"]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return nothing
     if not isinstance(identity, str) or not isinstance(space, str):
         return nothing

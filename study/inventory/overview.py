@@ -125,7 +125,7 @@ def _noted(notes: Path) -> dict[str, Any]:
     """What was noted of each study; nothing if it cannot be read."""
     try:
         found = json.loads(notes.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

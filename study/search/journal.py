@@ -13,8 +13,8 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from study.storage.journal_reader import Session
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.errors import BadInput
 from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
 
@@ -74,23 +75,28 @@ class StudyJournal:
 
     def __init__(self, folder: Path, objectives: tuple[str, ...] = ()) -> None:
         """Open the journal. ``objectives`` are costs that are minimised beside the loss; see
-        ``study.config.goals``."""
+        ``study.config.goals``.
+
+        Raises:
+            BadInput: the journal is damaged.
+        """
         # Optuna would log every trial that it starts; the study's own progress output says it
         # better.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = str(folder / JOURNAL)
         _mend(folder / JOURNAL)
         self._journal = JournalFile(path)
-        storage = JournalStorage(self._journal)
-        self.studies = {
-            name: optuna.create_study(
-                study_name=name,
-                storage=storage,
-                load_if_exists=True,
-                directions=["minimize"] * (1 + len(costs)),
-            )
-            for name, costs in {"search": objectives, "confirm": ()}.items()
-        }
+        with _reading(folder / JOURNAL):
+            storage = JournalStorage(self._journal)
+            self.studies = {
+                name: optuna.create_study(
+                    study_name=name,
+                    storage=storage,
+                    load_if_exists=True,
+                    directions=["minimize"] * (1 + len(costs)),
+                )
+                for name, costs in {"search": objectives, "confirm": ()}.items()
+            }
         self.objectives = objectives
         self.records: dict[str, TrialRecord] = {}
         """Trial id -> record, in the order in which trials were started."""
@@ -114,9 +120,10 @@ class StudyJournal:
         """Seconds that the study has run, as last recorded by ``record_seconds``."""
         self._reported_at = 0.0
         """Time of the last report, in seconds since 1970."""
-        for study in self.studies.values():
-            for trial in study.get_trials(deepcopy=False):
-                self._remember(study, trial)
+        with _reading(folder / JOURNAL):
+            for study in self.studies.values():
+                for trial in study.get_trials(deepcopy=False):
+                    self._remember(study, trial)
 
     def study_of(self, kind: Kind) -> optuna.Study:
         """The Optuna study that holds trials of ``kind``."""
@@ -275,6 +282,23 @@ class StudyJournal:
         if record.spec.kind is Kind.SEARCH:
             self.draws[record.spec.arm] += 1
             self.tried[record.spec.arm] += 1
+
+
+@contextmanager
+def _reading(journal: Path) -> Iterator[None]:
+    """Context in which a journal is read, by Optuna too, which takes each line for what it wrote.
+
+    Raises:
+        BadInput: the journal is damaged.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise BadInput(
+            f"{journal} is damaged ({type(error).__name__}: {error}); give it back as it was"
+        ) from None
 
 
 def _mend(journal: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from study.storage.paths import atomic_write
 from study.storage.study_folder import StudyFolder
+from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.trials.record import TrialRecord
@@ -53,17 +55,24 @@ def write(
 
 def read(study_folder: StudyFolder, trial_id: str, split: str) -> pa.Table:
     """The table that ``write`` wrote. If an older version of the rules scored it, its answers are
-    scored anew; the file stays as it is."""
+    scored anew; the file stays as it is.
+
+    Raises:
+        BadInput: the file is damaged.
+        OSError: it is not there, or the disk cannot give it.
+    """
     from trainables.measures.common.scores import VERSION
 
-    table = pq.read_table(study_folder.answers(trial_id, split))
-    # Tables that are older than this note are of version 1.
-    if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
+    file = study_folder.answers(trial_id, split)
+    with _reading(file):
+        table = pq.read_table(file)
+        # Tables that are older than this note are of version 1.
+        if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
+            return table
+        for name, values in _scored(*_stored(table)).items():
+            column = table.schema.get_field_index(name)
+            table = table.set_column(column, name, pa.array(values))
         return table
-    for name, values in _scored(*_stored(table)).items():
-        column = table.schema.get_field_index(name)
-        table = table.set_column(column, name, pa.array(values))
-    return table
 
 
 def scored_by_older_rules(records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -93,9 +102,26 @@ def scored_anew(
 
     found: dict[str, float] = {}
     for split in splits:
-        values = score(*_stored(read(study_folder, trial_id, split)))
+        table = read(study_folder, trial_id, split)
+        with _reading(study_folder.answers(trial_id, split)):
+            values = score(*_stored(table))
         found |= {f"{split}.{part}": value for part, value in values.items()}
     return found
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Context in which a table is read.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have no number
+            raise
+        raise BadInput(f"{file} is damaged ({error}); give it back as it was") from None
 
 
 def _scored(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, list[Any]]:

@@ -175,6 +175,6 @@ def _read(lease: bytes) -> dict[str, Any]:
     """Content of a lease; nothing if it is damaged, as an upload that was cut short."""
     try:
         found = json.loads(lease)
-    except ValueError:
+    except (RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from study.trials.spec import TrialSpec
+from trainables import stored_json
 
 
 class Outcome(StrEnum):
@@ -85,11 +86,15 @@ class TrialRecord:
         ``end``. None for a trial that was drawn but never begun.
 
         Raises:
-            KeyError, TypeError, ValueError: another version wrote it.
+            KeyError, TypeError, ValueError: another version wrote it, or a value is of another
+                type.
         """
         if "begin" not in attributes:
             return None
-        rungs = [Rung(**value) for name, value in attributes.items() if name.startswith("rung:")]
+        of_rungs = [value for name, value in attributes.items() if name.startswith("rung:")]
+        # Values stay as they are: a trial's id is made of them.
+        stored_json.parse(_Attributes, {**attributes, "rungs": of_rungs}, "a trial")
+        rungs = [Rung(**value) for value in of_rungs]
         record = cls(
             spec=TrialSpec.from_plain(attributes["begin"]["spec"]),
             number=number,
@@ -126,3 +131,29 @@ class TrialRecord:
     def examples_seen(self) -> int:
         """Examples seen at the last reported rung."""
         return self.rungs[-1].examples_seen if self.rungs else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begin:
+    """Start of a trial, as the journal has it."""
+
+    spec: TrialSpec
+    started_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End(TrialEnd):
+    """End of a trial, as the journal has it."""
+
+    ended_at: float
+    scoring: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attributes:
+    """Types of what the journal has of a trial."""
+
+    begin: _Begin
+    ran: dict[str, str] = field(default_factory=dict)
+    rungs: list[Rung]
+    end: _End | None = None

@@ -51,6 +51,7 @@ SPACES = {
             "bool": "Budget(trials=True)",
             "batch": "Budget(batch_size=0)",
             "rungs": "Budget(rungs=-1)",
+            "huge": "Budget(rungs=10**9)",
             "dict": '{"trials": 3}',
         }.items()
     },
@@ -152,6 +153,8 @@ DEEPSPEED = {
     "stage": '{"zero_optimization": {"stage": 7}}',
     "batch": '{"train_batch_size": 3}',
     "opt": '{"optimizer": {"type": "SGD"}}',
+    "zerotext": '{"zero_optimization": "x"}',
+    "deep": "[" * 20_000 + "]" * 20_000,
 }
 
 WHOLE: dict[str, Any] = {
@@ -245,7 +248,15 @@ def _manifest(folder: Path, rows: list[Any]) -> None:
 
 
 def _studies(here: Path) -> None:
-    """Copies of the finished study, each with one thing wrong."""
+    """Copies of studies, each with one thing wrong."""
+    for name, change in {
+        "text": (b'"lane": "', b'"lane": 3, "odd": "'),
+        "bytes": (b'"lane"', b'"\xff"'),
+    }.items():
+        folder = here / "broken" / f"journal-{name}"
+        shutil.copytree(here / "studies" / "half", folder)
+        journal = folder / "optuna.journal"
+        journal.write_bytes(journal.read_bytes().replace(*change))
     for file in ("study.json", "results.json"):
         stem = file.partition(".")[0]
         for name, content in WHOLE.items():

@@ -70,7 +70,8 @@ class TrainingSettings:
                 raise unknown("training setting", name, defaults)
         # 0 and 0.0 are one setting, so they must not make two trials.
         given: dict[str, Any] = {
-            name: float(value) if type(value) is int else value for name, value in settings.items()
+            name: float(value) if type(value) is int and abs(value) < 2**53 else value
+            for name, value in settings.items()
         }
         if given.get("max_grad_norm", 0.0) is None:
             given["max_grad_norm"] = 0.0

@@ -60,7 +60,8 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
         embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
         embeddings.num_positions = positions_1TD.shape[1]
         embeddings.image_size = network.config.vision_config.image_size = image_size
-    tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True)
+    with weights_folder.reading(f"the tokenizer of {path} can't be read"):
+        tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True)
     model = Blip(
         name=hub.name_of(path),
         digest=weights_folder.digest(path, image_size),

@@ -186,7 +186,10 @@ class Blip2:
     @classmethod
     def tokenizer_of(cls, path: Path) -> Any:
         """Tokenizer of a folder."""
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with weights_folder.reading(f"the tokenizer of {path} can't be read"):
+            return AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
 
     def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
         """Tokenise a question within the prompt, and the answer as it goes on from there. A token

@@ -87,7 +87,10 @@ class InstructBlip(Blip2):
         """
         own = path / TOKENIZER
         weights_folder.needs_tokenizer(own, "tokenizer.json", "vocab.txt")
-        qformer = AutoTokenizer.from_pretrained(own, local_files_only=True, trust_remote_code=False)
+        with weights_folder.reading(f"the tokenizer of {own} can't be read"):
+            qformer = AutoTokenizer.from_pretrained(
+                own, local_files_only=True, trust_remote_code=False
+            )
         return Tokenizers(super().tokenizer_of(path), qformer)
 
     def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:

@@ -84,7 +84,10 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
         embeddings.num_positions = positions_1TD.shape[1]
         embeddings.position_ids = torch.arange(positions_1TD.shape[1])[None]
         embeddings.image_size = network.config.vision_config.image_size = image_size
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with weights_folder.reading(f"the tokenizer of {path} can't be read"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     image = network.config.image_token_id
     embeddings = network.get_input_embeddings()
     weights_folder.check_tokens(path, tokenizer, embeddings, replaced=(image,))

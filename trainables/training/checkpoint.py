@@ -131,7 +131,7 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
         if listed is not None and _digest(file) != listed[WEIGHTS]:
             raise ValueError("it is not as it was written")
         return load_file(file)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         cause = " ".join(str(error).split())
         raise BadInput(
             f"{file} is cut short or damaged ({cause}); give it back from a copy, or take another "
@@ -148,7 +148,7 @@ def complete(checkpoint: Path) -> bool:
         listed = _read_manifest(checkpoint)
         sizes = {name: size for name, (size, _) in (listed or {}).items()}
         return _sizes(checkpoint).items() >= sizes.items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from trainables.errors import BadInput
 
+GENERATION = "generation_config.json"
 SHOWN = 300
 """Letters of transformers' own errors that a line quotes."""
 
@@ -47,6 +48,9 @@ def read(
     with configuring(path, called):
         parser: Any = kind.config_class
         config = parser.from_pretrained(path, local_files_only=True)
+    if (path / GENERATION).is_file():  # transformers reads it once more, with the weights
+        with reading(f"{path / GENERATION} can't be read"):
+            GenerationConfig.from_pretrained(path, local_files_only=True)
     hf_logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_utils").addFilter(_is_news)
     try:
@@ -82,16 +86,28 @@ def configuring(source: object, called: str) -> Iterator[None]:
     Raises:
         BadInput: a setting is of the wrong type or impossible.
     """
+    with reading(f"the config.json of {source} describes no {called} model"):
+        yield
+
+
+@contextmanager
+def reading(wrong: str) -> Iterator[None]:
+    """Context in which a library reads files of a model. A value of no sense in them raises nearly
+    any error in it: KeyError, RuntimeError, RecursionError.
+
+    Args:
+        wrong: the line that says what is wrong, if anything is.
+
+    Raises:
+        BadInput: the library raised an error.
+    """
     try:
         yield
-    except BadInput:
+    except (BadInput, MemoryError):
         raise
-    except Exception as error:  # a setting of no sense raises nearly any: KeyError, RuntimeError
+    except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:SHOWN]
-        raise BadInput(
-            f"the config.json of {source} describes no {called} model ({reason}); "
-            "give back the model's file"
-        ) from error
+        raise BadInput(f"{wrong} ({reason}); give back the model's file") from error
 
 
 def needs_tokenizer(path: Path, *files: str) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto import processing_auto
 from transformers.processing_utils import ProcessorMixin
 
-from trainables.errors import BadInput
+from trainables.models.common import weights_folder
 from trainables.models.common.image_text.image_prompt import ImagePrompt
 
 PROCESSORS = {"smolvlm": "Idefics3Processor"}
@@ -44,20 +44,19 @@ class Inputs:
         """Read the folder's tokenizer and processors.
 
         Raises:
-            BadInput: one is missing, or the chat template does not show image and question.
+            BadInput: one is missing or damaged, or the chat template does not show image and
+                question.
         """
-        local: Any = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **local)
-            images: Any = AutoImageProcessor.from_pretrained(path, **local)
-            processor = _processor(path, config.model_type, images, self.tokenizer)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise BadInput(
-                f"the tokenizer or processor of {called} can't be read ({said}); "
-                "give back its files"
-            ) from error
         self.image: int = config.image_token_id
+        with weights_folder.reading(f"the tokenizer or processor of {called} can't be read"):
+            self._read(path, config, size, called)
+
+    def _read(self, path: Path, config: Any, size: int, called: str) -> None:
+        """Read the folder's files."""
+        local: Any = {"local_files_only": True, "trust_remote_code": False}
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **local)
+        images: Any = AutoImageProcessor.from_pretrained(path, **local)
+        processor = _processor(path, config.model_type, images, self.tokenizer)
         self.mean, self.deviation = images.image_mean, images.image_std
         self.scale: float = images.rescale_factor
         self.prompt = ImagePrompt(
