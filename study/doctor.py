@@ -47,13 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(console: Console, result: CheckResult) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     colour = {"ok": "green", "warning": "yellow", "problem": "red"}[result.mark]
-    said = escape(without_secrets(result.observation))
-    console.print(f"[{colour}]{result.mark:8}[/] {escape(result.what)}: {said}", soft_wrap=True)
+    said = f" {result.what}: {without_secrets(result.observation)}"
+    console.print(Text.assemble((f"{result.mark:8}", colour), said), soft_wrap=True)
     if result.advice:
-        console.print(f"{'':8} -> {escape(result.advice)}", soft_wrap=True)
+        console.print(f"{'':8} -> {result.advice}", soft_wrap=True)
 
 
 def _parser() -> Parser:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from search_spaces.declare import Space
 from study.config import spaces
@@ -120,13 +120,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     console = standard_console()
     parameters = count_values(model.network)
-    console.print(f"[bold]{space.question}[/]")
+    console.print(Text(space.question, style="bold"))
     if narrowed := narrowing.options_text(given.arm, given.set):
-        console.print(f"  space    narrowed by {escape(narrowed)}")
+        console.print(f"  space    narrowed by {narrowed}")
     console.print(f"  model    {model.name}, {parameters:,} parameters")
     if bits is not None:
         shown = plan_tables.bits_text(slot_bits(model), bits, space)
-        console.print(f"  base     {escape(shown)}")
+        console.print(f"  base     {shown}")
     placing = any(map(spaces.placing, space.arms.values()))
     texts = ", and of choices that say where a method acts at what trains most" * placing
     console.print(f"  counted  at the middle of each range{texts}\n")

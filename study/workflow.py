@@ -196,8 +196,7 @@ class StudyRun:
             deployment,
             inspected,
             self.zygote.socket,
-            # What Ray or torch says may have brackets, which are no markup.
-            say=partial(self.console.print, markup=False, soft_wrap=True),
+            say=partial(self.console.print, soft_wrap=True),
         )
         placed = measure_and_place(
             definition, deployment, inspected, self.zygote, self.console.print, starting=True

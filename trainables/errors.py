@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 
@@ -10,6 +11,14 @@ from trainables.secrecy import without_secrets
 
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """Pattern of a surrogate, half of a character."""
+
+MAYBE_CONTROL = re.compile(r"\\[uU]|\\[bfr]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Pattern of what a JSON document has that has a control character in a text, and others too."""
+JSON_CHARACTER = re.compile(
+    r"\\u[\da-fA-F]{4}|\\.|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]", re.DOTALL
+)
+"""Pattern of a character of a JSON text that is written with a backslash, or that turns the
+direction of a line or controls a terminal."""
 
 
 class BadInput(ValueError):
@@ -41,6 +50,25 @@ def printable(text: str) -> str:
         return text
     line = re.sub(r"\s*[^\S ]\s*", " ", text.strip())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def without_controls(document: str) -> str:
+    """A JSON document in whose texts what would act on a terminal is written as Python writes it.
+    Ends of lines and tabs stay.
+
+    >>> without_controls('["a\\\\u001b[31m\\\\n"]')
+    '["a\\\\\\\\x1b[31m\\\\n"]'
+    """
+    if MAYBE_CONTROL.search(document) is None:
+        return document
+
+    def instead(found: re.Match[str]) -> str:
+        character = found[0] if len(found[0]) == 1 else json.loads(f'"{found[0]}"')
+        if character.isprintable() or character in "\n\t" or not is_whole(character):
+            return found[0]
+        return json.dumps(character.encode("unicode_escape").decode())[1:-1]
+
+    return JSON_CHARACTER.sub(instead, document)
 
 
 def is_whole(text: str) -> bool:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.errors import BadInput, did_you_mean, is_whole, unknown
+from trainables.errors import BadInput, did_you_mean, is_whole, unknown, without_controls
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -80,12 +80,13 @@ def read_content(
     kind: type[T], content: bytes, source: str, *, versions: Collection[int] | None
 ) -> T:
     """Read the content of a file into a dataclass, as ``read`` does. ``source`` is named in errors.
+    Others may have written the file: nothing in it acts on a terminal that shows it.
 
     Raises:
         BadInput: as ``read`` does.
     """
     try:
-        text = content.decode("utf-8")
+        text = without_controls(content.decode("utf-8"))
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{source} is no JSON: {error}; give it back as it was") from None

@@ -42,7 +42,13 @@ LEAST = {
     "questions_per_image": 1,
 }
 """Setting -> the smallest number that it may be."""
-MOST = {"seeds": 1_000, "searches": 100, "image_size": 8_192, "beams": 64}
+MOST = {
+    "trials": 1_000_000,
+    "seeds": 1_000,
+    "searches": 100,
+    "image_size": 8_192,
+    "beams": 64,
+}
 """Setting -> the largest number that it may be: more is a slip of the finger."""
 OLDEST_TRIALS = {
     "intrinsic": 144,
@@ -192,7 +198,11 @@ class StudyDefinition:
         if self.budget.epochs is None:
             return self
         examples = math.ceil(self.budget.epochs * questions)
-        return replace(self, budget=replace(self.budget, max_examples=examples))
+        try:
+            return replace(self, budget=replace(self.budget, max_examples=examples))
+        except ValueError as error:
+            line = f"{self.budget.epochs:g} epochs of {questions:,} questions: {error}"
+            raise BadInput(line) from None
 
     @property
     def time_limit(self) -> str:
@@ -433,7 +443,10 @@ def _budget(
     changed: dict[str, float | None] = {n: value for n, value in given.items() if value is not None}
     if settings.max_examples is not None:
         changed["epochs"] = None
-    budget = Budget(**asdict(space.budget) | changed)
+    try:
+        budget = Budget(**asdict(space.budget) | changed)
+    except ValueError as error:
+        raise BadInput(f"--budget {settings.allowance}: {error}") from None
     if had is not None and budget.epochs is not None:
         # Studies that began before epochs were a part of the budget have noted no epochs there.
         epochs = budget.epochs if settings.epochs is None else had.epochs

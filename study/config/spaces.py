@@ -19,6 +19,7 @@ from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.models.common.quantisation import BaseBits
+from trainables.options import LARGEST
 from trainables.recipe import Recipe, Tuning
 from trainables.registry import METHODS, Registry
 
@@ -35,6 +36,8 @@ TRIALS_PER_ARM = 6
 SPACES = Registry("space", "search_spaces", "SPACE")
 BATCH_SIZE = "batch_size"
 """Name of the training setting that is the trial's number of examples in a batch."""
+MOST_IN_BATCH = 1_000_000
+"""Examples in a batch at most: more is a slip of the finger."""
 TRAINING = (BATCH_SIZE, *(field.name for field in fields(TrainingSettings)))
 """Names of all training settings that an arm or a space may have."""
 ASKING = ("prompt", "system")
@@ -72,6 +75,9 @@ def check(arm: Arm) -> None:
         BadInput: a method or setting does not exist, or a value is not allowed.
     """
     for ranges in arm.slots.values():
+        for name, value in ranges.settings.items():
+            if any(abs(number) > LARGEST for number in _numbers(value)):
+                raise BadInput(f"{ranges.name} {name} must be at most {LARGEST:,}, but is larger")
         first = {name: _edges(value)[0] for name, value in ranges.settings.items()}
         Tuning.parse(ranges.name, first)
         for name, value in ranges.settings.items():
@@ -133,6 +139,8 @@ def batch_sizes(arm: Arm, otherwise: int) -> tuple[int, ...]:
                 f"{BATCH_SIZE} must be a positive whole number, or a Choice of such, but got "
                 f"{asked if size is asked else size!r}"
             )
+        if size > MOST_IN_BATCH:
+            raise BadInput(f"{BATCH_SIZE} must be at most {MOST_IN_BATCH:,} but got {size:,}")
     return tuple(sorted(sizes))
 
 
@@ -351,6 +359,14 @@ def _edges(value: Any) -> tuple[Any, ...]:
     if isinstance(value, Uniform | LogUniform):
         return value.low, value.high
     return (value,)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers among the values of a setting to try."""
+    for edge in _edges(value):
+        for part in edge if isinstance(edge, tuple) else (edge,):
+            if isinstance(part, int | float) and not isinstance(part, bool):
+                yield part
 
 
 def _from_file(path: Path) -> Space:

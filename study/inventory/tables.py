@@ -62,9 +62,9 @@ def show_list(console: Console, storage: str, found: Sequence[StudyOverview]) ->
         console.print()
     number = f"{len(found):,} {'study' if len(found) == 1 else 'studies'}"
     size = f", {size_text(size_of_all(found))}" if found else ""
-    console.print(f"{number} in {storage}{size}", markup=False, soft_wrap=True)
+    console.print(f"{number} in {storage}{size}", soft_wrap=True)
     for address, count in Counter(each.mlflow for each in found if each.mlflow).items():
-        console.print(f"{count:,} recorded in MLflow at {address}", markup=False, soft_wrap=True)
+        console.print(f"{count:,} recorded in MLflow at {address}", soft_wrap=True)
 
 
 def status_view(found: StudyStatus) -> RenderableType:
@@ -199,7 +199,7 @@ def _running(found: StudyStatus) -> Table:
             Text(" ".join(dict.fromkeys((spec.kind, spec.arm, spec.id))), styles.get(spec.arm, "")),
             f"{record.examples_seen:,}/{spec.max_examples:,}",
             f"{record.loss:.4f}" if record.rungs else "",
-            _placed(record),
+            Text(_placed(record)),
             Text(settings_text(spec.parameters)),
         )
     return table

@@ -89,7 +89,7 @@ def arms(
     """Predicted memory of each arm at the middle of its ranges, corrected if there is a ``probe``.
     It takes seconds per arm, with a progress bar on a terminal. ``divisible``: whether several
     devices can divide the base's weights."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     quiet = not console.is_terminal
     items = space.arms.items()
     answer = GenerationMemory(model, batch, precision)

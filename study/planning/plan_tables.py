@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -34,11 +33,9 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
         told = {n: v for n, v in space.arms[arm].training.items() if n not in searched}
         table.add_row(
             Text(arm, style=styles[arm]),
-            escape(
-                ", ".join(
-                    [f"{name} {_range(values)}" for name, values in searched.items()]
-                    + [f"{n}={short(v) if isinstance(v, str) else v}" for n, v in told.items()]
-                )
+            ", ".join(
+                [f"{name} {_range(values)}" for name, values in searched.items()]
+                + [f"{n}={short(v) if isinstance(v, str) else v}" for n, v in told.items()]
             ),
             _trains(found),
             f"{found.trained_parameters:,}",
@@ -129,7 +126,7 @@ def probe_table(arms: Mapping[str, ArmMemory]) -> Table:
     for arm, found in arms.items():
         probed = found.probed
         if probed is None:
-            table.add_row(arm, "1", "", "[red]did not fit[/]", "", "")
+            table.add_row(arm, "1", "", Text("did not fit", style="red"), "", "")
             continue
         sizes = (probed.peak / found.correction, probed.peak)
         table.add_row(
@@ -150,7 +147,7 @@ def placement_table(arms: Mapping[str, ArmMemory]) -> Table:
     for arm, predicted in arms.items():
         found = predicted.placement
         if isinstance(found, Infeasible):
-            table.add_row(arm, "[red]none[/]", "", "", "", "", found.reason)
+            table.add_row(arm, Text("none", style="red"), "", "", "", "", found.reason)
         if not isinstance(found, Placement):
             continue
         pieces = f" x {found.pieces}" if found.pieces > 1 else ""

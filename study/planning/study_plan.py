@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from search_spaces.declare import Space
 from study.config import search_methods, spaces
@@ -143,21 +143,21 @@ class StudyPlan:
         stops, time_limit = levels(budget), self.definition.time_limit
         splits = ", ".join(f"{s} {len(examples):,}" for s, examples in data.splits().items())
         chance = self.majority
-        console.print(f"[bold]{self.space.question}[/]")
+        console.print(Text(self.space.question, style="bold"))
         console.print(f"  study    {self.name}")
         if narrowed := narrowing.options_text(settings.arm, settings.set):
-            console.print(f"  space    {settings.space}, narrowed by {escape(narrowed)}")
+            console.print(f"  space    {settings.space}, narrowed by {narrowed}")
         console.print(
             f"  model    {profile.model}, {profile.parameters:,} parameters, "
             f"{profile.image_size} px"
         )
         if (bits := self.definition.workload.base_bits) is not None:
             shown = bits_text(profile.slot_bits, bits, self.definition.space)
-            console.print(f"  base     {escape(shown)}")
+            console.print(f"  base     {shown}")
         images = f"{profile.images:,} images"
         console.print(f"  data     {data.name}: {splits} questions, {images}")
         for name, text in off_default(self.definition.workload.asking).items():
-            console.print(f"  {name:<9}{escape(short(text))}")
+            console.print(f"  {name:<9}{short(text)}")
         beams = "greedily" if profile.beams == 1 else f"with {profile.beams} beams"
         console.print(
             f"  answers  at most {profile.answer_tokens} tokens, as 99% of the training "
@@ -176,7 +176,7 @@ class StudyPlan:
         )
         for finding in self.data.audit.findings:
             if finding.severity != "note":
-                console.print(f"           [yellow]{finding.text}[/]")
+                console.print(Text(f"           {finding.text}", style="yellow"))
         if time_limit:
             trials = f"until the confirmation needs what is left of --budget {time_limit}"
             if self.definition.allocate == "tuned":
@@ -240,7 +240,7 @@ class StudyPlan:
         if folder is not None and self.engines:
             console.print(f"           DeepSpeed's configuration is in {folder / ENGINES}")
         for arm, lacking in self.nowhere.items():
-            console.print(f"  [red]not run[/]  {arm}: {lacking.reason}")
+            console.print(Text("  not run", style="red"), f" {arm}: {lacking.reason}")
         console.print()
         console.print(arms_table(self.space, {arm: profile.arms[arm] for arm in self.space.arms}))
         console.print()

@@ -104,8 +104,9 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, under a header of the first row's names. A text that a spreadsheet would run as
     a formula begins with an apostrophe."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
+    names = list(rows[0]) if rows else []
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    writer.writerow({name: _harmless(name) for name in names})
     writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 

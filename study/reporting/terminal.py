@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def standard_console() -> Console:
     """Console on standard output, without highlighting. It is as wide as the terminal, and 140
     columns wide where the output goes into a file or a pipe."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    width = None if sys.stdout.isatty() else 140
+    # Names and texts of users may have brackets, which are no markup.
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def show_results(console: Console, results: StudyResults) -> None:

@@ -30,7 +30,7 @@ from study.storage.journal_reader import Session
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
-from trainables.errors import BadInput
+from trainables.errors import BadInput, printable
 from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
 
@@ -178,7 +178,10 @@ class StudyJournal:
         record.outcome, record.ended_at = end.outcome, time.time()
         record.costs, record.scores = {**record.rung_costs, **end.costs}, dict(end.scores)
         record.scoring = VERSION
-        record.error, record.remark = without_secrets(end.error), without_secrets(end.remark)
+        # They may quote a library, or data.
+        record.error, record.remark = (
+            printable(without_secrets(line)) for line in (end.error, end.remark)
+        )
         written = {
             "outcome": record.outcome,
             "ended_at": record.ended_at,

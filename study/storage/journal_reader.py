@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any
 
 from study.trials.record import TrialRecord
-from trainables.errors import BadInput
+from trainables.errors import BadInput, without_controls
 
 
 class Operation(IntEnum):
@@ -88,7 +88,9 @@ def read(content: bytes, source: str) -> JournalContent:
     try:
         whole = content[: content.rfind(b"\n") + 1].splitlines()
         lines = [line for line in whole if not line.startswith(OTHERS)]
-        for operation in json.loads(b"[" + b",".join(lines) + b"]"):  # faster than line by line
+        # Faster than line by line.
+        text = without_controls((b"[" + b",".join(lines) + b"]").decode())
+        for operation in json.loads(text):
             _apply(operation, found, counts)
         records = [TrialRecord.from_attributes(held, number) for number, held in found.trials]
         search = found.of_study.get("search", {})

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainables.errors import BadInput
+from trainables.errors import BadInput, printable
 
 LEASE = "driver.json"
 """Name of the object, or the file, in the study."""
@@ -155,7 +155,7 @@ class Lease:
 
 def driver(lease: bytes) -> str:
     """Name of the driver that holds a lease, as in ``Lease.driver``; empty if it is unreadable."""
-    return str(_read(lease).get("driver", ""))
+    return printable(str(_read(lease).get("driver", "")))
 
 
 def holder(lease: bytes) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from study.storage.lease import LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, safe_join
-from trainables.errors import BadInput
+from trainables.errors import BadInput, printable
 
 STORAGE = "studies"
 """Value of ``--storage`` where it is not given."""
@@ -170,7 +170,7 @@ class StudyFolder:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return lock.read()
+                    return printable(lock.read())
         except (OSError, ValueError):  # there is no lock, or the file system has none
             return None
         return None

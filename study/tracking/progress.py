@@ -252,7 +252,7 @@ class Progress(StudyCallback):
         stamped = f"{time.strftime('%H:%M:%S')} {text}"
         print(stamped, file=self.log, flush=True)
         if not quiet and not self.console.is_terminal:
-            self.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(stamped, highlight=False, soft_wrap=True)
 
 
 def _name(record: TrialRecord) -> str:

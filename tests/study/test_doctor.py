@@ -45,5 +45,5 @@ def test_what_it_shows_has_no_secret(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted key")
     said = "postgresql://mlflow:planted@db: planted key"
-    doctor._show(Console(), CheckResult(what="MLflow", observation=said))
+    doctor._show(Console(markup=False), CheckResult(what="MLflow", observation=said))
     assert capsys.readouterr().out == "ok       MLflow: postgresql://mlflow:***@db: ***\n"

@@ -279,7 +279,9 @@ def test_a_plan_for_7b_says_what_is_frozen_for_want_of_layers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So wide that no cell is wrapped.
-    monkeypatch.setattr(plan, "standard_console", lambda: Console(highlight=False, width=400))
+    monkeypatch.setattr(
+        plan, "standard_console", lambda: Console(highlight=False, markup=False, width=400)
+    )
     assert plan.main(["--space", "layernorm_vs_lora", "--model", "llava-med-v1.5", "--json"]) == 0
     rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)}
     layernorm = rows["layernorm"]
