@@ -11,7 +11,7 @@ STAMP   = $(VENV)/.installed
 TESTS   = $(VENV)/.installed-for-tests
 
 .DEFAULT_GOAL := help
-.PHONY: help study test ui check constraints clean
+.PHONY: help study test ui check audit constraints clean
 
 study: $(STAMP) ## run the study: does tuning only LayerNorm match LoRA? (ARGS="--seed 1")
 	@$(RUN) -m study.launch --space layernorm_vs_lora $(ARGS)
@@ -30,6 +30,13 @@ check: $(STAMP) ## style, security rules, types and which code imports which
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy
 	$(RUN) -m pytest -q tests/test_doors.py
+
+audit: ## look up the pinned packages in a database of vulnerabilities (pip-audit; needs the web)
+	@$(PYTHON) -m venv --clear $(VENV)/audit
+	@$(VENV)/audit/bin/pip install -qq --disable-pip-version-check "pip-audit>=2.10"
+	@$(VENV)/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off \
+	  --format json --output $(VENV)/audit/report.json >/dev/null 2>&1 || true
+	@$(PYTHON) infra/docker/audit.py $(VENV)/audit/report.json
 
 constraints: $(TESTS) ## write the versions that are installed now to constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \
