@@ -144,7 +144,10 @@ class Blip:
         self.longest: int = config.max_position_embeddings
         """Number of tokens of a question, or of an answer, for which there are positions."""
         # What the configuration leaves out, the tokenizer may have.
-        self.pad, self.begin, self.end = (
+        self.pad: int
+        self.begin: int
+        self.end: int
+        self.pad, self.begin, self.end = (  # type: ignore[assignment]  # load checks them
             getattr(config if getattr(config, name) is not None else tokenizer, name, None)
             for name in ("pad_token_id", "bos_token_id", "sep_token_id")
         )

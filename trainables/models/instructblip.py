@@ -74,7 +74,7 @@ class InstructBlip(Blip2):
     def load(cls, path: Path, image_size: int | None, precision: str) -> Self:
         """Load a model folder, as the family's ``load``."""
         model = super().load(path, image_size, precision)
-        words = model.network.qformer.qformer.embeddings.word_embeddings
+        words: nn.Module = model.network.qformer.get_submodule("qformer.embeddings.word_embeddings")
         weights_folder.check_tokens(path / TOKENIZER, model.qformer_tokenizer, words)
         return model
 

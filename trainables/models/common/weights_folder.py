@@ -140,7 +140,7 @@ def check_tokens(
     Raises:
         BadInput: a token has no row, or a special token has no number.
     """
-    rows: int = embeddings.weight.shape[0]  # type: ignore[assignment,index,union-attr]
+    rows: int = embeddings.weight.shape[0]  # type: ignore[assignment,index]
     for name, number in special.items():
         if number is None or not 0 <= number < rows:
             raise BadInput(
