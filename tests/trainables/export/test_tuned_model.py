@@ -271,6 +271,8 @@ def test_a_connector_that_transformers_lacks_stays_in_our_form(tmp_path: Path) -
         ({"digest": 7}, ": digest should be a text, not 7"),
         ({"recipe": {"decoder": "lora"}}, ": recipe.decoder should be an object, not 'lora'"),
         ({"precision": "fp7"}, ": precision must be fp32 or bf16, not 'fp7'"),
+        ({"choose": "best"}, ": choose must be named or likelihood, not 'best'"),
+        ({"options": "all"}, ": options must be text or letter or both, not 'all'"),
         ({"image_size": "x"}, ": image_size should be a whole number, not 'x'"),
         ({"beams": 0}, ": beams must be at least 1, got 0"),
         ({"answer_tokens": -1}, ": answer_tokens must be at least 1, got -1"),
