@@ -31,7 +31,7 @@ from trainables.model_contract import (
     run_stages,
 )
 from trainables.models.common import clip, weights_folder
-from trainables.models.common.after_prompt import generate_after, losses_after
+from trainables.models.common.after_prompt import generate_after, losses_after, with_images
 from trainables.models.common.blip2_network import ROLES, Parts
 from trainables.models.common.collate import collate
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
@@ -287,7 +287,7 @@ class Blip2:
         is_image_BQ = tokens_BQ == self.image
         words_BQ = tokens_BQ.masked_fill(is_image_BQ, 0)
         words_BQD: Tensor = decoder.get_input_embeddings()(words_BQ)
-        return words_BQD.masked_scatter(is_image_BQ[..., None], connected_BND.to(words_BQD.dtype))
+        return with_images(words_BQD, connected_BND.to(words_BQD.dtype), is_image_BQ)
 
 
 def _held(config: Any, precision: str) -> torch.dtype:

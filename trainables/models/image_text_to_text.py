@@ -236,9 +236,9 @@ class ImageTextToText:
         logits_BAV = whole(
             input_ids=tokens_BT,
             attention_mask=mask_BT,
+            position_ids=self._positions(network, tokens_BT, mask_BT),
             use_cache=False,
             logits_to_keep=answers + 1,  # from the prompt's last token on
-            **self._positions(mask_BT),
             **self._given(network, batch, tokens_BT),
         ).logits[:, :-1]
         return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing, summed)
@@ -289,17 +289,33 @@ class ImageTextToText:
         features = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
         return torch.cat([_stacked(some) for some in features], dim=-1)
 
-    def _positions(self, mask_BT: Tensor) -> dict[str, Tensor]:
-        """Positions that do not count padding, unless the network makes some of its own in three
-        dimensions, which do not either."""
-        places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        return {} if self.layout.patches else {"position_ids": places_BT}
+    def _positions(self, network: nn.Module, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Positions that do not count padding; (B, T), or (3, B, T) where the network has them in
+        three dimensions."""
+        if not self.layout.patches:
+            return (mask_BT.cumsum(1) - 1).clamp(min=0)
+        # The network would make them itself, on the device and row by row, and the host would wait
+        # for the device some eight times a row.
+        whole: Any = network
+        tokens, mask = tokens_BT.cpu(), mask_BT.cpu()
+        places_3BT, _ = whole.base_model.get_rope_index(
+            input_ids=tokens,
+            mm_token_type_ids=self._is_image(tokens),
+            attention_mask=mask,
+            **self.layout.grid(tokens, len(tokens)),
+        )
+        on_device: Tensor = places_3BT.to(mask_BT.device)
+        return on_device
+
+    def _is_image(self, tokens_BT: Tensor) -> Tensor:
+        """1 where a token stands for a piece of the image, else 0; (B, T)."""
+        return (tokens_BT == self.config.image_token_id).long()
 
     def _given(self, network: nn.Module, batch: Batch, tokens_BT: Tensor) -> dict[str, Any]:
         """Arguments of the network beside tokens and their mask: what is known of the images."""
         image_UTD = run_stages(self, network, batch)
         encoded = _Encoded(image_UTD[batch.image_B], self.width)
-        types_BT = (tokens_BT == self.config.image_token_id).long()
+        types_BT = self._is_image(tokens_BT)
         if self.config.model_type in PREFIX:
             types_BT = torch.zeros_like(tokens_BT)
             types_BT[:, batch.question_BQ.shape[1] :] = 1

@@ -51,7 +51,7 @@ from trainables.model_contract import (
 )
 from trainables.models.common import clip as clip_tower
 from trainables.models.common import prompt, weights_folder
-from trainables.models.common.after_prompt import generate_after, losses_after
+from trainables.models.common.after_prompt import generate_after, losses_after, with_images
 from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt
@@ -294,4 +294,4 @@ class Llava:
         words_BQ = batch.question_BQ.masked_fill(is_image_BQ, 0)
         words_BQD: Tensor = parts.language_model.model.embed_tokens(words_BQ)
         image_BTD = connected_UTD[batch.image_B].to(words_BQD.dtype)
-        return words_BQD.masked_scatter(is_image_BQ[..., None], image_BTD)
+        return with_images(words_BQD, image_BTD, is_image_BQ)

@@ -20,6 +20,16 @@ def in_one_piece(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
     return (x_BTD.contiguous(),)
 
 
+def with_images(words_BQD: Tensor, image_BTD: Tensor, is_image_BQ: Tensor) -> Tensor:
+    """Embeddings of prompts in which the T image tokens of each are its image's; (B, Q, D).
+
+    ``masked_scatter`` gives the same, but in its gradient the host waits for a CUDA device.
+    """
+    place_BQ1 = (is_image_BQ.cumsum(1) - 1).clamp(min=0)[..., None]
+    image_BQD = image_BTD.gather(1, place_BQ1.expand(-1, -1, image_BTD.shape[2]))
+    return torch.where(is_image_BQ[..., None], image_BQD, words_BQD)
+
+
 def losses_after(
     prompt_BQD: Tensor, decoder: Any, batch: Batch, smoothing: float, summed: bool
 ) -> Tensor:
