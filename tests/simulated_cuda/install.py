@@ -63,6 +63,8 @@ def install(path: str) -> None:
     own._CUDAGraph = own._graph_pool_handle = object  # torch.cuda imports them; none uses them
     for name, function in {**_devices(library), **_memory(library), **_streams(own)}.items():
         setattr(own, f"_cuda_{name}", function)
+    marks = ("rangePushA", "rangePop", "rangeStartA", "rangeEnd", "markA")
+    own._nvtx = SimpleNamespace(**dict.fromkeys(marks, lambda *_: 0))
     own._nccl_version = lambda: 2 << 32  # torch.distributed logs it
     own._nccl_version_suffix = bytes
     own._simulated_cuda = library

@@ -30,6 +30,35 @@ def run_on_device(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+ONE_OF_EACH_KIND = (
+    "training/test_trial.py::test_golden_losses[blip-lora]",
+    "training/test_trial.py::test_golden_losses[llava-layernorm]",
+    "training/test_trial.py::test_answers_are_in_the_order_of_the_data[blip]",
+    "training/test_checkpoint.py::test_a_restored_trial_goes_on_as_if_nothing_had_happened[blip-3]",
+    "training/test_frozen_features.py::test_losses_and_answers_are_the_same[llava-bf16]",
+    "packing/test_pack.py::test_packed_as_alone[blip-all but the last slot-fp32-sizes2]",
+    "memory/test_calibration.py::test_it_takes_what_is_predicted[blip-lora]",
+    "memory/test_footprint.py::test_it_is_what_the_allocator_gives_out[blip-lora-lora-bf16]",
+)
+"""Tests of ``tests/trainables``: training, answering, restoring, features, packing and memory."""
+EVERYTHING = ("methods", "models/test_families.py", "packing", "training", "memory", "export")
+"""Tests of ``tests/trainables`` that run on a workload's device."""
+WITH_KERNELS = "not (four_bits or quantised or 8bit or 4bit)"
+"""What needs no kernel of bitsandbytes, which has none for these devices."""
+
+
 @pytest.mark.long
-def test_the_devices_behave_as_cuda_devices_do() -> None:
-    run_on_device("tests/simulated_cuda/on_device/test_device.py")
+def test_devices_waits_and_one_of_each_kind() -> None:
+    chosen = [f"tests/trainables/{test}" for test in ONE_OF_EACH_KIND]
+    run_on_device("tests/simulated_cuda/on_device", *chosen, "-m", "not every_class")
+
+
+@pytest.mark.every_class
+@pytest.mark.parametrize("folder", EVERYTHING)
+def test_everything(folder: str) -> None:
+    run_on_device(f"tests/trainables/{folder}", "-m", "not deepspeed", "-k", WITH_KERNELS)
+
+
+@pytest.mark.every_class
+def test_waits_of_every_class() -> None:
+    run_on_device("tests/simulated_cuda/on_device/test_waits.py", "-m", "every_class")

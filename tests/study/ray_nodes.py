@@ -25,9 +25,10 @@ class Cluster:
     """A head without processors for trials, and nodes that come and go."""
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], driver: Mapping[str, str]
+        self, folder: Path, environment: Mapping[str, str], driver: Mapping[str, str], gpus: int
     ) -> None:
         self.folder, self.environment, self.driver = folder, environment, driver
+        self.resources = [f"--num-cpus={gpus or 1}", f"--num-gpus={gpus}"]
         self.port, self.jobs, self.nodes = free_port(), free_port(), dict[str, Process]()
         # Short, for it holds sockets.
         self.scratch = Path(f"/tmp/r{secrets.token_hex(3)}")
@@ -68,7 +69,7 @@ class Cluster:
 
     def _start(self, name: str, address: str) -> None:
         self.home(name).mkdir(parents=True)
-        role = [f"--address={self.address}", "--num-cpus=1"]
+        role = [f"--address={self.address}", *self.resources]
         own = {"HOME": str(self.home(name)), "XDG_CACHE_HOME": "", "GLOO_SOCKET_IFNAME": "lo"}
         if name == "head":
             role = ["--head", f"--port={self.port}", "--num-cpus=0"]
@@ -106,14 +107,16 @@ def ray_cluster(
     folder: Path,
     environment: Mapping[str, str],
     driver: Mapping[str, str] = MappingProxyType({}),
+    gpus: int = 0,
 ) -> Iterator[Cluster]:
     """With its head. ``driver`` is what drivers need: the head has it, where they run if they are
-    submitted as jobs, and no other node."""
+    submitted as jobs, and no other node. Each other node has one processor, or ``gpus`` devices
+    and as many processors."""
     folder.mkdir()
     # How often Ray asks a node whether it lives. One that refuses five times in a row is given up
     # (15 seconds by default); one that is slow to answer has ten seconds each time.
     hasty = {"RAY_health_check_period_ms": "200"}
-    cluster = Cluster(folder, {**environment, **hasty}, driver)
+    cluster = Cluster(folder, {**environment, **hasty}, driver, gpus)
     try:
         cluster.start("head")
         yield cluster

@@ -15,19 +15,20 @@ from trainables.memory.footprint import BatchShape
 from trainables.model_contract import Model
 from trainables.weight_sharing import share_weights
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE = BatchShape(questions=6, images=3, question_tokens=35, answer_tokens=9)
 
 
 def test_the_batch_is_as_it_was_asked_for(model: Model) -> None:
-    made_up = synthetic_workload(model, SHAPE, CPU)
+    made_up = synthetic_workload(model, SHAPE, DEVICE)
     assert BatchShape.measure(made_up.batch("train", range(SHAPE.questions))) == SHAPE
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_it_takes_what_is_predicted(model: Model, method: str) -> None:
     chosen = everywhere(model, method=method)
-    found = measure_steps(model, chosen, SHAPE, precision="fp32", device=CPU)
+    model.network.to(DEVICE)
+    found = measure_steps(model, chosen, SHAPE, precision="fp32", device=DEVICE)
     assert found is not None and (found.micro_batch, found.pieces) == (6, 1)
     network = share_weights(model.network)
     applied = recipe.apply(chosen, model, network, seed=0)
@@ -52,6 +53,6 @@ def test_where_memory_is_out_it_takes_less_at_once(
     )
     shape = BatchShape(questions=6, images=6, question_tokens=35, answer_tokens=9)
     found = measure_steps(
-        model, everywhere(model, method="lora"), shape, precision="fp32", device=CPU
+        model, everywhere(model, method="lora"), shape, precision="fp32", device=DEVICE
     )
     assert (found and (found.micro_batch, found.pieces)) == seen

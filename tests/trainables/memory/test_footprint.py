@@ -99,7 +99,9 @@ def test_it_is_what_the_allocator_gives_out(
     chosen = of_slots(workload.model, first, rest)
     shape, measured = measure(workload, chosen, precision)
     found = predict(workload.model, chosen, shape, precision=precision)
-    assert found.without_base == pytest.approx(measured, rel=0.1)
+    # CUDA's allocator gives out blocks of 512 bytes, which counts in so small a model.
+    near = 0.15 if workload.device.type == "cuda" else 0.1
+    assert found.without_base == pytest.approx(measured, rel=near)
 
 
 @pytest.mark.parametrize("settings", [{"targets": "all"}, {"layers": "last:1"}])

@@ -164,7 +164,7 @@ def test_the_image_and_the_question_matter(workload: Workload) -> None:
         "asked": (Row(image=row.image, question=other.question, answer=row.answer), images),
     }
     plain, blank, asked = (
-        model.losses(model.network, model.collate([asked_of], pixels))[0]
+        model.losses(model.network, model.collate([asked_of], pixels).to(workload.device))[0]
         for asked_of, pixels in cases.values()
     )
     assert abs(plain - blank) > 1e-4, f"losses hardly depend on the image: {LARGER}"

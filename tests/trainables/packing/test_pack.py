@@ -73,7 +73,9 @@ def test_packed_as_alone(
         assert "another lora 3" not in group.alone_reasons
     if workload.model.slots.keys() == {"vision", "fusion", "decoder"}:
         # A decoder that reads image, question and answer in a row can't tell padding by its length.
-        assert "lora 3, dropping" not in group.alone_reasons
+        # A CUDA kernel draws masks for a whole batch at once.
+        alone = workload.device.type == "cuda"
+        assert ("lora 3, dropping" in group.alone_reasons) == alone
     for key, settings in configs.items():
         alone = Trial(workload, settings, precision=precision)
         near = RELATIVE[precision]

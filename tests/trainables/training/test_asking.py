@@ -76,7 +76,7 @@ def likelihood(workload: Workload, trial: Trial, question: int, answer: str) -> 
         image=workload.rows["test"][question].image,
         wording=trial.asking.wording(example.options),
     )
-    batch = model.collate([row], workload.images_NSSC)
+    batch = model.collate([row], workload.images_NSSC).to(workload.device)
     with torch.no_grad():
         return -float(model.losses(trial.losses.network, batch, summed=True)[0])
 

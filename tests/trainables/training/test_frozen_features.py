@@ -93,7 +93,7 @@ def test_stages_lead_where_the_losses_begin(workload: Workload) -> None:
     for done in range(1, len(model.stages) + 1):
         state = run_stages(model, model.network, batch, done)
         rows = [workload.rows["validation"][i] for i in range(6)]
-        begun = replace(model.collate(rows, None), done=done, state=state)
+        begun = replace(model.collate(rows, None).to(workload.device), done=done, state=state)
         assert torch.equal(model.losses(model.network, begun), expected)
         assert len(state) == len(
             batch.pixels_UCSS if model.stages[done - 1].per == "image" else rows

@@ -1,0 +1,95 @@
+"""Whole studies on simulated CUDA devices of a real Ray cluster, whose head has none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from study.search.journal import StudyJournal
+from tests.simulated_cuda.environment import environment
+from tests.study.command_line import REPOSITORY, command, results
+from tests.study.ray_nodes import Cluster, ray_cluster
+from trainables.memory.measure import GIB
+
+SMALL = ("--space", "smoke", "--trials", "4", "--max-examples", "64", "--seeds", "1")
+LIMIT = 0.11
+"""Memory of a small device in GiB: the base model and about two trials."""
+
+
+@contextmanager
+def devices(folder: Path, count: int, gib: float = 16) -> Iterator[tuple[Cluster, dict[str, str]]]:
+    """A cluster with a node of ``count`` devices, and the environment of a study on it."""
+    variables = environment(devices=count, gib=gib)
+    variables["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), variables["PYTHONPATH"]))
+    variables |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    with ray_cluster(folder / "nodes", variables, gpus=count) as cluster:
+        cluster.start("node")
+        yield cluster, os.environ | variables
+
+
+def begin(
+    folder: Path, cluster: Cluster, own: dict[str, str], *given: str
+) -> subprocess.Popen[str]:
+    asked = command(folder, "--address", cluster.address, "--name", "study", *SMALL, *given)
+    return subprocess.Popen(
+        asked,
+        env=own,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_devices_one_of_whose_hosts_dies(tmp_path: Path) -> None:
+    """Trials share devices as memory prediction says, and go on where a host was lost."""
+    with devices(tmp_path, 2) as (cluster, own):
+        study = begin(tmp_path, cluster, own)
+        reached = tmp_path / "study"
+        while not _rungs(reached):
+            assert study.poll() is None, study.stdout and study.stdout.read()
+            time.sleep(0.2)
+        os.kill(_hosts(cluster)[0], signal.SIGKILL)
+        said, _ = study.communicate(timeout=500)
+    assert study.returncode == 0, said
+    shown = " ".join(said.split())
+    assert "at a time on cuda, bf16" in shown and "shared, 1 device, which" in shown
+    found = results(tmp_path, "study")
+    assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}
+    assert all(arm["test"]["overall"]["mean"] > 0 for arm in found["arms"])
+    for arm in found["arms"]:
+        assert 0 < arm["costs"]["peak_memory_gib"] < 1, "the device's memory, not the process's"
+
+
+def _rungs(study: Path) -> int:
+    if not (study / "study.json").exists():
+        return 0
+    return sum(len(record.rungs) for record in StudyJournal(study).records.values())
+
+
+def _hosts(cluster: Cluster) -> list[int]:
+    below = psutil.Process(cluster.nodes["node"].pid).children(recursive=True)
+    return [process.pid for process in below if "HostActor" in " ".join(process.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.every_class
+def test_what_does_not_fit_beside_others_is_tried_again_with_less(tmp_path: Path) -> None:
+    """The user says that the device has more memory than it has."""
+    with devices(tmp_path, 1, LIMIT) as (cluster, own):
+        study = begin(tmp_path, cluster, own, "--device-gib", "16")
+        said, _ = study.communicate(timeout=500)
+    assert study.returncode == 0, said
+    found = results(tmp_path, "study")
+    assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}, said
+    for arm in found["arms"]:
+        assert arm["costs"]["peak_memory_gib"] * GIB <= LIMIT * GIB
