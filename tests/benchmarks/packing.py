@@ -22,6 +22,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--base-bits", type=int, help="4: a base in four bits")
     parser.add_argument("--everywhere", action="store_true", help="nothing is frozen")
+    parser.add_argument("--operators", type=int, default=0, help="print so many most frequent ones")
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=DEFAULT_REGIME)
     given = parser.parse_args()
     precision = start.resolve_precision(given.precision)
@@ -160,13 +162,17 @@ class Bench:
                 taken.append(self.clock() - started)
         examples = trials * self.given.batch_size
         rates = [examples / statistics.median(taken) for taken in seconds.values()]
-        operations = [count(group) for group in seconds]
+        counts = [count(group) for group in seconds]
+        operations = [each.total() for each in counts]
         print(
             f"{trials:7} trials  {rates[0]:11.4g} {rates[1]:11.4g}  {rates[0] / rates[1]:4.2f}  "
             f"{operations[0]:11}  {operations[1]:5}  {operations[1] / operations[0]:5.1f}   "
             f"{gib:8.2f}  {gib / (alone or gib):5.2f}",
             flush=True,
         )
+        for name, each in zip(("packed", "apart"), counts, strict=True):
+            if most := each.most_common(self.given.operators):
+                print(f"        {name}: {', '.join(f'{op} {n}' for op, n in most)}", flush=True)
         return gib
 
 
@@ -177,24 +183,25 @@ def _has_bias(model: Model) -> bool:
 
 
 class Operations(TorchDispatchMode):
-    """Counts those that compute something."""
+    """Counts those that compute something, by operator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
-        self.count: int = 0
+        self.counts = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         allocates = "empty" in func.__name__
-        self.count += not (func.is_view or allocates)
+        if not (func.is_view or allocates):
+            self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
 
-def count(group: TrialGroup) -> int:
-    """Operations of a step."""
+def count(group: TrialGroup) -> Counter[str]:
+    """Operations of a step, by operator."""
     operations = Operations()
     with operations:
         group.step()
-    return operations.count
+    return operations.counts
 
 
 if __name__ == "__main__":
