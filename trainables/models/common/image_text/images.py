@@ -130,7 +130,8 @@ class Layout:
         if self.tiles:
             found["pixel_values"] = pixels_UCSS[:, None].expand(-1, 2, -1, -1, -1)
         if self.sizes:
-            found["image_sizes"] = torch.full((images, 2), self.size, device=pixels_UCSS.device)
+            # Read by the host, image by image.
+            found["image_sizes"] = torch.full((images, 2), self.size)
         return found
 
     def grid(self, like: Tensor, images: int) -> dict[str, Tensor]:
@@ -139,7 +140,9 @@ class Layout:
         if not self.patches:
             return {}
         side = self.size // self.vision.patch_size
-        return {"image_grid_thw": torch.tensor([[1, side, side]] * images, device=like.device)}
+        grid_U3 = torch.full((images, 3), side, device=like.device)
+        grid_U3[:, 0] = 1
+        return {"image_grid_thw": grid_U3}
 
     def _patches(self, pixels_UCSS: Tensor) -> Tensor:
         """Patches of all images, of shape (patches, values), in the order of Qwen's processors:
