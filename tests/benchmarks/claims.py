@@ -58,7 +58,7 @@ class Row:
     """Trials of each search."""
     claim: Claim = Claim.MODELS
     collapses: float = 0.0
-    """Share of seeds that collapse."""
+    """Share of the first arm's seeds that collapse."""
     ahead: float = 0.0
     """How much better than the others the first arm is."""
 
@@ -102,7 +102,7 @@ def rows() -> list[Row]:
         Row(name="accuracy of 2%, 3 seeds", truth=0.02),
         Row(name="10 seeds", world=World(images=96, questions=11, of_seed=0.135, seeds=10)),
         Row(name="1 seed", world=World(images=96, questions=11, of_seed=0.135, seeds=1)),
-        Row(name="1 seed in 10 collapses", collapses=0.1),
+        Row(name="1 seed in 10 of one arm collapses", collapses=0.1),
     ]
     for surface in (each.name for each in judging_surfaces()):
         for name, claim in (("1 search", Claim.MODELS), ("3 searches", Claim.METHODS)):
@@ -136,7 +136,6 @@ def measure(
     groups = [f"{i}" for i in np.repeat(np.arange(world.images), world.questions)]
     lost_N = np.array([one.lost for one in pools.of(row.surface, row.trials)]) / 100
     reached = row.truth - (lost_N.mean() if row.surface else 0.0)
-    reached -= row.collapses * (reached - LEFT)
     for _ in range(studies):
         # The models of one search share its luck; each of several searches has its own.
         each = world.seeds if row.claim is Claim.METHODS else 1
@@ -145,8 +144,9 @@ def measure(
         if row.surface:
             truths_AS = truths_AS - drawn.choice(lost_N, (row.arms, each))
         truths_AS = np.broadcast_to(truths_AS, (row.arms, world.seeds))
-        models_A = truths_AS.mean(axis=1) * (1 - row.collapses) + LEFT * row.collapses
-        lost_AS = drawn.random(truths_AS.shape) < row.collapses
+        rate_A = np.where(np.arange(row.arms) == 0, row.collapses, 0.0)
+        models_A = truths_AS.mean(axis=1) * (1 - rate_A) + LEFT * rate_A
+        lost_AS = drawn.random(truths_AS.shape) < rate_A[:, None]
         answers = world.answers([list(t) for t in np.where(lost_AS, LEFT, truths_AS)], drawn)
         correct = {str(arm): correct_SQ for arm, correct_SQ in enumerate(answers)}
         compared = compare(
