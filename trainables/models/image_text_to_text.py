@@ -309,7 +309,7 @@ class ImageTextToText:
 
     def _is_image(self, tokens_BT: Tensor) -> Tensor:
         """1 where a token stands for a piece of the image, else 0; (B, T)."""
-        return (tokens_BT == self.config.image_token_id).long()
+        return tokens_BT.eq(self.config.image_token_id).long()
 
     def _given(self, network: nn.Module, batch: Batch, tokens_BT: Tensor) -> dict[str, Any]:
         """Arguments of the network beside tokens and their mask: what is known of the images."""
