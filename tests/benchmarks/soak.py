@@ -5,8 +5,9 @@ one at a time, of which the memory of the driver, of the process that loads the 
 of clients is sampled, with their open files and their number; then a study of that many (5,000)
 instant ones without Ray, for the journal and the report.
 
-Memory is each process's own (USS), and its slope a line through the second half of the samples,
-since the first trials of each arm bring code and caches that stay.
+Memory is each process's own (USS), and its slope a line through the samples of the second half of
+the search, since the first trials of each arm bring code and caches that stay, and the end brings
+the code that makes the answer.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def real(trials: int) -> None:
         for sample in found:
             by_role[sample.role].append(sample)
         for role, each in by_role.items():
-            half = [s for s in each if s.trials >= trials / 2] or each
+            half = [s for s in each if trials / 2 <= s.trials < trials] or each
             kib = 1024 * _slope([s.trials for s in half], [s.mib for s in half])
             files = f"{half[0].files} to {half[-1].files} files"
             print(f"{role:14} {half[-1].mib:7.0f} MiB, {kib:+8.1f} KiB a trial, {files}")

@@ -91,7 +91,8 @@ def torn(where: str) -> Inject:
 
     def inject(process: psutil.Process, folder: Path) -> None:
         process.kill()
-        process.wait()
+        while process.status() != psutil.STATUS_ZOMBIE:  # its exit code is for who started it
+            time.sleep(0.01)
         for file in folder.glob(where):
             cut(file, "in half") if where != "optuna.journal" else _half_a_line(file)
 
