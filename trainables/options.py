@@ -74,6 +74,8 @@ def _text(text: str) -> str:
         raise argparse.ArgumentTypeError("is empty; give a value, or leave it away")
     if not is_whole(text):  # Python's way to keep bytes that are no UTF-8
         raise argparse.ArgumentTypeError(f"is no text in UTF-8: {text!r}")
+    if re.search("[\0-\x08\x0b-\x1f\x7f-\x9f]", text):
+        raise argparse.ArgumentTypeError(f"has a control character: {text!r}")
     return text
 
 

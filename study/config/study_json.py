@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -50,8 +49,10 @@ def check_place(study_folder: StudyFolder) -> None:
     there = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not there.is_dir():
         raise BadInput(f"cannot write to --storage {storage}: {there} is no folder")
-    if not os.access(there, os.W_OK):
-        raise BadInput(f"cannot write to --storage {storage}: Permission denied")
+    try:
+        tempfile.TemporaryFile(dir=there).close()  # without a name: nothing in the folder changes
+    except OSError as error:
+        raise BadInput(f"cannot write to --storage {storage}: {error.strerror}") from None
 
 
 def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> None:

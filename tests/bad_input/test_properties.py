@@ -24,10 +24,11 @@ from hypothesis.strategies import SearchStrategy
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method, training
 from study.analysis import results_file
-from study.config import goals, narrowing, spaces, spending_limit
+from study.config import goals, spaces, spending_limit
 from study.config.begun_study import BegunStudy, arms_plain, parse_begun, space_as_begun
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
+from study.config.space_changes import narrowing
 from study.config.study_json import free_name
 from study.search.journal import StudyJournal
 from study.storage import journal_reader
@@ -58,7 +59,7 @@ texts = st.text(max_size=30) | st.sampled_from(
     ["", " ", "\x1b[31m", "../x", "a\nb", "nan", "1e999", "9" * 400, "-1", "'", "[/red]", "=1+1"]
 )
 """Any texts."""
-said = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+said = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), min_size=1).filter(str.strip)
 """Texts that a question or an answer may be."""
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**63])
 values: SearchStrategy[Any] = st.recursive(
