@@ -12,6 +12,8 @@ from trainables.secrecy import without_secrets
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """Pattern of a surrogate, half of a character."""
 
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Pattern of a character that controls a terminal or turns the direction of a line."""
 MAYBE_CONTROL = re.compile(r"\\[uU]|\\[bfr]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Pattern of what a JSON document has that has a control character in a text, and others too."""
 JSON_CHARACTER = re.compile(
@@ -64,7 +66,7 @@ def without_controls(document: str) -> str:
 
     def instead(found: re.Match[str]) -> str:
         character = found[0] if len(found[0]) == 1 else json.loads(f'"{found[0]}"')
-        if character.isprintable() or character in "\n\t" or not is_whole(character):
+        if CONTROL.fullmatch(character) is None:  # other blanks are text
             return found[0]
         return json.dumps(character.encode("unicode_escape").decode())[1:-1]
 
