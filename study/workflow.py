@@ -38,6 +38,7 @@ from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
 from trainables.data.common.wording import BRIEF
+from trainables.training.blind import BLIND
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
@@ -272,7 +273,9 @@ class StudyRun:
         from study.tracking.progress import Progress
 
         questions = len(self.data.dataset.validation)
-        tested = len(self.data.dataset.test) + sum(len(o.test) for o in self.data.ood.values())
+        tested = len(self.data.dataset.test) * (1 + len(BLIND)) + sum(
+            len(o.test) for o in self.data.ood.values()
+        )
         spending = SpendingTracker(
             self.definition.spending_limit,
             devices=self.dispatcher.devices,

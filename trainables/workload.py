@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trainables import registry
 from trainables.cache import hub
 from trainables.data.common import splits
-from trainables.data.common.multiple_choice import written
 from trainables.data.common.wording import DEFAULT_ASKING, Asking
 from trainables.errors import BadInput, unknown
+from trainables.measures.common.options import choices_of
 from trainables.model_lookup import family_of
 from trainables.models.common import quantisation
 
@@ -264,13 +264,26 @@ class Workload:
         return self._options[split]
 
     def _as_answers(self, example: Example) -> list[AnswerOption]:
-        _, answers = written(example.answer, example.options)
+        return self._tokenized(example, choices_of(example)[0])
+
+    def _tokenized(self, example: Example, answers: Sequence[str]) -> list[AnswerOption]:
         wording = self.asking.wording(example.options)
         rows = [
             self.model.tokenize(question=example.question, answer=answer, image=0, wording=wording)
             for answer in answers
         ]
         return [AnswerOption(a, row.answer) for a, row in zip(answers, rows, strict=True)]
+
+    def choices(self, split: str) -> Mapping[int, Sequence[AnswerOption]]:
+        """Index of each question of ``split`` whose possible answers are known -> these answers:
+        its options, or yes and no."""
+        examples = self.dataset.splits()[split]
+        known = {i: choices_of(example)[0] for i, example in enumerate(examples)}
+        return dict(self.options(split)) | {
+            i: self._tokenized(examples[i], answers)
+            for i, answers in known.items()
+            if answers and not examples[i].options
+        }
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Batch of the questions of ``split`` at ``indices``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
 from trainables.data.common.wording import BRIEF
-from trainables.measures.common.baselines import majority_baseline, majority_predictions
+from trainables.measures.common.baselines import majority_baseline
 from trainables.measures.common.deciding import Deciding
 from trainables.measures.common.parts import CHOICE, PARTS, part_of
 from trainables.measures.common.scores import columns, shown_columns
@@ -120,7 +121,7 @@ class ArmScores:
         shown = shown_columns(majority)
         if by is not None:
             shown = {decides: by.title} | shown
-            majority[decides] = by.value(majority_predictions(self.train, examples), examples)
+            majority[decides] = measured.of_majority(by, self.train, examples)
         for measure, column in columns().items():
             in_tables = column.title or column.of == "reports"
             if measure in majority and measure not in (*PARTS, CHOICE, decides) and in_tables:
@@ -175,8 +176,8 @@ class ArmScores:
                 return None
             scores = scores_of(record, name)
             if by is not None:
-                given = measured.given(self.study_folder, record, name)
-                scores[by.column] = by.value(given, examples)
+                given = measured.given(self.study_folder, record, name, by)
+                scores[by.column] = math.nan if given is None else by.value(given, examples)
             return scores
 
         strict, short = map(scored, by_prompt(self.untuned))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.statistics.resampled import REPLICATES, ResampledScores
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
+from trainables.measures.common.baselines import majority_predictions
 from trainables.measures.common.deciding import Deciding
 from trainables.measures.common.measure import Weighted, weighted
+from trainables.measures.common.options import choices_of
 
 if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
@@ -19,10 +21,22 @@ REPEATED = 1_000
 """Number of times that images are resampled where a measure scores all answers anew each time."""
 
 
-def given(study_folder: StudyFolder, record: TrialRecord, name: str) -> list[str]:
-    """Answers of a trial on the split ``name``."""
-    found: list[str] = answers.read(study_folder, record.spec.id, name)["answer"].to_pylist()
-    return found
+def given(
+    study_folder: StudyFolder, record: TrialRecord, name: str, by: Deciding
+) -> list[Any] | None:
+    """What a measure takes of a trial on the split ``name``: answers, or likelihoods of the
+    possible ones; None if the trial's version did not store it."""
+    table = answers.read(study_folder, record.spec.id, name)
+    column = answers.LIKELIHOODS if by.measure.takes == "likelihoods" else "answer"
+    return table[column].to_pylist() if column in table.schema.names else None
+
+
+def of_majority(by: Deciding, train: Sequence[Example], examples: Sequence[Example]) -> float:
+    """Value of a measure for always giving the most frequent training answer of the answer type,
+    to whose likelihoods all possible answers are alike."""
+    if by.measure.takes == "likelihoods":
+        return by.value([[0.0] * len(choices_of(example)[0]) for example in examples], examples)
+    return by.value(majority_predictions(train, examples), examples)
 
 
 def resampled(
@@ -43,13 +57,14 @@ def resampled(
     """
     places = by.places(examples)
     asked = [examples[i] for i in places]
-    found: dict[str, list[list[str]]] = {}
+    found: dict[str, list[list[Any]]] = {}
     for arm, records in confirmed.items():
         for record in records:
-            all_given = given(study_folder, record, name)
+            all_given = given(study_folder, record, name, by)
+            assert all_given is not None, f"trial {record.spec.id} has no likelihoods"
             found.setdefault(arm, []).append([all_given[i] for i in places])
 
-    def make(several: Sequence[Sequence[str]]) -> Weighted:
+    def make(several: Sequence[Sequence[Any]]) -> Weighted:
         joined = [answer for one in several for answer in one]
         return weighted(by.measure, by.column, joined, asked * len(several))
 

@@ -61,6 +61,38 @@ class BestTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlindScore:
+    """Score of an arm on test questions that were asked of other images than their own."""
+
+    score: float
+    """Mean over seeds, in percent."""
+    gain: Estimate
+    """What the questions' own images gain, in percentage points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """Closed answers of like confidence."""
+
+    confidence: float
+    """Mean probability of the likeliest answer, in percent."""
+    accuracy: float
+    """Share of the likeliest answers that are right, in percent."""
+    answers: int
+    """Number of answers, of all seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How an arm's confidence in closed answers compares with their accuracy."""
+
+    error: float
+    """Expected calibration error in percent, mean over seeds."""
+    bins: tuple[ReliabilityBin, ...]
+    """Answers by intervals of confidence, the lowest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmResult:
     """Result of one arm: its search, its confirmations, their scores and costs."""
 
@@ -92,9 +124,20 @@ class ArmResult:
     collapse: Collapse | None = None
     """How often its training collapses, and what it scores otherwise; None if no confirmation has
     come to its end, and in results of earlier versions."""
+    blind: Mapping[str, BlindScore] = field(default_factory=dict)
+    """``blank``: test questions asked of a blank image, ``swapped``: of another patient's -> score;
+    empty in results of earlier versions."""
+    calibration: Calibration | None = None
+    """Of closed questions; None if there are none, and in results of earlier versions."""
     may_gain: RemainingGain | None = None
     """What more search may still bring the arm, judging by its trials; None if too few are known,
     with several objectives, and in results of earlier versions."""
+
+    @property
+    def unseeing(self) -> bool:
+        """Whether the arm is not shown to score more with its questions' images than with a blank
+        one."""
+        return "blank" in self.blind and self.blind["blank"].gain.low <= 0
 
     @property
     def overall(self) -> Estimate:

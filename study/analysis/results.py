@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
-from study.analysis import collapses, efficiency, importance
+from study.analysis import blind, collapses, efficiency, importance
 from study.analysis.arm_scores import ArmScores, by_prompt, scores_of
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import (
@@ -187,6 +187,8 @@ def metrics(results: StudyResults) -> dict[str, float]:
             for column, score in tested.test.items():
                 found[logged_name(f"{tested.arm}.ood.{other.data}.{column}")] = score.mean
     for arm in results.arms:
+        for way, blinded in arm.blind.items():
+            found[logged_name(f"{arm.arm}.{way}.overall")] = blinded.score
         if (gain := arm.may_gain) is not None:
             name = f"{arm.arm}.may_gain_{gain.unit}"
             found |= {name: gain.mean, f"{name}_low": gain.low, f"{name}_high": gain.high}
@@ -232,6 +234,8 @@ def _arm(
         collapsed=bool(collapsed),
         collapse=collapses.rate(study_folder, tested, collapsed, dataset),
         costs=costs,
+        blind=blind.blind_scores(study_folder, confirmed, dataset.test),
+        calibration=blind.calibration(study_folder, confirmed, dataset.test),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )
 

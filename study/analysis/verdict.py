@@ -55,7 +55,7 @@ def answer(
     if not ranked:
         return f"No arm could be confirmed, so there is no answer.{_dropped(arms, errors)}"
     untuned = _untuned(arms, margin) + _in_loss(arms) + (_unknown(arms) if estimated else "")
-    caveats = _caveats(arms, majority) + untuned + _dropped(arms, errors)
+    caveats = _caveats(arms, majority) + _unseeing(arms) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
@@ -150,6 +150,14 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
                 text += f"; otherwise it scores {well.mean:.1f} ({well.low:.1f} to {well.high:.1f})"
             text += "."
     return text
+
+
+def _unseeing(arms: Sequence[ArmResult]) -> str:
+    """Sentence on the arms that are not shown to look at the image; empty if there are none."""
+    names = [arm.arm for arm in arms if arm.test and arm.unseeing]
+    if not names:
+        return ""
+    return f" {_names(names)}: not shown to answer better with the image than with a blank one."
 
 
 def _untuned(arms: Sequence[ArmResult], margin: float) -> str:

@@ -34,7 +34,8 @@ def arm_rows(results: StudyResults) -> dict[str, list[str]]:
     """Name of an arm -> its row, the best arm first; a short one if it was not confirmed."""
     rows = {}
     for arm in results.arms:
-        name = arm.arm + (" (collapsed)" if arm.collapsed else "")
+        marks = {"collapsed": arm.collapsed, "blind": arm.unseeing}
+        name = arm.arm + "".join(f" ({mark})" for mark, has in marks.items() if has)
         row = [name, settings_text(arm.best.parameters) if arm.best else ""]
         if arm.test is None:
             row.append("not confirmed")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from study.statistics.score_types import Estimate, Score
 
 from study.storage.study_folder import ARMS_TABLE, LATEX_TABLES, PAIRS_TABLE, TRIALS_TABLE
+from trainables.training.blind import BLIND
 
+ENDS = ("mean", "low", "high")
+"""Fields of an estimate."""
 COSTS = ("trained_parameters", "trained_percent", "adapter_mib", "peak_memory_gib", "seconds")
 """Costs of an arm that are in the tables."""
 TRIAL_COSTS = tuple(cost for cost in COSTS if cost != "adapter_mib")
@@ -48,7 +51,7 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
     for arm in results.arms:
         row: dict[str, Any] = {"arm": arm.arm}
         for part in results.shown:
-            for end in ("mean", "low", "high"):
+            for end in ENDS:
                 row[f"{part}_{end}"] = getattr(arm.test[part], end) if arm.test else None
         leader = results.leader if arm is results.arms[0] else None
         for end in ("mean", "low", "high"):
@@ -60,6 +63,13 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
         row |= {"search_trials": sum(arm.trials.values()), "search_s": arm.search_seconds}
         for end in ("mean", "low", "high", "unit"):
             row[f"may_gain_{end}"] = getattr(arm.may_gain, end, None)
+        for way in BLIND:
+            blind = arm.blind.get(way)
+            row[f"{way}_mean"] = blind.score if blind else None
+            row |= {
+                f"{way}_gain_{end}": getattr(blind.gain, end) if blind else None for end in ENDS
+            }
+        row["ece_mean"] = arm.calibration.error if arm.calibration else None
         row["settings"] = settings_text(arm.best.parameters, exact=True) if arm.best else ""
         rows.append(row)
     for name, scores in results.baselines.named().items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,16 @@ import pyarrow.parquet as pq
 from study.storage.paths import atomic_write
 from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
+from trainables.training.blind import BLIND
 
 if TYPE_CHECKING:
     from study.trials.record import TrialRecord
     from trainables.data.common.dataset import Example
 
+LIKELIHOODS = "likelihoods"
+"""Name of the column of log-likelihoods of the possible answers to each question."""
+SHORT = ("overall", "open", "closed")
+"""Scores that are kept of questions that were asked of other images (``BLIND``)."""
 SCORING = b"scoring"
 """Key, in a table's metadata, of the version of the rules by which its answers were scored."""
 
@@ -28,9 +33,11 @@ def write(
     split: str,
     examples: Sequence[Example],
     answers: Sequence[str],
+    likelihoods: Sequence[Sequence[float] | None] | None = None,
 ) -> Path:
     """Write one row per question into the study's folder on this node, whole or not at all. Return
-    the file's path."""
+    the file's path. ``likelihoods`` are those of the possible answers to each question, None where
+    these are not known."""
     from trainables.measures.common.scores import VERSION
 
     table = pa.table(
@@ -41,6 +48,7 @@ def write(
             "answer_type": [e.answer_type for e in examples],
             "truth": [e.answer for e in examples],
             "answer": list(answers),
+            **({} if likelihoods is None else {LIKELIHOODS: list(likelihoods)}),
             **_chosen(examples, answers),
             **_scored(examples, answers),
         }
@@ -69,7 +77,7 @@ def read(study_folder: StudyFolder, trial_id: str, split: str) -> pa.Table:
         # Tables that are older than this note are of version 1.
         if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
             return table
-        for name, values in _scored(*_stored(table)).items():
+        for name, values in _scored(*_stored(table)[:2]).items():
             column = table.schema.get_field_index(name)
             table = table.set_column(column, name, pa.array(values))
         return table
@@ -105,7 +113,7 @@ def scored_anew(
         table = read(study_folder, trial_id, split)
         with _reading(study_folder.answers(trial_id, split)):
             values = score(*_stored(table))
-        found |= {f"{split}.{part}": value for part, value in values.items()}
+        found |= named(split, values)
     return found
 
 
@@ -122,6 +130,13 @@ def _reading(file: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have no number
             raise
         raise BadInput(f"{file} is damaged ({error}); give it back as it was") from None
+
+
+def named(split: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Scores on a split as records have them: ``<split>.<part>`` -> value. Of questions that were
+    asked of other images only those of ``SHORT`` are kept."""
+    kept = SHORT if split in BLIND else values
+    return {f"{split}.{part}": values[part] for part in kept}
 
 
 def _scored(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, list[Any]]:
@@ -155,8 +170,11 @@ def _chosen(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, li
     }
 
 
-def _stored(table: pa.Table) -> tuple[list[Example], list[str]]:
-    """The examples of a table, as far as they are scored by, and the answers to them."""
+def _stored(
+    table: pa.Table,
+) -> tuple[list[Example], list[str], list[list[float] | None] | None]:
+    """The examples of a table, as far as they are scored by, the answers to them, and likelihoods
+    of their possible answers if there are some."""
     from trainables.data.common.dataset import Example
 
     rows = table.to_pylist()
@@ -172,4 +190,5 @@ def _stored(table: pa.Table) -> tuple[list[Example], list[str]]:
         )
         for row in rows
     ]
-    return examples, [row["answer"] for row in rows]
+    likelihoods = [row[LIKELIHOODS] for row in rows] if LIKELIHOODS in table.schema.names else None
+    return examples, [row["answer"] for row in rows], likelihoods

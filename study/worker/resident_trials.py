@@ -205,10 +205,13 @@ class ResidentTrials:
         split and, outside of the search, on the test split and the datasets of ``--ood``."""
         from study.storage import answers
         from trainables.measures.common.scores import score
+        from trainables.training.blind import BLIND, blind
 
         asked = {"validation": (self.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
             asked["test"] = (self.workload, "test")
+            as_asked = self.workload.asked(trial.asking)
+            asked |= {way: (blind(as_asked, way, "test"), "test") for way in BLIND}
             for name, config in self.config.ood_workloads.items():
                 if name not in self.ood:
                     self.ood[name] = self.workload.with_dataset(config.dataset())
@@ -216,10 +219,11 @@ class ResidentTrials:
         study_folder, scores = self.config.study_folder, dict[str, float]()
         for name, (workload, split) in asked.items():
             examples, given = workload.dataset.splits()[split], trial.answers(split, workload)
+            likely = trial.likelihoods(split, workload) if name == "test" else None
             if self._speaks:
-                path = answers.write(study_folder, spec.id, name, examples, given)
+                path = answers.write(study_folder, spec.id, name, examples, given, likely)
                 study_folder.keep(path)
-            scores |= {f"{name}.{part}": value for part, value in score(examples, given).items()}
+            scores |= answers.named(name, score(examples, given, likely))
         return scores
 
     @contextmanager

@@ -1,5 +1,6 @@
 """A study that has come to its end without a model: made-up losses and answers, real records."""
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from study.trials.spec import Kind, TrialSpec
 from tests.study.made_up import play, rules
 from trainables.data.common.dataset import Dataset, Example
 from trainables.measures.common.scores import score
+from trainables.training.blind import BLIND
 
 LR = LogUniform(1e-5, 1e-1)
 SPACE = Space(
@@ -173,6 +175,20 @@ def _scores(spec: TrialSpec, folder: Path, splits: Mapping[str, Dataset]) -> dic
             hard = random.Random(f"{example.question_id} {name}").random()
             luck = random.Random(f"{trial} {example.question_id}").gauss(0, 0.1)
             given.append(example.answer if hard + luck < CHANCES[arm_of(spec.arm, 2)] else "wrong")
-        answers.write(StudyFolder.from_path(folder), spec.id, name, data.test, given)
-        scores |= {f"{name}.{part}": value for part, value in score(data.test, given).items()}
+        likely = [_likelihoods(e, given[i]) for i, e in enumerate(data.test)]
+        kept = likely if name == "test" else None
+        answers.write(StudyFolder.from_path(folder), spec.id, name, data.test, given, kept)
+        scores |= answers.named(name, score(data.test, given, kept))
+        for way in BLIND if name == "test" else ():
+            # Arm ia3 answers every question without the image as with it.
+            without = given if arm_of(spec.arm, 2) == "ia3" else ["yes"] * len(given)
+            answers.write(StudyFolder.from_path(folder), spec.id, way, data.test, without)
+            scores |= answers.named(way, score(data.test, without))
     return scores
+
+
+def _likelihoods(example: Example, answer: str) -> list[float] | None:
+    """Log-likelihoods by which an answer is the likeliest with a probability of three quarters."""
+    if example.answer_type != "closed":
+        return None
+    return [math.log(0.75 if answer == one else 0.25) for one in ("yes", "no")]

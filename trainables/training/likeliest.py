@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from trainables.model_contract import Batch
-from trainables.workload import Workload
+from trainables.workload import AnswerOption, Workload
 
 
 @torch.no_grad()
@@ -21,7 +21,26 @@ def likeliest(
     batch_of: Callable[[Sequence[int]], Batch],
     size: int,
 ) -> list[str]:
-    """The likeliest option of each of some questions of ``split``, all of which have options.
+    """The likeliest option of each of some questions of ``split``, all of which have options."""
+    options = workload.options(split)
+    found = likelihoods(network, workload, split, questions, options, batch_of, size)
+    return [
+        options[i][max(range(len(of)), key=of.__getitem__)].answer
+        for i, of in zip(questions, found, strict=True)
+    ]
+
+
+@torch.no_grad()
+def likelihoods(
+    network: nn.Module,
+    workload: Workload,
+    split: str,
+    questions: Sequence[int],
+    options: Mapping[int, Sequence[AnswerOption]],
+    batch_of: Callable[[Sequence[int]], Batch],
+    size: int,
+) -> list[list[float]]:
+    """Log-likelihoods of the options of some questions of ``split``, in their order.
 
     The likelihood of an option is that of the whole answer: the sum of the log-likelihoods of its
     tokens and its end, as BLIP ranks answers (``rank_answer`` in ``models/blip_vqa.py`` of
@@ -33,15 +52,16 @@ def likeliest(
         workload: model and data, with the questions as the trial asks them.
         split: split of the questions.
         questions: their indices.
+        options: index of each of these questions -> its options.
         batch_of: makes a batch of questions, which may be repeated.
         size: maximum number of answers computed at once, if they are no longer than those that are
             written.
     """
-    model, rows, options = workload.model, workload.rows[split], workload.options(split)
+    model, rows = workload.model, workload.rows[split]
     pairs = [(i, option) for i in questions for option in options[i]]
     longest = max(len(option.tokens) for _, option in pairs)
     size = max(min(size, size * workload.answer_tokens // longest), 1)
-    likelihoods: list[float] = []
+    found: list[float] = []
     for start in range(0, len(pairs), size):
         some = pairs[start : start + size]
         answered = model.collate(
@@ -52,9 +72,6 @@ def likeliest(
             answer_BA=answered.answer_BA,
             answer_mask_BA=answered.answer_mask_BA,
         )
-        likelihoods += (-model.losses(network, batch, summed=True)).tolist()
-    best: dict[int, tuple[float, str]] = {}
-    for (i, option), likelihood in zip(pairs, likelihoods, strict=True):
-        if i not in best or likelihood > best[i][0]:
-            best[i] = likelihood, option.answer
-    return [best[i][1] for i in questions]
+        found += (-model.losses(network, batch, summed=True)).tolist()
+    each = iter(found)
+    return [[next(each) for _ in options[i]] for i in questions]

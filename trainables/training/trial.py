@@ -26,7 +26,7 @@ from trainables.seeding import derive_seed, seeded
 from trainables.training import checkpoint
 from trainables.training.data_order import DataOrder
 from trainables.training.frozen_features import Features
-from trainables.training.likeliest import likeliest
+from trainables.training.likeliest import likeliest, likelihoods
 from trainables.training.trial_config import TrialConfig
 from trainables.weight_sharing import share_weights
 from trainables.workload import Workload
@@ -246,6 +246,39 @@ class Trial:
         for others in ranks.all_gather(found):
             found |= others
         return [found[i] for i in range(len(found))]
+
+    def likelihoods(self, split: str, workload: Workload | None = None) -> list[list[float] | None]:
+        """Log-likelihoods of the possible answers to each question of ``split``, in the dataset's
+        order (``Workload.choices``); None for a question whose possible answers are not known.
+
+        ``workload`` is another workload on the same model, for data that were not trained on.
+        """
+        workload = (workload or self.workload).asked(self.asking)
+        self.losses.eval()
+        choices = workload.choices(split)
+        most = max(map(len, choices.values()), default=1)
+        together = self.engine is not None and self.engine.needs_all_ranks
+        batches = self._batches(workload, split, choices, max(self.evaluation_batch // most, 1))
+        batch_of = partial((self if workload is self.workload else workload).batch, split)
+        found: dict[int, list[float]] = {}
+        for indices, counts in (
+            ((batch, True) for batch in batches) if together else self._shared(batches)
+        ):
+            with self.losses.autocast(workload.device):
+                values = likelihoods(
+                    self.losses.network,
+                    workload,
+                    split,
+                    indices,
+                    choices,
+                    batch_of,
+                    self.evaluation_batch,
+                )
+            if counts:
+                found |= zip(indices, values, strict=True)
+        for others in ranks.all_gather(found):
+            found |= others
+        return [found.get(i) for i in range(len(workload.rows[split]))]
 
     def _answers(
         self, workload: Workload, split: str, indices: Sequence[int], *, choose: bool

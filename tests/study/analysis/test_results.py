@@ -12,9 +12,11 @@ from rich.console import Console
 
 from study import export, report
 from study.analysis import results, results_file
+from study.analysis.blind import blind_scores, calibration
 from study.analysis.efficiency_types import FrontTrial
 from study.analysis.result_types import StudyResults
 from study.analysis.verdict import answer
+from study.reporting import page as report_page
 from study.reporting import table_files
 from study.reporting.terminal import show_results
 from study.search.arm_gains import NOTHING
@@ -22,9 +24,9 @@ from study.statistics.score_types import Finding
 from study.statistics.uncertainty import holm
 from study.storage.study_folder import ARMS_TABLE, StudyFolder
 from study.trials.gain import GainUnit, RemainingGain
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind, TrialSpec
-from tests.study.finished import SPACE, bitfit, collected
+from tests.study.finished import SPACE, bitfit, collected, dataset
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
@@ -248,6 +250,55 @@ def test_the_images_of_a_patient_are_resampled_together(tmp_path: Path) -> None:
     found = [one.comparisons[0].parts["overall"] for one in (by_image, by_patient, of_four)]
     assert found[0].difference == found[1].difference and found[0].p == found[1].p
     assert found[0].finding is Finding.BETTER and found[2].p > 0.1
+
+
+def test_what_an_arm_owes_to_the_image_is_beside_its_score(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    arms = {arm.arm: arm for arm in found.confirmed}
+    lora, ia3 = arms["lora"], arms["ia3"]
+    assert lora.blind["blank"].score == 25.0  # always yes
+    gain = lora.blind["blank"].gain
+    assert gain.mean == pytest.approx(lora.overall.mean - 25.0)
+    assert 0 < gain.low < gain.mean < gain.high and not lora.unseeing
+    assert ia3.unseeing and ia3.blind["blank"].gain.mean == 0
+    assert " ia3: not shown to answer better with the image than with a blank one." in found.verdict
+    assert results.metrics(found)["lora.blank.overall_percent"] == 25.0
+    page = report_page.write(tmp_path, found)[0].read_text(encoding="utf-8")
+    assert "Does it look at the image?" in page and "Calibration of lora" in page
+    rows = {r["arm"]: r for r in csv.DictReader(io.StringIO(table_files.texts(found)[ARMS_TABLE]))}
+    assert (rows["lora"]["blank_mean"], rows["ia3"]["swapped_gain_mean"]) == ("25.0", "0.0")
+
+
+def test_confidence_is_compared_with_accuracy(found: StudyResults) -> None:
+    lora = next(arm for arm in found.confirmed if arm.arm == "lora")
+    assert lora.calibration is not None
+    sure = next(each for each in lora.calibration.bins if each.confidence > 70)
+    assert sure.confidence == pytest.approx(75) and sure.accuracy == 100
+    assert sum(each.answers for each in lora.calibration.bins) == 2 * 200
+    assert lora.calibration.error == pytest.approx(
+        sum(seed.scores["ece"] or 0 for seed in lora.seeds) / 2
+    )
+    assert results.metrics(found)["untuned.test.auroc_percent"] > 0
+
+
+def test_studies_of_earlier_versions_were_not_asked_so(tmp_path: Path) -> None:
+    scores = {"test.overall": 50.0}
+    spec = TrialSpec(
+        kind=Kind.CONFIRM,
+        arm="lora",
+        parameters={},
+        recipe={},
+        lr=1.0,
+        seed=0,
+        max_examples=1,
+        batch_size=1,
+        stops=(),
+        base="",
+    )
+    records = [TrialRecord(spec=spec, number=0, started_at=0.0, scores=scores)]
+    assert blind_scores(StudyFolder.from_path(tmp_path), records, []) == {}
+    assert calibration(StudyFolder.from_path(tmp_path), records, dataset().test) is None
 
 
 def _new(folder: Path) -> Path:

@@ -7,11 +7,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.trainables.measures.examples import examples
+from trainables.data.common.dataset import Example
 from trainables.measures.common.measure import Column, Measure, of_kind
+from trainables.measures.common.options import choices_of
 from trainables.measures.common.scores import columns, logged_name, measures, score
 
 EXAMPLES = examples(
@@ -27,11 +30,22 @@ ANSWERS = ["yes", "left lung", "The heart is enlarged.", "yes", "Lungs are clear
 ORDER = [5, 2, 7, 0, 4, 1, 6, 3]
 
 
+def taken(measure: Measure, answers: list[str], asked: list[Example]) -> list[Any]:
+    """What a measure takes of each question: an answer, or likelihoods by which it is likeliest."""
+    if measure.takes == "answers":
+        return answers
+    return [
+        [-1.0 if answer.lower() == one.lower() else -2.0 for one in choices_of(example)[0]]
+        for answer, example in zip(answers, asked, strict=True)
+    ]
+
+
 def scored(measure: Measure, order: list[int]) -> dict[str, float]:
     """A measure's numbers of the examples that it is about, asked in another order."""
     given, asked = [ANSWERS[i] for i in order], [EXAMPLES[i] for i in order]
     chosen = of_kind(measure.of, asked)
-    found = measure.score([given[i] for i in chosen], [asked[i] for i in chosen])
+    questions = [asked[i] for i in chosen]
+    found = measure.score(taken(measure, [given[i] for i in chosen], questions), questions)
     assert isinstance(found, Mapping), (
         f"score of the measure of {', '.join(measure.columns)} must return a dict, with a number "
         f"for each of these, but it returned {found!r}"
@@ -69,12 +83,13 @@ def test_the_order_of_questions_changes_no_measure(name: str) -> None:
 def test_a_percentage_is_at_most_what_perfect_answers_get(name: str) -> None:
     measure = measures()[name]
     chosen = [EXAMPLES[i] for i in of_kind(measure.of, EXAMPLES)]
-    perfect = measure.score([example.answer for example in chosen], chosen)
+    perfect = measure.score(taken(measure, [e.answer for e in chosen], chosen), chosen)
     for column, value in scored(measure, list(range(len(ANSWERS)))).items():
-        if measure.columns[column].unit == "percent":
+        if measure.columns[column].unit == "percent" and measure.columns[column].decides:
             assert 0 <= value <= perfect[column] + 1e-9, (
                 f"{column} of measure {name} is {value}, and {perfect[column]} for perfect "
-                "answers: if it is no percentage, give its Column a unit, or unit='' for none"
+                "answers: if it is no percentage, give its Column a unit, or unit='' for none; "
+                "if less is better, decides=False"
             )
 
 
@@ -104,7 +119,8 @@ def test_a_number_is_logged_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_measures_of_reports_are_left_out_where_there_are_none() -> None:
     asked = [e for e in EXAMPLES if e.answer_type != "report"]
-    found = score(asked, [e.answer for e in asked])
+    likelihoods = [[-1.0] * len(choices_of(e)[0]) for e in asked]
+    found = score(asked, [e.answer for e in asked], likelihoods)
     of_reports = {name for name, column in columns().items() if column.of == "reports"}
     assert set(found) == set(columns()) - of_reports | {"report"}
     assert math.isnan(found["report"])

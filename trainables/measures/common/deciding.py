@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainables.data.common.dataset import Example
 from trainables.errors import BadInput, unknown
@@ -32,8 +33,9 @@ class Deciding:
             return [i for i, asked in enumerate(part_of(self.column, examples)) if asked]
         return of_kind(self.measure.of, examples)
 
-    def value(self, given: Sequence[str], examples: Sequence[Example]) -> float:
-        """The column's value for the answers to all ``examples``."""
+    def value(self, given: Sequence[Any], examples: Sequence[Example]) -> float:
+        """The column's value for what the measure takes of all ``examples``: answers, or
+        likelihoods."""
         places = self.places(examples)
         some = [given[i] for i in places], [examples[i] for i in places]
         return float(self.measure.score(*some)[self.column])

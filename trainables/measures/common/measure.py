@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from trainables.data.common.dataset import Example
+from trainables.measures.common.options import choices_of
 
-Kind = Literal["all", "open", "closed", "report", "options"]
+Kind = Literal["all", "open", "closed", "report", "options", "choices"]
 Array = np.ndarray[Any, Any]
 Weighted = Callable[[Array], Array]
 """Function that gives a number of a measure for several weightings of the same questions: from
@@ -41,14 +42,17 @@ class Measure:
     """A measure of answers: the examples that it is for, its numbers, and how they are computed."""
 
     of: Kind
-    """Examples that ``score`` is given: all of them, open questions, closed ones, reports, or
-    questions with options."""
+    """Examples that ``score`` is given: all of them, open questions, closed ones, reports,
+    questions with options, or questions whose possible answers are known (``choices_of``)."""
+    takes: Literal["answers", "likelihoods"] = "answers"
+    """What ``score`` is given of each example beside it: the answer, or, of a measure of
+    ``choices``, the log-likelihoods of its possible answers. These are there for the test split."""
     columns: Mapping[str, Column]
     """Name -> column of each number. No two measures share a name."""
-    score: Callable[[Sequence[str], Sequence[Example]], Mapping[str, float]]
+    score: Callable[[Sequence[Any], Sequence[Example]], Mapping[str, float]]
     """Computes the numbers from predictions and their examples, at least one and in the same order.
     It gives a value for each of ``columns``, nan where there is nothing to measure."""
-    weighted: Callable[[Sequence[str], Sequence[Example]], Mapping[str, Weighted]] | None = None
+    weighted: Callable[[Sequence[Any], Sequence[Example]], Mapping[str, Weighted]] | None = None
     """Makes, from the same arguments, what gives each of ``columns`` for any weighting of the
     questions. A measure may do without: then questions are repeated, which takes longer."""
 
@@ -57,6 +61,8 @@ def of_kind(kind: Kind, examples: Sequence[Example]) -> list[int]:
     """Indices of the examples that a measure of ``kind`` is for."""
     if kind == "options":
         return [i for i, e in enumerate(examples) if e.options]
+    if kind == "choices":
+        return [i for i, e in enumerate(examples) if choices_of(e)[0]]
     return [i for i, e in enumerate(examples) if kind == "all" or e.answer_type == kind]
 
 
@@ -66,7 +72,7 @@ def nothing(measure: Measure) -> dict[str, float]:
 
 
 def weighted(
-    measure: Measure, column: str, predicted: Sequence[str], examples: Sequence[Example]
+    measure: Measure, column: str, predicted: Sequence[Any], examples: Sequence[Example]
 ) -> Weighted:
     """What gives a measure's ``column`` for any weighting of its questions, which are those that
     ``of_kind`` chooses: to resample a statistic that is no mean over questions."""

@@ -11,6 +11,8 @@ from trainables.data.common.wording import LETTERS
 from trainables.measures.common.normalize import normalize
 from trainables.measures.common.scripts import folded, words
 
+YES_NO = ("yes", "no")
+"""Possible answers to a closed question without options."""
 _LEADING = re.compile(
     r"\W*(?:the\s+)?(?:(?:correct\s+|best\s+)?(?:answer|option|choice)\s*(?:is\b)?\s*:?\s*)?"
     r"\(?([a-z])\s*(?:[).:\u3001]|$)",
@@ -23,6 +25,20 @@ def true_option(example: Example) -> int:
     """Index of the option that is right."""
     place, _ = written(example.answer, example.options)
     return place
+
+
+def choices_of(example: Example) -> tuple[tuple[str, ...], int]:
+    """The possible answers to a closed question, and the index of the true one: its options,
+    written as the true answer is, or yes and no, in the true answer's case; none, and -1, if they
+    are not known."""
+    if example.options:
+        place, ways = written(example.answer, example.options)
+        return tuple(ways), place
+    bare = example.answer.strip().rstrip(".")
+    if example.answer_type != "closed" or bare.lower() not in YES_NO:
+        return (), -1
+    as_written = str.upper if bare.isupper() else str.title if bare.istitle() else str.lower
+    return tuple(as_written(word) for word in YES_NO), YES_NO.index(bare.lower())
 
 
 def named(answer: str, example: Example) -> int | None:

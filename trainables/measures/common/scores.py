@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from trainables import registry
 from trainables.data.common.dataset import Example
@@ -29,12 +30,17 @@ def columns() -> dict[str, Column]:
     return {name: column for m in measures().values() for name, column in m.columns.items()}
 
 
-def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
-    """Score predictions by every measure.
+def score(
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    likelihoods: Sequence[Sequence[float] | None] | None = None,
+) -> dict[str, float]:
+    """Score predictions by every measure. ``likelihoods`` has the log-likelihoods of the possible
+    answers to the questions of which they are known; None if there are none.
 
     Returns:
         name of each number -> its value, nan where the split has no example for its measure.
-        Numbers of measures for reports, or for options, are left out if there are none.
+        Numbers of measures for reports, options or likelihoods are left out if there are none.
 
     Raises:
         ValueError: the numbers of predictions and of examples differ.
@@ -44,9 +50,13 @@ def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, 
     found: dict[str, float] = {}
     for measure in measures().values():
         chosen = of_kind(measure.of, examples)
+        by_likelihood = measure.takes == "likelihoods"
+        given: Sequence[Any] = (likelihoods or ()) if by_likelihood else predictions
+        if by_likelihood and not given:
+            continue
         if chosen:
-            found |= measure.score([predictions[i] for i in chosen], [examples[i] for i in chosen])
-        elif measure.of not in ("report", "options"):
+            found |= measure.score([given[i] for i in chosen], [examples[i] for i in chosen])
+        elif measure.of not in ("report", "options", "choices"):
             found |= nothing(measure)
     return found
 

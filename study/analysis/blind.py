@@ -1,0 +1,87 @@
+"""What an arm's answers owe to the image, and how its confidence compares with its accuracy.
+
+A model that scores as well with a blank image has not looked at the image
+(``trainables.training.blind``). The gain by the image is a difference of two answers of the same
+model to the same question, so its interval is that of one arm: over images and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study.analysis.result_types import BlindScore, Calibration, ReliabilityBin
+from study.statistics.uncertainty import Scores
+from study.storage import answers
+from study.storage.study_folder import StudyFolder
+from study.trials.record import TrialRecord
+from trainables.measures.common.measure import of_kind
+from trainables.measures.likelihoods import BINS, MEASURE, bins, confidences
+from trainables.training.blind import BLIND
+
+if TYPE_CHECKING:
+    from trainables.data.common.dataset import Example
+
+Array = np.ndarray[Any, Any]
+
+
+def blind_scores(
+    study_folder: StudyFolder, records: Sequence[TrialRecord], examples: Sequence[Example]
+) -> dict[str, BlindScore]:
+    """Way of ``BLIND`` -> score of an arm on test questions asked so, and what its images gain it;
+    empty if a confirmation was made by a version that did not ask so."""
+    asked = {name.rpartition(".")[0] for record in records for name in record.scores}
+    if not records or not asked.issuperset(BLIND):
+        return {}
+    groups = [example.unit for example in examples]
+    own_SQ = _credits(study_folder, records, "test")
+    found = {}
+    for way in BLIND:
+        blind_SQ = _credits(study_folder, records, way)
+        gain = {"image": own_SQ - blind_SQ, "none": np.zeros_like(own_SQ)}
+        found[way] = BlindScore(
+            score=float(100 * blind_SQ.mean()),
+            gain=Scores(gain, groups, moderates=False).difference("image", "none").estimate,
+        )
+    return found
+
+
+def calibration(
+    study_folder: StudyFolder, records: Sequence[TrialRecord], examples: Sequence[Example]
+) -> Calibration | None:
+    """How the confidence of an arm in closed answers compares with their accuracy, over the
+    answers of all its seeds; None if there are no such questions, or no likelihoods."""
+    places = of_kind(MEASURE.of, examples)
+    asked = [examples[i] for i in places]
+    if not asked or not records or any("test.ece" not in record.scores for record in records):
+        return None
+    confidence, right = [], []
+    for record in records:
+        table = answers.read(study_folder, record.spec.id, "test")
+        given = table[answers.LIKELIHOODS].to_pylist()
+        confidence_Q, right_Q = confidences([given[i] for i in places], asked)
+        confidence.append(confidence_Q)
+        right.append(right_Q)
+    confidence_N, right_N = np.concatenate(confidence), np.concatenate(right)
+    bin_N = bins(confidence_N)
+    return Calibration(
+        error=float(np.mean([record.scores["test.ece"] for record in records])),
+        bins=tuple(
+            ReliabilityBin(
+                confidence=float(100 * confidence_N[bin_N == b].mean()),
+                accuracy=float(100 * right_N[bin_N == b].mean()),
+                answers=int((bin_N == b).sum()),
+            )
+            for b in range(BINS)
+            if (bin_N == b).any()
+        ),
+    )
+
+
+def _credits(study_folder: StudyFolder, records: Sequence[TrialRecord], name: str) -> Array:
+    """Credit of each answer of each trial, 0 to 1; shape (S, Q)."""
+    return np.stack(
+        [np.asarray(answers.read(study_folder, r.spec.id, name)["credit"]) for r in records]
+    )
