@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.analysis import measured
+from study.analysis import measured, strata
 from study.analysis.result_types import ArmScore, DatasetResult
 from study.config.settings import ACCURACY
 from study.statistics import pairwise, uncertainty
@@ -23,6 +23,7 @@ from study.statistics.score_types import (
     PartComparison,
     Score,
 )
+from study.statistics.strata_types import Strata
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
@@ -139,6 +140,14 @@ class ArmScores:
                 for (first, second), parts in pairs.items()
             ),
         )
+
+    def strata(self, ranked: Sequence[str], examples: Sequence[Example]) -> Strata | None:
+        """Where the arms differ on the test split; ``ranked`` are their names, the best first."""
+        correct = {
+            arm: np.stack([self._mean(same, "test") for same in self._alike(self.confirmed[arm])])
+            for arm in ranked
+        }
+        return strata.strata(correct, examples)
 
     @property
     def _first(self) -> dict[str, list[TrialRecord]]:

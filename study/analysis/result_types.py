@@ -23,6 +23,7 @@ from study.statistics.score_types import (
     Scores,
     WithColumns,
 )
+from study.statistics.strata_types import Strata
 from study.trials.colours import arm_numbers
 from study.trials.gain import RemainingGain
 from study.trials.record import Outcome
@@ -352,6 +353,9 @@ class StudyResults:
     """Comparison of each pair of confirmed arms."""
     leader: Estimate | None = None
     """Score of the best arm, as ``DatasetResult.leader`` has it."""
+    strata: Strata | None = None
+    """Where the arms differ; None if no field divides the test questions, and in results of earlier
+    versions."""
     ood: tuple[DatasetResult, ...] = ()
     """Scores on each dataset of ``--ood``, on which no trial trained."""
     efficiency: Efficiency

@@ -159,6 +159,7 @@ def collect(
         arms=tuple(arms),
         comparisons=test.comparisons,
         leader=test.leader,
+        strata=scored.strata(order, dataset.test),
         ood=tuple(
             scored.score_dataset(f"ood.{data}", data, other.test) for data, other in others.items()
         ),

@@ -43,7 +43,7 @@ def _page(results: StudyResults) -> str:
     from markupsafe import Markup
 
     from study.config.space_changes import narrowing
-    from study.reporting import calibration_figures, figures, search_figures, summary
+    from study.reporting import calibration_figures, figures, group_figures, search_figures, summary
     from study.trials.text import settings_text
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -63,7 +63,7 @@ def _page(results: StudyResults) -> str:
             draw.__name__: draw(results)
             for draw in (
                 *(figures.scores, figures.differences, figures.pareto, figures.budget),
-                calibration_figures.reliability,
+                *(calibration_figures.reliability, group_figures.groups),
                 *(
                     search_figures.learning_curves,
                     search_figures.learning_rates,

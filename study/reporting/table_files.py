@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
     from study.statistics.score_types import Estimate, Score
 
-from study.storage.study_folder import ARMS_TABLE, LATEX_TABLES, PAIRS_TABLE, TRIALS_TABLE
+from study.storage.study_folder import (
+    ARMS_TABLE,
+    GROUPS_TABLE,
+    LATEX_TABLES,
+    PAIRS_TABLE,
+    TRIALS_TABLE,
+)
 from trainables.training.blind import BLIND
 
 ENDS = ("mean", "low", "high")
@@ -40,6 +46,7 @@ def texts(results: StudyResults) -> dict[str, str]:
     return {
         ARMS_TABLE: _csv(_arms(results)),
         PAIRS_TABLE: _csv(_comparisons(results)),
+        GROUPS_TABLE: _csv(_groups(results)),
         TRIALS_TABLE: _csv(_trials(results)),
         LATEX_TABLES: _latex(results),
     }
@@ -94,6 +101,20 @@ def _comparisons(results: StudyResults) -> list[dict[str, Any]]:
         }
         for pair in results.comparisons
         for part, comparison in pair.parts.items()
+    ]
+
+
+def _groups(results: StudyResults) -> list[dict[str, Any]]:
+    """Rows of the groups of questions, one for the best arm with each other arm."""
+    return [
+        {"field": group.field, "value": group.value, "questions": group.questions}
+        | {"first": pair.first, "second": pair.second}
+        | {"first_mean": group.scores[pair.first].mean}
+        | {"second_mean": group.scores[pair.second].mean}
+        | {end: getattr(pair.difference, end) for end in ENDS}
+        | {"p": pair.p, "p_holm": pair.p_holm}
+        for group in (results.strata.groups if results.strata else ())
+        for pair in group.pairs
     ]
 
 

@@ -37,6 +37,7 @@ RESULTS = "results.json"
 REPORT = "report.html"
 """The results on one page."""
 ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE = "results.csv", "comparisons.csv", "trials.csv"
+GROUPS_TABLE = "groups.csv"
 """Tables of arms, pairs of arms and trials."""
 LATEX_TABLES = "results.tex"
 """Tables of arms and of pairs of arms for LaTeX."""
@@ -59,6 +60,7 @@ SETTLE_SECONDS = 1.0
 """Seconds after which of two drivers that took a lease at once only one has it."""
 WRITTEN = {
     *(SETTINGS, JOURNAL, LOG, ENGINES, RESULTS, REPORT, ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE),
+    GROUPS_TABLE,
     *(LATEX_TABLES, CHECKPOINTS, ANSWERS, EXPORTS, LOCK, LEASE),
 }
 """Names of all files and folders in a study's folder, but for temporary ones, which begin with a

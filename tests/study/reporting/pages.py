@@ -9,8 +9,9 @@ from study.analysis import results_file
 from study.analysis.result_types import StudyResults
 from study.storage.study_folder import StudyFolder
 
-FIGURES = 3 + 1 + 3 + 1 + 4 + 4 + 1
-"""Panels: scores, differences, Pareto, budget, learning curves and rates of four arms, parallel."""
+FIGURES = 3 + 1 + 1 + 4 + 3 + 1 + 4 + 4 + 1
+"""Panels: scores, differences, groups of questions, calibration, Pareto, budget, learning curves
+and rates of four arms, parallel."""
 
 
 class Tags(HTMLParser):

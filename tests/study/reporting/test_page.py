@@ -94,6 +94,7 @@ def test_a_study_in_which_nothing_worked_has_a_report_too(
         found,
         arms=tuple(replace(a, test=None, best=None, seeds=(), costs={}) for a in found.arms),
         comparisons=(),
+        strata=None,
         ood=(),
         trials=(),
         baselines=replace(found.baselines, untuned=None),
