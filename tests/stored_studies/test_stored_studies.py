@@ -72,6 +72,15 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
+def known_to(older: Any, value: Any) -> Any:
+    """A value without the keys that an older one lacks: later versions measure more."""
+    if isinstance(value, dict) and isinstance(older, dict):
+        return {name: known_to(older[name], held) for name, held in value.items() if name in older}
+    if isinstance(value, list) and isinstance(older, list):
+        return [known_to(o, v) for o, v in zip(older, value, strict=True)]
+    return value
+
+
 @pytest.mark.parametrize("study", ["finished", "objectives"])
 def test_resuming_a_finished_study_changes_no_result(
     study: str, written: Path, resumed: Path
@@ -90,7 +99,7 @@ def test_resuming_a_finished_study_changes_no_result(
     assert after.pop("mlflow") == "", "its own, in the storage folder"
     # The verdict says more by now, after what it said.
     assert after.pop("verdict").startswith(before.pop("verdict"))
-    assert rounded(after) == rounded(before)
+    assert rounded(known_to(before, after)) == rounded(before)
     # The rest of the protocol tells which code went on with the study.
     for name in ("settings", "budget", "begun", "identity", "precision", "model"):
         assert now[name] == was[name]
