@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainables.data.common.dataset import Example
 
 Array = np.ndarray[Any, Any]
-FEWEST = 20
+FEWEST, FEWEST_UNITS = 20, 10
 """Questions, and images or patients, that a group has at least; smaller ones are left out."""
 MOST = 12
 """Groups of one respect at most: the largest."""
@@ -52,7 +52,7 @@ def strata(correct: Mapping[str, Array], examples: Sequence[Example]) -> Strata 
         sizes = {
             value: count
             for value, count in Counter(value_Q.tolist()).most_common(MOST)
-            if value and count >= FEWEST and len(set(units_Q[value_Q == value])) >= FEWEST
+            if value and count >= FEWEST and len(set(units_Q[value_Q == value])) >= FEWEST_UNITS
         }
         if len(sizes) < 2:
             continue

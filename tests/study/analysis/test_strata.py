@@ -31,7 +31,7 @@ def test_the_difference_is_found_where_it_is() -> None:
     lung_Q = np.array([example.organ == "lung" for example in examples])
     luck_SQ = drawn.random((3, len(examples)))
     other_SQ = (luck_SQ < 0.5).astype(float)
-    best_SQ = (luck_SQ < np.where(lung_Q, 0.95, 0.52)).astype(float)
+    best_SQ = (luck_SQ < np.where(lung_Q, 0.95, 0.5)).astype(float)
     found = strata({"best": best_SQ, "other": other_SQ}, examples)
     assert found is not None
     groups = {(group.field, group.value): group for group in found.groups}
