@@ -9,6 +9,7 @@ from study.statistics.resampled import REPLICATES, ResampledScores
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
+from trainables.errors import BadInput
 from trainables.measures.common.baselines import majority_predictions
 from trainables.measures.common.deciding import Deciding
 from trainables.measures.common.measure import Weighted, weighted
@@ -54,6 +55,9 @@ def resampled(
         by: the measure.
         name: name under which answers are stored.
         examples: the questions that were answered, in the same order.
+
+    Raises:
+        BadInput: the measure takes likelihoods, and a trial has not stored them.
     """
     places = by.places(examples)
     asked = [examples[i] for i in places]
@@ -61,7 +65,11 @@ def resampled(
     for arm, records in confirmed.items():
         for record in records:
             all_given = given(study_folder, record, name, by)
-            assert all_given is not None, f"trial {record.spec.id} has no likelihoods"
+            if all_given is None:
+                raise BadInput(
+                    f"--measure {by.column}: trial {record.spec.id} has stored answers without "
+                    "likelihoods of the possible ones, as an earlier version did"
+                )
             found.setdefault(arm, []).append([all_given[i] for i in places])
 
     def make(several: Sequence[Sequence[Any]]) -> Weighted:
