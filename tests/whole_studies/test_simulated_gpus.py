@@ -93,3 +93,17 @@ def test_what_does_not_fit_beside_others_is_tried_again_with_less(tmp_path: Path
     assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}, said
     for arm in found["arms"]:
         assert arm["costs"]["peak_memory_gib"] * GIB <= LIMIT * GIB
+
+
+@pytest.mark.slow
+@pytest.mark.every_class
+@pytest.mark.deepspeed
+def test_deepspeed_on_two_devices_for_each_trial(tmp_path: Path) -> None:
+    """Ray Train says NCCL, DeepSpeed takes its accelerator ``cuda``, and gloo does the rest."""
+    with devices(tmp_path, 2) as (cluster, own):
+        study = begin(tmp_path, cluster, own, "--devices-per-trial", "2", "--deepspeed", "2")
+        said, _ = study.communicate(timeout=500)
+    assert study.returncode == 0, said
+    assert "gang, 2 devices, ZeRO-2" in " ".join(said.split())
+    outcomes = {trial["outcome"] for trial in results(tmp_path, "study")["trials"]}
+    assert outcomes <= {"complete", "pruned"}, said
