@@ -66,7 +66,9 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         assert arm["costs"]["seconds"] > 0 and arm["costs"]["peak_memory_gib"] > 0
     for name in ("majority", "untuned"):
         scored = found["baselines"][name]
-        assert set(scored) == {*PARTS, "token_recall", "token_f1"}
+        lenient = {"lenient_overall", "lenient_open", "lenient_closed"}
+        measured = {"token_recall", "token_f1", "balanced_accuracy", "macro_f1", *lenient}
+        assert set(scored) == {*PARTS, *measured}
         assert scored.pop("report") is None  # there is none in the data
         assert all(0 <= value <= 100 for value in scored.values())
     page = html.unescape((storage / "one" / "report.html").read_text())
