@@ -127,8 +127,11 @@ class ArmScores:
             in_tables = column.title or column.of == "reports"
             if measure in majority and measure not in (*PARTS, CHOICE, decides) and in_tables:
                 for arm in ranked:
-                    values = [scores_of(record, name)[measure] for record in self.confirmed[arm]]
-                    arms[arm][measure] = Score(mean=float(np.mean(values)))
+                    # Trials of an earlier version may lack what is not made of answers alone.
+                    each = [scores_of(record, name).get(measure) for record in self.confirmed[arm]]
+                    values = [value for value in each if value is not None]
+                    if len(values) == len(each):
+                        arms[arm][measure] = Score(mean=float(np.mean(values)))
         return DatasetResult(
             data=data,
             arms=tuple(ArmScore(arm=arm, test=test) for arm, test in arms.items()),

@@ -154,9 +154,8 @@ class MlflowWriter(StudyCallback):
         """Write the study's results, wait until everything is written, and stop.
 
         ``verdict``, a few sentences, and ``table`` are Markdown. ``claim`` says what the verdict is
-        about. ``models`` are the ids of
-        confirmed trials whose runs are to hold their models. Those that a run lacks are written by
-        ``write``, each into a folder named after its trial.
+        about. ``models`` are the ids of confirmed trials whose runs are to hold their models. Those
+        that a run lacks are written by ``write``, each into a folder named after its trial.
         """
 
         def results() -> None:

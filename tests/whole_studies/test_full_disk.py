@@ -177,13 +177,13 @@ def test_a_full_database_of_mlflow_ends_no_study(
     full.fill()
     capfd.readouterr()
     assert play_all(begin(tracking)).done
-    tracking.finish("verdict", "table", {}, [], [], lambda trials, folder: None)
+    tracking.finish("verdict", "models", "table", {}, [], [], lambda trials, folder: None)
     assert "database or disk is full" in tracking.error
     assert capfd.readouterr().err == ""
     full.free()
     again = track()
     again.begin(SPACE, PROTOCOL, begin().journal.records.values())
-    again.finish("verdict", "table", {}, [], [], lambda trials, folder: None)
+    again.finish("verdict", "models", "table", {}, [], [], lambda trials, folder: None)
     assert again.error == ""
     client = MlflowClient(default_uri(full.folder))
     experiment = client.get_experiment_by_name("made up")

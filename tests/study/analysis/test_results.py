@@ -27,6 +27,7 @@ from study.trials.gain import GainUnit, RemainingGain
 from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from tests.study.finished import SPACE, bitfit, collected, dataset
+from trainables.training.blind import BLIND
 
 
 def test_arms_come_the_best_first_and_who_was_not_confirmed_last(found: StudyResults) -> None:
@@ -297,6 +298,9 @@ def test_studies_of_earlier_versions_were_not_asked_so(tmp_path: Path) -> None:
         base="",
     )
     records = [TrialRecord(spec=spec, number=0, started_at=0.0, scores=scores)]
+    assert blind_scores(StudyFolder.from_path(tmp_path), records, []) == {}
+    now = {f"{way}.overall": 40.0 for way in BLIND} | scores  # the study went on by this version
+    records.append(TrialRecord(spec=spec, number=1, started_at=0.0, scores=now))
     assert blind_scores(StudyFolder.from_path(tmp_path), records, []) == {}
     assert calibration(StudyFolder.from_path(tmp_path), records, dataset().test) is None
 

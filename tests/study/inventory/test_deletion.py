@@ -49,7 +49,9 @@ def recorded(storage: Path, name: str, *, seed: int, uri: str = "", model: str =
     asked = replace(rules(seed=seed, trials=4), confirm_seeds=1)
     play_all(StudyScheduler(asked, journal, [tracking]))
     models = [record.spec.id for record in journal.of_kind(Kind.CONFIRM)][:1]
-    tracking.finish("verdict", "table", {"x": 1.0}, [folder / "study.json"], models, cards)
+    tracking.finish(
+        "verdict", "models", "table", {"x": 1.0}, [folder / "study.json"], models, cards
+    )
     assert tracking.error == ""
     view = f"mlflow.sharedViewState.{tracking.parent_id}"
     runs.client.set_experiment_tag(runs.experiment_id, view, "as MLflow keeps a view of the study")
@@ -261,7 +263,7 @@ def record_again(storage: Path, name: str, uri: str) -> None:
     tracking = MlflowWriter(runs, name)
     about = PROTOCOL | {"identity": identity(folder)}
     tracking.begin(space, about, journal.records.values())
-    tracking.finish("verdict", "table", {}, [], [], cards)
+    tracking.finish("verdict", "models", "table", {}, [], [], cards)
     assert tracking.error == ""
 
 
