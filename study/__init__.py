@@ -9,6 +9,7 @@ A study goes through these folders in this order::
     worker      the device's side: hosts that train trials
     tracking    MLflow and the terminal, written while trials run
     storage     the study's folder, its checkpoints and answers, or an object store
+    statistics  intervals of scores, comparisons and their power
     analysis    from records to the answer
     reporting   the answer shown: report, tables, models
     health      the checks of ``study.doctor``
