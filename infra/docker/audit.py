@@ -1,6 +1,6 @@
 """Says what pip-audit found, and how many packages its database knew. ``make audit`` runs it.
 
-pip-audit ends well where no database could be reached: then it has skipped every package.
+pip-audit exits with 0 where no database could be reached: then it has skipped every package.
 """
 
 from __future__ import annotations

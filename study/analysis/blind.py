@@ -1,8 +1,8 @@
-"""What an arm's answers owe to the image, and how its confidence compares with its accuracy.
+"""How much an arm gains by the image, and how its confidence compares with its accuracy.
 
 A model that scores as well with a blank image has not looked at the image
-(``trainables.training.blind``). The gain by the image is a difference of two answers of the same
-model to the same question, so its interval is that of one arm: over images and seeds.
+(``trainables.training.blind``). The gain is a difference between two answers of the same model to
+the same question, so its interval is that of one arm: over images and seeds.
 """
 
 from __future__ import annotations

@@ -37,12 +37,13 @@ def rate(
     lost: Collection[str],
     dataset: Dataset,
 ) -> Collapse | None:
-    """How often an arm's training collapses; None if none of its confirmations came to its end.
+    """How often an arm's training collapses; None if none of its confirmations
+    completed or diverged.
 
     Args:
         study_folder: the study's files.
         tested: the arm's confirmations.
-        lost: ids of those that ``collapsed``.
+        lost: ids of its confirmations that ``collapsed`` returned.
         dataset: data with the questions that were answered.
     """
     complete = [record for record in tested if record.outcome is Outcome.COMPLETE]

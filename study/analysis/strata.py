@@ -1,7 +1,7 @@
 """Where the difference between arms lies: by question type, modality, organ, answer type, length.
 
 Groups of questions are many, so every comparison is corrected for all that were looked at (Holm).
-They are explanations of the verdict and no findings of their own (Wang et al. 2007, doi
+They explain the verdict and are no findings of their own (Wang et al. 2007, doi
 10.1056/NEJMsr077003).
 """
 
@@ -26,9 +26,9 @@ Array = np.ndarray[Any, Any]
 FEWEST, FEWEST_UNITS = 20, 10
 """Questions, and images or patients, that a group has at least; smaller ones are left out."""
 MOST = 12
-"""Groups of one respect at most: the largest."""
+"""Largest number of groups by one field; with more, the largest groups are taken."""
 CONTESTED = 10
-"""Questions that are listed."""
+"""Number of questions that are listed as those on which arms differ most."""
 REPLICATES = 4_000
 """Number of times that the images of a group are resampled."""
 

@@ -1,13 +1,13 @@
 """Ends processes of a study that hang, so that their trials go on elsewhere.
 
-A host whose process dies is no loss: its trials go on at once on another. But one that is stopped,
-or that waits for a file on a server which is away, would be waited for for ever. So the driver
-looks again and again how much processor time each process of the study has taken, and kills one
-that has taken none for ``STILL_SECONDS``. From then on everything is as if it had died.
+Trials of a host whose process dies go on at once on another host. A process that is stopped, or
+that waits for a file on a server which does not answer, would be waited for without end. So the
+driver asks every so often how much processor time each process of the study has taken, and kills
+one that has taken none for ``STILL_SECONDS``. From then on everything is as if it had died.
 
-Two things are looked at. The processes of Ray that belong to the study, which take a little time
-even while they wait, are looked at from outside, by a task on their node. What trains a trial may
-hang although its process answers, so a host that has trials is asked for the time of that alone.
+Two kinds of time are asked for. A task on each node measures the study's Ray processes, which take
+a little time even while they wait. What trains a trial may hang although the host's actor still
+answers, so a host that has trials is asked for the processor time of its training alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Question:
 
 @dataclass(kw_only=True)
 class HungProcesses:
-    """Looks after the processes of a study."""
+    """Finds the processes of a study that hang, and ends them."""
 
     hosts: HostPool
     say: Callable[[str], None]

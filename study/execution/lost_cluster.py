@@ -1,8 +1,8 @@
 """Ends a study in one line when Ray is gone from the driver's machine, before Ray ends the process.
 
-A driver cannot outlive its node's raylet, nor the head of its cluster (the GCS): Ray ends the
-driver's process, after up to a minute and in words of its own. What the study knows is on the disk
-by then, so the process may end at any moment.
+Where the raylet of its node or the GCS of its cluster is gone, Ray ends the driver's process, after
+up to a minute and with many lines of its own. All that the study needs to go on is on the disk, so
+the process may end at any moment.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Watch:
 
     def look(self) -> None:
         """Wait until a connection to the raylet or the GCS is closed, and look whether they are
-        there then. A moment later Ray would tell its user of it at length."""
+        there then. A moment later Ray would print many lines."""
         lines = [_Line(self.raylet, "raylet")]
         if self.own:
             lines.append(_Line(self.gcs, "GCS"))

@@ -83,7 +83,7 @@ class StudySize:
         )
 
     def _of_both(self, points: float, unit: str) -> str:
-        """Multiples of readings and questions that together show ``points``."""
+        """Numbers of seeds (or searches) and of questions that together show ``points``."""
         known = self.components
         for times in range(2, 100):
             larger = replace(known, count_S=times * known.count_S, count_C=times * known.count_C)

@@ -1,8 +1,8 @@
 """Variances of several arms between their seeds, each moderated by those of the others.
 
-Three seeds say little of a variance: by themselves they make intervals of four degrees of freedom,
-one a few points wide beside one of fifty. Arms of one study are mostly alike in how much a seed
-matters, and how alike they are can be seen in the variances themselves. So each is taken to lie
+Three seeds say little of a variance: two arms of three seeds have four degrees of freedom, and one
+interval may be a few points wide and another one fifty. Arms of one study mostly vary alike between
+seeds, and how much alike can be estimated from the variances themselves. So each is taken to lie
 between its own estimate and one that all arms share, as is done for genes, of which there are as
 few samples (Smyth 2004, *Linear models and empirical Bayes methods for assessing differential
 expression in microarray experiments*, doi 10.2202/1544-6115.1027, section 6.2).
@@ -25,8 +25,8 @@ Array = np.ndarray[Any, Any]
 FEWEST = 5
 """Smallest number of arms of two seeds or more whose variances moderate each other."""
 ALIKE = 0.9
-"""An arm is unlike the others if its variance is above this quantile of what theirs lead to
-expect."""
+"""An arm keeps its own variance if that is above this quantile of the variances that the common one
+leads to expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def _common(variance_A: Array, freedom_A: Array) -> tuple[float, float]:
 
     if not variance_A.any():
         return 0.0, float("inf")
-    # The logarithm of no variance would be all that counts: limma raises it as well.
+    # The logarithm of 0 would decide everything; limma, the author's own package, raises it too.
     variance_A = np.maximum(variance_A, 1e-5 * np.median(variance_A[variance_A > 0]))
     above_A = np.log(variance_A) - digamma(freedom_A / 2) + np.log(freedom_A / 2)
     spread = float(above_A.var(ddof=1) - polygamma(1, freedom_A / 2).mean())

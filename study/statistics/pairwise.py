@@ -147,7 +147,7 @@ class Compared:
     scores: dict[str, Estimate]
     """Arm -> its accuracy in percent."""
     best: Estimate
-    """Accuracy of the best arm, by an estimate and an interval that know it was chosen."""
+    """Accuracy of the best arm: estimate and interval that allow for its having been chosen."""
     pairs: list[Comparison]
     """Comparison of every pair of arms, in the order of the arms."""
 

@@ -12,8 +12,8 @@ def exact_rate(events: int, of: int) -> Estimate:
     """Rate in percent at which ``events`` happened, with its exact bounds (Clopper and Pearson
     1934, doi 10.1093/biomet/26.4.404).
 
-    If it happened never or always, only one bound is open, and has the whole level: 0 of 3 are
-    compatible with up to 63%.
+    If it happened never or always, the interval is one-sided, with all of the 5% at its other end:
+    0 of 3 are compatible with up to 63%.
     """
     from scipy.stats import beta
 

@@ -44,17 +44,17 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse:
-    """How often an arm's training collapses, and what the arm scores where it does not: a hurdle,
-    whose two parts say more than their mean."""
+    """How often an arm's training collapses, and what the arm scores where it does not. The two are
+    kept apart, as in a hurdle model, since their mean describes neither."""
 
     seeds: int
-    """Confirmations that were begun and ended by themselves."""
+    """Number of confirmations that completed or diverged."""
     collapsed: int
-    """Those that diverged, or whose answers hardly depend on the question."""
+    """Number of these that diverged, or whose answers hardly depend on the question."""
     rate: Estimate
     """Rate of collapse in percent, with its exact bounds."""
     otherwise: Estimate | None
-    """Score of the other seeds on all questions; None if there are none, or no others."""
+    """Score of the seeds that did not collapse, on all questions; None if none did, or all."""
 
 
 NOTHING = Score()
@@ -65,7 +65,7 @@ class Claim(StrEnum):
     """What the findings about pairs of arms are about."""
 
     MODELS = "models"
-    """The models that were tuned: how lucky the search of each arm was is in no interval."""
+    """The models that were tuned: the variation between searches of an arm is in no interval."""
     METHODS = "methods"
     """The methods, each tuned with such a budget: each arm was searched several times, and how far
     apart its searches end is in the intervals."""

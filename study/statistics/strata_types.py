@@ -49,7 +49,7 @@ class ContestedQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Strata:
-    """Where the arms differ. It explains the verdict and is none."""
+    """Where the arms differ. It explains the verdict and adds no finding to it."""
 
     groups: tuple[Stratum, ...]
     tests: int

@@ -1,13 +1,13 @@
-"""Score of the best of several arms, by an estimate and an interval that know it was chosen.
+"""Estimate and interval of the best of several arms that allow for its having been chosen.
 
-The highest of many scores is mostly too high: it was chosen for its luck as well. Its distribution
-is that of its score given that no other is higher, a truncated normal one. An interval of quantiles
-of that holds the truth as often as it says, but is without end where the arms are close. The hybrid
-of Andrews, Kitagawa and McCloskey (2024, *Inference on Winners*, Quarterly Journal of Economics
-139(1), doi 10.1093/qje/qjad043, section 4) ends: it also supposes that the truth is within the
-simultaneous interval of all arms, which is missed in ``BETA`` of all studies, and gives the rest of
-its level to the quantiles. Its estimate is the truth by which the score would as often be higher as
-lower, so that it is too high in half of all studies.
+The highest of many scores is mostly too high: it was chosen for its errors as well. Its
+distribution is that of its score given that no other is higher, a truncated normal one. An interval
+of quantiles of that holds the truth as often as it says, but has no finite end where arms are
+close. The hybrid of Andrews, Kitagawa and McCloskey (2024, *Inference on Winners*, Quarterly
+Journal of Economics 139(1), doi 10.1093/qje/qjad043, section 4) always has finite ends: it also
+supposes that the truth is within the simultaneous interval of all arms, which is missed in ``BETA``
+of all studies, and gives the rest of its level to the quantiles. Its estimate is the truth by which
+the score would as often be higher as lower, so that it is too high in half of all studies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Independent searches of an arm, each of which is an arm of its own to what draws trials.
+"""Names of the independent searches of an arm. What draws trials takes each for an arm of its own.
 
 With ``--searches 3`` the arm ``lora`` is searched as ``lora``, ``lora#2`` and ``lora#3``. They
 share neither points nor rungs nor seeds, and each is confirmed. In the results they are one arm.

@@ -1,16 +1,16 @@
 """What whole studies claim, and how often it is so: for many arms, for methods, for the best arm.
 
-Studies are made up. A model's true accuracy is what its arm can do less what its search left on the
-table (``searches.py``, of surfaces by which nothing was chosen) and, in some worlds, less what it
+Studies are made up. A model's true accuracy is what its arm can do, less what its search failed to
+find (``searches.py``, on surfaces that no default was chosen by) and, in some worlds, less what it
 lost because its seed collapsed. Its answers are those of ``coverage.World``. What is said of them
 is said by the product's own ``pairwise.compare``.
 
 *Covers*: 95% intervals of a pair's difference that hold the truth. *False*: studies that call an
 arm better than one that it is not better than, corrected by Holm. *Found*: pairs in which an arm
 that is ahead is called better. *Best*: intervals of the best arm's accuracy that hold its truth, by
-the interval that knows it was chosen, and by the plain one. A claim about models is judged by the
-models' own truths, one about methods by what the methods' searches reach on average; where no such
-claim is made, the figure stands in brackets.
+the interval that allows for its having been chosen, and by the plain one. A claim about models is
+judged by the models' own truths, one about methods by what the methods' searches reach on average;
+where no such claim is made, the figure stands in brackets.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tests.simulated_cuda.environment import environment
 
 
 def main() -> None:
-    """Become that Python."""
+    """Replace this process by a Python with simulated devices."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulated_cuda", allow_abbrev=False)
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--gib", type=float, default=16, help="memory of each device")

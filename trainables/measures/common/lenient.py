@@ -2,8 +2,8 @@
 
 By the strict rule (``parts.answer_score``) "Yes, it is." is wrong where "yes" is right, as in the
 official evaluation of VQA. LLaVA-Med's evaluation takes it for right (Li et al. 2023, arXiv
-2306.00890). A model that was not tuned to give bare answers loses by the strict rule what it
-knows.
+2306.00890). The strict rule gives no credit to right answers in sentences, as a model that was not
+tuned to bare answers writes them.
 """
 
 from __future__ import annotations
