@@ -172,8 +172,8 @@ class DatasetResult:
     comparisons: tuple[ArmPair, ...]
     """Comparison of each pair of arms."""
     leader: Estimate | None = None
-    """Score of the best arm by what decides, by an estimate and an interval that know it was
-    chosen as the best; None of a single arm, and in results of earlier versions."""
+    """Score of the best arm by what decides, by an estimate and an interval that allow for
+    its having been chosen; None of a single arm, and in results of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

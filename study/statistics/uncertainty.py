@@ -14,8 +14,8 @@ moderate each other's (``moderated.py``). Both kinds are joined as in Student's 
 freedom after Satterthwaite (1946) and Hillis (2007, doi 10.1002/sim.2532).
 
 A *seed* is a model that was trained independently of the others of its arm. Where an arm was
-searched several times, it is all models of one search, and the variance between seeds has the luck
-of the search in it.
+searched several times, it is all models of one search, and the variance between seeds
+includes that between searches.
 
 Resampling knows only the images that are there: for two arms that answer all images alike it gives
 an interval of no width, with five images as with five thousand. But if ``n`` images are alike, up
@@ -136,8 +136,8 @@ class Scores:
         )
 
     def best(self) -> Estimate:
-        """Accuracy of the best arm in percent, by an estimate and an interval that know it was
-        chosen as the best (``winner.py``). Its mean is an estimate too, mostly lower."""
+        """Accuracy of the best arm in percent, by an estimate and an interval that allow for
+        its having been chosen (``winner.py``). The estimate is mostly lower than the plain mean."""
         moved_RA = self._moved_RA
         covariance_AA = np.atleast_2d(np.cov(moved_RA, rowvar=False))
         components = [self._components(arm) for arm in self.arms.values()]
