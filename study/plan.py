@@ -1,7 +1,8 @@
 """Shows what each arm of a space trains and the memory that it takes; no weights are needed.
 
 ``python -m study.plan --space NAME --model NAME`` counts what each arm trains. With ``--batch-size
-N`` it also predicts the memory of a training step, by what the memory is for.
+N`` it also predicts the memory of a training step, by what the memory is for. With
+``--test-questions N`` it also says how small a difference between arms a study can show.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How often intervals hold the truth, and how often tests see a difference where there is none.
 
-Made-up answers of two arms, whose true accuracies are known, with luck of images, questions, seeds
-and all of these together; our way of ``study.statistics.uncertainty`` beside the plain ones:
+Made-up answers of two arms whose true accuracies are known. They vary between images, questions,
+seeds and all of these together. ``study.statistics.uncertainty`` stands beside the plain ways:
 
 * ``bootstrap``: images and seeds resampled, percentiles (what is mostly done);
 * ``images only``: as above with the trained models taken for given;
