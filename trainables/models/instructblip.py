@@ -21,6 +21,8 @@ from trainables.model_contract import Batch, Row, Skeleton, Stage, run_stages
 from trainables.models.blip_2 import Blip2
 from trainables.models.common import weights_folder
 
+FOLLOWS_INSTRUCTIONS = True
+"""Whether models of this family take an instruction in the prompt, such as how to answer."""
 TOKENIZER = "qformer_tokenizer"
 """Folder of the Q-Former's tokenizer, within that of the model."""
 SHIFT = 32

@@ -32,7 +32,7 @@ def test_tables_lie_beside_it(found: StudyResults, tmp_path: Path) -> None:
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     best = found.arms[0]
     assert f"{best.arm} & {best.overall.mean:.1f} {{" in latex
-    assert f"as the best of 4, overall: {found.leader.mean:.1f} {{" in latex
+    assert f"as the best of 4, overall \\%: {found.leader.mean:.1f} {{" in latex
     assert "as the best of 4:" in files["report.html"]
 
 
