@@ -272,6 +272,84 @@ def test_a_missing_file_is_one_line(file: str, said: str, tmp_path: Path) -> Non
     assert "\n" not in str(error.value)
 
 
+def changed(path: Path, file: str, **settings: Any) -> None:
+    """Set settings in a JSON file of a folder."""
+    known = json.loads((path / file).read_text(encoding="utf-8"))
+    (path / file).write_text(json.dumps(known | settings), encoding="utf-8")
+
+
+def test_tokens_that_a_processor_adds_are_none_of_the_models(tmp_path: Path) -> None:
+    """PaliGemma's adds a thousand that name places in an image."""
+    model = load(made_image_text.write(tmp_path / "paligemma", "paligemma", WORDS))
+    assert len(model.inputs.tokenizer) == len(model.network.get_input_embeddings().weight)
+
+
+def test_the_processors_chat_template_is_the_one_that_counts(tmp_path: Path) -> None:
+    """A tokenizer may still have that of the language model that a VLM was made from."""
+    path = made_image_text.write(tmp_path / "mistral3", "mistral3", WORDS)
+    asked = load(path).inputs.prompt.text
+    template = path / "chat_template.jinja"
+    (path / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    changed(path, "tokenizer_config.json", chat_template="{{ messages[0].content }} [INST]")
+    assert load(path).inputs.prompt.text == asked
+
+
+def test_of_several_chat_templates_the_one_without_a_name_counts(tmp_path: Path) -> None:
+    path = made_image_text.write(tmp_path / "gemma3", "gemma3", WORDS)
+    asked = load(path).inputs.prompt.text
+    more = path / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("{{ tools }}")
+    assert load(path).inputs.prompt.text == asked
+
+
+def test_what_an_image_processor_leaves_out_is_left_out(tmp_path: Path) -> None:
+    path, images = made_image_text.write(tmp_path / "gemma3", "gemma3", WORDS), noise()
+    changed(path, "preprocessor_config.json", do_rescale=False, do_normalize=False)
+    pixels = load(path).inputs.pixels(images)
+    assert torch.equal(pixels, torch.from_numpy(images).permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "settings", "said"),
+    [
+        (
+            "gemma3",
+            "processor_config.json",
+            {"image_seq_length": 8},
+            "writes 8 tokens for an image of 32 px, but its config.json gives 4",
+        ),
+        (
+            "qwen2_5_vl",
+            "preprocessor_config.json",
+            {"merge_size": 1},
+            "writes 16 tokens for an image of 32 px, but its config.json gives 4",
+        ),
+        (
+            "llava_next",
+            "config.json",
+            {"vision_feature_layer": -20},
+            "vision_feature_layer must be from -4 to 3, .*, not -20",
+        ),
+        (
+            "gemma3",
+            "config.json",
+            {"vision_config": {"model_type": "timm_wrapper"}},
+            "models of type gemma3 can't be tuned if their vision_config has no image_size",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_refused(
+    kind: str, file: str, settings: Any, said: str, tmp_path: Path
+) -> None:
+    path = made_image_text.write(tmp_path / kind, kind, WORDS)
+    changed(path, file, **settings)
+    with pytest.raises(BadInput, match=said) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
 def test_every_slot_is_one_module(folder: Callable[[str], Path]) -> None:
     """None holds another, also where transformers has the connector inside the encoder."""
     for kind in QUICK:

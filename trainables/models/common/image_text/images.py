@@ -33,11 +33,16 @@ def image_size_of(config: Any, image_size: int | None, called: str) -> int:
     """Pixels a side of the images, for a model's configuration and the user's ``image_size``.
 
     Raises:
-        BadInput: the encoder takes no images of that size.
+        BadInput: the encoder takes no images of that size, or does not say of which.
     """
-    vision = config.vision_config
-    unit = vision.patch_size * _merged(config)
-    if not _takes_any_size(config):
+    vision, free = config.vision_config, _takes_any_size(config)
+    needed = "patch_size" if free else "image_size"
+    if getattr(vision, needed, None) is None:
+        raise BadInput(
+            f"models of type {config.model_type} can't be tuned if their vision_config has no "
+            f"{needed}, as that of {called}: it is not known what square images the encoder takes"
+        )
+    if not free:
         own = vision.image_size
         own = own if isinstance(own, int) else own[0]
         if image_size not in (None, own):
@@ -46,6 +51,7 @@ def image_size_of(config: Any, image_size: int | None, called: str) -> int:
                 "--image-size"
             )
         return int(own)
+    unit = vision.patch_size * _merged(config)
     if image_size is None:
         return int(max(LARGEST // unit, 1) * unit)
     if image_size < unit or image_size % unit:
@@ -92,6 +98,21 @@ def image_tokens(config: Any, size: int) -> int:
         return int((side * ratio) ** 2)
     merged = getattr(config, "scale_factor", None) or _merged(config)
     return int(side**2 // merged**2)
+
+
+def check_count(config: Any, size: int, tokens: int, called: str) -> None:
+    """Check the number of ``tokens`` that the processor writes for an image of ``size`` pixels.
+
+    Raises:
+        BadInput: the network of this configuration gives another number of features.
+    """
+    features = image_tokens(config, size)
+    if tokens != features:
+        raise BadInput(
+            f"the processor of {called} writes {tokens} tokens for an image of {size} px, but its "
+            f"config.json gives {features}; give back processor_config.json, "
+            "preprocessor_config.json or config.json, whichever is not the model's"
+        )
 
 
 class Layout:

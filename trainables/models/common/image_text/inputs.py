@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from trainables.models.common import weights_folder
 from trainables.models.common.image_text.image_prompt import ImagePrompt
+from trainables.models.common.image_text.images import COUNTED, check_count
 
 PROCESSORS = {"smolvlm": "Idefics3Processor"}
 """Model type -> processor of another class that writes the same prompt: SmolVLM's own wants a
@@ -44,8 +46,8 @@ class Inputs:
         """Read the folder's tokenizer and processors.
 
         Raises:
-            BadInput: one is missing or damaged, or the chat template does not show image and
-                question.
+            BadInput: one is missing or damaged, the chat template does not show image and question,
+                or another number of tokens stands for an image than the configuration has.
         """
         self.image: int = config.image_token_id
         with weights_folder.reading(f"the tokenizer or processor of {called} can't be read"):
@@ -56,9 +58,13 @@ class Inputs:
         local: Any = {"local_files_only": True, "trust_remote_code": False}
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **local)
         images: Any = AutoImageProcessor.from_pretrained(path, **local)
-        processor = _processor(path, config.model_type, images, self.tokenizer)
+        settings, _ = ProcessorMixin.get_processor_dict(path, local_files_only=True)
+        # A copy, since PaliGemma's processor adds tokens that the model may have no row for.
+        processor = _processor(settings, config.model_type, images, deepcopy(self.tokenizer))
         self.mean, self.deviation = images.image_mean, images.image_std
-        self.scale: float = images.rescale_factor
+        if not images.do_normalize:
+            self.mean, self.deviation = [0.0] * 3, [1.0] * 3
+        self.scale: float = images.rescale_factor if images.do_rescale else 1.0
         self.prompt = ImagePrompt(
             called=called,
             model_type=config.model_type,
@@ -66,10 +72,12 @@ class Inputs:
             image=self.image,
             word=processor.image_token,
             written=_written(processor, images, size),
-            template=self.tokenizer.chat_template or processor.chat_template,
+            template=_template(settings.get("chat_template") or self.tokenizer.chat_template),
         )
         self.run = self.prompt.run(self.image, called)
         """Tokens that stand for an image, from the first to the last."""
+        if config.model_type in COUNTED:
+            check_count(config, size, self.run.count(self.image), called)
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.prompt.end if pad is None else pad
 
@@ -93,9 +101,13 @@ class Inputs:
         return (*question[:first], *self.run, *question[first + 1 :])
 
 
-def _processor(path: Path, model_type: str, images: Any, tokenizer: Any) -> Any:
+def _template(found: str | Mapping[str, str] | None) -> str | None:
+    """The chat template that is used without a name, where a folder may have several."""
+    return found.get("default") if isinstance(found, Mapping) else found
+
+
+def _processor(settings: Mapping[str, Any], model_type: str, images: Any, tokenizer: Any) -> Any:
     """A processor of the class that belongs to ``model_type``, without a video processor."""
-    settings, _ = ProcessorMixin.get_processor_dict(path, local_files_only=True)
     if model_type in OWN:
         return OWN[model_type](settings)
     processors: Any = processing_auto
@@ -113,7 +125,7 @@ def _processor(path: Path, model_type: str, images: Any, tokenizer: Any) -> Any:
 class _Pixtral:
     """What is used here of ``PixtralProcessor``, which can't be imported without torchvision."""
 
-    image_token, chat_template = "[IMG]", None
+    image_token = "[IMG]"  # noqa: S105  # a word, no password
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.unit = settings.get("patch_size", 16) * settings.get("spatial_merge_size", 1)

@@ -193,7 +193,7 @@ def layer_read(network: Any) -> int | None:
     reads that and not the encoder's last output.
 
     Raises:
-        BadInput: it reads several layers.
+        BadInput: it reads several layers, or one that there is not.
     """
     given = inspect.signature(network.base_model.get_image_features).parameters
     layer = getattr(network.config, "vision_feature_layer", None)
@@ -201,8 +201,14 @@ def layer_read(network: Any) -> int | None:
         return None
     if not isinstance(layer, int):
         raise BadInput(f"the model reads several layers of its image encoder, {layer}; known: one")
+    depth = network.config.vision_config.num_hidden_layers
+    if not -depth - 1 <= layer <= depth:
+        raise BadInput(
+            f"vision_feature_layer must be from {-depth - 1} to {depth}, the layers of the image "
+            f"encoder, not {layer}"
+        )
     last_output = "image_sizes" not in given and layer == -1  # as in InternVL
-    return None if last_output else range(network.config.vision_config.num_hidden_layers + 1)[layer]
+    return None if last_output else range(depth + 1)[layer]
 
 
 def shares_rows(vision: nn.Module) -> bool:
