@@ -314,6 +314,7 @@ class ImageTextToText:
     def _given(self, network: nn.Module, batch: Batch, tokens_BT: Tensor) -> dict[str, Any]:
         """Arguments of the network beside tokens and their mask: what is known of the images."""
         image_UTD = run_stages(self, network, batch)
+        self.inputs.check_features(image_UTD.shape[1])
         encoded = _Encoded(image_UTD[batch.image_B], self.width)
         types_BT = self._is_image(tokens_BT)
         if self.config.model_type in PREFIX:

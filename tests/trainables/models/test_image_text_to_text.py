@@ -318,13 +318,13 @@ def test_what_an_image_processor_leaves_out_is_left_out(tmp_path: Path) -> None:
             "gemma3",
             "processor_config.json",
             {"image_seq_length": 8},
-            "writes 8 tokens for an image of 32 px, but its config.json gives 4",
+            "gemma3 writes 8 tokens for an image, but the network has 4 features of it",
         ),
         (
             "qwen2_5_vl",
             "preprocessor_config.json",
             {"merge_size": 1},
-            "writes 16 tokens for an image of 32 px, but its config.json gives 4",
+            "qwen2_5_vl writes 16 tokens for an image, but the network has 4 features of it",
         ),
         (
             "llava_next",
@@ -348,6 +348,17 @@ def test_files_that_do_not_fit_each_other_are_refused(
     with pytest.raises(BadInput, match=said) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_number_of_tokens_is_told_when_the_network_runs(tmp_path: Path) -> None:
+    """Where it is not known without."""
+    path = made_image_text.write(tmp_path / "mistral3", "mistral3", WORDS)
+    changed(path, "processor_config.json", patch_size=16)
+    model = load(path)
+    batch = model.collate([model.tokenize(question="where ?", answer="", image=0)], noise())
+    said = "mistral3 writes 1 tokens for an image, but the network has 4 features of it"
+    with pytest.raises(BadInput, match=said):
+        model.losses(model.network, batch)
 
 
 def test_every_slot_is_one_module(folder: Callable[[str], Path]) -> None:

@@ -100,21 +100,6 @@ def image_tokens(config: Any, size: int) -> int:
     return int(side**2 // merged**2)
 
 
-def check_count(config: Any, size: int, tokens: int, called: str) -> None:
-    """Check the number of ``tokens`` that the processor writes for an image of ``size`` pixels.
-
-    Raises:
-        BadInput: the network of this configuration gives another number of features.
-    """
-    features = image_tokens(config, size)
-    if tokens != features:
-        raise BadInput(
-            f"the processor of {called} writes {tokens} tokens for an image of {size} px, but its "
-            f"config.json gives {features}; give back processor_config.json, "
-            "preprocessor_config.json or config.json, whichever is not the model's"
-        )
-
-
 class Layout:
     """The form in which a network takes normalised images of one size."""
 

@@ -20,9 +20,10 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto import processing_auto
 from transformers.processing_utils import ProcessorMixin
 
+from trainables.errors import BadInput
 from trainables.models.common import weights_folder
 from trainables.models.common.image_text.image_prompt import ImagePrompt
-from trainables.models.common.image_text.images import COUNTED, check_count
+from trainables.models.common.image_text.images import COUNTED, image_tokens
 
 PROCESSORS = {"smolvlm": "Idefics3Processor"}
 """Model type -> processor of another class that writes the same prompt: SmolVLM's own wants a
@@ -76,8 +77,9 @@ class Inputs:
         )
         self.run = self.prompt.run(self.image, called)
         """Tokens that stand for an image, from the first to the last."""
+        self.called = called
         if config.model_type in COUNTED:
-            check_count(config, size, self.run.count(self.image), called)
+            self.check_features(image_tokens(config, size))
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.prompt.end if pad is None else pad
 
@@ -89,6 +91,20 @@ class Inputs:
         pixels_UCSS -= torch.tensor(self.mean).view(3, 1, 1)
         pixels_UCSS /= torch.tensor(self.deviation).view(3, 1, 1)
         return pixels_UCSS.contiguous()
+
+    def check_features(self, features: int) -> None:
+        """Check that an image has as many tokens as the network has ``features`` of it.
+
+        Raises:
+            BadInput: it has not.
+        """
+        tokens = self.run.count(self.image)
+        if tokens != features:
+            raise BadInput(
+                f"the processor of {self.called} writes {tokens} tokens for an image, but the "
+                f"network has {features} features of it; give back processor_config.json, "
+                "preprocessor_config.json or config.json, whichever is not the model's"
+            )
 
     def shortened(self, question: Sequence[int]) -> tuple[int, ...]:
         """A question with one token in place of those that stand for its image."""
