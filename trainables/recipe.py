@@ -200,6 +200,8 @@ class SlotCount:
     trained tokens."""
     total_layers: int = 0
     """Number of the slot's layers."""
+    without_experts: bool = False
+    """Whether the layers hold weights of several experts at once, which the method leaves alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,6 +368,11 @@ def _count(module: nn.Module, slot: str, tuning: str, blocks: Mapping[str, nn.Mo
         total_parameters=count_values(module),
         trained_layers=len(reached),
         total_layers=len(blocks),
+        without_experts=any(
+            not weight.requires_grad
+            for block in reached
+            for weight in layers.stacked_weights(module.get_submodule(block))
+        ),
     )
 
 

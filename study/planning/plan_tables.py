@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -59,6 +59,7 @@ def _trains(applied: ParameterCounts) -> str:
 def _number(count: SlotCount) -> str:
     """Number of values that are trained in a slot, and in how many of its layers."""
     layers = f" in {count.trained_layers} of {count.total_layers} layers"
+    layers += " without their experts" * count.without_experts
     return f"{count.trained_parameters:,}{layers * bool(count.total_layers)}"
 
 
@@ -78,7 +79,7 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def bits_text(slots: Iterable[SlotBits], bits: BaseBits, space: Space) -> str:
+def bits_text(slots: Sequence[SlotBits], bits: BaseBits, space: Space) -> str:
     """What is in four bits in each slot, and why other linear layers are not."""
     trainers, parts = spaces.weight_trainers(space), []
     for found in slots:
@@ -92,8 +93,9 @@ def bits_text(slots: Iterable[SlotBits], bits: BaseBits, space: Space) -> str:
                 f"{found.quantised} of {found.quantised + len(found.left)} linear layers of "
                 f"{found.slot}{left}"
             )
+    experts = "experts, " * any(found.experts for found in slots)
     return (
-        f"in {bits.bits} bits (NF4): {'; '.join(parts)}; embeddings, heads, norms and "
+        f"in {bits.bits} bits (NF4): {'; '.join(parts)}; {experts}embeddings, heads, norms and "
         "convolutions as they are"
     )
 

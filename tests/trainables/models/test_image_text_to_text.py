@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainables.memory import footprint
 from trainables.memory.footprint import BatchShape
 from trainables.models import image_text_to_text
 from trainables.models.common.image_text.inputs import AS_IT_IS
+from trainables.models.common.quantisation import slot_bits
 from trainables.models.image_text_to_text import ImageTextToText
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
@@ -240,6 +242,26 @@ def test_what_cannot_be_done_is_refused(config: Any, said: str, tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match=said):
         model_lookup.family_of(str(tmp_path))
+
+
+def test_experts_that_no_method_reaches_are_told() -> None:
+    """Weights of several experts at once are bare parameters, which LoRA does not wrap."""
+    made = CLASSES["qwen3_vl"]
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    made = replace(made, text={**made.text, **experts})
+    words = made_image_text.tokenizer("qwen3_vl", WORDS, made)
+    network = made_image_text.network("qwen3_vl_moe", words, made)
+    model = ImageTextToText(name="moe", digest="", network=network, image_size=SIZE, inputs=None)
+    assert [slot.experts for slot in slot_bits(model)] == [False, False, True]
+    for method, told in (("lora", [False, False, True]), ("full", [False] * 3)):
+        plain = {slot: {"method": method} for slot in ("vision", "decoder")}
+        plain["connector"] = {"method": "frozen"}
+        applied = recipe.apply(
+            Recipe.from_plain(plain), model, share_weights(model.network), seed=0
+        )
+        assert {c.slot: c.without_experts for c in applied.counts} == dict(
+            zip(("vision", "connector", "decoder"), told, strict=True)
+        )
 
 
 def test_an_open_clip_model_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from trainables.errors import BadInput, NoMatchingLayer
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trainables.model_contract import Slot
 
 T = TypeVar("T")
@@ -101,3 +103,15 @@ def _blocks(slot: Slot, asked: str) -> tuple[str, ...]:
             f"slot {slot.name!r} has no block for {asked}; it has: {there}", lacks="block"
         )
     return found
+
+
+def stacked_weights(module: nn.Module) -> list[nn.Parameter]:
+    """Weights that a module holds for several experts at once, as bare parameters of shape (E, D,
+    D): no linear layers, so no role names them."""
+    return [
+        parameter
+        for part in module.modules()
+        if not hasattr(part, "kernel_size")  # as a convolution has
+        for parameter in part._parameters.values()
+        if parameter is not None and parameter.ndim == 3 and len(parameter) > 1
+    ]

@@ -64,6 +64,8 @@ class SlotBits:
     """Number of linear layers in four bits."""
     left: tuple[str, ...]
     """Names in the slot of its other linear layers."""
+    experts: bool = False
+    """Whether it holds weights of several experts at once, which are no linear layers."""
 
 
 def quantise(model: Structure, bits: BaseBits, device: torch.device | None = None) -> None:
@@ -102,6 +104,7 @@ def slot_bits(model: Structure) -> tuple[SlotBits, ...]:
     """What is in four bits in each slot of a model."""
     from torch import nn
 
+    from trainables.methods.common.layers import stacked_weights
     from trainables.shared_layers.quantised_linear import QuantisedLinear
 
     found = []
@@ -112,7 +115,10 @@ def slot_bits(model: Structure) -> tuple[SlotBits, ...]:
             if isinstance(module, nn.Linear)
         }
         left = tuple(name for name, quantised in linear.items() if not quantised)
-        found.append(SlotBits(slot=slot, quantised=sum(linear.values()), left=left))
+        experts = bool(stacked_weights(model.network.get_submodule(path)))
+        found.append(
+            SlotBits(slot=slot, quantised=sum(linear.values()), left=left, experts=experts)
+        )
     return tuple(found)
 
 
