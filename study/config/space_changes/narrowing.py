@@ -123,6 +123,11 @@ def _set(method: MethodRanges, name: str, values: str) -> dict[str, Any]:
     whole, _, band = name.partition(".")
     before = method.settings.get(whole)
     default = _defaults(method)[whole]
+    if isinstance(default, tuple) and ",query,value," in f",{values},":
+        raise BadInput(
+            "query,value would be a choice of one role or the other; give query+value for the two "
+            "together, or value,query for the choice"
+        )
     if isinstance(before, ByBand) and band:
         part = _parsed(values, default, getattr(before, band))
         return {**method.settings, whole: dataclasses.replace(before, **{band: part})}

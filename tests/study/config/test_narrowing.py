@@ -58,6 +58,7 @@ def test_some_arms_are_left_in_the_order_of_the_space() -> None:
         ("lora", "lora.rank=4,8,8", "lora.rank", Choice(4, 8)),
         ("lora", "lora.alpha_per_rank=1,2", "lora.alpha_per_rank", Choice(1.0, 2.0)),
         ("lora", "lora.targets=query+value,all", "lora.targets", Choice("query+value", "all")),
+        ("lora", "lora.targets=value,query", "lora.targets", Choice("value", "query")),
         ("lora", "lora.layers=last:1,all", "lora.layers", Choice("last:1", "all")),
         ("lora", "lora.rank=4,2/4/8", "lora.rank", Choice(4, (2, 4, 8))),
         ("lora", "lora.rank_stabilized=true,False", "lora.rank_stabilized", Choice(True, False)),
