@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
-    """Table of arms: what is searched in each, with the training settings that it names, and what
-    it trains."""
+    """Table of arms: what is searched in each, with a learning rate and training settings that are
+    fixed, and what it trains."""
     table = Table(title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in ("arm", "searched", "trains", "parameters", "percent"):
         right = column in ("parameters", "percent")
@@ -30,7 +30,8 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
     styles = terminal_styles(space.declared)
     for arm, found in applied.items():
         searched = spaces.ranges(space.arms[arm])
-        told = {n: v for n, v in space.arms[arm].training.items() if n not in searched}
+        declared = {"lr": space.arms[arm].lr, **space.arms[arm].training}
+        told = {n: v for n, v in declared.items() if n not in searched}
         table.add_row(
             Text(arm, style=styles[arm]),
             ", ".join(

@@ -164,6 +164,16 @@ def test_it_says_that_prompts_are_not_counted(
         assert (said in shown) == (name == "own")
 
 
+def test_what_is_fixed_is_shown_beside_what_is_searched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = ("--set", "lora/lr=0.5", "lora/beta2=0.95")
+    assert plan.main(["--space", "smoke", *changes]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "lora lora.rank {2, 8}, lr=0.5, beta2=0.95" in shown
+    assert "layernorm lr 0.001 to 0.1" in shown
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out
