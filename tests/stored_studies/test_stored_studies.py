@@ -99,6 +99,11 @@ def test_resuming_a_finished_study_changes_no_result(
     assert after.pop("mlflow") == "", "its own, in the storage folder"
     # The verdict says more by now, after what it said.
     assert after.pop("verdict").startswith(before.pop("verdict"))
+    for found in (before, after):
+        # Orders of trials are drawn without replacement since, and what is needed has its range.
+        found["efficiency"].pop("budget")
+        for part in (part for pair in found["comparisons"] for part in pair["parts"].values()):
+            part["sentence"] = part["sentence"].partition(" To tell ")[0]
     assert rounded(known_to(before, after)) == rounded(before)
     # The rest of the protocol tells which code went on with the study.
     for name in ("settings", "budget", "begun", "identity", "precision", "model"):

@@ -64,11 +64,11 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         assert [s["seed"] for s in arm["seeds"]] == [1, 2, 3]
         assert arm["costs"]["trained_parameters"] > 0
         assert arm["costs"]["seconds"] > 0 and arm["costs"]["peak_memory_gib"] > 0
-    for name in ("majority", "untuned"):
+    for name, by_likelihood in (("majority", set()), ("untuned", {"auroc", "ece"})):
         scored = found["baselines"][name]
         lenient = {"lenient_overall", "lenient_open", "lenient_closed"}
         measured = {"token_recall", "token_f1", "balanced_accuracy", "macro_f1", *lenient}
-        assert set(scored) == {*PARTS, *measured}
+        assert set(scored) == {*PARTS, *measured, *by_likelihood}
         assert scored.pop("report") is None  # there is none in the data
         assert all(0 <= value <= 100 for value in scored.values())
     page = html.unescape((storage / "one" / "report.html").read_text())
