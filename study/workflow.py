@@ -245,7 +245,7 @@ class StudyRun:
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,
-            brief=plan.profile.follows_instructions and settings.prompt != BRIEF,
+            brief=plan.profile.asked_briefly and settings.prompt != BRIEF,
             base=provenance.digest(provenance.base(plan)),
         )
         self.provenance = provenance.describe(plan, self.folder)

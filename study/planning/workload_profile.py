@@ -62,8 +62,9 @@ class WorkloadProfile:
     """Arm -> measurement of three steps, for arms that were measured; None if not even one question
     fits."""
 
-    follows_instructions: bool = False
-    """Whether the model takes an instruction in the prompt, such as how to answer."""
+    asked_briefly: bool = False
+    """Whether the untuned model can be asked to answer with a word or phrase: it takes instructions
+    in the prompt, and not all answers are reports."""
     slot_bits: tuple[SlotBits, ...] = ()
     """What is quantised in each slot."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -215,7 +215,8 @@ def _profile(
         regime=definition.regime,
     )
     follows = getattr(registry.FAMILIES.find(family), "FOLLOWS_INSTRUCTIONS", False)
-    return replace(found, follows_instructions=follows)
+    short = any(example.answer_type != "report" for example in workload.dataset.test)
+    return replace(found, asked_briefly=follows and short)
 
 
 def _sendable(error: Exception) -> Exception:
