@@ -167,7 +167,7 @@ class Budget:
     batch_size: int = 32
     """Number of training examples in a batch."""
     epochs: float | None = None
-    """The same as ``max_examples``, in passes over the training split, in place of it."""
+    """Budget of a trial in passes over the training split, given in place of ``max_examples``."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in {

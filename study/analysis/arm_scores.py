@@ -68,7 +68,7 @@ class ArmScores:
             examples: the questions that were answered, in the same order.
         """
         correct = {
-            arm: np.stack([self._mean(same, name) for same in self._alike(records)])
+            arm: credits_of(self.study_folder, records, name, self.searches)
             for arm, records in self.confirmed.items()
             if records
         }
@@ -145,9 +145,10 @@ class ArmScores:
         )
 
     def strata(self, ranked: Sequence[str], examples: Sequence[Example]) -> Strata | None:
-        """Where the arms differ on the test split; ``ranked`` are their names, the best first."""
+        """Groups of test questions on which the arms differ; ``ranked`` are their names, the best
+        first."""
         correct = {
-            arm: np.stack([self._mean(same, "test") for same in self._alike(self.confirmed[arm])])
+            arm: credits_of(self.study_folder, self.confirmed[arm], "test", self.searches)
             for arm in ranked
         }
         return strata.strata(correct, examples)
@@ -156,23 +157,9 @@ class ArmScores:
     def _first(self) -> dict[str, list[TrialRecord]]:
         """Arm -> its confirmations that are independent: of several searches the first of each."""
         return {
-            arm: [same[0] for same in self._alike(records)]
+            arm: [same[0] for same in _alike(records, self.searches)]
             for arm, records in self.confirmed.items()
         }
-
-    def _alike(self, records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-        """Confirmations of an arm whose models count as one: those of one search, or each alone."""
-        if self.searches == 1:
-            return [[record] for record in records]
-        found: dict[str, list[TrialRecord]] = {}
-        for record in records:
-            found.setdefault(record.spec.arm, []).append(record)
-        return [*found.values()]
-
-    def _mean(self, records: Sequence[TrialRecord], name: str) -> Array:
-        """Mean credit of each answer that these trials gave, 0 to 1; shape (Q,)."""
-        each = [credit(self.study_folder, record, name) for record in records]
-        return np.asarray(np.mean(each, axis=0))
 
     def _baselines(
         self,
@@ -227,6 +214,26 @@ def scores_of(record: TrialRecord, name: str) -> dict[str, float]:
     return {k.removeprefix(start): v for k, v in record.scores.items() if k.startswith(start)}
 
 
-def credit(study_folder: StudyFolder, record: TrialRecord, name: str) -> Array:
-    """Credit of each answer that a trial gave, 0 to 1; shape (Q,)."""
-    return np.asarray(answers.read(study_folder, record.spec.id, name)["credit"])
+def credits_of(
+    study_folder: StudyFolder, records: Sequence[TrialRecord], name: str, searches: int = 1
+) -> Array:
+    """Credit of each answer to the questions ``name`` that the confirmed models of an arm gave, 0
+    to 1; shape (S, Q). If there are several searches of each arm, S counts those, and the credit is
+    the mean over a search's models."""
+
+    def credit(record: TrialRecord) -> Array:
+        return np.asarray(answers.read(study_folder, record.spec.id, name)["credit"])
+
+    return np.stack(
+        [np.mean([credit(record) for record in same], axis=0) for same in _alike(records, searches)]
+    )
+
+
+def _alike(records: Sequence[TrialRecord], searches: int) -> list[list[TrialRecord]]:
+    """Confirmations of an arm whose models count as one: those of one search, or each alone."""
+    if searches == 1:
+        return [[record] for record in records]
+    found: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        found.setdefault(record.spec.arm, []).append(record)
+    return [*found.values()]

@@ -2,7 +2,7 @@
 
 A model that scores as well with a blank image has not looked at the image
 (``trainables.training.blind``). The gain is a difference between two answers of the same model to
-the same question, so its interval is that of one arm: over images and seeds.
+the same question, so its interval is that of one arm: over images, and seeds or searches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.analysis.arm_scores import credits_of
 from study.analysis.result_types import BlindScore, Calibration, ReliabilityBin
 from study.statistics.uncertainty import Scores
 from study.storage import answers
@@ -28,7 +29,10 @@ Array = np.ndarray[Any, Any]
 
 
 def blind_scores(
-    study_folder: StudyFolder, records: Sequence[TrialRecord], examples: Sequence[Example]
+    study_folder: StudyFolder,
+    records: Sequence[TrialRecord],
+    examples: Sequence[Example],
+    searches: int = 1,
 ) -> dict[str, BlindScore]:
     """Way of ``BLIND`` -> score of an arm on test questions asked so, and what its images gain it;
     empty if a confirmation was made by a version that did not ask so."""
@@ -36,10 +40,10 @@ def blind_scores(
     if not records or any(not ways.issuperset(BLIND) for ways in asked):
         return {}
     groups = [example.unit for example in examples]
-    own_SQ = _credits(study_folder, records, "test")
+    own_SQ = credits_of(study_folder, records, "test", searches)
     found = {}
     for way in BLIND:
-        blind_SQ = _credits(study_folder, records, way)
+        blind_SQ = credits_of(study_folder, records, way, searches)
         gain = {"image": own_SQ - blind_SQ, "none": np.zeros_like(own_SQ)}
         found[way] = BlindScore(
             score=float(100 * blind_SQ.mean()),
@@ -77,11 +81,4 @@ def calibration(
             for b in range(BINS)
             if (bin_N == b).any()
         ),
-    )
-
-
-def _credits(study_folder: StudyFolder, records: Sequence[TrialRecord], name: str) -> Array:
-    """Credit of each answer of each trial, 0 to 1; shape (S, Q)."""
-    return np.stack(
-        [np.asarray(answers.read(study_folder, r.spec.id, name)["credit"]) for r in records]
     )

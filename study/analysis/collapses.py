@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from study.analysis.arm_scores import credit
+from study.analysis.arm_scores import credits_of
 from study.statistics.rates import exact_rate
 from study.statistics.score_types import Collapse
 from study.statistics.uncertainty import Scores
@@ -36,15 +34,17 @@ def rate(
     tested: Sequence[TrialRecord],
     lost: Collection[str],
     dataset: Dataset,
+    searches: int = 1,
 ) -> Collapse | None:
-    """How often an arm's training collapses; None if none of its confirmations
-    completed or diverged.
+    """How often an arm's training collapses; None if none of its confirmations completed or
+    diverged.
 
     Args:
         study_folder: the study's files.
         tested: the arm's confirmations.
         lost: ids of its confirmations that ``collapsed`` returned.
         dataset: data with the questions that were answered.
+        searches: independent searches of each arm.
     """
     complete = [record for record in tested if record.outcome is Outcome.COMPLETE]
     diverged = sum(record.outcome is Outcome.DIVERGED for record in tested)
@@ -54,7 +54,7 @@ def rate(
     well = [record for record in complete if record.spec.id not in lost]
     otherwise = None
     if events and well:
-        credits_SQ = np.stack([credit(study_folder, record, "test") for record in well])
+        credits_SQ = credits_of(study_folder, well, "test", searches)
         units = [example.unit for example in dataset.test]
         otherwise = Scores({"": credits_SQ}, units).score("")
     return Collapse(

@@ -129,7 +129,8 @@ class ArmResult:
     """``blank``: test questions asked of a blank image, ``swapped``: of another patient's -> score;
     empty in results of earlier versions."""
     calibration: Calibration | None = None
-    """Of closed questions; None if there are none, and in results of earlier versions."""
+    """Calibration of answers to closed questions; None if there are none, and in results of earlier
+    versions."""
     may_gain: RemainingGain | None = None
     """What more search may still bring the arm, judging by its trials; None if too few are known,
     with several objectives, and in results of earlier versions."""
@@ -257,7 +258,8 @@ class UsedBudget:
     max_examples: int
     """Training examples of a whole trial."""
     epochs: float | None = None
-    """The same in passes over the training split, where the study was asked so."""
+    """Training examples of a whole trial in passes over the training split, if the study was asked
+    so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,8 +356,8 @@ class StudyResults:
     leader: Estimate | None = None
     """Score of the best arm, as ``DatasetResult.leader`` has it."""
     strata: Strata | None = None
-    """Where the arms differ; None if no field divides the test questions, and in results of earlier
-    versions."""
+    """Groups of questions on which the arms differ; None if no field divides the test questions,
+    and in results of earlier versions."""
     ood: tuple[DatasetResult, ...] = ()
     """Scores on each dataset of ``--ood``, on which no trial trained."""
     efficiency: Efficiency

@@ -233,9 +233,9 @@ def _arm(
             for r in confirmed
         ),
         collapsed=bool(collapsed),
-        collapse=collapses.rate(study_folder, tested, collapsed, dataset),
+        collapse=collapses.rate(study_folder, tested, collapsed, dataset, trials.searches),
         costs=costs,
-        blind=blind.blind_scores(study_folder, confirmed, dataset.test),
+        blind=blind.blind_scores(study_folder, confirmed, dataset.test, trials.searches),
         calibration=blind.calibration(study_folder, confirmed, dataset.test),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )

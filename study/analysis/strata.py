@@ -1,4 +1,4 @@
-"""Where the difference between arms lies: by question type, modality, organ, answer type, length.
+"""Groups of questions on which arms differ: by question type, modality, organ, answer type, length.
 
 Groups of questions are many, so every comparison is corrected for all that were looked at (Holm).
 They explain the verdict and are no findings of their own (Wang et al. 2007, doi

@@ -46,12 +46,12 @@ def connect(address: str | None) -> None:
     # Ray's log is for its developers; what a user must know of a trial is in its outcome.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     ray._private.worker.print_to_stdstream = _keep_quiet  # else it prints what is in its logs too
+    place = str(scratch.ray_folder())
     try:
         with _own_signals():
             if address is None:
                 # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
                 ray_constants.ENABLE_RAY_CLUSTER = False
-                place = str(scratch.ray_folder())
                 ray.init(address="local", include_dashboard=False, _temp_dir=place, **quiet)
                 _leave_no_session()
             else:
@@ -62,7 +62,7 @@ def connect(address: str | None) -> None:
         if address is None:
             raise BadInput(
                 f"Ray does not start on this machine ({line}); it may be too busy, or TMPDIR too "
-                "long for a socket's name (set RAY_TMPDIR): see /tmp/ray/session_latest/logs, and "
+                f"long for a socket's name (set RAY_TMPDIR): see {place}/session_latest/logs, and "
                 "give the same command again"
             ) from None
         raise BadInput(

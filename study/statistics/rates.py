@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from study.statistics.score_types import Estimate
+from study.statistics.uncertainty import LEVEL
 
-LEVEL = 0.95
-"""Confidence level of the bounds."""
+OUTSIDE = 1 - LEVEL / 100
+"""Probability that a rate is outside of its bounds."""
 
 
 def exact_rate(events: int, of: int) -> Estimate:
@@ -17,7 +18,7 @@ def exact_rate(events: int, of: int) -> Estimate:
     """
     from scipy.stats import beta
 
-    tail = 1 - LEVEL if events in (0, of) else (1 - LEVEL) / 2
+    tail = OUTSIDE if events in (0, of) else OUTSIDE / 2
     low = beta.ppf(tail, events, of - events + 1) if events else 0.0
     high = beta.ppf(1 - tail, events + 1, of - events) if events < of else 1.0
     return Estimate(mean=100 * events / of, low=100 * float(low), high=100 * float(high))

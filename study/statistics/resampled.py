@@ -51,12 +51,10 @@ class ResampledScores(Scores):
         self._given, self._make = given, make
         _, self._image_Q = np.unique(np.asarray(groups_Q), return_inverse=True)
         self._statistics = {arm: [make([one]) for one in seeds] for arm, seeds in given.items()}
-        places = {arm: np.full(len(seeds), i) for i, (arm, seeds) in enumerate(given.items())}
-        super().__init__(places, groups_Q, replicates=replicates)
+        super().__init__(given, groups_Q, replicates=replicates)
 
-    def _arm(self, correct_SQ: Array, image_Q: Array) -> _Arm:
-        """The jackknife values of one arm; ``correct_SQ`` holds its place among all arms."""
-        arm = list(self._given)[int(correct_SQ[0])]
+    def _arm(self, arm: str, given: Sequence[Sequence[Any]], image_Q: Array) -> _Arm:
+        """The jackknife values of the answers ``given`` by the models of one arm."""
         images = len(self.questions_C)
         scores_S = np.array([of(np.ones((1, len(image_Q))))[0] for of in self._statistics[arm]])
         without_CC = 1 - np.eye(images)
@@ -67,7 +65,7 @@ class ResampledScores(Scores):
         codes_SC = np.stack(
             [
                 np.bincount(image_Q, [zlib.crc32(repr(a).encode()) % 997 for a in one], images)
-                for one in self._given[arm]
+                for one in given
             ]
         )
         return _Arm(right_SC=codes_SC, scores_S=scores_S / 100, above_SC=above_SC)

@@ -159,12 +159,13 @@ class Baselines:
     untuned: Scores | None
     """Scores of the base model as it is; None if they could not be computed."""
     untuned_lenient: Scores | None = None
-    """The same answers, by their first words; None in results of earlier versions."""
+    """Scores of the untuned model's answers by their first words; None in results of earlier
+    versions."""
     untuned_brief: Scores | None = None
     """Scores of the base model, asked for a single word or phrase; None if its family does not
     follow instructions."""
     untuned_brief_lenient: Scores | None = None
-    """The same answers, by their first words."""
+    """Scores of the brief answers by their first words."""
 
     def named(self) -> dict[str, Scores]:
         """Name -> scores of the baselines that there are. Lenient ones are left out where they are

@@ -1,4 +1,4 @@
-"""Where arms differ, as values of ``results.json``."""
+"""Groups of questions on which arms differ, as values of ``results.json``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ContestedQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Strata:
-    """Where the arms differ. It explains the verdict and adds no finding to it."""
+    """Groups of questions on which the arms differ. They explain the verdict and add no finding."""
 
     groups: tuple[Stratum, ...]
     tests: int

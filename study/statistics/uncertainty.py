@@ -105,7 +105,7 @@ class Scores:
 
     def __init__(
         self,
-        correct: Mapping[str, Array],
+        correct: Mapping[str, Any],
         groups_Q: Sequence[str],
         *,
         replicates: int = REPLICATES,
@@ -113,7 +113,7 @@ class Scores:
     ) -> None:
         _, image_Q = np.unique(np.asarray(groups_Q), return_inverse=True)
         self.questions_C = np.bincount(image_Q).astype(float)
-        self.arms = {arm: self._arm(correct_SQ, image_Q) for arm, correct_SQ in correct.items()}
+        self.arms = {arm: self._arm(arm, given, image_Q) for arm, given in correct.items()}
         each = self.arms.values()
         variances = [arm.variance for arm in each]
         moderated = (
@@ -170,8 +170,8 @@ class Scores:
             components=components,
         )
 
-    def _arm(self, correct_SQ: Array, image_Q: Array) -> _Arm:
-        """The answers of one arm, summed by image."""
+    def _arm(self, arm: str, correct_SQ: Any, image_Q: Array) -> _Arm:
+        """The answers of one arm, summed by image. ``arm`` is its name."""
         images = len(self.questions_C)
         right_SC = np.stack([np.bincount(image_Q, row, images) for row in correct_SQ])
         scores_S = right_SC.sum(1) / self.questions_C.sum()

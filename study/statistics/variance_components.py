@@ -35,7 +35,7 @@ class VarianceComponents:
     """Number of arms whose variances moderate each other."""
 
     def scaled(self, factor: float) -> VarianceComponents:
-        """The same with every variance multiplied by ``factor``."""
+        """These components with every variance multiplied by ``factor``."""
         return replace(
             self,
             images=factor * self.images,

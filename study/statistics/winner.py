@@ -92,7 +92,7 @@ def _others(scores_A: Array, covariance_AA: Array, best: int) -> tuple[float, fl
 
 
 def _solve(falling: Callable[[float], float], value: float, low: float, high: float) -> float:
-    """Where a falling function has a value, between ``low`` and ``high``."""
+    """Argument between ``low`` and ``high`` at which a falling function has a value."""
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > value else (low, middle)

@@ -75,7 +75,8 @@ class Counts:
     covers: list[float] = field(default_factory=list)
     """Share of a study's pairs whose interval holds the difference that is claimed."""
     of_methods: list[float] = field(default_factory=list)
-    """The same of the difference between methods, which is not always claimed."""
+    """Width and coverage of the interval of the difference between methods, which is not always
+    claimed."""
     false: list[bool] = field(default_factory=list)
     false_of_methods: list[bool] = field(default_factory=list)
     told: list[float] = field(default_factory=list)

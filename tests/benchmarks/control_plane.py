@@ -45,14 +45,14 @@ from study.tracking.mlflow_writer import MlflowWriter
 from study.tracking.progress import Progress
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialRecord
-from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
-from tests.study.made_up import PROTOCOL, cards, hosts_alone, loss_of
+from study.worker.orders import AdvanceTrial, TrialReport
+from tests.study.made_up import PROTOCOL, MadeUpHost, cards, hosts_alone, loss_of
 
 TRIALS = 2000
 SHOWN = (100, 500, 1000, 2000)
 
 
-class Instant:
+class Instant(MadeUpHost):
     """A host whose trials take no time, but the first: as with real ones, none ends before all
     clients are there."""
 
@@ -82,15 +82,6 @@ class Instant:
         if len(ahead) > 1:
             return report
         return replace(report, outcome=Outcome.COMPLETE, scores={"validation.overall": 50.0})
-
-    async def forget(self, order: ForgetTrial) -> None:
-        """Nothing is kept."""
-
-    async def alive(self) -> None:
-        """It is."""
-
-    async def processor_seconds(self) -> float | None:
-        """It trains nothing."""
 
 
 class Clock(StudyCallback):

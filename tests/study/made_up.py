@@ -16,7 +16,7 @@ from study.planning.placement import uniform_placement
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import TrialSpec
-from study.worker.orders import TrialReport
+from study.worker.orders import ForgetTrial, TrialReport
 
 if TYPE_CHECKING:
     from study.execution.dispatcher import Dispatcher
@@ -61,6 +61,19 @@ def rules(
         objectives=objectives,
         base="made up",
     )
+
+
+class MadeUpHost:
+    """A host that trains nothing; what ``advance`` returns is each test's own."""
+
+    async def forget(self, order: ForgetTrial) -> None:
+        """Forget a trial, of which nothing was kept."""
+
+    async def alive(self) -> None:
+        """Answer, which shows that the host is alive."""
+
+    async def processor_seconds(self) -> float | None:
+        """Processor time of the training, of which there is none."""
 
 
 def hosts_alone(actor: type, config: Any, partition: ClusterPartition) -> Dispatcher:

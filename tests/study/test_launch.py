@@ -289,7 +289,8 @@ def test_a_study_that_goes_on_is_recorded_where_it_was(
 
 
 def test_only_a_study_of_one_seed_gets_more_seeds(tmp_path: Path) -> None:
-    """It called no arm better. Seeds that are added once a study has are added until it does."""
+    """A study of one seed calls no arm better, so seeds may be added to it. They may not be added
+    to a study that may have called one better."""
     study = StudyFolder(storage=tmp_path, name="one")
     for began, asked, goes_on in ((1, 3, True), (3, 5, False), (2, 1, False)):
         definition = StudyDefinition.parse(Settings(space="smoke", seeds=began))

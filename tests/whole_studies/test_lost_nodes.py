@@ -18,8 +18,8 @@ from study.planning.cluster_partition import ClusterPartition
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
-from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
-from tests.study.made_up import advanced, hosts_alone, rules
+from study.worker.orders import AdvanceTrial, TrialReport
+from tests.study.made_up import MadeUpHost, advanced, hosts_alone, rules
 from tests.study.ray_nodes import ray_cluster
 from tests.study.stack import REPOSITORY
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 TRIALS = 4
 
 
-class Held:
+class Held(MadeUpHost):
     """A host on which no trial gets beyond its first rung while there is a file ``hold``."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,15 +40,6 @@ class Held:
         while heard and (self.folder / "hold").exists():
             await asyncio.sleep(0.1)
         return advanced(order.spec, heard)
-
-    async def forget(self, order: ForgetTrial) -> None:
-        """Nothing is kept."""
-
-    async def alive(self) -> None:
-        """It is."""
-
-    async def processor_seconds(self) -> float | None:
-        """It trains nothing."""
 
 
 def drive(address: str, folder: Path) -> None:

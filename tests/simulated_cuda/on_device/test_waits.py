@@ -101,7 +101,7 @@ def test_waits_of_a_step_alone(device_workload: tuple[str, Workload], method: st
 
 
 def test_waits_of_a_shared_pass(device_workload: tuple[str, Workload]) -> None:
-    """As many as of one trial, whatever the number of trials."""
+    """A shared step has as many waits as a step of one trial, whatever the number of trials."""
     family, workload = device_workload
     group = TrialGroup(workload, places=8, trials_per_pass=8)
     for number, method in enumerate(METHODS * 2):

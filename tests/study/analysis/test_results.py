@@ -242,7 +242,7 @@ def test_the_numbers_for_mlflow_are_numbers(found: StudyResults) -> None:
 
 
 def test_the_images_of_a_patient_are_resampled_together(tmp_path: Path) -> None:
-    """With one image a patient nothing changes; with 25, four patients say little."""
+    """One image a patient changes nothing; 25 images a patient leave four, who say little."""
     space = replace(SPACE, arms={name: SPACE.arms[name] for name in ("lora", "ia3")})
     by_image, by_patient, of_four = (
         collected(_new(tmp_path / str(images)), space=space, trials=8, images_a_patient=images)

@@ -1,4 +1,4 @@
-"""Where arms differ, on made-up answers of which it is known."""
+"""Tests of groups of questions, on made-up answers whose differences are known."""
 
 from __future__ import annotations
 

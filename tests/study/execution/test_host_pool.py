@@ -17,8 +17,8 @@ from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from study.worker.hardware import Hardware
-from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
-from tests.study.made_up import advanced, hosts_alone, rules
+from study.worker.orders import AdvanceTrial, TrialReport
+from tests.study.made_up import MadeUpHost, advanced, hosts_alone, rules
 from trainables.errors import BadInput
 
 pytestmark = pytest.mark.long
@@ -26,7 +26,7 @@ PROCESSORS = 2
 """Whatever the machine has."""
 
 
-class MadeUp:
+class MadeUp(MadeUpHost):
     """A host that dies once: at the first second rung of a trial."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,15 +40,6 @@ class MadeUp:
                 (self.folder / "died").touch(exist_ok=False)
                 os._exit(1)
         return advanced(order.spec, order.reported_examples)
-
-    async def forget(self, order: ForgetTrial) -> None:
-        """Nothing is kept."""
-
-    async def alive(self) -> None:
-        """It is."""
-
-    async def processor_seconds(self) -> float | None:
-        """It trains nothing."""
 
 
 class Killed(MadeUp):

@@ -16,8 +16,8 @@ from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
 from study.worker import forked_host
 from study.worker.forked_host import LOOKS, Stillness
-from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
-from tests.study.made_up import advanced, hosts_alone, rules
+from study.worker.orders import AdvanceTrial, TrialReport
+from tests.study.made_up import MadeUpHost, advanced, hosts_alone, rules
 
 PARTITION = ClusterPartition(
     hosts=2, cpus=1, gpus=0, trials_per_host=1, concurrency=2, shared=False
@@ -31,7 +31,7 @@ def test_only_looks_at_which_nothing_was_computed_count() -> None:
     assert not stillness.look(2.01)
 
 
-class Stopped:
+class Stopped(MadeUpHost):
     """A host that is stopped once: at the first second rung of a trial."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,15 +43,6 @@ class Stopped:
                 (self.folder / "stopped").touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGSTOP)
         return advanced(order.spec, order.reported_examples)
-
-    async def forget(self, order: ForgetTrial) -> None:
-        """Nothing is kept."""
-
-    async def alive(self) -> None:
-        """It is."""
-
-    async def processor_seconds(self) -> float | None:
-        """It trains nothing."""
 
 
 class Waiting(Stopped):

@@ -95,7 +95,7 @@ def test_a_folder_of_another_is_left_alone(temporary: Path, tmp_path: Path) -> N
 def test_a_socket_has_room_though_the_temporary_folder_has_a_long_path(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Slurm's job folders do."""
+    """Slurm makes such folders for its jobs."""
     with scratch.folder("zygote") as made:
         assert made.parent == temporary, "other files lie where the user wants them"
     deep = temporary / ("x" * 90)

@@ -373,7 +373,7 @@ def test_files_that_do_not_fit_each_other_are_refused(
 
 
 def test_a_wrong_number_of_tokens_is_told_when_the_network_runs(tmp_path: Path) -> None:
-    """Where it is not known without."""
+    """A processor file, for classes whose number of image tokens is not known without one."""
     path = made_image_text.write(tmp_path / "mistral3", "mistral3", WORDS)
     changed(path, "processor_config.json", patch_size=16)
     model = load(path)
