@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import StudyResults
-from study.reporting.svg import Figure, Scale, spanning
+from study.reporting.svg import Figure, Scale, beside, spanning
 from study.statistics.score_types import Estimate, Finding
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
@@ -52,7 +52,7 @@ def scores(results: StudyResults) -> list[Markup]:
         ends = [end for _, _, score in rows for end in (score.low, score.high)]
         if part == results.decides and results.leader:
             ends += [results.leader.low, results.leader.high]
-        left = 20 + 7 * max((len(arm.arm) for _, arm, _ in rows), default=0)
+        left = beside(arm.arm for _, arm, _ in rows)
         height = TOP + ROW * len(rows) + BOTTOM + 14
         x = spanning([*ends, *seeds, *bases.values()], left, PANEL_WIDTH - RIGHT)
         if x is None or not rows:
@@ -95,7 +95,7 @@ def differences(results: StudyResults) -> list[Markup]:
         return []
     margin = pairs[0][2].margin
     ends = [end for _, _, c in pairs for end in (c.difference.low, c.difference.high)]
-    left = 20 + 7 * max(len(f"{first} - {second}") for first, second, _ in pairs)
+    left = beside(f"{first} - {second}" for first, second, _ in pairs)
     width, height = WIDE, TOP + ROW * len(pairs) + BOTTOM
     x = spanning([*ends, -1.5 * margin, 1.5 * margin], left, width - RIGHT)
     assert x is not None

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from study.analysis.result_types import StudyResults
 from study.reporting.figures import BOTTOM, RIGHT, ROW, TOP, WIDE
-from study.reporting.svg import Figure, Scale, spanning
+from study.reporting.svg import Figure, Scale, beside, spanning
 
 
 def groups(results: StudyResults) -> list[Markup]:
@@ -17,7 +17,7 @@ def groups(results: StudyResults) -> list[Markup]:
         return []
     names = [f"{g.field.replace('_', ' ')}: {g.value[:30]} ({g.questions:,})" for g, _ in rows]
     ends = [end for _, pair in rows for end in (pair.difference.low, pair.difference.high)]
-    left, height = 20 + 7 * max(map(len, names)), TOP + ROW * len(rows) + BOTTOM
+    left, height = beside(names), TOP + ROW * len(rows) + BOTTOM
     x = spanning([*ends, 0.0], left, WIDE - RIGHT)
     assert x is not None
     y = Scale(low=len(rows) - 0.5, high=-0.5, start=height - BOTTOM, end=TOP)

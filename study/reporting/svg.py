@@ -19,6 +19,13 @@ from study.trials.colours import COLOURS
 SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
 """Shapes of the arms, by number; again from the first where there are more arms."""
 Point = tuple[float, float]
+LETTER = 7.6
+"""Pixels that a bold letter takes, in wide fonts."""
+
+
+def beside(names: Iterable[str]) -> float:
+    """Pixel at which a figure's rows begin, to the right of their names."""
+    return 20 + LETTER * max(map(len, names), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
