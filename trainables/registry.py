@@ -1,5 +1,5 @@
 """Finds methods, datasets, model families, measures, search spaces, searchers and rules of early
-stopping as files, by their names.
+stopping as files, by their names; imports a user's own file.
 
 Adding one is adding a file to its folder: there is no list to edit. A file is a member when it
 defines, at top level, the one name that its folder asks for (``apply`` for a method, ``load`` for a
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from trainables.command import was_signalled
 from trainables.errors import BadInput, unknown
 
 
@@ -85,6 +87,38 @@ def presets() -> dict[str, Path]:
     """File of each preset by its name, sorted. A preset is the ``config.json`` of a published
     model: ``study.plan`` counts its structure without its weights."""
     return {file.stem: file for file in sorted((FAMILIES.folder / "presets").glob("*.json"))}
+
+
+def of_user(file: Path, option: str) -> ModuleType:
+    """Import a user's own file, a space or a measure.
+
+    Args:
+        file: the file.
+        option: what a user may give to the option that takes it, for the error of a file that is
+            not there.
+
+    Raises:
+        BadInput: there is no such file, or its code raises, whatever it is: the file is the user's
+            program, and the error names the line of it.
+    """
+    if not file.is_file():
+        raise BadInput(f"there is no file {file}; {option}")
+    # A name that no module has, so that the file is in the way of none.
+    spec = importlib.util.spec_from_file_location(f"file_of_user_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # the user's own code: whatever it raises is theirs to see
+        if isinstance(error, KeyboardInterrupt) and was_signalled():
+            raise  # somebody wants the command to end, and the file has not raised it
+        inside = [frame.lineno for frame in inspect.trace() if frame.filename == str(file)]
+        line = getattr(error, "lineno", None) or max(inside, default=1)
+        said = " ".join(str(getattr(error, "msg", error)).split())
+        raise BadInput(
+            f"{file}, line {line}: {type(error).__name__}{said and f': {said}'}"
+        ) from None
+    return module
 
 
 def _parsed(file: Path) -> ast.Module:

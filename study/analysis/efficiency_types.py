@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Gt
 
 from study.statistics.score_types import Number, WithColumns
 
@@ -21,7 +23,7 @@ COSTS = {
 class BudgetPoint:
     """Validation accuracy in percent that a search of one arm is expected to end with."""
 
-    seconds: float
+    seconds: Annotated[float, Gt(0)]
     """Device-seconds that the search may take."""
     mean: float
     low: float

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt
 
 from study.analysis.efficiency_types import Efficiency
 from study.statistics.score_types import (
@@ -181,7 +183,7 @@ class DatasetResult:
 class RungResult:
     """Report of a trial at one rung, as in ``results.json``; see ``study.trials.record.Rung``."""
 
-    examples_seen: int
+    examples_seen: Annotated[int, Gt(0)]
     validation_loss: float | None
     train_loss: float | None
     seconds: float
@@ -205,8 +207,8 @@ class TrialResult:
     """Name of a searched parameter -> its value."""
     recipe: Mapping[str, Mapping[str, Any]]
     """Slot -> method with all its settings."""
-    lr: float
-    """Learning rate."""
+    lr: Annotated[float, Ge(0)]
+    """Learning rate; 0 of the untuned model."""
     batch_size: int | None = None
     """Number of training examples in a batch; None in results of earlier versions."""
     training: Mapping[str, Any] = field(default_factory=dict)

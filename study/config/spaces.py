@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import itertools
 import json
 import math
@@ -14,14 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Arm, ByBand, Choice, LogUniform, Range, Space, Uniform
-from trainables.command import was_signalled
 from trainables.data.common.wording import Asking
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.models.common.quantisation import BaseBits
 from trainables.options import LARGEST
 from trainables.recipe import Recipe, Tuning
-from trainables.registry import METHODS, Registry
+from trainables.registry import METHODS, Registry, of_user
 
 if TYPE_CHECKING:
     import optuna
@@ -370,22 +367,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _from_file(path: Path) -> Space:
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}; --space takes one, or a name: see --list")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:  # the user's own code: whatever it raises is theirs to see
-        if isinstance(error, KeyboardInterrupt) and was_signalled():
-            raise  # somebody wants the command to end, and the file has not raised it
-        inside = [frame.lineno for frame in inspect.trace() if frame.filename == str(path)]
-        line = getattr(error, "lineno", None) or max(inside, default=1)
-        said = " ".join(str(getattr(error, "msg", error)).split())
-        raise BadInput(
-            f"{path}, line {line}: {type(error).__name__}{said and f': {said}'}"
-        ) from None
+    module = of_user(path, "--space takes one, or a name: see --list")
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise BadInput(f"{path} must define SPACE = Space(...); see search_spaces/smoke.py")

@@ -6,13 +6,16 @@
 
 A reader may take a file or refuse it in one line (``BadInput``; a command with exit code 2). All
 else is a finding: it is shown once for each place in the code, and its file is kept. Readers get
-about the same time each. The exit code is 1 if anything was found.
+about the same time each. A seed decides which files a reader is given, one after another, so that
+a run of the same seed differs only in how many of them it comes to. The exit code is 1 if anything
+was found.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import random
@@ -46,8 +49,8 @@ class Fuzzing:
     """Reader -> files that it was given."""
     refused: Counter[str] = field(default_factory=Counter)
     """Reader -> files that it refused."""
-    found: dict[str, list[int]] = field(default_factory=dict)
-    """Kind of finding -> numbers of the executions that had it."""
+    found: set[str] = field(default_factory=set)
+    """Kinds of findings."""
 
 
 def fuzz(
@@ -55,11 +58,11 @@ def fuzz(
 ) -> None:
     """Let the readers of the files in ``here`` read damaged ones, as long as time is left."""
     spent = dict.fromkeys((reader.name for reader in every), 0.0)
-    end, number = time.monotonic() + seconds, 0
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
-        number += 1
-        chance = random.Random(f"{fuzzing.seed}:{only or number}")
         reader = min(every, key=lambda each: spent[each.name])
+        number = only or fuzzing.tried[reader.name] + 1
+        chance = random.Random(f"{fuzzing.seed}:{reader.name}:{number}")
         file = here / reader.file
         sound, began = file.read_bytes(), time.monotonic()
         file.write_bytes(chance.choice(reader.mutations)(sound, chance))
@@ -74,7 +77,7 @@ def fuzz(
                     kept.write_bytes(file.read_bytes())
                     again = f"--seed {fuzzing.seed} --only {number} --reader {reader.name!r}"
                     print(f"\n{again}, kept as {kept}\n{finding}", flush=True)
-                fuzzing.found.setdefault(kind, []).append(number)
+                fuzzing.found.add(kind)
         finally:
             file.write_bytes(sound)
         spent[reader.name] += time.monotonic() - began
@@ -102,7 +105,8 @@ def execute(reader: Reader, here: Path, fuzzing: Fuzzing) -> str:
             if frame.filename.startswith(str(ROOT)) and "bad_input" not in frame.filename
         ]
         line = " ".join(str(error).split())[:200]
-        if NO_MEMORY in line:  # a command says so in a line
+        name_too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        if name_too_long or NO_MEMORY in line:  # a command says so in a line
             fuzzing.refused[reader.name] += 1
             return ""
         return f"{type(error).__name__}: {line}\n  at {' < '.join(reversed(frames[-3:]))}"

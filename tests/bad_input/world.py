@@ -169,6 +169,13 @@ WHOLE: dict[str, Any] = {
 }
 """What may be in place of a study's ``study.json`` or ``results.json``; None: there is none."""
 DROPPED = object()
+LESS: dict[str, tuple[str | int, ...]] = {
+    "lr": ("trials", 0, "lr"),
+    "rung": ("trials", 0, "rungs", 0, "examples_seen"),
+    "budget": ("efficiency", "budget", "arms", "layernorm", 0, "seconds"),
+}
+"""Places in ``results.json`` of numbers that are not negative, which figures have on a logarithmic
+axis."""
 
 
 def write(file: Path, content: str | bytes) -> None:
@@ -269,6 +276,8 @@ def _studies(here: Path) -> None:
             _broken(here, f"{stem}-odd-{key}", file, _with(key, wrong))
         _broken(here, f"{stem}-later", file, _with("version", 99))
     _broken(here, "study-unknown", "study.json", _with("colour", "red"))
+    for name, places in LESS.items():
+        _broken(here, f"results-less-{name}", "results.json", _less(*places))
 
 
 def _broken(here: Path, name: str, file: str, content: Any) -> None:
@@ -290,6 +299,20 @@ def _with(key: str, value: Any) -> Callable[[str], str]:
             found.pop(key, None)
         else:
             found[key] = value
+        return json.dumps(found)
+
+    return changed
+
+
+def _less(*places: str | int) -> Callable[[str], str]:
+    """Function that makes the number at a place in a JSON document -1."""
+
+    def changed(text: str) -> str:
+        found = holder = json.loads(text)
+        for place in places[:-1]:
+            holder = holder[place]
+        assert holder[places[-1]] >= 0
+        holder[places[-1]] = -1
         return json.dumps(found)
 
     return changed

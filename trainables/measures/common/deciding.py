@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables import registry
 from trainables.data.common.dataset import Example
 from trainables.errors import BadInput, unknown
 from trainables.measures.common.measure import Measure, of_kind
@@ -64,15 +64,7 @@ def deciding(name: str) -> Deciding:
 
 def _in_file(file: Path) -> Measure:
     """The measure that a file defines."""
-    if not file.is_file():
-        raise BadInput(f"there is no file {file}; --measure takes one, or a column of a measure")
-    spec = importlib.util.spec_from_file_location(f"measure_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise BadInput(f"{file}: {type(error).__name__}: {error}") from error
+    module = registry.of_user(file, "--measure takes one, or a column of a measure")
     found = getattr(module, "MEASURE", None)
     if not isinstance(found, Measure) or not found.columns:
         raise BadInput(
