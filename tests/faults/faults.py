@@ -28,8 +28,9 @@ ASKED = ("--space", "smoke", "--data", "jsonl", "--split", "by_image", "--trials
 SMALL = ("--max-examples", "96", "--seeds", "1", "--concurrency", "1")
 STILL_SECONDS = "20"
 """Value of STUDY_STILL_SECONDS in studies of which a process is stopped."""
-LONGEST_SECONDS = 240.0
-"""Longest time in seconds that a study may take."""
+LONGEST_SECONDS = 1200.0
+"""Longest time in seconds that a study may take. It takes some 60 on two quiet processors; a fault
+is not unsurvived because others use the machine."""
 Inject = Callable[[psutil.Process, Path], None]
 """Puts the fault in. Takes the driver's process and the study's folder."""
 
@@ -150,7 +151,7 @@ def undisturbed(storage: Path) -> None:
     """Run the study without a fault, as ``undisturbed``."""
     (storage / "data").mkdir(parents=True)
     jsonl.write(storage / "data")
-    launch(storage, *_asked(storage, "undisturbed"))
+    launch(storage, *_asked(storage, "undisturbed"), seconds=LONGEST_SECONDS)
 
 
 def _asked(storage: Path, name: str) -> tuple[str, ...]:
@@ -168,7 +169,7 @@ def try_one(fault: Fault, storage: Path) -> Outcome:
     if "Traceback" in shown:
         why.append("it shows a traceback")
     if code != 0:
-        launch(storage, *_asked(storage, fault.name))
+        launch(storage, *_asked(storage, fault.name), seconds=LONGEST_SECONDS)
     found, expected = (numbers(results(storage, n)) for n in (fault.name, "undisturbed"))
     if found != expected:
         why.append("its numbers are others")

@@ -18,13 +18,13 @@ def command(storage: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "study.launch", "--storage", str(storage), *arguments]
 
 
-def launch(storage: Path, *arguments: str) -> str:
+def launch(storage: Path, *arguments: str, seconds: float = 420) -> str:
     done = subprocess.run(
         command(storage, *arguments),
         check=False,
         capture_output=True,
         text=True,
-        timeout=420,
+        timeout=seconds,
         cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stdout + done.stderr
