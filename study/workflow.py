@@ -304,7 +304,7 @@ class StudyRun:
                 self.journal.record_session(self._session(spending))
                 try:
                     ray_tune.run(self.scheduler, self.dispatcher)
-                except BaseException:
+                except BaseException:  # an interruption too leaves no gang behind
                     cluster.drop(self.dispatcher.drop)
                     raise
 

@@ -56,7 +56,7 @@ class TuneSearcher(Searcher):
         """Let an error that is raised in the block end the study."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it is, it goes on to who runs the study
             self.stopped = error
             raise
 

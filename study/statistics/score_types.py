@@ -205,6 +205,6 @@ class WithColumns:
         """A row of ``results.json``, with its columns in their field."""
         if not isinstance(row, dict):
             return row
-        fixed = {f.name for f in fields(cls)} - {cls.columns}  # type: ignore[arg-type]
+        fixed = {f.name for f in fields(cls)} - {cls.columns}  # type: ignore[arg-type]  # a mixin
         kept = {name: value for name, value in row.items() if name in fixed}
         return kept | {cls.columns: {n: v for n, v in row.items() if n not in fixed}}

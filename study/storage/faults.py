@@ -69,7 +69,7 @@ def raised_as_bad_input(folder: Path, then: Callable[[], str] = str) -> Iterator
         yield
     except BadInput:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries wrap the system's errors in types of their own
         fault = describe_fault(error, folder)
         if not fault:
             raise

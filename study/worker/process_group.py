@@ -48,7 +48,7 @@ class _Backend(_TorchBackend):
             worker_group.execute(launchers.forget)
             super().on_start(worker_group, backend_config)
             worker_group.execute(_use_once)
-        except Exception as error:
+        except Exception as error:  # torch and Ray raise several types; no worker may stay
             worker_group.get_worker_group_state().shutdown()
             cause = error.cause if isinstance(error, RayTaskError) else error
             raise RendezvousFailed(one_line(cause)) from None

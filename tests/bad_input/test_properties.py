@@ -475,4 +475,4 @@ def test_a_value_of_python_is_no_program(value: Any) -> None:
 
 def test_a_stored_value_is_named_where_it_is_wrong() -> None:
     with pytest.raises(BadInput, match=r"x: \[0\]\.a should be a whole number"):
-        stored_json.parse(list[dict[str, int]], [{"a": "b"}], "x")  # type: ignore[arg-type]
+        stored_json.parse(list[dict[str, int]], [{"a": "b"}], "x")  # type: ignore[arg-type]  # no class

@@ -56,7 +56,7 @@ def install(path: str) -> None:
     """Load the library at ``path`` and define what ``torch.cuda`` needs."""
     library = Library(path)
     own: Any = sys.modules["torch._C"]
-    sys.modules["torch.version"].cuda = "13.0"  # type: ignore[attr-defined]
+    sys.modules["torch.version"].cuda = "13.0"  # type: ignore[attr-defined]  # a module's
     own._has_cuda = True
     own._cudart = _runtime(library)
     own._CudaDeviceProperties = SimpleNamespace
@@ -96,7 +96,7 @@ def _devices(library: Library) -> dict[str, Callable[..., Any]]:
             torch.Generator(device=f"cuda:{number}") for number in range(library.device_count())
         )
         library.hand_out_default_generators(False)
-        torch.cuda._get_device_properties = properties  # type: ignore[attr-defined]
+        torch.cuda._get_device_properties = properties  # type: ignore[attr-defined]  # private
 
     def properties(device: int) -> Any:
         return SimpleNamespace(
@@ -165,7 +165,7 @@ def _memory(library: Library) -> dict[str, Callable[..., Any]]:
 def _streams(own: Any) -> dict[str, Callable[..., Any]]:
     """Streams and events are PyTorch's of any accelerator, under their names of CUDA."""
 
-    class Stream(own.Stream):  # type: ignore[misc]
+    class Stream(own.Stream):  # type: ignore[misc]  # of Any
         def __new__(cls, *, priority: int = 0, **ids: int) -> Any:
             made = {} if ids else {"device": "cuda"}
             return super().__new__(cls, **made, **ids, priority=priority)
@@ -174,7 +174,7 @@ def _streams(own: Any) -> dict[str, Callable[..., Any]]:
         def cuda_stream(self) -> int:
             return int(self.stream_id)
 
-    class Event(own.Event):  # type: ignore[misc]
+    class Event(own.Event):  # type: ignore[misc]  # of Any
         def __new__(
             cls,
             enable_timing: bool = False,
@@ -225,7 +225,7 @@ def _storages() -> None:
         size = arguments[0] if arguments else 0
         return torch.empty(size, dtype=torch.uint8, device=device).untyped_storage()
 
-    UntypedStorage.__new__ = new  # type: ignore[method-assign]
+    UntypedStorage.__new__ = new  # type: ignore[method-assign]  # as simulating means
 
 
 def say_gloo() -> None:
@@ -269,4 +269,4 @@ def say_gloo() -> None:
     for name in COLLECTIVES:
         setattr(ProcessGroupNCCL, name, through_gloo(name))
     c10d._DEFAULT_PG_NCCL_TIMEOUT = c10d._DEFAULT_PG_TIMEOUT
-    c10d.ProcessGroupNCCL = ProcessGroupNCCL  # type: ignore[misc]
+    c10d.ProcessGroupNCCL = ProcessGroupNCCL  # type: ignore[misc]  # as simulating means

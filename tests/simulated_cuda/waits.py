@@ -27,7 +27,7 @@ def noted() -> Iterator[Counter[tuple[str, str]]]:
         found[_place(), why.decode()] += 1
         return 0  # it is allowed here
 
-    library: Any = torch._C._simulated_cuda  # type: ignore[attr-defined]
+    library: Any = torch._C._simulated_cuda  # type: ignore[attr-defined]  # install adds it
     library.listen(note)
     try:
         yield found

@@ -105,7 +105,7 @@ def test_a_setting_that_is_added_to_a_method_changes_no_id_at_its_default(
     module = registry.METHODS.find("layernorm")
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(module.Config):  # type: ignore[misc, name-defined]
+    class Config(module.Config):  # type: ignore[misc, name-defined]  # a plug-in's
         added: float = younger(0.5)
 
     monkeypatch.setattr(module, "Config", Config)

@@ -41,8 +41,7 @@ def local_folder(given: str, kind: Literal["model", "dataset"]) -> Path:
     name, _, revision = given.removeprefix(PREFIX).partition("@")
     try:
         found = Path(snapshot_download(name, repo_type=kind, revision=revision or None))
-    # The hub's errors have no common base class: there are half a dozen, some plain Exception.
-    except Exception as error:
+    except Exception as error:  # half a dozen types without a base class of their own
         raise BadInput(
             f"{given} can't be had from the hub ({' '.join(str(error).split())[:200]}); see that "
             f"the {kind} is called so, or download it where there is a network and give its folder"

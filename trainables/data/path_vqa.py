@@ -87,8 +87,7 @@ def _unpickled(file: Path) -> Any:
     try:
         with file.open("rb") as opened:
             return _Plain(opened, encoding="utf-8").load()
-    # A file that is damaged or no pickle can raise nearly any exception.
-    except Exception as error:
+    except Exception as error:  # a damaged file, or one that is no pickle, raises nearly any
         raise BadInput(
             f"path_vqa: can't read {file} ({error or type(error).__name__}); use the published file"
         ) from error

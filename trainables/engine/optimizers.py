@@ -87,7 +87,7 @@ class _Joined(torch.optim.Optimizer):
         for part in self.parts:
             self.state.update(part.state)
 
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no loss
         assert closure is None
         for part in self.parts:
             part.step()

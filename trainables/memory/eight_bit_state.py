@@ -18,7 +18,7 @@ BLOCK = 256
 class EightBitState(torch.optim.Optimizer):
     """Optimizer that allocates what bitsandbytes' ``AdamW8bit`` does and changes nothing."""
 
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no loss
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:

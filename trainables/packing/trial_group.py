@@ -204,7 +204,7 @@ class TrialGroup:
                 if member.has_dropout:
                     member.advance(member.trial.step)
             self._advance([m for m in some if not m.has_dropout])
-        except Exception as error:
+        except Exception as error:  # a method's own code may raise any
             for member in some:
                 for parameter in member.trial.applied.parameters.values():
                     parameter.grad = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,11 +67,11 @@ def test_a_slot_that_an_arm_trains_stays_whole_for_all(mine: str) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    settings: dict[str, object], said: str, mine: str
+    settings: dict[str, Any], said: str, mine: str
 ) -> None:
     asked = {"space": mine, "arm": "lora,connected", "base_bits": 4, **settings}
     with pytest.raises(BadInput, match=said) as error:
-        StudyDefinition.parse(Settings(**asked))  # type: ignore[arg-type]
+        StudyDefinition.parse(Settings(**asked))
     assert "\n" not in str(error.value)
 
 

@@ -109,7 +109,8 @@ class Deadly:
 
 def test_if_that_kills_the_process_prediction_stands(one: Divided) -> None:
     said = list[str]()
-    found = Calibrator(WorkloadConfig(), one).take({"lora": Deadly()}, SHAPE, said.append)  # type: ignore[dict-item]
+    deadly: Any = Deadly()
+    found = Calibrator(WorkloadConfig(), one).take({"lora": deadly}, SHAPE, said.append)
     assert found == {}
     assert "memory predictions stay uncorrected" in said[-1]
     wait_until_free()

@@ -110,10 +110,11 @@ class Simulation:
             )
             for size in set(self.sizes)
         }
-        hosts, gangs = Hosts(Count(self.devices)), Gangs()
+        hosts: Any = Hosts(Count(self.devices))
+        gangs: Any = Gangs()
         dispatcher = Dispatcher(
             hosts, gangs, ArmPlacements(placements, next(iter(placements.values())))
-        )  # type: ignore[arg-type]
+        )
         numbers: dict[str, int] = {}
         drawn = self._draw(numbers)
         chance, clock, running = random.Random(self.seed), 0.0, list[tuple[float, str]]()

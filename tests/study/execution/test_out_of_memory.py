@@ -51,8 +51,8 @@ def test_what_was_learnt_holds_for_the_rest_of_the_study(
             found = replace(half, peak=int(found.peak / 2))
         return found
 
-    first = {arm: place(arm, 1.0) for arm in ("layernorm", "lora")}
-    placements = ArmPlacements(first, WHOLE, place_arm=place, devices=memory)  # type: ignore[arg-type]
+    first: dict[str, Any] = {arm: place(arm, 1.0) for arm in ("layernorm", "lora")}
+    placements = ArmPlacements(first, WHOLE, place_arm=place, devices=memory)
     scheduler = begin()
     specs = [spec for spec in (scheduler.next() for _ in range(6)) if spec is not None]
     large = next(spec for spec in specs if spec.arm == "layernorm")

@@ -24,8 +24,8 @@ from trainables.training.trial import Trial
 from trainables.workload import Workload
 
 
-def point(**settings: object) -> single_trial.Point:
-    asked = Settings(space="smoke", **settings)  # type: ignore[arg-type]
+def point(**settings: Any) -> single_trial.Point:
+    asked = Settings(space="smoke", **settings)
     return single_trial.point(StudyDefinition.parse(asked))
 
 
@@ -111,7 +111,9 @@ def test_it_has_the_losses_of_a_host(tmp_path: Path) -> None:
     assert reports[-1].scores == pytest.approx(expected[-1].scores, nan_ok=True)
     assert reports[-1].outcome is Outcome.COMPLETE
     assert [seen for seen, _ in steps] == list(range(small.BATCH, small.STOPS[-1] + 1, small.BATCH))
-    assert sum(loss for _, loss in steps[:2]) / 2 == reports[0].rung.train_loss  # type: ignore[union-attr]
+    rung = reports[0].rung
+    assert rung is not None
+    assert sum(loss for _, loss in steps[:2]) / 2 == rung.train_loss
 
 
 def test_a_trial_that_cannot_go_on_says_why(tmp_path: Path) -> None:

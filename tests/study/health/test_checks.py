@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -22,9 +23,9 @@ def report() -> NodeReport:
     return NodeReport(**{k: v for k, v in told.items() if k != "seconds"}, asked_at=told["clock"])
 
 
-def marks(findings: object) -> list[tuple[str, str]]:
+def marks(findings: Any) -> list[tuple[str, str]]:
     assert not isinstance(findings, CheckResult)
-    return [(f.mark, f.what) for f in findings]  # type: ignore[attr-defined]
+    return [(f.mark, f.what) for f in findings]
 
 
 def test_an_object_store_wants_a_server_for_mlflow() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -29,9 +30,9 @@ from trainables.errors import BadInput
 SESSION = Session(began=0.0, seconds=0.0, devices=2, concurrency=2, host="somewhere")
 
 
-def begun(storage: Path, name: str, **settings: object) -> StudyFolder:
+def begun(storage: Path, name: str, **settings: Any) -> StudyFolder:
     """A study that has begun and has no trial yet."""
-    asked = Settings(**{"space": "smoke", **settings})  # type: ignore[arg-type]
+    asked = Settings(**({"space": "smoke"} | settings))
     definition = StudyDefinition.parse(asked)
     folder = StudyFolder(storage=storage, name=name)
     open_study(folder, definition, run=definition.space.arms, base={})

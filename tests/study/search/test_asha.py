@@ -68,7 +68,7 @@ def test_within_an_arm_it_decides_as_ray_tunes_asha(reduction: int) -> None:
         for trial in list(alive):
             loss = drawn.random()
             result = {"seen": examples, "loss": loss}
-            decision = ray.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+            decision = ray.on_trial_result(None, trial, result)  # type: ignore[arg-type]  # nor here
             goes_on = ours.record("arm", trial.trial_id, examples, loss)
             assert goes_on == (decision == TrialScheduler.CONTINUE)
             if not goes_on:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.declare import Arm, Choice, LogUniform, Range, method
@@ -22,7 +23,9 @@ def ended(number: int, chance: random.Random) -> FrozenTrial:
     """A trial whose loss is lowest at a learning rate of 3e-3."""
     arm = chance.choice(list(GROUPS))
     names = GROUPS[arm]
-    low, high = names[f"{arm}/lr"].low, names[f"{arm}/lr"].high  # type: ignore[attr-defined]
+    rates = names[f"{arm}/lr"]
+    assert isinstance(rates, FloatDistribution)
+    low, high = rates.low, rates.high
     lr = low * (high / low) ** chance.random()
     parameters = {"arm": arm, f"{arm}/lr": lr}
     if arm == "lora":

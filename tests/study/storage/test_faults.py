@@ -81,7 +81,7 @@ def raised(writer: Callable[[Path], None], file: Path) -> Exception:
     """What it raises; what it has written is removed."""
     try:
         writer(file)
-    except Exception as error:
+    except Exception as error:  # of which type, each library decides
         return error
     finally:
         for left in file.parent.glob(f"{file.name}*"):

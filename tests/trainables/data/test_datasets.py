@@ -63,7 +63,7 @@ def small(name: str, root: Path) -> Case:
         )
         importlib.import_module(f"tests.trainables.data.small.{name}").write(root)
         return Case(name=name, root=root)
-    except Exception as error:
+    except Exception as error:  # of a dataset that breaks the contract, which the test explains
         pytest.fail(
             f"load(None) of trainables/data/{name}.py raised {error!r}: a dataset that needs a "
             f"folder must raise dataset.needs_root({name!r})"
@@ -163,7 +163,7 @@ def test_an_empty_folder_is_complained_about_in_one_line(copied: Case, tmp_path:
     (tmp_path / "empty").mkdir()
     try:
         Case(name=copied.name, root=tmp_path / "empty").load()
-    except Exception as error:
+    except Exception as error:  # of a dataset that breaks the contract, which the test explains
         said = isinstance(error, BadInput) and str(error)
         assert said and re.fullmatch(f"{copied.name}: .* has no .*--data-root", said), (
             f"in an empty folder {file(copied)} says {error!r}: it must find its files with "

@@ -255,7 +255,9 @@ def test_a_users_configuration_is_taken_whole(workload: Workload) -> None:
     started = trial(workload, "layernorm", content).engine
     assert started is not None
     assert started.settings == {**json.loads(content), "train_micro_batch_size_per_gpu": 1}
-    assert started.settings != trial(workload, "layernorm", "1").engine.settings  # type: ignore[union-attr]
+    other = trial(workload, "layernorm", "1").engine
+    assert other is not None
+    assert started.settings != other.settings
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_answer_is_that_of_transformers(workload: Workload, beams: int) -> N
     assert isinstance(model, Blip)
     for i in range(5):
         batch = workload.batch("validation", [i])
-        tokens = network.generate(  # type: ignore[operator]
+        tokens = network.generate(  # type: ignore[operator]  # torch: any Module's attribute
             input_ids=batch.question_BQ,
             pixel_values=batch.pixels_UCSS,
             attention_mask=batch.question_mask_BQ,

@@ -195,11 +195,11 @@ class InstructBlipQFormerAttention(_Attention, instructblip.InstructBlipQFormerM
     """Attention of InstructBLIP's Q-Former."""
 
 
-class Blip2QFormerLayer(_Layer, blip2.Blip2QFormerLayer):  # type: ignore[misc]
+class Blip2QFormerLayer(_Layer, blip2.Blip2QFormerLayer):  # type: ignore[misc]  # forwards differ
     """Layer of BLIP-2's Q-Former."""
 
 
-class InstructBlipQFormerLayer(  # type: ignore[misc]
+class InstructBlipQFormerLayer(  # type: ignore[misc]  # forwards differ
     _Layer, instructblip.InstructBlipQFormerLayer
 ):
     """Layer of InstructBLIP's Q-Former."""

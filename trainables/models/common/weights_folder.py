@@ -105,7 +105,7 @@ def reading(wrong: str) -> Iterator[None]:
         yield
     except (BadInput, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # see above: transformers lets through nearly any
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:SHOWN]
         raise BadInput(f"{wrong} ({reason}); give back the model's file") from error
 
