@@ -48,6 +48,8 @@ REPLICATES = 10_000
 """Number of times that images are resampled."""
 LEVEL = 95
 """Confidence level of the intervals in percent."""
+SIGNS = (1, -1, -1, 1)
+"""Sign of each arm in a score, in a difference, and in a difference of differences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,30 @@ class Scores:
             components=components,
         )
 
+    def interaction(self, one: tuple[str, str], other: tuple[str, str]) -> Difference:
+        """Difference of two differences of arms in percentage points: by how much more the first of
+        ``one`` scores than its second, than the first of ``other`` scores than its second.
+
+        Four arms cannot be exchanged, so the p-value is how often resampled images, with the
+        variation between seeds, move the difference of differences as far as it is from zero.
+        """
+        four = [self.arms[arm] for arm in (*one, *other)]
+        mean = float(sum(s * a.scores_S.mean() for s, a in zip(SIGNS, four, strict=True)))
+        columns = [self._column[arm] for arm in (*one, *other)]
+        moved_R = self._moved_RA[:, columns] @ np.array(SIGNS)
+        components = self._components(*four)
+        joined_R = self._with_seeds(moved_R, components)
+        as_large = np.count_nonzero(np.abs(joined_R) >= abs(mean) - 1e-12)
+        known = _estimate(mean, joined_R, least=-200.0, most=200.0)
+        further = 100 * components.unseen(components.count_C)
+        return Difference(
+            estimate=replace(
+                known, low=max(known.low - further, -200.0), high=min(known.high + further, 200.0)
+            ),
+            p=float((1 + as_large) / (1 + len(joined_R))),
+            components=components,
+        )
+
     def _arm(self, arm: str, correct_SQ: Any, image_Q: Array) -> _Arm:
         """The answers of one arm, summed by image. ``arm`` is its name."""
         images = len(self.questions_C)
@@ -178,14 +204,15 @@ class Scores:
         above_SC = (right_SC - scores_S[:, None] * self.questions_C) / self.questions_C.mean()
         return _Arm(right_SC=right_SC, scores_S=scores_S, above_SC=above_SC)
 
-    def _components(self, one: _Arm, other: _Arm | None = None) -> VarianceComponents:
-        """Variance components of one arm's score, or of the difference of two arms."""
-        arms = [one] if other is None else [one, other]
-        apart_C = one.above_SC.mean(0) - (0 if other is None else other.above_SC.mean(0))
+    def _components(self, *arms: _Arm) -> VarianceComponents:
+        """Variance components of one arm's score, of the difference of two arms, or of four arms'
+        difference of differences."""
+        signed = [*zip(SIGNS, arms, strict=False)]
+        apart_C = np.sum([sign * arm.above_SC.mean(0) for sign, arm in signed], axis=0)
         images = len(apart_C)
         rare = False
-        if other is not None:
-            gap_C = one.right_SC.mean(0) - other.right_SC.mean(0)
+        if len(arms) > 1:
+            gap_C = np.sum([sign * arm.right_SC.mean(0) for sign, arm in signed], axis=0)
             rare = int(np.count_nonzero(np.abs(gap_C) > 1e-12)) < RARE
         total = float((apart_C**2).sum() / max(images - 1, 1))
         return VarianceComponents(

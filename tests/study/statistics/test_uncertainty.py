@@ -9,6 +9,7 @@ from study.statistics.power import images_needed, range_of, seeds_needed
 from study.statistics.uncertainty import Scores, holm
 from study.statistics.variance_components import VarianceComponents
 from study.statistics.winner import of_best
+from tests.benchmarks import interactions
 from tests.benchmarks.coverage import TRUTH, World, measure
 
 QUESTIONS, IMAGES = 400, 100
@@ -219,3 +220,25 @@ def test_what_is_said_to_be_needed_has_its_range() -> None:
     assert low < seeds_needed(known, points=2.0) < high
     inside = [each is not None and each <= high for each in needed]
     assert np.mean(inside) > 0.9
+
+
+def test_a_difference_of_differences_is_that_of_two_differences() -> None:
+    arms = {
+        name: answers(share, 3, i)
+        for i, (name, share) in enumerate(zip("abcd", (0.9, 0.6, 0.6, 0.6), strict=True))
+    }
+    scores = Scores(arms, images)
+    found = scores.interaction(("a", "b"), ("c", "d"))
+    one, other = (scores.difference(*pair) for pair in ("ab", "cd"))
+    assert found.estimate.mean == pytest.approx(one.estimate.mean - other.estimate.mean)
+    widths = [each.estimate.high - each.estimate.low for each in (found, one, other)]
+    assert widths[0] == pytest.approx((widths[1] ** 2 + widths[2] ** 2) ** 0.5, rel=0.15)
+    assert found.p < 0.01 and found.estimate.low > 0
+    turned = scores.interaction(("c", "d"), ("a", "b"))
+    assert turned.estimate.mean == pytest.approx(-found.estimate.mean)
+    assert scores.interaction(("a", "b"), ("a", "b")).p > 0.9
+
+
+def test_interactions_are_covered_and_not_seen_where_there_are_none() -> None:
+    found = interactions.measure(World(of_seed=0.045), 100)
+    assert found["covers"] >= 88 and found["false"] <= 11 and found["found"] > 50
