@@ -58,6 +58,7 @@ LAYERS = {
         {"storage", "statistics"},
         {"config"},
         {"planning", "search", "analysis"},
+        {"comparison"},
         {"worker", "tracking", "reporting"},
         {"execution"},
         {"workflow.py", "health", "inventory"},

@@ -79,45 +79,31 @@ class ArmScores:
         means = {arm: float(correct_SQ[:, places].mean()) for arm, correct_SQ in correct.items()}
         resampled = None
         if by is not None and decides not in PARTS and correct:
-            resampled = measured.resampled(self.study_folder, self._first, by, name, examples)
+            first = {arm: [r.spec.id for r in records] for arm, records in self._first.items()}
+            resampled = measured.resampled(self.study_folder, first, by, name, examples)
             means = {arm: float(found.scores_S.mean()) for arm, found in resampled.arms.items()}
         ranked = sorted(correct, key=lambda arm: -means[arm])
         arms = {arm: dict.fromkeys(PARTS, NOTHING) for arm in ranked}
-        asked = {part: part_of(part, examples) for part in PARTS}
-        asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
+        claim = Claim.METHODS if self.searches > 1 else Claim.MODELS
         compared: dict[str, Compared] = {}
-        for part, asked_Q in asked.items() if ranked else ():
-            compared[part] = pairwise.compare(
-                {arm: correct[arm][:, asked_Q] for arm in ranked},
-                images_Q[asked_Q].tolist(),
-                margin=self.margin,
-                claim=Claim.METHODS if self.searches > 1 else Claim.MODELS,
-                parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
-            )
-            for arm, estimate in compared[part].scores.items():
-                arms[arm][part] = _score(estimate)
-        if by is not None and resampled is not None:
-            compared[decides] = pairwise.compare(
+        if ranked:
+            compared = compare_parts(
                 {arm: correct[arm] for arm in ranked},
-                images_Q[places].tolist(),
+                examples,
                 margin=self.margin,
-                claim=Claim.METHODS if self.searches > 1 else Claim.MODELS,
-                scores=resampled,
+                claim=claim,
+                by=by,
+                resampled=resampled,
             )
-            for arm, estimate in compared[decides].scores.items():
-                arms[arm][decides] = _score(estimate)
+        for part, found in compared.items():
+            for arm, estimate in found.scores.items():
+                arms[arm][part] = _score(estimate)
         choosing_Q = part_of(CHOICE, examples)
         if ranked and choosing_Q.any() and decides != CHOICE:
             chosen = {arm: correct[arm][:, choosing_Q] for arm in ranked}
             choices = uncertainty.Scores(chosen, images_Q[choosing_Q].tolist())
             for arm in ranked:
                 arms[arm][CHOICE] = _score(choices.score(arm))
-        pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
-        found = {part: each.pairs for part, each in compared.items()}
-        for part, comparisons in pairwise.over_parts(found, decides).items():
-            for comparison in comparisons:
-                pair = pairs.setdefault((comparison.first, comparison.second), {})
-                pair[part] = comparison.result()
         majority = majority_baseline(self.train, examples)
         shown = shown_columns(majority)
         if by is not None:
@@ -138,10 +124,7 @@ class ArmScores:
             shown=shown,
             baselines=self._baselines(majority, name, by, examples),
             leader=compared[decides].best if len(ranked) > 1 else None,
-            comparisons=tuple(
-                ArmPair(first=first, second=second, parts=parts, decides=decides)
-                for (first, second), parts in pairs.items()
-            ),
+            comparisons=arm_pairs(compared, decides),
         )
 
     def strata(self, ranked: Sequence[str], examples: Sequence[Example]) -> Strata | None:
@@ -175,7 +158,7 @@ class ArmScores:
                 return None
             scores = scores_of(record, name)
             if by is not None:
-                given = measured.given(self.study_folder, record, name, by)
+                given = measured.given(self.study_folder, record.spec.id, name, by)
                 scores[by.column] = math.nan if given is None else by.value(given, examples)
             return scores
 
@@ -187,6 +170,65 @@ class ArmScores:
             untuned_brief=short,
             untuned_brief_lenient=_lenient(short),
         )
+
+
+def compare_parts(
+    correct: Mapping[str, Array],
+    examples: Sequence[Example],
+    *,
+    margin: float,
+    claim: Claim,
+    by: Deciding | None = None,
+    resampled: uncertainty.Scores | None = None,
+) -> dict[str, Compared]:
+    """Compare arms on each part of the questions that has any, and by the measure that decides.
+
+    Args:
+        correct: arm -> credit of each answer, as ``credits_of`` returns it; shape (S, Q).
+        examples: the Q questions.
+        margin: difference that does not matter, in percentage points.
+        claim: what the comparison is about.
+        by: the measure that decides; None: accuracy, or what answers earn.
+        resampled: scores by that measure, if it is no part of the questions.
+    """
+    decides = ACCURACY if by is None else by.column
+    groups_Q = np.asarray([example.unit for example in examples])
+    asked = {part: part_of(part, examples) for part in PARTS}
+    asked = {part: asked_Q for part, asked_Q in asked.items() if asked_Q.any()}
+    compared = {
+        part: pairwise.compare(
+            {arm: correct_SQ[:, asked_Q] for arm, correct_SQ in correct.items()},
+            groups_Q[asked_Q].tolist(),
+            margin=margin,
+            claim=claim,
+            parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
+        )
+        for part, asked_Q in asked.items()
+    }
+    if by is not None and resampled is not None:
+        compared[decides] = pairwise.compare(
+            correct,
+            groups_Q[by.places(examples)].tolist(),
+            margin=margin,
+            claim=claim,
+            scores=resampled,
+        )
+    return compared
+
+
+def arm_pairs(compared: Mapping[str, Compared], decides: str) -> tuple[ArmPair, ...]:
+    """Pairs of arms with their comparisons on each part, corrected for one another; ``compared`` is
+    what ``compare_parts`` returned."""
+    pairs: dict[tuple[str, str], dict[str, PartComparison]] = {}
+    found = {part: each.pairs for part, each in compared.items()}
+    for part, comparisons in pairwise.over_parts(found, decides).items():
+        for comparison in comparisons:
+            pair = pairs.setdefault((comparison.first, comparison.second), {})
+            pair[part] = comparison.result()
+    return tuple(
+        ArmPair(first=first, second=second, parts=parts, decides=decides)
+        for (first, second), parts in pairs.items()
+    )
 
 
 def by_prompt(untuned: Sequence[TrialRecord]) -> tuple[TrialRecord | None, TrialRecord | None]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from markupsafe import Markup
 
 from study.analysis.efficiency_types import COSTS
-from study.analysis.result_types import StudyResults
+from study.analysis.result_types import ArmResult, StudyResults
 from study.reporting.svg import Figure, Scale, beside, spanning
-from study.statistics.score_types import Estimate, Finding
+from study.statistics.score_types import ArmPair, Baselines, Estimate, Finding
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
 WIDE = 1020
@@ -26,7 +27,40 @@ ROW = 30
 """Height in pixels of a row with an interval."""
 
 
-def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
+class Drawn(Protocol):
+    """What figures of scores and differences are drawn from: the results of a study, or of several
+    that are compared."""
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """Column of a measure -> its title."""
+
+    @property
+    def arms(self) -> tuple[ArmResult, ...]:
+        """All arms, the best first."""
+
+    @property
+    def comparisons(self) -> tuple[ArmPair, ...]:
+        """Comparison of each pair of confirmed arms."""
+
+    @property
+    def baselines(self) -> Baselines:
+        """Scores of models that no arm tuned."""
+
+    @property
+    def decides(self) -> str:
+        """Column of the measure by which arms are compared."""
+
+    @property
+    def leader(self) -> Estimate | None:
+        """Score of the best arm with the choice in it."""
+
+    @property
+    def arm_numbers(self) -> dict[str, int]:
+        """Name of an arm -> the number by which it has its colour."""
+
+
+def legend(results: Drawn) -> list[tuple[int, str, Markup]]:
     """Number, name and shape of each arm."""
     flat = Scale(low=0, high=1, start=0, end=16)
     found = []
@@ -37,8 +71,9 @@ def legend(results: StudyResults) -> list[tuple[int, str, Markup]]:
     return found
 
 
-def scores(results: StudyResults) -> list[Markup]:
-    """Test accuracy of each arm with interval, seeds and baselines; a panel for each part."""
+def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
+    """Test accuracy of each arm with interval, seeds and baselines; a panel for each part, of
+    ``width`` pixels."""
     drawn, index = [], results.arm_numbers
     for part, name_of_part in results.shown.items():
         rows = [
@@ -54,12 +89,12 @@ def scores(results: StudyResults) -> list[Markup]:
             ends += [results.leader.low, results.leader.high]
         left = beside(arm.arm for _, arm, _ in rows)
         height = TOP + ROW * len(rows) + BOTTOM + 14
-        x = spanning([*ends, *seeds, *bases.values()], left, PANEL_WIDTH - RIGHT)
+        x = spanning([*ends, *seeds, *bases.values()], left, width - RIGHT)
         if x is None or not rows:
             continue
         y = Scale(low=len(rows) - 0.5, high=-0.5, start=height - BOTTOM, end=TOP + 14)
         title = f"On test, {name_of_part}"
-        figure = Figure(title=title, width=PANEL_WIDTH, height=height, x=x, y=y)
+        figure = Figure(title=title, width=width, height=height, x=x, y=y)
         figure.axes(name_of_part, "", y_ticks=False)
         figure.text((0, 14), part, kind="head")
         lowest_first = sorted((value, name) for name, value in bases.items() if value is not None)
@@ -87,7 +122,7 @@ def scores(results: StudyResults) -> list[Markup]:
     return drawn
 
 
-def differences(results: StudyResults) -> list[Markup]:
+def differences(results: Drawn) -> list[Markup]:
     """Difference in overall accuracy of each pair of arms with its interval, and the margin."""
     pairs = [(pair.first, pair.second, pair.deciding) for pair in results.comparisons]
     index = results.arm_numbers

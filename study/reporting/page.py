@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults
@@ -39,24 +39,15 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
 
 def _page(results: StudyResults) -> str:
     """The HTML of the page."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     from study.config.space_changes import narrowing
     from study.reporting import calibration_figures, figures, group_figures, search_figures, summary
     from study.trials.text import settings_text
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    source = (HERE / "report.html.jinja").read_text(encoding="utf-8")
     asked = results.protocol["settings"]
-    script = (HERE / "report.js").read_text(encoding="utf-8")
-    hashed = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
     counts = sorted({len(arm.seeds) for arm in results.confirmed}) or [0]
-    return environment.from_string(source).render(
+    return rendered(
+        "report.html.jinja",
         r=results,
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        allowed_script=f"'sha256-{hashed}'",
         legend=figures.legend(results),
         numbers=results.arm_numbers,
         figures={
@@ -79,8 +70,25 @@ def _page(results: StudyResults) -> str:
         margin=_margin(results),
         rungs_reached=_rungs_reached(results),
         settings=settings_text,
-        number=_number,
         mean=_mean,
+    )
+
+
+def rendered(template: str, **given: Any) -> str:
+    """A page made of a template of this folder, with the style and the script that all pages
+    have; ``given`` are the template's own variables."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    hashed = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
+    return environment.from_string((HERE / template).read_text(encoding="utf-8")).render(
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        allowed_script=f"'sha256-{hashed}'",
+        number=_number,
+        **given,
     )
 
 

@@ -12,7 +12,7 @@ from study.trials.text import settings_text
 
 if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults
-    from study.statistics.score_types import Estimate, Score
+    from study.statistics.score_types import ArmPair, Estimate, Score
 
 from study.storage.study_folder import (
     ARMS_TABLE,
@@ -29,7 +29,7 @@ COSTS = ("trained_parameters", "trained_percent", "adapter_mib", "peak_memory_gi
 """Costs of an arm that are in the tables."""
 TRIAL_COSTS = tuple(cost for cost in COSTS if cost != "adapter_mib")
 """Costs of a trial that are in the tables."""
-LATEX = Path(__file__).with_name("results.tex.jinja")
+LATEX = "results.tex.jinja"
 """Template of the tables for LaTeX, with ``<< >>`` and ``<% %>`` where Jinja usually has braces."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of a text that a spreadsheet takes for a formula."""
@@ -44,11 +44,11 @@ _SPECIAL = {
 def texts(results: StudyResults) -> dict[str, str]:
     """File name -> content, for all tables."""
     return {
-        ARMS_TABLE: _csv(_arms(results)),
-        PAIRS_TABLE: _csv(_comparisons(results)),
-        GROUPS_TABLE: _csv(_groups(results)),
-        TRIALS_TABLE: _csv(_trials(results)),
-        LATEX_TABLES: _latex(results),
+        ARMS_TABLE: csv_text(_arms(results)),
+        PAIRS_TABLE: csv_text(comparisons(results.comparisons)),
+        GROUPS_TABLE: csv_text(_groups(results)),
+        TRIALS_TABLE: csv_text(_trials(results)),
+        LATEX_TABLES: latex_text(LATEX, r=results),
     }
 
 
@@ -84,7 +84,7 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
     return rows
 
 
-def _comparisons(results: StudyResults) -> list[dict[str, Any]]:
+def comparisons(pairs: Sequence[ArmPair]) -> list[dict[str, Any]]:
     """Rows of the pairs of arms, one for each part of the questions."""
     columns = (
         *("p", "p_holm", "margin", "finding", "seeds", "questions"),
@@ -99,7 +99,7 @@ def _comparisons(results: StudyResults) -> list[dict[str, Any]]:
             for name in ("seeds", "questions")
             for place, end in enumerate(("low", "high"))
         }
-        for pair in results.comparisons
+        for pair in pairs
         for part, comparison in pair.parts.items()
     ]
 
@@ -131,7 +131,7 @@ def _trials(results: StudyResults) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, under a header of the first row's names. A text that a spreadsheet would run as
     a formula begins with an apostrophe."""
     text = io.StringIO()
@@ -147,8 +147,9 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def _latex(results: StudyResults) -> str:
-    """The arms and the pairs of arms as two tables for the package ``booktabs``."""
+def latex_text(template: str, **given: Any) -> str:
+    """Tables for LaTeX's package ``booktabs``, made of a template of this folder; ``given`` are its
+    variables."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -164,7 +165,9 @@ def _latex(results: StudyResults) -> str:
         comment_end_string="#>",
     )
     environment.filters |= {"escaped": _escaped, "interval": _interval, "number": _number}
-    return environment.from_string(LATEX.read_text(encoding="utf-8")).render(r=results)
+    environment.filters |= {"p_value": _p_value}
+    source = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**given)
 
 
 def _interval(score: Score | Estimate) -> str:
@@ -178,6 +181,11 @@ def _interval(score: Score | Estimate) -> str:
 def _number(value: float | None) -> str:
     """A number with one digit, for LaTeX; a dash if there is none."""
     return "--" if value is None else f"${value:.1f}$" if value < 0 else f"{value:.1f}"
+
+
+def _p_value(p: float) -> str:
+    """A p-value, for LaTeX."""
+    return "$<0.001$" if p < 0.001 else f"{p:.3f}"
 
 
 def _escaped(text: str) -> str:

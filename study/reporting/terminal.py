@@ -43,7 +43,7 @@ def show_results(console: Console, results: StudyResults) -> None:
         table.add_row(*row, style="dim")
     console.print(table)
     console.print()
-    _show_pairs(console, results.comparisons)
+    _show_best(console, results.comparisons)
     _show_front(console, results.efficiency.front)
     for other in results.ood:
         scored = [f"{arm.arm} {interval(arm.test['overall'])}" for arm in other.arms] + [
@@ -54,17 +54,20 @@ def show_results(console: Console, results: StudyResults) -> None:
     console.print(Text(results.verdict, style="bold"))
 
 
-def _show_pairs(console: Console, comparisons: Sequence[ArmPair]) -> None:
+def _show_best(console: Console, comparisons: Sequence[ArmPair]) -> None:
     """Print how the best of more than two arms compares with each other arm. For two arms the
     verdict says it."""
-    if len(comparisons) < 2:
-        return
-    of_best = [c for c in comparisons if c.first == comparisons[0].first]
+    if len(comparisons) > 1:
+        show_pairs(console, [c for c in comparisons if c.first == comparisons[0].first])
+
+
+def show_pairs(console: Console, pairs: Sequence[ArmPair]) -> None:
+    """Print how pairs of arms compare."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pair")
     for column in ("points", "p (Holm)", "finding"):
         table.add_column(column, justify="left" if column == "finding" else "right")
-    for pair in of_best:
+    for pair in pairs:
         found = pair.deciding
         table.add_row(
             f"{pair.first} - {pair.second}",

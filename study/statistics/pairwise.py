@@ -26,10 +26,13 @@ import numpy as np
 
 from study.statistics.power import MOST_SEEDS, MOST_TIMES, images_needed, range_of, seeds_needed
 from study.statistics.score_types import Claim, Estimate, Finding, PairNumbers, PartComparison
-from study.statistics.uncertainty import LEVEL, Scores, holm
+from study.statistics.uncertainty import LEVEL, REPLICATES, Scores, holm
 from study.statistics.variance_components import VarianceComponents
 
 Array = np.ndarray[Any, Any]
+FINEST = 30
+"""Replicates for each pair of arms at least: with fewer, no p-value of many pairs would be below
+0.05 once it is corrected for all of them."""
 TYPES = (("open", "closed", "report"), ("yes_no", "other"))
 """Parts of the questions by their type, in two ways of dividing the questions."""
 
@@ -63,7 +66,7 @@ class Comparison(PairNumbers):
         d = self._higher
         turned = self.difference.mean < 0
         first, second = (self.second, self.first) if turned else (self.first, self.second)
-        by = _by(d, self.p_holm)
+        by = by_points(d, self.p_holm)
         margin = margin_in_words(self.margin)
         match self.finding:
             case Finding.BETTER:
@@ -132,7 +135,7 @@ def higher(first: str, second: str, difference: Estimate, p: float) -> str:
     """Say which of two arms scores higher and by how much, without calling it better."""
     turned = difference.mean < 0
     name, d = (second, _turned(difference)) if turned else (first, difference)
-    return f"{name} is higher by {_by(d, p)}"
+    return f"{name} is higher by {by_points(d, p)}"
 
 
 def margin_in_words(points: float) -> str:
@@ -173,8 +176,8 @@ def compare(
         scores: scores of the arms, if they are of another statistic than the mean of ``correct``.
         claim: what the comparison is about.
     """
-    scores = scores or Scores(correct, groups_Q)
     pairs = list(itertools.combinations(correct, 2))
+    scores = scores or Scores(correct, groups_Q, replicates=max(REPLICATES, FINEST * len(pairs)))
     differences = [scores.difference(first, second) for first, second in pairs]
     adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
     comparisons = [
@@ -255,7 +258,8 @@ def _turned(difference: Estimate) -> Estimate:
     return Estimate(mean=-difference.mean, low=-difference.high, high=-difference.low)
 
 
-def _by(d: Estimate, p: float) -> str:
+def by_points(d: Estimate, p: float) -> str:
+    """A difference with its interval and p-value, in words."""
     told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return f"{d.mean:.1f} points ({LEVEL}% interval {d.low:+.1f} to {d.high:+.1f}, {told})"
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LIKELIHOODS = "likelihoods"
 """Name of the column of log-likelihoods of the possible answers to each question."""
+PATIENT = "patient"
+"""Name of the column of patients, in tables of data that name them; earlier versions lack it."""
 SHORT = ("overall", "open", "closed")
 """Scores that are kept of questions that were asked of other images (``BLIND``)."""
 SCORING = b"scoring"
@@ -48,6 +50,9 @@ def write(
             "answer_type": [e.answer_type for e in examples],
             "truth": [e.answer for e in examples],
             "answer": list(answers),
+            **(
+                {PATIENT: [e.patient for e in examples]} if any(e.patient for e in examples) else {}
+            ),
             **({} if likelihoods is None else {LIKELIHOODS: list(likelihoods)}),
             **_chosen(examples, answers),
             **_scored(examples, answers),
@@ -77,7 +82,7 @@ def read(study_folder: StudyFolder, trial_id: str, split: str) -> pa.Table:
         # Tables that are older than this note are of version 1.
         if int((table.schema.metadata or {}).get(SCORING, 1)) == VERSION:
             return table
-        for name, values in _scored(*_stored(table)[:2]).items():
+        for name, values in _scored(*stored_examples(table)[:2]).items():
             column = table.schema.get_field_index(name)
             table = table.set_column(column, name, pa.array(values))
         return table
@@ -112,7 +117,7 @@ def scored_anew(
     for split in splits:
         table = read(study_folder, trial_id, split)
         with _reading(study_folder.answers(trial_id, split)):
-            values = score(*_stored(table))
+            values = score(*stored_examples(table))
         found |= named(split, values)
     return found
 
@@ -170,11 +175,11 @@ def _chosen(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, li
     }
 
 
-def _stored(
+def stored_examples(
     table: pa.Table,
 ) -> tuple[list[Example], list[str], list[list[float] | None] | None]:
-    """The examples of a table, as far as they are scored by, the answers to them, and likelihoods
-    of their possible answers if there are some."""
+    """The examples of a table, as far as answers are scored and compared by them, the answers to
+    them, and likelihoods of their possible answers if there are some."""
     from trainables.data.common.dataset import Example
 
     rows = table.to_pylist()
@@ -187,6 +192,7 @@ def _stored(
             answer=row["truth"],
             answer_type=row["answer_type"],
             options=tuple(row.get("options") or ()),
+            patient=row.get(PATIENT) or "",
         )
         for row in rows
     ]

@@ -53,10 +53,10 @@ PROTOCOL: dict[str, Any] = {
 }
 
 
-def dataset(name: str = "made up", images_a_patient: int = 0) -> Dataset:
-    """100 test images, four questions each: two open ones, two of yes or no."""
+def dataset(name: str = "made up", images_a_patient: int = 0, images: int = 100) -> Dataset:
+    """Test images, four questions each: two open ones, two of yes or no."""
     examples = []
-    for image in range(100):
+    for image in range(images):
         for number in range(4):
             closed = number % 2 == 0
             word = ("yes", "no")[(image + number // 2) % 2] if closed else f"w{image % 7}"
@@ -122,14 +122,19 @@ def collected(
     images_a_patient: int = 0,
     measure: str = "overall",
     searches: int = 1,
+    base: str = "made up",
+    asked: int = 100,
+    name: str = "one",
 ) -> StudyResults:
-    """The results of a whole made-up study in ``folder``."""
+    """The results of a whole made-up study in ``folder``; ``base`` is a part of its trials'
+    ids, and ``asked`` the number of test images."""
     space = several(space, searches)
     others = {"other set": dataset("other set")} if ood else {}
-    asked = dataset(images_a_patient=images_a_patient)
-    splits = {"test": asked, **{f"ood.{name}": data for name, data in others.items()}}
+    data = dataset(images_a_patient=images_a_patient, images=asked)
+    splits = {"test": data, **{f"ood.{name}": each for name, each in others.items()}}
     scheduler = StudyScheduler(
-        replace(rules(space=space, trials=trials), searches=searches), StudyJournal(folder)
+        replace(rules(space=space, trials=trials), searches=searches, base=base),
+        StudyJournal(folder),
     )
     finish(scheduler, folder, splits, lost)
     trials_ended = results.FinishedTrials(
@@ -141,10 +146,10 @@ def collected(
         searches=searches,
     )
     return results.collect(
-        "one",
+        name,
         StudyFolder.from_path(folder),
         trials_ended,
-        asked,
+        data,
         others,
         PROTOCOL,
         margin=1.0,

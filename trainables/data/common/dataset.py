@@ -163,6 +163,16 @@ def digest_of(splits: Mapping[str, Sequence[Example]], contents: Mapping[str, st
     return digest.hexdigest()
 
 
+def questions_digest(examples: Iterable[Example]) -> str:
+    """sha256 (hex) of questions and their answers, whatever their order, by which studies know that
+    they were tested on the same ones. Images are told by their ids alone."""
+    rows = sorted(
+        [e.question_id, e.image_id, e.question, e.answer, e.answer_type, *e.options]
+        for e in examples
+    )
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
 def answer_type_of(answer: str) -> AnswerType:
     """Type of an answer in a dataset that gives no types: yes and no are closed, others open."""
     return "closed" if answer.strip().rstrip(".").lower() in ("yes", "no") else "open"

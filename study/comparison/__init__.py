@@ -1,0 +1,1 @@
+"""Compares studies that were tested on the same questions."""
