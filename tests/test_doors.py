@@ -64,6 +64,7 @@ LAYERS = {
         {"workflow.py", "health", "inventory"},
     ),
     "trainables": (
+        {"devices"},
         {"shared_layers", "cache", "methods"},
         {"data"},
         {"engine", "measures"},

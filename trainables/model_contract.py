@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.common.wording import BARE, Wording
+from trainables.devices import accelerator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,10 +93,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to ``device``. The copy to a CUDA device is from pinned memory and runs
         while other work goes on."""
-        cuda = device.type == "cuda"
+        pins = accelerator.pins(device)
         fields: dict[str, Any] = vars(self)
         moved = {
-            name: (t.pin_memory() if cuda and not t.is_cuda else t).to(device, non_blocking=cuda)
+            name: (t.pin_memory() if pins and t.is_cpu else t).to(device, non_blocking=pins)
             for name, t in fields.items()
             if isinstance(t, Tensor)
         }

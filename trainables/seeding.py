@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from trainables.devices import accelerator
+
 
 def derive_seed(*key: int | str) -> int:
     """Derive a seed of 63 bits from a key. Different keys give unrelated seeds."""
@@ -18,7 +20,6 @@ def derive_seed(*key: int | str) -> int:
 def seeded(*key: int | str) -> Iterator[None]:
     """Seed torch's global generators with ``key`` inside the block, and restore their states after
     it."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with accelerator.generators_restored():
         torch.manual_seed(derive_seed(*key))
         yield

@@ -104,12 +104,12 @@ class WorkloadConfig:
             BadInput: the model's folder is not as its family expects, or nothing in the model can
                 be quantised.
         """
-        import torch
+        from trainables.devices import accelerator
 
         family, path = family_of(self.model)
         module = registry.FAMILIES.find(family)
         model: Model = module.load(path, self.image_size, self.precision)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = accelerator.current()
         if self.base_bits is not None:
             quantisation.quantise(model, self.base_bits, device)
             model.digest = quantisation.digest(model)

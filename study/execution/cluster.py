@@ -127,9 +127,9 @@ def nodes() -> list[Mapping[str, float]]:
 
 
 def hardware(precision: str) -> Hardware:
-    """Hardware of the nodes that have CUDA devices or, where none has, of those that have
+    """Hardware of the nodes that have GPUs by Ray's count or, where none has, of those that have
     processors. The driver's machine may have neither. If there is no such node yet, wait until one
-    with a CUDA device joins."""
+    with a GPU joins."""
 
     def ask() -> Hardware:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides devices from tasks without any

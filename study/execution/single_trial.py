@@ -116,7 +116,7 @@ class SingleTrial:
 
     @classmethod
     def load(cls, definition: StudyDefinition, threads: int | None) -> SingleTrial:
-        """Load model and data. ``threads`` is 1 by default where there is no CUDA, as on a study's
+        """Load model and data. ``threads`` is 1 by default on a processor, as on a study's
         hosts: sums are rounded in another way by more of them.
 
         Raises:
@@ -135,7 +135,7 @@ class SingleTrial:
             spec=spec_of(which, definition, workload, hardware.precision),
             workload=workload,
             precision=hardware.precision,
-            threads=threads or (os.cpu_count() or 1 if hardware.cuda else 1),
+            threads=threads or (os.cpu_count() or 1 if hardware.devices else 1),
         )
 
     def train(

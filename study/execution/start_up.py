@@ -64,7 +64,7 @@ def inspect_cluster(
             raise no_worker()
         hardware = cluster.hardware(definition.precision)
         zygote.take(dataset, hardware)
-    memory_known = deployment.device_gib is not None or hardware.cuda
+    memory_known = deployment.device_gib is not None or hardware.shared
     partition = divide(
         nodes,
         deployment.concurrency,
@@ -72,6 +72,7 @@ def inspect_cluster(
         per_trial=deployment.devices_per_trial or 1,
         alone=definition.costs_decide,
         predicting=deployment.leaves_placement_open(definition) and memory_known,
+        untried=hardware.untried,
     )
     return InspectedCluster(partition=partition, hardware=hardware)
 
@@ -79,7 +80,7 @@ def inspect_cluster(
 def _this_machine(hardware: Hardware) -> Mapping[str, float]:
     """Resources of this machine, in the form in which Ray describes a node."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"CPU": os.cpu_count() or 1, "GPU": hardware.devices, "memory": memory}
+    return {"CPU": os.cpu_count() or 1, "GPU": hardware.devices * hardware.shared, "memory": memory}
 
 
 def open_dispatcher(
@@ -113,7 +114,7 @@ def open_dispatcher(
         regime=definition.regime,
         trials_per_host=partition.trials_per_host,
         threads=partition.cpus,
-        zygote=None if partition.gpus else zygote,
+        zygote=None if partition.gpus or inspected.hardware.devices else zygote,
     )
     dispatcher = Dispatcher(
         HostPool(HostActor, config, partition),
@@ -133,7 +134,7 @@ def _uniform_on(
         definition,
         deployment,
         trials_per_host=partition.trials_per_host,
-        cuda=partition.gpus > 0,
+        cuda=partition.gpus > 0 and not partition.untried,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from study.storage.object_store import ObjectStore, is_store
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_store import default_uri
+from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -120,12 +121,12 @@ def _mlflow(storage: str, uri: str | None) -> CheckResult:
 
 
 def _room(found: list[Node]) -> CheckResult:
-    """Count nodes, processors and CUDA devices."""
+    """Count nodes, processors and GPUs."""
     cpus, gpus = sum(n.cpus for n in found), sum(n.gpus for n in found)
     return CheckResult(
         what="Ray",
         observation=f"{_count(len(found), 'node')}, {_count(cpus, 'processor')}, "
-        f"{_count(gpus, 'CUDA device')}",
+        f"{_count(gpus, 'GPU')}",
         advice=""
         if cpus or gpus
         else "no trial can run: start workers (a cluster that scales itself starts them when asked:"
@@ -135,7 +136,7 @@ def _room(found: list[Node]) -> CheckResult:
 
 
 def _node(node: Node, report: NodeReport | str) -> Iterator[CheckResult]:
-    """Judge the report of one node: CUDA devices, home folder and free disk space."""
+    """Judge the report of one node: accelerators, home folder and free disk space."""
     if isinstance(report, str):
         yield CheckResult(
             what=node.name,
@@ -146,16 +147,24 @@ def _node(node: Node, report: NodeReport | str) -> Iterator[CheckResult]:
         return
     has = f"{_count(node.cpus, 'processor')}"
     if node.gpus:
-        has += f", {'; '.join(report.devices) or 'no CUDA device that torch sees'}"
+        has += f", {'; '.join(report.devices) or 'no GPU that torch sees'}"
+    advice = f"Ray counts {_count(node.gpus, 'GPU')}, torch {len(report.devices)}: "
     blind = len(report.devices) < node.gpus
+    unused = report.kind in SHARED and len(report.devices) > node.gpus
+    if blind:
+        advice += "look at the driver (nvidia-smi), and at torch.version.cuda"
+    elif unused:
+        advice += "studies use those that Ray counts (ray start --num-gpus)"
     yield CheckResult(
-        what=node.name,
-        observation=has,
-        advice=f"Ray counts {node.gpus} CUDA devices, torch {len(report.devices)}: "
-        "look at the driver (nvidia-smi), and at torch.version.cuda"
-        if blind
-        else "",
+        what=node.name, observation=has, advice=advice * (blind or unused), stops=blind
     )
+    if report.devices and report.kind not in SHARED:
+        yield CheckResult(
+            what=f"{node.name} {report.kind}",
+            observation=f"{'; '.join(report.devices)}: nobody has tried {report.kind}",
+            advice=f"one trial at a time runs there; {VARIABLE}=cpu computes on processors",
+            stops=False,
+        )
     if report.home:
         yield CheckResult(
             what=f"{node.name} home",
@@ -243,7 +252,7 @@ def _adding(told: list[Node]) -> Iterator[CheckResult]:
     if taken := nodes.gpus_in_use(told):
         yield CheckResult(
             what=kind,
-            observation=f"not tried: {_count(taken, 'CUDA device')} in use",
+            observation=f"not tried: {_count(taken, 'GPU')} in use",
             advice="look again when no study runs",
             stops=False,
         )

@@ -52,7 +52,9 @@ class NodeReport:
     versions: Mapping[str, str]
     """Versions on the node, as the function ``versions`` returns them."""
     devices: Sequence[str]
-    """CUDA devices, each with its name and memory."""
+    """Accelerators that PyTorch finds, each with its name and memory."""
+    kind: str
+    """Kind of these devices, as PyTorch calls it; ``cpu`` if there is none."""
     free_gib: Mapping[str, float]
     """Folder -> free disk space in GiB."""
     clock: float
@@ -100,7 +102,7 @@ def nodes() -> list[Node]:
 def ask(node: Node, storage: str) -> NodeReport | str:
     """The report of a node or, in one line, why there is none."""
     began = time.time()
-    answer = _on(node, _report, node.gpus > 0, storage)
+    answer = _on(node, _report, storage)
     ended = time.time()
     if isinstance(answer, str):
         return answer
@@ -130,26 +132,26 @@ def pass_on(nodes: Sequence[Node], storage: str, token: str) -> list[str]:
 
 
 def gpus_in_use(nodes: Sequence[Node]) -> int:
-    """Number of CUDA devices that somebody holds."""
+    """Number of GPUs that somebody holds."""
     free: dict[str, float] = ray.available_resources()
     return sum(node.gpus for node in nodes) - int(free.get("GPU", 0))
 
 
 def add_up(nodes: Sequence[Node]) -> str:
-    """Let all devices add a number up (NCCL; without CUDA one process for each node, Gloo). Return
-    why it failed; empty if it did not."""
-    cuda = any(node.gpus for node in nodes)
-    places = [node for node in nodes for _ in range(node.gpus if cuda else bool(node.cpus))]
-    if len(places) < 2 and not cuda:
+    """Let all GPUs add a number up (NCCL; without any one process for each node, Gloo). Return why
+    it failed; empty if it did not."""
+    gpus = any(node.gpus for node in nodes)
+    places = [node for node in nodes for _ in range(node.gpus if gpus else bool(node.cpus))]
+    if len(places) < 2 and not gpus:
         return ""
     rank: ActorClass[Any] = ray.remote(_Rank)
     actors: list[Any] = [
-        rank.options(num_cpus=0, num_gpus=int(cuda), scheduling_strategy=_strategy(node)).remote()
+        rank.options(num_cpus=0, num_gpus=int(gpus), scheduling_strategy=_strategy(node)).remote()
         for node in places
     ]
     try:
         address = ray.get(actors[0].address.remote(), timeout=GIVE_UP_SECONDS)
-        sums = [a.add.remote(address, i, len(actors), cuda) for i, a in enumerate(actors)]
+        sums = [a.add.remote(address, i, len(actors), gpus) for i, a in enumerate(actors)]
         found = ray.get(sums, timeout=GIVE_UP_SECONDS)
     except (RayError, TimeoutError) as error:
         return _last_line(error)
@@ -181,16 +183,11 @@ def _last_line(error: BaseException) -> str:
     return without_secrets(lines[-1])[:300]
 
 
-def _report(cuda: bool, storage: str) -> dict[str, Any]:
+def _report(storage: str) -> dict[str, Any]:
     """Fields of a ``NodeReport`` that a node knows, and the seconds that it took to find them."""
     began = time.time()
-    devices = []
-    if cuda:
-        import torch
+    from trainables.devices import accelerator
 
-        for number in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(number)
-            devices.append(f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
     folders = [tempfile.gettempdir(), *map(str, cache_folders.folders()[:1])]
     folders += [] if is_store(storage) else [storage]
     free = {folder: shutil.disk_usage(_existing(folder)).free / 2**30 for folder in folders}
@@ -201,7 +198,8 @@ def _report(cuda: bool, storage: str) -> dict[str, Any]:
         home = str(error.strerror)
     return {
         "versions": versions(),
-        "devices": devices,
+        "devices": [f"{found.name}, {found.gib:.0f} GiB" for found in accelerator.accelerators()],
+        "kind": accelerator.kind(),
         "free_gib": free,
         "home": home,
         "clock": time.time(),
@@ -265,22 +263,26 @@ class _Rank:
         address = ray.util.get_node_ip_address()
         return f"tcp://{address}:{port}"
 
-    def add(self, address: str, rank: int, ranks: int, cuda: bool) -> float:
-        """The sum over all ranks: 1 to ``ranks`` added up, if all goes well."""
+    def add(self, address: str, rank: int, ranks: int, gpus: bool) -> float:
+        """The sum over all ranks, on their GPUs or processors: 1 to ``ranks`` added up, if all goes
+        well."""
         from datetime import timedelta
 
         import torch
         from torch import distributed
 
+        from trainables.devices import accelerator
+
+        kind = accelerator.kind() if gpus else "cpu"
         launchers.forget()
         distributed.init_process_group(
-            "nccl" if cuda else "gloo",
+            accelerator.backend(kind),
             init_method=address,
             rank=rank,
             world_size=ranks,
             timeout=timedelta(seconds=COLLECTIVE_SECONDS),
         )
-        number = torch.tensor(float(rank + 1), device="cuda" if cuda else "cpu")
+        number = torch.tensor(float(rank + 1), device=kind)
         distributed.all_reduce(number)
         distributed.destroy_process_group()
         return float(number)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.config.deployment import MOST_SHARING
+from trainables.devices.kinds import VARIABLE
 from trainables.errors import BadInput
 
 
@@ -18,7 +19,7 @@ class ClusterPartition:
     cpus: int
     """Processors of each host."""
     gpus: int
-    """CUDA devices of each host."""
+    """GPUs of each host."""
     trials_per_host: int
     """Trials at a time on each host."""
     concurrency: int
@@ -26,10 +27,13 @@ class ClusterPartition:
     shared: bool
     """Whether other users share the cluster."""
     host_gib: float = 0.0
-    """Host memory in GiB beside each CUDA device, to which a trial may be offloaded."""
+    """Host memory in GiB beside each GPU, to which a trial may be offloaded."""
     predicting: bool = False
     """Whether predicted memory decides if a trial gets a share of a device, a whole one or several.
     If it does not, all trials get what the options say."""
+    untried: str = ""
+    """Kind of an accelerator that trains one trial at a time, since nobody has tried it: ``mps`` or
+    ``xpu``; empty otherwise."""
 
 
 def divide(
@@ -40,8 +44,9 @@ def divide(
     per_trial: int = 1,
     alone: bool = False,
     predicting: bool = False,
+    untried: str = "",
 ) -> ClusterPartition:
-    """Divide the cluster: a host for each CUDA device, or for each processor where there is none.
+    """Divide the cluster: a host for each GPU, or for each processor where there is none.
 
     Args:
         nodes: ``CPU``, ``GPU`` and ``memory`` (bytes) of each node.
@@ -50,12 +55,15 @@ def divide(
         per_trial: devices that a trial takes.
         alone: whether each trial has its devices to itself.
         predicting: whether predicted memory decides what a trial gets, as in ``ClusterPartition``.
+        untried: as in ``ClusterPartition``.
 
     Raises:
         BadInput: more trials at a time than the devices can take, more devices for a trial than
             there are, or no worker at all.
     """
     cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
+    if untried:
+        return _one_host(nodes, concurrency, shared=shared, per_trial=per_trial, untried=untried)
     if not (cpus or gpus) and shared and concurrency is not None and concurrency >= 1:
         # A cluster that scales itself and has no worker yet starts some for hosts that wait. There
         # are so many hosts that no two trials share a device.
@@ -83,7 +91,7 @@ def divide(
         raise BadInput(
             f"--concurrency must be 1 to {most} ({units} {kind}{each}), not {concurrency}"
         )
-    # Unless told otherwise, a CUDA device takes as many trials as fit by prediction. A processor
+    # Unless told otherwise, a GPU takes as many trials as fit by prediction. A processor
     # takes one, since it gains little by more, and that only where it has nothing of the image
     # encoder to compute.
     trials = concurrency or units // per_trial * (sharing if predicting and gpus else 1)
@@ -104,6 +112,38 @@ def divide(
         shared=shared,
         host_gib=min(beside, default=0) / 2**30,
         predicting=predicting,
+    )
+
+
+def _one_host(
+    nodes: Sequence[Mapping[str, float]],
+    concurrency: int | None,
+    *,
+    shared: bool,
+    per_trial: int,
+    untried: str,
+) -> ClusterPartition:
+    """One host with one trial at a time, on an accelerator that nobody has tried. Ray counts those
+    of some kinds (``xpu``) among its GPUs and those of others (``mps``) not at all.
+
+    Raises:
+        BadInput: more trials at a time are asked for, or several devices for a trial.
+    """
+    for option, asked in (("--concurrency", concurrency), ("--devices-per-trial", per_trial)):
+        if asked not in (None, 1):
+            raise BadInput(
+                f"{option} must be 1 on {untried}, on which nobody has tried more, not {asked}; "
+                f"{VARIABLE}=cpu computes on processors"
+            )
+    on_one = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+    return ClusterPartition(
+        hosts=1,
+        cpus=max(1, int(on_one.get("CPU", 0))),
+        gpus=min(1, int(on_one.get("GPU", 0))),
+        trials_per_host=1,
+        concurrency=1,
+        shared=shared,
+        untried=untried,
     )
 
 

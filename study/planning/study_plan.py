@@ -24,6 +24,7 @@ from study.planning.plan_tables import arms_table, bits_text
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind, off_default
 from study.trials.text import short
+from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.engine import deepspeed_config
 from trainables.models.common.model_identity import VERSION_2
 from trainables.training.regime import CHOOSE
@@ -76,7 +77,7 @@ class StudyPlan:
             arm: deepspeed_config.configuration(
                 placement.deepspeed,
                 self.profile.sizes[arm],
-                cuda=self.profile.device == "cuda",
+                pinned=self.profile.device in SHARED,
                 max_grad_norm=spaces.typical_training(self.space.arms[arm]).max_grad_norm,
             )
             for arm, placement in self.placements.items()
@@ -223,6 +224,11 @@ class StudyPlan:
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}{time}"
         )
+        if profile.device not in ("cpu", *SHARED):
+            console.print(
+                f"           nobody has tried {profile.device}; {VARIABLE}=cpu computes on "
+                "processors"
+            )
         if self.corrections:
             found = self.corrections.values()
             console.print(

@@ -59,10 +59,10 @@ def _use_once() -> None:
     time."""
     import torch
 
+    from trainables.devices import accelerator
     from trainables.engine import ranks
 
     device = get_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    accelerator.choose(device)
     float(ranks.summed(torch.ones((), device=device)))
     ranks.set_timeout(COLLECTIVE_SECONDS)

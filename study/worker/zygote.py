@@ -5,8 +5,8 @@ study has as many hosts as there are processors. So one process does it once, wh
 driver imports none of these packages: it lets the zygote inspect the model
 (``study.planning.workload_profile``) and write tuned models at the end. Hosts are forked from the
 zygote (``study.worker.forked_host``): they are ready in milliseconds, share the memory of weights
-and data, and are replaced as fast when one dies. On other machines, and where there is CUDA, which
-does not survive a fork, hosts load for themselves.
+and data, and are replaced as fast when one dies. On other machines, and where there is an
+accelerator, which does not survive a fork, hosts load for themselves.
 
 Threads and locks that a fork inherits are of no use to it, so the zygote has one thread and
 computes nothing. It ends when the driver does, and the hosts that were forked from it end then too.
@@ -103,7 +103,8 @@ class Zygote:
         """Let a fork of the zygote run a task with the loaded model, and wait until it is done.
 
         Raises:
-            OSError, EOFError: the zygote does not fork, as where there is CUDA, or the fork died.
+            OSError, EOFError: the zygote does not fork, as where there is an accelerator, or the
+                fork died.
             Exception: what the task raised.
         """
         with closing(fork_of(self.socket)) as fork:
@@ -157,8 +158,8 @@ def main(ends: list[str]) -> None:
         driver.send(here)
         dataset, hardware = driver.recv()
         hardware = hardware or here
-        workload = _load(definition, hardware, dataset, resident=not here.cuda)
-        if here.cuda:
+        workload = _load(definition, hardware, dataset, resident=not here.devices)
+        if here.devices:
             listener.close()
             driver.send(_profile(definition, workload, hardware))
             return
@@ -211,7 +212,7 @@ def _profile(
         definition.space,
         definition.budget,
         precision=hardware.precision,
-        device="cuda" if hardware.cuda else "cpu",
+        device=hardware.kind,
         regime=definition.regime,
     )
     follows = getattr(registry.FAMILIES.find(family), "FOLLOWS_INSTRUCTIONS", False)

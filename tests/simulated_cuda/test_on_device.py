@@ -49,7 +49,7 @@ WITH_KERNELS = "not (four_bits or quantised or 8bit or 4bit)"
 
 @pytest.mark.long
 def test_devices_waits_and_one_of_each_kind() -> None:
-    chosen = [f"tests/trainables/{test}" for test in ONE_OF_EACH_KIND]
+    chosen = [f"tests/trainables/{test}" for test in (*ONE_OF_EACH_KIND, "devices")]
     run_on_device("tests/simulated_cuda/on_device", *chosen, "-m", "not every_class")
 
 

@@ -66,14 +66,14 @@ def zero_stage(configuration: Mapping[str, Any]) -> int:
     return int(configuration.get("zero_optimization", {}).get("stage", 0))
 
 
-def configuration(kind: str, sizes: Sizes, *, cuda: bool, max_grad_norm: float) -> dict[str, Any]:
+def configuration(kind: str, sizes: Sizes, *, pinned: bool, max_grad_norm: float) -> dict[str, Any]:
     """DeepSpeed's configuration for an engine kind, with sizes as small as the trial allows.
 
     Args:
         kind: ``off``, which has an empty configuration; a ZeRO stage, ``0`` to ``3``; a stage
             followed by ``OFFLOAD``; or a user's configuration as JSON, which is taken as it is.
         sizes: sizes of the trial.
-        cuda: whether there is pinned host memory, from which a device copies by itself.
+        pinned: whether there is pinned host memory, from which a device copies by itself.
         max_grad_norm: norm to which gradients are clipped; 0: no clipping.
     """
     if kind == "off":
@@ -94,7 +94,7 @@ def configuration(kind: str, sizes: Sizes, *, cuda: bool, max_grad_norm: float) 
         "stage3_max_reuse_distance": 2 * sizes.layer,
         "stage3_param_persistence_threshold": PERSISTENT,
     }
-    host = {"device": "cpu", "pin_memory": cuda}
+    host = {"device": "cpu", "pin_memory": pinned}
     if offload:
         zero["offload_optimizer"] = host
     if offload and stage == 3:

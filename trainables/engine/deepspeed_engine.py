@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables.devices import accelerator
 from trainables.engine import ranks
 from trainables.engine.base import Losses, count_questions
 from trainables.engine.deepspeed_config import RESERVED_KEYS, zero_stage
@@ -211,7 +212,7 @@ def _release(engine: Any) -> None:
 
 def _imported() -> Any:
     """Import DeepSpeed, configured for the devices of this machine."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("DS_ACCELERATOR", accelerator.kind())
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed requires it even in a group of one
     # DeepSpeed calls ninja by name; as a dependency it is installed beside the interpreter.
     if shutil.which("ninja") is None:
@@ -232,10 +233,8 @@ def _deepspeed() -> Any:
     from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
 
     if not torch.distributed.is_initialized():
-        cuda = torch.cuda.is_available()
-        torch.distributed.init_process_group(
-            "nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1
-        )
+        backend = accelerator.backend(accelerator.kind())
+        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         atexit.register(torch.distributed.destroy_process_group)
     deepspeed.init_distributed(auto_mpi_discovery=False)
     return deepspeed

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from trainables.devices import accelerator
 from trainables.engine.base import Engine, Losses
 from trainables.engine.deepspeed_config import (
     Sizes,
@@ -32,8 +31,8 @@ def start_engine(
     from trainables.engine import deepspeed_engine
 
     sizes = Sizes.measure(losses, applied.parameters)
-    cuda, norm = torch.cuda.is_available(), training.max_grad_norm
-    settings = configuration(kind, sizes, cuda=cuda, max_grad_norm=norm)
+    pinned, norm = accelerator.pins(accelerator.current()), training.max_grad_norm
+    settings = configuration(kind, sizes, pinned=pinned, max_grad_norm=norm)
     if training.optimizer in UNDIVIDED and divides_optimizer(kind):
         raise BadInput(
             f"optimizer {training.optimizer!r} does not run by ZeRO-{zero_stage(settings)}, which "
@@ -46,7 +45,4 @@ def resolve_precision(precision: str) -> str:
     """Replace ``auto`` by bf16 where the device multiplies it fast, and by fp32 elsewhere."""
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"
+    return "bf16" if accelerator.multiplies_bf16_fast() else "fp32"

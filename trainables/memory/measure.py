@@ -1,4 +1,5 @@
-"""Measures a trial's peak memory: of the device on CUDA, of the process or its tensors on a CPU."""
+"""Measures a trial's peak memory: of the device where PyTorch counts it (CUDA), else of the process
+or its tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import torch
 
+from trainables.devices import accelerator
+
 GIB = 2**30
 
 
 def reset_peak() -> None:
     """Reset the peak, so that each trial of a process has a peak of its own."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if accelerator.counts_memory():
+        accelerator.reset_peak()
         return
     # Linux: see "clear_refs" in proc(5). Elsewhere the peak is of the process's whole life.
     with contextlib.suppress(OSError):
@@ -28,9 +31,10 @@ def reset_peak() -> None:
 
 
 def peak_gib() -> float:
-    """Peak GiB since ``reset_peak``: allocated on the CUDA device, else resident in the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / GIB
+    """Peak GiB since ``reset_peak``: allocated on the device where PyTorch counts that, else
+    resident in the process."""
+    if accelerator.counts_memory():
+        return accelerator.peak_bytes() / GIB
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -53,15 +57,15 @@ def measure_growth() -> Iterator[MemoryGrowth]:
     """Measure how far PyTorch's allocated memory grows inside the block. The size is set when the
     block ends.
 
-    On CUDA the allocator's own count is used. On a CPU it is the profiler, which slows the block
-    down and does not see what is freed by a thread that the block did not start.
+    On CUDA the allocator's own count is used. Elsewhere it is the profiler of the CPU, which slows
+    the block down and does not see what is freed by a thread that the block did not start.
     """
     grown = MemoryGrowth()
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+    if accelerator.counts_memory():
+        before = accelerator.allocated_bytes()
+        accelerator.reset_peak()
         yield grown
-        grown.size = torch.cuda.max_memory_allocated() - before
+        grown.size = accelerator.peak_bytes() - before
         return
     with torch.autograd.profiler.profile(profile_memory=True) as profiled:
         yield grown
@@ -72,8 +76,8 @@ def measure_growth() -> Iterator[MemoryGrowth]:
 def release_cached() -> None:
     """Free unreferenced objects and the memory that allocators keep in reserve."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if accelerator.accelerated():
+        accelerator.release_memory()
         return
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from trainables import recipe
+from trainables.devices import accelerator
 from trainables.engine import base, plain_engine, ranks
 from trainables.engine.activation_checkpointing import checkpoint_layers
 from trainables.engine.deepspeed_config import partitions_weights
@@ -203,13 +204,14 @@ class Trial:
         """
         self.losses.eval()
         rows = self.workload.rows["validation"]
-        total = torch.zeros((), dtype=torch.float64, device=self.workload.device)
+        widest = accelerator.widest(self.workload.device)
+        total = torch.zeros((), dtype=widest, device=self.workload.device)
         batches = self._batches(
             self.workload, "validation", range(len(rows)), self.evaluation_batch
         )
         for indices, counts in self._shared(batches):
             losses = self.losses(self.batch("validation", indices))
-            total += losses.double().sum() * counts
+            total += losses.to(widest).sum() * counts
         loss = float(ranks.summed(total) / len(rows))
         if not math.isfinite(loss):
             raise Diverged(f"validation loss is {loss} at {self.examples_seen} examples")

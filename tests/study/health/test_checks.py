@@ -19,7 +19,7 @@ WORKER = Node(id="2", name="worker (10.0.0.2)", cpus=8, gpus=1)
 
 def report() -> NodeReport:
     """This machine's, as a node's that Ray asked."""
-    told = nodes._report(False, "studies")
+    told = nodes._report("studies")
     return NodeReport(**{k: v for k, v in told.items() if k != "seconds"}, asked_at=told["clock"])
 
 
@@ -79,16 +79,28 @@ def test_clocks_that_differ_are_found(seconds: float, doubt: float, mark: str) -
 
 
 def test_a_node_that_lacks_something_is_found() -> None:
-    fine = replace(report(), free_gib={"/": 500.0}, devices=["H100, 80 GiB"])
+    fine = replace(report(), free_gib={"/": 500.0}, devices=["H100, 80 GiB"], kind="cuda")
     assert marks(checks._node(WORKER, fine)) == [("ok", WORKER.name)]
     full = replace(fine, free_gib={"/": 1.0, "/data": 10.0})
     assert [m for m, _ in marks(checks._node(WORKER, full))] == ["ok", "problem", "warning"]
     blind = replace(fine, devices=[])
     assert marks(checks._node(WORKER, blind)) == [("problem", WORKER.name)]
+    unused = replace(fine, devices=["H100, 80 GiB"] * 2)
+    (found,) = checks._node(WORKER, unused)
+    assert found.mark == "warning" and "Ray counts 1 GPU, torch 2" in found.advice
     homeless = replace(fine, home="Read-only file system")
     assert ("warning", f"{WORKER.name} home") in marks(checks._node(WORKER, homeless))
     (silent,) = checks._node(WORKER, "ModuleNotFoundError: No module named 'study'")
     assert silent.mark == "problem" and "same image" in silent.advice
+
+
+def test_an_accelerator_that_nobody_has_tried_is_told_of() -> None:
+    laptop = Node(id="3", name="laptop (10.0.0.3)", cpus=8, gpus=0)
+    fine = replace(report(), free_gib={"/": 500.0}, devices=["mps, 21 GiB"], kind="mps")
+    room, found = checks._node(laptop, fine)
+    assert room.mark == "ok" and found.mark == "warning"
+    assert found.what == f"{laptop.name} mps" and "mps, 21 GiB: nobody" in found.observation
+    assert "one trial at a time" in found.advice and "STUDY_DEVICE=cpu" in found.advice
 
 
 @pytest.fixture
@@ -106,7 +118,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
 @pytest.mark.long
 def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
     (busy,) = checks._adding([*pair, WORKER])  # Ray has no such device to give
-    assert busy.mark == "warning" and busy.observation == "not tried: 1 CUDA device in use"
+    assert busy.mark == "warning" and busy.observation == "not tried: 1 GPU in use"
     (together,) = checks._adding(pair)
     assert together.mark == "warning", together.observation
     assert "none0" in together.observation and "set GLOO_SOCKET_IFNAME" in together.advice

@@ -63,6 +63,18 @@ def test_more_than_there_is_is_refused(concurrency: int | None, per_trial: int, 
     assert str(refused.value) == said
 
 
+def test_an_accelerator_that_nobody_has_tried_takes_one_trial() -> None:
+    found = divide(LAPTOP, None, shared=False, predicting=True, untried="mps")
+    assert of(found) == (1, 1, 1)
+    assert (found.cpus, found.gpus, found.predicting) == (4, 0, False)
+    found = divide(GPUS, 1, shared=True, untried="xpu")
+    assert of(found) == (1, 1, 1) and (found.cpus, found.gpus) == (16, 1)
+    with pytest.raises(BadInput, match=r"^--concurrency must be 1 on mps, .* not 2; STUDY_DEVICE"):
+        divide(LAPTOP, 2, shared=False, untried="mps")
+    with pytest.raises(BadInput, match=r"^--devices-per-trial must be 1 on xpu, .* not 2; "):
+        divide(GPUS, None, shared=False, per_trial=2, untried="xpu")
+
+
 def test_a_cluster_without_workers_is_asked_for_some() -> None:
     assert of(divide([], 12, shared=True)) == (12, 1, 12), "as many devices as trials"
     assert of(divide([], 3, shared=True, per_trial=2)) == (6, 1, 3)

@@ -226,7 +226,7 @@ def test_a_zygote_that_hangs_or_is_killed_is_not_waited_for(
 
 def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:
     """The driver may be where none of them is: then no step is timed, and no time is guessed."""
-    theirs = Hardware(precision="bf16", devices=8, device_gib=80.0)
+    theirs = Hardware(precision="bf16", devices=8, device_gib=80.0, kind="cuda")
     with closing(Zygote(ASKED)) as zygote:
         zygote.take(ASKED.workload.dataset(), theirs)
         profile = zygote.profile()

@@ -1,0 +1,1 @@
+"""Devices on which trials compute: what PyTorch finds here, and what is known of each kind."""
