@@ -14,12 +14,14 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt
 
 from study.analysis.efficiency_types import Efficiency
+from study.statistics.letters import letters
 from study.statistics.score_types import (
     ArmPair,
     Baselines,
     Claim,
     Collapse,
     Estimate,
+    Finding,
     Number,
     Score,
     Scores,
@@ -381,6 +383,16 @@ class StudyResults:
         """Name of an arm -> the number by which it has its colour, the best arm first."""
         noted = {arm.arm: arm.number for arm in self.arms if arm.number is not None}
         return noted if len(noted) == len(self.arms) else arm_numbers(arm.arm for arm in self.arms)
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
+        Empty for fewer than three arms, of which the one pair says it all."""
+        ranked = [arm.arm for arm in self.confirmed]
+        if len(ranked) < 3:
+            return {}
+        better = [c for c in self.comparisons if c.deciding.finding == Finding.BETTER]
+        return letters(ranked, [(c.first, c.second) for c in better])
 
     def trial(self, trial_id: str) -> TrialResult:
         """The trial with this id."""

@@ -30,6 +30,8 @@ SCOPE: Mapping[Claim, str] = {
     "searches end is in the intervals.",
 }
 """What findings are about -> the sentence on it."""
+NAMED = 5
+"""Arms that a sentence names at most; of more it names one less and counts the rest."""
 ERROR = 200
 """Letters of an error that a sentence quotes."""
 
@@ -75,25 +77,28 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
     }
     better, undecided = found[Finding.BETTER], found[Finding.UNDECIDED]
     margin = pairwise.margin_in_words(next(iter(of_best.values())).margin)
-    clauses = []
     if len(better) == len(of_best):
         return f"{best} is better than every other arm. {of_best[better[0]].sentence}"
+    shown = []
     if better:
-        clauses.append(f"it is better than {_names(better)}")
-    if found[Finding.AS_GOOD]:
-        clauses.append(f"{_names(found[Finding.AS_GOOD])} is as good to within {margin}")
-    if found[Finding.NOT_WORSE]:
-        others = _names(found[Finding.NOT_WORSE])
-        clauses.append(f"it is not worse than {others} by more than {margin}, and may be better")
-    closest = ""
-    if undecided:
-        closest = of_best[undecided[0]].sentence
-    if len(undecided) > 1:
-        clauses.append(f"it cannot be told apart from {_names(undecided)}")
-        closest = f"The closest: {closest}"
+        names = _names(better)
+        if len(better) > NAMED:
+            names = f"{len(better)} of the {len(of_best)} other arms ({names})"
+        shown.append(f"is better than {names}")
+    if as_good := found[Finding.AS_GOOD]:
+        shown.append(f"is as good as {_names(as_good)} to within {margin}")
+    if not_worse := found[Finding.NOT_WORSE]:
+        shown.append(
+            f"is not worse than {_names(not_worse)} by more than {margin} and may be better"
+        )
     head = f"{best} scores highest ({arms[0].overall.mean:.1f}%)"
-    head += f": {'; '.join(clauses)}." if clauses else "."
-    return f"{head} {closest}".rstrip()
+    head += f": it {'; it '.join(shown)}." if shown else "."
+    if not undecided:
+        return head
+    closest = of_best[undecided[0]].sentence
+    if len(undecided) > 1:
+        closest = f"It cannot be told apart from {_names(undecided)}. The closest: {closest}"
+    return f"{head} {closest}"
 
 
 def _by_type(pair: ArmPair) -> str:
@@ -247,5 +252,8 @@ def _ended(begun: Mapping[Outcome, int]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    """Names with commas, and ``and`` before the last."""
+    """Names with commas, and ``and`` before the last; of more than ``NAMED`` the first ones and the
+    number of the others."""
+    if len(names) > NAMED:
+        names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

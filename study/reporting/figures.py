@@ -23,6 +23,8 @@ WIDE = 1020
 """Width of three panels in pixels, for figures of one panel: letters are equally large then."""
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 28, 44
 """Margins of a panel in pixels, for labels."""
+PAIRS = 6
+"""Pairs of arms whose differences are drawn at most: those of four arms."""
 ROW = 30
 """Height in pixels of a row with an interval."""
 
@@ -123,8 +125,14 @@ def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
 
 
 def differences(results: Drawn) -> list[Markup]:
-    """Difference in overall accuracy of each pair of arms with its interval, and the margin."""
-    pairs = [(pair.first, pair.second, pair.deciding) for pair in results.comparisons]
+    """Difference in overall accuracy of each pair of arms with its interval, and the margin; of the
+    best arm and each other where there are more than ``PAIRS``."""
+    best = results.arms[0].arm if len(results.comparisons) > PAIRS else None
+    pairs = [
+        (pair.first, pair.second, pair.deciding)
+        for pair in results.comparisons
+        if best in (None, pair.first)
+    ]
     index = results.arm_numbers
     if not pairs:
         return []

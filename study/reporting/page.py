@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults
 
+from study.statistics.score_types import Finding
 from study.storage.paths import atomic_write
 from study.storage.study_folder import REPORT
 from trainables.data.common.wording import BRIEF
 
 HERE = Path(__file__).parent
+DECIDED = tuple(Finding)
+"""Findings about a pair, those that decide most first."""
 
 
 def write(folder: Path, results: StudyResults) -> list[Path]:
@@ -68,6 +71,9 @@ def _page(results: StudyResults) -> str:
         narrowed=narrowing.options_text(asked.get("arm"), asked.get("set")),
         seeds=" to ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds"),
         margin=_margin(results),
+        pairs={(c.first, c.second): c.deciding for c in results.comparisons},
+        decided_first=sorted(results.comparisons, key=lambda c: DECIDED.index(c.deciding.finding)),
+        drawn_pairs=figures.PAIRS,
         rungs_reached=_rungs_reached(results),
         settings=settings_text,
         mean=_mean,

@@ -20,23 +20,28 @@ BASELINES = {
     "majority": "the most frequent answer",
 }
 """Baseline -> what it is."""
+NAMES = ("arm", "group", "best settings")
+"""Titles of the columns that hold no numbers."""
 GAINS = {GainUnit.POINTS: "may still gain", GainUnit.LOSS: "loss may fall"}
 """Unit of what an arm may still gain -> title of its column."""
 
 
 def header(results: StudyResults) -> list[str]:
-    """Titles of the columns."""
+    """Titles of the columns. ``group`` is there with three arms and more: arms that have a letter
+    in common are not told apart."""
     costs = ("trained", "seconds", "GiB")
-    return ["arm", "best settings", *results.shown.values(), *_gain(results), *costs]
+    group = ["group"] * bool(results.letters)
+    return ["arm", *group, "best settings", *results.shown.values(), *_gain(results), *costs]
 
 
 def arm_rows(results: StudyResults) -> dict[str, list[str]]:
     """Name of an arm -> its row, the best arm first; a short one if it was not confirmed."""
-    rows = {}
+    rows, groups = {}, results.letters
     for arm in results.arms:
         marks = {"collapsed": arm.collapsed, "blind": arm.unseeing}
         name = arm.arm + "".join(f" ({mark})" for mark, has in marks.items() if has)
-        row = [name, settings_text(arm.best.parameters) if arm.best else ""]
+        row = [name, *([groups.get(arm.arm, "")] if groups else [])]
+        row.append(settings_text(arm.best.parameters) if arm.best else "")
         if arm.test is None:
             row.append("not confirmed")
         else:
@@ -53,7 +58,7 @@ def leader_row(results: StudyResults) -> list[str]:
     if results.leader is None or next(iter(results.shown), "") != results.decides:
         return []
     return [
-        "",
+        *[""] * (2 if results.letters else 1),
         f"{results.arms[0].arm}, as the best of {len(results.confirmed)}",
         interval(results.leader),
     ]
@@ -65,6 +70,7 @@ def baseline_rows(results: StudyResults) -> list[list[str]]:
     return [
         [
             name.replace("_", " "),
+            *[""] * bool(results.letters),
             what,
             *(_number(named[name][measure]) for measure in results.shown),
         ]

@@ -32,8 +32,8 @@ def standard_console() -> Console:
 def show_results(console: Console, results: StudyResults) -> None:
     """Print the confirmed arms, baselines, comparisons, other datasets, and the verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(summary.header(results)):
-        table.add_column(column, justify="right" if place > 1 else "left")
+    for column in summary.header(results):
+        table.add_column(column, justify="left" if column in summary.NAMES else "right")
     numbers = results.arm_numbers
     for arm, (name, *row) in summary.arm_rows(results).items():
         table.add_row(Text(name, style=terminal_style(numbers[arm])), *map(Text, row))

@@ -34,6 +34,38 @@ def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
     assert page.outside == []
 
 
+def test_pairs_of_many_arms_are_a_matrix(found: StudyResults, tmp_path: Path) -> None:
+    html = report_page.write(tmp_path, found)[0].read_text(encoding="utf-8")
+    matrix = html[html.index('<table class="matrix') : html.index("pairs, with intervals")]
+    ranked = [arm.arm for arm in found.confirmed]
+    rows = re.findall(r"<tr data-arm.*?</tr>", matrix, re.DOTALL)
+    assert len(rows) == len(ranked) - 1 == 3
+    for place, row in enumerate(rows):
+        cells = re.findall(r"<td(.*?)>(.*?)</td>", row, re.DOTALL)
+        assert [bool(text) for _, text in cells] == [number >= place for number in range(3)]
+        for (attributes, text), second in zip(cells, ranked[1:], strict=True):
+            if not text:
+                continue
+            (pair,) = (
+                c for c in found.comparisons if (c.first, c.second) == (ranked[place], second)
+            )
+            assert f"{pair.deciding.difference.mean:+.1f}" in text
+            assert pair.deciding.finding in attributes
+    told = {c.deciding.finding for c in found.comparisons}
+    assert "better" in told and len(told) > 1, "the study has pairs of several findings"
+    assert found.letters["lora"] == "a" and found.letters["ia3"] not in ("a", "ab")
+
+
+def test_a_pair_of_two_arms_is_a_row(found: StudyResults, tmp_path: Path) -> None:
+    first, second = found.confirmed[:2]
+    pairs = tuple(c for c in found.comparisons if {c.first, c.second} == {first.arm, second.arm})
+    unconfirmed = (replace(arm, test=None, seeds=()) for arm in found.arms[2:])
+    alone = replace(found, arms=(first, second, *unconfirmed), comparisons=pairs)
+    html = report_page.write(tmp_path, alone)[0].read_text(encoding="utf-8")
+    assert '<table class="matrix' not in html and "<th>group</th>" not in html
+    assert f"{first.arm} &minus; {second.arm}" in html
+
+
 def test_its_light_colours_are_those_of_mlflow() -> None:
     sheet = (Path(report_page.__file__).parent / "report.css").read_text(encoding="utf-8")
     light = sheet[: sheet.index("@media")]

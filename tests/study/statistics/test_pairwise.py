@@ -221,10 +221,21 @@ def test_the_answer_ranks_many_arms() -> None:
         majority=30.0,
     )
     assert said.startswith(
-        "a scores highest (60.0%): it is better than d; b is as good to within the margin of "
-        "1 point. a and b cannot be told apart: a is higher by 3.0"
+        "a scores highest (60.0%): it is better than d; it is as good as b to within the "
+        "margin of 1 point. a and b cannot be told apart: a is higher by 3.0"
     )
     assert said.endswith(f"b trains 5.0 times fewer parameters than a.{SCOPE[Claim.MODELS]}")
+
+
+def test_the_answer_counts_arms_where_their_names_would_be_many() -> None:
+    names = [f"arm{number}" for number in range(7)]
+    arms = [arm("a", 60), *(arm(name, 50) for name in names)]
+    better = [pair(name, comparison(10.0, 8.0, 12.0, 0.0001)) for name in names[:6]]
+    said = answer(arms, [*better, pair("arm6", comparison(1.0, -2.0, 4.0))], majority=30.0)
+    assert said.startswith(
+        "a scores highest (60.0%): it is better than 6 of the 7 other arms (arm0, arm1, arm2, arm3 "
+        "and 2 more). a and "
+    )
 
 
 def test_the_answer_names_all_whom_the_best_cannot_be_told_from() -> None:
@@ -232,7 +243,7 @@ def test_the_answer_names_all_whom_the_best_cannot_be_told_from() -> None:
     arms = [arm("a", 60), arm("b", 59), arm("c", 58)]
     said = answer(arms, [pair("b", close), pair("c", close)], majority=30.0)
     assert said.startswith(
-        "a scores highest (60.0%): it cannot be told apart from b and c. The closest: a and b "
+        "a scores highest (60.0%). It cannot be told apart from b and c. The closest: a and b "
         "cannot be told apart"
     )
 
