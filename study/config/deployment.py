@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from dataclasses import dataclass
 
@@ -77,6 +78,17 @@ class Deployment:
     )
     tracking_uri: str
     """Address of the MLflow store; empty where a trial runs by itself."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a cluster.
+
+        Raises:
+            BadInput: no trial may run at a time, or a device has no memory.
+        """
+        if self.concurrency is not None and self.concurrency < 1:
+            raise BadInput(f"--concurrency must be at least 1, got {self.concurrency}")
+        if self.device_gib is not None and not 0 < self.device_gib < math.inf:
+            raise BadInput(f"--device-gib must be more than 0, got {self.device_gib:g}")
 
     def leaves_placement_open(self, definition: StudyDefinition) -> bool:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,7 +20,6 @@ from study.planning.placement import (
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind, TrialSpec
 from trainables.engine.training_settings import UNDIVIDED
-from trainables.errors import BadInput
 
 if TYPE_CHECKING:
     from study.config.definition import StudyDefinition
@@ -168,11 +166,9 @@ def uniform_placements(
     ``trials_per_host`` is the number of trials that may share a device.
 
     Raises:
-        BadInput: the devices of a trial cannot share a batch evenly, or have no memory.
+        BadInput: the devices of a trial cannot share a batch evenly.
     """
-    gib, devices = deployment.device_gib, deployment.devices_per_trial
-    if gib is not None and not 0 < gib < math.inf:
-        raise BadInput(f"--device-gib must be more than 0, not {gib:g}")
+    devices = deployment.devices_per_trial
     engine = definition.engine_on(cuda=cuda, sharing=trials_per_host > 1)
     gang = devices is not None and devices > 1 and definition.engine is None
 
