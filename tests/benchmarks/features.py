@@ -19,6 +19,7 @@ import time
 import torch
 
 from tests.benchmarks import shapes
+from trainables.devices import accelerator
 from trainables.engine import start
 from trainables.recipe import Recipe
 from trainables.training.frozen_features import Features
@@ -53,7 +54,7 @@ def measure(shape: str, workload: Workload, precision: str, batch_size: int, ste
     config = TrialConfig(
         recipe=Recipe.from_plain(recipe), lr=1e-4, seed=0, max_examples=10**6, batch_size=batch_size
     )
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    clock = time.perf_counter if accelerator.accelerated() else time.process_time
     features = Features(workload, precision=precision)
     started = clock()
     kept = Trial(workload, config, precision=precision, features=features)

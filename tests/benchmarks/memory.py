@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from study.planning.zero_memory import sharded
 from trainables import recipe
 from trainables.data.common.dataset import Dataset
+from trainables.devices import accelerator
 from trainables.engine.deepspeed_config import OFFLOAD
 from trainables.memory import fake_weights, footprint
 from trainables.memory.measure import measure_growth
@@ -128,6 +127,8 @@ def stages(
     The others are not there: nothing is exchanged, and what a worker takes does not depend on what
     it is told. Over gloo one would not see what gloo's threads give back.
     """
+    from study.planning.zero_memory import sharded
+
     planned: list[tuple[Blip, Recipe, str, footprint.Footprint, float]] = []
     for model, methods in itertools.product([blip(*sizes) for sizes in models], recipes):
         chosen, started = every(model, methods), time.perf_counter()
@@ -187,7 +188,7 @@ def measure(
         ),
         images_NSSC=np.zeros((questions, size, size, 3), dtype=np.uint8),
         rows={"train": rows},
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=accelerator.current(),
     )
     model.network.to(workload.device)  # type: ignore[arg-type]  # transformers wraps torch's
     base = sum(fake_weights.storage_bytes(model.network).values())

@@ -6,8 +6,8 @@
     python -m tests.benchmarks.packing --base-bits 4             on a base in four bits
 
 Trials x examples a second of 1, 2, 4, 8 and 16 trials in a trial group, each mix of methods for
-itself: packed, and the same trials with each in a pass of its own; on a CUDA device if there is
-one. Both take a step in turn, so that what else the machine does hits both; the medians of the
+itself: packed, and the same trials with each in a pass of its own; on an accelerator if there
+is one. Both take a step in turn, so that what else the machine does hits both; the medians of the
 steps are compared: on a CPU of the processor time, which neighbours leave alone. What encodes the
 images is frozen and its features are on disk, but with ``--everywhere``, where each method is in
 every slot. *Operations* are those of a step of all trials, views and mere allocations left out: on
@@ -29,6 +29,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmarks import shapes
+from trainables.devices import accelerator
 from trainables.engine import start
 from trainables.memory import fake_weights, measure
 from trainables.memory.measure import measure_growth, release_cached
@@ -105,8 +106,7 @@ class Bench:
     def __init__(self, workload: Workload, precision: str, given: Any) -> None:
         self.workload, self.precision, self.given = workload, precision, given
         self.base = sum(fake_weights.storage_bytes(workload.model.network).values())
-        self.cuda = workload.device.type == "cuda"
-        self.clock = time.perf_counter if self.cuda else time.process_time
+        self.clock = time.perf_counter if accelerator.accelerated() else time.process_time
         self.group("layernorm", 1, 1)  # from now on features are on disk
 
     def group(self, mix: str, trials: int, trials_per_pass: int) -> TrialGroup:
@@ -157,8 +157,7 @@ class Bench:
             for group, taken in seconds.items():
                 started = self.clock()
                 group.step()
-                if self.cuda:
-                    torch.cuda.synchronize()
+                accelerator.synchronise()
                 taken.append(self.clock() - started)
         examples = trials * self.given.batch_size
         rates = [examples / statistics.median(taken) for taken in seconds.values()]

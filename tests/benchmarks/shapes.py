@@ -128,7 +128,9 @@ def workload(
     if shape in MADE:
         model = _image_text(shape, image_size)
     else:
-        model = _llava(shape, image_size, device) if shape in DECODERS else _miss(small.model)
+        model = (
+            _llava(shape, image_size, device) if shape in DECODERS else _miss(small.model, device)
+        )
     if bits is not None:
         quantisation.quantise(model, bits, device)
     model.network.to(device)
@@ -143,12 +145,13 @@ def workload(
     return Workload.from_parts(model, some, device, None)
 
 
-def _miss(small: Model) -> Model:
+def _miss(small: Model, device: torch.device) -> Model:
     from transformers import BlipConfig, BlipForQuestionAnswering
 
     # The default range is for loading only.
     vision = {**preset("miss")["vision_config"], "initializer_range": 0.02}
-    network = BlipForQuestionAnswering(BlipConfig(vision_config=vision))
+    with device:
+        network = BlipForQuestionAnswering(BlipConfig(vision_config=vision))
     network.eval().requires_grad_(False)
     assert isinstance(small, blip.Blip)
     return blip.Blip(name="miss", digest="random", network=network, tokenizer=small.tokenizer)

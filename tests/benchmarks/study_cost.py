@@ -115,11 +115,15 @@ def measure(command: list[str]) -> dict[str, float]:
     """Run a command: wall and processor seconds, and peak memory, of it and all that it starts."""
     began, peak, spent = time.perf_counter(), 0.0, 0.0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
-        while job.poll() is None:
-            pids = children(job.pid)
-            peak = max(peak, sum(map(pss_gib, pids)))
-            spent = max(spent, processor_seconds(pids))
-            time.sleep(SAMPLE_SECONDS)
+        try:
+            while job.poll() is None:
+                pids = children(job.pid)
+                peak = max(peak, sum(map(pss_gib, pids)))
+                spent = max(spent, processor_seconds(pids))
+                time.sleep(SAMPLE_SECONDS)
+        except BaseException:  # as where the caller's time is over: the job ends too
+            job.terminate()
+            raise
     assert job.returncode == 0, command
     return {"wall": time.perf_counter() - began, "cpu": spent, "gib": peak}
 

@@ -14,28 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tests.trainables import made_image_text
+from tests.trainables.made_workload import WORDS, made_up
 from tests.trainables.models.small import image_text_to_text
 from trainables import registry
-from trainables.data.common.dataset import Dataset, Example
 from trainables.model_contract import Model
 from trainables.model_lookup import GENERIC
 from trainables.workload import Workload
 
-WORDS = "is this a ct mri of the head chest liver lesion left right yes no one two where ?".split()
-QUESTIONS = (
-    ("is this a ct ?", "yes"),
-    ("is this a mri of the head ?", "no"),
-    ("where is the lesion ?", "left of the liver"),
-    ("where ?", "chest"),
-    ("is the lesion of the liver left or right of the head ?", "right"),
-)
-IMAGES = 6
-SPLITS = {"train": 24, "validation": 10, "test": 7}
+__all__ = ["WORDS", "made_up"]  # tests of other folders import them from here
 
 
 WITH_CLASSES = ("test_families", "test_methods", "test_virtual", "test_pack")
@@ -77,46 +67,6 @@ SMALL: Mapping[str, Callable[[], Model]] = {
     family: partial(small, family) for family in (*OWN, *OF_CLASSES)
 }
 """Model family -> a small random model of it, the same at every call."""
-
-
-def made_up(model: Model) -> Workload:
-    """Questions about noise: enough for whatever does not ask how good the answers are."""
-    images_NSSC = np.random.default_rng(0).integers(
-        0, 256, (IMAGES, model.image_size, model.image_size, 3), dtype=np.uint8
-    )
-    splits = {split: _examples(split, count) for split, count in SPLITS.items()}
-    rows = {
-        split: tuple(
-            model.tokenize(question=e.question, answer=e.answer, image=int(e.image_id))
-            for e in examples
-        )
-        for split, examples in splits.items()
-    }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.network.to(device)
-    return Workload(
-        model=model,
-        dataset=Dataset(
-            name="made_up", description="noise", contents={}, digest="0" * 64, **splits
-        ),
-        images_NSSC=images_NSSC,
-        rows=rows,
-        device=device,
-    )
-
-
-def _examples(split: str, count: int) -> tuple[Example, ...]:
-    return tuple(
-        Example(
-            question_id=f"{split}-{i}",
-            image_id=str(i % IMAGES),
-            image=Path(f"/nowhere/{i % IMAGES}.png"),
-            question=QUESTIONS[i % len(QUESTIONS)][0],
-            answer=QUESTIONS[i % len(QUESTIONS)][1],
-            answer_type="open",
-        )
-        for i in range(count)
-    )
 
 
 @pytest.fixture(autouse=True, scope="session")
