@@ -37,12 +37,13 @@ from trainables.model_contract import (
     answer_losses,
     run_stages,
 )
-from trainables.models.common import prompt, weights_folder
+from trainables.models.common import weights_folder
 from trainables.models.common.collate import collate
 from trainables.models.common.image_text.images import Layout, image_size_of, image_tokens
 from trainables.models.common.image_text.inputs import Inputs
 from trainables.models.common.image_text.network import arrange, restore, roles
 from trainables.models.common.image_text.shapes import Shapes
+from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
 PREFIX = {"paligemma"}
 """Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
@@ -101,7 +102,7 @@ def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32
     model = ImageTextToText(name=name, digest="", network=network, image_size=size, inputs=inputs)
     shapes = Shapes(model.layout, dict(model.slots), model.stages[0], model.width)
     run = len(inputs.run) if inputs else image_tokens(config, size)
-    question_tokens = run + prompt.AROUND_TOKENS + prompt.QUESTION_TOKENS
+    question_tokens = run + AROUND_TOKENS + QUESTION_TOKENS
     found = Skeleton.from_model(model, question_tokens=question_tokens)
     return replace(found, stages=shapes.stages, losses=shapes.losses)
 
@@ -192,6 +193,12 @@ class ImageTextToText:
         self.types = [n for n in ("token_type_ids", "mm_token_type_ids") if n in given]
         self.width: int = network.get_input_embeddings().weight.shape[1]
         """Width of the decoder."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt of a folder's model."""
+        found: Prompt = self.inputs.prompt
+        return found
 
     @property
     def stages(self) -> tuple[Stage, ...]:

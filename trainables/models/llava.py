@@ -54,7 +54,7 @@ from trainables.models.common import prompt, weights_folder
 from trainables.models.common.after_prompt import generate_after, losses_after, with_images
 from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
-from trainables.models.common.prompt import Prompt
+from trainables.models.common.prompt import Prompt, word_of
 
 FOLLOWS_INSTRUCTIONS = True
 """Whether models of this family take an instruction in the prompt, such as how to answer."""
@@ -189,12 +189,7 @@ class Llava:
         self.image_tokens: int = patches + self.with_class
         if tokenizer is None:
             return  # a skeleton reads no text
-        image_word = tokenizer.convert_ids_to_tokens(self.image)
-        if image_word is None:
-            raise BadInput(
-                f"the tokenizer of {name} has no token {self.image}, which stands for the image "
-                "(image_token_index in config.json)"
-            )
+        image_word = word_of(self.image, "image_token_index", tokenizer, name)
         if tokenizer.eos_token_id is None:
             raise BadInput(f"the tokenizer of {name} has no eos_token, which ends an answer")
         self.end: int = tokenizer.eos_token_id

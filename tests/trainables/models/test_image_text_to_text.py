@@ -22,6 +22,7 @@ from tests.trainables import made_image_text
 from tests.trainables.conftest import WORDS
 from tests.trainables.made_image_text import CLASSES, SIZE
 from trainables import model_lookup, recipe
+from trainables.data.common.wording import Asking
 from trainables.errors import BadInput
 from trainables.export import peft_adapter, tuned_model
 from trainables.export.tuned_json import Description
@@ -29,6 +30,7 @@ from trainables.memory import footprint
 from trainables.memory.footprint import BatchShape
 from trainables.models import image_text_to_text
 from trainables.models.common.image_text.inputs import AS_IT_IS
+from trainables.models.common.prompt import image_words
 from trainables.models.common.quantisation import slot_bits
 from trainables.models.image_text_to_text import ImageTextToText
 from trainables.recipe import Recipe
@@ -197,16 +199,82 @@ def predicts_memory(path: Path) -> None:
     assert found.trained == 4 * applied.trained_parameters
 
 
-def test_what_a_template_asks_for_is_fixed(tmp_path: Path) -> None:
+def with_template(folder: Path, changed: Callable[[str], str]) -> Path:
+    """A model folder whose chat template is changed."""
+    path = made_image_text.write(folder / "qwen3_5", "qwen3_5", WORDS)
+    template = path / "chat_template.jinja"
+    template.write_text(changed(template.read_text()))
+    return path
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_what_a_template_asks_for_is_fixed(switch: str, tmp_path: Path) -> None:
     """It is asked not to think, and the date of today is always the same."""
-    path = made_image_text.write(tmp_path / "qwen3_5", "qwen3_5", WORDS)
-    template = (path / "chat_template.jinja").read_text()
-    template = (
-        "{{ strftime_now('%Y') }}{% if enable_thinking is not false %}where{% endif %}" + template
+    asks = "{{ strftime_now('%Y-%m-%e %F') }}{% if " + switch + " is not false %}where{% endif %}%"
+    prompt = load(with_template(tmp_path, lambda template: asks + template)).inputs.prompt
+    assert prompt.text.startswith("2026-01- 1 2026-01-01%<bos>")
+
+
+def test_a_model_that_always_thinks_has_thought_already(tmp_path: Path) -> None:
+    """As Qwen3-VL's thinking models, whose templates have no switch."""
+    path = with_template(
+        tmp_path, lambda template: template.replace("assistant\n", "assistant\n<think>\n")
     )
-    (path / "chat_template.jinja").write_text(template)
-    prompt = load(path).inputs.prompt
-    assert prompt.text.startswith("2026<bos>")
+    assert load(path).inputs.prompt.text.endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("{{ datetime.now() }}", "can't be rendered: 'datetime' is undefined .* strftime_now"),
+        ("{{ strftime_now('%Q') }}", "can't be rendered: strftime_now does not know %Q"),
+        ("{{ raise_exception('not\nthis') }}", "can't be rendered: not this; put"),
+        ("\n{% if %}", "is no Jinja template: line 2: Expected an expression"),
+        ("{{ 'a' | nothing }}", "is no Jinja template: line 1: No filter named 'nothing'"),
+    ],
+)
+def test_a_template_that_is_refused_says_why(changed: str, said: str, tmp_path: Path) -> None:
+    path = with_template(tmp_path, lambda template: changed + template)
+    with pytest.raises(BadInput, match=r"template of qwen3_5 \(chat_template.jinja\) " + said) as e:
+        load(path)
+    assert "\n" not in str(e.value)
+
+
+def test_a_template_for_texts_alone_is_refused(tmp_path: Path) -> None:
+    """What its processor has around an image would be missing."""
+    path = with_template(tmp_path, lambda _: "{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(BadInput, match=r"does not show <\|image_pad\|> and the question, once"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["prompt", "system"])
+def test_a_word_for_the_image_is_refused_in_what_the_user_gives(
+    name: str, folder: Callable[[str], Path]
+) -> None:
+    model = load(folder("gemma3"))
+    text = f"<image_soft_token> {'{question}' * (name == 'prompt')}"
+    wording = Asking(**{name: text}).wording(["yes", "no"])
+    with pytest.raises(
+        BadInput, match=f"{name} '<image_soft_.* has <image_soft_token>, which stands"
+    ):
+        model.tokenize(question="where ?", answer="no", image=0, wording=wording)
+
+
+def test_a_word_for_the_image_is_left_out_of_questions_and_options(
+    folder: Callable[[str], Path],
+) -> None:
+    model = load(folder("gemma3"))
+    plain, odd = (
+        model.tokenize(
+            question=f"{word}where ?",
+            answer="no",
+            image=0,
+            wording=Asking().wording(["yes", f"no{word}"]),
+        )
+        for word in ("", "<start_of_image>")
+    )
+    assert image_words(model) == ["<start_of_image>", "<image_soft_token>"]
+    assert plain == odd
 
 
 @pytest.mark.parametrize(
@@ -360,6 +428,19 @@ def test_what_an_image_processor_leaves_out_is_left_out(tmp_path: Path) -> None:
             {"vision_config": {"model_type": "timm_wrapper"}},
             "models of type gemma3 can't be tuned if their vision_config has no image_size",
         ),
+        *(
+            ("gemma3", "config.json", {"image_token_id": token}, "has no token .*image_token_id")
+            for token in (-1, 10**6, True)
+        ),
+        *(
+            ("gemma3", "preprocessor_config.json", settings, "gemma3, in preprocessor_config.json,")
+            for settings in (
+                {"image_std": [0.5, 0, 0.5]},
+                {"image_std": [0.5, 0.5]},
+                {"image_mean": [0.5, 0.5, float("nan")]},
+                {"rescale_factor": 0},
+            )
+        ),
     ],
 )
 def test_files_that_do_not_fit_each_other_are_refused(
@@ -370,6 +451,14 @@ def test_files_that_do_not_fit_each_other_are_refused(
     with pytest.raises(BadInput, match=said) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_deviation_may_be_of_all_colours(tmp_path: Path) -> None:
+    path = made_image_text.write(tmp_path / "gemma3", "gemma3", WORDS)
+    changed(path, "preprocessor_config.json", image_std=0.25, do_rescale=False)
+    changed(path, "preprocessor_config.json", image_mean=[0, 0, 0])
+    pixels = load(path).inputs.pixels(noise())
+    assert torch.equal(pixels, torch.from_numpy(noise()).permute(0, 3, 1, 2).float() / 0.25)
 
 
 def test_a_wrong_number_of_tokens_is_told_when_the_network_runs(tmp_path: Path) -> None:

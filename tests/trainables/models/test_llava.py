@@ -189,7 +189,7 @@ def own_template(template: str | None) -> Llava:
 @pytest.mark.parametrize("template", [IMAGE_APART, ONE_TEXT, SYSTEM_AS_TEXT])
 def test_a_system_message_is_where_the_template_puts_it(template: str) -> None:
     model = own_template(template)
-    asking = Asking(prompt="{question} yes no", system="<image> left right\n")
+    asking = Asking(prompt="{question} yes no", system="left right\n")
     row = model.tokenize(question="is this a ct ?", answer="", image=0, wording=asking.wording())
     said = words(model, row.question)
     assert said.index("left right") < said.index("is this a ct ? yes no")
@@ -210,13 +210,22 @@ def test_a_system_message_that_no_template_takes_is_refused(template: str, why: 
         model.tokenize(question="where ?", answer="", image=0, wording=wording)
 
 
-@pytest.mark.parametrize("template", ["{{ messages[0].role }}", "{{ raise_exception('no') }}"])
-def test_a_template_that_shows_no_image_is_refused(template: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages[0].role }}", "does not show <image> and the question, once each; mend"),
+        ("{{ raise_exception('no') }}", "can't be rendered: no; mend"),
+        ("{% if %}", "is no Jinja template: line 1: Expected an expression"),
+    ],
+)
+def test_a_template_that_shows_no_image_is_refused(template: str, said: str) -> None:
     tokenizer = made_llava.words_tokenizer(WORDS)
     tokenizer.chat_template = template
     network = SMALL["llava"]().network
     assert isinstance(network, Parts)
-    with pytest.raises(BadInput, match="chat template of own does not show <image>"):
+    with pytest.raises(
+        BadInput, match=rf"chat template of own \(chat_template in tokenizer_config.json\) {said}"
+    ):
         Llava(name="own", digest="", network=network, tokenizer=tokenizer)
 
 

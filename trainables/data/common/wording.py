@@ -34,6 +34,8 @@ class Wording:
     """Text after the question: its options, and the rest of the prompt."""
     system: str = ""
     """System message; empty if there is none."""
+    prompt: str = PLACE
+    """The prompt of which ``before`` and ``after`` are parts, as the user gave it."""
 
     def around(self, question: str) -> str:
         """The question between the texts before and after it."""
@@ -77,7 +79,12 @@ class Asking:
         """Texts that are added to a question with these options."""
         before, _, after = self.prompt.partition(PLACE)
         lines = [f"\n{option}" for option in labelled(options)]
-        return Wording(before=before, after="".join(lines) + after, system=self.system.strip())
+        return Wording(
+            before=before,
+            after="".join(lines) + after,
+            system=self.system.strip(),
+            prompt=self.prompt,
+        )
 
 
 def labelled(options: Sequence[str]) -> list[str]:

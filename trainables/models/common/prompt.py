@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
-
-import jinja2
+from collections.abc import Sequence
+from typing import Any
 
 from trainables.data.common.wording import BARE, PLACE, Wording, no_system
 from trainables.errors import BadInput
-
-DATE = datetime.date(2026, 1, 1)
-"""Date that a chat template is told if it asks for today's: a model's numbers must be the same
-tomorrow."""
-DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSUwWxXyY")
-"""Directives of ``strftime`` that templates use, without their percent sign."""
-FIXED_DATE = (
-    "{% macro strftime_now(format) %}{{ format"
-    + "".join(f" | replace('%{d}', '{DATE.strftime(f'%{d}')}')" for d in DIRECTIVES)
-    + " }}{% endmacro %}"
+from trainables.models.common.chat_template import (
+    NOT_SHOWN,
+    TEMPLATE_WITHOUT_SYSTEM,
+    NotRendered,
+    asking,
+    messages,
+    shows,
+    template_file,
 )
-"""Beginning of every chat template: it gets ``DATE`` where it asks for the date of today."""
-TEMPLATE_WITHOUT_SYSTEM = "its chat template refuses it or leaves it out"
+
 QUESTION_TOKENS = 256  # longer questions are cut off
 AROUND_TOKENS = 10  # tokens around a question, approximately
 USUAL = {
@@ -86,13 +80,15 @@ class Prompt:
         """The prompt as text, and the text between it and an answer, as ``render`` gives it.
 
         Raises:
-            BadInput: ``wording`` has a system message that the chat template does not take.
+            BadInput: ``wording`` has a system message that the chat template does not take, or a
+                word that stands for an image.
         """
+        self._refuse_image(wording)
         question = self._without_image(question)
         words = self._tokens(question, specials=False)
         if len(words) > QUESTION_TOKENS:
             question = self.tokenizer.decode(words[:QUESTION_TOKENS])
-        text, between = self._with_system(self._without_image(wording.system).strip())
+        text, between = self._with_system(wording.system.strip())
         return text.replace(PLACE, self._without_image(wording.around(question))), between
 
     def _with_system(self, system: str) -> tuple[str, str | None]:
@@ -119,16 +115,36 @@ class Prompt:
             Wording(system=system).refuse_system(self.name)
             return USUAL[self.decoder].replace("{image}", image), None
         template = tokenizer.get_chat_template()
+        why = NOT_SHOWN.format(image)
         for user, told in messages(image, system):
-            text = rendered(tokenizer, template, [*told, user], add_generation_prompt=True)
+            try:
+                text = asking(tokenizer, template, [*told, user])
+            except NotRendered as error:
+                why = str(error)
+                continue
             if shows(text, image, told):
                 return text, None
+            why = NOT_SHOWN.format(image)
         if system:
             raise BadInput(no_system(self.name, TEMPLATE_WITHOUT_SYSTEM))
         raise BadInput(
-            f"the chat template of {self.name} does not show {image} and the question, once each; "
-            "mend or remove it"
+            f"the chat template of {self.name} ({template_file(tokenizer)}) {why}; mend or remove "
+            "it"
         )
+
+    def _refuse_image(self, wording: Wording) -> None:
+        """Refuse words that stand for an image in what the user gave.
+
+        Raises:
+            BadInput: there is one.
+        """
+        for name, text in (("prompt", wording.prompt), ("system", wording.system)):
+            for word in self.image_words:
+                if word in text:
+                    raise BadInput(
+                        f"{name} {text!r} has {word}, which stands for the image in prompts of "
+                        f"{self.name}; leave it out, since the image is put in by itself"
+                    )
 
     def _without_image(self, text: str) -> str:
         """A text without the words that stand for an image."""
@@ -141,46 +157,23 @@ class Prompt:
         return tokens
 
 
-Message = Mapping[str, Any]
-"""A message of a conversation, as chat templates take it."""
+def word_of(image: object, setting: str, tokenizer: Any, called: str) -> str:
+    """The token with the number ``image``, which stands for an image, as the setting of
+    ``config.json`` says.
 
-
-def messages(image: str, system: str) -> Iterator[tuple[Message, list[Message]]]:
-    """The user's message and the system's, if there is one, in the forms that templates expect:
-    those of processors the parts of a message, those of tokenizers one text."""
-    parts = [{"type": "image"}, {"type": "text", "text": PLACE}]
-    for asked, told in (
-        (parts, [{"type": "text", "text": system}]),
-        (parts, system),
-        (f"{image}\n{PLACE}", system),
-    ):
-        user = {"role": "user", "content": asked}
-        yield user, [{"role": "system", "content": told}] if system else []
-
-
-def shows(text: str | None, image: str, told: Sequence[Message]) -> TypeGuard[str]:
-    """Whether a rendered conversation has image and question, once each, and the system message:
-    its text, and not its parts, as a template that expects a text would write them."""
-    if text is None or not text.count(image) == text.count(PLACE) == 1:
-        return False
-    for content in (message["content"] for message in told):
-        if isinstance(content, str):
-            return content in text
-        return str(content) not in text and all(part["text"] in text for part in content)
-    return True
-
-
-def rendered(
-    tokenizer: Any, template: str, conversation: Sequence[Message], **settings: Any
-) -> str | None:
-    """A conversation as text; None if the template does not take it."""
-    try:
-        text: str = tokenizer.apply_chat_template(
-            conversation,
-            chat_template=FIXED_DATE + template,
-            tokenize=False,
-            **settings,
+    Raises:
+        BadInput: the tokenizer has no such token.
+    """
+    words = {number: word for word, number in tokenizer.get_vocab().items()}
+    if type(image) is not int or image not in words:
+        raise BadInput(
+            f"the tokenizer of {called} has no token {image!r}, which stands for the image "
+            f"({setting} in config.json); its tokens are from 0 to {max(words)}"
         )
-    except (jinja2.TemplateError, TypeError):
-        return None
-    return text
+    return str(words[image])
+
+
+def image_words(model: object) -> Sequence[str]:
+    """Words that stand for an image in a model's prompt, and are left out of questions."""
+    prompt = getattr(model, "prompt", None)
+    return prompt.image_words if isinstance(prompt, Prompt) else ()

@@ -6,13 +6,17 @@ from typing import Any
 
 from trainables.data.common.wording import Wording, no_system
 from trainables.errors import BadInput
-from trainables.models.common.prompt import (
+from trainables.models.common.chat_template import (
+    NOT_SHOWN,
     TEMPLATE_WITHOUT_SYSTEM,
-    Prompt,
+    NotRendered,
+    asking,
     messages,
     rendered,
     shows,
+    template_file,
 )
+from trainables.models.common.prompt import Prompt
 
 WITHOUT_TEMPLATE = {"paligemma": "{image}<bos>{question}\n"}
 """Model type -> prompt of a model that has no chat template, as its processor writes it."""
@@ -98,33 +102,26 @@ def _texts(
     called: str, tokenizer: Any, template: str, word: str, system: str
 ) -> tuple[str, str, str]:
     """The prompt as text, what stands between it and the answer, and what follows the answer.
-    Where a template can have the model think first, it is asked not to.
 
     Raises:
-        BadInput: the template does not show image and question, once each, or refuses the system
-            message.
+        BadInput: the template does not show image and question, once each, as parts of a message;
+            or it refuses the system message.
     """
-    said = "{answer}"
+    said, why = "{answer}", NOT_SHOWN.format(word)
     for user, told in messages(word, system):
-        asked = [*told, user]
-        text = rendered(
-            tokenizer, template, asked, add_generation_prompt=True, enable_thinking=False
-        )
+        if isinstance(user["content"], str):
+            continue  # a template for texts alone would not write what is around an image
+        answer = {"role": "assistant", "content": [{"type": "text", "text": said}]}
+        try:
+            text = asking(tokenizer, template, [*told, user])
+            whole = rendered(
+                tokenizer, template, [*told, user, answer], add_generation_prompt=False
+            )
+        except NotRendered as error:
+            why = str(error)
+            continue
         if not shows(text, word, told):
             continue
-        parts = not isinstance(user["content"], str)
-        answer = {
-            "role": "assistant",
-            "content": [{"type": "text", "text": said}] if parts else said,
-        }
-        whole = rendered(
-            tokenizer,
-            template,
-            [*asked, answer],
-            add_generation_prompt=False,
-            enable_thinking=False,
-        )
-        whole = whole or ""
         before, found, after = whole.partition(said)
         blank = "" if text[-1].isspace() else " "
         between = before.removeprefix(text) if before.startswith(text) else blank
@@ -132,5 +129,6 @@ def _texts(
     if system:
         raise BadInput(no_system(called, TEMPLATE_WITHOUT_SYSTEM))
     raise BadInput(
-        f"the chat template of {called} does not show {word} and the question, once each; mend it"
+        f"the chat template of {called} ({template_file(tokenizer)}) {why}; put the model's own "
+        "chat_template.jinja into its folder"
     )
