@@ -20,6 +20,7 @@ from study.config.space_changes.narrowing import narrow
 from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
 from study.trials.searches import MARK, searched_as
+from study.trials.text import count_text
 from trainables.engine.deepspeed_config import (
     divides_optimizer,
     partitions_weights,
@@ -149,6 +150,7 @@ class StudyDefinition:
         stop = search_methods.STOP if settings.stop == search_methods.AUTO else settings.stop
         search_methods.check_stopper(stop)
         space = _space(settings, begun)
+        search_methods.check_space(search, space)
         _check_training(space, engine, settings.deepspeed)
         workload, ood_workloads = _workloads(settings, spaces.base_bits(settings.base_bits, space))
         if begun is None or begun.arms != arms_plain(space):
@@ -457,7 +459,8 @@ def _budget(
         budget = replace(budget, trials=had.trials if had is not None else trials)
     if budget.trials < len(space.arms):
         raise BadInput(
-            f"{budget.trials} trials are too few: space {settings.space!r} has {len(space.arms)} "
-            f"arms ({', '.join(space.arms)}), and each needs a trial"
+            f"{count_text(budget.trials, 'trial')} {'is' if budget.trials == 1 else 'are'} too "
+            f"few: space {settings.space!r} has {len(space.arms)} arms ({', '.join(space.arms)}), "
+            "and each needs a trial"
         )
     return budget

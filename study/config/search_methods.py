@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from search_spaces.declare import Choice, Space
+from study.config import spaces
 from trainables.errors import BadInput, unknown
 from trainables.registry import Registry
 
 SEARCHERS = Registry("value of --search", "study.search.searchers", "point")
 """Searchers that the project has."""
-OPTUNA = ("GPSampler", "QMCSampler", "RandomSampler", "TPESampler")
+OPTUNA = (
+    "BruteForceSampler",
+    "GPSampler",
+    "NSGAIIISampler",
+    "NSGAIISampler",
+    "QMCSampler",
+    "RandomSampler",
+    "TPESampler",
+)
 """Samplers of Optuna that are searchers too, by the names of their classes."""
+OTHERS = {
+    "CmaEsSampler": "it keeps a state between draws, which a study that goes on later has not; "
+    "--search cmaes is the same method without one",
+    "GridSampler": "it wants a list of values for each range; --search grid makes an even one",
+    "PartialFixedSampler": "it gives parameters fixed values, as --set NAME=VALUE does",
+}
+"""Optuna's other samplers -> why they are no searchers."""
 STOPPERS = Registry("value of --stop", "study.search.stoppers", "Stopper")
 """Rules of early stopping."""
 
@@ -36,7 +53,7 @@ class Stopper(Protocol):
         ...
 
 
-SEVERAL_OBJECTIVES = ("grid", "random", "tpe", *OPTUNA[1:])
+SEVERAL_OBJECTIVES = ("grid", "random", "tpe", *(n for n in OPTUNA if n != "GPSampler"))
 """Searchers that can be used where costs are minimised beside the loss: they know of these, or
 learn nothing."""
 
@@ -60,8 +77,28 @@ def parse_searcher(asked: str, objectives: Sequence[str]) -> str:
 
 def check_searcher(name: str) -> None:
     """Raise ``BadInput`` if there is no searcher of this name."""
+    if name in OTHERS:
+        raise BadInput(f"--search {name} can't be done here: {OTHERS[name]}")
     if name not in (*SEARCHERS.names(), *OPTUNA):
         raise unknown("value of --search", name, (*SEARCHERS.names(), *OPTUNA))
+
+
+def check_space(search: str, space: Space) -> None:
+    """Check that a searcher can draw points of a space.
+
+    Raises:
+        BadInput: it goes through all points, and an arm has a continuous range.
+    """
+    if search != "BruteForceSampler":
+        return
+    for arm, declared in space.arms.items():
+        for name, values in spaces.ranges(declared).items():
+            if not isinstance(values, Choice):
+                raise BadInput(
+                    f"--search {search} goes through all points, but {name} of arm {arm!r} is a "
+                    f"continuous range; list its values (--set {name}=0.001,0.01), or give "
+                    "--search grid"
+                )
 
 
 def check_stopper(name: str) -> None:

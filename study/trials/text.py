@@ -26,6 +26,11 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def count_text(count: int, noun: str) -> str:
+    """A number of things, as ``1 arm`` or ``2,000 trials``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def size_text(count: int) -> str:
     """A number of bytes in words."""
     for unit, power in (("GiB", 30), ("MiB", 20)):

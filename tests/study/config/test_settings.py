@@ -229,7 +229,7 @@ def test_a_study_of_several_arms_goes_on_where_today_fewer_trials_are_asked_for(
 ) -> None:
     begin(tmp_path)
     monkeypatch.setattr(spaces, "load", lambda name: replace(SPACE, budget=Budget(trials=1)))
-    with pytest.raises(BadInput, match="1 trials are too few"):
+    with pytest.raises(BadInput, match="1 trial is too few"):
         StudyDefinition.parse(ASKED)
     assert gone_on(tmp_path).budget == DEFINED.budget
 

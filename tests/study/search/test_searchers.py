@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import optuna
 import pytest
 
 from search_spaces.declare import Arm, Choice, LogUniform, Space, Uniform, method
@@ -77,6 +78,25 @@ def test_a_killed_study_goes_on_to_the_same_trials(begin: Begin, search: str) ->
     other = play_all(begin(folder="other", given=replace(given, seed=1)))
     if search != "grid":
         assert [spec.lr for spec in drawn(other)] != [spec.lr for spec in whole]
+
+
+@pytest.mark.parametrize("search", ["NSGAIISampler", "NSGAIIISampler"])
+def test_a_genetic_algorithm_learns_from_its_second_generation_on(
+    begin: Begin, search: str
+) -> None:
+    space = replace(SPACE, arms={"wide": WIDE})
+    given = replace(rules(space=space, trials=100, allocate="equal"), search=search, stop="none")
+    found = [abs(math.log10(spec.lr) + 2.5) for spec in drawn(play_all(begin(given=given)))]
+    assert sum(found[75:]) < 0.8 * sum(found[:25])
+
+
+def test_every_sampler_of_optuna_is_a_searcher_or_refused_with_a_reason() -> None:
+    bases = {"BaseSampler", "BaseGASampler"}
+    all_of = {name for name in optuna.samplers.__all__ if name.endswith("Sampler")} - bases
+    assert all_of == {*search_methods.OPTUNA, *search_methods.OTHERS}
+    for name, why in search_methods.OTHERS.items():
+        with pytest.raises(BadInput, match=f"--search {name} can't be done here: {why[:10]}"):
+            search_methods.check_searcher(name)
 
 
 @pytest.mark.parametrize("search", ["tpe", "gp", "GPSampler", "TPESampler"])
