@@ -132,6 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
     texts = ", and of choices that say where a method acts at what trains most" * placing
     console.print(f"  counted  at the middle of each range{texts}\n")
     console.print(arms_table(space, applied))
+    for line in plan_tables.without_effect(space, workload_profile.vectors_alone(applied)):
+        console.print(Text(line, style="yellow"))
     if given.test_questions:
         size = StudySize(
             questions=given.test_questions,

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from search_spaces.declare import Range
+from study.config import spaces
 from study.config.definition import StudyDefinition
 from study.config.deployment import Places
 from study.config.settings import Settings
@@ -103,7 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     print("loading model and data", flush=True)
     trial = single_trial.SingleTrial.load(definition, given.threads)
     spec = trial.spec
-    print(f"trial {spec.id}: {spec.arm} {settings_text(spec.parameters, exact=True)}")
+    named = {**spaces.settings(point.arm), **spec.parameters}
+    values = {name: value for name, value in named.items() if not isinstance(value, Range)}
+    print(f"trial {spec.id}: {spec.arm} {settings_text(values, exact=True)}")
     print(
         f"{spec.max_examples:,} examples "
         f"({spec.max_examples / len(trial.workload.dataset.train):.3g} epochs) in batches of "

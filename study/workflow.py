@@ -37,6 +37,7 @@ from study.storage.study_folder import REPORT, StudyFolder, this_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
+from study.trials.text import count_text
 from trainables.data.common.wording import BRIEF
 from trainables.training.blind import BLIND
 
@@ -342,7 +343,7 @@ class StudyRun:
         sweep(self.deployment.study_folder, confirmed)
         if self.mirror:
             self.mirror.fetch(confirmed)
-        searched = f"{len(self.journal.of_kind(Kind.SEARCH))} trials"
+        searched = count_text(len(self.journal.of_kind(Kind.SEARCH)), "trial")
         if self.journal.cut_short:
             searched += f", ended in time for --budget {self.definition.time_limit}"
         elif self.journal.tuned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -43,6 +43,25 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
             f"{found.trained_percent:.3f}",
         )
     return table
+
+
+def without_effect(space: Space, vectors_alone: Collection[str]) -> list[str]:
+    """Lines that say which training settings do nothing in an arm: weight decay and Muon are for
+    matrices, and ``vectors_alone`` are the arms that train none."""
+    lines = []
+    for name in vectors_alone:
+        arm = space.arms[name]
+        named = [
+            *["weight_decay"] * isinstance(arm.training.get("weight_decay"), Range),
+            *["optimizer=muon"] * ("muon" in spaces.optimizers(arm)),
+        ]
+        if named:
+            lines.append(
+                f"{' and '.join(named)} of arm {name!r} {'do' if named[1:] else 'does'} nothing "
+                "there: weight decay and Muon are for matrices, and the arm trains none; give the "
+                "arm other training settings than the space's"
+            )
+    return lines
 
 
 def _trains(applied: ParameterCounts) -> str:

@@ -20,10 +20,10 @@ from study.config.space_changes import narrowing
 from study.config.spaces import points
 from study.planning.detectable import StudySize
 from study.planning.placement import Infeasible, Placement
-from study.planning.plan_tables import arms_table, bits_text
+from study.planning.plan_tables import arms_table, bits_text, without_effect
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind, off_default
-from study.trials.text import short
+from study.trials.text import count_text, short
 from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.engine import deepspeed_config
 from trainables.models.common.model_identity import VERSION_2
@@ -155,7 +155,7 @@ class StudyPlan:
         if (bits := self.definition.workload.base_bits) is not None:
             shown = bits_text(profile.slot_bits, bits, self.definition.space)
             console.print(f"  base     {shown}")
-        images = f"{profile.images:,} images"
+        images = count_text(profile.images, "image")
         console.print(f"  data     {data.name}: {splits} questions, {images}")
         for name, text in off_default(self.definition.workload.asking).items():
             console.print(f"  {name:<9}{short(text)}")
@@ -178,6 +178,12 @@ class StudyPlan:
         for finding in self.data.audit.findings:
             if finding.severity != "note":
                 console.print(Text(f"           {finding.text}", style="yellow"))
+        if asked := profile.with_image_words:
+            told = (
+                f"{count_text(asked, 'question')} of all splits: a word that stands for the "
+                "image in the model's prompt is left out, since the image is put in by itself"
+            )
+            console.print(Text(f"           {told}", style="yellow"))
         if time_limit:
             trials = f"until the confirmation needs what is left of --budget {time_limit}"
             if self.definition.allocate == "tuned":
@@ -185,10 +191,10 @@ class StudyPlan:
         else:
             least = floor(budget.trials, len(self.space.arms), self.definition.allocate)
             fewer = [f"{arm} {count:g}" for arm, count in self._points.items() if count < least]
-            trials = f"{self.trials} trials, at least {least} an arm"
+            trials = f"{count_text(self.trials, 'trial')}, at least {least} an arm"
             if self.definition.allocate == "tuned":
                 trials = (
-                    f"at most {self.trials} trials, until no arm may gain more than "
+                    f"at most {count_text(self.trials, 'trial')}, until no arm may gain more than "
                     f"{self._tuned_to}"
                 )
             trials += f" (all there are of {', '.join(fewer)})" * bool(fewer)
@@ -207,8 +213,9 @@ class StudyPlan:
             f"{early if rungs and share < 1 else whole}"
         )
         console.print(
-            f"  confirm  {len(self.space.arms)} arms x {settings.seeds} seeds = "
-            f"{len(self.space.arms) * settings.seeds} trainings, scored on test once"
+            f"  confirm  {count_text(len(self.space.arms), 'arm')} x "
+            f"{count_text(settings.seeds, 'seed')} = "
+            f"{count_text(len(self.space.arms) * settings.seeds, 'training')}, scored on test once"
         )
         size = StudySize(
             questions=len(data.test),
@@ -249,6 +256,10 @@ class StudyPlan:
             console.print(Text("  not run", style="red"), f" {arm}: {lacking.reason}")
         console.print()
         console.print(arms_table(self.space, {arm: profile.arms[arm] for arm in self.space.arms}))
+        for line in without_effect(
+            self.space, [arm for arm in profile.vectors_alone if arm in self.space.arms]
+        ):
+            console.print(Text(line, style="yellow"))
         console.print()
 
     def _whose(self, arms: Collection[str]) -> str:

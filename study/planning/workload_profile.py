@@ -67,6 +67,10 @@ class WorkloadProfile:
     in the prompt, and not all answers are reports."""
     slot_bits: tuple[SlotBits, ...] = ()
     """What is quantised in each slot."""
+    with_image_words: int = 0
+    """Questions that have a word which stands for an image in the model's prompt."""
+    vectors_alone: tuple[str, ...] = ()
+    """Arms that train no matrices, as those of LayerNorm."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> values of its choices with which it trains most; see ``typical_recipe.largest``."""
 
@@ -173,7 +177,20 @@ def profile(
         sizes=sizes,
         seconds_an_example=seconds,
         slot_bits=slot_bits(model),
+        with_image_words=_with_image_words(workload),
+        vectors_alone=vectors_alone({arm: applied for arm, (applied, _) in found.items()}),
         largest=chosen,
+    )
+
+
+def vectors_alone(applied: Mapping[str, AppliedRecipe]) -> tuple[str, ...]:
+    """Arms that train no matrices."""
+    from trainables.engine.optimizers import is_vector
+
+    return tuple(
+        arm
+        for arm, found in applied.items()
+        if all(is_vector(name, parameter) for name, parameter in found.parameters.items())
     )
 
 
@@ -191,6 +208,18 @@ def question_tokens(workload: Workload, space: Space) -> int:
         longest = max(range(len(rows)), key=lambda i: len(rows[i].question))
         found.append(asked.batch("train", [longest]).question_BQ.shape[1])
     return max(found)
+
+
+def _with_image_words(workload: Workload) -> int:
+    """Number of questions, options included, that have a word which stands for an image."""
+    from trainables.models.common.prompt import image_words
+
+    words = image_words(workload.model)
+    return sum(
+        any(word in text for word in words for text in (example.question, *example.options))
+        for split in workload.dataset.splits().values()
+        for example in split
+    )
 
 
 def _pace(

@@ -174,6 +174,27 @@ def test_what_is_fixed_is_shown_beside_what_is_searched(
     assert "layernorm lr 0.001 to 0.1" in shown
 
 
+def test_ranges_that_do_nothing_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Weight decay and Muon are for matrices, and LayerNorm, biases and IA3 are vectors."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from search_spaces.declare import *\n"
+        "names = ('layernorm', 'bitfit', 'ia3', 'lora', 'prompt')\n"
+        "arms = {n: Arm(everywhere=method(n), lr=1e-3) for n in names}\n"
+        "arms['fixed'] = Arm(everywhere=method('bitfit'), lr=1e-3,\n"
+        "    training=training(weight_decay=0.0, optimizer='adamw'))\n"
+        "SPACE = Space(question='?', arms=arms, training=training(\n"
+        "    weight_decay=Choice(0.0, 0.1), optimizer=Choice('adamw', 'muon')))\n"
+    )
+    assert plan.main(["--space", str(file), "--model", "tiny"]) == 0
+    lines = " ".join(capsys.readouterr().out.split())
+    for arm in ("layernorm", "bitfit", "ia3"):
+        assert f"weight_decay and optimizer=muon of arm '{arm}' do nothing there" in lines
+    assert lines.count("do nothing there") == 3 and "does nothing there" not in lines
+
+
 def test_it_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(["--space", "per_slot"]) == 0
     shown = capsys.readouterr().out

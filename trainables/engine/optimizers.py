@@ -35,7 +35,7 @@ def make_optimizer(
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     matrices: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in applied.parameters.items():
-        vector = parameter.ndim <= 1 or ".ia3_l." in name
+        vector = is_vector(name, parameter)
         hidden = parameter.ndim == 2 and not vector and parameter not in embeddings
         by_kind = matrices if training.optimizer == "muon" and hidden else groups
         by_kind.setdefault((vector, applied.lr_factors[name]), []).append(parameter)
@@ -54,6 +54,11 @@ def make_optimizer(
     if by_adamw:
         parts.append(torch.optim.AdamW(by_adamw, betas=betas, fused=True))
     return parts[0] if len(parts) == 1 else _Joined(parts)
+
+
+def is_vector(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a trained parameter is no matrix, so that weight decay and Muon are not for it."""
+    return parameter.ndim <= 1 or ".ia3_l." in name
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
