@@ -102,7 +102,7 @@ CLASSES: Mapping[str, Made] = {
     "paligemma": Made(
         text={**DECODER, "model_type": "gemma", "head_dim": 8},
         vision={**SIGLIP, "projection_dim": 32},
-        config={"projection_dim": 32, "hidden_size": 32},
+        config={"projection_dim": 32, "hidden_size": 32, "tie_word_embeddings": False},
         named={"image_token": "<image>"},
         images={**PLAIN_IMAGES, "image_seq_length": 16},
         template=False,

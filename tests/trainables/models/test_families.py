@@ -121,7 +121,8 @@ def test_label_smoothing_is_of_the_answers_own_tokens(workload: Workload) -> Non
     plain = model.losses(model.network, batch)
     assert torch.equal(model.losses(model.network, batch, smoothing=0.0), plain)
     smoothed = model.losses(model.network, batch, smoothing=0.1)
-    assert (smoothed - plain).abs().min() > 1e-3
+    # A word of a likelihood that happens to be the mean of all has the loss that it had.
+    assert (smoothed - plain).abs().median() > 1e-3
     for i in range(QUESTIONS):
         alone = workload.batch("validation", [i])
         own = model.losses(model.network, alone, smoothing=0.1)[0]
