@@ -43,10 +43,12 @@ class ResidentTrials:
         import torch
 
         from trainables.engine import ranks
+        from trainables.memory import kernel_caches
         from trainables.packing.trial_group import TrialGroup
         from trainables.workload import Workload
 
         torch.set_num_threads(_threads(config))  # holds for this thread only
+        kernel_caches.bound()
         self.config = config
         self._devices, self._speaks = ranks.current().count, ranks.current().first
         self.workload = workload or Workload.load(config.workload)
@@ -86,8 +88,11 @@ class ResidentTrials:
 
     def advance(self, order: AdvanceTrial, reply: Future[TrialReport]) -> None:
         """Let a trial go on to its next report, which ``reply`` takes."""
+        from trainables.memory.measure import return_freed
+
         trial_id = order.spec.id
         if trial_id not in self.here:
+            return_freed()
             self._note_peak()
             self.here[trial_id] = ResidentTrial(order=order)
         resident = self.here[trial_id]

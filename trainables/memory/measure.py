@@ -78,7 +78,12 @@ def release_cached() -> None:
     gc.collect()
     if accelerator.accelerated():
         accelerator.release_memory()
-        return
+    return_freed()
+
+
+def return_freed() -> None:
+    """Return memory of a CPU that was freed to the system, so that it does not count as memory of
+    what comes next. It takes milliseconds."""
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 
