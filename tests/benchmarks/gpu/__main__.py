@@ -82,7 +82,7 @@ def _run(machine: Machine, results: Results, numbers: Sequence[int], seconds: fl
         taken = results.taken(number)
         left = sum(one.name not in taken and not one.lacks for one in every)
         more = f"; {left} of {len(every)} left for the next run" if left else ""
-        print(f"part {number}: {part.verdict(taken)}{more}\n  goal: {part.GOAL}", flush=True)
+        print(f"part {number}: {part.verdict(taken).shown}{more}\n  goal: {part.GOAL}", flush=True)
     return 1 if failed else 0
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks import shapes
-from tests.benchmarks.gpu.machine import Machine, Measurement, Result
+from tests.benchmarks.gpu.machine import NOTHING, Machine, Measurement, Result, Verdict
 from trainables.devices import accelerator
 from trainables.memory.measure import release_cached
 from trainables.recipe import Recipe
@@ -44,12 +44,14 @@ def line(result: Result) -> str:
     )
 
 
-def verdict(results: Mapping[str, Result]) -> str:
+def verdict(results: Mapping[str, Result]) -> Verdict:
     """The difference in each precision."""
     found = {name: r for name, r in results.items() if "difference" in r}
-    return "; ".join(f"{name} {r['difference']:.1e} off" for name, r in found.items()) or (
-        "nothing was compared"
-    )
+    if not found:
+        return NOTHING
+    exact = [r["difference"] <= FAR for name, r in found.items() if name.endswith("fp32")]
+    text = "; ".join(f"{name} {r['difference']:.1e} off" for name, r in found.items())
+    return Verdict(all(exact) if exact else None, text)
 
 
 def compare(shape: str, precision: str) -> Result:

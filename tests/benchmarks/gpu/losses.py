@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks.gpu.machine import Machine, Measurement, Result
+from tests.benchmarks.gpu.machine import NOTHING, Machine, Measurement, Result, Verdict
 from tests.trainables.made_workload import WORDS, made_up
 from trainables import registry
 from trainables.errors import BadInput
@@ -58,14 +58,15 @@ def line(result: Result) -> str:
     return f"losses {result['first']:.4f} to {result['last']:.4f}, {result['difference']:.1e} off"
 
 
-def verdict(results: Mapping[str, Result]) -> str:
+def verdict(results: Mapping[str, Result]) -> Verdict:
     """How many are within the goal."""
     found = {name: r["difference"] for name, r in results.items() if "difference" in r}
     if not found:
-        return "nothing was compared"
+        return NOTHING
     within = sum(difference <= FAR for difference in found.values())
     worst = max(found, key=found.__getitem__)
-    return f"{within} of {len(found)} within {FAR:g}; the furthest is {worst}, {found[worst]:.1e}"
+    text = f"{within} of {len(found)} within {FAR:g}; the furthest is {worst}, {found[worst]:.1e}"
+    return Verdict(within == len(found), text)
 
 
 def compare(family: str, method: str, device: torch.device, engine: str = "off") -> Result:

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -94,6 +94,25 @@ class Measurement:
         return next((name for name in self.needs if not importlib.util.find_spec(name)), "")
 
 
+class Verdict(NamedTuple):
+    """What all measurements of a part that were taken say of its goal."""
+
+    met: bool | None
+    """Whether the goal is met; None if too little was measured to say."""
+    text: str
+    """The numbers, in one line."""
+
+    @property
+    def shown(self) -> str:
+        """The verdict in one line."""
+        return (
+            f"goal {'open' if self.met is None else 'met' if self.met else 'not met'}: {self.text}"
+        )
+
+
+NOTHING = Verdict(None, "nothing was compared")
+
+
 class Part(Protocol):
     """A module that measures one part."""
 
@@ -109,5 +128,5 @@ class Part(Protocol):
     def line(self, result: Result) -> str:
         """What a measurement found, in one line."""
 
-    def verdict(self, results: Mapping[str, Result]) -> str:
-        """What all measurements that were taken say of the goal, in one line."""
+    def verdict(self, results: Mapping[str, Result]) -> Verdict:
+        """What all measurements that were taken say of the goal."""

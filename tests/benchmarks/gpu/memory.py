@@ -10,7 +10,7 @@ from functools import cache, partial
 import torch
 
 from tests.benchmarks import memory
-from tests.benchmarks.gpu.machine import Machine, Measurement, Result
+from tests.benchmarks.gpu.machine import NOTHING, Machine, Measurement, Result, Verdict
 from trainables.devices import accelerator
 from trainables.memory.measure import GIB, release_cached
 from trainables.models.blip import Blip
@@ -47,15 +47,17 @@ def line(result: Result) -> str:
     )
 
 
-def verdict(results: Mapping[str, Result]) -> str:
+def verdict(results: Mapping[str, Result]) -> Verdict:
     """How many are near."""
     errors = sorted(abs(r["error_percent"]) for r in results.values() if "error_percent" in r)
     if not errors:
-        return "nothing was compared"
+        return NOTHING
     within = sum(error <= NEAR for error in errors)
-    return (
+    enough = len(errors) >= COMBINATIONS
+    return Verdict(
+        within >= COMBINATIONS if enough else None,
         f"{within} of {len(errors)} within {NEAR}%, median {statistics.median(errors):.1f}% off, "
-        f"at most {errors[-1]:.1f}%"
+        f"at most {errors[-1]:.1f}%",
     )
 
 

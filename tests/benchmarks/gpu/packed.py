@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tests.benchmarks import packing, shapes
-from tests.benchmarks.gpu.machine import SIMULATED, Machine, Measurement, Result
+from tests.benchmarks.gpu.machine import NOTHING, SIMULATED, Machine, Measurement, Result, Verdict
 from trainables.devices import accelerator
 from trainables.memory.measure import GIB, measure_growth, release_cached
 from trainables.models.common.quantisation import BaseBits
@@ -54,18 +54,17 @@ def line(result: Result) -> str:
     ) + (f"; {packed['passes']} passes, as memory ran out" if packed["passes"] > 1 else "")
 
 
-def verdict(results: Mapping[str, Result]) -> str:
+def verdict(results: Mapping[str, Result]) -> Verdict:
     """Which meet the goal."""
     found = {name: r for name, r in results.items() if "faster" in r}
     if not found:
-        return "nothing was compared"
-    met = [name for name, r in found.items() if r["faster"] >= FASTER and r["larger"] <= LARGER]
-    return (
-        f"{len(met)} of {len(found)} meet it; "
-        f"throughput {min(r['faster'] for r in found.values()):.2f} to "
-        f"{max(r['faster'] for r in found.values()):.2f} times, "
-        f"memory {min(r['larger'] for r in found.values()):.2f} to "
-        f"{max(r['larger'] for r in found.values()):.2f} times"
+        return NOTHING
+    met = sum(r["faster"] >= FASTER and r["larger"] <= LARGER for r in found.values())
+    faster, larger = (sorted(r[key] for r in found.values()) for key in ("faster", "larger"))
+    return Verdict(
+        met == len(found),
+        f"{met} of {len(found)} meet it; throughput {faster[0]:.2f} to {faster[-1]:.2f} times, "
+        f"memory {larger[0]:.2f} to {larger[-1]:.2f} times",
     )
 
 
