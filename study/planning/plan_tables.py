@@ -14,6 +14,7 @@ from study.planning.memory_prediction import ArmMemory
 from study.planning.placement import GIB, Infeasible, Placement
 from study.trials.colours import terminal_styles
 from study.trials.text import short
+from trainables.engine.training_settings import DEFAULT_TRAINING
 
 if TYPE_CHECKING:
     from trainables.models.common.quantisation import BaseBits, SlotBits
@@ -51,15 +52,18 @@ def without_effect(space: Space, vectors_alone: Collection[str]) -> list[str]:
     lines = []
     for name in vectors_alone:
         arm = space.arms[name]
-        named = [
-            *["weight_decay"] * isinstance(arm.training.get("weight_decay"), Range),
-            *["optimizer=muon"] * ("muon" in spaces.optimizers(arm)),
+        found = {
+            "weight_decay": "weight decay" * isinstance(arm.training.get("weight_decay"), Range),
+            "optimizer": "Muon" * ("muon" in spaces.optimizers(arm)),
+        }
+        told = " and ".join(filter(None, found.values()))
+        changes = [
+            f"{name}/{s}={getattr(DEFAULT_TRAINING, s)}" for s, text in found.items() if text
         ]
-        if named:
+        if changes:
             lines.append(
-                f"{' and '.join(named)} of arm {name!r} {'do' if named[1:] else 'does'} nothing "
-                "there: weight decay and Muon are for matrices, and the arm trains none; give the "
-                "arm other training settings than the space's"
+                f"arm {name!r} trains no matrices, which {told} would be for; --set "
+                f"{' '.join(changes)} leaves it out there"
             )
     return lines
 

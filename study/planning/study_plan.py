@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,7 +172,7 @@ class StudyPlan:
             + ", ".join(
                 f"{title.removesuffix(' %')} {chance[name]:.1f}"
                 for name, title in shown_columns(chance).items()
-                if name != "overall"
+                if name != "overall" and not math.isnan(chance[name])
             )
             + ")"
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from trainables.engine.deepspeed_config import Sizes
+    from trainables.engine.training_settings import TrainingSettings
     from trainables.memory.calibration import MeasuredSteps
     from trainables.memory.footprint import BatchShape
     from trainables.model_contract import Structure
@@ -160,7 +161,8 @@ def profile(
     }
     seconds = 0.0
     if workload.device.type == device == "cpu":
-        seconds = _pace(workload, recipes, budget, counted, precision, regime)
+        trainings = {name: spaces.typical_training(arm) for name, arm in space.arms.items()}
+        seconds = _pace(workload, recipes, trainings, budget, counted, precision, regime)
     return WorkloadProfile(
         model=model.name,
         digest=workload.digest,
@@ -225,6 +227,7 @@ def _with_image_words(workload: Workload) -> int:
 def _pace(
     workload: Workload,
     recipes: Mapping[str, Recipe],
+    trainings: Mapping[str, TrainingSettings],
     budget: Budget,
     arms: Mapping[str, ParameterCounts],
     precision: str,
@@ -232,8 +235,9 @@ def _pace(
 ) -> float:
     """Seconds of training per example on this machine.
 
-    It is measured by a training step of the arms that train least, most and in the middle, on one
-    thread and in CPU time of that thread, since hosts start meanwhile.
+    It is measured by a training step of the arms that train least, most and in the middle, each
+    with its own prompt and optimizer, on one thread and in CPU time of that thread, since hosts
+    start meanwhile.
     """
     import torch
 
@@ -253,6 +257,7 @@ def _pace(
                 max_examples=10**6,
                 batch_size=size,
                 regime=regime,
+                training=trainings[name],
             )
             trial = Trial(workload, config, precision=precision)
             started = time.thread_time()
