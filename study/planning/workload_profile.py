@@ -213,14 +213,15 @@ def question_tokens(workload: Workload, space: Space) -> int:
 
 
 def _with_image_words(workload: Workload) -> int:
-    """Number of questions, options included, that have a word which stands for an image."""
+    """Number of questions that have, in them or in an option or the answer, a word which stands for
+    an image."""
     from trainables.models.common.prompt import image_words
 
     words = image_words(workload.model)
     return sum(
-        any(word in text for word in words for text in (example.question, *example.options))
+        any(word in text for word in words for text in (e.question, e.answer, *e.options))
         for split in workload.dataset.splits().values()
-        for example in split
+        for e in split
     )
 
 

@@ -236,7 +236,8 @@ class Progress(StudyCallback):
             return str(ended)
         over = self.scheduler.journal.search_over
         searched = self._ended(Kind.SEARCH) if over else rules.budget.trials
-        return f"{ended}/{searched + 1 + len(rules.space.arms) * self.seeds}"
+        untuned = rules.untuned * (1 + rules.brief)
+        return f"{ended}/{searched + untuned + len(rules.space.arms) * self.seeds}"
 
     def _tally(self, record: TrialRecord) -> None:
         assert record.outcome is not None

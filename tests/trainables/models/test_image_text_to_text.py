@@ -260,21 +260,21 @@ def test_a_word_for_the_image_is_refused_in_what_the_user_gives(
         model.tokenize(question="where ?", answer="no", image=0, wording=wording)
 
 
-def test_a_word_for_the_image_is_left_out_of_questions_and_options(
+def test_a_word_for_the_image_is_left_out_of_questions_options_and_answers(
     folder: Callable[[str], Path],
 ) -> None:
     model = load(folder("gemma3"))
-    plain, odd = (
+    plain, *odd = (
         model.tokenize(
             question=f"{word}where ?",
-            answer="no",
+            answer=f"no {word}",
             image=0,
             wording=Asking().wording(["yes", f"no{word}"]),
         )
-        for word in ("", "<start_of_image>")
+        for word in ("", "<start_of_image>", "<image_soft_token>")
     )
     assert image_words(model) == ["<start_of_image>", "<image_soft_token>"]
-    assert plain == odd
+    assert odd == [plain, plain]
 
 
 @pytest.mark.parametrize(

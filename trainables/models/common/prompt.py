@@ -67,6 +67,7 @@ class Prompt:
             BadInput: ``wording`` has a system message that the chat template does not take.
         """
         prompt, between = self.asked(question, wording)
+        answer = self._without_image(answer)
         asked = self._tokens(prompt, specials=self.specials)
         if between is None:
             between = "" if prompt[-1].isspace() else " "
