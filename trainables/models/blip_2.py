@@ -109,6 +109,7 @@ class Blip2:
         if tokenizer is None:
             return  # a skeleton reads no text
         end = config.text_config.eos_token_id  # BLIP-2's with an OPT is the end of a line
+        end = end[0] if isinstance(end, list) else end
         self.end: int = tokenizer.eos_token_id if end is None else end
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         word = tokenizer.convert_ids_to_tokens(self.image)
@@ -135,7 +136,9 @@ class Blip2:
             tokenizer=cls.tokenizer_of(path),
         )
         embeddings = network.language_model.get_input_embeddings()
-        weights_folder.check_tokens(path, model.tokenizer, embeddings, replaced=(model.image,))
+        weights_folder.check_tokens(
+            path, model.tokenizer, embeddings, {"eos": model.end}, replaced=(model.image,)
+        )
         return model
 
     @classmethod
@@ -181,6 +184,11 @@ class Blip2:
                 f"the config.json of {name} has no image_token_index, as in folders from before "
                 "transformers 4.47; get the model again"
             )
+        if config.image_token_index < 0:
+            raise BadInput(
+                f"image_token_index in the config.json of {name} must be the number of a token, "
+                f"not {config.image_token_index}"
+            )
         return config
 
     @classmethod
@@ -196,11 +204,18 @@ class Blip2:
         for each query comes first, as the processor has it.
 
         Raises:
-            BadInput: there is a system message.
+            BadInput: there is a system message, or the texts are too long for an OPT.
         """
         asked, said = self.prompt.around(question, answer, wording)
-        queries = [self.image] * self.queries
-        return Row(image=image, question=(*queries, *asked), answer=(*said, self.end))
+        question_tokens = (*[self.image] * self.queries, *asked)
+        text = self.network.config.text_config
+        most = text.max_position_embeddings - ANSWER_TOKENS
+        if text.model_type == "opt" and len(question_tokens) > most:  # it has a table of positions
+            raise BadInput(
+                f"a question has {len(question_tokens)} tokens with its image, options and prompt, "
+                f"but {self.name} reads {most} beside an answer at most: {question[:80]!r}"
+            )
+        return Row(image=image, question=question_tokens, answer=(*said, self.end))
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
         """Pad prompts on the left and answers on the right, so that the two can be joined.

@@ -20,6 +20,7 @@ from tests.trainables import made_blip2
 from tests.trainables.conftest import WORDS, made_up
 from tests.trainables.made_blip2 import SIZE
 from trainables import model_lookup, recipe, registry
+from trainables.data.common.wording import Asking
 from trainables.errors import BadInput
 from trainables.export import peft_adapter, tuned_model
 from trainables.export.tuned_json import Description
@@ -210,6 +211,7 @@ def test_no_dropout_of_the_base_is_left(name: str, folder: Callable[[str], Path]
         ),
         ({"text_config": {"model_type": "gpt2"}}, "is of type gpt2; BLIP-2 is known with: opt"),
         ({"image_token_index": None}, "has no image_token_index, .* get the model again"),
+        ({"image_token_index": -1}, "must be the number of a token, not -1"),
         ({"num_query_tokens": "many"}, "describes no BLIP-2 model"),
     ],
 )
@@ -224,6 +226,28 @@ def test_what_cannot_be_done_is_one_line(change: Any, said: str, tmp_path: Path)
         with pytest.raises(BadInput, match=said) as error:
             read()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [Blip2, InstructBlip])
+def test_an_end_of_answers_that_has_no_row_is_refused(kind: type[Blip2], tmp_path: Path) -> None:
+    path = made_blip2.write(tmp_path, kind, WORDS)
+    config = json.loads((path / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 10**6
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"eos_token_id .* must be from 0 to \d+, not 1000000"):
+        kind.load(path, None, "fp32")
+
+
+def test_a_prompt_that_is_longer_than_an_opts_positions_is_refused(
+    folder: Callable[[str], Path],
+) -> None:
+    model = Blip2.load(folder("blip_2"), None, "fp32")
+    wording = Asking(prompt="{question} " + "ct " * 600).wording()
+    said = (
+        "has 6.. tokens with its image, options and prompt, but blip_2 reads 502 beside an answer"
+    )
+    with pytest.raises(BadInput, match=said):
+        model.tokenize(question="where ?", answer="no", image=0, wording=wording)
 
 
 def test_the_q_formers_tokenizer_is_needed(tmp_path: Path) -> None:
