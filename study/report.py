@@ -1,7 +1,8 @@
 """``python -m study.report NAME [--storage DIR]``: write a study's report and tables anew.
 
 The report, ``report.html``, shows what a study found on one page that needs no other file. The
-tables lie beside it. Both are made from ``results.json``.
+tables lie beside it. Both are made from ``results.json``. The last line that is printed says
+whether the study did what its ``protocol.json`` planned.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from study.analysis import results_file
 from study.config.deployment import Storage
+from study.protocol import kept
 from study.reporting import page
 from study.storage import faults
 from study.storage.mirror import fetch_study
@@ -34,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     with faults.raised_as_bad_input(study_folder.local_storage):
         for path in page.write(study_folder.path, results):
             print(path)
+        print(f"protocol  {kept.check(study_folder.path, results).text}")
     return 0
 
 

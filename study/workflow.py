@@ -33,7 +33,7 @@ from study.search.spending import SpendingTracker
 from study.storage import faults
 from study.storage.journal_reader import Session
 from study.storage.mirror import StoreMirror
-from study.storage.study_folder import REPORT, StudyFolder, this_driver
+from study.storage.study_folder import PROTOCOL, REPORT, StudyFolder, this_driver
 from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from study.search.scheduler import SearchRules, StudyScheduler
     from study.tracking.mlflow_writer import MlflowWriter
     from study.trials.record import TrialRecord
+    from study.worker.hardware import Hardware
     from study.worker.zygote import Zygote
 
 
@@ -129,6 +130,8 @@ class StudyRun:
     """Datasets of the study; set by ``open``."""
     dispatcher: Dispatcher
     """Hosts and gangs that train trials; set by ``make_plan``."""
+    hardware: Hardware
+    """Hardware on which trials run; set by ``make_plan``."""
     plan: StudyPlan
     """Everything that is decided before the first trial; set by ``make_plan``."""
     folder: Path
@@ -204,6 +207,7 @@ class StudyRun:
             definition, deployment, inspected, self.zygote, self.console.print, starting=True
         )
         self.dispatcher.placements = placed.placements
+        self.hardware = inspected.hardware
         if inspected.partition.predicting:
             start_workers(deployment, self.dispatcher)
         self.plan = plan_study(
@@ -228,6 +232,7 @@ class StudyRun:
 
     def open_journal(self) -> None:
         """Open the study's journal and its run in MLflow, and learn from the trials in them."""
+        from study.protocol import planned
         from study.search.journal import StudyJournal
         from study.search.scheduler import SearchRules
 
@@ -251,6 +256,9 @@ class StudyRun:
         )
         self.provenance = provenance.describe(plan, self.folder)
         self.journal = StudyJournal(self.folder, self.rules.objectives)
+        if digest := planned.fix(plan, self.folder, self.provenance, self.journal):
+            self.provenance |= {planned.NOTED: digest}
+            self.console.print(f"  protocol {digest} (sha256 of {self.folder / PROTOCOL})\n")
         self._score_again()
         self.journal.record_mlflow(self._mlflow)
         self.dispatcher.placements.recall(self.journal.records.values())
@@ -316,6 +324,16 @@ class StudyRun:
             self.deployment.tracking_uri, self.deployment.study_folder.local_storage
         )
 
+    @property
+    def _used_hardware(self) -> dict[str, Any]:
+        """What this session's trials ran on, as in ``results.json``."""
+        return {
+            "device": self.plan.profile.device,
+            "devices": self.dispatcher.devices,
+            "concurrency": self.dispatcher.concurrency,
+            "names": list(self.hardware.names),
+        }
+
     def _session(self, spending: SpendingTracker) -> Session:
         """This driver's run of the study, as ``study.status`` shows it."""
         return Session(
@@ -336,6 +354,7 @@ class StudyRun:
 
         leaving = cluster.leave(partial(self.dispatcher.give_back, all_idle=True))
         from study.analysis import results, results_file
+        from study.protocol import kept
         from study.reporting import model_export, summary
         from study.reporting import page as report_page  # seconds to import: not before trials
 
@@ -366,7 +385,7 @@ class StudyRun:
             finished,
             self.data.dataset,
             self.data.ood,
-            self.provenance | {"search": searched},
+            self.provenance | {"search": searched, "hardware": self._used_hardware},
             margin=self.definition.settings.margin,
             measure=self.definition.settings.measure,
         )
@@ -374,6 +393,7 @@ class StudyRun:
         files = [
             results_file.write(self.folder, found),
             *report_page.write(self.folder, found),
+            *filter(Path.exists, [self.folder / PROTOCOL]),
         ]
         self.tracker.finish(
             summary.escaped(found.verdict),
@@ -385,6 +405,7 @@ class StudyRun:
             partial(model_export.write_all, self.deployment.study_folder, self.zygote.do),
         )
         show_results(self.console, found)
+        self.console.print(f"protocol  {kept.check(self.folder, found).text}")
         if self.tracker.error:
             self.console.print(
                 f"MLflow lacks a part ({self.tracker.error}); --resume {self.plan.name} writes it"

@@ -58,6 +58,7 @@ LAYERS = {
         {"storage", "statistics"},
         {"config"},
         {"planning", "search", "analysis"},
+        {"protocol"},
         {"comparison"},
         {"worker", "tracking", "reporting"},
         {"execution"},

@@ -13,6 +13,7 @@ import numpy as np
 from study.analysis import results_file
 from study.analysis.result_types import ArmResult, StudyResults, UsedProtocol
 from study.config.begun_study import BegunStudy, begun_study
+from study.protocol import planned
 from study.storage import answers
 from study.storage.mirror import fetch_study
 from study.storage.study_folder import StudyFolder
@@ -93,6 +94,12 @@ class TestedStudy:
         return table
 
     @cached_property
+    def images_digest(self) -> str:
+        """Digest of the test images; empty if the study has no protocol that says it."""
+        folder = self.study_folder.path
+        return planned.read(folder).test.images_digest if planned.digest(folder) else ""
+
+    @cached_property
     def test_digest(self) -> str:
         """Digest of the test questions and their answers."""
         return questions_digest(self.examples)
@@ -157,6 +164,11 @@ def read(storage: str, names: Sequence[str]) -> list[TestedStudy]:
                     f"study {study.name!r} has {what} {value(study)}, and {first.name!r} "
                     f"{value(first)}: {advice}"
                 )
+        if first.images_digest and study.images_digest not in ("", first.images_digest):
+            raise BadInput(
+                f"study {study.name!r} was asked the same questions about other images than "
+                f"{first.name!r}, though they go by the same names"
+            )
     return studies
 
 
@@ -173,10 +185,10 @@ def notes(studies: Sequence[TestedStudy]) -> list[str]:
     said = []
     digests = {study.name: study.used.data.digest for study in studies}
     if len({*digests.values()}) > 1:
-        said.append(
-            "The studies' data differ: the test questions and answers are the same, and their "
-            "images go by the same names, but training data or images may be others."
-        )
+        images = "images are the same"
+        if not all(study.images_digest for study in studies):
+            images = "the images go by the same names, but may be others"
+        said.append(f"The studies' data differ: test questions and answers are the same, {images}.")
     unnamed = [s.name for s in studies if s.used.data.patients and not _patients(s)]
     if unnamed and len(unnamed) == len(studies):
         said.append(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults
+    from study.protocol.kept import ProtocolCheck
 
 from study.statistics.score_types import Finding
 from study.storage.paths import atomic_write
@@ -29,9 +30,15 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
     Returns:
         The files, the page first.
     """
-    from study.reporting import table_files
+    from study.protocol import kept
+    from study.reporting import methods_table, table_files
 
-    texts = {REPORT: _page(results), **table_files.texts(results)}
+    checked = kept.check(folder, results)
+    texts = {
+        REPORT: _page(results, checked),
+        **table_files.texts(results),
+        **methods_table.texts(results, checked),
+    }
     written = []
     for name, text in texts.items():
         with atomic_write(folder / name) as partial:
@@ -40,7 +47,7 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
     return written
 
 
-def _page(results: StudyResults) -> str:
+def _page(results: StudyResults, checked: ProtocolCheck) -> str:
     """The HTML of the page."""
     from study.config.space_changes import narrowing
     from study.reporting import calibration_figures, figures, group_figures, search_figures, summary
@@ -51,6 +58,7 @@ def _page(results: StudyResults) -> str:
     return rendered(
         "report.html.jinja",
         r=results,
+        protocol=checked,
         legend=figures.legend(results),
         numbers=results.arm_numbers,
         figures={

@@ -118,6 +118,8 @@ class StudyJournal:
         """Whether the search has ended because no arm was expected to gain much more."""
         self.seconds: float = noted.get("seconds", 0.0)
         """Seconds that the study has run, as last recorded by ``record_seconds``."""
+        self.protocol: str = noted.get("protocol", "")
+        """Digest of the study's protocol; empty if there is none."""
         self._reported_at = 0.0
         """Time of the last report, in seconds since 1970."""
         with _reading(folder / JOURNAL):
@@ -215,6 +217,12 @@ class StudyJournal:
         if noted[-1:] != [address]:
             search.set_user_attr("mlflow", [*(a for a in noted if a != address), address])
             self._journal.flush()
+
+    def record_protocol(self, digest: str) -> None:
+        """Record the digest of the study's protocol, before the first trial."""
+        self.protocol = digest
+        self.studies["search"].set_user_attr("protocol", digest)
+        self._journal.flush()
 
     def end_search(self) -> None:
         """Record that the search ends now, for good."""

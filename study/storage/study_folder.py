@@ -26,6 +26,8 @@ STORAGE = "studies"
 """Value of ``--storage`` where it is not given."""
 SETTINGS = "study.json"
 """Settings with which the study was begun; see ``study.config.study_json``."""
+PROTOCOL = "protocol.json"
+"""What the study planned before its first trial; see ``study.protocol.planned``."""
 JOURNAL = "optuna.journal"
 """Every trial and what became of it; see ``study.search.journal``."""
 LOG = "study.log"
@@ -41,6 +43,8 @@ GROUPS_TABLE = "groups.csv"
 """Tables of arms, pairs of arms and trials."""
 LATEX_TABLES = "results.tex"
 """Tables of arms and of pairs of arms for LaTeX."""
+METHODS_TABLE, METHODS_LATEX = "methods.md", "methods.tex"
+"""How the study was done, as a table for a paper's methods section."""
 CHECKPOINTS = "checkpoints"
 """Folder with a folder of checkpoints for each trial. Workers write it."""
 ANSWERS = "answers"
@@ -60,7 +64,7 @@ SETTLE_SECONDS = 1.0
 """Seconds after which of two drivers that took a lease at once only one has it."""
 WRITTEN = {
     *(SETTINGS, JOURNAL, LOG, ENGINES, RESULTS, REPORT, ARMS_TABLE, PAIRS_TABLE, TRIALS_TABLE),
-    GROUPS_TABLE,
+    *(GROUPS_TABLE, PROTOCOL, METHODS_TABLE, METHODS_LATEX),
     *(LATEX_TABLES, CHECKPOINTS, ANSWERS, EXPORTS, LOCK, LEASE),
 }
 """Names of all files and folders in a study's folder, but for temporary ones, which begin with a

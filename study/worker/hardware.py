@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainables.devices.kinds import SHARED
 
@@ -21,6 +24,8 @@ class Hardware:
     kind: str
     """Kind of the devices, as PyTorch calls it: ``cuda``, ``mps``, ``xpu``; ``cpu`` if there is no
     accelerator."""
+    names: tuple[str, ...] = ()
+    """Names of the accelerators' models, or of the processors' where there are none."""
 
     @property
     def shared(self) -> bool:
@@ -45,6 +50,7 @@ class Hardware:
             devices=len(found),
             device_gib=min((device.gib for device in found), default=0.0),
             kind=accelerator.kind(),
+            names=tuple(sorted({device.name for device in found})) or (_processor(),),
         )
 
     @classmethod
@@ -57,4 +63,15 @@ class Hardware:
             devices=sum(machine.devices for machine in machines),
             device_gib=min(machine.device_gib for machine in machines),
             kind=next((m.kind for m in machines if m.untried), machines[0].kind),
+            names=tuple(sorted({name for machine in machines for name in machine.names})),
         )
+
+
+def _processor() -> str:
+    """Name of this machine's processor, as Linux gives it, with the number of its cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.machine())}, {os.cpu_count()} cores"

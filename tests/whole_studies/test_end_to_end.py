@@ -1,5 +1,6 @@
 """Whole studies through the command line: real Ray, Optuna, model, data and MLflow."""
 
+import hashlib
 import html
 import json
 import os
@@ -34,6 +35,7 @@ from tests.trainables.cut_short import cut
 from tests.trainables.data.small import jsonl
 from tests.trainables.test_command import takes_signals
 from trainables.data import phantom
+from trainables.data.common.dataset import questions_digest
 from trainables.measures.common.parts import PARTS
 from trainables.training.regime import Regime
 from trainables.workload import WorkloadConfig
@@ -73,6 +75,25 @@ def test_the_answer_is_shown_and_kept(smoke: tuple[Path, str]) -> None:
         assert all(0 <= value <= 100 for value in scored.values())
     page = html.unescape((storage / "one" / "report.html").read_text())
     assert found["verdict"] in page and "://" not in page.split("<body>")[0]
+
+
+def test_it_did_what_its_protocol_planned_before_the_first_trial(smoke: tuple[Path, str]) -> None:
+    storage, shown = smoke
+    folder = storage / "one"
+    planned = json.loads((folder / "protocol.json").read_text("utf-8"))
+    digest = hashlib.sha256((folder / "protocol.json").read_bytes()).hexdigest()
+    assert f"protocol {digest}" in shown and "protocol  as planned" in shown
+    assert results(storage, "one")["protocol"]["protocol_sha256"] == digest
+    assert (planned["seeds"], planned["margin"], planned["stops"]["trials"]) == (3, 1.0, 4)
+    found = results(storage, "one")
+    trial = found["arms"][0]["seeds"][0]["trial"]
+    table = answers.read(StudyFolder.from_path(folder), trial, "test")
+    assert planned["test"]["digest"] == questions_digest(answers.stored_examples(table)[0])
+    assert planned["test"]["digest"] == questions_digest(phantom.load(None).test)
+    first = min(t["rungs"][0]["reported_at"] for t in found["trials"] if t["rungs"])
+    assert (folder / "protocol.json").stat().st_mtime < first
+    assert digest in (folder / "report.html").read_text("utf-8")
+    assert "processor" in (folder / "methods.md").read_text("utf-8")
 
 
 def test_a_trial_by_hand_has_the_losses_of_the_study(
@@ -136,7 +157,7 @@ def test_mlflow_has_every_trial_as_the_results_have_it(smoke: tuple[Path, str]) 
         assert ("model/README.md" in held) == (found[trial]["kind"] == "confirm")
         if found[trial]["kind"] == "confirm" and found[trial]["arm"] == "lora":
             assert "model/adapter_model.safetensors" in held
-    assert {"results.json", "report.html"} <= {
+    assert {"results.json", "report.html", "protocol.json", "methods.tex"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }
 

@@ -17,10 +17,12 @@ from study.analysis import results_file
 from study.comparison import comparable
 from study.comparison.compare import compare
 from study.comparison.compared_types import StudyComparison
+from study.reporting import comparison_page
 from study.statistics.score_types import Claim, Finding
 from study.storage.study_folder import SETTINGS, StudyFolder
 from tests.study.comparison.stored import put
 from tests.study.reporting.pages import Tags
+from tests.study.reporting.test_page_in_a_browser import NEEDS_A_BROWSER, seen_of_page
 from trainables.errors import BadInput
 
 ARMS = ("lora", "layernorm", "full")
@@ -170,6 +172,14 @@ def test_page_tables_and_json_have_the_same_numbers(
     plain: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert plain == json.loads((out / "comparison.json").read_text("utf-8"))
     assert plain["arms"][0]["test"]["overall"]["mean"] == found.confirmed[0].overall.mean
+
+
+@NEEDS_A_BROWSER
+def test_a_browser_draws_it(found: StudyComparison, tmp_path: Path) -> None:
+    seen = seen_of_page(comparison_page.write(tmp_path / "out", found)[0], tmp_path)
+    assert seen["figures"] == seen["drawn"] == 3 + 1
+    assert seen["colours"] == len(found.arms)
+    assert "overall: " in seen["told"] and seen["chosen"] > 0 and seen["dimmed"]
 
 
 def changed(storage: Path, tmp_path: Path, **fields: Any) -> Path:

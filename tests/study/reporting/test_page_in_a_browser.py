@@ -56,9 +56,13 @@ NEEDS_A_BROWSER = pytest.mark.skipif(
 
 
 def seen_of(found: StudyResults, folder: Path, *, dark: bool = False) -> dict[str, Any]:
-    """What a browser says of the page."""
+    """What a browser says of a study's page."""
+    return seen_of_page(report_page.write(folder, found)[0], folder, dark=dark)
+
+
+def seen_of_page(page: Path, folder: Path, *, dark: bool = False) -> dict[str, Any]:
+    """What a browser says of a page, whose profile is in ``folder``."""
     assert CHROMIUM is not None
-    page = report_page.write(folder, found)[0]
     probed = page.read_text(encoding="utf-8").replace("<head>", "<head>" + PROBE, 1)
     page.write_text(probed, encoding="utf-8")
     done = subprocess.run(

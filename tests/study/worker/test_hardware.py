@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,8 @@ def test_several_machines_do_what_each_of_them_can() -> None:
     found = Hardware.joint([A100, T4])
     assert found == Hardware(precision="fp32", devices=9, device_gib=14.6, kind="cuda")
     assert Hardware.joint([PROCESSORS, PROCESSORS]) == PROCESSORS
+    named = [replace(A100, names=("A100",)), replace(T4, names=("T4",)), replace(T4, names=("T4",))]
+    assert Hardware.joint(named).names == ("A100", "T4")
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,4 @@ def test_this_machine_has_what_pytorch_finds() -> None:
     found = Hardware.here("fp32")
     assert found.precision == "fp32" and found.devices == torch.accelerator.device_count()
     assert (found.kind == "cpu") == (found.devices == 0)
+    assert all(name and "\n" not in name for name in found.names) and found.names

@@ -1,0 +1,117 @@
+"""Checks whether a finished study did what its protocol planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.analysis.result_types import StudyResults
+from study.protocol import planned
+from study.protocol.planned import NOTED, PlannedProtocol
+from study.storage.study_folder import PROTOCOL
+from study.trials.spec import Kind
+from trainables.errors import BadInput
+
+SHOWN = 12
+"""Letters of a digest that a sentence has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolCheck:
+    """What a study's protocol and its results say of each other."""
+
+    digest: str
+    """sha256 of ``protocol.json``; empty if the study has none."""
+    written: str
+    """Time at which it was written; empty if that is not known."""
+    deviations: tuple[str, ...]
+    """What was done otherwise than planned, each in a line; empty: all was as planned."""
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether the study has a protocol and kept to it."""
+        return bool(self.digest) and not self.deviations
+
+    @property
+    def text(self) -> str:
+        """The check in a line."""
+        if not self.digest:
+            return "no protocol file: the study began before there were any"
+        return "as planned" if self.as_planned else "otherwise: " + "; ".join(self.deviations)
+
+
+def check(folder: Path, results: StudyResults) -> ProtocolCheck:
+    """Compare a study's results with the protocol in its folder."""
+    digest, noted = planned.digest(folder), str(results.protocol.get(NOTED, ""))
+    if not digest:
+        lost = (f"{PROTOCOL} with the digest {noted[:SHOWN]} is lost",) if noted else ()
+        return ProtocolCheck(digest=noted, written="", deviations=lost)
+    try:
+        protocol = planned.read(folder)
+    except BadInput as error:
+        return ProtocolCheck(digest=digest, written="", deviations=(str(error),))
+    changed = digest != noted
+    found = [f"{PROTOCOL} was changed: the study began with {noted[:SHOWN]}"] if changed else []
+    return ProtocolCheck(
+        digest=digest,
+        written=protocol.written,
+        deviations=(*found, *_deviations(protocol, results)),
+    )
+
+
+def _deviations(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
+    """What was done otherwise than planned, each in a line."""
+    done = results.protocol
+    settings = done.get("settings", {})
+    if protocol.identity != done.get("identity", ""):
+        yield f"{PROTOCOL} is of another study, {protocol.study!r}"
+    for what, was, now in (
+        ("measure", protocol.measure, settings.get("measure", results.decides)),
+        ("margin", protocol.margin, settings.get("margin", protocol.margin)),
+        ("searches of each arm", protocol.searches, results.searches),
+        ("rules of scoring, version", protocol.scoring, results.scoring),
+        ("model", protocol.model.digest[:SHOWN], done["model"]["digest"][:SHOWN]),
+        ("data", protocol.data.digest[:SHOWN], done["data"]["digest"][:SHOWN]),
+        ("commit of the code", protocol.commit[:SHOWN], done.get("commit", "")[:SHOWN]),
+    ):
+        if was != now:
+            yield f"{what}: {now or 'unknown'}, planned {was or 'unknown'}"
+    versions = done.get("versions", {})
+    others = [f"{n} {v}" for n, v in versions.items() if protocol.versions.get(n, v) != v]
+    if others:
+        were = ", ".join(f"{n} {v}" for n, v in protocol.versions.items() if versions.get(n) != v)
+        yield f"versions: {', '.join(others)}, planned {were}"
+    yield from _arms(protocol, results)
+    yield from _search(protocol, results)
+
+
+def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
+    """Arms that were not confirmed, or by another number of seeds than planned."""
+    there = {arm.arm for arm in results.arms}
+    for arm in protocol.arms:
+        if arm not in there:
+            yield f"arm {arm} was not run"
+    for arm in sorted(there - {*protocol.arms}):
+        yield f"arm {arm} was added"
+    planned_seeds = protocol.seeds * protocol.searches
+    seeds: dict[int, list[str]] = {}
+    for each in results.arms:
+        if each.test:
+            seeds.setdefault(len(each.seeds), []).append(each.arm)
+        elif each.arm in protocol.arms:
+            yield f"arm {each.arm} was not confirmed"
+    for count, arms in sorted(seeds.items()):
+        if count != planned_seeds:
+            yield f"seeds of {', '.join(arms)}: {count}, planned {planned_seeds}"
+
+
+def _search(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
+    """The search, if it ended otherwise than by its rules."""
+    run = sum(trial.kind is Kind.SEARCH for trial in results.trials)
+    stops, ended = protocol.stops, results.protocol.get("search", "")
+    by_rule = (stops.tuned_to is not None and "ended when no arm" in ended) or (
+        stops.spending is not None and "ended in time" in ended
+    )
+    if run > stops.trials or (run < stops.trials and not by_rule):
+        yield f"trials of the search: {run}, planned {stops.trials}"

@@ -1,0 +1,157 @@
+"""How a study was done, as a table for a paper's methods section: Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from study.reporting.summary import escaped
+from study.reporting.table_files import latex_text
+from study.storage.study_folder import METHODS_LATEX, METHODS_TABLE
+from study.trials.record import Outcome
+from study.trials.spec import Kind
+from study.trials.text import short
+
+if TYPE_CHECKING:
+    from study.analysis.result_types import StudyResults
+    from study.protocol.kept import ProtocolCheck
+
+LONG = 3600
+"""Seconds from which times are told in hours."""
+SHOWN = 12
+"""Letters of a digest of model, data or commit."""
+
+
+def texts(results: StudyResults, checked: ProtocolCheck) -> dict[str, str]:
+    """File name -> content, for both forms of the table."""
+    found = rows(results, checked)
+    lines = [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {escaped(text)} |" for name, text in found.items()),
+    ]
+    return {
+        METHODS_TABLE: "\n".join(lines) + "\n",
+        METHODS_LATEX: latex_text("methods.tex.jinja", study=results.study, rows=found),
+    }
+
+
+def rows(results: StudyResults, checked: ProtocolCheck) -> dict[str, str]:
+    """What is said of the study -> how it was there. What an earlier version did not note is left
+    out."""
+    done = results.protocol
+    found = {
+        "Question": results.question,
+        "Base model": _model(done),
+        "Data": _data(done),
+        "Arms": ", ".join(arm.arm for arm in results.arms),
+        "Search": _search(results),
+        "Training of a trial": _training(done),
+        "Confirmation": _confirmation(results),
+        "Decision": _decision(results),
+        "Hardware": _hardware(done),
+        "Cost": _cost(results),
+        "Software": _software(done),
+        "Protocol": _protocol(checked),
+    }
+    return {name: " ".join(text.split()) for name, text in found.items() if text}
+
+
+def _model(done: Any) -> str:
+    model, bits = done["model"], done.get("base_bits")
+    text = f"{model['name']} (digest {model['digest'][:SHOWN]})"
+    if model.get("image_size"):
+        text += f", images of {model['image_size']} px"
+    text += f", computed in {done['precision']}"
+    return text + (f", base in {bits['bits']} bits" if bits and "bits" in bits else "")
+
+
+def _data(done: Any) -> str:
+    data = done["data"]
+    text = f"{data['name']} (digest {data['digest'][:SHOWN]}); questions: "
+    text += ", ".join(f"{count:,} {split}" for split, count in data.get("questions", {}).items())
+    return text + (f"; {data['patients']:,} patients in test" if data.get("patients") else "")
+
+
+def _search(results: StudyResults) -> str:
+    done = results.protocol
+    trials = [trial for trial in results.trials if trial.kind is Kind.SEARCH]
+    stopped = sum(trial.outcome is Outcome.PRUNED for trial in trials)
+    parts = [
+        f"{results.searches} independent searches of each arm" if results.searches > 1 else "",
+        f"{len(trials)} trials, {stopped} of them stopped early",
+        f"points by {done.get('searcher', 'tpe')}",
+        f"early stopping by {done.get('stopper', 'asha')}",
+        f"division among arms: {done.get('allocation', 'floor')}",
+        done.get("search", "").partition(", ")[2],
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _training(done: Any) -> str:
+    budget = done.get("budget", {})
+    text = f"{budget['max_examples']:,} examples" if "max_examples" in budget else ""
+    if budget.get("epochs"):
+        text += f" ({short(budget['epochs'])} epochs)"
+    return text + (f", batches of {budget['batch_size']}" if "batch_size" in budget else "")
+
+
+def _confirmation(results: StudyResults) -> str:
+    counts = sorted({len(arm.seeds) for arm in results.confirmed})
+    if not counts:
+        return "none"
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    return f"each arm's best settings trained again with {seeds} seeds, scored once on test"
+
+
+def _decision(results: StudyResults) -> str:
+    title = results.shown.get(results.decides, results.decides)
+    pairs = len(results.comparisons)
+    margins = [pair.deciding.margin for pair in results.comparisons]
+    text = f"{title} on the test split, 95% intervals over "
+    text += "patients" if results.protocol["data"].get("patients") else "images"
+    text += f" and {'searches' if results.searches > 1 else 'seeds'}"
+    if pairs:
+        text += f"; {_count(pairs, 'paired test')}, Holm; margin {margins[0]:g} points"
+    return text + f"; about the {'methods' if results.searches > 1 else 'tuned models'}"
+
+
+def _hardware(done: Any) -> str:
+    used = done.get("hardware")
+    if not used:
+        return ""
+    kind = "processor" if used["device"] == "cpu" else f"{used['device'].upper()} device"
+    devices = _count(used["devices"], kind)
+    names = ", ".join(used.get("names", ()))
+    return f"{devices} ({names}), {_count(used['concurrency'], 'trial')} at a time"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _cost(results: StudyResults) -> str:
+    search, confirmation = (
+        _time(sum(t.costs.get("seconds", 0.0) for t in results.trials if t.kind is kind))
+        for kind in (Kind.SEARCH, Kind.CONFIRM)
+    )
+    peak = max((t.costs.get("peak_memory_gib", 0.0) for t in results.trials), default=0.0)
+    return f"search {search}, confirmation {confirmation}; at most {peak:.2f} GiB a trial"
+
+
+def _time(seconds: float) -> str:
+    """Time of devices in words."""
+    if seconds < LONG:
+        return f"{seconds:,.0f} device-seconds"
+    return f"{seconds / 3600:,.1f} device-hours"
+
+
+def _software(done: Any) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
+    commit = done.get("commit", "")
+    return versions + (f"; commit {commit[:SHOWN]}" if commit else "")
+
+
+def _protocol(checked: ProtocolCheck) -> str:
+    if not checked.digest:
+        return ""
+    return f"fixed before the first trial, sha256 {checked.digest}; {checked.text}"
