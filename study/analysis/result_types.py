@@ -7,7 +7,7 @@ accuracy of a part without questions, is None, which JSON writes as null.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -388,12 +388,18 @@ class StudyResults:
     def letters(self) -> dict[str, str]:
         """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
         Empty for fewer than three arms, of which the one pair says it all."""
-        ranked = [arm.arm for arm in self.confirmed]
-        if len(ranked) < 3:
-            return {}
-        better = [c for c in self.comparisons if c.deciding.finding == Finding.BETTER]
-        return letters(ranked, [(c.first, c.second) for c in better])
+        return letters_of(self.confirmed, self.comparisons)
 
     def trial(self, trial_id: str) -> TrialResult:
         """The trial with this id."""
         return next(trial for trial in self.trials if trial.trial == trial_id)
+
+
+def letters_of(confirmed: Sequence[ArmResult], pairs: Iterable[ArmPair]) -> dict[str, str]:
+    """Name of each of the confirmed arms, the best first, -> its letters; see
+    ``StudyResults.letters``."""
+    ranked = [arm.arm for arm in confirmed]
+    if len(ranked) < 3:
+        return {}
+    better = [pair for pair in pairs if pair.deciding.finding == Finding.BETTER]
+    return letters(ranked, [(pair.first, pair.second) for pair in better])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from study.protocol import planned
 from study.storage import answers
 from study.storage.mirror import fetch_study
 from study.storage.study_folder import StudyFolder
-from study.trials.text import settings_text
+from study.trials.text import settings_text, short
 from trainables.data.common.dataset import Example, questions_digest
 from trainables.errors import BadInput
 from trainables.measures.common.scores import VERSION as SCORING
@@ -157,6 +158,9 @@ def read(storage: str, names: Sequence[str]) -> list[TestedStudy]:
                 f"and these are of version {SCORING}; --resume {study.name} scores it anew"
             )
     first, *others = studies
+    for one, other in itertools.combinations(studies, 2):
+        if one.used.identity and one.used.identity == other.used.identity:
+            raise BadInput(f"studies {one.name!r} and {other.name!r} are copies of one study")
     for study in others:
         for what, value, advice in RULES:
             if value(study) != value(first):
@@ -229,7 +233,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(held, Mapping) and not prefix:
             found |= _flat(held, f"{name}.")
         elif held is not None:
-            text = settings_text(held) if isinstance(held, Mapping) else str(held)
+            text = settings_text(held) if isinstance(held, Mapping) else short(held)
             found[name] = text[:SHOWN_DIGEST] if key in ("digest", "commit") else text
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.analysis.result_types import ArmResult
+from study.analysis.result_types import ArmResult, letters_of
 from study.statistics.score_types import ArmPair, Baselines, Claim, Estimate, Number, Scores
 
 VERSION = 1
@@ -119,6 +119,12 @@ class StudyComparison:
     def confirmed(self) -> list[ArmResult]:
         """The arms that have a score on the test split, the best first."""
         return [arm for arm in self.arms if arm.test]
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
+        Empty for fewer than three arms."""
+        return letters_of(self.confirmed, self.comparisons)
 
     @property
     def baselines(self) -> Baselines:

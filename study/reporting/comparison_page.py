@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 PAGE, JSON, LATEX = "comparison.html", "comparison.json", "comparison.tex"
 ARMS_TABLE, PAIRS_TABLE, INTERACTIONS_TABLE = "arms.csv", "pairs.csv", "interactions.csv"
 """Names of the files of a comparison."""
+UNTOLD = (
+    *("versions.", "hardware.", "search", "commit", "model.digest", "settings.model"),
+    *("settings.trials", "settings.max_examples"),
+)
+"""Beginnings of the settings that are not printed where studies differ in them: others say it, or
+they decide no number. The page has them all."""
 MOST_PAIRS = 10
 """Pairs of arms that the terminal shows."""
 
@@ -60,8 +67,10 @@ def as_json(found: StudyComparison) -> str:
 def show(console: Console, found: StudyComparison) -> None:
     """Print the arms of all studies, the pairs that tell most, what differs, and the verdict."""
     costs = ("trained", "seconds", "GiB")
+    letters = found.letters
+    group = ["group"] * bool(letters)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(["arm", "base", *found.shown.values(), *costs]):
+    for place, column in enumerate(["arm", "base", *group, *found.shown.values(), *costs]):
         table.add_column(column, justify="right" if place > 1 else "left")
     numbers = found.arm_numbers
     bases = {study.study: study.model for study in found.studies}
@@ -71,20 +80,21 @@ def show(console: Console, found: StudyComparison) -> None:
         if arm.test is None:
             table.add_row(name, base, "not confirmed")
             continue
-        row = [interval(arm.test[measure]) for measure in found.shown]
+        row = [letters[arm.arm]] * bool(letters)
+        row += [interval(arm.test[measure]) for measure in found.shown]
         row.append(f"{arm.costs['trained_parameters']:,.0f}")
         row += [f"{arm.costs['seconds']:.1f}", f"{arm.costs['peak_memory_gib']:.2f}"]
         table.add_row(name, base, *row)
     for study in found.studies:
         if study.untuned:
-            row = [_number(study.untuned.get(measure)) for measure in found.shown]
+            row = [""] * bool(letters)
+            row += [_number(study.untuned.get(measure)) for measure in found.shown]
             table.add_row(f"{study.study}, untuned", Text(study.model), *row, style="dim")
     console.print(table)
     console.print()
-    pairs = _between(found) or [*found.comparisons]
-    terminal.show_pairs(console, pairs[:MOST_PAIRS])
+    terminal.show_pairs(console, _main(found)[:MOST_PAIRS])
     for setting, values in found.differs.items():
-        if not setting.startswith(("versions.", "search")):
+        if not setting.startswith(UNTOLD):
             console.print(Text(f"{setting}: " + ", ".join(f"{v} ({s})" for s, v in values.items())))
     for note in found.notes:
         console.print(Text(note))
@@ -101,37 +111,67 @@ def _page(found: StudyComparison) -> str:
     """The HTML of the page."""
     from study.statistics.pairwise import margin_in_words
 
-    between = _between(found)
+    main = _main(found)
+    between = [pair for pair in _between(found) if pair not in main]
     return page.rendered(
         "comparison.html.jinja",
         r=found,
         title=f"Comparison of {_names([study.study for study in found.studies])}",
         legend=figures.legend(found),
         numbers=found.arm_numbers,
+        letters=found.letters,
         figures={
             "scores": figures.scores(found, figures.WIDE),
-            "differences": figures.differences(found),
+            "differences": figures.differences(replace(found, comparisons=tuple(main))),
         },
         margin=margin_in_words(found.margin),
-        between=between,
-        within=[pair for pair in found.comparisons if pair not in between],
+        pairs=main,
+        folded={
+            "other pairs of arms of two studies": between,
+            "pairs of arms of one study": [
+                pair for pair in found.comparisons if not _is_between(pair)
+            ],
+        },
         settings=settings_text,
     )
 
 
+def _is_between(pair: ArmPair) -> bool:
+    """Whether a pair has arms of two studies."""
+    return study_of(pair.first) != study_of(pair.second)
+
+
 def _between(found: StudyComparison) -> list[ArmPair]:
-    """The pairs of arms of two studies; those that are decided come first, then by p."""
-    pairs = [pair for pair in found.comparisons if study_of(pair.first) != study_of(pair.second)]
+    """The pairs of arms of two studies, by their p-values."""
+    pairs = filter(_is_between, found.comparisons)
     return sorted(pairs, key=lambda pair: pair.deciding.p_holm)
+
+
+def _main(found: StudyComparison) -> list[ArmPair]:
+    """The pairs of arms of two studies that a reader asks for first: those of the best arm, and
+    those of arms of one name, by their p-values."""
+    best = found.arms[0].arm
+    return [
+        pair
+        for pair in _between(found)
+        if best in (pair.first, pair.second) or _own_name(pair.first) == _own_name(pair.second)
+    ]
+
+
+def _own_name(arm: str) -> str:
+    """Name of an arm of a comparison in its study."""
+    return arm.partition("/")[2]
 
 
 def _arms(found: StudyComparison) -> list[dict[str, Any]]:
     """Rows of the arms."""
     rows = []
     bases = {study.study: study for study in found.studies}
+    letters = found.letters
     for arm in found.arms:
-        study, name = bases[study_of(arm.arm)], arm.arm.partition("/")[2]
+        study, name = bases[study_of(arm.arm)], _own_name(arm.arm)
         row: dict[str, Any] = {"study": study.study, "arm": name, "model": study.model}
+        row |= {"group": letters.get(arm.arm, "")}
         row |= {"data": study.data, "space": study.space}
         for part in found.shown:
             for end in table_files.ENDS:

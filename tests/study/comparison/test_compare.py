@@ -163,6 +163,8 @@ def test_page_tables_and_json_have_the_same_numbers(
     assert found.test_digest in page.text
     rows = [*csv.DictReader(io.StringIO((out / "arms.csv").read_text("utf-8")))]
     assert (rows[0]["study"], rows[0]["arm"]) == ("large", "lora")
+    assert rows[0]["group"] == "a" and "a" not in rows[1]["group"], "it is better than all others"
+    assert "Group: arms that have a letter in common" in page.text
     assert float(rows[0]["overall_mean"]) == found.confirmed[0].overall.mean
     told = [*csv.DictReader(io.StringIO((out / "interactions.csv").read_text("utf-8")))]
     assert [float(row["mean"]) for row in told] == [i.difference.mean for i in found.interactions]
@@ -228,6 +230,20 @@ def test_a_study_without_confirmed_arms_is_refused(storage: Path, tmp_path: Path
     none = tuple(replace(arm, test=None, seeds=()) for arm in results.arms)
     other = changed(storage, tmp_path, arms=none, comparisons=(), leader=None)
     assert refused(other, "small", "large").startswith("study 'large' has no confirmed arm")
+
+
+def test_copies_of_one_study_are_refused(storage: Path, tmp_path: Path) -> None:
+    (tmp_path / "copies").mkdir()
+    for name in ("small", "large"):
+        done = results_file.read(StudyFolder(storage=storage, name=name))
+        own = replace(done, protocol={**done.protocol, "identity": "5eed"})
+        (tmp_path / "copies" / name).mkdir()
+        for file in (storage / name).iterdir():
+            (tmp_path / "copies" / name / file.name).symlink_to(file)
+        (tmp_path / "copies" / name / "results.json").unlink()
+        results_file.write(tmp_path / "copies" / name, own)
+    line = refused(tmp_path / "copies", "small", "large")
+    assert line == "studies 'small' and 'large' are copies of one study"
 
 
 def test_a_comparison_takes_two_studies_or_more(storage: Path) -> None:
