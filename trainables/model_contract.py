@@ -123,6 +123,9 @@ class Stage:
     """Reason why layers of the slots do not get a row for each image or question, such as that an
     encoder gets the patches of all images in one row; empty if they do. Trials that train there
     take their steps alone."""
+    kept_whole: bool = False
+    """Whether a cached output keeps its type where trials compute in bf16. It need not where it
+    only goes into matrix products, which round it to bf16 anyway."""
 
 
 def run_stages(

@@ -43,6 +43,7 @@ from trainables.models.common.image_text.images import Layout, image_size_of, im
 from trainables.models.common.image_text.inputs import Inputs
 from trainables.models.common.image_text.network import arrange, restore, roles
 from trainables.models.common.image_text.shapes import Shapes
+from trainables.models.common.image_text.stages import stages as image_stages
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
 PREFIX = {"paligemma"}
@@ -100,7 +101,7 @@ def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32
             module.rope_type = "default"
     inputs = Inputs(source, config, size, name) if source.is_dir() else None
     model = ImageTextToText(name=name, digest="", network=network, image_size=size, inputs=inputs)
-    shapes = Shapes(model.layout, dict(model.slots), model.stages[0], model.width)
+    shapes = Shapes(model.layout, dict(model.slots), model.stages, model.width)
     run = len(inputs.run) if inputs else image_tokens(config, size)
     question_tokens = run + AROUND_TOKENS + QUESTION_TOKENS
     found = Skeleton.from_model(model, question_tokens=question_tokens)
@@ -202,9 +203,8 @@ class ImageTextToText:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage before the decoder: the image is encoded and mapped to a prompt's tokens."""
-        slots = ("vision", "connector")
-        return (Stage(slots=slots, per="image", run=self._encode, shared_rows=self.shared_rows),)
+        """The stages before the decoder: the image is encoded and mapped to a prompt's tokens."""
+        return image_stages(self.config.model_type, self.layout, self.slots, self.shared_rows)
 
     def tokenize(self, *, question: str, answer: str, image: int, wording: Wording = BARE) -> Row:
         """Tokenise a question within the prompt, and the answer with the end of its turn.
@@ -283,19 +283,6 @@ class ImageTextToText:
         arranged: nn.Module = network.eval()
         return arranged
 
-    def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
-        """Encode the images and map them to the decoder's width; shape (U, T, D).
-
-        Where the encoder also gives features to the decoder's first layers (deepstack), D holds
-        them one after the other.
-        """
-        whole: Any = network
-        found = whole.base_model.get_image_features(
-            **self.layout.encoded(batch.pixels_UCSS), return_dict=True
-        )
-        features = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
-        return torch.cat([_stacked(some) for some in features], dim=-1)
-
     def _positions(self, network: nn.Module, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Positions that do not count padding; (B, T), or (3, B, T) where the network has them in
         three dimensions."""
@@ -332,7 +319,3 @@ class ImageTextToText:
             **dict.fromkeys(self.types, types_BT),
             **self.layout.grid(tokens_BT, len(tokens_BT)),
         }
-
-
-def _stacked(features: Tensor | Sequence[Tensor]) -> Tensor:
-    return features if isinstance(features, Tensor) else torch.stack([*features])

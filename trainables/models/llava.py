@@ -7,9 +7,8 @@ with the answer (``decoder``). Weights are a folder in the layout of
 models are. A connector of one layer, as in LLaVA-Med's first version, has no ``linear_2`` there,
 and its ``config.json`` says ``"mm_projector_type": "linear"``, the word of LLaVA's authors.
 
-It is no class of ``image_text_to_text.py``, which lacks four things that are here: connectors of
-one layer, images of another size, prompts for decoders without a chat template, and features of the
-frozen image encoder where the connector is trained.
+It is no class of ``image_text_to_text.py``, which lacks three things that are here: connectors of
+one layer, images of another size, and prompts for decoders without a chat template.
 """
 
 from __future__ import annotations

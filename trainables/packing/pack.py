@@ -99,11 +99,15 @@ class Pack:
         return "" if torch.equal(*losses) else "the base has dropout"
 
     @cached_property
-    def _image_tokens(self) -> int:
+    def _image_tokens(self) -> set[int]:
+        """Numbers of tokens of an image after each stage that reads images."""
+        model, found = self.workload.model, set()
         with torch.no_grad():
             batch = self.workload.batch("train", [0])
-            model = self.workload.model
-            return run_stages(model, model.network, batch, 1).shape[1]
+            for number, stage in enumerate(model.stages, start=1):
+                if stage.per == "image":
+                    found.add(run_stages(model, model.network, batch, number).shape[1])
+        return found
 
     def member_of(self, trial: Trial) -> PackMember:
         """Make a ``PackMember`` of a trial.
@@ -300,7 +304,7 @@ class Pack:
         )
         images = self._image_tokens
         for index, (member, q, a) in enumerate(zip(members, asked, answered, strict=True)):
-            pairs = {(max(asked), q), (max(answered), a), (images, images)}
+            pairs = {(max(asked), q), (max(answered), a), *((n, n) for n in images)}
             if len(dict(pairs)) < len(pairs):
                 raise PaddingUnknown
             self.rows.lengths[index] = dict(pairs)

@@ -6,10 +6,11 @@ the same numbers for every epoch of every trial. Here they are computed in one p
 there. Which stages these are follows from what a recipe trains, so trials of a study may differ.
 
 Stored values are in the precision that the trial computes in. bf16 loses nothing there, since the
-values go into a matrix product that takes bf16. Under fp32 they are fp32, so that losses are the
-same to rounding. The names of files are derived from the pixels, the tokens, the weights, the stage
-and the precision (``trainables.cache.arrays``). Where no file fits on a disk, trials compute the
-frozen stages themselves.
+values go into a matrix product that takes bf16; where they go elsewhere first, a stage says so
+(``Stage.kept_whole``), and they are stored as they are. Under fp32 they are fp32, so that losses
+are the same to rounding. The names of files are derived from the pixels, the tokens, the weights,
+the stage and the precision (``trainables.cache.arrays``). Where no file fits on a disk, trials
+compute the frozen stages themselves.
 """
 
 from __future__ import annotations
@@ -207,8 +208,10 @@ class Features:
         batch = self.batch(split, indices, below)
         with self._autocast():
             state = run_stages(workload.model, workload.model.network, batch, done)
-        state = state.to("cpu", torch.bfloat16 if self.precision == "bf16" else state.dtype)
-        if workload.model.stages[done - 1].per == "image":
+        stage = workload.model.stages[done - 1]
+        rounded = self.precision == "bf16" and not stage.kept_whole
+        state = state.to("cpu", torch.bfloat16 if rounded else state.dtype)
+        if stage.per == "image":
             return [*state]
         rows = workload.rows[split]
         return [s[: len(rows[i].question)] for s, i in zip(state, indices, strict=True)]

@@ -7,6 +7,8 @@ positions are the same for all, and every image is one. Tensors have the sizes o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from trainables.model_contract import Batch, Stage, answer_losses
+from trainables.models.common.image_text.stages import features, given_to
 
 if TYPE_CHECKING:
     from trainables.models.common.image_text.images import Layout
@@ -26,19 +29,22 @@ if TYPE_CHECKING:
 class Shapes:
     """Stages and losses of a model whose tensors have no values."""
 
-    def __init__(self, layout: Layout, slots: dict[str, str], stage: Stage, width: int) -> None:
-        self.layout, self.slots, self.stage, self.width = layout, slots, stage, width
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
+    def __init__(
+        self, layout: Layout, slots: dict[str, str], stages: Sequence[Stage], width: int
+    ) -> None:
+        self.layout, self.slots, self.width = layout, slots, width
+        first, *others = stages
+        self.apart = bool(others)
+        """Whether the connector is a stage of its own."""
+        self.stages: tuple[Stage, ...] = (replace(first, run=self._encode), *others)
         """The stages of the model, in shapes."""
-        stage = self.stage
-        return (Stage(slots=stage.slots, per=stage.per, run=self._encode),)
 
     def losses(self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Losses of shape (B,), as those of the model."""
         whole: Any = network
-        image_UTD = batch.state if batch.done else self._encode(network, batch, None)
+        image_UTD = batch.state
+        for stage in self.stages[batch.done :]:
+            image_UTD = stage.run(network, batch, image_UTD)
         assert image_UTD is not None
         decoder = whole.get_submodule(self.slots["decoder"])
         tokens_BT = torch.cat((batch.question_BQ, batch.answer_BA), dim=1)
@@ -56,7 +62,8 @@ class Shapes:
         return answer_losses(logits_BAV, batch.answer_BA, batch.answer_mask_BA, smoothing)
 
     def _encode(self, network: nn.Module, batch: Batch, _: Tensor | None) -> Tensor:
-        """Encode the images; shape (U, T, D), with D as in the model."""
+        """Encode the images, up to what the connector is given if that is a stage of its own; shape
+        (U, T, D), with D as in the model."""
         whole: Any = network
         pixels_UCSS, layout = batch.pixels_UCSS, self.layout
         vision, connector = (whole.get_submodule(self.slots[n]) for n in ("vision", "connector"))
@@ -65,8 +72,8 @@ class Shapes:
             side = layout.size // layout.vision.patch_size
             patches_U11 = torch.ones(images, side, side, dtype=torch.bool)
             encoded = vision(pixel_values=pixels_UCSS, patch_attention_mask=patches_U11)
-            connected_UTD: Tensor = connector(encoded.last_hidden_state)
-            return connected_UTD
+            found_UTD: Tensor = encoded.last_hidden_state
+            return found_UTD if self.apart else connector(found_UTD)
         sizes = [(layout.size, layout.size)] * images
         if layout.sizes and not layout.tiles:
             encoded = vision(pixels_UCSS, image_sizes=sizes)
@@ -77,11 +84,9 @@ class Shapes:
         with integers(), saved_tensors_hooks(_without_values, lambda saved: saved):
             given = layout.encoded(pixels_UCSS)
             given |= {"image_sizes": sizes} if layout.sizes else {}
-            found = whole.base_model.get_image_features(**given, return_dict=True)
-        features = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
-        return torch.cat(
-            [f if isinstance(f, Tensor) else torch.stack([*f]) for f in features], dim=-1
-        )
+            if self.apart:
+                return given_to(connector, network, given)
+            return features(network, given)
 
 
 def _without_values(saved: Tensor) -> Tensor:
