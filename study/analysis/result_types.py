@@ -253,6 +253,10 @@ class UsedSettings:
     """What the search was for, and the costs that were traded off."""
     under: str | None = None
     """Limits of what may be confirmed; None: there were none."""
+    margin: float = 1.0
+    """Difference in percentage points that does not matter."""
+    measure: str = "overall"
+    """Value of ``--measure``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +268,8 @@ class UsedBudget:
     epochs: float | None = None
     """Training examples of a whole trial in passes over the training split, if the study was asked
     so."""
+    batch_size: int | None = None
+    """Training examples in a batch; None in results of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +279,8 @@ class UsedModel:
     name: str
     digest: str
     """Digest of the weights and the configuration."""
+    image_size: int | None = None
+    """Pixels a side of an image; None in results of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +290,8 @@ class UsedData:
     name: str
     digest: str
     """Digest of questions, answers and images."""
+    questions: Mapping[str, int] = field(default_factory=dict)
+    """Split -> number of its questions."""
     findings: tuple[str, ...] = ()
     """Findings of the audit in words."""
     patients: int = 0
@@ -289,6 +299,20 @@ class UsedData:
     options: str = "text"
     """How most training answers are written of questions with options, a key of
     ``trainables.data.common.multiple_choice.WAYS``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedHardware:
+    """Hardware of a study's last session."""
+
+    device: str
+    """Kind of the devices, as PyTorch calls it."""
+    devices: int
+    """Number of devices."""
+    concurrency: int
+    """Trials at a time."""
+    names: tuple[str, ...] = ()
+    """Names of the devices' models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +337,14 @@ class UsedProtocol:
     """Searcher; studies that are older than the choice searched by TPE."""
     stopper: str = "asha"
     """Rule of early stopping; studies that are older than the choice used ASHA."""
+    allocation: str = "floor"
+    """Division of trials among arms."""
+    search: str = ""
+    """Number of trials, and why the search ended before all that were allowed, in words."""
+    hardware: UsedHardware | None = None
+    """Hardware; None in results of earlier versions."""
+    protocol_sha256: str = ""
+    """Digest that the journal has of ``protocol.json``; empty if there is none."""
     identity: str = ""
     """The study's own identity on every MLflow server; empty in older studies."""
     commit: str = ""

@@ -239,8 +239,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _margin(study: TestedStudy) -> str:
-    margin = study.results.protocol["settings"].get("margin", 1.0)
-    return f"{margin:g}"
+    return f"{study.used.settings.margin:g}"
 
 
 Rule = tuple[str, Callable[[TestedStudy], str], str]

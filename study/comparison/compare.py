@@ -48,7 +48,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
     decides = ACCURACY if by is None else by.column
     searched_once = any(study.results.searches == 1 for study in studies)
     claim = Claim.MODELS if searched_once else Claim.METHODS
-    margin = float(studies[0].results.protocol["settings"].get("margin", 1.0))
+    margin = studies[0].used.settings.margin
     correct = {label(study, arm): study.credits(arm) for study, arm in _confirmed(studies)}
     resampled = _resampled(studies, by, examples)
     scores = resampled or _scores(correct, examples, decides)
@@ -109,7 +109,7 @@ def _deciding(studies: Sequence[TestedStudy]) -> Deciding | None:
     decides = studies[0].results.decides
     if decides == ACCURACY:
         return None
-    asked = {str(study.results.protocol["settings"].get("measure", decides)) for study in studies}
+    asked = {study.used.settings.measure for study in studies}
     if len(asked) > 1:
         raise BadInput(f"the studies were decided by {' and '.join(sorted(asked))}, not by one")
     return deciding(asked.pop())

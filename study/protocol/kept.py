@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.analysis.result_types import StudyResults
+from study.analysis import results_file
+from study.analysis.result_types import StudyResults, UsedProtocol
 from study.protocol import planned
-from study.protocol.planned import NOTED, PlannedProtocol
+from study.protocol.planned import PlannedProtocol
 from study.storage.study_folder import PROTOCOL
 from study.trials.spec import Kind
 from trainables.errors import BadInput
@@ -43,7 +44,8 @@ class ProtocolCheck:
 
 def check(folder: Path, results: StudyResults) -> ProtocolCheck:
     """Compare a study's results with the protocol in its folder."""
-    digest, noted = planned.digest(folder), str(results.protocol.get(NOTED, ""))
+    digest, used = planned.digest(folder), results_file.used_protocol(results)
+    noted = used.protocol_sha256
     if not digest:
         lost = (f"{PROTOCOL} with the digest {noted[:SHOWN]} is lost",) if noted else ()
         return ProtocolCheck(digest=noted, written="", deviations=lost)
@@ -56,34 +58,34 @@ def check(folder: Path, results: StudyResults) -> ProtocolCheck:
     return ProtocolCheck(
         digest=digest,
         written=protocol.written,
-        deviations=(*found, *_deviations(protocol, results)),
+        deviations=(*found, *_deviations(protocol, results, used)),
     )
 
 
-def _deviations(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
+def _deviations(
+    protocol: PlannedProtocol, results: StudyResults, used: UsedProtocol
+) -> Iterator[str]:
     """What was done otherwise than planned, each in a line."""
-    done = results.protocol
-    settings = done.get("settings", {})
-    if protocol.identity != done.get("identity", ""):
+    if protocol.identity != used.identity:
         yield f"{PROTOCOL} is of another study, {protocol.study!r}"
     for what, was, now in (
-        ("measure", protocol.measure, settings.get("measure", results.decides)),
-        ("margin", protocol.margin, settings.get("margin", protocol.margin)),
+        ("measure", protocol.measure, used.settings.measure),
+        ("margin", protocol.margin, used.settings.margin),
         ("searches of each arm", protocol.searches, results.searches),
         ("rules of scoring, version", protocol.scoring, results.scoring),
-        ("model", protocol.model.digest[:SHOWN], done["model"]["digest"][:SHOWN]),
-        ("data", protocol.data.digest[:SHOWN], done["data"]["digest"][:SHOWN]),
-        ("commit of the code", protocol.commit[:SHOWN], done.get("commit", "")[:SHOWN]),
+        ("model", protocol.model.digest[:SHOWN], used.model.digest[:SHOWN]),
+        ("data", protocol.data.digest[:SHOWN], used.data.digest[:SHOWN]),
+        ("commit of the code", protocol.commit[:SHOWN], used.commit[:SHOWN]),
     ):
         if was != now:
             yield f"{what}: {now or 'unknown'}, planned {was or 'unknown'}"
-    versions = done.get("versions", {})
+    versions = used.versions
     others = [f"{n} {v}" for n, v in versions.items() if protocol.versions.get(n, v) != v]
     if others:
         were = ", ".join(f"{n} {v}" for n, v in protocol.versions.items() if versions.get(n) != v)
         yield f"versions: {', '.join(others)}, planned {were}"
     yield from _arms(protocol, results)
-    yield from _search(protocol, results)
+    yield from _search(protocol, results, used.search)
 
 
 def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
@@ -106,10 +108,10 @@ def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
             yield f"seeds of {', '.join(arms)}: {count}, planned {planned_seeds}"
 
 
-def _search(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
-    """The search, if it ended otherwise than by its rules."""
+def _search(protocol: PlannedProtocol, results: StudyResults, ended: str) -> Iterator[str]:
+    """The search, if it ended otherwise than by its rules; ``ended`` says why it did, in words."""
     run = sum(trial.kind is Kind.SEARCH for trial in results.trials)
-    stops, ended = protocol.stops, results.protocol.get("search", "")
+    stops = protocol.stops
     by_rule = (stops.tuned_to is not None and "ended when no arm" in ended) or (
         stops.spending is not None and "ended in time" in ended
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from study.analysis.results_file import used_protocol
 from study.reporting.summary import escaped
 from study.reporting.table_files import latex_text
 from study.storage.study_folder import METHODS_LATEX, METHODS_TABLE
@@ -12,7 +13,7 @@ from study.trials.spec import Kind
 from study.trials.text import short
 
 if TYPE_CHECKING:
-    from study.analysis.result_types import StudyResults
+    from study.analysis.result_types import StudyResults, UsedProtocol
     from study.protocol.kept import ProtocolCheck
 
 LONG = 3600
@@ -38,61 +39,60 @@ def texts(results: StudyResults, checked: ProtocolCheck) -> dict[str, str]:
 def rows(results: StudyResults, checked: ProtocolCheck) -> dict[str, str]:
     """What is said of the study -> how it was there. What an earlier version did not note is left
     out."""
-    done = results.protocol
+    used = used_protocol(results)
     found = {
         "Question": results.question,
-        "Base model": _model(done),
-        "Data": _data(done),
+        "Base model": _model(used),
+        "Data": _data(used),
         "Arms": ", ".join(arm.arm for arm in results.arms),
-        "Search": _search(results),
-        "Training of a trial": _training(done),
+        "Search": _search(results, used),
+        "Training of a trial": _training(used),
         "Confirmation": _confirmation(results),
-        "Decision": _decision(results),
-        "Hardware": _hardware(done),
+        "Decision": _decision(results, used),
+        "Hardware": _hardware(used),
         "Cost": _cost(results),
-        "Software": _software(done),
+        "Software": _software(used),
         "Protocol": _protocol(checked),
     }
     return {name: " ".join(text.split()) for name, text in found.items() if text}
 
 
-def _model(done: Any) -> str:
-    model, bits = done["model"], done.get("base_bits")
-    text = f"{model['name']} (digest {model['digest'][:SHOWN]})"
-    if model.get("image_size"):
-        text += f", images of {model['image_size']} px"
-    text += f", computed in {done['precision']}"
-    return text + (f", base in {bits['bits']} bits" if bits and "bits" in bits else "")
+def _model(used: UsedProtocol) -> str:
+    model = used.model
+    text = f"{model.name} (digest {model.digest[:SHOWN]})"
+    if model.image_size:
+        text += f", images of {model.image_size} px"
+    text += f", computed in {used.precision}"
+    return text + (f", base in {used.base_bits.bits} bits" if used.base_bits else "")
 
 
-def _data(done: Any) -> str:
-    data = done["data"]
-    text = f"{data['name']} (digest {data['digest'][:SHOWN]}); questions: "
-    text += ", ".join(f"{count:,} {split}" for split, count in data.get("questions", {}).items())
-    return text + (f"; {data['patients']:,} patients in test" if data.get("patients") else "")
+def _data(used: UsedProtocol) -> str:
+    data = used.data
+    text = f"{data.name} (digest {data.digest[:SHOWN]}); questions: "
+    text += ", ".join(f"{count:,} {split}" for split, count in data.questions.items())
+    return text + (f"; {_count(data.patients, 'patient')} in test" if data.patients else "")
 
 
-def _search(results: StudyResults) -> str:
-    done = results.protocol
+def _search(results: StudyResults, used: UsedProtocol) -> str:
     trials = [trial for trial in results.trials if trial.kind is Kind.SEARCH]
     stopped = sum(trial.outcome is Outcome.PRUNED for trial in trials)
     parts = [
         f"{results.searches} independent searches of each arm" if results.searches > 1 else "",
-        f"{len(trials)} trials, {stopped} of them stopped early",
-        f"points by {done.get('searcher', 'tpe')}",
-        f"early stopping by {done.get('stopper', 'asha')}",
-        f"division among arms: {done.get('allocation', 'floor')}",
-        done.get("search", "").partition(", ")[2],
+        f"{_count(len(trials), 'trial')}, {stopped} of them stopped early",
+        f"points by {used.searcher}",
+        f"early stopping by {used.stopper}",
+        f"division among arms: {used.allocation}",
+        used.search.partition(", ")[2],
     ]
     return "; ".join(filter(None, parts))
 
 
-def _training(done: Any) -> str:
-    budget = done.get("budget", {})
-    text = f"{budget['max_examples']:,} examples" if "max_examples" in budget else ""
-    if budget.get("epochs"):
-        text += f" ({short(budget['epochs'])} epochs)"
-    return text + (f", batches of {budget['batch_size']}" if "batch_size" in budget else "")
+def _training(used: UsedProtocol) -> str:
+    budget = used.budget
+    text = f"{budget.max_examples:,} examples"
+    if budget.epochs:
+        text += f" ({short(budget.epochs)} epochs)"
+    return text + (f", batches of {budget.batch_size}" if budget.batch_size else "")
 
 
 def _confirmation(results: StudyResults) -> str:
@@ -103,26 +103,27 @@ def _confirmation(results: StudyResults) -> str:
     return f"each arm's best settings trained again with {seeds} seeds, scored once on test"
 
 
-def _decision(results: StudyResults) -> str:
+def _decision(results: StudyResults, used: UsedProtocol) -> str:
     title = results.shown.get(results.decides, results.decides)
     pairs = len(results.comparisons)
     margins = [pair.deciding.margin for pair in results.comparisons]
     text = f"{title} on the test split, 95% intervals over "
-    text += "patients" if results.protocol["data"].get("patients") else "images"
+    text += "patients" if used.data.patients else "images"
     text += f" and {'searches' if results.searches > 1 else 'seeds'}"
     if pairs:
         text += f"; {_count(pairs, 'paired test')}, Holm; margin {margins[0]:g} points"
     return text + f"; about the {'methods' if results.searches > 1 else 'tuned models'}"
 
 
-def _hardware(done: Any) -> str:
-    used = done.get("hardware")
-    if not used:
+def _hardware(used: UsedProtocol) -> str:
+    hardware = used.hardware
+    if hardware is None:
         return ""
-    kind = "processor" if used["device"] == "cpu" else f"{used['device'].upper()} device"
-    devices = _count(used["devices"], kind)
-    names = ", ".join(used.get("names", ()))
-    return f"{devices} ({names}), {_count(used['concurrency'], 'trial')} at a time"
+    kind = "processor" if hardware.device == "cpu" else f"{hardware.device.upper()} device"
+    return (
+        f"{_count(hardware.devices, kind)} ({', '.join(hardware.names)}), "
+        f"{_count(hardware.concurrency, 'trial')} at a time"
+    )
 
 
 def _count(count: int, noun: str) -> str:
@@ -145,10 +146,9 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} device-hours"
 
 
-def _software(done: Any) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
-    commit = done.get("commit", "")
-    return versions + (f"; commit {commit[:SHOWN]}" if commit else "")
+def _software(used: UsedProtocol) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in used.versions.items())
+    return versions + (f"; commit {used.commit[:SHOWN]}" if used.commit else "")
 
 
 def _protocol(checked: ProtocolCheck) -> str:

@@ -22,11 +22,13 @@ from study.config.begun_study import begun_study, space_as_begun
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.inventory import overview
+from study.protocol import planned
 from study.search.journal import StudyJournal
 from study.storage import answers, journal_reader, lease, study_files
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import PROTOCOL, StudyFolder
 from tests.bad_input.mutations import Mutation, of_bytes, of_json, of_lines
 from tests.stored_studies.test_stored_studies import unpack
+from tests.study.protocol.any_protocol import ANY
 from tests.trainables import made_image_text, made_llava
 from tests.trainables.data.pictures import picture
 from tests.trainables.data.small import iu_xray, jsonl, path_vqa, slake, vqa_rad
@@ -126,6 +128,7 @@ def _of_studies(study: Path, half: Path) -> list[Reader]:
     folder, exported = "studies/finished", f"{study.relative_to(here)}/export/lora"
     results = StudyFolder(storage=study.parent, name="finished")
     assert results_file.read(results)
+    planned.write(ANY, study)
     return [
         Reader(name="study.json", file=f"{folder}/{STUDY}", mutations=JSON, read=begun),
         Reader(
@@ -149,6 +152,12 @@ def _of_studies(study: Path, half: Path) -> list[Reader]:
         Reader(
             name="results.json, report",
             file=f"{folder}/{RESULTS}",
+            mutations=JSON,
+            read=command("study.report", "finished", *places),
+        ),
+        Reader(
+            name="protocol.json, report",
+            file=f"{folder}/{PROTOCOL}",
             mutations=JSON,
             read=command("study.report", "finished", *places),
         ),

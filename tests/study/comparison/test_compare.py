@@ -17,10 +17,12 @@ from study.analysis import results_file
 from study.comparison import comparable
 from study.comparison.compare import compare
 from study.comparison.compared_types import StudyComparison
+from study.protocol import planned
 from study.reporting import comparison_page
 from study.statistics.score_types import Claim, Finding
 from study.storage.study_folder import SETTINGS, StudyFolder
 from tests.study.comparison.stored import put
+from tests.study.protocol.any_protocol import ANY
 from tests.study.reporting.pages import Tags
 from tests.study.reporting.test_page_in_a_browser import NEEDS_A_BROWSER, seen_of_page
 from trainables.errors import BadInput
@@ -230,6 +232,17 @@ def test_a_study_without_confirmed_arms_is_refused(storage: Path, tmp_path: Path
     none = tuple(replace(arm, test=None, seeds=()) for arm in results.arms)
     other = changed(storage, tmp_path, arms=none, comparisons=(), leader=None)
     assert refused(other, "small", "large").startswith("study 'large' has no confirmed arm")
+
+
+def test_studies_of_other_images_are_refused(storage: Path, tmp_path: Path) -> None:
+    other = changed(storage, tmp_path)
+    planned.write(ANY, other / "small")
+    comparable.read(str(other), ["small", "large"])  # of the other it is not known
+    planned.write(ANY, other / "large")
+    comparable.read(str(other), ["small", "large"])
+    planned.write(replace(ANY, test=replace(ANY.test, images_digest="2" * 64)), other / "large")
+    line = refused(other, "small", "large")
+    assert line.startswith("study 'large' was asked the same questions about other images")
 
 
 def test_copies_of_one_study_are_refused(storage: Path, tmp_path: Path) -> None:
