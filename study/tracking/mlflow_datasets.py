@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.tracking.mlflow_names import LONGEST_DATASET
 from study.trials.spec import Kind
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _input(
 
     kind, source = _source(data, root)
     dataset = Dataset(
-        name=f"{name}.{split}",
+        name=f"{name[: LONGEST_DATASET - len(split) - 1]}.{split}",
         digest=digest[:LONGEST_DIGEST],
         source_type=kind,
         source=json.dumps(source),

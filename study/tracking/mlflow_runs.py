@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_create, mlflow_database
+from study.tracking.mlflow_names import key
 from study.tracking.mlflow_store import is_server, unusable
 from study.trials.record import TrialRecord
 from study.trials.spec import Kind
@@ -189,9 +190,11 @@ class MlflowRuns:
         if metrics or params or tags:
             self.client.log_batch(
                 run_id,
-                metrics=[Metric(m.key, six_digits(m.value), m.timestamp, m.step) for m in metrics],
-                params=[Param(k, str(v)) for k, v in (params or {}).items()],
-                tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+                metrics=[
+                    Metric(key(m.key), six_digits(m.value), m.timestamp, m.step) for m in metrics
+                ],
+                params=[Param(key(k), str(v)) for k, v in (params or {}).items()],
+                tags=[RunTag(key(k), v) for k, v in (tags or {}).items()],
             )
 
     def holds_model(self, run_id: str) -> bool:

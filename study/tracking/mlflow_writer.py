@@ -41,6 +41,8 @@ LONGEST_TAG = 8000
 """Characters of a tag, which MLflow cuts."""
 CUT_VERDICT = " (The report has the rest.)"
 CUT_TABLE = "The report has the other arms."
+LONGEST_ERROR = 500
+"""Letters of an error that are shown."""
 GATHER_SECONDS = 1.0
 """Seconds for which events are gathered before they are written."""
 STATUS = {
@@ -75,7 +77,9 @@ class MlflowWriter(StudyCallback):
         """Time at which the last trial ended, in seconds since 1970. It is the time of the study's
         results, so that they are the same however often they are written."""
         self.error = ""
-        """Error, in one line, that stopped the writing; empty if none did."""
+        """The first error of the writing, in one line; empty if there was none."""
+        self._stopped = False
+        """Whether writing has stopped: nobody answers."""
         self._inputs: Mapping[Kind, list[DatasetInput]] = {}
         self._monitor: Any = None
         self._events: queue.Queue[_TrialEvent | Callable[[], object] | None] = queue.Queue()
@@ -183,7 +187,7 @@ class MlflowWriter(StudyCallback):
         self._events.put(None)
         self._thread.join()
         # Without a server the monitor tries for minutes; its thread ends with the process.
-        if self._monitor is not None and not self.error:
+        if self._monitor is not None and not self._stopped:
             self._monitor.finish()
 
     # The methods below run in the writing thread.
@@ -221,13 +225,16 @@ class MlflowWriter(StudyCallback):
                 return
 
     def _try(self, work: Callable[[], object]) -> None:
-        """Run one piece of writing, unless writing has stopped; stop writing if it fails."""
-        if self.error:
+        """Run one piece of writing, unless writing has stopped. If it fails, writing stops, unless
+        MLflow answers and refuses this piece alone."""
+        if self._stopped:
             return  # MLflow's client has tried for minutes: the rest is written on resume
         try:
             work()
         except Exception as error:  # a lost server must not end a study that can be resumed
-            self.error = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
+            self._stopped = getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE"
+            line = without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
+            self.error = self.error or line[:LONGEST_ERROR]
 
     def _trial(self, event: _TrialEvent) -> None:
         """Write what is missing of a trial, in one request."""

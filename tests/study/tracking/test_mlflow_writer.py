@@ -103,6 +103,41 @@ def test_every_run_names_the_data_that_it_used(begin: Begin, tmp_path: Path) -> 
     assert told["confirm"] == told["study"] == {train, test, other}
 
 
+def test_names_that_mlflow_does_not_take_are_written_as_it_takes_them(
+    begin: Begin, tmp_path: Path
+) -> None:
+    hostile = "../../\x1b[2J & <b>=\"'" + "y" * 5000
+    tracking = track(tmp_path)
+    data = PROTOCOL["data"] | {"name": hostile, "ood": {hostile: "cd", "../": "ef"}}
+    tracking.begin(SPACE, PROTOCOL | {"data": data}, [])
+    scheduler = begin(tracking)
+    play_all(scheduler)
+    models = [r.spec.id for r in scheduler.journal.of_kind(Kind.CONFIRM)]
+    scores = {"lora (r=8).test.overall_percent": 50.0, "lora <r=8>.test.overall_percent": 60.0}
+    tracking.finish("verdict", "models", "table", scores, [], models, cards)
+    assert not tracking.error
+    client = MlflowClient(default_uri(tmp_path))
+    parent = client.get_run(tracking.parent_id)
+    assert parent.info.status == "FINISHED"
+    assert {50.0, 60.0} <= set(parent.data.metrics.values())
+    assert all(client.list_artifacts(tracking.children[trial], "model") for trial in models)
+
+
+def test_what_mlflow_refuses_is_said_and_the_rest_is_written(begin: Begin, tmp_path: Path) -> None:
+    tracking = track(tmp_path)
+    protocol = PROTOCOL | {"commit": "abc"}
+    tracking.begin(SPACE, protocol, [])
+    tracking.runs.client.log_param(tracking.parent_id, "seed", "1")
+    tracking._try(lambda: tracking.runs.log(tracking.parent_id, params={"seed": "2"}))
+    scheduler = begin(tracking)
+    play_all(scheduler)
+    tracking.finish("verdict", "models", "table", {}, [], [], never)
+    assert tracking.error.startswith("MlflowException") and "seed" in tracking.error
+    runs = {run.data.tags.get("trial", "study"): run for run in recorded(tmp_path)}
+    assert set(runs) == {"study", *scheduler.journal.records}
+    assert "RUNNING" not in {run.info.status for run in runs.values()}
+
+
 def test_the_machines_use_is_in_the_studys_run(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
