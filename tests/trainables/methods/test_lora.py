@@ -205,7 +205,7 @@ def test_dora_is_what_the_paper_says(model: Model) -> None:
         for parameter in layer.parameters():
             if parameter.requires_grad:  # the others are the shared model's
                 parameter.add_(torch.randn_like(parameter))
-        x_BD = torch.randn(5, layer.in_features)
+        x_BD = torch.randn(5, layer.in_features).to(layer.base_layer.weight)
         update = 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         weight = layer.base_layer.weight + update
         weight *= (layer.lora_magnitude_vector["default"].weight / weight.norm(dim=1))[:, None]
@@ -222,7 +222,7 @@ def test_dora_is_unchanged_at_start_on_a_bf16_base(made: Any, family: str) -> No
     layers = [(n, m) for n, m in tuned.named_modules() if isinstance(m, LoraLayer)]
     assert layers
     for name, layer in layers:
-        x_BD = torch.randn(5, layer.in_features, dtype=torch.bfloat16)
+        x_BD = torch.randn(5, layer.in_features).to(layer.base_layer.weight)
         with torch.no_grad():
             assert torch.equal(layer(x_BD), plain.get_submodule(name)(x_BD))
 

@@ -79,8 +79,8 @@ def test_token_by_token_is_as_all_at_once(workload: Workload, method: str) -> No
     batch = workload.batch("validation", range(4))
     decoder: Any = network.get_submodule(model.slots["decoder"])
     seen = {
-        "encoder_hidden_states": torch.randn(4, 5, 32),
-        "encoder_attention_mask": torch.ones(4, 5, dtype=torch.long),
+        "encoder_hidden_states": torch.randn(4, 5, 32).to(workload.device),
+        "encoder_attention_mask": torch.ones(4, 5, dtype=torch.long, device=workload.device),
     }
     with torch.no_grad():
         whole_BAV = decoder(input_ids=batch.answer_BA, use_cache=False, **seen).logits
@@ -99,10 +99,12 @@ def test_no_answer_is_seen_before_it_is_said(workload: Workload, method: str) ->
     """The mask stays causal: a later token changes nothing before it."""
     model = workload.model
     decoder: Any = tuned(model, method).get_submodule(model.slots["decoder"])
-    tokens_BA = torch.tensor([[5, 7, 8, 9], [5, 7, 8, 10]])
+    tokens_BA = torch.tensor([[5, 7, 8, 9], [5, 7, 8, 10]], device=workload.device)
     with torch.no_grad():
         logits_BAV = decoder(
-            input_ids=tokens_BA, encoder_hidden_states=torch.ones(2, 1, 32), use_cache=False
+            input_ids=tokens_BA,
+            encoder_hidden_states=torch.ones(2, 1, 32, device=workload.device),
+            use_cache=False,
         ).logits
     torch.testing.assert_close(logits_BAV[0, :3], logits_BAV[1, :3])
     assert not torch.allclose(logits_BAV[0, 3], logits_BAV[1, 3], atol=0.1)
