@@ -45,6 +45,9 @@ LONGEST_ERROR = 500
 """Letters of an error that are shown."""
 GATHER_SECONDS = 1.0
 """Seconds for which events are gathered before they are written."""
+GROWING = ("settings.seeds",)
+"""Parameters of a study that may be others when it goes on. MLflow's never change, so the new value
+is a tag."""
 STATUS = {
     Outcome.COMPLETE: "FINISHED",
     Outcome.PRUNED: "KILLED",
@@ -120,7 +123,14 @@ class MlflowWriter(StudyCallback):
         self._inputs = mlflow_datasets.study_inputs(protocol)
 
         def first() -> None:
-            self.runs.log(self.parent_id, params=_flat(fixed), tags=changed)
+            # A study of one seed may get more; the parameter stays what it began with.
+            params, logged = _flat(fixed), self.runs.client.get_run(self.parent_id).data.params
+            later = {
+                name: str(params.pop(name))
+                for name in GROWING
+                if name in params and logged.get(name, str(params[name])) != str(params[name])
+            }
+            self.runs.log(self.parent_id, params=params, tags=changed | later)
             self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
             mlflow_views.prepare(self.runs, self.parent_id, self.study, space)
             self._monitor = _monitor(self.runs, self.parent_id)

@@ -37,13 +37,14 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
     begin: Begin, tmp_path: Path
 ) -> None:
     first = track(tmp_path)
-    first.begin(SPACE, PROTOCOL, [])
+    first.begin(SPACE, PROTOCOL | {"settings": {**PROTOCOL["settings"], "seeds": 1}}, [])
     play_all(begin(first), most=4)
     first.close()
     play_all(begin(), most=3)  # these MLflow never hears of: the server was away, say
     second = track(tmp_path)
     scheduler = begin(second)
-    second.begin(SPACE, PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
+    later = PROTOCOL | {"commit": "def", "settings": {**PROTOCOL["settings"], "seeds": 3}}
+    second.begin(SPACE, later, scheduler.journal.records.values())
     play_all(scheduler)
     page = tmp_path / "report.html"
     page.write_text("a page")
@@ -52,7 +53,7 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
         "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [page], models, cards
     )
     third = track(tmp_path)  # a finished study that is asked for again
-    third.begin(SPACE, PROTOCOL | {"commit": "def"}, scheduler.journal.records.values())
+    third.begin(SPACE, later, scheduler.journal.records.values())
     third.finish(
         "verdict", "models", "table", {"lora.test.overall_percent": 50.0}, [page], models, never
     )
@@ -70,6 +71,8 @@ def test_what_was_not_written_before_a_kill_is_written_on_resume_and_nothing_twi
         history = client.get_metric_history(run.info.run_id, "validation_loss")
         assert [m.step for m in history] == [rung.examples_seen for rung in record.rungs]
     assert runs["study"].data.tags["commit"] == "def"
+    assert runs["study"].data.params["settings.seeds"] == "1", "as it began"
+    assert runs["study"].data.tags["settings.seeds"] == "3"
     assert runs["study"].data.tags["mlflow.note.content"].startswith("**verdict**\n\nThis study: ")
     assert runs["study"].info.status == "FINISHED"
     history = client.get_metric_history(runs["study"].info.run_id, "lora.test.overall_percent")
