@@ -70,7 +70,8 @@ def outcomes(begin: Begin, stop: str) -> Counter[Outcome | None]:
 
 def test_more_trials_end_early_the_stricter_the_rule(begin: Begin) -> None:
     stopped = [
-        outcomes(begin, stop)[Outcome.PRUNED] for stop in ("none", "hyperband", "median", "asha")
+        outcomes(begin, stop)[Outcome.PRUNED]
+        for stop in ("none", "third", "hyperband", "median", "asha")
     ]
-    assert stopped[0] == 0 < min(stopped[1:3])
-    assert max(stopped[1:3]) < stopped[3]
+    assert stopped[0] == 0 < stopped[1] < min(stopped[2:4])
+    assert max(stopped[2:4]) < stopped[4]
