@@ -7,7 +7,7 @@ import importlib
 import socket
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
 from study.trials.text import count_text
 from trainables.data.common.wording import BRIEF
+from trainables.errors import BadInput
 from trainables.training.blind import BLIND
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class StudyRun:
     """Trials, those of earlier sessions included; set by ``open_journal``."""
     scheduler: StudyScheduler
     """Scheduler of the search and the confirmation; set by ``run_trials``."""
+    ran_trials: bool
+    """Whether there were trials left to run in this session; set by ``run_trials``."""
 
     def __init__(
         self,
@@ -309,7 +312,8 @@ class StudyRun:
             self.scheduler = StudyScheduler(self.rules, self.journal, callbacks, spending)
             progress.watch(self.scheduler)
             early.scheduler = self.scheduler
-            if not self.scheduler.done:
+            self.ran_trials = not self.scheduler.done
+            if self.ran_trials:
                 self.journal.record_session(self._session(spending))
                 try:
                     ray_tune.run(self.scheduler, self.dispatcher)
@@ -326,7 +330,16 @@ class StudyRun:
 
     @property
     def _used_hardware(self) -> dict[str, Any]:
-        """What this session's trials ran on, as in ``results.json``."""
+        """What the study's last trials ran on, as in ``results.json``: this session's devices, or
+        those that are noted there if it ran no trial."""
+        from study.analysis import results_file
+
+        if not self.ran_trials:
+            # Not finished, or damaged: then it is written anew, with what is known.
+            with suppress(BadInput):
+                noted = results_file.read(self.deployment.study_folder).protocol.get("hardware")
+                if noted is not None:
+                    return dict(noted)
         return {
             "device": self.plan.profile.device,
             "devices": self.dispatcher.devices,

@@ -14,7 +14,7 @@ from tests.trainables import made_llava
 from trainables.model_lookup import TINY
 from trainables.models import blip, llava
 from trainables.models.common import model_identity
-from trainables.models.common.prompt import DATE
+from trainables.models.common.chat_template import DATE
 
 DATED = (
     "{{ bos_token }}Today is {{ strftime_now('%d %B %Y') }}. "
