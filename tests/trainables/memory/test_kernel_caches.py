@@ -1,10 +1,13 @@
 """Kernels of many shapes, compiled by a process of its own: it must not grow with each shape."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+
+from trainables.memory.kernel_caches import CAPACITIES
 
 PROGRAM = """
 import sys, psutil, torch
@@ -24,8 +27,14 @@ print(psutil.Process().memory_info().rss - before)
 
 
 def grown(how: str) -> int:
+    """Bytes by which the process grew. Another test may have bounded the caches of this process,
+    whose environment a child has."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM, how],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name not in CAPACITIES},
     )
     return int(done.stdout)
 
