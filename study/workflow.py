@@ -377,10 +377,10 @@ class StudyRun:
             self.mirror.fetch(confirmed)
         searched = count_text(len(self.journal.of_kind(Kind.SEARCH)), "trial")
         if self.journal.cut_short:
-            searched += f", ended in time for --budget {self.definition.time_limit}"
+            searched += f", {kept.IN_TIME} {self.definition.time_limit}"
         elif self.journal.tuned:
             most = f"{self.rules.tuned_to:g} point{'s' * (self.rules.tuned_to != 1)}"
-            searched += f", ended when no arm was expected to gain more than {most}"
+            searched += f", {kept.TUNED} {most}"
         finished = results.FinishedTrials(
             space=self.rules.space,
             objectives=self.rules.objectives,

@@ -16,6 +16,10 @@ from trainables.errors import BadInput
 
 SHOWN = 12
 """Letters of a digest that a sentence has."""
+IN_TIME = "ended in time for --budget"
+"""How ``results.json`` tells that the allowance of the search ended it."""
+TUNED = "ended when no arm was expected to gain more than"
+"""How it tells that all arms were tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +116,8 @@ def _search(protocol: PlannedProtocol, results: StudyResults, ended: str) -> Ite
     """The search, if it ended otherwise than by its rules; ``ended`` says why it did, in words."""
     run = sum(trial.kind is Kind.SEARCH for trial in results.trials)
     stops = protocol.stops
-    by_rule = (stops.tuned_to is not None and "ended when no arm" in ended) or (
-        stops.spending is not None and "ended in time" in ended
+    by_rule = (stops.tuned_to is not None and TUNED in ended) or (
+        stops.spending is not None and IN_TIME in ended
     )
     if run > stops.trials or (run < stops.trials and not by_rule):
         yield f"trials of the search: {run}, planned {stops.trials}"

@@ -10,7 +10,7 @@ from study.reporting.table_files import latex_text
 from study.storage.study_folder import METHODS_LATEX, METHODS_TABLE
 from study.trials.record import Outcome
 from study.trials.spec import Kind
-from study.trials.text import short
+from study.trials.text import count_text, short
 
 if TYPE_CHECKING:
     from study.analysis.result_types import StudyResults, UsedProtocol
@@ -70,7 +70,7 @@ def _data(used: UsedProtocol) -> str:
     data = used.data
     text = f"{data.name} (digest {data.digest[:SHOWN]}); questions: "
     text += ", ".join(f"{count:,} {split}" for split, count in data.questions.items())
-    return text + (f"; {_count(data.patients, 'patient')} in test" if data.patients else "")
+    return text + (f"; {count_text(data.patients, 'patient')} in test" if data.patients else "")
 
 
 def _search(results: StudyResults, used: UsedProtocol) -> str:
@@ -78,7 +78,7 @@ def _search(results: StudyResults, used: UsedProtocol) -> str:
     stopped = sum(trial.outcome is Outcome.PRUNED for trial in trials)
     parts = [
         f"{results.searches} independent searches of each arm" if results.searches > 1 else "",
-        f"{_count(len(trials), 'trial')}, {stopped} of them stopped early",
+        f"{count_text(len(trials), 'trial')}, {stopped} of them stopped early",
         f"points by {used.searcher}",
         f"early stopping by {used.stopper}",
         f"division among arms: {used.allocation}",
@@ -100,7 +100,8 @@ def _confirmation(results: StudyResults) -> str:
     if not counts:
         return "none"
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
-    return f"each arm's best settings trained again with {seeds} seeds, scored once on test"
+    noun = f"seed{'s' * (seeds != '1')}"
+    return f"each arm's best settings trained again with {seeds} {noun}, scored once on test"
 
 
 def _decision(results: StudyResults, used: UsedProtocol) -> str:
@@ -111,7 +112,8 @@ def _decision(results: StudyResults, used: UsedProtocol) -> str:
     text += "patients" if used.data.patients else "images"
     text += f" and {'searches' if results.searches > 1 else 'seeds'}"
     if pairs:
-        text += f"; {_count(pairs, 'paired test')}, Holm; margin {margins[0]:g} points"
+        text += f"; {count_text(pairs, 'paired test')}, Holm; margin "
+        text += f"{margins[0]:g} point{'s' * (margins[0] != 1)}"
     return text + f"; about the {'methods' if results.searches > 1 else 'tuned models'}"
 
 
@@ -121,13 +123,9 @@ def _hardware(used: UsedProtocol) -> str:
         return ""
     kind = "processor" if hardware.device == "cpu" else f"{hardware.device.upper()} device"
     return (
-        f"{_count(hardware.devices, kind)} ({', '.join(hardware.names)}), "
-        f"{_count(hardware.concurrency, 'trial')} at a time"
+        f"{count_text(hardware.devices, kind)} ({', '.join(hardware.names)}), "
+        f"{count_text(hardware.concurrency, 'trial')} at a time"
     )
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _cost(results: StudyResults) -> str:

@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 @pytest.mark.long
 def test_six_packages_and_a_copy_of_the_tree_are_enough(tmp_path: Path) -> None:
-    """It starts a Python that has no other packages."""
+    """Start a Python that has no other packages."""
     alone, out = _installed_alone(tmp_path / "packages"), tmp_path / "gpu.jsonl"
     given = ["--device", "cpu", "--minutes", "0.3", "--out", str(out)]
     done = subprocess.run(

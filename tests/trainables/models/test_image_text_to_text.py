@@ -216,7 +216,7 @@ def test_what_a_template_asks_for_is_fixed(switch: str, tmp_path: Path) -> None:
 
 
 def test_a_model_that_always_thinks_has_thought_already(tmp_path: Path) -> None:
-    """As Qwen3-VL's thinking models, whose templates have no switch."""
+    """Templates without a switch, as those of Qwen3-VL's thinking models, close the thought."""
     path = with_template(
         tmp_path, lambda template: template.replace("assistant\n", "assistant\n<think>\n")
     )

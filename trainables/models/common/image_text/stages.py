@@ -21,7 +21,8 @@ PRODUCT_FIRST = ("idefics3", "paligemma", "smolvlm")
 """Model types whose connector is given one tensor, begins with a matrix product, and returns the
 tokens of each image."""
 NORM_FIRST = ("gemma3", "internvl")
-"""The same, but it begins with an average or a norm, which do not compute in bf16."""
+"""Model types whose connector is as theirs, but begins with an average or a norm, which do not
+compute in bf16."""
 Encode = Callable[[nn.Module, Batch, Tensor | None], Tensor]
 
 
