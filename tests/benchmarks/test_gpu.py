@@ -20,7 +20,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pillow")
 """All that must be installed, with what these require themselves."""
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_six_packages_and_a_copy_of_the_tree_are_enough(tmp_path: Path) -> None:
     """Start a Python that has no other packages."""
     alone, out = _installed_alone(tmp_path / "packages"), tmp_path / "gpu.jsonl"
