@@ -51,6 +51,7 @@ def _load(path: Path, size: int) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as opened:
+            _refuse_missing_rows(opened)
             found = deep_images.read(path, opened, _upright)
             rgb = _rgb(_upright(opened)) if found is None else _to_8_bits(found)
     # Pillow's decoders answer damaged files, and unusual ones, with these, depending on the format.
@@ -68,6 +69,17 @@ def _load(path: Path, size: int) -> NDArray[np.uint8]:
             reason = "DICOM has more greys than an image; choose a window and save it as PNG"
         raise BadInput(f"image {path} can't be read ({reason}); replace or remove it") from error
     return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _refuse_missing_rows(image: Image.Image) -> None:
+    """Raise ValueError if a TIFF doesn't say where all of its pixels lie. Pillow reads the others
+    as zeros: an image that is cut off, or one of a few bytes that fills gigabytes."""
+    parts = [tile.extents for tile in getattr(image, "tile", ()) if tile.extents is not None]
+    if image.format != "TIFF" or not parts:
+        return
+    found = max(right for _, _, right, _ in parts), max(lower for _, _, _, lower in parts)
+    if found != image.size:
+        raise ValueError("{} x {} pixels of {} x {} are there".format(*found, *image.size))
 
 
 def _upright(image: Image.Image) -> Image.Image:

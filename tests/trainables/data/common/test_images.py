@@ -117,6 +117,22 @@ def test_a_huge_image_is_refused_before_it_fills_the_memory(tmp_path: Path) -> N
     assert "\n" not in str(e.value)
 
 
+def test_a_tiff_that_lacks_rows_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    """Pillow reads what the file doesn't say as zeros. A fuzzer made such an image of 2 KiB, which
+    said that it had 100 million pixels."""
+    path = tmp_path / "image.tif"
+    image = Image.fromarray(np.arange(576, dtype=np.float32).reshape(24, 24))
+    image.save(path, tiffinfo={278: 24})
+    assert loaded(path).shape
+    whole = path.read_bytes()
+    height = struct.pack("<HHII", 257, 4, 1, 24)
+    assert whole.count(height) == 1
+    path.write_bytes(whole.replace(height, struct.pack("<HHII", 257, 4, 1, 2_000_024)))
+    expected = r"image\.tif can't be read \(24 x 24 pixels of 24 x 2000024 are there\)"
+    with pytest.raises(BadInput, match=expected):
+        load_images([path], 8)
+
+
 def test_what_pillow_has_not_been_taught_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.dds"
     Image.new("RGB", (8, 8)).save(path)
