@@ -28,6 +28,7 @@ from study.execution.start_up import (
 )
 from study.planning import provenance
 from study.planning.arm_placements import uniform_placements
+from study.planning.foretold_time import TimeLeft
 from study.planning.study_plan import plan_study
 from study.search.spending import SpendingTracker
 from study.storage import faults
@@ -38,7 +39,6 @@ from study.tracking import mlflow_store
 from study.tracking.mlflow_writer import open_tracking
 from study.trials.callback import StudyCallback
 from study.trials.text import count_text
-from trainables.data.common.wording import BRIEF
 from trainables.errors import BadInput
 from trainables.training.blind import BLIND
 
@@ -220,6 +220,7 @@ class StudyRun:
             placed,
             precision=inspected.hardware.precision,
             concurrency=self.dispatcher.concurrency,
+            begun=time.monotonic() - self.began,
         )
 
     def open_folder(self) -> None:
@@ -254,7 +255,7 @@ class StudyRun:
             objectives=self.definition.objectives,
             limits=self.definition.limits,
             untuned=plan.untuned is not None,
-            brief=plan.profile.asked_briefly and settings.prompt != BRIEF,
+            brief=plan.asks_briefly,
             base=provenance.digest(provenance.base(plan)),
         )
         self.provenance = provenance.describe(plan, self.folder)
@@ -300,6 +301,7 @@ class StudyRun:
             self.folder,
             self.definition.settings.seeds,
             spending=spending,
+            time_left=TimeLeft(self.plan.forecast),
             questions=questions,
         ) as progress:
             cleaner, early = (

@@ -174,7 +174,7 @@ def measure_and_place(
     )
     return memory_prediction.place_arms(
         definition,
-        profile.with_probes(probed, definition.budget),
+        profile.with_probes(probed),
         partition,
         precision=hardware.precision,
         device_gib=deployment.device_gib or hardware.device_gib,

@@ -240,4 +240,6 @@ def _left(
     arms = len(begun.arms if begun.run is None else begun.run)
     ahead = (in_all - len(searched)) * typical + arms * begun.settings.seeds * rungs[-1]
     ahead -= confirmed + sum(r.examples_seen for r in journal.records if r.outcome is None)
-    return max(ahead, 0.0) * (now - session.began) / trained
+    # What passes before the first trial passes once.
+    here = [r.started_at for r in journal.records if r.started_at >= session.began]
+    return max(ahead, 0.0) * (now - min(here, default=session.began)) / trained

@@ -16,7 +16,7 @@ from study.config.deployment import MOST_SHARING
 from study.planning.arm_placements import UNTUNED, ArmPlacements, PlacedArms
 from study.planning.device_fit import Answer, place, place_untuned
 from study.planning.placement import GIB, DeviceMemory, Infeasible, Placement
-from study.planning.typical_recipe import typical
+from study.planning.workload_profile import typical
 from trainables.engine.training_settings import DEFAULT_TRAINING, UNDIVIDED
 from trainables.errors import BadInput
 

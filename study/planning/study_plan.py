@@ -20,11 +20,13 @@ from study.config.definition import StudyDefinition
 from study.config.space_changes import narrowing
 from study.config.spaces import points
 from study.planning.detectable import StudySize
+from study.planning.foretold_time import QuestionCounts, TimeForecast
 from study.planning.placement import Infeasible, Placement
 from study.planning.plan_tables import arms_table, bits_text, without_effect
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind, off_default
 from study.trials.text import count_text, short
+from trainables.data.common.wording import BRIEF
 from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.engine import deepspeed_config
 from trainables.models.common.model_identity import VERSION_2
@@ -63,6 +65,9 @@ class StudyPlan:
     were taken."""
     nowhere: Mapping[str, Infeasible]
     """Name of an arm, or of the untuned model, that fits on no device and is not run -> why."""
+    begun: float | None = None
+    """Seconds from the start of the command to this plan; None in a dry run, which starts
+    nothing."""
 
     @property
     def model_digest(self) -> str:
@@ -108,32 +113,38 @@ class StudyPlan:
         return {name: points(arm) for name, arm in self.space.arms.items()}
 
     @property
-    def seconds(self) -> tuple[float, float] | None:
-        """Seconds that the study takes: expected, and if no trial were stopped early.
-
-        Expected means that as many trials pass each rung as the rule of early stopping lets pass;
-        the gain of trials that share a device is not counted. None if no step was timed, or where
-        trials exchange weights or gradients: the step that is timed runs on one device that has
-        them all.
-        """
-        kinds = self.placements.values()
+    def forecast(self) -> TimeForecast:
+        """What the study takes. It is not measured if no step was timed, or where trials exchange
+        weights or gradients: steps are timed on one device that has them all."""
+        kinds, profile, settings = self.placements.values(), self.profile, self.definition.settings
         partitions = deepspeed_config.partitions_weights
         exchanging = any(p.devices > 1 or partitions(p.deepspeed) for p in kinds)
-        if exchanging or not self.profile.seconds_an_example:
-            return None
-        budget = self.definition.budget
-        stops = levels(budget)
-        share = search_methods.passing(self.definition.stop, budget.reduction)
-        passing = [share**i for i in range(len(stops))]
-        legs = [b - a for a, b in zip((0, *stops), stops, strict=False)]
-        each = sum(leg * share for leg, share in zip(legs, passing, strict=True))
-        confirmed = len(self.space.arms) * self.definition.settings.seeds * stops[-1]
-        sharing = max(placement.sharing for placement in self.placements.values())
-        rate = self.profile.seconds_an_example / max(self.concurrency / sharing, 1)
-        return (
-            rate * (self.trials * each + confirmed),
-            rate * (self.trials * stops[-1] + confirmed),
+        measured = bool(profile.steps) and not exchanging
+        steps = profile.steps if measured else TimeForecast.unmeasured(self.space.arms)
+        data = self.data.dataset
+        sharing = max(placement.sharing for placement in kinds)
+        return TimeForecast(
+            steps={arm: steps[arm] for arm in self.space.arms},
+            measured=measured,
+            budget=self.definition.budget,
+            trials=self.trials,
+            stop=self.definition.stop,
+            seeds=settings.seeds,
+            untuned=(self.untuned is not None) * (1 + self.asks_briefly),
+            questions=QuestionCounts(
+                train=len(data.train),
+                validation=len(data.validation),
+                test=len(data.test),
+                ood=sum(len(other.test) for other in self.data.ood.values()),
+            ),
+            devices=max(self.concurrency // sharing, 1),
+            begun=self.begun,
         )
+
+    @property
+    def asks_briefly(self) -> bool:
+        """Whether the untuned model is asked to answer with a word or phrase, too."""
+        return self.profile.asked_briefly and self.definition.settings.prompt != BRIEF
 
     def show(self, console: Console, folder: Path | None = None) -> None:
         """Print the plan. DeepSpeed's configurations are printed in short if ``folder`` is given,
@@ -226,12 +237,16 @@ class StudyPlan:
             searches=settings.searches,
         )
         console.print(f"  shows    {size.text}\n           {size.supposing}")
-        time = ""
-        if self.seconds and not time_limit:
-            time = "; about {}, at most {}".format(*map(_duration, self.seconds))
         console.print(
-            f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}{time}"
+            f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}"
         )
+        if (forecast := self.forecast).measured and not time_limit:
+            total = forecast.whole
+            parts = [f"{name} {_duration(part.about)}" for name, part in forecast.parts.items()]
+            console.print(
+                f"  time     about {_duration(total.about)}, at most {_duration(total.most)} "
+                f"({', '.join(parts)})"
+            )
         if profile.device not in ("cpu", *SHARED):
             console.print(
                 f"           nobody has tried {profile.device}; {VARIABLE}=cpu computes on "
@@ -283,7 +298,7 @@ def _duration(seconds: float) -> str:
     minutes = seconds / 60
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"{minutes:.2g} min" if minutes < 90 else f"{minutes / 60:.2g} h"
 
 
 def plan_study(
@@ -294,8 +309,10 @@ def plan_study(
     *,
     precision: str,
     concurrency: int,
+    begun: float | None = None,
 ) -> StudyPlan:
-    """Put together the plan of a study, of the arms that fit somewhere."""
+    """Put together the plan of a study, of the arms that fit somewhere. ``begun`` is the time in
+    seconds since the command was started, if the study is to run."""
     from trainables.measures.common.baselines import majority_baseline
 
     space, by_arm = definition.space, placed.placements.by_arm
@@ -312,4 +329,5 @@ def plan_study(
         untuned=placed.placements.untuned,
         corrections=placed.placements.corrections,
         nowhere=placed.nowhere,
+        begun=begun,
     )

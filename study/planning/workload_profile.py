@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.declare import Budget, Space
+import numpy as np
+
+from search_spaces.declare import Arm, Budget, Space
 from study.config import spaces
-from study.planning.typical_recipe import largest, typical
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from trainables.models.common.quantisation import SlotBits
     from trainables.recipe import AppliedRecipe, ParameterCounts, Recipe
     from trainables.training.regime import Regime
+    from trainables.training.step_seconds import StepSeconds
     from trainables.workload import Workload
+
+MEASURED = 4
+"""Largest number of arms whose steps are timed before the first trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +62,9 @@ class WorkloadProfile:
     """Arm -> what its recipe trains in the model, at typical values."""
     sizes: Mapping[str, Sizes]
     """Arm -> sizes from which DeepSpeed's configuration follows."""
-    seconds_an_example: float
-    """Seconds of training per example, on one device or processor; a mean of arms. 0 where trials
-    run on other devices than were there to measure."""
+    steps: Mapping[str, StepSeconds]
+    """Arm -> what its steps take on one device or processor; empty where trials run on other
+    devices than were there to measure."""
     probed: Mapping[str, MeasuredSteps | None] = field(default_factory=dict)
     """Arm -> measurement of three steps, for arms that were measured; None if not even one question
     fits."""
@@ -73,7 +79,7 @@ class WorkloadProfile:
     vectors_alone: tuple[str, ...] = ()
     """Arms that train no matrices, as those of LayerNorm."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Arm -> values of its choices with which it trains most; see ``typical_recipe.largest``."""
+    """Arm -> values of its choices with which it trains most; see ``largest``."""
 
     def recipes(self, space: Space) -> dict[str, Recipe]:
         """Each arm's recipe at typical values."""
@@ -93,15 +99,45 @@ class WorkloadProfile:
             answer_tokens=self.answer_tokens,
         )
 
-    def with_probes(
-        self, probed: Mapping[str, MeasuredSteps | None], budget: Budget
-    ) -> WorkloadProfile:
+    def with_probes(self, probed: Mapping[str, MeasuredSteps | None]) -> WorkloadProfile:
         """A copy of the profile with the measurements of three steps. They also say how fast arms
-        train, unless a step was timed already. On a CPU one was, and it is preferred: measuring
+        train, unless steps were timed already. On a CPU they were, and that is preferred: measuring
         memory slows steps down."""
-        seconds = [found.seconds / budget.batch_size for found in probed.values() if found]
-        pace = self.seconds_an_example or sum(seconds) / max(len(seconds), 1)
-        return replace(self, probed=probed, seconds_an_example=pace)
+        probes = {arm: found.steps for arm, found in probed.items() if found and found.steps}
+        complete = len(probes) == len(self.arms)
+        return replace(self, probed=probed, steps=self.steps or (probes if complete else {}))
+
+
+def largest(arm: Arm, model: Structure) -> dict[str, Any]:
+    """Parameter's name -> value with which the arm trains most, for each choice that says by texts
+    or tuples where a method acts (``targets``, ``layers``). Each of these values is tried in the
+    model, one choice after another, so that one that it cannot have is found before any trial.
+
+    Raises:
+        BadInput: the model has no such slot or layers, or finds nothing to train in them.
+    """
+    chosen: dict[str, Any] = {}
+    for name, values in spaces.placing(arm).items():
+        trained = {
+            number: _trained(spaces.typical(arm, model.slots, {**chosen, name: value}), model)
+            for number, value in enumerate(values.values)
+        }
+        chosen[name] = values.values[max(trained, key=lambda number: trained[number])]
+    return chosen
+
+
+def typical(arm: Arm, model: Structure) -> Recipe:
+    """The recipe at the middle of the arm's ranges, and at its ``largest`` choices."""
+    return spaces.typical(arm, model.slots, largest(arm, model))
+
+
+def _trained(chosen: Recipe, model: Structure) -> int:
+    """Number of values that a recipe trains in a model."""
+    from trainables import recipe
+    from trainables.weight_sharing import share_weights
+
+    network = share_weights(model.network)
+    return recipe.apply(chosen, model, network, seed=0).trained_parameters
 
 
 def arms(space: Space, model: Structure) -> dict[str, AppliedRecipe]:
@@ -159,10 +195,10 @@ def profile(
     sizes = {
         arm: Sizes.measure(network, applied.parameters) for arm, (applied, network) in found.items()
     }
-    seconds = 0.0
+    steps: dict[str, StepSeconds] = {}
     if workload.device.type == device == "cpu":
         trainings = {name: spaces.typical_training(arm) for name, arm in space.arms.items()}
-        seconds = _pace(workload, recipes, trainings, budget, counted, precision, regime)
+        steps = _step_seconds(workload, recipes, trainings, budget, counted, precision, regime)
     return WorkloadProfile(
         model=model.name,
         digest=workload.digest,
@@ -177,7 +213,7 @@ def profile(
         device=device,
         arms=counted,
         sizes=sizes,
-        seconds_an_example=seconds,
+        steps=steps,
         slot_bits=slot_bits(model),
         with_image_words=_with_image_words(workload),
         vectors_alone=vectors_alone({arm: applied for arm, (applied, _) in found.items()}),
@@ -225,7 +261,7 @@ def _with_image_words(workload: Workload) -> int:
     )
 
 
-def _pace(
+def _step_seconds(
     workload: Workload,
     recipes: Mapping[str, Recipe],
     trainings: Mapping[str, TrainingSettings],
@@ -233,37 +269,48 @@ def _pace(
     arms: Mapping[str, ParameterCounts],
     precision: str,
     regime: Regime,
-) -> float:
-    """Seconds of training per example on this machine.
+) -> dict[str, StepSeconds]:
+    """What each arm's steps take on this machine, on one thread and in processor time of that
+    thread, since hosts start meanwhile.
 
-    It is measured by a training step of the arms that train least, most and in the middle, each
-    with its own prompt and optimizer, on one thread and in CPU time of that thread, since hosts
-    start meanwhile.
+    Each of at most ``MEASURED`` arms is measured with its own prompt and optimizer: those that
+    train least and most, and others between them. The rest take as long as these on average, and
+    answers of all as long as those of the first.
     """
     import torch
 
+    from trainables.training.frozen_features import Features
+    from trainables.training.step_seconds import StepSeconds, measure
     from trainables.training.trial import Trial
     from trainables.training.trial_config import TrialConfig
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rates = []
     order = sorted(arms, key=lambda name: arms[name].trained_parameters)
-    for name in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
-        for size in (2, budget.batch_size):  # the first step of a process pays for set-up
-            config = TrialConfig(
-                recipe=recipes[name],
-                lr=1e-6,
-                seed=0,
-                max_examples=10**6,
-                batch_size=size,
-                regime=regime,
-                training=trainings[name],
-            )
-            trial = Trial(workload, config, precision=precision)
-            started = time.thread_time()
-            trial.step()
-            rate = (time.thread_time() - started) / size
-        rates.append(rate)
+    chosen = [order[round(i)] for i in np.linspace(0, len(order) - 1, min(len(order), MEASURED))]
+    features, found = Features(workload, precision=precision), dict[str, StepSeconds]()
+    for name in chosen:
+        config = TrialConfig(
+            recipe=recipes[name],
+            lr=1e-6,
+            seed=0,
+            max_examples=10**6,
+            batch_size=budget.batch_size,
+            regime=regime,
+            training=trainings[name],
+        )
+        found[name] = measure(
+            Trial(workload, config, precision=precision),
+            time.thread_time,
+            frozen_stages=features.frozen_stages(recipes[name]),
+            answers=not found,
+        )
     torch.set_num_threads(threads)
-    return sum(rates) / len(rates)
+    answer, several = found[chosen[0]].answer, found.values()
+    mean = StepSeconds(
+        training=statistics.mean(s.training for s in several),
+        frozen=statistics.mean(s.frozen for s in several),
+        validation=statistics.mean(s.validation for s in several),
+        answer=answer,
+    )
+    return {name: replace(found.get(name, mean), answer=answer) for name in arms}

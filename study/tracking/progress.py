@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.planning.foretold_time import TimeLeft
 from study.search.scheduler import StudyScheduler
 from study.search.spending import SpendingTracker
 from study.storage.study_folder import LOG
@@ -47,6 +48,7 @@ class Progress(StudyCallback):
         seeds: int,
         *,
         spending: SpendingTracker,
+        time_left: TimeLeft,
         questions: int,
     ) -> None:
         """Open the log in ``folder``.
@@ -54,9 +56,11 @@ class Progress(StudyCallback):
         Args:
             seeds: number of confirmations of each arm.
             spending: knows what the study has spent.
+            time_left: knows how long the study still takes.
             questions: number of questions in the validation split.
         """
         self.console, self.spending, self.questions = console, spending, questions
+        self.time_left = time_left
         self.log = (folder / LOG).open("a", encoding="utf-8")
         self.seeds = seeds
         self.scheduler: StudyScheduler | None = None
@@ -64,8 +68,6 @@ class Progress(StudyCallback):
         """Trial id -> record, for trials that run now."""
         self.ended_in: Counter[tuple[Kind, str, Outcome]] = Counter()
         """(kind, arm, outcome) -> number of trials that ended so."""
-        self.seen: Counter[Kind] = Counter()
-        """Kind of trial -> examples that ended trials of this kind have seen."""
         self.begun = time.monotonic()
         """Monotonic time at which this session began."""
         self.trained = 0
@@ -78,6 +80,7 @@ class Progress(StudyCallback):
         for record in scheduler.journal.records.values():
             if record.outcome is not None:
                 self._tally(record)
+                self.time_left.resume(record)
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -96,6 +99,7 @@ class Progress(StudyCallback):
 
     def started(self, record: TrialRecord) -> None:
         """Show the trial among the running ones."""
+        self.time_left.started(record)
         self.running[record.spec.id] = record
         going_on = f", goes on from {record.examples_seen:,} examples" if record.rungs else ""
         self._line(f"start    {_name(record)} {_settings(record)}{going_on}", quiet=not going_on)
@@ -113,6 +117,7 @@ class Progress(StudyCallback):
     def ended(self, record: TrialRecord) -> None:
         """Remove the trial from the running ones, and count it."""
         self.running.pop(record.spec.id, None)
+        self.time_left.ended(record)
         self._tally(record)
         told = [f"validation loss {record.loss:.4f} at {record.examples_seen:,} examples"]
         if "test.overall" in record.scores:
@@ -133,19 +138,14 @@ class Progress(StudyCallback):
         )
 
     def left(self) -> float | None:
-        """Seconds to the study's end, by ``--budget`` or the pace so far; None without a pace."""
+        """Seconds to the study's end, by ``--budget`` while it searches, else as ``TimeLeft`` says;
+        None if nothing is known of its pace."""
         scheduler = self.scheduler
-        if self.spending.limit.timed and scheduler and not scheduler.journal.search_over:
+        over = scheduler is not None and scheduler.journal.search_over
+        if self.spending.limit.timed and not over:
             return self.spending.left()
-        if scheduler is None or not self.trained:
-            return None
-        ended, whole = self._ended(Kind.SEARCH), scheduler.rungs[-1]
-        typical = self.seen[Kind.SEARCH] / ended if ended else whole / 2
-        searched = ended if scheduler.journal.search_over else scheduler.rules.budget.trials
-        ahead = (searched - ended) * typical
-        ahead += len(scheduler.rules.space.arms) * self.seeds * whole - self.seen[Kind.CONFIRM]
-        ahead -= sum(r.examples_seen for r in self.running.values())
-        return max(ahead, 0.0) * (time.monotonic() - self.begun) / self.trained
+        self.time_left.search_over = over
+        return self.time_left.left()
 
     def render(self) -> RenderableType:
         """The content of the live view."""
@@ -242,7 +242,6 @@ class Progress(StudyCallback):
     def _tally(self, record: TrialRecord) -> None:
         assert record.outcome is not None
         self.ended_in[record.spec.kind, record.spec.arm, record.outcome] += 1
-        self.seen[record.spec.kind] += record.examples_seen
 
     def _ended(self, kind: Kind) -> int:
         """Number of ended trials of one kind."""

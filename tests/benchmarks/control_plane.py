@@ -34,6 +34,7 @@ from study.execution import ray_tune
 from study.execution.cluster import connect
 from study.execution.host_pool import HostPool
 from study.planning.cluster_partition import ClusterPartition
+from study.planning.foretold_time import QuestionCounts, TimeForecast, TimeLeft
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
 from study.search.spending import SpendingTracker
@@ -151,9 +152,23 @@ def main(arguments: list[str]) -> None:
         spending = SpendingTracker(
             SpendingLimit(), devices=2, concurrency=4, scored=2.0, began=time.monotonic()
         )
+        forecast = TimeForecast(
+            steps=TimeForecast.unmeasured(SPACE.arms),
+            measured=False,
+            budget=rules.budget,
+            trials=trials,
+            stop=rules.stop,
+            seeds=rules.confirm_seeds,
+            untuned=0,
+            questions=QuestionCounts(train=2542, validation=254, test=451, ood=0),
+            devices=1,
+        )
+        left = TimeLeft(forecast)
         with (
             Path(storage, "out").open("w") as out,
-            Progress(Console(file=out), folder, 1, spending=spending, questions=254) as progress,
+            Progress(
+                Console(file=out), folder, 1, spending=spending, time_left=left, questions=254
+            ) as progress,
         ):
             callbacks: list[StudyCallback] = [
                 CheckpointCleaner(StudyFolder.from_path(folder)),

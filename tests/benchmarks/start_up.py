@@ -32,7 +32,7 @@ FUNCTIONS = (
     "study.worker.zygote:Zygote.__init__",
     "study.worker.zygote:Zygote.profile",
     "study.planning.workload_profile:arms",
-    "study.planning.workload_profile:_pace",
+    "study.planning.workload_profile:_step_seconds",
     "study.execution.cluster:connect",
     "study.execution.ray_tune:run",
     "study.search.journal:StudyJournal.__init__",

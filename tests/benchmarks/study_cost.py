@@ -44,6 +44,7 @@ def load(job: dict[str, Any]) -> Any:
 def run_trial(workload: Any, trial: dict[str, Any], precision: str) -> float:
     """Train a trial of ``results.json`` as far as it got there; seconds of arithmetic."""
     from trainables.recipe import Recipe
+    from trainables.training.blind import BLIND, blind
     from trainables.training.trial import Trial
     from trainables.training.trial_config import TrialConfig
 
@@ -60,8 +61,12 @@ def run_trial(workload: Any, trial: dict[str, Any], precision: str) -> float:
         running.train(stop)
         running.validation_loss()
     if trial["outcome"] == "complete":
-        for split in ("validation", "test") if trial["kind"] != "search" else ("validation",):
-            running.answers(split)
+        running.answers("validation")
+        if trial["kind"] != "search":
+            running.answers("test")
+            running.likelihoods("test")
+            for way in BLIND:
+                running.answers("test", blind(workload, way, "test"))
     return time.perf_counter() - began
 
 

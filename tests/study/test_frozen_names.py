@@ -121,7 +121,7 @@ def study_plan(**given: Any) -> StudyPlan:
         device="cpu",
         arms={},
         sizes={},
-        seconds_an_example=0.0,
+        steps={},
     )
     definition = StudyDefinition.parse(settings)
     audit = Audit(dataset="phantom", description="", digest="", splits={}, findings=())

@@ -19,6 +19,8 @@ from trainables.memory.footprint import BatchShape
 from trainables.memory.measure import is_out_of_memory, measure_growth, release_cached
 from trainables.model_contract import Model
 from trainables.recipe import Recipe
+from trainables.training.frozen_features import Features
+from trainables.training.step_seconds import StepSeconds, measure
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 from trainables.workload import Workload
@@ -30,7 +32,7 @@ first that is like all later ones."""
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredSteps:
-    """Measured memory and time of a training step."""
+    """Measured memory and time of training steps."""
 
     micro_batch: int
     """Maximum number of questions computed at once."""
@@ -38,8 +40,9 @@ class MeasuredSteps:
     """Number of pieces in which the batch was computed."""
     peak: int
     """Bytes of tensors at the peak, the resident base included."""
-    seconds: float
-    """Seconds of the last step."""
+    steps: StepSeconds | None
+    """Seconds of the parts of a trial, for each example; None where memory ran out in a part that
+    training has not: a validation loss or answers of a whole batch at once."""
 
 
 def measure_steps(
@@ -74,15 +77,25 @@ def _measure(
     with measure_growth() as grown:
         trial = Trial(made_up, config, precision=precision, micro_batch=micro_batch)
         for _ in range(STEPS):
-            started = time.perf_counter()
             trial.step()
-        seconds = time.perf_counter() - started
     return MeasuredSteps(
         micro_batch=micro_batch,
         pieces=-(-config.batch_size // micro_batch),
         peak=base + grown.size,
-        seconds=seconds,
+        steps=_seconds(trial, precision),
     )
+
+
+def _seconds(trial: Trial, precision: str) -> StepSeconds | None:
+    """What the parts of the trial take; None if one of them runs out of memory."""
+    features = Features(trial.workload, precision=precision)
+    frozen = features.frozen_stages(trial.config.recipe)
+    try:
+        return measure(trial, time.perf_counter, frozen_stages=frozen, answers=True)
+    except Exception as error:  # several types say that memory ran out
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def synthetic_workload(model: Model, shape: BatchShape, device: torch.device) -> Workload:
@@ -105,4 +118,6 @@ def synthetic_workload(model: Model, shape: BatchShape, device: torch.device) ->
         images_NSSC=images,
         rows={"train": rows},
         device=device,
+        answer_tokens=shape.answer_tokens,
+        beams=model.beams,
     )

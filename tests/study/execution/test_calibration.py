@@ -36,14 +36,17 @@ BUDGET = Budget(batch_size=SIZE)
 def test_arms_are_placed_by_what_three_steps_took() -> None:
     workload = Workload.load(WorkloadConfig())
     surveyed = profile(workload, SPACE, BUDGET, precision="fp32", device="cpu", regime=Regime())
-    assert not surveyed.probed and surveyed.seconds_an_example > 0
+    assert not surveyed.probed and surveyed.steps.keys() == SPACE.arms.keys()
     shape = surveyed.batch(BUDGET)
     probed = CalibrationActor(WorkloadConfig()).probe(surveyed.recipes(SPACE), shape)
-    found = surveyed.with_probes(probed, BUDGET)
+    found = surveyed.with_probes(probed)
     assert set(found.probed) == set(SPACE.arms)
-    assert found.seconds_an_example == surveyed.seconds_an_example, "by a step that was timed"
-    elsewhere = replace(surveyed, seconds_an_example=0).with_probes(found.probed, BUDGET)
-    assert elsewhere.seconds_an_example > 0
+    assert found.steps == surveyed.steps, "of steps that were timed"
+    elsewhere = replace(surveyed, steps={}).with_probes(found.probed)
+    for steps in (surveyed.steps, elsewhere.steps):
+        assert steps.keys() == SPACE.arms.keys()
+        for each in steps.values():
+            assert each.training > each.validation > 0 and each.answer > 0
     model = skeleton_of("tiny")
     arms = memory_prediction.arms(SPACE, model, shape, precision="fp32", devices=None)
     for name, probed in found.probed.items():

@@ -7,12 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from study.config.spending_limit import SpendingLimit
+from study.planning.foretold_time import TimeLeft
 from study.search.scheduler import StudyScheduler
 from study.search.spending import SpendingTracker
 from study.tracking.progress import Progress
 from study.trials.record import Outcome
 from study.trials.spec import Kind
 from tests.study.made_up import play, play_all, rung
+from tests.study.planning.test_foretold_time import FORECAST
 
 Begin = Callable[..., StudyScheduler]
 FREE = SpendingLimit()
@@ -27,7 +29,8 @@ def watched(
     spending = SpendingTracker(
         limit, devices=2, concurrency=2, scored=2.0, began=0.0, clock=lambda: GONE
     )
-    progress = Progress(console, folder, 2, spending=spending, questions=100)
+    time_left = TimeLeft(FORECAST, clock=lambda: GONE)
+    progress = Progress(console, folder, 2, spending=spending, time_left=time_left, questions=100)
     scheduler = begin(spending, progress)
     progress.watch(scheduler)
     for _ in range(8):

@@ -230,7 +230,7 @@ def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:
     with closing(Zygote(ASKED)) as zygote:
         zygote.take(ASKED.workload.dataset(), theirs)
         profile = zygote.profile()
-    assert (profile.device, profile.seconds_an_example) == ("cuda", 0)
+    assert (profile.device, profile.steps) == ("cuda", {})
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:

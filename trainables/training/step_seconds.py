@@ -1,0 +1,74 @@
+"""Measures what a device takes for the parts of a trial, so that a study's time can be foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from trainables.model_contract import run_stages
+from trainables.training.trial import Trial
+
+LONG_SECONDS = 2.0
+"""Seconds of a first step above which no second one is taken, and few questions are answered: what
+a first step does once, for its shapes, is little beside so many."""
+FEW = 2
+"""Number of questions that are answered then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSeconds:
+    """Seconds that a device takes for one example, or question, in each part of a trial."""
+
+    training: float
+    """Seconds of a training step, for each of its examples."""
+    frozen: float
+    """Seconds of these for the first ``frozen_stages`` of the model; 0 if none is left as it is."""
+    validation: float
+    """Seconds of a validation loss, for each question."""
+    answer: float
+    """Seconds of an answer, for each question; 0 if it was not measured."""
+
+
+def measure(
+    trial: Trial, clock: Callable[[], float], *, frozen_stages: int, answers: bool
+) -> StepSeconds:
+    """Measure a trial that has no features from the cache, by one training step or two.
+
+    Args:
+        trial: has seen no example.
+        clock: time in seconds; what the device computes must be done when it is asked.
+        frozen_stages: number of the model's first stages that the trial leaves as they are.
+        answers: whether to measure an answer, too. It is as long as answers may be, unless the
+            model ends all answers of the batch earlier.
+    """
+    size, workload, losses = trial.config.batch_size, trial.workload, trial.losses
+    indices = trial.upcoming()
+
+    def timed(do: Callable[[], object], count: int) -> float:
+        began = clock()
+        do()
+        return (clock() - began) / count
+
+    training = timed(trial.step, size)
+    long = training * size > LONG_SECONDS
+    if not long:
+        training = timed(trial.step, size)
+    asked = indices[:FEW] if long else indices
+    batch, few = trial.batch("train", indices), trial.batch("train", asked)
+    model, network = workload.model, losses.network
+    losses.eval()
+    frozen = answer = 0.0
+    with torch.no_grad(), losses.autocast(workload.device):
+        validation = timed(lambda: losses(batch).sum().item(), size)
+        if frozen_stages:
+            frozen = timed(
+                lambda: run_stages(model, network, batch, frozen_stages).sum().item(), size
+            )
+        if answers:
+            tokens, beams = workload.answer_tokens, workload.beams
+            answer = timed(
+                lambda: model.answers(network, few, tokens=tokens, beams=beams), len(asked)
+            )
+    return StepSeconds(training=training, frozen=frozen, validation=validation, answer=answer)
