@@ -201,6 +201,9 @@ class Space:
     budget: Budget = field(default_factory=Budget)
     training: TrainingRanges | None = None
     """Training settings of all arms that do not name others."""
+    against: str | None = None
+    """Arm with which each other arm is compared, and no others with each other; None: all pairs of
+    arms are compared. Fewer comparisons show smaller differences."""
     declared: tuple[str, ...] = ()
     """Names of all arms, also of those that a copy of the space leaves out; it follows from
     ``arms``. The colours of arms do not change where a study runs some of them."""
@@ -232,6 +235,11 @@ class Space:
                 )
             if name in RESERVED:
                 raise ValueError(f"an arm cannot be called {name!r}, as a baseline is")
+        if self.against is not None and self.against not in self.declared:
+            raise ValueError(
+                f"a Space compares its arms against one of them but got against={self.against!r}; "
+                f"there are: {', '.join(self.declared)}"
+            )
         if not isinstance(self.training, TrainingRanges | None):
             raise ValueError(f"training of a Space must be training(...) but got {self.training!r}")
         if self.training is not None:

@@ -53,6 +53,7 @@ class Request:
     image_size: int | None = same_option(Settings, "image_size")
     seeds: int = same_option(Settings, "seeds")
     searches: int = same_option(Settings, "searches")
+    against: str | None = same_option(Settings, "against")
     test_questions: int | None = option(
         None, help="say how small a difference a study with N test questions can show"
     )
@@ -91,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
     given = parse(_parser(), arguments, Request, groups=(MEMORY,))
     _check(given)
-    space = narrowing.narrow(spaces.load(given.space), given.arm, given.set or ())
+    whole = narrowing.compared_against(spaces.load(given.space), given.against)
+    space = narrowing.narrow(whole, given.arm, given.set or ())
     from trainables.model_lookup import skeleton_of
     from trainables.models.common.quantisation import slot_bits
     from trainables.shared_layers.quantised_linear import count_values
@@ -141,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
             arms=len(space.arms),
             seeds=given.seeds,
             searches=given.searches,
+            against=space.against is not None,
         )
         console.print(f"\nA study shows {size.text}, {size.supposing}")
     if memory:

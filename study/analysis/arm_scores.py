@@ -58,6 +58,8 @@ class ArmScores:
     searches: int = 1
     """Independent searches of each arm. If there are several, a search counts as one seed: what
     its confirmations score as a mean."""
+    against: str | None = None
+    """Arm with which each other arm is compared; None: all pairs are compared."""
 
     def score_dataset(self, name: str, data: str, examples: Sequence[Example]) -> DatasetResult:
         """Scores on the test split of a dataset, the best arm first.
@@ -94,6 +96,7 @@ class ArmScores:
                 claim=claim,
                 by=by,
                 resampled=resampled,
+                against=self.against,
             )
         for part, found in compared.items():
             for arm, estimate in found.scores.items():
@@ -134,7 +137,7 @@ class ArmScores:
             arm: credits_of(self.study_folder, self.confirmed[arm], "test", self.searches)
             for arm in ranked
         }
-        return strata.strata(correct, examples)
+        return strata.strata(correct, examples, self.against)
 
     @property
     def _first(self) -> dict[str, list[TrialRecord]]:
@@ -180,6 +183,7 @@ def compare_parts(
     claim: Claim,
     by: Deciding | None = None,
     resampled: uncertainty.Scores | None = None,
+    against: str | None = None,
 ) -> dict[str, Compared]:
     """Compare arms on each part of the questions that has any, and by the measure that decides.
 
@@ -190,6 +194,7 @@ def compare_parts(
         claim: what the comparison is about.
         by: the measure that decides; None: accuracy, or what answers earn.
         resampled: scores by that measure, if it is no part of the questions.
+        against: arm with which each other arm is compared; None: all pairs are compared.
     """
     decides = ACCURACY if by is None else by.column
     groups_Q = np.asarray([example.unit for example in examples])
@@ -201,6 +206,7 @@ def compare_parts(
             groups_Q[asked_Q].tolist(),
             margin=margin,
             claim=claim,
+            against=against,
             parts=len(pairwise.holm_family(part, {*asked, decides}, decides)),
         )
         for part, asked_Q in asked.items()
@@ -211,6 +217,7 @@ def compare_parts(
             groups_Q[by.places(examples)].tolist(),
             margin=margin,
             claim=claim,
+            against=against,
             scores=resampled,
         )
     return compared

@@ -321,6 +321,8 @@ class UsedProtocol:
 
     settings: UsedSettings
     budget: UsedBudget
+    against: str | None = None
+    """Arm with which each other arm was compared; None: all pairs were."""
     precision: str
     """Precision of the computation, ``fp32`` or ``bf16``."""
     base_bits: BaseBits | None = None
@@ -388,7 +390,8 @@ class StudyResults:
     arms: tuple[ArmResult, ...]
     """All arms, the best first; those that were not confirmed come last."""
     comparisons: tuple[ArmPair, ...]
-    """Comparison of each pair of confirmed arms."""
+    """Comparison of each pair of confirmed arms or, if ``against`` names an arm, of each with
+    that."""
     leader: Estimate | None = None
     """Score of the best arm, as ``DatasetResult.leader`` has it."""
     strata: Strata | None = None
@@ -411,6 +414,11 @@ class StudyResults:
         return [arm for arm in self.arms if arm.test]
 
     @property
+    def against(self) -> str | None:
+        """Arm with which each other arm was compared; None: all pairs were."""
+        return self.protocol.get("against")
+
+    @property
     def arm_numbers(self) -> dict[str, int]:
         """Name of an arm -> the number by which it has its colour, the best arm first."""
         noted = {arm.arm: arm.number for arm in self.arms if arm.number is not None}
@@ -419,8 +427,9 @@ class StudyResults:
     @property
     def letters(self) -> dict[str, str]:
         """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
-        Empty for fewer than three arms, of which the one pair says it all."""
-        return letters_of(self.confirmed, self.comparisons)
+        Empty for fewer than three arms, of which the one pair says it all, and where not all pairs
+        were compared."""
+        return {} if self.against else letters_of(self.confirmed, self.comparisons)
 
     def trial(self, trial_id: str) -> TrialResult:
         """The trial with this id."""

@@ -117,6 +117,7 @@ def collect(
         margin=margin,
         deciding=None if measure == ACCURACY else deciding(measure),
         searches=trials.searches,
+        against=protocol.get("against"),
     )
     test = scored.score_dataset("test", dataset.name, dataset.test)
     scores = {arm.arm: arm.test for arm in test.arms}
@@ -150,6 +151,7 @@ def collect(
             margin,
             estimated=trials.gains is not None,
             claim=claim,
+            against=scored.against,
         ),
         decides=decides,
         claim=claim,

@@ -33,7 +33,9 @@ REPLICATES = 4_000
 """Number of times that the images of a group are resampled."""
 
 
-def strata(correct: Mapping[str, Array], examples: Sequence[Example]) -> Strata | None:
+def strata(
+    correct: Mapping[str, Array], examples: Sequence[Example], against: str | None = None
+) -> Strata | None:
     """How the arms differ on groups of questions; None if there are fewer than two arms, or no
     respect divides the questions into two groups that are large enough.
 
@@ -41,11 +43,13 @@ def strata(correct: Mapping[str, Array], examples: Sequence[Example]) -> Strata 
         correct: arm -> credit of each answer of each seed's model, 0 to 1; shape (S, Q). The best
             arm comes first.
         examples: the questions.
+        against: arm with which each other arm is compared; None, or not in ``correct``: the best.
     """
     if len(correct) < 2:
         return None
     units_Q = np.array([example.unit for example in examples])
-    best, *others = correct
+    one = against if against is not None and against in correct else next(iter(correct))
+    others = [arm for arm in correct if arm != one]
     groups: list[Stratum] = []
     for field in ("question_type", "modality", "organ", "answer_type", "length"):
         value_Q = np.array([_value(field, example) for example in examples])
@@ -65,10 +69,10 @@ def strata(correct: Mapping[str, Array], examples: Sequence[Example]) -> Strata 
             )
             pairs = []
             for other in others:
-                found = scores.difference(best, other)
+                found = scores.difference(one, other)
                 pairs.append(
                     StratumPair(
-                        first=best,
+                        first=one,
                         second=other,
                         difference=found.estimate,
                         p=found.p,

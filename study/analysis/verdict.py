@@ -45,13 +45,15 @@ def answer(
     *,
     estimated: bool = False,
     claim: Claim = Claim.MODELS,
+    against: str | None = None,
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
     error in the search, of those that had any, ``margin`` the difference in percentage points that
-    does not matter, ``estimated`` whether it was asked what arms may still gain, and ``claim`` what
-    the findings are about.
+    does not matter, ``estimated`` whether it was asked what arms may still gain, ``claim`` what the
+    findings are about, and ``against`` the arm with which each other arm was compared (None: all
+    pairs were).
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
@@ -61,13 +63,20 @@ def answer(
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
+    if against is not None and against not in ranked:
+        return (
+            f"{against}, with which the other arms were to be compared, could not be confirmed, so "
+            f"no arms are compared.{caveats}"
+        )
+    if against is not None and len(ranked) > 2:
+        return f"{by}{_compared_with(against, arms, comparisons)}{SCOPE[claim]}{caveats}"
     of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
+    cheaper = _cheaper(arms, ranked[0], _not_worse(ranked[0], comparisons))
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
-        return f"{by}{only.sentence}{types}{_cheaper(arms, of_best)}{SCOPE[claim]}{caveats}"
-    ranking = f"{by}{_ranking(ranked[0], arms, of_best)}"
-    return f"{ranking}{_cheaper(arms, of_best)}{SCOPE[claim]}{caveats}"
+        return f"{by}{only.sentence}{types}{cheaper}{SCOPE[claim]}{caveats}"
+    return f"{by}{_ranking(ranked[0], arms, of_best)}{cheaper}{SCOPE[claim]}{caveats}"
 
 
 def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
@@ -101,6 +110,38 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
     return f"{head} {closest}"
 
 
+def _compared_with(against: str, arms: Sequence[ArmResult], comparisons: Sequence[ArmPair]) -> str:
+    """Sentences on more than two arms that were compared with one of them alone: what was found of
+    which, and the numbers of the first one that is better or, if none is, of the first one that
+    cannot be told apart."""
+    (score,) = (arm.overall.mean for arm in arms if arm.arm == against)
+    margin = pairwise.margin_in_words(comparisons[0].deciding.margin)
+    found: dict[str, list[str]] = {}
+    sentences: dict[str, str] = {}
+    for pair in comparisons:
+        higher = pair.second == against
+        match pair.deciding.finding:
+            case Finding.BETTER:
+                what = "better" if higher else "worse"
+            case Finding.AS_GOOD:
+                what = f"as good to within {margin}"
+            case Finding.NOT_WORSE if higher:
+                what = f"not worse by more than {margin}, perhaps better"
+            case Finding.NOT_WORSE:
+                what = f"not better by more than {margin}, perhaps worse"
+            case Finding.UNDECIDED:
+                what = "not told apart from it"
+        found.setdefault(what, []).append(pair.first if higher else pair.second)
+        sentences.setdefault(what, pair.deciding.sentence)
+    each = "; ".join(f"{_names(names)}: {what}" for what, names in found.items())
+    numbers = sentences.get("better") or sentences.get("not told apart from it", "")
+    return (
+        f"Each arm was compared with {against} ({score:.1f}%) and with no other, as declared. "
+        f"{each}. {numbers}".rstrip()
+        + _cheaper(arms, against, _not_worse(against, comparisons))
+    )
+
+
 def _by_type(pair: ArmPair) -> str:
     """Sentence on the types of questions on which two arms differ that do not differ on all
     questions; empty if there are none. It is a lead and no finding, for the reason that
@@ -117,17 +158,27 @@ def _by_type(pair: ArmPair) -> str:
     return f" A lead, not a finding: {_names(differing)}." if differing else ""
 
 
-def _cheaper(arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
-    """Sentence on the arm that trains the fewest parameters of those shown not to be worse than the
-    best arm by the margin; empty if that trains no fewer."""
+def _not_worse(than: str, comparisons: Sequence[ArmPair]) -> list[str]:
+    """The arms that are shown not to be worse than one by the margin, in the order of the pairs."""
+    found = []
+    for pair in comparisons:
+        c = pair.deciding
+        if pair.first == than and c.seeds > 1 and c.difference.high < c.margin:
+            found.append(pair.second)
+        if pair.second == than and c.seeds > 1 and c.difference.low > -c.margin:
+            found.append(pair.first)
+    return found
+
+
+def _cheaper(arms: Sequence[ArmResult], than: str, as_good: Sequence[str]) -> str:
+    """Sentence on the arm that trains the fewest parameters of those that are as good as ``than``
+    or better; empty if that trains no fewer."""
     trained = {a.arm: a.costs["trained_parameters"] for a in arms if a.test}
-    best = next(iter(trained))
-    as_good = [a for a, c in of_best.items() if c.seeds > 1 and c.difference.high < c.margin]
-    least = min(as_good, key=lambda arm: trained[arm], default=best)
-    if trained[least] >= trained[best]:
+    least = min(as_good, key=lambda arm: trained[arm], default=than)
+    if trained[least] >= trained[than]:
         return ""
     return (
-        f" {least} trains {trained[best] / trained[least]:.1f} times fewer parameters than {best}."
+        f" {least} trains {trained[than] / trained[least]:.1f} times fewer parameters than {than}."
     )
 
 

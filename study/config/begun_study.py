@@ -45,6 +45,8 @@ class BegunStudy:
     declared: list[str] | None = None
     """Names of all arms of the space, of which ``arms`` are some, by which arms have their colours;
     None: ``arms`` are all."""
+    against: str | None = None
+    """Arm with which each other arm is compared; None: all pairs are compared."""
     budget: Budget | None = None
     """Budget of the study; None: it was not noted."""
     search: str = search_methods.OLDEST[0]
@@ -111,7 +113,7 @@ def space_as_begun(begun: BegunStudy, now: Space) -> Space | None:
         arms = {name: _arm(plain) for name, plain in begun.arms.items()}
         for arm in arms.values():
             spaces.check(arm)
-        return replace(now, arms=arms, training=None)
+        return replace(now, arms=arms, against=begun.against, training=None)
     except (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
 

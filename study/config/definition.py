@@ -16,7 +16,7 @@ from study.config.begun_study import BegunStudy, arms_plain, space_as_begun
 from study.config.budget import ALLOCATE
 from study.config.goals import Limit
 from study.config.settings import ACCURACY, ENGINES, PRECISIONS, Settings
-from study.config.space_changes.narrowing import narrow
+from study.config.space_changes.narrowing import compared_against, narrow
 from study.config.space_changes.same_values import distinct
 from study.config.spending_limit import SpendingLimit
 from study.trials.searches import MARK, searched_as
@@ -298,6 +298,7 @@ def _space(settings: Settings, begun: BegunStudy | None) -> Space:
         had = space_as_begun(begun, space)
         if had is not None:
             return had
+    space = compared_against(space, settings.against)
     return several(narrow(space, settings.arm, settings.set or ()), settings.searches)
 
 

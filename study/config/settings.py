@@ -23,7 +23,7 @@ ACCURACY = "overall"
 """Column of a measure that decides unless another is named: accuracy, or what answers earn."""
 YOUNG = (
     *("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose"),
-    *("base_bits", "measure", "searches"),
+    *("base_bits", "measure", "searches", "against"),
 )
 """Settings that are younger than the first studies: recorded only where they are given."""
 
@@ -193,6 +193,13 @@ class Settings:
         metavar="NAME",
         help="what decides which arm is better: overall, which is accuracy; a column of another "
         "measure, such as macro_f1; or a file.py of your own",
+    )
+    against: str | None = option(
+        None,
+        group=SPEND,
+        metavar="ARM",
+        help="compare each arm with this one alone, which shows smaller differences",
+        default="the space's, or all pairs",
     )
 
     deepspeed: str = option(

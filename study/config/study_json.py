@@ -85,7 +85,8 @@ def check_resumable(study_folder: StudyFolder, definition: StudyDefinition) -> N
                 f"study {name!r} was begun with {key}={was!r}, not {value!r}; "
                 f"go on with --resume {name}, or give another --name"
             )
-    if begun.arms != arms_plain(definition.space) or budget != definition.budget:
+    was_so = (begun.arms, begun.against, budget)
+    if was_so != (arms_plain(definition.space), definition.space.against, definition.budget):
         raise BadInput(f"space {settings.space!r} has changed since study {name!r} began")
 
 
@@ -125,6 +126,7 @@ def open_study(
             arms=arms_plain(definition.space),
             run=sorted(run),
             declared=None if declared == [*definition.space.arms] else declared,
+            against=definition.space.against,
             budget=definition.budget,
             search=definition.search,
             stop=definition.stop,
@@ -135,8 +137,9 @@ def open_study(
         )
         older = {field.name for field in fields(Settings)} - {*YOUNG}
         content = asdict(begun) | {"settings": off_default(begun.settings, always=older)}
-        if begun.declared is None:  # younger than the first studies, too
-            del content["declared"]
+        for name in ("declared", "against"):  # younger than the first studies, too
+            if content[name] is None:
+                del content[name]
         if definition.budget.epochs is None:
             del content["budget"]["epochs"]
         _write(folder, content)

@@ -39,6 +39,8 @@ class StudySize:
     seeds: int
     """Confirmations of each arm's search."""
     searches: int = 1
+    against: bool = False
+    """Whether each arm is compared with one of them alone."""
 
     @property
     def components(self) -> VarianceComponents:
@@ -60,7 +62,8 @@ class StudySize:
     @property
     def tests(self) -> int:
         """Number of pairs of arms, for which a test is corrected."""
-        return max(self.arms * (self.arms - 1) // 2, 1)
+        others = self.arms - 1
+        return max(others if self.against else self.arms * others // 2, 1)
 
     @property
     def text(self) -> str:

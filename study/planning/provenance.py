@@ -82,6 +82,7 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
     answered = [(example.answer, example.options) for example in dataset.train]
     return {
         "settings": off_default(definition.settings, always=SETTINGS),
+        **({"against": plan.space.against} if plan.space.against else {}),
         "budget": {n: v for n, v in asdict(definition.budget).items() if v is not None},
         "deepspeed": definition.engine_name,
         "precision": plan.precision,

@@ -29,6 +29,7 @@ from study.trials.text import count_text, short
 from trainables.data.common.wording import BRIEF
 from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.engine import deepspeed_config
+from trainables.errors import BadInput
 from trainables.models.common.model_identity import VERSION_2
 from trainables.training.regime import CHOOSE
 
@@ -235,7 +236,13 @@ class StudyPlan:
             arms=len(self.space.arms) // settings.searches,
             seeds=settings.seeds,
             searches=settings.searches,
+            against=self.space.against is not None,
         )
+        if self.space.against is not None and size.arms > 1:
+            console.print(
+                f"  compare  each arm with {self.space.against} alone: "
+                f"{count_text(size.tests, 'test')} to correct for"
+            )
         console.print(f"  shows    {size.text}\n           {size.supposing}")
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}"
@@ -312,10 +319,19 @@ def plan_study(
     begun: float | None = None,
 ) -> StudyPlan:
     """Put together the plan of a study, of the arms that fit somewhere. ``begun`` is the time in
-    seconds since the command was started, if the study is to run."""
+    seconds since the command was started, if the study is to run.
+
+    Raises:
+        BadInput: the arm with which the others are compared fits nowhere.
+    """
     from trainables.measures.common.baselines import majority_baseline
 
     space, by_arm = definition.space, placed.placements.by_arm
+    if space.against is not None and space.against in placed.nowhere:
+        raise BadInput(
+            f"{space.against}, with which the other arms are compared, cannot be run: "
+            f"{placed.nowhere[space.against].reason}; name another one by --against"
+        )
     return StudyPlan(
         name=name,
         definition=definition,

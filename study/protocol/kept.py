@@ -75,6 +75,7 @@ def _deviations(
     for what, was, now in (
         ("measure", protocol.measure, used.settings.measure),
         ("margin", protocol.margin, used.settings.margin),
+        ("comparisons", _compared(protocol.against), _compared(used.against)),
         ("searches of each arm", protocol.searches, results.searches),
         ("rules of scoring, version", protocol.scoring, results.scoring),
         ("model", protocol.model.digest[:SHOWN], used.model.digest[:SHOWN]),
@@ -90,6 +91,11 @@ def _deviations(
         yield f"versions: {', '.join(others)}, planned {were}"
     yield from _arms(protocol, results)
     yield from _search(protocol, results, used.search)
+
+
+def _compared(against: str | None) -> str:
+    """Which arms are compared, in words."""
+    return "each pair of arms" if against is None else f"each arm with {against}"
 
 
 def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:

@@ -94,6 +94,8 @@ class PlannedProtocol:
     """Arm -> its ranges as plain values, as in ``study.json``."""
     comparisons: str
     """Which arms are compared, and how p-values are corrected."""
+    against: str | None = None
+    """Arm with which each other arm is compared; None: all pairs are compared."""
     claim: str
     """What the answer will be about: ``models`` or ``methods``."""
     measure: str
@@ -151,14 +153,18 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
     definition, settings = plan.definition, plan.definition.settings
     dataset = plan.data.dataset
     arms = {name: ranges for name, ranges in arms_plain(plan.space).items() if MARK not in name}
-    pairs = len(arms) * (len(arms) - 1) // 2
+    against, others = plan.space.against, len(arms) - 1
+    pairs = f"each pair of arms ({len(arms) * others // 2})"
+    if against is not None:
+        pairs = f"each other arm with {against} ({others})"
     return PlannedProtocol(
         study=plan.name,
         identity=begun_study(folder).identity,
         written=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         question=plan.space.question,
         arms=arms,
-        comparisons=f"each pair of arms ({pairs}), two-sided, corrected by Holm's method",
+        comparisons=f"{pairs}, two-sided, corrected by Holm's method",
+        against=against,
         claim="methods" if settings.searches > 1 else "models",
         measure=settings.measure,
         margin=settings.margin,
@@ -194,8 +200,11 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
 
 def write(protocol: PlannedProtocol, folder: Path) -> str:
     """Write ``protocol.json`` into the study's folder, whole or not at all; return its digest."""
+    content = asdict(protocol)
+    if protocol.against is None:  # younger than the first protocols
+        del content["against"]
     with atomic_write(folder / PROTOCOL) as partial:
-        partial.write_text(json.dumps(asdict(protocol), indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return digest(folder)
 
 

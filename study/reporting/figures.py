@@ -126,8 +126,10 @@ def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
 
 def differences(results: Drawn) -> list[Markup]:
     """Difference in overall accuracy of each pair of arms with its interval, and the margin; of the
-    best arm and each other where there are more than ``PAIRS``."""
-    best = results.arms[0].arm if len(results.comparisons) > PAIRS else None
+    best arm and each other where there are more than ``PAIRS``, unless one arm is in all."""
+    each = [{pair.first, pair.second} for pair in results.comparisons]
+    few = len(each) <= PAIRS or set.intersection(*each)
+    best = None if few else results.arms[0].arm
     pairs = [
         (pair.first, pair.second, pair.deciding)
         for pair in results.comparisons

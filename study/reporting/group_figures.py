@@ -10,7 +10,8 @@ from study.reporting.svg import Figure, Scale, beside, spanning
 
 
 def groups(results: StudyResults) -> list[Markup]:
-    """Difference of the two best arms with its interval, a row for each group of questions."""
+    """Difference of the two best arms with its interval, a row for each group of questions; of the
+    arm against which all are compared and the best other one, if there is such an arm."""
     found = results.strata.groups if results.strata else ()
     rows = [(group, group.pairs[0]) for group in found if group.pairs]
     if not rows:

@@ -112,7 +112,8 @@ def _decision(results: StudyResults, used: UsedProtocol) -> str:
     text += "patients" if used.data.patients else "images"
     text += f" and {'searches' if results.searches > 1 else 'seeds'}"
     if pairs:
-        text += f"; {count_text(pairs, 'paired test')}, Holm; margin "
+        each = f", of each arm with {results.against}" if results.against else ""
+        text += f"; {count_text(pairs, 'paired test')}{each}, Holm; margin "
         text += f"{margins[0]:g} point{'s' * (margins[0] != 1)}"
     return text + f"; about the {'methods' if results.searches > 1 else 'tuned models'}"
 

@@ -43,7 +43,7 @@ def show_results(console: Console, results: StudyResults) -> None:
         table.add_row(*row, style="dim")
     console.print(table)
     console.print()
-    _show_best(console, results.comparisons)
+    _show_best(console, results)
     _show_front(console, results.efficiency.front)
     for other in results.ood:
         scored = [f"{arm.arm} {interval(arm.test['overall'])}" for arm in other.arms] + [
@@ -54,11 +54,12 @@ def show_results(console: Console, results: StudyResults) -> None:
     console.print(Text(results.verdict, style="bold"))
 
 
-def _show_best(console: Console, comparisons: Sequence[ArmPair]) -> None:
-    """Print how the best of more than two arms compares with each other arm. For two arms the
-    verdict says it."""
-    if len(comparisons) > 1:
-        show_pairs(console, [c for c in comparisons if c.first == comparisons[0].first])
+def _show_best(console: Console, results: StudyResults) -> None:
+    """Print how the best of more than two arms compares with each other arm, or each arm with the
+    one against which all are compared. For two arms the verdict says it."""
+    pairs = results.comparisons
+    if len(pairs) > 1:
+        show_pairs(console, [c for c in pairs if results.against or c.first == pairs[0].first])
 
 
 def show_pairs(console: Console, pairs: Sequence[ArmPair]) -> None:

@@ -18,7 +18,7 @@ three tests.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class Compared:
     best: Estimate
     """Accuracy of the best arm: estimate and interval that allow for its having been chosen."""
     pairs: list[Comparison]
-    """Comparison of every pair of arms, in the order of the arms."""
+    """Comparison of every pair of arms that is compared, in the order of the arms."""
 
 
 def compare(
@@ -163,8 +163,9 @@ def compare(
     parts: int = 1,
     scores: Scores | None = None,
     claim: Claim = Claim.MODELS,
+    against: str | None = None,
 ) -> Compared:
-    """Score arms, and compare every pair of them.
+    """Score arms, and compare every pair of them, or each with the arm ``against``.
 
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
@@ -175,8 +176,10 @@ def compare(
             ``over_parts``.
         scores: scores of the arms, if they are of another statistic than the mean of ``correct``.
         claim: what the comparison is about.
+        against: arm of which each pair has one; None: all pairs are compared. No pair is compared
+            if it is not in ``correct``.
     """
-    pairs = list(itertools.combinations(correct, 2))
+    pairs = pairs_of(correct, against)
     scores = scores or Scores(correct, groups_Q, replicates=max(REPLICATES, FINEST * len(pairs)))
     differences = [scores.difference(first, second) for first, second in pairs]
     adjusted, tests = holm([difference.p for difference in differences]), len(pairs) * parts
@@ -198,6 +201,12 @@ def compare(
     return Compared(
         scores={arm: scores.score(arm) for arm in correct}, best=scores.best(), pairs=comparisons
     )
+
+
+def pairs_of(arms: Iterable[str], against: str | None = None) -> list[tuple[str, str]]:
+    """Pairs of arms that are compared, in the order of the arms: all, or those that have the arm
+    ``against``."""
+    return [pair for pair in itertools.combinations(arms, 2) if against is None or against in pair]
 
 
 def holm_family(part: str, asked: Collection[str], decides: str = "overall") -> list[str]:

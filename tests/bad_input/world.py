@@ -39,6 +39,8 @@ SPACES = {
     "markup": SPACE % (f'"[/red]": {ARM}', ""),
     "slash": SPACE % (f'"../../x": {ARM}', ""),
     "longarm": SPACE % (f'"a"*300: {ARM}', ""),
+    "against": SPACE % (f'"lora": {ARM}', ', against="lra"'),
+    "against2": SPACE % (f'"a": {ARM}, "b": {ARM}, "lora": {ARM}', ', against="lora"'),
     "question": f'SPACE = Space(question=3, arms={{"a": {ARM}}})\n',
     "noquestion": f'SPACE = Space(arms={{"a": {ARM}}})\n',
     **{

@@ -151,7 +151,7 @@ def collected(
         trials_ended,
         data,
         others,
-        PROTOCOL,
+        PROTOCOL | ({"against": space.against} if space.against else {}),
         margin=1.0,
         measure=measure,
     )

@@ -200,8 +200,10 @@ def test_list_shows_every_space_with_its_question() -> None:
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     storage = tmp_path / "studies"
-    done = launch("--space", "per_slot", "--dry-run", "--storage", str(storage))
+    asked = ("--space", "per_slot", "--against", "frozen_full_lora")
+    done = launch(*asked, "--dry-run", "--storage", str(storage))
     assert done.returncode == 0, done.stderr
+    assert "compare  each arm with frozen_full_lora alone: 4 tests to correct for" in done.stdout
     assert re.search(r"shows    differences from \d+\.\d points, and arms as good to", done.stdout)
     for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "always the most frequent"):
         assert part in done.stdout

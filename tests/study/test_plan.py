@@ -1,6 +1,7 @@
 """``python -m study.plan``: what each arm trains, counted without weights."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,11 @@ def test_it_says_what_a_study_can_show(capsys: pytest.CaptureFixture[str]) -> No
     assert plan.main(["--space", "smoke", *sizes]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "A study shows differences from 6.6 points, and arms as good to within 7.6" in said
+    least = []
+    for against in ((), ("--against", "lora")):
+        arms = ("--space", "peft_methods", "--arm", "lora,dora,ia3,oft", *against)
+        assert plan.main([*arms, *sizes]) == 0
+        found = re.search(r"differences from ([\d.]+) points", capsys.readouterr().out)
+        assert found is not None
+        least.append(float(found[1]))
+    assert least[0] > least[1], "three tests instead of six"

@@ -52,6 +52,11 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
         if len(set(names)) < len(names):
             raise BadInput(f"--arm {arms} names an arm twice; name each once")
         kept = {name: arm for name, arm in space.arms.items() if name in names}
+        if space.against is not None and space.against not in kept and len(kept) > 1:
+            raise BadInput(
+                f"--arm {arms} leaves out {space.against}, with which the other arms are compared; "
+                "name it too, or another one by --against"
+            )
         space = dataclasses.replace(space, arms=kept)
     named = [change.partition("=")[0] for change in changes]
     for change, name in zip(changes, named, strict=True):
@@ -62,6 +67,20 @@ def narrow(space: Space, arms: str | None, changes: Sequence[str]) -> Space:
         except ValueError as error:
             raise BadInput(f"--set {change}: {error}") from None
     return space
+
+
+def compared_against(space: Space, arm: str | None) -> Space:
+    """The space whose arms are compared with ``arm`` alone (``--against``); None leaves it as it
+    is.
+
+    Raises:
+        BadInput: there is no such arm.
+    """
+    if arm is None:
+        return space
+    if arm not in space.arms:
+        raise unknown("arm", arm, space.arms)
+    return dataclasses.replace(space, against=arm)
 
 
 def options_text(arms: str | None, changes: Sequence[str] | None) -> str:

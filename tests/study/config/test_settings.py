@@ -71,6 +71,32 @@ def test_a_space_whose_budget_has_changed_is_another(tmp_path: Path) -> None:
         check_resumable(one, changed)
 
 
+def test_a_study_keeps_the_arm_with_which_it_compares_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(ASKED, against="lora")
+    began = StudyDefinition.parse(asked)
+    assert began.space.against == "lora" and DEFINED.space.against is None
+    one = StudyFolder(storage=tmp_path, name="one")
+    file = open_study(one, began, run=began.space.arms, base={}) / SETTINGS
+    noted = json.loads(file.read_text())
+    assert noted["against"] == noted["settings"]["against"] == "lora"
+    check_resumable(one, gone_on(tmp_path, asked))
+    with pytest.raises(BadInput, match="was begun with against='lora', not None"):
+        check_resumable(one, DEFINED)
+    # The project's space may compare otherwise by now; a file of the user's own must not.
+    monkeypatch.setattr(spaces, "load", lambda name: replace(SPACE, against="layernorm"))
+    check_resumable(one, gone_on(tmp_path, asked))
+    other = replace(began, space=replace(began.space, against="layernorm"))
+    with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
+        check_resumable(one, other)
+
+
+def test_a_study_that_compares_all_pairs_notes_nothing_of_it(tmp_path: Path) -> None:
+    noted = json.loads((begin(tmp_path) / SETTINGS).read_text())
+    assert "against" not in noted and "against" not in noted["settings"]
+
+
 EARLIER = Space(
     question="?",
     arms={

@@ -48,3 +48,13 @@ def test_more_arms_show_less_and_one_seed_nothing() -> None:
     assert alone.startswith("no difference") and "--seeds 3" in alone
     methods = StudySize(questions=1061, images=96, arms=2, seeds=1, searches=3).text
     assert least(methods) > least(two) and "searches" in methods
+
+
+def test_comparisons_with_one_arm_alone_show_smaller_differences() -> None:
+    every = StudySize(questions=1061, images=96, arms=12, seeds=3)
+    one = StudySize(questions=1061, images=96, arms=12, seeds=3, against=True)
+    assert (every.tests, one.tests) == (66, 11)
+    assert smallest_difference(one.components, one.tests) < smallest_difference(
+        every.components, every.tests
+    )
+    assert StudySize(questions=9, images=9, arms=1, seeds=3, against=True).tests == 1

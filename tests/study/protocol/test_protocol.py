@@ -64,6 +64,21 @@ def test_it_is_written_once_before_the_first_trial(
     assert fixed(folder, seeds=3) == digest and (folder / PROTOCOL).read_bytes() == written
 
 
+def test_it_names_the_arm_against_which_the_others_are_compared(
+    kept_to: tuple[PlannedProtocol, StudyResults], tmp_path: Path
+) -> None:
+    folder = tmp_path / "against"
+    fixed(folder, against="lora")
+    declared = planned.read(folder)
+    assert json.loads((folder / PROTOCOL).read_text())["against"] == declared.against == "lora"
+    assert declared.comparisons.startswith("each other arm with lora (1), two-sided")
+    protocol, results = kept_to
+    said = checked(tmp_path, replace(protocol, against="lora"), results).deviations
+    assert said == ("comparisons: each pair of arms, planned each arm with lora",)
+    done = replace(results, protocol={**results.protocol, "against": "lora"})
+    assert checked(tmp_path, replace(protocol, against="lora"), done).as_planned
+
+
 def test_a_study_that_was_killed_before_its_first_trial_gets_it_then(tmp_path: Path) -> None:
     digest = fixed(tmp_path / "study")
     journal = tmp_path / "study" / "optuna.journal"
