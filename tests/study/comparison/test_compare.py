@@ -172,6 +172,7 @@ def test_page_tables_and_json_have_the_same_numbers(
     assert [float(row["mean"]) for row in told] == [i.difference.mean for i in found.interactions]
     latex = (out / "comparison.tex").read_text("utf-8")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
+    assert "large & lora & a & " in latex and "have a letter in common" in latex
     assert command.main([*where, "--json"]) == 0
     plain: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert plain == json.loads((out / "comparison.json").read_text("utf-8"))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,23 @@ def test_tables_lie_beside_it(found: StudyResults, tmp_path: Path) -> None:
     latex = files["results.tex"]
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     best = found.arms[0]
-    assert f"{best.arm} & {best.overall.mean:.1f} {{" in latex
+    assert f"{best.arm} & {found.letters[best.arm]} & {best.overall.mean:.1f} {{" in latex
     assert f"as the best of 4, overall \\%: {found.leader.mean:.1f} {{" in latex
     assert "as the best of 4:" in files["report.html"]
+
+
+def test_each_row_of_a_latex_table_has_as_many_cells_as_its_head(found: StudyResults) -> None:
+    one = replace(found, protocol={**found.protocol, "against": found.arms[0].arm})
+    assert found.letters and not one.letters
+    for results in (found, one):
+        table = table_files.texts(results)["results.tex"].partition(r"\end{tabular}")[0]
+        assert ("arm & group & " in table) is ("a letter in common" in table) is (results is found)
+        head, *rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        for row in rows:
+            spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+            assert row.count(" & ") + sum(spans) == head.count(" & "), row
+        columns = re.findall(r"begin\{tabular\}\{(\w+)\}", table)
+        assert [len(each) - 1 for each in columns] == [head.count(" & ")]
 
 
 def test_latex_is_escaped(found: StudyResults, tmp_path: Path) -> None:
