@@ -68,12 +68,11 @@ def vision_weights(
     weights["embeddings.patch_embedding.bias"] = bias_D + patch_DCPP.sum((2, 3)) @ shift_C
     layers: Any = tower.encoder.layer
     for number, layer in enumerate(layers):
-        attention = layer.attention
-        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        *qkv, out = _attention(layer.attention)
         parts = {
             "layer_norm1": _weight_and_bias(layer.norm1),
             "self_attn.qkv": tuple(map(torch.cat, zip(*map(_weight_and_bias, qkv), strict=True))),
-            "self_attn.projection": _scaled(attention.o_proj, layer.layer_scale1.lambda1),
+            "self_attn.projection": _scaled(out, layer.layer_scale1.lambda1),
             "layer_norm2": _weight_and_bias(layer.norm2),
             "mlp.fc1": _weight_and_bias(layer.mlp.fc1),
             "mlp.fc2": _scaled(layer.mlp.fc2, layer.layer_scale2.lambda1),
@@ -85,6 +84,14 @@ def vision_weights(
         tower.layernorm
     )
     return {name: weight.float() for name, weight in weights.items()}
+
+
+def _attention(module: Any) -> tuple[nn.Linear, ...]:
+    """Query, key, value and output of an attention of DINOv2."""
+    if hasattr(module, "attention"):  # before transformers 5.18, in two modules
+        heads = module.attention
+        return heads.query, heads.key, heads.value, module.output.dense
+    return module.q_proj, module.k_proj, module.v_proj, module.o_proj
 
 
 def _weight_and_bias(module: Any) -> tuple[Tensor, Tensor]:
