@@ -1,10 +1,13 @@
-"""Order in which the test files run, for ``make test``."""
+"""Order in which the test files run, for ``make test``, and tests that need newer packages than the
+installed ones."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
+
+from trainables.errors import too_old
 
 WEIGHTS = {"slow": 20, "long": 4}
 """Marker -> how many unmarked tests take as long as one with it, roughly."""
@@ -13,7 +16,12 @@ WEIGHTS = {"slow": 20, "long": 4}
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first. Processes take whole files, in this order, so that
-    none is left alone with a long file at the end."""
+    none is left alone with a long file at the end. Skip tests marked ``needs``, of a package, whose
+    installed version is older."""
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            if (error := too_old("it", *mark.args)) is not None:
+                item.add_marker(pytest.mark.skip(reason=str(error)))
     weights: Counter[str] = Counter()
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import json
 import re
 from collections.abc import Iterable
@@ -90,6 +91,29 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> BadInput:
     close = did_you_mean(given, names)
     there = f"{'There' if close else 'there'} are: {', '.join(names) or 'none'}"
     return BadInput(f"unknown {kind} {given!r}; {close}{there}")
+
+
+def too_old(what: str, package: str, oldest: str, instead: str = "") -> BadInput | None:
+    """Error for an installed package that is older than something needs; None if it is not. The
+    package is not imported, since importing it takes seconds.
+
+    Args:
+        what: what needs the package.
+        package: name of the package.
+        oldest: oldest version that will do, in numbers: ``5.8`` or ``5.8.1``.
+        instead: what else the user may do, such as ``give adamw``.
+    """
+    installed = importlib.metadata.version(package)
+    if _numbers(installed) >= _numbers(oldest):
+        return None
+    advice = f"pip install '{package}>={oldest}'" + (f", or {instead}" if instead else "")
+    return BadInput(f"{what} needs {package} >= {oldest}, installed is {installed}: {advice}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version; of ``2.6.0+cpu``, 2, 6 and 0."""
+    numbers = [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
+    return tuple([*numbers, 0, 0][:3])
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

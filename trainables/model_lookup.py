@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainables import registry
 from trainables.cache import hub
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput, too_old, unknown
 from trainables.models.common import quantisation
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def _family_in(file: Path) -> str:
     """Family of the model that a ``config.json`` describes.
 
     Raises:
-        BadInput: it can't be read, or is of no family and of no class that ``GENERIC`` can do.
+        BadInput: it can't be read, is of no family and of no class that ``GENERIC`` can do, or
+            needs a newer transformers than is installed.
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -72,9 +73,10 @@ def _family_in(file: Path) -> str:
     family = str(config.get("model_type"))
     file_name = family.replace("-", "_")  # as in blip-2
     if file_name in registry.FAMILIES.names():
-        return file_name
+        return _installed(file_name, family)
     if family in REFUSED:
         raise BadInput(f"models of type {family!r} can't be tuned here: {REFUSED[family]}")
+    _installed(GENERIC, family)
     if family not in _image_text_to_text():
         names = (name.replace("_", "-") for name in registry.FAMILIES.names() if name != GENERIC)
         known = ", ".join(names)
@@ -83,6 +85,19 @@ def _family_in(file: Path) -> str:
             "AutoModelForImageTextToText loads"
         )
     return GENERIC
+
+
+def _installed(name: str, model_type: str) -> str:
+    """The name of a family for whose models the installed transformers is new enough.
+
+    Raises:
+        BadInput: it is older than ``TRANSFORMERS`` of the family's file.
+    """
+    oldest = registry.FAMILIES.text(name, "TRANSFORMERS")
+    error = too_old(f"a model of type {model_type!r}", "transformers", oldest) if oldest else None
+    if error is not None:
+        raise error
+    return name
 
 
 @cache

@@ -60,6 +60,20 @@ class Registry:
             raise unknown(self.kind, name, self.names())
         return self.folder / f"{name}.py"
 
+    def text(self, name: str, constant: str) -> str:
+        """Text that the file of the member called ``name`` assigns to ``constant`` at top level,
+        empty if it has none. The file is parsed, not imported, which may be impossible.
+
+        Raises:
+            BadInput: no member has that name; the message lists the names that exist.
+        """
+        for node in _parsed(self.file(name)).body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=named)], value=ast.Constant(value=str(value))):
+                    if named == constant:
+                        return value
+        return ""
+
     def find(self, name: str) -> ModuleType:
         """Import the member called ``name``.
 

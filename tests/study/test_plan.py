@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from study import plan
+from trainables.engine.training_settings import TORCH_OF
 from trainables.models.common import attention
 
 FACTS = Path(__file__).parents[3] / "shared" / "facts" / "mile_slake.json"
@@ -124,6 +125,7 @@ def test_images_of_another_size_have_other_positions(capsys: pytest.CaptureFixtu
     assert large["total_parameters"] - small["total_parameters"] == 768 * (30**2 - 24**2)
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_an_arm_is_predicted_with_its_own_batches_and_optimizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +177,7 @@ def test_what_is_fixed_is_shown_beside_what_is_searched(
     assert "layernorm lr 0.001 to 0.1" in shown
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_ranges_that_do_nothing_are_told(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

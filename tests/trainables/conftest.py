@@ -90,9 +90,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark most tests of classes, and of families of ``SAMPLED``, ``every_class``: which ones
-    follows from their names."""
+    follows from their names. A test of a family needs the transformers that the family needs."""
     for item in items:
         kind = getattr(item, "callspec", None) and str(item.callspec.params.get("family", ""))
+        if kind and (oldest := transformers_of(kind)):
+            item.add_marker(pytest.mark.needs("transformers", oldest))
         if not kind or not (kind.startswith(f"{GENERIC}/") or kind in SAMPLED):
             continue
         name = item.module.__name__.rpartition(".")[2]
@@ -100,6 +102,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         one_of = OF_SAMPLED if kind in SAMPLED else FAST[name]
         if not whole and zlib.crc32(item.name.encode()) % one_of:
             item.add_marker(pytest.mark.every_class)
+
+
+def transformers_of(kind: str) -> str:
+    """Oldest transformers that a family, or a class of ``GENERIC``, says that it needs."""
+    name = kind.partition("/")[0]
+    return registry.FAMILIES.text(name, "TRANSFORMERS") if name in registry.FAMILIES.names() else ""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from trainables.errors import BadInput, is_whole, printable, unknown
+from pathlib import Path
+
+import pytest
+
+from tests.trainables.installed import install
+from trainables.errors import BadInput, is_whole, printable, too_old, unknown
 
 
 def test_the_closest_name_is_offered() -> None:
@@ -30,3 +35,24 @@ def test_a_message_is_one_line_that_does_nothing_to_a_terminal() -> None:
 
 def test_half_of_a_character_is_no_text() -> None:
     assert is_whole("病 \U0001f600") and not is_whole("\ud83d") and not is_whole("a\udcff")
+
+
+@pytest.mark.parametrize(
+    ("installed", "oldest", "refused"),
+    [
+        ("2.6.0+cu124", "2.6", False),
+        ("2.6.0+cu124", "2.6.1", True),
+        ("2.13.0", "2.9", False),
+        ("2.9.0", "2.13", True),
+        ("3.0.dev20260101", "2.9", False),
+    ],
+)
+def test_a_package_that_is_too_old_is_named_with_both_versions(
+    installed: str, oldest: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "of_tests", installed)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    error = too_old("optimizer 'muon'", "of_tests", oldest, "give adamw")
+    said = f"optimizer 'muon' needs of_tests >= {oldest}, installed is {installed}: pip install"
+    assert error is None if not refused else str(error).startswith(said)
+    assert error is None or str(error).endswith(f" 'of_tests>={oldest}', or give adamw")

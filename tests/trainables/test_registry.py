@@ -34,6 +34,13 @@ def test_a_member_is_imported_by_name(things: Registry) -> None:
     assert things.find("plain").load() == 1
 
 
+def test_a_text_of_a_member_is_read_without_importing_it(things: Registry) -> None:
+    file = things.folder / "explodes.py"
+    file.write_text('OLDEST = "5.4"\nNUMBER = 3\n' + file.read_text())
+    assert things.text("explodes", "OLDEST") == "5.4"
+    assert things.text("explodes", "NUMBER") == things.text("plain", "OLDEST") == ""
+
+
 @pytest.mark.parametrize("name", ["helper", "_private", "plian"])
 def test_what_is_no_member_is_refused(things: Registry, name: str) -> None:
     with pytest.raises(BadInput, match=f"unknown thing '{name}'") as refused:

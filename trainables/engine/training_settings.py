@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainables.data.common.wording import Asking, check_prompt, check_system
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput, too_old, unknown
 
 OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
 """Names of optimizers; ``trainables.engine.optimizers`` makes them."""
@@ -26,6 +26,8 @@ differ in their last digits, as those of a pass that trials share do, lead them 
 differ by 1e-4."""
 PACKAGE_OF = {"adamw_8bit": "bitsandbytes"}
 """Optimizer -> package that it needs beside PyTorch."""
+TORCH_OF = {"muon": "2.9"}
+"""Optimizer -> oldest PyTorch that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +108,15 @@ class TrainingSettings:
         return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     def check_installed(self) -> None:
-        """Check that the optimizer's package is installed, without importing it.
+        """Check that what the optimizer needs is installed, without importing it.
 
         Raises:
-            BadInput: it is not.
+            BadInput: its package is not, or PyTorch is too old.
         """
+        if (oldest := TORCH_OF.get(self.optimizer)) is not None:
+            error = too_old(f"optimizer {self.optimizer!r}", "torch", oldest, "give adamw")
+            if error is not None:
+                raise error
         package = PACKAGE_OF.get(self.optimizer)
         if package is not None and importlib.util.find_spec(package) is None:
             others = ", ".join(name for name in OPTIMIZERS if name not in PACKAGE_OF)

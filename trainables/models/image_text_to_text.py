@@ -46,6 +46,8 @@ from trainables.models.common.image_text.shapes import Shapes
 from trainables.models.common.image_text.stages import stages as image_stages
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
+TRANSFORMERS = "5.18"
+"""Oldest transformers that takes an encoder's output (``mm_encoder_outputs``)."""
 PREFIX = {"paligemma"}
 """Model types whose ``token_type_ids`` tell the prompt (0) from the answer (1). Others tell what
 stands for an image (1) from all else (0)."""

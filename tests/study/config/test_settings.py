@@ -21,6 +21,7 @@ from study.config.study_json import check_resumable, free_name, identity, open_s
 from study.search.arm_gains import LEAST
 from study.storage.paths import check_study_name
 from study.storage.study_folder import SETTINGS, StudyFolder
+from trainables.engine.training_settings import TORCH_OF
 from trainables.errors import BadInput
 from trainables.options import add_options
 
@@ -359,6 +360,7 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     assert "\n" not in str(error.value)
 
 
+MUON = pytest.mark.needs("torch", TORCH_OF["muon"])
 MINE = """from search_spaces.declare import *
 ARM = Arm(everywhere=method("lora"), lr=1e-3, training=training(%s))
 SPACE = Space(question="?", arms={"a": ARM})
@@ -368,9 +370,16 @@ SPACE = Space(question="?", arms={"a": ARM})
 @pytest.mark.parametrize(
     ("setting", "deepspeed", "said"),
     [
-        ('optimizer="muon"', "0", ""),
-        ('optimizer="muon"', "2", "2 divides what is trained, which optimizer 'muon' of arm 'a'"),
-        ('optimizer="muon"', "mine.json", "mine.json divides what is trained"),
+        pytest.param('optimizer="muon"', "0", "", marks=MUON),
+        pytest.param(
+            'optimizer="muon"',
+            "2",
+            "2 divides what is trained, which optimizer 'muon' of arm 'a'",
+            marks=MUON,
+        ),
+        pytest.param(
+            'optimizer="muon"', "mine.json", "mine.json divides what is trained", marks=MUON
+        ),
         ("max_grad_norm=0.5", "3", ""),
         ("max_grad_norm=0.5", "mine.json", "decides itself how gradients are clipped, but arm 'a'"),
     ],

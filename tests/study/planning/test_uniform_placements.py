@@ -13,6 +13,7 @@ from study.config.deployment import Deployment
 from study.config.settings import Settings
 from study.planning.arm_placements import ArmPlacements, uniform_placements
 from study.storage.study_folder import StudyFolder
+from trainables.engine.training_settings import TORCH_OF
 from trainables.errors import BadInput
 
 
@@ -40,6 +41,7 @@ def test_devices_that_cannot_share_every_batch_evenly_are_refused(tmp_path: Path
         placed(tmp_path, 2, batch_size=Choice(5, 8))
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_a_gang_divides_only_what_the_optimizer_lets_it(tmp_path: Path) -> None:
     found = placed(tmp_path, 2, optimizer=Choice("adamw", "muon"))
     assert [found.by_arm[arm].deepspeed for arm in ("plain", "trained")] == ["2", "off"]

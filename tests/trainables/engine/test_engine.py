@@ -25,7 +25,7 @@ from tests.trainables.placed import everywhere
 from tests.trainables.quantised import in_four_bits
 from trainables.engine import plain_engine, start
 from trainables.engine.deepspeed_engine import check_configuration
-from trainables.engine.training_settings import TrainingSettings
+from trainables.engine.training_settings import TORCH_OF, TrainingSettings
 from trainables.errors import BadInput
 from trainables.model_contract import slot
 from trainables.training import checkpoint
@@ -323,6 +323,7 @@ def test_the_gradient_is_clipped_to_the_norm_that_is_given(
     assert clipped == pytest.approx(0.01, rel=1e-3) and whole == large > 0.01
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_muon_is_for_matrices_within_the_network(workload: Workload, tmp_path: Path) -> None:
     """Embeddings, vectors and convolutions are AdamW's. Both go on from where they were."""
     muon = TrainingSettings(optimizer="muon", weight_decay=0.1)
@@ -367,6 +368,7 @@ def test_adamw_of_8_bits_stays_near_adamw(workload: Workload, tmp_path: Path) ->
     assert [second.step() for _ in range(2)] == pytest.approx(expected[4:], rel=1e-5)
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_muon_on_vectors_alone_is_adamw(workload: Workload) -> None:
     by_adamw, by_muon = (
         trial(workload, "layernorm", "off", training=TrainingSettings(optimizer=optimizer))
@@ -375,6 +377,7 @@ def test_muon_on_vectors_alone_is_adamw(workload: Workload) -> None:
     assert by_muon.train(24) == by_adamw.train(24)
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_deepspeed_has_muon_where_matrices_are_whole(workload: Workload, tmp_path: Path) -> None:
     muon = TrainingSettings(optimizer="muon")
     plain, zero = (trial(workload, "full", kind, training=muon) for kind in ("off", "0"))

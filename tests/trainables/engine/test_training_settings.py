@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.trainables.installed import install
 from trainables.engine.training_settings import DEFAULT_TRAINING, TrainingSettings
 from trainables.errors import BadInput
 
@@ -42,11 +45,22 @@ def test_what_is_off_its_default_is_plain() -> None:
     assert TrainingSettings.from_plain({"max_grad_norm": None}).plain() == {"max_grad_norm": 0.0}
 
 
+@pytest.mark.parametrize(("installed", "refused"), [("2.8.0", True), ("2.9.0", False)])
+def test_muon_needs_a_pytorch_that_has_it(
+    installed: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "torch", installed)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    needs = "optimizer 'muon' needs torch >= 2.9, installed is 2.8.0: pip .*, or give adamw"
+    with pytest.raises(BadInput, match=needs) if refused else nullcontext():
+        TrainingSettings(optimizer="muon").check_installed()
+
+
 def test_an_optimizer_whose_package_is_missing_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    TrainingSettings(optimizer="muon").check_installed()
+    TrainingSettings(optimizer="adamw").check_installed()
     needs = "'adamw_8bit' needs the package bitsandbytes, which is not installed: .* adamw, muon"
     with pytest.raises(BadInput, match=needs):
         TrainingSettings(optimizer="adamw_8bit").check_installed()

@@ -10,7 +10,7 @@ import torch
 
 from trainables import recipe
 from trainables.engine.plain_engine import Plain
-from trainables.engine.training_settings import TrainingSettings
+from trainables.engine.training_settings import TORCH_OF, TrainingSettings
 from trainables.memory import fake_weights, footprint
 from trainables.memory.footprint import BatchShape, Footprint
 from trainables.memory.measure import measure_growth
@@ -35,7 +35,14 @@ def of_slots(model: Any, first: str, rest: str) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adamw_8bit"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adamw",
+        pytest.param("muon", marks=pytest.mark.needs("torch", TORCH_OF["muon"])),
+        "adamw_8bit",
+    ],
+)
 def test_the_optimizers_state_is_that_of_the_optimizer(workload: Workload, optimizer: str) -> None:
     if optimizer == "adamw_8bit":
         pytest.importorskip("bitsandbytes")

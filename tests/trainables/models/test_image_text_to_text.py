@@ -36,6 +36,7 @@ from trainables.models.image_text_to_text import ImageTextToText
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
+pytestmark = made_image_text.NEEDS
 QUICK = ("gemma3", "qwen2_5_vl", "mistral3")
 SLOW = [pytest.param(kind, marks=() if kind in QUICK else (pytest.mark.slow,)) for kind in CLASSES]
 QUESTIONS = ["is this a ct ?", "where is the lesion ?", "where ?"]

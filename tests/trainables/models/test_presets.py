@@ -10,6 +10,7 @@ import pytest
 
 from study import plan
 from tests.trainables import made_image_text
+from tests.trainables.made_image_text import NEEDS
 from trainables import registry
 from trainables.errors import BadInput
 from trainables.model_lookup import family_of, skeleton_of
@@ -33,12 +34,22 @@ IMAGE_TOKENS = {
 """Tokens of an image of the size that a study takes, worked out by hand."""
 
 
+OWN = [name.replace("_", "-") for name in registry.FAMILIES.names()]
+BY_NAME = [
+    pytest.param(
+        name,
+        marks=() if json.loads(file.read_text("utf-8"))["model_type"] in OWN else NEEDS,
+    )
+    for name, file in PRESETS.items()
+]
+
+
 def note(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(PRESETS[name].read_text(encoding="utf-8"))["preset"]
     return found
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_a_preset_has_the_parameters_that_were_published(name: str) -> None:
     said = note(name)
     assert set(said) == {"of", "source", "parameters", "published", "published_in"}
@@ -66,12 +77,14 @@ def test_the_models_of_the_field_are_there() -> None:
     assert published["smolvlm-256m"] == 256_484_928
 
 
+@NEEDS
 @pytest.mark.parametrize(("name", "tokens"), IMAGE_TOKENS.items())
 def test_an_image_of_a_preset_has_the_tokens_of_its_class(name: str, tokens: int) -> None:
     found = skeleton_of(name)
     assert found.question_tokens - skeleton_of("smolvlm-256m").question_tokens == tokens - 64
 
 
+@NEEDS
 @pytest.mark.parametrize(
     "kind",
     [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in made_image_text.CLASSES],
@@ -86,6 +99,7 @@ def test_image_tokens_are_as_many_as_the_processor_writes(kind: str, tmp_path: P
         image_tokens(model.config, made_image_text.SIZE)
 
 
+@NEEDS
 @pytest.mark.slow
 def test_memory_is_predicted_for_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
     """Positions may be scaled by the largest, as in InternVL3, and the base be in 4 bits."""

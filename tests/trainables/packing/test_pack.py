@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainables.packing.trials import METHODS, arrivals, config, suits
 from trainables.data.common.wording import Asking
-from trainables.engine.training_settings import TrainingSettings
+from trainables.engine.training_settings import TORCH_OF, TrainingSettings
 from trainables.packing.pack import Pack
 from trainables.packing.trial_group import TrialGroup
 from trainables.training.regime import Regime
@@ -195,6 +195,7 @@ def test_labels_are_smoothed_in_a_pass_as_alone(workload: Workload) -> None:
         assert losses[key] == pytest.approx(Trial(workload, settings).train(8), rel=1e-5), key
 
 
+@pytest.mark.needs("torch", TORCH_OF["muon"])
 def test_each_training_setting_packed_as_alone(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from trainables.errors import BadInput
 
@@ -75,6 +74,8 @@ def arrange(network: Any, called: str) -> dict[str, str]:
             f"names {', '.join((*BESIDE, *INSIDE))}"
         )
     if "vision_feature_layer" in inspect.signature(model.get_image_features).parameters:
+        from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
         # Before the network is copied: where hooks of a copy differ, a method is taken to have
         # added them.
         maybe_install_capturing_hooks(vision)
