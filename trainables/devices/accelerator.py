@@ -105,7 +105,8 @@ def generators_restored() -> Iterator[None]:
     """Restore the states of PyTorch's global generators after the block: the CPU's and the
     device's."""
     devices = [torch.accelerator.current_device_index()] if accelerated() else []
-    with torch.random.fork_rng(devices=devices, device_type=kind() if devices else None):
+    # Torch 2.6 takes no None for the kind, although it does not matter where there are no devices.
+    with torch.random.fork_rng(devices=devices, device_type=kind()):
         yield
 
 
