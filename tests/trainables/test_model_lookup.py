@@ -40,9 +40,9 @@ def test_each_family_says_which_transformers_it_needs(
             install(packages, "transformers", installed)
             patched.syspath_prepend(str(packages))
             assert family_of(str(model)) == (name, model)
-    install(tmp_path, "transformers", "5.3.9")
+    install(tmp_path, "transformers", "5.8.1")
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = f"a model of type '{TYPES[name]}' needs transformers >= {needed}, installed is 5.3.9"
+    said = f"a model of type '{TYPES[name]}' needs transformers >= {needed}, installed is 5.8.1"
     with pytest.raises(BadInput, match=said):
         family_of(str(model))
 
@@ -50,8 +50,8 @@ def test_each_family_says_which_transformers_it_needs(
 def test_a_preset_needs_what_its_family_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "transformers", "5.4.0")
+    install(tmp_path, "transformers", "5.9.0")
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = f"'gemma3' needs transformers >= {oldest(GENERIC)}, installed is 5.4.0"
+    said = f"'gemma3' needs transformers >= {oldest(GENERIC)}, installed is 5.9.0"
     with pytest.raises(BadInput, match=said):
         skeleton_of("medgemma-4b")

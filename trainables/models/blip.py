@@ -37,7 +37,7 @@ from trainables.models.common import clip, weights_folder
 from trainables.models.common.attention import ImageAttention, TextAttention, fuse
 from trainables.models.common.collate import collate
 
-TRANSFORMERS = "5.4"
+TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
 QUESTION_TOKENS = 35  # most tokens of a question, as in the training of MISS
 BEAMS = 3  # beams of MISS and BLIP; a folder's generation_config.json may give another number

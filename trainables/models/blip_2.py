@@ -36,7 +36,7 @@ from trainables.models.common.blip2_network import ROLES, Parts
 from trainables.models.common.collate import collate
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
-TRANSFORMERS = "5.4"
+TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
 BEAMS = 5  # of the papers of BLIP-2 and InstructBLIP
 LENGTH_PENALTY = -1.0  # of the papers, for short answers; it matters with several beams only

@@ -21,7 +21,7 @@ from trainables.model_contract import Batch, Row, Skeleton, Stage, run_stages
 from trainables.models.blip_2 import Blip2
 from trainables.models.common import weights_folder
 
-TRANSFORMERS = "5.4"
+TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
 FOLLOWS_INSTRUCTIONS = True
 """Whether models of this family take an instruction in the prompt, such as how to answer."""

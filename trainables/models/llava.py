@@ -55,7 +55,7 @@ from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
 from trainables.models.common.prompt import Prompt, word_of
 
-TRANSFORMERS = "5.6"
+TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
 FOLLOWS_INSTRUCTIONS = True
 """Whether models of this family take an instruction in the prompt, such as how to answer."""
