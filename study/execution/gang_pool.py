@@ -27,6 +27,7 @@ from study.worker.gang_worker import LINK, GangInbox, RendezvousFailed, run_work
 from study.worker.host_config import HostConfig
 from study.worker.orders import ForgetTrial, TrialReport
 from study.worker.resident_trials import one_line, outcome_of
+from trainables.devices.kinds import backend, plural
 from trainables.errors import BadInput
 
 RESTART_SECONDS = 1.0
@@ -107,7 +108,7 @@ class GangHandle:
 
     @property
     def _devices(self) -> str:
-        return f"{self.size} {'CUDA devices' if self.partition.gpus else 'processors'}"
+        return f"{self.size} {plural(self.partition.kind)}"
 
     def _had_workers(self) -> bool:
         """Whether the last attempt brought workers that waited for trials."""
@@ -131,7 +132,7 @@ class GangHandle:
             TorchTrainer(
                 run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
-                torch_config=GroupConfig(backend="nccl" if self.partition.gpus else "gloo"),
+                torch_config=GroupConfig(backend=backend(self.partition.kind)),
                 scaling_config=ScalingConfig(
                     num_workers=self.size,
                     use_gpu=self.partition.gpus > 0,
@@ -161,7 +162,7 @@ class GangHandle:
         causes = _of_workers(error)
         (cause, *_) = _raised_by_workers(causes) or causes or [_of_controller(error)]
         if isinstance(cause, RendezvousFailed):
-            return f"{cause}; {LINK.format('NCCL' if self.partition.gpus else 'GLOO')}"
+            return f"{cause}; {LINK.format(backend(self.partition.kind).upper())}"
         return one_line(getattr(cause, "health_check_failure", cause))
 
     def _answer_clients(self, error: Exception) -> None:

@@ -12,6 +12,7 @@ from study.config.definition import StudyDefinition
 from study.config.deployment import Deployment
 from study.planning.arm_placements import ArmPlacements, PlacedArms, uniform_placements
 from study.planning.cluster_partition import ClusterPartition, divide, no_worker
+from trainables.devices.kinds import SHARED
 from trainables.engine.deepspeed_config import partitions_weights
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _uniform_on(
         definition,
         deployment,
         trials_per_host=partition.trials_per_host,
-        cuda=partition.gpus > 0 and not partition.untried,
+        cuda=partition.kind in SHARED,
     )
 
 

@@ -271,12 +271,12 @@ class _Rank:
         import torch
         from torch import distributed
 
-        from trainables.devices import accelerator
+        from trainables.devices import accelerator, kinds
 
         kind = accelerator.kind() if gpus else "cpu"
         launchers.forget()
         distributed.init_process_group(
-            accelerator.backend(kind),
+            kinds.backend(kind),
             init_method=address,
             rank=rank,
             world_size=ranks,

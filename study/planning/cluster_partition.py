@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.config.deployment import MOST_SHARING
-from trainables.devices.kinds import VARIABLE
+from trainables.devices.kinds import SHARED, VARIABLE, plural
 from trainables.errors import BadInput
 
 
@@ -34,6 +34,11 @@ class ClusterPartition:
     untried: str = ""
     """Kind of an accelerator that trains one trial at a time, since nobody has tried it: ``mps`` or
     ``xpu``; empty otherwise."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the devices, as PyTorch calls it."""
+        return self.untried or (SHARED[0] if self.gpus else "cpu")
 
 
 def divide(
@@ -79,7 +84,7 @@ def divide(
     units = gpus or cpus
     if not units:
         raise no_worker()
-    kind = "CUDA devices" if gpus else "processors"
+    kind = plural(SHARED[0] if gpus else "cpu")
     if not 1 <= per_trial <= units:
         raise BadInput(f"--devices-per-trial must be 1 to {units} (all {kind}), not {per_trial}")
     sharing = 1 if per_trial > 1 or alone else MOST_SHARING

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainables.devices.kinds import BACKENDS, SHARED, VARIABLE, WITHOUT_FLOAT64
+from trainables.devices.kinds import SHARED, VARIABLE, WITHOUT_FLOAT64
 
 GIB = 2**30
 
@@ -80,11 +80,6 @@ def pins(device: torch.device) -> bool:
 def widest(device: torch.device) -> torch.dtype:
     """Most precise type in which a device adds up."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
-
-
-def backend(device: str) -> str:
-    """Name of the process groups in which devices of a kind exchange tensors."""
-    return BACKENDS.get(device, "gloo")
 
 
 def choose(device: torch.device) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.devices import accelerator
+from trainables.devices import accelerator, kinds
 from trainables.engine import ranks
 from trainables.engine.base import Losses, count_questions
 from trainables.engine.deepspeed_config import RESERVED_KEYS, zero_stage
@@ -233,7 +233,7 @@ def _deepspeed() -> Any:
     from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented as public
 
     if not torch.distributed.is_initialized():
-        backend = accelerator.backend(accelerator.kind())
+        backend = kinds.backend(accelerator.kind())
         torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         atexit.register(torch.distributed.destroy_process_group)
     deepspeed.init_distributed(auto_mpi_discovery=False)

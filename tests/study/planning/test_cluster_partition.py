@@ -22,11 +22,12 @@ def test_a_processor_takes_one_trial_unless_told_otherwise() -> None:
     assert of(divide(LAPTOP, 2, shared=False)) == (2, 1, 2)
     assert of(divide(LAPTOP, 12, shared=False)) == (4, 3, 12)
     assert divide(LAPTOP, 1, shared=False).cpus == 4
+    assert divide(LAPTOP, 1, shared=False).kind == "cpu"
 
 
 def test_a_cuda_device_takes_as_many_as_fit() -> None:
     found = divide(GPUS, None, shared=True, predicting=True)
-    assert of(found) == (4, 8, 32)
+    assert (of(found), found.kind) == ((4, 8, 32), "cuda")
     assert (found.cpus, found.gpus, found.host_gib) == (8, 1, 64)
     assert of(divide(GPUS, None, shared=True)) == (4, 1, 4), "their memory is not looked at"
     assert of(divide(GPUS, 8, shared=True)) == (4, 2, 8)
@@ -68,7 +69,7 @@ def test_an_accelerator_that_nobody_has_tried_takes_one_trial() -> None:
     assert of(found) == (1, 1, 1)
     assert (found.cpus, found.gpus, found.predicting) == (4, 0, False)
     found = divide(GPUS, 1, shared=True, untried="xpu")
-    assert of(found) == (1, 1, 1) and (found.cpus, found.gpus) == (16, 1)
+    assert of(found) == (1, 1, 1) and (found.cpus, found.gpus, found.kind) == (16, 1, "xpu")
     with pytest.raises(BadInput, match=r"^--concurrency must be 1 on mps, .* not 2; STUDY_DEVICE"):
         divide(LAPTOP, 2, shared=False, untried="mps")
     with pytest.raises(BadInput, match=r"^--devices-per-trial must be 1 on xpu, .* not 2; "):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.devices import accelerator
+from trainables.devices import accelerator, kinds
 from trainables.devices.kinds import SHARED, VARIABLE
 from trainables.memory import measure
 from trainables.seeding import seeded
@@ -63,7 +63,7 @@ def test_what_is_known_of_each_kind(
     kind: str, pins: bool, backend: str, widest: torch.dtype
 ) -> None:
     device = torch.device(kind)
-    assert (accelerator.pins(device), accelerator.backend(kind)) == (pins, backend)
+    assert (accelerator.pins(device), kinds.backend(kind)) == (pins, backend)
     assert accelerator.widest(device) is widest
 
 
