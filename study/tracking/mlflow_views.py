@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.config import spaces
+from study.tracking import mlflow_names
 from study.tracking.mlflow_runs import (
     BY_HAND,
     COLOUR,
@@ -117,7 +118,7 @@ class Shown:
         arms: dict[str, set[str]] = {}
         for arm, declared in space.arms.items():
             for name in spaces.ranges(declared):
-                arms.setdefault(name, set()).add(arm)
+                arms.setdefault(mlflow_names.key(name), set()).add(arm)
         own = sorted(arms.keys() - {*spaces.TRAINING, "lr"})
         varied = sorted(arms.keys() & {*spaces.TRAINING})
         return cls(settings=("lr", *own, *varied), groups=_together(own, arms), measures=())

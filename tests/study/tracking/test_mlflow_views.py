@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from mlflow.server.auth.client import AuthServiceClient
 
-from search_spaces.declare import Space
+from search_spaces.declare import Arm, Choice, Space, method
 from study.config.definition import StudyDefinition
 from study.config.settings import Settings
 from study.config.study_json import identity, open_study
@@ -24,15 +24,15 @@ from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.storage.study_folder import StudyFolder
-from study.tracking import mlflow_store, mlflow_views
+from study.tracking import mlflow_names, mlflow_store, mlflow_views
 from study.tracking.mlflow_runs import BY_HAND, COLOUR, LOG_LR, MlflowRuns
-from study.tracking.mlflow_views import AUTHOR, GENERAL, MOST_LISTED, TAG
+from study.tracking.mlflow_views import AUTHOR, COSTS, GENERAL, MOST_LISTED, TAG, Shown
 from study.tracking.mlflow_writer import MlflowWriter
 from study.trials.colours import COLOURS
 from study.trials.spec import Kind
 from tests.study.browser import NEEDS_A_BROWSER, browsing, serving
 from tests.study.finished import SPACE, collected, dataset, finish
-from tests.study.made_up import PROTOCOL, cards, rules
+from tests.study.made_up import PROTOCOL, cards, play, rules
 from tests.study.object_store import serve
 from tests.study.stack import mlflow_server
 
@@ -128,6 +128,45 @@ def test_a_run_has_its_arms_colour_and_a_description_the_links(
     assert note.startswith("**verdict**\n\nThis study: [report](#/experiments/")
     for key in (parent, *GENERAL):
         assert mlflow_views.address(runs.experiment_id, key).removeprefix("/") in note
+
+
+def named(view: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Parameters and metrics that a view's columns and charts are of."""
+    found: dict[str, set[str]] = {"params": set(), "metrics": set(), "tags": set()}
+    for column in view["selectedColumns"]:
+        kind, name = column.split(".", 1)
+        found[kind].add(name.strip("`"))
+    for chart in view["compareRunCharts"]:
+        axes = [chart[axis]["key"] for axis in ("xaxis", "yaxis") if axis in chart]
+        bars = [chart["metricKey"]] if "metricKey" in chart else []
+        found["metrics"] |= {*axes, *bars, *chart.get("selectedMetrics", [])}
+        found["params"] |= {*chart.get("selectedParams", [])}
+    return found
+
+
+def test_views_are_of_what_runs_have_whatever_names_mlflow_refuses(tmp_path: Path) -> None:
+    arms = {"lora (`r`=8) <b>": SPACE.arms["lora"], "1% (`x`)": SPACE.arms["layernorm"]}
+    runs, space = connect(tmp_path), replace(SPACE, arms=arms)
+    tracking = MlflowWriter(runs, "one")
+    tracking.begin(space, PROTOCOL, [])
+    scheduler = StudyScheduler(rules(space=space, trials=6), StudyJournal(tmp_path), [tracking])
+    scores = {"validation.overall": 50.0, "test.overall": 50.0, "ood.a (b).overall": 40.0}
+    while (spec := scheduler.next()) is not None:
+        play(scheduler, spec, dict.fromkeys(COSTS, 1.0), scores)
+    tracking.finish("verdict", "models", "table", {}, [], [], cards)
+    parent = tracking.parent_id
+    data = [run.data for run in runs.trials(parent).values()]
+    params = {name for each in data for name in each.params}
+    metrics = {name for each in data for name in each.metrics}
+    for key in (parent, *GENERAL):
+        of = named(state(runs, key))
+        assert (of["params"] - params, of["metrics"] - metrics) == (set(), set())
+    assert (
+        mlflow_names.key("ood.a (b).overall_percent") in named(state(runs, "confirmed"))["metrics"]
+    )
+    slots = {"fusion (b)": method("lora", rank=Choice(2, 4))}  # of a family of one's own
+    odd = replace(SPACE, arms={"odd": Arm(lr=1e-3, **slots)})
+    assert Shown.of_space(odd).settings == ("lr", mlflow_names.key("fusion (b).lora.rank"))
 
 
 def test_views_are_renewed_when_there_are_other_arms(tmp_path: Path) -> None:
