@@ -143,7 +143,7 @@ class ArmScores:
     def _first(self) -> dict[str, list[TrialRecord]]:
         """Arm -> its confirmations that are independent: of several searches the first of each."""
         return {
-            arm: [same[0] for same in _alike(records, self.searches)]
+            arm: [same[0] for same in alike(records, self.searches)]
             for arm, records in self.confirmed.items()
         }
 
@@ -274,11 +274,11 @@ def credits_of(
         return np.asarray(answers.read(study_folder, record.spec.id, name)["credit"])
 
     return np.stack(
-        [np.mean([credit(record) for record in same], axis=0) for same in _alike(records, searches)]
+        [np.mean([credit(record) for record in same], axis=0) for same in alike(records, searches)]
     )
 
 
-def _alike(records: Sequence[TrialRecord], searches: int) -> list[list[TrialRecord]]:
+def alike(records: Sequence[TrialRecord], searches: int) -> list[list[TrialRecord]]:
     """Confirmations of an arm whose models count as one: those of one search, or each alone."""
     if searches == 1:
         return [[record] for record in records]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.analysis.arm_scores import credits_of
+from study.analysis.arm_scores import alike, credits_of
 from study.analysis.result_types import BlindScore, Calibration, ReliabilityBin
+from study.statistics.resampled import ResampledScores
 from study.statistics.uncertainty import Scores
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
-from trainables.measures.common.measure import of_kind
+from trainables.measures.common.measure import Weighted, of_kind, weighted
 from trainables.measures.likelihoods import BINS, MEASURE, bins, confidences
 from trainables.training.blind import BLIND
 
@@ -53,25 +54,40 @@ def blind_scores(
 
 
 def calibration(
-    study_folder: StudyFolder, records: Sequence[TrialRecord], examples: Sequence[Example]
+    study_folder: StudyFolder,
+    records: Sequence[TrialRecord],
+    examples: Sequence[Example],
+    searches: int = 1,
 ) -> Calibration | None:
     """How the confidence of an arm in closed answers compares with their accuracy, over the
-    answers of all its seeds; None if there are no such questions, or no likelihoods."""
+    answers of all its seeds; None if there are no such questions, or no likelihoods. The interval
+    of the error is that of models that are independent: of several searches the first of each."""
     places = of_kind(MEASURE.of, examples)
     asked = [examples[i] for i in places]
     if not asked or not records or any("test.ece" not in record.scores for record in records):
         return None
-    confidence, right = [], []
+    confidence, right, given = [], [], {}
     for record in records:
         table = answers.read(study_folder, record.spec.id, "test")
-        given = table[answers.LIKELIHOODS].to_pylist()
-        confidence_Q, right_Q = confidences([given[i] for i in places], asked)
+        likelihoods = table[answers.LIKELIHOODS].to_pylist()
+        given[record.spec.id] = [likelihoods[i] for i in places]
+        confidence_Q, right_Q = confidences(given[record.spec.id], asked)
         confidence.append(confidence_Q)
         right.append(right_Q)
     confidence_N, right_N = np.concatenate(confidence), np.concatenate(right)
     bin_N = bins(confidence_N)
+
+    def make(several: Sequence[Sequence[Any]]) -> Weighted:
+        joined = [one for model in several for one in model]
+        return weighted(MEASURE, "ece", joined, asked * len(several))
+
+    first = [given[same[0].spec.id] for same in alike(records, searches)]
+    scores = ResampledScores({"arm": first}, [example.unit for example in asked], make)
+    error = scores.above_zero("arm")
     return Calibration(
         error=float(np.mean([record.scores["test.ece"] for record in records])),
+        low=error.low,
+        high=error.high,
         bins=tuple(
             ReliabilityBin(
                 confidence=float(100 * confidence_N[bin_N == b].mean()),

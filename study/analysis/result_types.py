@@ -93,8 +93,19 @@ class Calibration:
 
     error: float
     """Expected calibration error in percent, mean over seeds."""
+    low: float | None = None
+    """Lower end of its 95% interval; None in results of earlier versions."""
+    high: float | None = None
+    """Upper end of its 95% interval; None in results of earlier versions."""
     bins: tuple[ReliabilityBin, ...]
     """Answers by intervals of confidence, the lowest first."""
+
+    @property
+    def text(self) -> str:
+        """The error with its interval, if it has one."""
+        if self.low is None or self.high is None:
+            return f"{self.error:.1f}%"
+        return f"{self.error:.1f}% ({self.low:.1f} to {self.high:.1f})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -238,7 +238,7 @@ def _arm(
         collapse=collapses.rate(study_folder, tested, collapsed, dataset, trials.searches),
         costs=costs,
         blind=blind.blind_scores(study_folder, confirmed, dataset.test, trials.searches),
-        calibration=blind.calibration(study_folder, confirmed, dataset.test),
+        calibration=blind.calibration(study_folder, confirmed, dataset.test, trials.searches),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )
 

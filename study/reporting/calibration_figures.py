@@ -23,7 +23,7 @@ def reliability(results: StudyResults) -> list[Markup]:
         figure = Figure(title=title, width=PANEL_WIDTH, height=PANEL_HEIGHT, x=x, y=y)
         figure.axes("confidence, %", "right, %")
         figure.rule((x(0), y(0)), (x(100), y(100)), kind="base")
-        figure.text((0, 14), f"{arm.arm}, ECE {arm.calibration.error:.1f}%", kind="head")
+        figure.text((0, 14), f"{arm.arm}, ECE {arm.calibration.text}", kind="head")
         most = max(each.answers for each in arm.calibration.bins)
         number = index[arm.arm]
         figure.line(

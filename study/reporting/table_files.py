@@ -77,6 +77,7 @@ def _arms(results: StudyResults) -> list[dict[str, Any]]:
                 f"{way}_gain_{end}": getattr(blind.gain, end) if blind else None for end in ENDS
             }
         row["ece_mean"] = arm.calibration.error if arm.calibration else None
+        row |= {f"ece_{end}": getattr(arm.calibration, end, None) for end in ("low", "high")}
         row["settings"] = settings_text(arm.best.parameters, exact=True) if arm.best else ""
         rows.append(row)
     for name, scores in results.baselines.named().items():

@@ -280,6 +280,17 @@ def test_confidence_is_compared_with_accuracy(found: StudyResults) -> None:
     assert lora.calibration.error == pytest.approx(
         sum(seed.scores["ece"] or 0 for seed in lora.seeds) / 2
     )
+    low, high = lora.calibration.low, lora.calibration.high
+    assert low is not None and high is not None
+    assert 0 <= low < lora.calibration.error <= high < 100
+    rows = {r["arm"]: r for r in csv.DictReader(io.StringIO(table_files.texts(found)[ARMS_TABLE]))}
+    assert (float(rows["lora"]["ece_low"]), float(rows["lora"]["ece_high"])) == (low, high)
+    assert (
+        f"ECE {lora.calibration.error:.1f}% ({low:.1f} to {high:.1f})"
+        == f"ECE {lora.calibration.text}"
+    )
+    earlier = replace(lora.calibration, low=None, high=None)
+    assert earlier.text == f"{lora.calibration.error:.1f}%"
     assert results.metrics(found)["untuned.test.auroc_percent"] > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from study.statistics.resampled import ResampledScores, Statistic
 from study.statistics.uncertainty import Array, Scores
 from tests.trainables.measures.examples import examples
-from trainables.measures import balanced
+from trainables.measures import balanced, likelihoods
 from trainables.measures.common.measure import weighted
 
 TRUTH = ["yes" if number % 10 < 3 else "no" for number in range(400)]
@@ -89,3 +89,26 @@ def test_the_statistic_is_resampled_and_not_its_jackknife_values() -> None:
 
     own = ResampledScores({"a": [TRUTH]}, GROUPS, largest).score("a")
     assert own.mean == 99.75 and own.high == own.mean and own.low < 98
+
+
+def test_an_error_that_is_above_zero_by_chance_has_an_interval_that_goes_below_it() -> None:
+    """Answers whose confidence is right: their calibration error is 0, and found to be more."""
+    drawn = np.random.default_rng(0)
+    found = []
+    for _ in range(20):
+        logit_SQ = np.abs(drawn.normal(1.2, 1.2, (2, len(TRUTH))))
+        right_SQ = drawn.random(logit_SQ.shape) < 1 / (1 + np.exp(-logit_SQ))
+        for_yes_SQ = np.where(right_SQ == (np.array(TRUTH) == "yes"), logit_SQ, -logit_SQ)
+        both_SQ2 = -np.logaddexp(0, np.stack([-for_yes_SQ, for_yes_SQ], axis=2))
+
+        def make(several: Sequence[Sequence[list[float]]]) -> Statistic:
+            joined = [one for model in several for one in model]
+            asked = examples(*(("closed", true) for true in TRUTH)) * len(several)
+            return weighted(likelihoods.MEASURE, "ece", joined, asked)
+
+        scores = ResampledScores({"a": both_SQ2.tolist()}, GROUPS, make, replicates=200)
+        error, plain = scores.above_zero("a"), scores.score("a")
+        assert 0 <= error.low <= error.mean <= error.high and error.mean == plain.mean > 0
+        found.append((error.low, plain.low))
+    lows, plain_lows = np.array(found).T
+    assert np.mean(lows < 0.5) > 0.9 > 0.3 > np.mean(plain_lows < 0.5)
