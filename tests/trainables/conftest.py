@@ -69,6 +69,10 @@ SMALL: Mapping[str, Callable[[], Model]] = {
 """Model family -> a small random model of it, the same at every call."""
 
 
+NEEDS = pytest.mark.needs("transformers", registry.FAMILIES.text(GENERIC, "TRANSFORMERS"))
+"""Marks a test, or all of a module, that reads a model of the generic family."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Golden numbers must not depend on how many cores a sum was split over; and small matrices are

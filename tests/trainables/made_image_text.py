@@ -12,14 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from trainables.model_tools.tiny_pretraining.network import vocabulary
-from trainables.registry import FAMILIES
 
-NEEDS = pytest.mark.needs("transformers", FAMILIES.text("image_text_to_text", "TRANSFORMERS"))
-"""Marks a test, or all of a module, that reads such a model."""
 SIZE = 32
 """Pixels a side of an image."""
 WIDTH = {"hidden_size": 32, "intermediate_size": 64}

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainables import made_image_text
-from tests.trainables.conftest import WORDS, made_up
+from tests.trainables.conftest import NEEDS, WORDS, made_up
 from tests.trainables.models.small import image_text_to_text
 from trainables.model_contract import Model, run_stages
 from trainables.models.common.image_text.stages import NORM_FIRST, PRODUCT_FIRST, features
@@ -22,7 +21,7 @@ from trainables.training.frozen_features import Features
 from trainables.training.trial import Trial
 from trainables.training.trial_config import TrialConfig
 
-pytestmark = made_image_text.NEEDS
+pytestmark = NEEDS
 APART = [
     pytest.param(kind, marks=() if kind in ("gemma3", "smolvlm") else (pytest.mark.slow,))
     for kind in (*PRODUCT_FIRST, *NORM_FIRST)

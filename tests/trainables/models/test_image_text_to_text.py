@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
 from tests.trainables import made_image_text
-from tests.trainables.conftest import WORDS
+from tests.trainables.conftest import NEEDS, WORDS
 from tests.trainables.made_image_text import CLASSES, SIZE
 from trainables import model_lookup, recipe
 from trainables.data.common.wording import Asking
@@ -36,7 +36,7 @@ from trainables.models.image_text_to_text import ImageTextToText
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
-pytestmark = made_image_text.NEEDS
+pytestmark = NEEDS
 QUICK = ("gemma3", "qwen2_5_vl", "mistral3")
 SLOW = [pytest.param(kind, marks=() if kind in QUICK else (pytest.mark.slow,)) for kind in CLASSES]
 QUESTIONS = ["is this a ct ?", "where is the lesion ?", "where ?"]

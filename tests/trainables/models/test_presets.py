@@ -10,7 +10,7 @@ import pytest
 
 from study import plan
 from tests.trainables import made_image_text
-from tests.trainables.made_image_text import NEEDS
+from tests.trainables.conftest import NEEDS
 from trainables import registry
 from trainables.errors import BadInput
 from trainables.model_lookup import family_of, skeleton_of
