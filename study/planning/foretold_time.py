@@ -114,17 +114,18 @@ class TimeForecast:
 
     @property
     def start(self) -> Foretold:
-        """Until the first trial begins."""
+        """Seconds until the first trial begins."""
         if self.begun is None:
             return Foretold(about=STARTING[0], most=STARTING[1])
         return Foretold(about=self.begun + BEGINNING[0], most=self.begun + BEGINNING[1])
 
     @property
     def frozen(self) -> Foretold:
-        """Of the output of frozen stages, which is computed once, by one device."""
-        images = self.questions.train + self.questions.validation
+        """Seconds of the output of frozen stages, which is computed once, by one device. It
+        counts questions, so it is too much where several ask about one image."""
+        questions = self.questions.train + self.questions.validation
         each = max((s.frozen for s in self.steps.values()), default=0.0)
-        return Foretold(about=images * each, most=BUSY[1] * images * each)
+        return Foretold(about=questions * each, most=BUSY[1] * questions * each)
 
     @property
     def searched(self) -> float:
@@ -135,7 +136,7 @@ class TimeForecast:
 
     @property
     def search(self) -> Foretold:
-        """Of the search."""
+        """Seconds of the search."""
         longest = max(self.trial(Kind.SEARCH, arm) for arm in self.steps)
         return Foretold(
             about=self.trials * (BUSY[0] * self.searched + BETWEEN[0]) / self.devices,
@@ -144,7 +145,7 @@ class TimeForecast:
 
     @property
     def confirmation(self) -> Foretold:
-        """Of the confirmation, and of the untuned model's answers."""
+        """Seconds of the confirmation, and of the untuned model's answers."""
         each = [self.trial(Kind.CONFIRM, arm) for arm in self.steps for _ in range(self.seeds)]
         each += [self.trial(Kind.UNTUNED, arm) for arm in [*self.steps][:1]] * self.untuned
         # Devices wait for the last of these trials.
@@ -155,7 +156,7 @@ class TimeForecast:
 
     @property
     def close(self) -> Foretold:
-        """From the end of the last trial to that of the study."""
+        """Seconds from the end of the last trial to that of the study."""
         return Foretold(about=CLOSING[0], most=CLOSING[1])
 
     @property
@@ -170,7 +171,7 @@ class TimeForecast:
 
     @property
     def whole(self) -> Foretold:
-        """Of the whole study."""
+        """Seconds of the whole study."""
         return sum(self.parts.values(), start=Foretold(about=0.0, most=0.0))
 
     def trial(self, kind: Kind, arm: str, examples: int | None = None) -> float:
@@ -261,13 +262,12 @@ class TimeLeft(StudyCallback):
         current = [r for r in running if r.spec.kind is Kind.SEARCH]
         to_begin = 0 if self.search_over else max(forecast.trials - searched - len(current), 0)
         ahead = to_begin * mean + sum(max(mean - self._seconds(r), 0.0) for r in current)
-        for kind, names, times in (
-            (Kind.CONFIRM, [*forecast.steps], forecast.seeds),
-            (Kind.UNTUNED, [str(Kind.UNTUNED)], forecast.untuned),
-        ):
-            for arm in names:
-                open_trials = max(times - self._ended[kind, arm], 0)
-                ahead += open_trials * forecast.trial(kind, arm)
+        for arm in forecast.steps:
+            open_trials = max(forecast.seeds - self._ended[Kind.CONFIRM, arm], 0)
+            ahead += open_trials * forecast.trial(Kind.CONFIRM, arm)
+        # The untuned model may be asked in two ways.
+        answered = sum(n for (kind, _), n in self._ended.items() if kind is Kind.UNTUNED)
+        ahead += max(forecast.untuned - answered, 0) * forecast.trial(Kind.UNTUNED, "")
         ahead -= sum(self._seconds(r) for r in running if r.spec.kind is not Kind.SEARCH)
         prior = PRIOR * forecast.trials * forecast.searched * forecast.measured
         gone = 0.0 if self._first is None else self.clock() - self._first
