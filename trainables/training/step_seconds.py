@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from trainables.model_contract import run_stages
-from trainables.training.trial import Trial
+if TYPE_CHECKING:
+    from trainables.training.trial import Trial
 
 LONG_SECONDS = 2.0
 """Seconds of a first step above which no second one is taken, and few questions are answered: what
@@ -43,6 +42,10 @@ def measure(
         answers: whether to measure an answer, too. It is as long as answers may be, unless the
             model ends all answers of the batch earlier.
     """
+    import torch  # not above: a study's driver reads what was measured, and does without torch
+
+    from trainables.model_contract import run_stages
+
     size, workload, losses = trial.config.batch_size, trial.workload, trial.losses
     indices = trial.upcoming()
 
