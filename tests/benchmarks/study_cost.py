@@ -11,7 +11,8 @@ Ours runs a study; then the very trials that it drew, each trained as far as it 
   each trial, whose worker loads model and data. It takes long, so only the first ``--ray-trials``
   are run; the table adds for each other trial what these took on average.
 
-Efficiency is time in training, validation and answers over wall time and processors.
+Efficiency is time in training, validation and answers over wall time and processors. Last, how near
+a step of each arm comes to what the processor can compute (``step_limit``).
 """
 
 from __future__ import annotations
@@ -157,7 +158,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--max-examples", type=int, default=640)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--precision", default="fp32", help="of all sides")
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="of all sides"
+    )
     parser.add_argument("--concurrency", type=int, help="of ours")
     parser.add_argument("--ray-trials", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -193,7 +196,11 @@ def main(arguments: list[str]) -> None:
     print(f"ours from the first trial's begin to the last one's end: efficiency {after:.2f}")
     for side in ("plain", "ray"):
         for name in ("wall", "cpu"):
-            print(f"{side} / ours, {name}: {sides[side][name] / sides['ours'][name]:.1f}")
+            ratio = sides[side][name] / sides["ours"][name]
+            print(f"{side} / ours, {name}: {ratio:.1f}", flush=True)
+    limit = ["--space", given.space, "--precision", given.precision]
+    limit += ["--image-size", str(given.image_size)] if given.image_size else []
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.step_limit", *limit], check=True)
 
 
 def again(side: str, job: dict[str, Any], folder: Path) -> dict[str, float]:
