@@ -33,9 +33,10 @@ from trainables.model_contract import (
     answer_losses,
     run_stages,
 )
-from trainables.models.common import clip, weights_folder
+from trainables.models.common import clip, normalisation, weights_folder
 from trainables.models.common.attention import ImageAttention, TextAttention, fuse
 from trainables.models.common.collate import collate
+from trainables.models.common.normalisation import CLIP, Normalisation
 
 TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
@@ -64,11 +65,13 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
         embeddings.image_size = network.config.vision_config.image_size = image_size
     with weights_folder.reading(f"the tokenizer of {path} can't be read"):
         tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True)
+    images = normalisation.of_folder(path)
     model = Blip(
         name=hub.name_of(path),
-        digest=weights_folder.digest(path, image_size),
+        digest=weights_folder.digest(path, image_size, images.off_default),
         network=network,
         tokenizer=tokenizer,
+        images=images,
     )
     special = {"pad": model.pad, "bos": model.begin, "sep": model.end}
     for part in (network.text_encoder, network.text_decoder):
@@ -136,8 +139,10 @@ class Blip:
         digest: str,
         network: BlipForQuestionAnswering,
         tokenizer: Any,
+        images: Normalisation = CLIP,
     ) -> None:
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
+        self.pixels = normalisation.pixels_of(images)
         fuse(network)
         config: Any = network.config
         self.image_size: int = config.vision_config.image_size
@@ -193,7 +198,9 @@ class Blip:
 
     def collate(self, rows: Sequence[Row], images_NSSC: NDArray[np.uint8] | None) -> Batch:
         """Pad rows to the batch's longest question and answer; repeated images are put in once."""
-        return collate(rows, images_NSSC, pad=self.pad, question_padding="right")
+        return collate(
+            rows, images_NSSC, pad=self.pad, question_padding="right", pixels=self.pixels
+        )
 
     def losses(
         self, network: nn.Module, batch: Batch, *, smoothing: float = 0.0, summed: bool = False

@@ -30,10 +30,11 @@ from trainables.model_contract import (
     Stage,
     run_stages,
 )
-from trainables.models.common import clip, weights_folder
+from trainables.models.common import clip, normalisation, weights_folder
 from trainables.models.common.after_prompt import generate_after, losses_after, with_images
 from trainables.models.common.blip2_network import ROLES, Parts
 from trainables.models.common.collate import collate
+from trainables.models.common.normalisation import CLIP, Normalisation
 from trainables.models.common.prompt import AROUND_TOKENS, QUESTION_TOKENS, Prompt
 
 TRANSFORMERS = "5.9"
@@ -101,7 +102,16 @@ class Blip2:
     """The prompt of the paper."""
     beams = BEAMS
 
-    def __init__(self, *, name: str, digest: str, network: Parts, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: Parts,
+        tokenizer: Any,
+        images: Normalisation = CLIP,
+    ) -> None:
+        self.pixels = normalisation.pixels_of(images)
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
         config = network.config
         self.image_size: int = config.vision_config.image_size
@@ -131,11 +141,13 @@ class Blip2:
             positions_1TD = clip.positions(embeddings, image_size).to(dtype)
             embeddings.position_embedding = nn.Parameter(positions_1TD, requires_grad=False)
             embeddings.image_size = network.config.vision_config.image_size = image_size
+        images = normalisation.of_folder(path)
         model = cls(
             name=hub.name_of(path),
-            digest=weights_folder.digest(path, image_size),
+            digest=weights_folder.digest(path, image_size, images.off_default),
             network=Parts(network).eval().requires_grad_(False),
             tokenizer=cls.tokenizer_of(path),
+            images=images,
         )
         embeddings = network.language_model.get_input_embeddings()
         weights_folder.check_tokens(
@@ -224,7 +236,7 @@ class Blip2:
 
         Repeated images are put in once.
         """
-        return collate(rows, images_NSSC, pad=self.pad, question_padding="left")
+        return collate(rows, images_NSSC, pad=self.pad, question_padding="left", pixels=self.pixels)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -20,6 +20,7 @@ from trainables.errors import BadInput
 from trainables.model_contract import Batch, Row, Skeleton, Stage, run_stages
 from trainables.models.blip_2 import Blip2
 from trainables.models.common import weights_folder
+from trainables.models.common.normalisation import CLIP, Normalisation
 
 TRANSFORMERS = "5.9"
 """Oldest transformers with which models of this family are what the tests say."""
@@ -69,10 +70,20 @@ class InstructBlip(Blip2):
     question: ClassVar[str] = f"Question: {PLACE} Short answer:"
     """The paper's prompt for visual question answering. The Q-Former reads it, too."""
 
-    def __init__(self, *, name: str, digest: str, network: Any, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: Any,
+        tokenizer: Any,
+        images: Normalisation = CLIP,
+    ) -> None:
         both: tuple[Any, Any] = tokenizer or (None, None)
         decoder, self.qformer_tokenizer = both
-        super().__init__(name=name, digest=digest, network=network, tokenizer=decoder)
+        super().__init__(
+            name=name, digest=digest, network=network, tokenizer=decoder, images=images
+        )
 
     @classmethod
     def load(cls, path: Path, image_size: int | None, precision: str) -> Self:

@@ -49,10 +49,11 @@ from trainables.model_contract import (
     run_stages,
 )
 from trainables.models.common import clip as clip_tower
-from trainables.models.common import prompt, weights_folder
+from trainables.models.common import normalisation, prompt, weights_folder
 from trainables.models.common.after_prompt import generate_after, losses_after, with_images
 from trainables.models.common.collate import collate
 from trainables.models.common.llava_network import LlavaNetwork, OneLayer, Parts
+from trainables.models.common.normalisation import CLIP, Normalisation
 from trainables.models.common.prompt import Prompt, word_of
 
 TRANSFORMERS = "5.9"
@@ -92,11 +93,13 @@ def load(path: Path, image_size: int | None = None, precision: str = "fp32") -> 
     image = network.config.image_token_id
     embeddings = network.get_input_embeddings()
     weights_folder.check_tokens(path, tokenizer, embeddings, replaced=(image,))
+    images = normalisation.of_folder(path)
     return Llava(
         name=hub.name_of(path),
-        digest=weights_folder.digest(path, image_size),
+        digest=weights_folder.digest(path, image_size, images.off_default),
         network=Parts(network).eval().requires_grad_(False),
         tokenizer=tokenizer,
+        images=images,
     )
 
 
@@ -178,7 +181,16 @@ class Llava:
         }
     )
 
-    def __init__(self, *, name: str, digest: str, network: Parts, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: Parts,
+        tokenizer: Any,
+        images: Normalisation = CLIP,
+    ) -> None:
+        self.pixels = normalisation.pixels_of(images)
         self.name, self.digest, self.network, self.tokenizer = name, digest, network, tokenizer
         config = network.config
         self.beams = 1  # LLaVA and LLaVA-Med answer greedily
@@ -220,7 +232,9 @@ class Llava:
         Repeated images are put in once.
         """
         expanded = [replace(row, question=self._expanded(row.question)) for row in rows]
-        return collate(expanded, images_NSSC, pad=self.pad, question_padding="left")
+        return collate(
+            expanded, images_NSSC, pad=self.pad, question_padding="left", pixels=self.pixels
+        )
 
     def _expanded(self, question: Sequence[int]) -> tuple[int, ...]:
         """The question with as many tokens for the image as the image encoder gives."""

@@ -162,14 +162,16 @@ def check_tokens(
         )
 
 
-def digest(path: Path, image_size: int | None) -> str:
-    """sha256 of the configuration, the weights and an image size other than the folder's.
+def digest(path: Path, image_size: int | None, off_default: str = "") -> str:
+    """sha256 of the configuration, the weights, an image size other than the folder's, and
+    ``off_default``, a text of what else is not as it is by default.
 
     Files are hashed in pieces, since they may be large.
     """
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     own = image_size in (None, config.get("vision_config", {}).get("image_size"))
     hashed = hashlib.sha256(b"" if own else f"{image_size} px".encode())
+    hashed.update(off_default.encode())
     for file in sorted((path / "config.json", *path.glob("*.safetensors"))):
         with file.open("rb") as opened:
             hashed.update(hashlib.file_digest(opened, "sha256").digest())

@@ -8,21 +8,18 @@ in a prompt. Tiling is off, so every image gives the same number of tokens.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto import processing_auto
 from transformers.processing_utils import ProcessorMixin
 
 from trainables.errors import BadInput
-from trainables.models.common import weights_folder
+from trainables.models.common import normalisation, weights_folder
 from trainables.models.common.image_text.image_prompt import ImagePrompt
 from trainables.models.common.image_text.images import COUNTED, image_tokens
 from trainables.models.common.prompt import word_of
@@ -65,7 +62,8 @@ class Inputs:
         settings, _ = ProcessorMixin.get_processor_dict(path, local_files_only=True)
         # A copy, since PaliGemma's processor adds tokens that the model may have no row for.
         processor = _processor(settings, config.model_type, images, deepcopy(self.tokenizer))
-        self.mean, self.deviation, self.scale = _normalisation(images, called)
+        self.pixels = normalisation.of_processor(images, called).pixels
+        """Normalises images as the folder's processor does."""
         self.prompt = ImagePrompt(
             called=called,
             model_type=config.model_type,
@@ -82,15 +80,6 @@ class Inputs:
             self.check_features(image_tokens(config, size))
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.prompt.end if pad is None else pad
-
-    def pixels(self, images_USSC: np.ndarray[Any, Any] | None) -> Tensor:
-        """Normalise RGB images of 0 to 255, as the folder's processor does; (U, 3, S, S)."""
-        if images_USSC is None:
-            return torch.empty(0, 3, 0, 0)
-        pixels_UCSS = torch.from_numpy(images_USSC).permute(0, 3, 1, 2).float().mul_(self.scale)
-        pixels_UCSS -= torch.tensor(self.mean).view(3, 1, 1)
-        pixels_UCSS /= torch.tensor(self.deviation).view(3, 1, 1)
-        return pixels_UCSS.contiguous()
 
     def check_features(self, features: int) -> None:
         """Check that an image has as many tokens as the network has ``features`` of it.
@@ -115,46 +104,6 @@ class Inputs:
         """The inverse of ``shortened``."""
         first = question.index(self.image)
         return (*question[:first], *self.run, *question[first + 1 :])
-
-
-def _normalisation(images: Any, called: str) -> tuple[list[float], list[float], float]:
-    """Mean and standard deviation of each colour, by which images are normalised, and what they
-    are multiplied by before.
-
-    Raises:
-        BadInput: one of these numbers cannot be.
-    """
-    mean, deviation, scale = [0.0] * 3, [1.0] * 3, 1.0
-    where = f"of {called}, in preprocessor_config.json,"
-    if images.do_rescale:
-        scale = images.rescale_factor
-        if not _is_number(scale) or scale <= 0:
-            raise BadInput(f"rescale_factor {where} must be above 0, not {scale!r}")
-    if images.do_normalize:
-        mean, deviation = _of_colours(images.image_mean), _of_colours(images.image_std)
-        if not mean:
-            raise BadInput(
-                f"image_mean {where} must be a number for each of 3 colours, not "
-                f"{images.image_mean!r}"
-            )
-        if not deviation or min(deviation) <= 0:
-            raise BadInput(
-                f"image_std {where} must be a number above 0 for each of 3 colours, not "
-                f"{images.image_std!r}"
-            )
-    return mean, deviation, scale
-
-
-def _of_colours(found: Any) -> list[float]:
-    """A number for each colour, of three or of one for all; empty if it is neither."""
-    numbers = [found] * 3 if _is_number(found) else found
-    right = isinstance(numbers, list | tuple) and len(numbers) == 3
-    return [*map(float, numbers)] if right and all(map(_is_number, numbers)) else []
-
-
-def _is_number(value: object) -> bool:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return numeric and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _template(found: str | Mapping[str, str] | None) -> str | None:
