@@ -30,7 +30,7 @@ A network may be of transformers or of the family's own modules. Methods ask thi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -257,6 +257,17 @@ class Model(Structure, Protocol):
     def from_transformers(self, network: PreTrainedModel) -> nn.Module:
         """Make the family's network from that of its class in transformers, as the inverse of
         ``to_transformers``."""
+
+
+def answer_room(model: Structure, rows: Iterable[Row]) -> int | None:
+    """Number of tokens that an answer to the longest of these questions may have, its end token
+    included; None if there is no limit.
+
+    A model whose decoder looks positions up in a table has an attribute ``positions``: the number
+    of tokens of a question and its answer together for which there are positions.
+    """
+    positions: int | None = getattr(model, "positions", None)
+    return None if positions is None else positions - max(len(row.question) for row in rows)
 
 
 def slot(model: Structure, network: nn.Module, name: str) -> Slot:

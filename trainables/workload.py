@@ -146,6 +146,9 @@ class Workload:
     device: torch.device
     answer_tokens: int = 10
     """Maximum number of tokens of an answer, its end token included (``_answer_tokens``)."""
+    limiting_positions: int | None = None
+    """Number of positions of the model's decoder, if answers get fewer tokens than the data have
+    because of it."""
     beams: int = 1
     """Number of beams in the search for an answer; 1 is greedy."""
     asking: Asking = DEFAULT_ASKING
@@ -207,6 +210,7 @@ class Workload:
             return self
         if asking not in self._asked:
             rows = _rows(self.model, self.dataset, asking)
+            _room(self.model, rows, self.answer_tokens)
             self._asked[asking] = replace(
                 self, asking=asking, rows=_all_cut(rows, self.answer_tokens)
             )
@@ -230,16 +234,25 @@ class Workload:
         from trainables.data.common.image_cache import cached_images
 
         rows = _rows(model, dataset, asking)
-        answer_tokens = answer_tokens or _answer_tokens(rows["train"])
-        return cls(
+        room = _room(model, rows, answer_tokens or 0)
+        wanted = answer_tokens or _answer_tokens(rows["train"])
+        answer_tokens = wanted if room is None else min(wanted, room)
+        loaded = cls(
             model=model,
             dataset=dataset,
             images_NSSC=cached_images(dataset, model.image_size, progress=progress),
             rows=_all_cut(rows, answer_tokens),
             device=device,
             answer_tokens=answer_tokens,
+            limiting_positions=getattr(model, "positions", None)
+            if answer_tokens < wanted
+            else None,
             asking=asking,
         )
+        if room is not None:
+            for split in rows:
+                loaded.options(split)  # refuses those that are too long
+        return loaded
 
     @property
     def resident(self) -> bool:
@@ -272,6 +285,8 @@ class Workload:
             self.model.tokenize(question=example.question, answer=answer, image=0, wording=wording)
             for answer in answers
         ]
+        for row in rows:
+            _room(self.model, {"": [row]}, len(row.answer))
         return [AnswerOption(a, row.answer) for a, row in zip(answers, rows, strict=True)]
 
     def choices(self, split: str) -> Mapping[int, Sequence[AnswerOption]]:
@@ -310,6 +325,24 @@ def _rows(model: Model, dataset: Dataset, asking: Asking) -> dict[str, tuple[Row
         )
         for split, examples in dataset.splits().items()
     }
+
+
+def _room(model: Model, rows: Mapping[str, Sequence[Row]], needed: int) -> int | None:
+    """Number of tokens that an answer to any of these questions may have; None for any number.
+
+    Raises:
+        BadInput: it is smaller than ``needed``.
+    """
+    from trainables.model_contract import answer_room
+
+    room = answer_room(model, [row for some in rows.values() for row in some])
+    if room is not None and room < needed:
+        raise BadInput(
+            f"{model.name} has positions for an answer of {room} tokens after the longest question "
+            f"with its image, options and prompt, but answers or options have {needed}; shorten "
+            "the prompt, or leave out such questions"
+        )
+    return room
 
 
 def _answer_tokens(rows: Sequence[Row]) -> int:

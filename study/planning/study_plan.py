@@ -174,8 +174,8 @@ class StudyPlan:
             console.print(f"  {name:<9}{short(text)}")
         beams = "greedily" if profile.beams == 1 else f"with {profile.beams} beams"
         console.print(
-            f"  answers  at most {profile.answer_tokens} tokens, as 99% of the training "
-            f"answers need (at least 10), written {beams}"
+            f"  answers  at most {profile.answer_tokens} tokens, {profile.why_answer_tokens}, "
+            f"written {beams}"
             + "; of options the likeliest is chosen"
             * (settings.choose != CHOOSE[0])
         )

@@ -76,10 +76,22 @@ class WorkloadProfile:
     """What is quantised in each slot."""
     with_image_words: int = 0
     """Questions that have a word which stands for an image in the model's prompt."""
+    limiting_positions: int | None = None
+    """Number of positions of the model's decoder, if answers are cut off because of it."""
     vectors_alone: tuple[str, ...] = ()
     """Arms that train no matrices, as those of LayerNorm."""
     largest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> values of its choices with which it trains most; see ``largest``."""
+
+    @property
+    def why_answer_tokens(self) -> str:
+        """Why answers have ``answer_tokens`` at most, for the plan."""
+        if self.limiting_positions is None:
+            return "as 99% of the training answers need (at least 10)"
+        return (
+            f"as {self.model} has {self.limiting_positions} positions for a question and its "
+            "answer; longer answers are cut off"
+        )
 
     def recipes(self, space: Space) -> dict[str, Recipe]:
         """Each arm's recipe at typical values."""
@@ -209,6 +221,7 @@ def profile(
         images=len(workload.images_NSSC),
         question_tokens=question_tokens(workload, space),
         answer_tokens=workload.answer_tokens,
+        limiting_positions=workload.limiting_positions,
         beams=workload.beams,
         device=device,
         arms=counted,

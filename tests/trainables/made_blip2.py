@@ -23,12 +23,13 @@ LLAMA = {"model_type": "llama", "num_key_value_heads": 2, **WIDTH, **HEADS}
 PROMPT = ("question", "answer", "short")
 
 
-def published(kind: type[Blip2], tokenizer: Any, **settings: Any) -> Any:
+def published(kind: type[Blip2], tokenizer: Any, positions: int = 512, **settings: Any) -> Any:
     """A random network of a family, the same at every call.
 
-    Its weights are large enough for all its parts to matter. ``settings`` are of its configuration.
+    Its weights are large enough for all its parts to matter. Its decoder has so many ``positions``;
+    ``settings`` are of its configuration.
     """
-    text = {"max_position_embeddings": 512, "vocab_size": len(tokenizer)}
+    text = {"max_position_embeddings": positions, "vocab_size": len(tokenizer)}
     text |= LLAMA if kind is InstructBlip else OPT
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = kind.kind.config_class.from_dict(

@@ -21,6 +21,7 @@ from trainables.data.common.multiple_choice import WAYS
 from trainables.errors import BadInput
 from trainables.export import tuned_json
 from trainables.export.tuned_json import Description
+from trainables.model_contract import answer_room
 from trainables.models.common import model_identity
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
@@ -64,6 +65,14 @@ class TunedModel:
                 self.model.tokenize(question=q, answer=a, image=0, wording=wording)
                 for q, a in question_answers
             ]
+            room = answer_room(self.model, rows)
+            needed = max(self.described.answer_tokens, *(len(row.answer) for row in rows))
+            if room is not None and room < needed:
+                raise BadInput(
+                    f"{self.model.name} has positions for {room} tokens after the longest question "
+                    f"with its image, options and prompt, but an answer may have {needed}; ask a "
+                    "shorter question"
+                )
             return self.model.collate(rows, images_1SSC).to(device)
 
         low = self.described.precision == "bf16"

@@ -116,6 +116,12 @@ class Blip2:
         config = network.config
         self.image_size: int = config.vision_config.image_size
         self.queries: int = config.num_query_tokens
+        text = config.text_config
+        self.positions: int | None = (
+            text.max_position_embeddings if text.model_type == "opt" else None
+        )
+        """Number of tokens of a question and its answer for which an OPT has positions; None for a
+        Vicuna, which computes them."""
         self.image: int = config.image_token_index
         """Token that stands for a query in a prompt. It is never looked up in the embeddings."""
         if tokenizer is None:
@@ -222,9 +228,8 @@ class Blip2:
         """
         asked, said = self.prompt.around(question, answer, wording)
         question_tokens = (*[self.image] * self.queries, *asked)
-        text = self.network.config.text_config
-        most = text.max_position_embeddings - ANSWER_TOKENS
-        if text.model_type == "opt" and len(question_tokens) > most:  # it has a table of positions
+        most = len(question_tokens) if self.positions is None else self.positions - ANSWER_TOKENS
+        if len(question_tokens) > most:
             raise BadInput(
                 f"a question has {len(question_tokens)} tokens with its image, options and prompt, "
                 f"but {self.name} reads {most} beside an answer at most: {question[:80]!r}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoProcessor
 
 from tests.trainables import made_blip2
 from tests.trainables.conftest import WORDS, made_up
 from tests.trainables.made_blip2 import SIZE
 from trainables import model_lookup, recipe, registry
+from trainables.data.common.dataset import seal
 from trainables.data.common.wording import Asking
 from trainables.errors import BadInput
 from trainables.export import peft_adapter, tuned_model
@@ -30,6 +33,7 @@ from trainables.models.blip_2 import Blip2
 from trainables.models.instructblip import InstructBlip
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
+from trainables.workload import Workload, WorkloadConfig
 
 KINDS = {"blip_2": Blip2, "instructblip": InstructBlip}
 BOTH = pytest.mark.parametrize("name", KINDS)
@@ -255,3 +259,60 @@ def test_the_q_formers_tokenizer_is_needed(tmp_path: Path) -> None:
     (path / "qformer_tokenizer").rename(path / "elsewhere")
     with pytest.raises(BadInput, match=r"qformer_tokenizer has no tokenizer; it needs"):
         InstructBlip.load(path, None, "fp32")
+
+
+def test_answers_have_no_more_tokens_than_an_opt_has_positions(tmp_path: Path) -> None:
+    """Beside the longest question. Where they would have fewer than before, they are refused."""
+    report = "there is a lesion . " * 20
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    lines = []
+    for i, split in enumerate(("train", "train", "validation", "test")):
+        Image.fromarray(noise()[0]).save(images / f"{i}.png")
+        line = {"image": f"images/{i}.png", "question": "what ?", "answer": report, "split": split}
+        lines.append(json.dumps(line))
+    (tmp_path / "data" / "questions.jsonl").write_text("\n".join(lines))
+    path = made_blip2.write(tmp_path / "model", positions=64)
+    config = WorkloadConfig(model=str(path), data="jsonl", data_root=str(tmp_path / "data"))
+    workload = Workload.load(config)
+    longest = max(len(r.question) for rows in workload.rows.values() for r in rows)
+    assert workload.answer_tokens == 64 - longest and workload.limiting_positions == 64
+    batch = workload.batch("train", [0, 1])
+    assert batch.question_BQ.shape[1] + batch.answer_BA.shape[1] == 64
+    model: Any = workload.model
+    assert torch.isfinite(model.losses(model.network, batch)).all()
+    assert model.answers(model.network, batch, tokens=workload.answer_tokens)
+    with pytest.raises(BadInput, match=r"has positions for an answer of .. tokens after the long"):
+        workload.asked(Asking(prompt="please : {question}"))
+    described = Description(
+        model=str(path),
+        digest=model.digest,
+        recipe=Recipe.from_plain({"vision": {"method": "frozen"}}).plain(),
+        seed=0,
+        precision="fp32",
+        image_size=SIZE,
+        answer_tokens=workload.answer_tokens,
+    )
+    tuned = tuned_model.build(described, {}, model)
+    image = images / "0.png"
+    assert len(tuned.answers(image, ["what ?"])) == 1
+    with pytest.raises(BadInput, match="; ask a shorter question"):
+        tuned.answers(image, ["what is there in this image ?"])
+
+
+def test_an_option_has_no_more_tokens_than_an_opt_has_positions(
+    folder: Callable[[str], Path],
+) -> None:
+    model = Blip2.load(folder("blip_2"), None, "fp32")
+    model.positions = 70
+    small = WorkloadConfig().dataset()
+    splits: dict[str, Any] = {name: examples[:2] for name, examples in small.splits().items()}
+    first, *rest = splits["test"]
+    for answer in ("no", "no " * 30):
+        splits["test"] = (replace(first, options=("yes", answer), answer="yes"), *rest)
+        data = seal(name="d", description="", contents=small.contents, **splits)
+        if answer == "no":
+            assert Workload.from_parts(model, data, torch.device("cpu"), None).options("test")
+            continue
+        with pytest.raises(BadInput, match="has positions for an answer of"):
+            Workload.from_parts(model, data, torch.device("cpu"), None)
