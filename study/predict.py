@@ -37,8 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
         raise BadInput(f"--option: {error}") from None
     tuned_json.read(given.model)  # before the imports below, which take seconds
     from trainables.export import tuned_model
+    from trainables.models.common.prompt import image_words
 
-    answers = tuned_model.load(given.model).answers(given.image, given.question, options)
+    tuned = tuned_model.load(given.model)
+    answers = tuned.answers(given.image, given.question, options)
+    asked = (*given.question, *options)
+    if words := [word for word in image_words(tuned.model) if any(word in text for text in asked)]:
+        told = f"{' and '.join(words)}: left out of what was asked, as in training"
+        print(f"note: {printable(told)}, since the image is put in by itself", file=sys.stderr)
     for line in "\n".join(answers).split("\n"):
         print(printable(line))
     return 0
