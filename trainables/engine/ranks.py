@@ -85,6 +85,9 @@ def barrier() -> None:
 def set_timeout(seconds: float) -> None:
     """Set the timeout of all later collectives and process groups, which may be longer than the
     time that ranks had to find each other."""
-    timeout = timedelta(seconds=seconds)
-    group.distributed_c10d._set_pg_timeout(timeout)
-    group.distributed_c10d._get_default_store().set_timeout(timeout)
+    timeout, torchs = timedelta(seconds=seconds), group.distributed_c10d
+    torchs._set_pg_timeout(timeout)
+    torchs._get_default_store().set_timeout(timeout)
+    # DeepSpeed makes groups of its own without a timeout: those of NCCL would have ten minutes.
+    torchs.default_pg_timeout = timeout
+    torchs.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # it is not exported

@@ -135,10 +135,19 @@ distributed.init_process_group("gloo", init_method=met, rank=rank, world_size=2,
 ranks.set_timeout(60)
 time.sleep(3 * rank)
 ranks.barrier()
+ranks.set_timeout(1)
+if rank == 0:
+    began = time.monotonic()
+    try:
+        distributed.new_group([0, 1])
+    except RuntimeError:
+        sys.exit(time.monotonic() - began > 30)
+    sys.exit("it has not waited for the other")
+time.sleep(5)
 """
 
 
-def test_those_who_have_met_may_take_more_time(tmp_path: Path) -> None:
+def test_those_who_have_met_may_take_more_time_or_less(tmp_path: Path) -> None:
     running = [
         subprocess.Popen([sys.executable, "-c", MEETING, str(rank), str(tmp_path)])
         for rank in range(2)
