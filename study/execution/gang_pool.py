@@ -9,6 +9,7 @@ before ``fit`` returns; when the driver dies, the gang dies with it.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,14 @@ from study.execution.cluster import wait_for
 from study.planning.cluster_partition import IDLE_SECONDS, ClusterPartition
 from study.storage import scratch
 from study.storage.faults import describe_fault
-from study.worker.gang_worker import LINK, GangInbox, RendezvousFailed, run_worker
+from study.trials.text import wait_text
+from study.worker.gang_worker import (
+    COLLECTIVE_SECONDS,
+    LINK,
+    GangInbox,
+    RendezvousFailed,
+    run_worker,
+)
 from study.worker.host_config import HostConfig
 from study.worker.orders import ForgetTrial, TrialReport
 from study.worker.resident_trials import one_line, outcome_of
@@ -37,6 +45,11 @@ ONCE_MORE_SECONDS = 10.0
 node is lost."""
 ATTEMPTS = 2
 """Largest number of attempts in a row that bring no workers."""
+TIMED_OUT = re.compile(
+    r"Timed out waiting \d+ms for|Application timeout caused pair closure|wait timeout after \d+ms"
+)
+"""Words in the errors of gloo and of PyTorch's store when a worker has waited for another for
+``COLLECTIVE_SECONDS``. NCCL ends the process that waits instead, which is a lost machine here."""
 BACK_SECONDS = 20.0
 """Longest time in seconds until an inbox that died is back."""
 
@@ -59,6 +72,8 @@ class GangHandle:
         self.trial: str | None = None
         """Id of the trial that the gang trains; None if it is idle."""
         self.idle_since = time.monotonic()
+        self.hung: set[str] = set()
+        """Ids of trials of which a worker hung; ``HungProcesses`` takes them out."""
         self._ending = threading.Event()
         inbox: ActorClass[Any] = ray.remote(GangInbox)
         self.inbox: Any = inbox.options(name=name, num_cpus=0, max_restarts=-1).remote()
@@ -132,7 +147,10 @@ class GangHandle:
             TorchTrainer(
                 run_worker,
                 train_loop_config={"inbox": self.name, "config": self.config},
-                torch_config=GroupConfig(backend=backend(self.partition.kind)),
+                torch_config=GroupConfig(
+                    backend=backend(self.partition.kind),
+                    collective_s=COLLECTIVE_SECONDS,
+                ),
                 scaling_config=ScalingConfig(
                     num_workers=self.size,
                     use_gpu=self.partition.gpus > 0,
@@ -167,18 +185,37 @@ class GangHandle:
 
     def _answer_clients(self, error: Exception) -> None:
         """Tell the client that waits at the inbox why the workers ended. A trial's fault becomes
-        its outcome. If a machine was lost, the inbox is killed, which tells the client."""
+        its outcome. If a machine was lost, or a worker hung, the inbox is killed, which tells the
+        client."""
         causes = _of_workers(error)
         folder = self.config.study_folder.local_storage
         faults = filter(None, (describe_fault(cause, folder) for cause in (*causes, error)))
         raised, why = _raised_by_workers(causes), TrialReport(fault=next(faults, ""))
         if not why.fault:
             if any(map(_of_ray, causes)) or not raised:
+                if hangs(error):
+                    self._note_hang()
                 ray.kill(self.inbox, no_restart=False)
                 return
             why = TrialReport(outcome=outcome_of(raised[0]), error=one_line(raised[0]))
         with suppress(RayActorError):  # then it is gone already
             ray.get(self.inbox.answer_all.remote(why))
+
+    def _note_hang(self) -> None:
+        """Tell the user, and ``HungProcesses``, that a worker hangs."""
+        if (trial := self.trial) is not None:
+            self.hung.add(trial)
+        self.say(
+            f"a worker of {self.name} hangs: the others have waited for it for "
+            f"{wait_text(COLLECTIVE_SECONDS)}. All are ended, and new ones go on."
+        )
+
+
+def hangs(error: Exception) -> bool:
+    """Whether an error of Ray Train says that a worker hangs: others have waited for it in vain,
+    and none has raised an error of its own."""
+    causes = _of_workers(error)
+    return any(map(_timed_out, causes)) and not _raised_by_workers(causes)
 
 
 def _of_workers(error: Exception) -> list[BaseException]:
@@ -192,9 +229,19 @@ def _of_ray(cause: BaseException) -> bool:
     return type(cause).__module__.startswith("ray.")
 
 
+def _timed_out(cause: BaseException) -> bool:
+    """Whether a worker has waited in vain for another."""
+    return TIMED_OUT.search(str(cause)) is not None
+
+
 def _raised_by_workers(causes: list[BaseException]) -> list[BaseException]:
-    """Errors that workers raised themselves, without those of a lost connection to another."""
-    return [cause for cause in causes if not _of_ray(cause) and "onnection" not in str(cause)]
+    """Errors that workers raised themselves, without those of a lost connection to another, or of
+    another that hangs."""
+    return [
+        cause
+        for cause in causes
+        if not (_of_ray(cause) or _timed_out(cause) or "onnection" in str(cause))
+    ]
 
 
 def _of_controller(error: Exception) -> Exception:

@@ -7,7 +7,8 @@ one that has taken none for ``STILL_SECONDS``. From then on everything is as if 
 
 Two kinds of time are asked for. A task on each node measures the study's Ray processes, which take
 a little time even while they wait. What trains a trial may hang although the host's actor still
-answers, so a host that has trials is asked for the processor time of its training alone.
+answers, so a host that has trials is asked for the processor time of its training alone. A worker
+of a gang that hangs so is noticed by the others, which wait for it (``gang_pool``).
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from ray._private.state import actors
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.execution.gang_pool import GangPool
 from study.execution.host_pool import HostPool
+from study.trials.text import wait_text
 from study.worker.forked_host import (
     LOOKS,
     STILL_SECONDS,
     Stillness,
     processor_seconds,
-    still_text,
 )
 
 
@@ -66,8 +68,9 @@ class HungProcesses:
     """Finds the processes of a study that hang, and ends them."""
 
     hosts: HostPool
-    say: Callable[[str], None]
-    """Shows the user a line."""
+    gangs: GangPool
+    hit: set[str] = field(default_factory=set)
+    """Ids of trials that lost a process because it hung, until ``look`` returns them."""
     _questions: list[_Question] = field(default_factory=list)
     _stillness: dict[_Process | str, Stillness] = field(default_factory=dict)
     """Process, or name of a host -> how long it has computed nothing."""
@@ -76,13 +79,22 @@ class HungProcesses:
     _late: set[str] = field(default_factory=set)
     """Names of hosts of which the user was told that they have not come up."""
 
-    def look(self) -> None:
-        """Look, if it is time to, and end what hangs. It waits for nothing."""
-        if time.monotonic() < self._look_at:
-            return
-        self._look_at = time.monotonic() + STILL_SECONDS / LOOKS
-        self._hear()
-        self._ask()
+    def look(self) -> set[str]:
+        """Look, if it is time to, and end what hangs. It waits for nothing.
+
+        Returns:
+            Ids of the trials that lost a process because it hung, since the last call. Where it is
+            not known whose process it was, they are all trials that run.
+        """
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + STILL_SECONDS / LOOKS
+            self._hear()
+            self._ask()
+        for gang in list(self.gangs.handles.values()):
+            while gang.hung:  # a thread of the gang adds to them
+                self.hit.add(gang.hung.pop())
+        hit, self.hit = self.hit, set()
+        return hit
 
     def _ask(self) -> None:
         """Ask each node, and each host with trials, that has not still to answer."""
@@ -124,12 +136,22 @@ class HungProcesses:
                 self._stillness.pop(asked, None)
             elif self._still(asked, taken) and asked in self.hosts.handles:
                 self._say(asked, "")
+                self.hit |= self._trials(asked)
                 self.hosts.handles[asked].end.remote()
             return
         for process, seconds in zip(asked, taken, strict=True):
             if seconds is not None and self._still(process, seconds):
                 self._say(process.name, f" (process {process.pid} on {process.address})")
+                self.hit |= self._trials(process.name)
                 _on(process.node, _kill).remote(process.pid)
+
+    def _trials(self, name: str) -> set[str]:
+        """Ids of the trials of a host or gang; of all that run, for any other process: clients and
+        workers of gangs have no name that says whose they are."""
+        on = dict(self.hosts.trials)
+        on |= {gang.trial: gang.name for gang in self.gangs.handles.values() if gang.trial}
+        known = name in self.hosts.handles or name in self.gangs.handles
+        return {trial for trial, where in on.items() if where == name or not known}
 
     def _still(self, key: _Process | str, seconds: float) -> bool:
         """Whether what has taken so many seconds hangs. If so, it has as long again to end."""
@@ -139,9 +161,9 @@ class HungProcesses:
         return True
 
     def _say(self, name: str, where: str) -> None:
-        self.say(
-            f"{name}{where} hangs: it has computed nothing for {still_text()}. It is ended, and "
-            "what it trained goes on elsewhere."
+        self.gangs.say(
+            f"{name}{where} hangs: it has computed nothing for {wait_text(STILL_SECONDS)}. It is "
+            "ended, and what it trained goes on elsewhere."
         )
 
     def _tell_of_late(self, question: _Question) -> None:
@@ -149,7 +171,7 @@ class HungProcesses:
         name = question.asked
         if question.looks >= 2 * LOOKS and isinstance(name, str) and name not in self._late:
             self._late.add(name)
-            self.say(
+            self.gangs.say(
                 f"{name} does not come up: the cluster has no room for it, or "
                 "the model or the data cannot be read there"
             )

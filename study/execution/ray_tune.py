@@ -27,10 +27,14 @@ from study.storage import scratch
 from study.storage.faults import StorageFault
 from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
+from trainables.errors import BadInput
 from trainables.secrecy import without_secrets
 
 RETRIES = 3
 """Number of times that a trial whose host died is resumed from its last rung."""
+HANGS = 3
+"""Number of times, beside ``RETRIES``, that a trial is resumed of which a process hung. After that
+the study stops: it would take hours, and nothing says that the trial is to blame."""
 CLIENT_BYTES = 128 * 2**20
 """Memory in bytes that Ray reserves for a trial's client, so that the client need not reserve a
 processor: the hosts have all of them."""
@@ -42,7 +46,7 @@ class TuneSearcher(Searcher):
     def __init__(self, scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
         super().__init__()
         self.scheduler, self.dispatcher = scheduler, dispatcher
-        self.hung = HungProcesses(hosts=dispatcher.hosts, say=dispatcher.gangs.say)
+        self.hung = HungProcesses(hosts=dispatcher.hosts, gangs=dispatcher.gangs)
         self.ids: dict[str, str] = {}
         """Tune's trial id -> the study's trial id."""
         self.errors: dict[str, str] = {}
@@ -202,17 +206,33 @@ class Caretaker(tune.Callback):
         if searcher.stopped:
             raise searcher.stopped
         with searcher.ending():
-            searcher.hung.look()
+            self._excuse(searcher.hung.look(), trials)
             dispatcher.give_back(
                 all_idle=not (searcher.scheduler.may_begin_more or dispatcher.waits)
             )
+
+    def _excuse(self, hung: set[str], trials: list[Any]) -> None:
+        """Let trials that lost a process because it hung be resumed once more than others.
+
+        Raises:
+            BadInput: it happened to one trial more than ``HANGS`` times.
+        """
+        for trial in trials if hung else ():
+            if (ours := self.searcher.ids.get(trial.trial_id)) in hung:
+                trial.max_failures += 1
+                hangs = trial.max_failures - RETRIES
+                if hangs > HANGS:
+                    raise BadInput(
+                        f"processes have hung {hangs} times while trial {ours} was trained: see to "
+                        "the machine or the storage; nothing is lost: --resume goes on"
+                    )
 
 
 def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
     """Run all trials of a study that are left to run.
 
     Raises:
-        BadInput: no host, or no gang, could be started.
+        BadInput: no host, or no gang, could be started, or processes hung too often.
         StorageFault: a trial's report names a storage fault.
         OSError: what the study is to remember cannot be written.
     """

@@ -39,6 +39,11 @@ def size_text(count: int) -> str:
     return f"{count / 2**10:.0f} KiB"
 
 
+def wait_text(seconds: float) -> str:
+    """A time in words, as ``20 seconds`` or ``30 minutes``."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+
+
 def clock_text(seconds: float | None) -> str:
     """Seconds as ``h:mm:ss`` or ``m:ss``; ``?`` for None."""
     if seconds is None:

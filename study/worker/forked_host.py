@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from study.trials.text import wait_text
+
 if TYPE_CHECKING:
     from study.worker.host_config import HostConfig
     from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
@@ -63,12 +65,6 @@ def processor_seconds(pid: int, *, children: bool = False) -> float:
     return taken
 
 
-def still_text() -> str:
-    """``STILL_SECONDS`` in words."""
-    minutes = STILL_SECONDS / 60
-    return f"{minutes:.0f} minutes" if minutes >= 1 else f"{STILL_SECONDS:.0f} seconds"
-
-
 def receive(process: Connection, working: Callable[[], float]) -> Any:
     """The next message of another process of this machine.
 
@@ -83,7 +79,7 @@ def receive(process: Connection, working: Callable[[], float]) -> Any:
     stillness = Stillness()
     while not process.poll(STILL_SECONDS / LOOKS):
         if stillness.look(working()):
-            raise TimeoutError(f"it has computed nothing for {still_text()}")
+            raise TimeoutError(f"it has computed nothing for {wait_text(STILL_SECONDS)}")
     try:
         return process.recv()
     except ConnectionError as error:  # killed before it read all that was sent to it

@@ -23,6 +23,9 @@ from study.worker.resident_trials import ResidentTrials
 PATIENCE_SECONDS = 20.0
 """Longest time in seconds that rank 0 waits for an order. Then it tells the other ranks that there
 is none, because the collective in which they wait would time out."""
+COLLECTIVE_SECONDS = 1800.0
+"""Longest time in seconds that ranks wait for one another, as Ray Train has it. One that has not
+come by then hangs."""
 LINK = (
     "set {}_SOCKET_IFNAME to the network between the nodes (ip addr), and see that no firewall is "
     "between them"

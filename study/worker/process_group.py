@@ -18,15 +18,15 @@ from study.worker.resident_trials import one_line
 
 RENDEZVOUS_SECONDS = 60
 """Longest time in seconds until all workers have found each other."""
-COLLECTIVE_SECONDS = 1800
-"""Longest time in seconds that a later collective may take, as Ray Train has it."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GroupConfig(TorchConfig):
     """Ray Train's configuration of a process group, for workers without a launcher's variables."""
 
     timeout_s: int = RENDEZVOUS_SECONDS
+    collective_s: float
+    """Longest time in seconds that a later collective may take."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -47,15 +47,15 @@ class _Backend(_TorchBackend):
         try:
             worker_group.execute(launchers.forget)
             super().on_start(worker_group, backend_config)
-            worker_group.execute(_use_once)
+            worker_group.execute(_use_once, backend_config.collective_s)
         except Exception as error:  # torch and Ray raise several types; no worker may stay
             worker_group.get_worker_group_state().shutdown()
             cause = error.cause if isinstance(error, RayTaskError) else error
             raise RendezvousFailed(one_line(cause)) from None
 
 
-def _use_once() -> None:
-    """Run one collective, because NCCL connects at first use; then allow collectives their full
+def _use_once(collective_seconds: float) -> None:
+    """Run one collective, because NCCL connects at first use; then allow later ones their full
     time."""
     import torch
 
@@ -65,4 +65,4 @@ def _use_once() -> None:
     device = get_device()
     accelerator.choose(device)
     float(ranks.summed(torch.ones((), device=device)))
-    ranks.set_timeout(COLLECTIVE_SECONDS)
+    ranks.set_timeout(collective_seconds)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import RayActorError
 
+from study.execution import gang_pool
 from study.execution.cluster import connect, nodes
 from study.execution.gang_pool import GangPool
 from study.planning.cluster_partition import divide
@@ -23,6 +25,7 @@ from study.planning.placement import Placement, uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Outcome
 from study.trials.spec import Kind, TrialSpec
+from study.worker.gang_worker import PATIENCE_SECONDS
 from study.worker.host_config import HostConfig
 from study.worker.orders import AdvanceTrial, TrialReport
 from tests.small_disk import disk
@@ -33,7 +36,7 @@ from trainables.errors import BadInput
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
 TWO = uniform_placement(devices=2, deepspeed="2", batch_size=BATCH, sharing=1, reason="")
-LACKING = spec(seed=100)
+LACKING, HANGING = spec(seed=100), spec(seed=101)
 LAUNCHED = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "1"),
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), "2"),
@@ -49,11 +52,17 @@ LAUNCHED = {
 
 
 class Narrow(StudyFolder):
-    """Where the second of two workers finds no memory for one trial."""
+    """Where the second of two workers finds no memory for one trial, and waits for another's
+    files as if a server were away, once."""
 
     def fetch_checkpoint(self, trial_id: str) -> Path:
         if trial_id == LACKING.id and not ranks.current().first:
             torch.empty(2**60)
+        if trial_id == HANGING.id and not ranks.current().first:
+            waits = self.path.parent / "waits"
+            if not waits.exists():
+                waits.touch()
+                time.sleep(10**6)
         return super().fetch_checkpoint(trial_id)
 
 
@@ -65,13 +74,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> HostConfig:
 
 @pytest.fixture(scope="module")
 def gangs(config: HostConfig) -> Iterator[GangPool]:
-    """Two processors, and a gang on both."""
+    """Two processors, for a gang on both."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in LAUNCHED.items():
             environment.setenv(name, value)
         connect(None)
     found = GangPool(config, divide(nodes(), 1, shared=False, per_trial=2))
-    found.start(2)
     yield found
     found.give_back(all_idle=True)
     ray.shutdown()
@@ -188,6 +196,27 @@ def test_a_full_disk_is_no_trials_fault_and_it_goes_on_when_there_is_room(
         assert found[-1].outcome == Outcome.COMPLETE
         assert not list(folder.glob("partial-*"))
     assert losses(found) == pytest.approx(losses(alone(config, trial)), rel=1e-4)
+
+
+def test_a_worker_that_hangs_in_a_living_process_is_replaced(
+    gangs: GangPool, config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gangs.give_back(all_idle=True)
+    monkeypatch.setattr(gang_pool, "COLLECTIVE_SECONDS", PATIENCE_SECONDS + 5)
+    said = list[str]()
+    monkeypatch.setattr(gangs, "say", said.append)
+    reply = ask(gangs, HANGING)
+    (gang,) = gangs.handles.values()
+    with pytest.raises(RayActorError):
+        pytest.fail(f"it has answered: {ray.get(reply, timeout=300)}")
+    assert gang.hung == {HANGING.id}
+    told = f"a worker of {gang.name} hangs: the others have waited for it for 25 seconds"
+    assert said[-1].startswith(told)
+    gangs.lost(gang)
+    found = play(gangs, HANGING)
+    assert found[-1].outcome == Outcome.COMPLETE, found[-1]
+    assert losses(found) == pytest.approx(losses(alone(config, HANGING)), rel=1e-4)
+    gangs.give_back(all_idle=True)
 
 
 def test_workers_that_cannot_load_the_base_are_not_begun_without_end(
