@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from study.storage.object_store import ObjectStore, is_store
 from study.storage.paths import MLFLOW_ARTIFACTS
 from study.tracking.mlflow_store import default_uri
-from trainables.devices.kinds import SHARED, VARIABLE
+from trainables.devices.kinds import SHARED, VARIABLE, backend
 from trainables.errors import BadInput
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def examine(address: str | None, storage: str, tracking_uri: str | None) -> Iter
     yield from _clocks(told)
     if len(told) > 1:
         yield _passing(list(told), storage)
-    yield from _adding(list(told))
+    kind = next((report.kind for node, report in told.items() if node.gpus), "cpu")
+    yield from _adding(list(told), kind)
 
 
 def _storage(storage: str) -> CheckResult:
@@ -241,17 +242,18 @@ def _passing(told: list[Node], storage: str) -> CheckResult:
     return CheckResult(what="shared storage", observation="each node reads what each node wrote")
 
 
-def _adding(told: list[Node]) -> Iterator[CheckResult]:
-    """Let the devices of all nodes add a number up, as the devices of one trial do."""
+def _adding(told: list[Node], kind: str) -> Iterator[CheckResult]:
+    """Let the devices of all nodes, which are of one kind, add a number up, as the devices of one
+    trial do."""
     from study.health import nodes
     from study.worker.gang_worker import LINK
 
     if not any(n.gpus for n in told) and sum(n.cpus > 0 for n in told) < 2:
         return
-    kind = "NCCL" if any(n.gpus for n in told) else "Gloo"
+    exchange = backend(kind).upper()
     if taken := nodes.gpus_in_use(told):
         yield CheckResult(
-            what=kind,
+            what=exchange,
             observation=f"not tried: {_count(taken, 'GPU')} in use",
             advice="look again when no study runs",
             stops=False,
@@ -259,9 +261,9 @@ def _adding(told: list[Node]) -> Iterator[CheckResult]:
         return
     error = nodes.add_up(told)
     yield CheckResult(
-        what=kind,
+        what=exchange,
         observation=error or "all add up to the same sum",
-        advice=f"{LINK.format(kind.upper())}; without it no trial can use several devices"
+        advice=f"{LINK.format(exchange)}; without it no trial can use several devices"
         if error
         else "",
         stops=False,

@@ -138,8 +138,8 @@ def gpus_in_use(nodes: Sequence[Node]) -> int:
 
 
 def add_up(nodes: Sequence[Node]) -> str:
-    """Let all GPUs add a number up (NCCL; without any one process for each node, Gloo). Return why
-    it failed; empty if it did not."""
+    """Let all accelerators add a number up or, without any, one process of each node. Return why it
+    failed; empty if it did not."""
     gpus = any(node.gpus for node in nodes)
     places = [node for node in nodes for _ in range(node.gpus if gpus else bool(node.cpus))]
     if len(places) < 2 and not gpus:

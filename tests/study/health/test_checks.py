@@ -117,10 +117,13 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
 
 @pytest.mark.long
 def test_what_nodes_cannot_do_together_is_found(pair: list[Node], tmp_path: Path) -> None:
-    (busy,) = checks._adding([*pair, WORKER])  # Ray has no such device to give
-    assert busy.mark == "warning" and busy.observation == "not tried: 1 GPU in use"
-    (together,) = checks._adding(pair)
-    assert together.mark == "warning", together.observation
+    (busy,) = checks._adding([*pair, WORKER], "cuda")  # Ray has no such device to give
+    assert marks([busy]) == [("warning", "NCCL")]
+    assert busy.observation == "not tried: 1 GPU in use"
+    (other,) = checks._adding([WORKER], "xpu")
+    assert marks([other]) == [("warning", "XCCL")]
+    (together,) = checks._adding(pair, "cpu")
+    assert marks([together]) == [("warning", "GLOO")], together.observation
     assert "none0" in together.observation and "set GLOO_SOCKET_IFNAME" in together.advice
     assert checks._passing(pair, str(tmp_path)).mark == "ok"
     assert list(tmp_path.iterdir()) == [], "it cleans up"
