@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.analysis.result_types import SeedScores, StudyResults
+    from study.analysis.result_types import SeedScores, StudyResults, TrialResult
     from study.protocol.kept import ProtocolCheck
 
 from study.statistics.score_types import Finding
 from study.storage.paths import atomic_write
 from study.storage.study_folder import REPORT
+from study.trials.record import Outcome
 from trainables.data.common.wording import BRIEF
 
 HERE = Path(__file__).parent
@@ -73,6 +74,9 @@ def _page(results: StudyResults, checked: ProtocolCheck) -> str:
                 ),
             )
         },
+        most_drawn=search_figures.DRAWN,
+        some_drawn=search_figures.leaves_some_out(results),
+        failures=_failures(results),
         tested=bool(results.confirmed),
         notes=summary.BASELINES | {"majority": f"always {summary.BASELINES['majority']}"},
         brief_prompt=BRIEF,
@@ -104,6 +108,16 @@ def rendered(template: str, **given: Any) -> str:
         number=_number,
         **given,
     )
+
+
+def _failures(results: StudyResults) -> list[list[TrialResult]]:
+    """Trials that did not end well, those together that failed alike, in the order of the first
+    of each."""
+    alike: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
+    for t in results.trials:
+        if t.outcome not in (Outcome.COMPLETE, Outcome.PRUNED, None):
+            alike[t.kind, t.arm, t.outcome, t.error].append(t)
+    return list(alike.values())
 
 
 def _rungs_reached(results: StudyResults) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,14 @@ from study.trials.text import settings_text
 
 LABEL = 18
 """Characters of a label beside an axis of the parallel coordinates."""
+DRAWN = 100
+"""Largest number of an arm's trials that a figure draws. More cover one another."""
+NUMBERED = 20
+"""Largest number of an arm's trials beside which their ranks are written."""
 
 
 def learning_curves(results: StudyResults) -> list[Markup]:
-    """Validation loss of every search trial at its rungs; one panel for each arm."""
+    """Validation loss of search trials at their rungs; one panel for each arm."""
     trials = _searched(results)
     rungs = [rung for trial in trials for rung in trial.rungs]
     x = x_scale([rung.examples_seen for rung in rungs], log=True)
@@ -34,7 +39,7 @@ def learning_curves(results: StudyResults) -> list[Markup]:
             continue
         figure = panel(f"Learning curves of {arm}", x, y)
         figure.axes("examples seen", "validation loss", head=arm)
-        for trial in mine:
+        for trial in _some(mine):
             points = [
                 (float(rung.examples_seen), rung.validation_loss)
                 for rung in trial.rungs
@@ -55,17 +60,17 @@ def learning_rates(results: StudyResults) -> list[Markup]:
     """Validation loss at the first rung, which all trials reach, by learning rate and rank; one
     panel for each arm."""
     tried = [
-        (trial, loss)
+        trial
         for trial in _searched(results)
-        if trial.lr and (loss := trial.rungs[0].validation_loss) is not None
+        if trial.lr and trial.rungs[0].validation_loss is not None
     ]
-    x = x_scale([trial.lr for trial, _ in tried], log=True)
-    y = y_scale([loss for _, loss in tried], loss=True)
+    x = x_scale([trial.lr for trial in tried], log=True)
+    y = y_scale([trial.rungs[0].validation_loss for trial in tried], loss=True)
     if x is None or y is None:
         return []
     drawn = []
     for arm, i in results.arm_numbers.items():
-        mine = [(trial, loss) for trial, loss in tried if trial.arm == arm]
+        mine = _some([trial for trial in tried if trial.arm == arm])
         if not mine:
             continue
         figure = panel(f"Learning rates of {arm}", x, y)
@@ -74,7 +79,9 @@ def learning_rates(results: StudyResults) -> list[Markup]:
             start, end = max(x.low, good.low), min(x.high, good.high)
             figure.area((x(start), y.start), (x(end), y.end), kind="good", arm=i)
         figure.axes("learning rate", "loss at the first rung", head=arm)
-        for trial, loss in mine:
+        for trial in mine:
+            loss = trial.rungs[0].validation_loss
+            assert loss is not None
             settings = settings_text(trial.parameters)
             tip = f"{settings}; loss {loss:.4f} at the first rung, {trial.outcome}"
             whole = trial.outcome is Outcome.COMPLETE
@@ -82,7 +89,7 @@ def learning_rates(results: StudyResults) -> list[Markup]:
             ranks = [
                 str(v) for k, v in trial.parameters.items() if k.endswith(".rank") or ".rank." in k
             ]
-            if ranks:
+            if ranks and len(mine) <= NUMBERED:
                 at = (x(trial.lr) + 7, y(loss) + 3)
                 figure.text(at, "/".join(ranks), kind="rank")
         drawn.append(figure.svg())
@@ -90,15 +97,11 @@ def learning_rates(results: StudyResults) -> list[Markup]:
 
 
 def parallel(results: StudyResults) -> list[Markup]:
-    """Parallel coordinates: every search trial as a line through its settings to its last
-    validation loss."""
-    ended = [
-        (trial, loss)
-        for trial in _searched(results)
-        if (loss := trial.rungs[-1].validation_loss) is not None
-    ]
-    trials = [trial for trial, _ in ended]
+    """Parallel coordinates: search trials as lines through their settings to their last
+    validation losses."""
     index = results.arm_numbers
+    known = [t for t in _searched(results) if t.rungs[-1].validation_loss is not None]
+    trials = [t for arm in index for t in _some([t for t in known if t.arm == arm])]
     names = sorted({n for t in trials for n in t.parameters}, key=lambda n: (n == "lr", n))
     if len(trials) < 2:
         return []
@@ -106,16 +109,17 @@ def parallel(results: StudyResults) -> list[Markup]:
         ("arm", [t.arm for t in trials]),
         *((name, [_shown(t.parameters.get(name)) for t in trials]) for name in names),
         ("examples", [t.rungs[-1].examples_seen for t in trials]),
-        ("validation loss", [loss for _, loss in ended]),
+        ("validation loss", [t.rungs[-1].validation_loss for t in trials]),
     ]
     width, height = max(WIDE, 110 * len(columns)), 320
     flat = Scale(low=0, high=1, start=0, end=1)
     figure = Figure(title="All search trials", width=width, height=height, x=flat, y=flat)
     across = [60 + i * (width - 150) / (len(columns) - 1) for i in range(len(columns))]
     axes = [_column(values, height) for _, values in columns]
-    for number, (trial, loss) in enumerate(ended):
+    for number, trial in enumerate(trials):
         pixels = [(at, places[number]) for at, (places, _) in zip(across, axes, strict=True)]
         settings = settings_text(trial.parameters)
+        loss = trial.rungs[-1].validation_loss
         tip = f"{trial.arm}, {trial.outcome}: {settings}; loss {loss:.4f}"
         kind = "line" if trial.outcome is Outcome.COMPLETE else "line stopped"
         figure.path(pixels, arm=index[trial.arm], kind=kind, tip=tip)
@@ -127,9 +131,26 @@ def parallel(results: StudyResults) -> list[Markup]:
     return [figure.svg()]
 
 
+def leaves_some_out(results: StudyResults) -> bool:
+    """Whether the figures draw only some of an arm's trials."""
+    counts = Counter(trial.arm for trial in _searched(results))
+    return max(counts.values(), default=0) > DRAWN
+
+
 def _searched(results: StudyResults) -> list[TrialResult]:
     """The search trials that reported a rung."""
     return [trial for trial in results.trials if trial.kind is Kind.SEARCH and trial.rungs]
+
+
+def _some(trials: Sequence[TrialResult]) -> Sequence[TrialResult]:
+    """At most ``DRAWN`` of an arm's trials, in their order: the one with the lowest last loss, the
+    one with the highest, and others evenly between them by rank."""
+    if len(trials) <= DRAWN:
+        return trials
+    losses = [trial.rungs[-1].validation_loss for trial in trials]
+    ranked = sorted(range(len(trials)), key=lambda i: (losses[i] is None, losses[i]))
+    step = (len(trials) - 1) / (DRAWN - 1)
+    return [trials[i] for i in sorted(ranked[round(n * step)] for n in range(DRAWN))]
 
 
 def _shown(value: Any) -> Any:

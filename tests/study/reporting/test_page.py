@@ -13,6 +13,8 @@ from study.analysis.result_types import StudyResults
 from study.analysis.results import metrics
 from study.reporting import page as report_page
 from study.trials.colours import COLOURS
+from study.trials.record import Outcome
+from study.trials.spec import Kind
 from tests.study.finished import SPACE
 from tests.study.reporting.pages import FIGURES, Tags, read
 
@@ -117,6 +119,28 @@ def test_what_ran_otherwise_than_it_should_is_told_once(
     count = sum(trial.arm in arms for trial in trials)
     text = page_of(tmp_path, replace(found, trials=tuple(trials))).text
     assert text.count(f"{count} trials ({', '.join(arms)}): {SCRIPT}") == 1
+
+
+def test_of_thousands_of_trials_a_report_draws_some_and_names_failures_once(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    few = page_of(tmp_path, found)
+    assert few.text.count("are drawn, evenly") == 0
+    failed = [t for t in found.trials if t.outcome is Outcome.FAILED]
+    assert len(failed) > 1 and few.text.count("RuntimeError: <no> & never") >= 1
+    told = f"{len(failed)} trials of bitfit (search), the first with lr="
+    assert few.text.count(told) == 1
+    searched = [t for t in found.trials if t.kind is Kind.SEARCH and t.rungs]
+    many = [
+        replace(t, trial=f"{t.trial}-{copy}", lr=t.lr * (1 + copy / 1000))
+        for copy in range(1, 120)
+        for t in searched
+    ]
+    page = page_of(tmp_path, replace(found, trials=(*found.trials, *many)))
+    assert page.text.count("100 are drawn, evenly from the lowest loss") == 3
+    arms = len({t.arm for t in searched})
+    marks = page.tags.count("title") - few.tags.count("title")
+    assert marks <= 4 * 100 * arms, "lines and marks that have a tip"
 
 
 def test_a_study_in_which_nothing_worked_has_a_report_too(
