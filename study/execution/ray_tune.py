@@ -140,11 +140,13 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Before the first trial, tell Tune to keep every client for later trials. By default it
-        keeps only one client that is idle, and starts new ones a moment later."""
+        keeps only one client that is idle, and starts new ones a moment later. Of each trial, tell
+        it to keep less."""
         if not self.keeping:
             cache, clients = tune_controller._actor_cache, self.searcher.dispatcher.concurrency
             cache.increase_max(trial.placement_group_factory, by=clients)
             self.keeping = True
+        _lighten(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a report that is not a trial's last.
@@ -191,6 +193,13 @@ class TuneScheduler(FIFOScheduler):
             return report.rung is None or searcher.scheduler.reported(
                 searcher.ids[tune_id], report.rung
             )
+
+
+def _lighten(trial: Any) -> None:
+    """Keep Tune from holding, until the study ends, a trial's state as JSON and statistics of all
+    that it reports. Nobody reads them: the journal has all that a study needs."""
+    trial.get_json_state = lambda: ("{}", "{}")
+    trial.run_metadata.update_metric = lambda *_, **__: None
 
 
 class Caretaker(tune.Callback):
