@@ -155,7 +155,8 @@ class StudyDefinition:
         workload, ood_workloads = _workloads(settings, spaces.base_bits(settings.base_bits, space))
         if begun is None or begun.arms != arms_plain(space):
             of_study = {"label_smoothing": regime.label_smoothing, **asdict(workload.asking)}
-            space = distinct(space, spaces.load(settings.space), of_study)
+            declared = several(spaces.load(settings.space), settings.searches)
+            space = distinct(space, declared, of_study)
         if workload.base_bits is not None and engine is not None and partitions_weights(engine):
             raise BadInput(
                 f"--deepspeed {settings.deepspeed} divides the base's weights among devices "

@@ -14,7 +14,7 @@ import pytest
 from search_spaces.declare import Arm, Budget, ByBand, Choice, LogUniform, Space, Uniform, method
 from study import launch, report
 from study.config import search_methods, spaces
-from study.config.begun_study import begun_study
+from study.config.begun_study import arms_plain, begun_study
 from study.config.definition import StudyDefinition
 from study.config.settings import GROUPS, Settings
 from study.config.study_json import check_resumable, free_name, identity, open_study, read
@@ -91,6 +91,15 @@ def test_a_study_keeps_the_arm_with_which_it_compares_the_others(
     other = replace(began, space=replace(began.space, against="layernorm"))
     with pytest.raises(BadInput, match="space 'smoke' has changed since study 'one' began"):
         check_resumable(one, other)
+
+
+def test_each_search_of_an_arm_has_its_ranges_and_its_trials() -> None:
+    once = StudyDefinition.parse(replace(ASKED, trials=None))
+    thrice = StudyDefinition.parse(replace(ASKED, trials=None, searches=3))
+    ranges, searched = arms_plain(once.space), arms_plain(thrice.space)
+    for name in ranges:
+        assert searched[f"{name}#3"] == searched[name] == ranges[name]
+    assert thrice.budget.trials == 3 * once.budget.trials
 
 
 def test_a_study_that_compares_all_pairs_notes_nothing_of_it(tmp_path: Path) -> None:
