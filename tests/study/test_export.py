@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from study import export, predict
@@ -17,7 +18,11 @@ from study.analysis import results_file
 from study.analysis.result_types import StudyResults
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
+from tests.trainables import made_llava
 from tests.trainables.cut_short import cut
+from trainables.export import tuned_model
+from trainables.export.tuned_json import Description
+from trainables.models import llava
 from trainables.training import checkpoint
 
 GONE = object()
@@ -166,6 +171,32 @@ def test_what_cannot_be_asked(storage: Path, capsys: pytest.CaptureFixture[str])
         assert predict.main([str(storage), "--image", str(image), *question]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {said.format(storage / name)}")
+
+
+def test_a_word_for_the_image_is_left_out_as_in_training_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = made_llava.write(tmp_path / "model"), tmp_path / "out"
+    model = llava.load(folder)
+    described = Description(
+        model=str(folder),
+        digest=model.digest,
+        recipe={"vision": {"method": "frozen"}},
+        seed=0,
+        precision="fp32",
+        image_size=model.image_size,
+    )
+    out.mkdir()
+    tuned_model.build(described, {}, model).save(out)
+    Image.new("RGB", (40, 50)).save(tmp_path / "image.png")
+    asked = [str(out), "--image", str(tmp_path / "image.png"), "--question"]
+    assert predict.main([*asked, "is this a ct ?"]) == 0
+    plain = capsys.readouterr()
+    assert predict.main([*asked, "<image>is this a ct ?"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == plain.out.splitlines()[-1]
+    told = "note: <image>: left out of what was asked, as in training, since the image is put in"
+    assert told in said.err and told not in plain.err
 
 
 DESCRIBED = {"model": "tiny", "digest": "", "recipe": {}, "seed": 0, "precision": "fp32"}
