@@ -1,9 +1,10 @@
 """What grows with the number of trials, and what is left behind.
 
-``python -m tests.benchmarks.soak [REAL [INSTANT]]``: a study of that many (200) short real trials,
-one at a time, of which the memory of the driver, of the process that loads the model, of hosts and
-of clients is sampled, with their open files and their number; then a study of that many (5,000)
-instant ones without Ray, for the journal and the report.
+``python -m tests.benchmarks.soak [REAL [INSTANT [TUNED]]]``: a study of that many (200) short real
+trials, one at a time, of which the memory of the driver, of the process that loads the model, of
+hosts and of clients is sampled, with their open files and their number; then a study of that many
+(5,000) instant ones without Ray, for the journal and the report; then one of that many (240)
+instant ones through Ray Tune, for the driver's memory alone. A number of 0 leaves a study out.
 
 Memory is each process's own (USS), and its slope a line through the samples of the second half of
 the search, since the first trials of each arm bring code and caches that stay, and the end brings
@@ -12,6 +13,7 @@ the code that makes the answer.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tempfile
@@ -24,18 +26,24 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import ray
 
 from study.analysis import results
+from study.execution import ray_tune
+from study.planning.cluster_partition import ClusterPartition
 from study.reporting import page
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage.study_folder import JOURNAL, StudyFolder
+from study.trials.callback import StudyCallback
+from study.trials.record import TrialRecord
+from study.worker.orders import AdvanceTrial, TrialReport
 from tests.study.command_line import REPOSITORY, command
 from tests.study.finished import PROTOCOL, SPACE, dataset, finish
-from tests.study.made_up import rules
+from tests.study.made_up import MadeUpHost, advanced, hosts_alone, rules
 from tests.trainables.data.small import jsonl
 
-REAL, INSTANT = 200, 5000
+REAL, INSTANT, TUNED = 200, 5000, 240
 SAMPLE_SECONDS = 1.0
 ROLES = {
     "study.launch": "driver",
@@ -155,7 +163,53 @@ def instant(trials: int) -> None:
         print(f"results and report in {took:.1f} s; report.html {report / 1e6:.2f} MB")
 
 
+class Instant(MadeUpHost):
+    """A host whose trials reach each rung at once."""
+
+    def __init__(self, config: None) -> None:
+        pass
+
+    async def advance(self, order: AdvanceTrial) -> TrialReport:
+        return advanced(order.spec, order.reported_examples)
+
+
+class Watch(StudyCallback):
+    """Samples this process whenever twenty more trials have ended."""
+
+    def __init__(self) -> None:
+        self.ended_trials = 0
+        self.kib: dict[int, float] = {}
+
+    def ended(self, record: TrialRecord) -> None:
+        self.ended_trials += 1
+        if self.ended_trials % 20 == 0:
+            gc.collect()
+            self.kib[self.ended_trials] = psutil.Process().memory_full_info().uss / 1024
+
+
+def tuned(trials: int) -> None:
+    """Run a made-up study through Ray Tune, and print what its driver's memory grows by."""
+    partition = ClusterPartition(
+        hosts=1, cpus=1, gpus=0, trials_per_host=1, concurrency=1, shared=False
+    )
+    watch = Watch()
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        asked = replace(rules(trials=trials), search="random")
+        scheduler = StudyScheduler(asked, StudyJournal(Path(name)), (watch,))
+        dispatcher = hosts_alone(Instant, None, partition)
+        dispatcher.start()
+        ray_tune.run(scheduler, dispatcher)
+        dispatcher.give_back(all_idle=True)
+    ray.shutdown()
+    half = [count for count in watch.kib if count >= trials / 3]
+    slope = _slope(half, [watch.kib[count] for count in half])
+    print(f"{trials} instant trials through Ray Tune: driver {slope:+.1f} KiB a trial")
+
+
 if __name__ == "__main__":
     counts = [int(given) for given in sys.argv[1:]]
-    real(counts[0] if counts else REAL)
-    instant(counts[1] if len(counts) > 1 else INSTANT)
+    studies = ((real, REAL), (instant, INSTANT), (tuned, TUNED))
+    for number, (study, usual) in enumerate(studies):
+        if count := counts[number] if number < len(counts) else usual:
+            study(count)

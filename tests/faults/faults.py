@@ -140,6 +140,7 @@ ELSEWHERE = {
     "nodes-lost": "tests/whole_studies/test_lost_nodes.py",
     "nodes-and-driver-lost": "tests/whole_studies/test_real_stack.py",
     "gang-worker-lost": "tests/whole_studies/test_gang.py tests/whole_studies/test_gang_nodes.py",
+    "gang-worker-hung": "tests/whole_studies/test_gang.py -k hangs",
     "mlflow-answers-lost": "tests/study/tracking/test_mlflow_runs.py",
     "mlflow-database-half-made": "tests/study/tracking/test_mlflow_database.py",
     "no-locks": "tests/study/storage/test_no_locks.py",
