@@ -138,7 +138,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     [
         ("vision_config", "hidden_size", "a", "'hidden_size' expected int, got str (value: 'a')"),
         ("vision_config", "num_attention_heads", 7, "not a multiple of the number of attention"),
-        ("text_config", "model_type", "zzz", "Unrecognized model type for subconfig: zzz"),
+        ("text_config", "model_type", "zzz", "zzz"),  # transformers' words vary
     ],
 )
 def test_a_setting_of_no_sense_is_refused(
