@@ -247,7 +247,8 @@ class StudyRun:
             slots=plan.profile.slots,
             seed=settings.seed,
             confirm_seeds=settings.seeds,
-            searches=settings.searches,
+            searches=settings.times_searched,
+            splits=settings.splits,
             allocate=self.definition.allocate,
             tuned_to=self.definition.tuned_to,
             search=self.definition.search,
@@ -389,6 +390,7 @@ class StudyRun:
             records=list(self.journal.records.values()),
             best=self.scheduler.best(),
             searches=self.rules.searches,
+            splits=self.data.splits,
             # Gains are of the loss alone.
             gains=None
             if self.rules.objectives or self.rules.limits

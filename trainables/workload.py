@@ -153,6 +153,8 @@ class Workload:
     """Number of beams in the search for an answer; 1 is greedy."""
     asking: Asking = DEFAULT_ASKING
     """Prompt and system message with which the questions are asked."""
+    division: int = 0
+    """Number of the division of the data by image (``splits.by_image``): 0 is the data's own."""
     digest: str = ""
     """Digest of the model, of version 2 (``trainables.models.common.model_identity``); empty for a
     model that is in no folder."""
@@ -160,6 +162,10 @@ class Workload:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """What ``asked`` has made."""
+    _divided: dict[int, Workload] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What ``divided`` has made."""
     _options: dict[str, Mapping[int, Sequence[AnswerOption]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -198,6 +204,30 @@ class Workload:
             self.model, dataset, self.device, None, self.answer_tokens, self.asking
         )
         return replace(other, beams=self.beams, digest=self.digest)
+
+    def divided(self, division: int) -> Workload:
+        """The workload with its data divided by image for another time; the same one whenever it is
+        called. Images and tokens are shared, and the maximum length of answers stays."""
+        if division == self.division:
+            return self
+        assert self.division == 0, "only the data's own division is divided again"
+        if division not in self._divided:
+            dataset = splits.by_image(self.dataset, division)
+            rows = {
+                example.question_id: row
+                for split, examples in self.dataset.splits().items()
+                for example, row in zip(examples, self.rows[split], strict=True)
+            }
+            self._divided[division] = replace(
+                self,
+                dataset=dataset,
+                rows={
+                    split: tuple(rows[example.question_id] for example in examples)
+                    for split, examples in dataset.splits().items()
+                },
+                division=division,
+            )
+        return self._divided[division]
 
     def asked(self, asking: Asking) -> Workload:
         """The workload whose questions are asked with this prompt and system message; the same one

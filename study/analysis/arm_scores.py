@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.analysis import measured, strata
+from study.analysis import strata
 from study.analysis.result_types import ArmScore, DatasetResult
+from study.analysis.special_scores import measured
 from study.config.settings import ACCURACY
 from study.statistics import pairwise, uncertainty
 from study.statistics.pairwise import Compared
@@ -169,9 +170,9 @@ class ArmScores:
         return Baselines(
             majority=majority,
             untuned=strict,
-            untuned_lenient=_lenient(strict),
+            untuned_lenient=lenient(strict),
             untuned_brief=short,
-            untuned_brief_lenient=_lenient(short),
+            untuned_brief_lenient=lenient(short),
         )
 
 
@@ -246,7 +247,7 @@ def by_prompt(untuned: Sequence[TrialRecord]) -> tuple[TrialRecord | None, Trial
     return next(iter(as_arms), None), next((r for r in brief if r not in as_arms), None)
 
 
-def _lenient(scores: Mapping[str, float] | None) -> dict[str, float] | None:
+def lenient(scores: Mapping[str, float] | None) -> dict[str, float] | None:
     """Scores by the lenient rule, as far as it differs from the strict one."""
     if scores is None or f"lenient_{PARTS[0]}" not in scores:
         return None

@@ -390,7 +390,7 @@ class StudyResults:
     claim: Claim = Claim.MODELS
     """What the answer is about."""
     searches: int = 1
-    """Independent searches of each arm."""
+    """Independent searches of each arm; of several splits of the data, one in each."""
     shown: Mapping[str, str]
     """Column of a measure that tables show -> its title."""
     baselines: Baselines
@@ -428,6 +428,11 @@ class StudyResults:
     def against(self) -> str | None:
         """Arm with which each other arm was compared; None: all pairs were."""
         return self.protocol.get("against")
+
+    @property
+    def splits(self) -> int:
+        """Splits of the data, in each of which each arm was searched; 1: there was one."""
+        return int(self.protocol.get("settings", {}).get("splits", 1))
 
     @property
     def arm_numbers(self) -> dict[str, int]:

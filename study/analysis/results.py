@@ -20,6 +20,7 @@ from study.analysis.result_types import (
     TrialResult,
 )
 from study.analysis.results_file import without_nan
+from study.analysis.special_scores.split_scores import SplitScores
 from study.analysis.verdict import answer
 from study.config import goals, spaces
 from study.config.settings import ACCURACY
@@ -58,6 +59,8 @@ class FinishedTrials:
     searches: int = 1
     """Independent searches of each arm, which ``space`` has as arms; see
     ``study.trials.searches``."""
+    splits: Sequence[Dataset] = ()
+    """Data as each split divides them, if each search is in its own (``--splits``)."""
 
     @property
     def arms(self) -> list[str]:
@@ -69,9 +72,12 @@ class FinishedTrials:
         return arm_of(name, self.searches)
 
     def best_of(self, arm: str) -> TrialRecord | None:
-        """Trial of the lowest loss of those whose settings were confirmed; None if there is
-        none."""
+        """Trial of the lowest loss of those whose settings were confirmed; None if there is none.
+        Of several splits of the data, whose losses are of other questions, it is that of the
+        first."""
         found = [record for name, record in self.best.items() if self.arm_of(name) == arm]
+        if self.splits:
+            found = [record for record in found if record.spec.split == 0]
         return min(found, key=lambda record: record.loss, default=None)
 
     def of_kind(self, kind: Kind) -> list[TrialRecord]:
@@ -101,6 +107,7 @@ def collect(
         measure: column of a measure, or a file with one, by which arms are compared.
     """
     space = trials.space
+    several = len(trials.splits) > 1
     complete = [r for r in trials.records if r.outcome is Outcome.COMPLETE]
     confirmed = {
         arm: [
@@ -119,7 +126,18 @@ def collect(
         searches=trials.searches,
         against=protocol.get("against"),
     )
-    test = scored.score_dataset("test", dataset.name, dataset.test)
+    test = (
+        SplitScores(
+            study_folder=study_folder,
+            confirmed=confirmed,
+            untuned=untuned,
+            splits=trials.splits,
+            margin=margin,
+            against=scored.against,
+        ).score()
+        if several
+        else scored.score_dataset("test", dataset.name, dataset.test)
+    )
     scores = {arm.arm: arm.test for arm in test.arms}
     decides = ACCURACY if scored.deciding is None else scored.deciding.column
     arms = [
@@ -139,6 +157,7 @@ def collect(
     majority = test.baselines.majority[decides]
     assert majority is not None, "no score of the baseline: the test split has no question"
     claim = Claim.METHODS if trials.searches > 1 else Claim.MODELS
+    claim = Claim.SPLITS if several else claim
     found = StudyResults(
         scoring=SCORING,
         study=name,
@@ -161,7 +180,7 @@ def collect(
         arms=tuple(arms),
         comparisons=test.comparisons,
         leader=test.leader,
-        strata=scored.strata(order, dataset.test),
+        strata=None if several else scored.strata(order, dataset.test),
         ood=tuple(
             scored.score_dataset(f"ood.{data}", data, other.test) for data, other in others.items()
         ),
@@ -215,7 +234,12 @@ def _arm(
         costs = {key: _mean([r.costs[key] for r in confirmed]) for key in confirmed[0].costs}
         costs["adapter_mib"] = costs["trained_parameters"] * BYTES / 2**20
     best = trials.best_of(arm)
-    collapsed = collapses.collapsed(study_folder, confirmed, dataset)
+    splits = trials.splits or (dataset,)
+    several = len(splits) > 1
+    collapsed = collapses.collapsed(study_folder, confirmed, lambda r: splits[r.spec.split])
+    # What is measured by question is measured in the first split.
+    first = [record for record in confirmed if record.spec.split == 0]
+    searches = 1 if several else trials.searches
     return ArmResult(
         arm=arm,
         number=arm_numbers(trials.space.declared)[arm],
@@ -235,10 +259,12 @@ def _arm(
             for r in confirmed
         ),
         collapsed=bool(collapsed),
-        collapse=collapses.rate(study_folder, tested, collapsed, dataset, trials.searches),
+        collapse=collapses.rate(
+            study_folder, tested, collapsed, None if several else dataset, searches
+        ),
         costs=costs,
-        blind=blind.blind_scores(study_folder, confirmed, dataset.test, trials.searches),
-        calibration=blind.calibration(study_folder, confirmed, dataset.test, trials.searches),
+        blind=blind.blind_scores(study_folder, first, dataset.test, searches),
+        calibration=blind.calibration(study_folder, first, dataset.test, searches),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
     )
 
@@ -288,7 +314,7 @@ def _trial(record: TrialRecord, trials: FinishedTrials) -> TrialResult:
         trial=spec.id,
         kind=spec.kind,
         arm=trials.arm_of(spec.arm),
-        search=search_of(spec.arm, trials.searches),
+        search=spec.split or search_of(spec.arm, trials.searches),
         parameters=dict(spec.parameters),
         recipe={slot: dict(tuning) for slot, tuning in spec.recipe.items()},
         lr=spec.lr,

@@ -28,6 +28,8 @@ SCOPE: Mapping[Claim, str] = {
     "methods: another search may end elsewhere.",
     Claim.METHODS: " This is about the methods, each tuned with this budget: how far apart their "
     "searches end is in the intervals.",
+    Claim.SPLITS: " This describes what the splits of these data showed, and claims nothing of the "
+    "methods or of other data.",
 }
 """What findings are about -> the sentence on it."""
 NAMED = 5
@@ -69,9 +71,10 @@ def answer(
             f"no arms are compared.{caveats}"
         )
     if against is not None and len(ranked) > 2:
-        return f"{by}{_compared_with(against, arms, comparisons)}{SCOPE[claim]}{caveats}"
+        return f"{by}{_compared_with(against, arms, comparisons, claim)}{SCOPE[claim]}{caveats}"
     of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
-    cheaper = _cheaper(arms, ranked[0], _not_worse(ranked[0], comparisons))
+    as_good = [] if claim is Claim.SPLITS else _not_worse(ranked[0], comparisons)
+    cheaper = _cheaper(arms, ranked[0], as_good)
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
@@ -110,7 +113,9 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
     return f"{head} {closest}"
 
 
-def _compared_with(against: str, arms: Sequence[ArmResult], comparisons: Sequence[ArmPair]) -> str:
+def _compared_with(
+    against: str, arms: Sequence[ArmResult], comparisons: Sequence[ArmPair], claim: Claim
+) -> str:
     """Sentences on more than two arms that were compared with one of them alone: what was found of
     which, and the numbers of the first one that is better or, if none is, of the first one that
     cannot be told apart."""
@@ -138,7 +143,7 @@ def _compared_with(against: str, arms: Sequence[ArmResult], comparisons: Sequenc
     return (
         f"Each arm was compared with {against} ({score:.1f}%) and with no other, as declared. "
         f"{each}. {numbers}".rstrip()
-        + _cheaper(arms, against, _not_worse(against, comparisons))
+        + _cheaper(arms, against, [] if claim is Claim.SPLITS else _not_worse(against, comparisons))
     )
 
 

@@ -152,6 +152,11 @@ def read(storage: str, names: Sequence[str]) -> list[TestedStudy]:
                 f"study {study.name!r} has no confirmed arm, so there is nothing to compare: "
                 f"{study.results.verdict}"
             )
+        if study.results.splits > 1:
+            raise BadInput(
+                f"study {study.name!r} has {study.results.splits} splits of its data, each with "
+                "test questions of its own; studies are compared on the same ones"
+            )
         if study.results.scoring != SCORING:
             raise BadInput(
                 f"study {study.name!r} was scored by rules of version {study.results.scoring}, "

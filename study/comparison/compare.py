@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.analysis import measured, verdict
+from study.analysis import verdict
 from study.analysis.arm_scores import arm_pairs, compare_parts
 from study.analysis.result_types import ArmResult
 from study.analysis.results_file import without_nan
+from study.analysis.special_scores import measured
 from study.comparison import comparable
 from study.comparison.comparable import TEST, TestedStudy
 from study.comparison.compared_types import ComparedStudy, Interaction, StudyComparison

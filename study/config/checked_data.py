@@ -26,6 +26,10 @@ class CheckedData:
     """Name -> dataset that confirmed trials are only scored on."""
     audit: Audit
     """Findings of the audit of ``dataset``."""
+    splits: tuple[Dataset, ...] = ()
+    """Data as each split divides them, ``dataset`` first, if there are several (``--splits``)."""
+    audits: tuple[Audit, ...] = ()
+    """Findings of the audit of each of ``splits``."""
 
 
 def read(definition: StudyDefinition) -> CheckedData:
@@ -37,6 +41,7 @@ def read(definition: StudyDefinition) -> CheckedData:
             allowed it (``--allow-leak``).
     """
     from trainables.audit import audit
+    from trainables.data.common.splits import by_image
     from trainables.measures.common.deciding import deciding
 
     dataset = definition.workload.dataset()
@@ -55,6 +60,11 @@ def read(definition: StudyDefinition) -> CheckedData:
         )
     audited = audit.examine(dataset)
     leaks = [finding.text for finding in audited.stops]
+    others = [by_image(dataset, number) for number in range(1, definition.settings.splits)]
+    splits = (dataset, *others) if others else ()
+    audits = (audited, *map(audit.examine, others)) if others else ()
+    for number, again in enumerate(audits[1:], start=2):
+        leaks += [f"split {number}: {finding.text}" for finding in again.stops]
     trained_on = {dataset.contents[e.image_id] for e in (*dataset.train, *dataset.validation)}
     for name, other in ood.items():
         images = {other.contents[example.image_id] for example in other.test}
@@ -68,4 +78,4 @@ def read(definition: StudyDefinition) -> CheckedData:
             f"--data {definition.workload.data}: {'; '.join(leaks)}; "
             "--allow-leak runs it all the same"
         )
-    return CheckedData(dataset=dataset, ood=ood, audit=audited)
+    return CheckedData(dataset=dataset, ood=ood, audit=audited, splits=splits, audits=audits)

@@ -38,6 +38,7 @@ LEAST = {
     "seed": 0,
     "seeds": 1,
     "searches": 1,
+    "splits": 1,
     "image_size": 1,
     "beams": 1,
     "questions_per_image": 1,
@@ -47,6 +48,7 @@ MOST = {
     "trials": 1_000_000,
     "seeds": 1_000,
     "searches": 100,
+    "splits": 20,
     "image_size": 8_192,
     "beams": 64,
 }
@@ -120,6 +122,7 @@ class StudyDefinition:
             value = getattr(settings, name)
             if value is not None and value > most:
                 raise BadInput(f"--{name.replace('_', '-')} must be at most {most:,}, got {value}")
+        _check_splits(settings)
         limits = goals.parse_limits(settings.under)
         objectives = goals.parse_objectives(settings.objective)
         spending = spending_limit.parse(settings.allowance)
@@ -155,7 +158,7 @@ class StudyDefinition:
         workload, ood_workloads = _workloads(settings, spaces.base_bits(settings.base_bits, space))
         if begun is None or begun.arms != arms_plain(space):
             of_study = {"label_smoothing": regime.label_smoothing, **asdict(workload.asking)}
-            declared = several(spaces.load(settings.space), settings.searches)
+            declared = several(spaces.load(settings.space), settings.times_searched)
             space = distinct(space, declared, of_study)
         if workload.base_bits is not None and engine is not None and partitions_weights(engine):
             raise BadInput(
@@ -255,6 +258,34 @@ class StudyDefinition:
         return self.engine if self.engine and self.engine not in ENGINES else ""
 
 
+def _check_splits(settings: Settings) -> None:
+    """Check that the data can be divided as often as was asked, and that the answer can be made of
+    these divisions.
+
+    Raises:
+        BadInput: they cannot be.
+    """
+    splits = settings.splits
+    if splits == 1:
+        return
+    if splits == 2:
+        raise BadInput(
+            "--splits must be 1, or 3 or more, got 2: of two splits no interval says anything"
+        )
+    if settings.split != "by_image":
+        raise BadInput(
+            f"--splits {splits} divides the data by image, and --split {settings.split} as they "
+            "were published: add --split by_image"
+        )
+    others = {
+        f"--searches {settings.searches}": settings.searches > 1,
+        f"--ood {settings.ood}": settings.ood is not None,
+        f"--measure {settings.measure}": settings.measure != ACCURACY,
+    }
+    for other in (name for name, there in others.items() if there):
+        raise BadInput(f"--splits {splits} does not go with {other}: leave one away")
+
+
 def _check_measure(name: str) -> None:
     """Check that there is a measure to decide by; measures need numpy, so it is imported late.
 
@@ -300,7 +331,7 @@ def _space(settings: Settings, begun: BegunStudy | None) -> Space:
         if had is not None:
             return had
     space = compared_against(space, settings.against)
-    return several(narrow(space, settings.arm, settings.set or ()), settings.searches)
+    return several(narrow(space, settings.arm, settings.set or ()), settings.times_searched)
 
 
 def several(space: Space, searches: int) -> Space:
@@ -313,7 +344,7 @@ def several(space: Space, searches: int) -> Space:
         return space
     for name in space.arms:
         if MARK in name:
-            raise BadInput(f"--searches {searches} needs names without {MARK!r}, got arm {name!r}")
+            raise BadInput(f"--searches or --splits needs names without {MARK!r}, got arm {name!r}")
     arms = {
         searched_as(name, search): arm
         for search in range(searches)
@@ -323,7 +354,7 @@ def several(space: Space, searches: int) -> Space:
         budget = replace(space.budget, trials=searches * space.budget.trials)
         return replace(space, arms=arms, budget=budget, training=None)
     except ValueError as error:
-        raise BadInput(f"--searches {searches}: {error}") from None
+        raise BadInput(f"{searches} searches of each arm: {error}") from None
 
 
 def _regime(settings: Settings) -> Regime:

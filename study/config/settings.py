@@ -23,7 +23,7 @@ ACCURACY = "overall"
 """Column of a measure that decides unless another is named: accuracy, or what answers earn."""
 YOUNG = (
     *("arm", "set", "search", "stop", "tuned_to", "epochs", "prompt", "system", "choose"),
-    *("base_bits", "measure", "searches", "against"),
+    *("base_bits", "measure", "searches", "against", "splits"),
 )
 """Settings that are younger than the first studies: recorded only where they are given."""
 
@@ -75,6 +75,12 @@ class Settings:
         group=ASK,
         metavar="|".join(SPLITS),
         help="division of the data: by_image is a new one, with no image in two splits",
+    )
+    splits: int = option(
+        1,
+        group=ASK,
+        help="divisions of the data by image, in each of which each arm is searched and confirmed "
+        "anew, for small sets; differences are described, and no arm is called better; 3 or more",
     )
     allow_leak: bool = option(
         False, group=ASK, help="run although test questions are in the training split"
@@ -244,3 +250,9 @@ class Settings:
         help="beams in the search for an answer; 1 is greedy",
         default="the model's: 3 for a BLIP, 1 for a LLaVA",
     )
+
+    @property
+    def times_searched(self) -> int:
+        """Number of times that each arm is searched: ``searches`` or, each in its own split of the
+        data, ``splits``."""
+        return max(self.searches, self.splits)

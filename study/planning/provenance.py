@@ -20,8 +20,10 @@ from trainables.data.common.multiple_choice import usual_way
 from trainables.models.common.quantisation import PACKAGE as QUANTISER
 
 if TYPE_CHECKING:
+    from study.config.checked_data import CheckedData
     from study.config.definition import StudyDefinition
     from study.planning.study_plan import StudyPlan
+    from trainables.audit.audit import Audit
     from trainables.data.common.dataset import Example
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "deepspeed")
@@ -102,7 +104,8 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
             "questions": {split: len(examples) for split, examples in dataset.splits().items()},
             **({"patients": patients} if (patients := _patients(dataset.test)) else {}),
             "ood": {name: other.digest for name, other in plan.data.ood.items()},
-            "findings": [f"{f.severity}: {f.text}" for f in plan.data.audit.findings],
+            "findings": [*audit_lines(plan.data.audit)],
+            **({"splits": _splits(plan.data)} if plan.data.splits else {}),
             **({"options": way} if (way := usual_way(answered)) else {}),
         },
         "versions": {
@@ -120,6 +123,23 @@ def describe(plan: StudyPlan, folder: Path) -> dict[str, Any]:
         "command": begun.command,
         "begun": begun.begun,
     }
+
+
+def audit_lines(audit: Audit) -> tuple[str, ...]:
+    """Findings of the audit of a dataset, each in a line."""
+    return tuple(f"{finding.severity}: {finding.text}" for finding in audit.findings)
+
+
+def _splits(data: CheckedData) -> list[dict[str, Any]]:
+    """Digest, number of questions of each part, and findings of the audit of each split."""
+    return [
+        {
+            "digest": dataset.digest,
+            "questions": {part: len(examples) for part, examples in dataset.splits().items()},
+            "findings": [*audit_lines(audit)],
+        }
+        for dataset, audit in zip(data.splits, data.audits, strict=True)
+    ]
 
 
 def _patients(test: Sequence[Example]) -> int:

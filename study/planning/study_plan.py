@@ -233,7 +233,7 @@ class StudyPlan:
         size = StudySize(
             questions=len(data.test),
             images=len({example.unit for example in data.test}),
-            arms=len(self.space.arms) // settings.searches,
+            arms=len(self.space.arms) // settings.times_searched,
             seeds=settings.seeds,
             searches=settings.searches,
             against=self.space.against is not None,
@@ -243,7 +243,14 @@ class StudyPlan:
                 f"  compare  each arm with {self.space.against} alone: "
                 f"{count_text(size.tests, 'test')} to correct for"
             )
-        console.print(f"  shows    {size.text}\n           {size.supposing}")
+        if settings.splits > 1:
+            console.print(
+                f"  splits   {settings.splits} divisions of the data by image, with "
+                f"{' / '.join(f'{len(data.test):,}' for data in self.data.splits)} test questions; "
+                f"each arm is searched and confirmed in each: {settings.splits} times the time"
+            )
+        else:
+            console.print(f"  shows    {size.text}\n           {size.supposing}")
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}"
         )

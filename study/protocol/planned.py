@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from study.config.begun_study import arms_plain, begun_study
+from study.planning.provenance import audit_lines
 from study.statistics.uncertainty import LEVEL
 from study.storage.paths import atomic_write
 from study.storage.study_folder import PROTOCOL
@@ -24,6 +25,7 @@ from trainables.data.common.dataset import questions_digest
 from trainables.measures.common.scores import VERSION as SCORING
 
 if TYPE_CHECKING:
+    from study.config.checked_data import CheckedData
     from study.planning.study_plan import StudyPlan
     from study.search.journal import StudyJournal
     from trainables.data.common.dataset import Dataset
@@ -56,6 +58,17 @@ class PlannedTest:
     """Number of patients or images, which are taken as independent."""
     unit: str
     """``patients`` or ``images``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSplit:
+    """One of several splits of the data."""
+
+    data_digest: str
+    """Digest of the data as this split divides them."""
+    test: PlannedTest
+    findings: tuple[str, ...]
+    """Findings of the audit of this split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +110,8 @@ class PlannedProtocol:
     against: str | None = None
     """Arm with which each other arm is compared; None: all pairs are compared."""
     claim: str
-    """What the answer will be about: ``models`` or ``methods``."""
+    """What the answer will be about: ``models`` or ``methods``; or ``splits``: nothing is claimed,
+    and what several splits of the data showed is described."""
     measure: str
     """What decides, a value of ``--measure``."""
     margin: float
@@ -127,6 +141,9 @@ class PlannedProtocol:
     model: Named
     data: Named
     test: PlannedTest
+    splits: tuple[PlannedSplit, ...] | None = None
+    """Splits of the data, in each of which each arm is searched, the first one included; None:
+    there is one, which is ``data`` with ``test``."""
     versions: Mapping[str, str]
     """Package -> its version."""
     commit: str
@@ -165,11 +182,11 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
         arms=arms,
         comparisons=f"{pairs}, two-sided, corrected by Holm's method",
         against=against,
-        claim="methods" if settings.searches > 1 else "models",
+        claim="splits" if settings.splits > 1 else "methods" if settings.searches > 1 else "models",
         measure=settings.measure,
         margin=settings.margin,
         level_percent=LEVEL,
-        searches=settings.searches,
+        searches=settings.times_searched,
         seeds=settings.seeds,
         seed=settings.seed,
         searcher=definition.search,
@@ -193,6 +210,7 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
         model=Named(name=plan.profile.model, digest=plan.model_digest),
         data=Named(name=dataset.name, digest=dataset.digest),
         test=_test(dataset),
+        splits=_splits(plan.data),
         versions=provenance["versions"],
         commit=provenance["commit"],
     )
@@ -201,8 +219,9 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
 def write(protocol: PlannedProtocol, folder: Path) -> str:
     """Write ``protocol.json`` into the study's folder, whole or not at all; return its digest."""
     content = asdict(protocol)
-    if protocol.against is None:  # younger than the first protocols
-        del content["against"]
+    for name in ("against", "splits"):  # younger than the first protocols
+        if content[name] is None:
+            del content[name]
     with atomic_write(folder / PROTOCOL) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return digest(folder)
@@ -224,6 +243,16 @@ def read(folder: Path) -> PlannedProtocol:
         BadInput: the file is damaged, or a newer version or another program wrote it.
     """
     return stored_json.read(PlannedProtocol, folder / PROTOCOL, versions=[VERSION])
+
+
+def _splits(data: CheckedData) -> tuple[PlannedSplit, ...] | None:
+    """What is noted of several splits; None if there is one."""
+    if not data.splits:
+        return None
+    return tuple(
+        PlannedSplit(data_digest=dataset.digest, test=_test(dataset), findings=audit_lines(audit))
+        for dataset, audit in zip(data.splits, data.audits, strict=True)
+    )
 
 
 def _test(dataset: Dataset) -> PlannedTest:

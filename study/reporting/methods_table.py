@@ -77,7 +77,11 @@ def _search(results: StudyResults, used: UsedProtocol) -> str:
     trials = [trial for trial in results.trials if trial.kind is Kind.SEARCH]
     stopped = sum(trial.outcome is Outcome.PRUNED for trial in trials)
     parts = [
-        f"{results.searches} independent searches of each arm" if results.searches > 1 else "",
+        f"{results.splits} splits of the data by image, an independent search of each arm in each"
+        if results.splits > 1
+        else f"{results.searches} independent searches of each arm"
+        if results.searches > 1
+        else "",
         f"{count_text(len(trials), 'trial')}, {stopped} of them stopped early",
         f"points by {used.searcher}",
         f"early stopping by {used.stopper}",
@@ -111,10 +115,16 @@ def _decision(results: StudyResults, used: UsedProtocol) -> str:
     text = f"{title} on the test split, 95% intervals over "
     text += "patients" if used.data.patients else "images"
     text += f" and {'searches' if results.searches > 1 else 'seeds'}"
+    test = "paired test"
+    if results.splits > 1:
+        text = f"{title} on the test splits, 95% intervals over splits"
+        test = "corrected resampled t-test"
     if pairs:
         each = f", of each arm with {results.against}" if results.against else ""
-        text += f"; {count_text(pairs, 'paired test')}{each}, Holm; margin "
+        text += f"; {count_text(pairs, test)}{each}, Holm; margin "
         text += f"{margins[0]:g} point{'s' * (margins[0] != 1)}"
+    if results.splits > 1:
+        return f"{text}; described, no arm is called better"
     return text + f"; about the {'methods' if results.searches > 1 else 'tuned models'}"
 
 

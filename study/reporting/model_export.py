@@ -207,13 +207,17 @@ def arm_of(results: StudyResults, name: str) -> ArmResult:
 
 
 def best_confirmation(results: StudyResults, arm: ArmResult) -> TrialResult:
-    """The confirmed trial of an arm that has the lowest validation loss."""
+    """The confirmed trial of an arm that has the lowest validation loss; of several splits of the
+    data, whose losses are of other questions, in the first."""
 
     def loss(trial: TrialResult) -> float:
         last = trial.rungs[-1].validation_loss if trial.rungs else None
         return math.inf if last is None else last
 
-    return min((results.trial(seed.trial) for seed in arm.seeds), key=loss)
+    confirmed = [results.trial(seed.trial) for seed in arm.seeds]
+    if results.splits > 1:
+        confirmed = [trial for trial in confirmed if trial.search == 0]
+    return min(confirmed, key=loss)
 
 
 def _card(

@@ -46,6 +46,8 @@ class SearchRules:
     searches: int = 1
     """Independent searches of each arm, which ``space`` has as arms; see
     ``study.trials.searches``."""
+    splits: int = 1
+    """Divisions of the data; if there are several, each search of an arm is in its own."""
     allocate: str = "floor"
     """Division of the trials among arms: a key of ``study.config.budget.ALLOCATE``."""
     tuned_to: float = 1.0
@@ -249,6 +251,7 @@ class StudyScheduler:
         older = untuned.id in self.journal.records and brief.id not in self.journal.records
         if rules.brief and baselines and brief != untuned and not older:
             baselines.insert(0, brief)
+        baselines = [replace(spec, split=n) for spec in baselines for n in range(rules.splits)]
         searched = [self.journal.records[trial_id].spec for trial_id in best.values()]
         confirmed = [
             replace(spec, kind=Kind.CONFIRM, seed=spec.seed + number)
@@ -317,15 +320,17 @@ class StudyScheduler:
     def _spec(self, arm: str, draw: spaces.Draw) -> TrialSpec:
         """The search trial at the point of ``arm`` that ``draw`` gives."""
         rules = self.rules
-        return trial_of_point(
+        search = search_of(arm, rules.searches)
+        spec = trial_of_point(
             arm,
             rules.space.arms[arm],
             draw,
             budget=rules.budget,
             slots=rules.slots,
-            seed=rules.seed + SEEDS * search_of(arm, rules.searches),
+            seed=rules.seed + SEEDS * search,
             base=rules.base,
         )
+        return replace(spec, split=search) if rules.splits > 1 else spec
 
     def _judge_again(self) -> dict[str, bool]:
         """Judge all reports that were noted, in the order in which they came: trial id -> whether

@@ -47,9 +47,11 @@ class Comparison(PairNumbers):
 
     @property
     def told_apart(self) -> bool:
-        """Whether one arm is better than the other."""
+        """Whether one arm is better than the other. Of splits of one dataset no such claim is
+        made."""
         excludes_zero = self.difference.low > 0 or self.difference.high < 0
-        return self.seeds > 1 and excludes_zero and self.p_holm < (100 - LEVEL) / 100
+        claims = self.seeds > 1 and self.claim is not Claim.SPLITS
+        return claims and excludes_zero and self.p_holm < (100 - LEVEL) / 100
 
     @property
     def finding(self) -> Finding:
@@ -57,7 +59,7 @@ class Comparison(PairNumbers):
         low, high = sorted((self._higher.low, self._higher.high))
         if self.told_apart:
             return Finding.BETTER
-        if self.seeds > 1 and low > -self.margin:
+        if self.seeds > 1 and self.claim is not Claim.SPLITS and low > -self.margin:
             return Finding.AS_GOOD if high < self.margin else Finding.NOT_WORSE
         return Finding.UNDECIDED
 
@@ -82,7 +84,7 @@ class Comparison(PairNumbers):
                     f"{first} is not worse than {second} by more than {margin}, and may be better: "
                     f"it is higher by {by}."
                 )
-            case Finding.UNDECIDED if self.seeds < 2:
+            case Finding.UNDECIDED if self.seeds < 2 or self.claim is Claim.SPLITS:
                 return f"{first} is higher than {second} by {by}. {self.needed()}"
             case Finding.UNDECIDED:
                 return (
@@ -103,6 +105,12 @@ class Comparison(PairNumbers):
             return (
                 "No arm is called better from one seed, whose interval lacks the variation between "
                 "seeds: --resume NAME --seeds 3 adds seeds."
+            )
+        if self.claim is Claim.SPLITS:
+            return (
+                f"No arm is called better from {self.seeds} splits of the same data: their test "
+                "questions and training images overlap, and how much that hides is not known. "
+                "--searches 3 on one split gives a claim about the methods trained on it."
             )
         told = f"To tell {self.points_to_tell:.1f} points,"
         seeds, questions = self.seeds_needed, self.questions_needed

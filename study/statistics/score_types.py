@@ -69,6 +69,10 @@ class Claim(StrEnum):
     METHODS = "methods"
     """The methods, each tuned with such a budget: each arm was searched several times, and how far
     apart its searches end is in the intervals."""
+    SPLITS = "splits"
+    """No claim: what several splits of the data showed is described. No arm is called better, since
+    no interval over splits of one dataset holds wherever scores depend on which images were trained
+    on (``tests/benchmarks/RESULTS.md``)."""
 
 
 class Finding(StrEnum):

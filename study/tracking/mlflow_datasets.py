@@ -25,25 +25,30 @@ SEEN = {
 """Kind of a trial -> splits that it trains on or is scored on."""
 
 
-def study_inputs(protocol: Mapping[str, Any]) -> dict[Kind, list[DatasetInput]]:
-    """MLflow's dataset inputs for each kind of trial; a confirmation has all inputs of the study.
+def study_inputs(protocol: Mapping[str, Any]) -> dict[tuple[Kind, int], list[DatasetInput]]:
+    """MLflow's dataset inputs for each kind of trial in each split of the data, counted from 0; a
+    confirmation has all inputs of the study.
 
     ``protocol`` is what ``study.planning.provenance.describe`` returns.
     """
     data, settings = protocol["data"], protocol["settings"]
     root = settings["data_root"]
-    inputs = {
-        split: _input(data["name"], split, data["digest"], settings["data"], root, questions)
-        for split, questions in data["questions"].items()
-    }
+    inputs = [
+        {
+            part: _input(data["name"], part, divided["digest"], settings["data"], root, questions)
+            for part, questions in divided["questions"].items()
+        }
+        for divided in data.get("splits") or [data]
+    ]
     ood = [
         _input(name, "test", digest, name, root, None)
         for name, digest in data.get("ood", {}).items()
     ]
     return {
-        kind: [inputs[split] for split in splits if split in inputs]
-        + (ood if "ood" in splits else [])
-        for kind, splits in SEEN.items()
+        (kind, number): [of_split[part] for part in parts if part in of_split]
+        + (ood if "ood" in parts else [])
+        for kind, parts in SEEN.items()
+        for number, of_split in enumerate(inputs)
     }
 
 

@@ -83,7 +83,7 @@ class MlflowWriter(StudyCallback):
         """The first error of the writing, in one line; empty if there was none."""
         self._stopped = False
         """Whether writing has stopped: nobody answers."""
-        self._inputs: Mapping[Kind, list[DatasetInput]] = {}
+        self._inputs: Mapping[tuple[Kind, int], list[DatasetInput]] = {}
         self._monitor: Any = None
         self._events: queue.Queue[_TrialEvent | Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
@@ -131,7 +131,7 @@ class MlflowWriter(StudyCallback):
                 if name in params and logged.get(name, str(params[name])) != str(params[name])
             }
             self.runs.log(self.parent_id, params=params, tags=changed | later)
-            self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM])
+            self.runs.client.log_inputs(self.parent_id, self._inputs[Kind.CONFIRM, 0])
             mlflow_views.prepare(self.runs, self.parent_id, self.study, space)
             self._monitor = _monitor(self.runs, self.parent_id)
             self._monitor.start()
@@ -260,7 +260,7 @@ class MlflowWriter(StudyCallback):
             )
         run_id = self.children[spec.id]
         if spec.id not in self.written:  # or again after a restart, which does no harm
-            self.runs.client.log_inputs(run_id, self._inputs[spec.kind])
+            self.runs.client.log_inputs(run_id, self._inputs[spec.kind, spec.split])
         if spec.id not in self.written and spec.id not in self.described:
             parameters = {
                 "arm": spec.arm,
@@ -271,6 +271,7 @@ class MlflowWriter(StudyCallback):
                 "seed": spec.seed,
                 "max_examples": spec.max_examples,
                 "batch_size": spec.batch_size,
+                **({"split": spec.split} if spec.split else {}),
             }
             parameters = {name: _six_digits(value) for name, value in parameters.items()}
             if spec.kind is not Kind.UNTUNED:

@@ -236,7 +236,7 @@ class Progress(StudyCallback):
             return str(ended)
         over = self.scheduler.journal.search_over
         searched = self._ended(Kind.SEARCH) if over else rules.budget.trials
-        untuned = rules.untuned * (1 + rules.brief)
+        untuned = rules.untuned * (1 + rules.brief) * rules.splits
         return f"{ended}/{searched + untuned + len(rules.space.arms) * self.seeds}"
 
     def _tally(self, record: TrialRecord) -> None:

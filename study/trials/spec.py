@@ -65,6 +65,8 @@ class TrialSpec:
     """Digest of model, data, precision and engine: what else the trial's numbers depend on."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training settings that are off their defaults, as ``TrainingSettings.plain`` gives them."""
+    split: int = 0
+    """Number of the division of the data by image; 0 is the data's own (``--splits``)."""
 
     @cached_property
     def id(self) -> str:
@@ -106,4 +108,5 @@ class TrialSpec:
             batch_size=self.batch_size,
             training=TrainingSettings.from_plain(self.training),
             regime=regime,
+            split=self.split,
         )

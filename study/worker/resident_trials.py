@@ -212,11 +212,10 @@ class ResidentTrials:
         from trainables.measures.common.scores import score
         from trainables.training.blind import BLIND, blind
 
-        asked = {"validation": (self.workload, "validation")}
+        asked = {"validation": (trial.workload, "validation")}
         if spec.kind is not Kind.SEARCH:
-            asked["test"] = (self.workload, "test")
-            as_asked = self.workload.asked(trial.asking)
-            asked |= {way: (blind(as_asked, way, "test"), "test") for way in BLIND}
+            asked["test"] = (trial.workload, "test")
+            asked |= {way: (blind(trial.workload, way, "test"), "test") for way in BLIND}
             for name, config in self.config.ood_workloads.items():
                 if name not in self.ood:
                     self.ood[name] = self.workload.with_dataset(config.dataset())

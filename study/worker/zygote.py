@@ -196,8 +196,9 @@ def _load(
 
     config = replace(definition.workload, precision=hardware.precision, resident=resident)
     workload = Workload.load(config, dataset)
-    for asking in spaces.askings(definition.space, workload.asking):
-        workload.asked(asking)  # once for all hosts that are forked
+    for division in range(definition.settings.splits):
+        for asking in spaces.askings(definition.space, workload.asking):
+            workload.divided(division).asked(asking)  # once for all hosts that are forked
     return workload
 
 

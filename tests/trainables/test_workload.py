@@ -100,3 +100,15 @@ def test_a_damaged_configuration_of_a_model_is_refused(content: str, tmp_path: P
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(BadInput, match="give back the model's file"):
         WorkloadConfig(model=str(tmp_path)).check()
+
+
+def test_a_workload_is_divided_anew_with_the_same_images_and_tokens(root: Path) -> None:
+    loaded = Workload.load(WorkloadConfig(data="jsonl", data_root=str(root), split="by_image"))
+    other = loaded.divided(1)
+    assert other is loaded.divided(1) and loaded.divided(0) is loaded
+    assert other.images_NSSC is loaded.images_NSSC and other.dataset.digest != loaded.dataset.digest
+    assert other.answer_tokens == loaded.answer_tokens
+    anew = Workload.from_parts(
+        loaded.model, other.dataset, loaded.device, None, loaded.answer_tokens
+    )
+    assert other.rows == anew.rows and np.array_equal(other.images_NSSC, anew.images_NSSC)

@@ -276,7 +276,8 @@ class Pack:
             counts.append(len(images))
         segments["image"] = list(enumerate(counts))
         if done:
-            state = self.features.image_features("train", used, done)
+            features = self.features.asked(members[0].trial.workload)
+            state = features.image_features("train", used, done)
             batch = replace(model.collate(rows, None), done=done, state=state)
         else:
             batch = model.collate(rows, workload.images_NSSC[used])

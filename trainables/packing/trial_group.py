@@ -174,16 +174,18 @@ class TrialGroup:
 
     def _passes(self, going: Sequence[_Member]) -> Iterator[list[_Member]]:
         """Divide trials into passes. Trials share a pass if they begin at the same stage and have
-        the same loss function. Trials of similar recipes are neighbours in a pass, since layers
-        that differ from the base's run once for neighbours of the same kind."""
-        together: dict[tuple[int, int, float], list[_Member]] = {}
+        the same division of the data and the same loss function. Trials of similar recipes are
+        neighbours in a pass, since layers that differ from the base's run once for neighbours of
+        the same kind."""
+        together: dict[tuple[int, int, int, float], list[_Member]] = {}
         most = self._trials_per_pass
         for member in going:
             if member.pack_member is None:
                 yield [member]
                 continue
             trial = member.trial
-            alike = (trial.frozen_stages, trial.features_done, trial.losses.smoothing)
+            stages = trial.frozen_stages, trial.features_done
+            alike = (*stages, trial.config.split, trial.losses.smoothing)
             together.setdefault(alike, []).append(member)
         for some in together.values():
             some.sort(key=lambda member: str(member.trial.config.recipe))

@@ -66,17 +66,21 @@ class Features:
         was true."""
         self._tables: dict[tuple[int, str], _Table] = {}
         self._deterministic: dict[int, bool] = {}
-        self._asked: dict[Asking, Features] = {workload.asking: self}
-        """Features for all prompts that were asked for."""
+        self._asked: dict[tuple[int, Asking], Features] = {
+            (workload.division, workload.asking): self
+        }
+        """Features for all divisions of the data and prompts that were asked for."""
 
     def asked(self, workload: Workload) -> Features:
-        """Features for a workload that differs from this one in how its questions are asked."""
-        if workload.asking not in self._asked:
+        """Features for a workload that differs from this one in how its data are divided and its
+        questions asked."""
+        key = workload.division, workload.asking
+        if key not in self._asked:
             other = copy(self)
             other.workload, other.refused = workload, {}
             other._absent, other._tables = set(), {}
-            self._asked[workload.asking] = other
-        return self._asked[workload.asking]
+            self._asked[key] = other
+        return self._asked[key]
 
     def frozen_stages(self, recipe: Recipe) -> int:
         """Number of the model's first stages that a recipe leaves as they are: all of their layers

@@ -77,7 +77,7 @@ class Trial:
         """
         self.asking = config.training.asking(workload.asking)
         """Prompt and system message with which the trial is trained and asked."""
-        workload = workload.asked(self.asking)
+        workload = workload.divided(config.split).asked(self.asking)
         features = features.asked(workload) if features else None
         self.workload, self.config, self.features = workload, config, features
         self.ranks = ranks.current()

@@ -27,6 +27,8 @@ class TrialConfig:
     """Optimizer, schedule, clipping and label smoothing."""
     regime: Regime = DEFAULT_REGIME
     """Training settings of the study."""
+    split: int = 0
+    """Number of the division of the data by image (``Workload.divided``)."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):

@@ -14,7 +14,7 @@ SPLITS = ("official", "by_image")
 """Choices of a split: as the dataset was published, or made by ``by_image``."""
 
 
-def by_image(dataset: Dataset) -> Dataset:
+def by_image(dataset: Dataset, number: int = 0) -> Dataset:
     """Split a dataset anew so that no image, and no patient, is in two splits.
 
     About 70 % of the images go to training, 10 % to validation and 20 % to testing. Where an image
@@ -25,6 +25,10 @@ def by_image(dataset: Dataset) -> Dataset:
     other. The images of a patient, and those that are copies of them, go where the file with the
     smallest sha256 goes.
 
+    Divisions of another ``number`` are made in the same way from the sha256 of
+    ``by_image-v1:NUMBER:`` and that of the file; each divides the images independently of the
+    others. ``dataset`` is then one that was split by image before, whose questions it keeps.
+
     Raises:
         BadInput: there are so few images that a split gets none.
     """
@@ -32,16 +36,20 @@ def by_image(dataset: Dataset) -> Dataset:
     together = _together(dataset)
     for examples in dataset.splits().values():
         for example in examples:
-            splits[_side(together[dataset.contents[example.image_id]])].append(example)
+            side = _side(together[dataset.contents[example.image_id]], number)
+            splits[side].append(example)
     empty = [split for split, examples in splits.items() if not examples]
     if empty:
         raise BadInput(
             f"{dataset.name}: split by image, none of its {len(dataset.contents)} images falls "
-            f"into {' or '.join(empty)}; keep the official split"
+            f"into {' or '.join(empty)}{f' in split {number + 1}' if number else ''}; "
+            f"{'give fewer --splits' if number else 'keep the official split'}"
         )
     return seal(
         name=dataset.name,
-        description=f"{dataset.description}, split by image",
+        description=f"{dataset.description}, split {number + 1}"
+        if number
+        else f"{dataset.description}, split by image",
         contents=dataset.contents,
         train=splits["train"],
         validation=splits["validation"],
@@ -90,9 +98,10 @@ def _together(dataset: Dataset) -> dict[str, str]:
     return {content: min(whole) for content, whole in joined.items()}
 
 
-def _side(content: str) -> str:
-    """The split of an image, given the sha256 of its file."""
-    bucket = int(hashlib.sha256(f"by_image-v1:{content}".encode()).hexdigest(), 16) % 100
+def _side(content: str, number: int) -> str:
+    """The split of an image in a division of the data, given the sha256 of its file."""
+    salt = f"by_image-v1:{number}:" if number else "by_image-v1:"
+    bucket = int(hashlib.sha256(f"{salt}{content}".encode()).hexdigest(), 16) % 100
     return "train" if bucket < 70 else "validation" if bucket < 80 else "test"
 
 

@@ -63,6 +63,23 @@ def test_the_split_is_the_same_for_ever() -> None:
     assert anew.digest == "0ce67d58539ca8f53c82c9a9f4b42be7df49e503105970291337ce1da5fbb654"
 
 
+def test_each_further_split_divides_the_same_images_anew() -> None:
+    """Studies are continued by these splits: another way of making them needs another name."""
+    first = by_image(phantom.load(None))
+    second, third = by_image(first, 1), by_image(first, 2)
+    assert (len(second.test), len(third.test)) == (426, 450)
+    for other in (second, third):
+        assert other.contents == first.contents and len(sides(other)) == 540
+        assert Counter(e for s in other.splits().values() for e in s) == Counter(
+            e for s in first.splits().values() for e in s
+        )
+    assert len({first.digest, second.digest, third.digest}) == 3
+    of_first, of_second = sides(first), sides(second)
+    shared = sum(side == "test" == of_second[image] for image, side in of_first.items())
+    assert 10 < shared < 35, "a fifth of the fifth of 540 images: 22"
+    assert by_image(first).digest == first.digest
+
+
 def test_the_images_of_a_patient_go_the_same_way() -> None:
     drawn = phantom.load(None)
     patients = {image: f"p{i // 3}" for i, (image, _) in enumerate(drawn.images())}

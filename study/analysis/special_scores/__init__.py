@@ -1,0 +1,1 @@
+"""Scores of arms that are no means of credits over the questions of one test split."""
