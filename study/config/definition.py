@@ -331,7 +331,13 @@ def _space(settings: Settings, begun: BegunStudy | None) -> Space:
         if had is not None:
             return had
     space = compared_against(space, settings.against)
-    return several(narrow(space, settings.arm, settings.set or ()), settings.times_searched)
+    space = narrow(space, settings.arm, settings.set or ())
+    if settings.against is not None and settings.against not in space.arms:
+        raise BadInput(
+            f"--arm {settings.arm} leaves out {settings.against}, with which --against compares "
+            "the others; name it too, or leave --against away"
+        )
+    return several(space, settings.times_searched)
 
 
 def several(space: Space, searches: int) -> Space:
