@@ -127,12 +127,21 @@ def test_a_preset_has_no_weights_to_train(given: str) -> None:
     ("text", "said"),
     [
         ("{", r"mine\.json can't be read"),
-        (
+        pytest.param(
             '{"model_type": "bert"}',
             r"mine\.json is of model_type 'bert'; there are: blip, blip-2, instructblip, llava",
+            marks=NEEDS,
         ),
-        ('{"model_type": "llava_next"}', "of type llava_next is known only with its processor"),
-        ('{"model_type": "gemma3", "text_config": 3}', r"mine\.json describes no gemma3|no image"),
+        pytest.param(
+            '{"model_type": "llava_next"}',
+            "of type llava_next is known only with its processor",
+            marks=NEEDS,
+        ),
+        pytest.param(
+            '{"model_type": "gemma3", "text_config": 3}',
+            r"mine\.json describes no gemma3|no image",
+            marks=NEEDS,
+        ),
     ],
 )
 def test_a_bad_preset_is_refused_in_one_line(
