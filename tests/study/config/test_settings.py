@@ -351,7 +351,16 @@ def test_the_number_of_trials_follows_from_the_arms_settings() -> None:
     assert StudyDefinition.parse(narrow).budget.trials == 5 * (2 + 1)
 
 
-@pytest.mark.parametrize("name", sorted({*spaces.SPACES.names()} - {"smoke"}))
+MUON = pytest.mark.needs("torch", TORCH_OF["muon"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=MUON if name == "optimizer" else ())
+        for name in sorted({*spaces.SPACES.names()} - {"smoke"})
+    ],
+)
 def test_every_arm_of_a_shipped_space_gets_the_trials_to_say_what_it_may_still_gain(
     name: str,
 ) -> None:
@@ -369,7 +378,6 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str
     assert "\n" not in str(error.value)
 
 
-MUON = pytest.mark.needs("torch", TORCH_OF["muon"])
 MINE = """from search_spaces.declare import *
 ARM = Arm(everywhere=method("lora"), lr=1e-3, training=training(%s))
 SPACE = Space(question="?", arms={"a": ARM})
