@@ -109,6 +109,8 @@ def bits_text(slots: Sequence[SlotBits], bits: BaseBits, space: Space) -> str:
     for found in slots:
         if found.slot in bits.whole:
             parts.append(f"{found.slot} as it is, since {trainers[found.slot]}")
+        elif found.kept:
+            parts.append(f"{found.slot} as it is, since transformers keeps it in fp32")
         elif not found.quantised:
             parts.append(f"{found.slot} as it is, without linear layers that methods wrap")
         else:

@@ -11,21 +11,24 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from tests.trainables import made_image_text, made_llava
+from tests.trainables import made_blip2, made_image_text, made_llava
 from tests.trainables.quantised import needs_bitsandbytes
 from trainables import recipe
 from trainables.errors import BadInput
 from trainables.export import peft_adapter, tuned_json, tuned_model
 from trainables.export.tuned_json import Description
 from trainables.export.tuned_model import TunedModel
+from trainables.models.blip_2 import Blip2
 from trainables.models.common import model_identity
 from trainables.models.common.quantisation import BaseBits
+from trainables.models.instructblip import InstructBlip
 from trainables.recipe import Recipe
 from trainables.shared_layers.quantised_linear import QuantisedLinear
 from trainables.weight_sharing import share_weights
 from trainables.workload import WorkloadConfig
 
 needs_bitsandbytes()
+BLIP_2: dict[str, type[Blip2]] = {"blip_2": Blip2, "instructblip": InstructBlip}
 LORA = {"method": "lora", "rank": 4, "targets": "all"}
 RECIPES: dict[str, tuple[str, dict[str, Any], BaseBits]] = {
     "llava lora": ("llava", {"vision": LORA, "connector": LORA, "decoder": LORA}, BaseBits()),
@@ -34,6 +37,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any], BaseBits]] = {
         {"connector": {"method": "full"}, "decoder": LORA},
         BaseBits(whole=("connector", "vision")),
     ),
+    "blip-2 lora": ("blip_2", dict.fromkeys(Blip2.slots, LORA), BaseBits()),
+    "instructblip lora": ("instructblip", dict.fromkeys(Blip2.slots, LORA), BaseBits()),
     "qwen lora": ("qwen2_5_vl", {"vision": LORA, "decoder": LORA}, BaseBits()),
     "qwen dora": ("qwen2_5_vl", {"decoder": {"method": "dora"}}, BaseBits()),
     "qwen ia3": ("qwen2_5_vl", {"decoder": {"method": "ia3"}}, BaseBits()),
@@ -44,9 +49,13 @@ RECIPES: dict[str, tuple[str, dict[str, Any], BaseBits]] = {
 def tuned(name: str, folder: Path) -> TunedModel:
     """A model of a folder with a recipe, its trained values moved as training would."""
     kind, slots, bits = RECIPES[name]
-    made = made_llava.write if kind == "llava" else made_image_text.write
-    base = made(folder, "mistral" if kind == "llava" else kind)
-    size = made_image_text.SIZE
+    if kind in BLIP_2:
+        base = made_blip2.write(folder, BLIP_2[kind])
+    elif kind == "llava":
+        base = made_llava.write(folder, "mistral")
+    else:
+        base = made_image_text.write(folder, kind)
+    size = made_blip2.SIZE if kind in BLIP_2 else made_image_text.SIZE
     config = WorkloadConfig(model=str(base), image_size=size, base_bits=bits)
     model, _ = config.load_model()
     plain = Recipe.from_plain(slots).plain()

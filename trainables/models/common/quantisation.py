@@ -2,7 +2,9 @@
 
 All trials share one base, so what one of them trains in full stays as it is for all. Of the other
 slots, the layers with a role (``trainables.methods.common.roles``) are quantised: they are called
-as modules, whatever the family. Embeddings and the head that writes words have none.
+as modules, whatever the family. Embeddings and the head that writes words have none. What a model's
+class in transformers keeps in fp32, as BLIP-2's Q-Former, stays as it is too, since there it is not
+quantised when an export is loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables.errors import BadInput
 from trainables.methods.common.roles import GROUPS
@@ -66,6 +68,8 @@ class SlotBits:
     """Names in the slot of its other linear layers."""
     experts: bool = False
     """Whether it holds weights of several experts at once, which are no linear layers."""
+    kept: bool = False
+    """Whether it is not quantised because transformers keeps it in fp32."""
 
 
 def quantise(model: Structure, bits: BaseBits, device: torch.device | None = None) -> None:
@@ -80,7 +84,7 @@ def quantise(model: Structure, bits: BaseBits, device: torch.device | None = Non
     from trainables.shared_layers.quantised_linear import QuantisedLinear
 
     for slot, path in model.slots.items():
-        if slot in bits.whole:
+        if slot in bits.whole or _kept(model, path):
             continue
         module = model.network.get_submodule(path)
         chosen = {id(module.get_submodule(name)) for name in _layers(model, slot)}
@@ -117,7 +121,13 @@ def slot_bits(model: Structure) -> tuple[SlotBits, ...]:
         left = tuple(name for name, quantised in linear.items() if not quantised)
         experts = bool(stacked_weights(model.network.get_submodule(path)))
         found.append(
-            SlotBits(slot=slot, quantised=sum(linear.values()), left=left, experts=experts)
+            SlotBits(
+                slot=slot,
+                quantised=sum(linear.values()),
+                left=left,
+                experts=experts,
+                kept=_kept(model, path),
+            )
         )
     return tuple(found)
 
@@ -132,6 +142,14 @@ def _quantised(network: nn.Module) -> Iterator[str]:
     from trainables.shared_layers.quantised_linear import QuantisedLinear
 
     return (n for n, module in network.named_modules() if isinstance(module, QuantisedLinear))
+
+
+def _kept(model: Structure, path: str) -> bool:
+    """Whether the class in transformers keeps the module at ``path`` in fp32. ``network.kind`` is
+    that class, where the network is arranged otherwise here."""
+    kind: Any = getattr(model.network, "kind", type(model.network))
+    names = getattr(kind, "_keep_in_fp32_modules", None) or ()
+    return not {*names}.isdisjoint(path.split("."))
 
 
 def _layers(model: Structure, name: str) -> Sequence[str]:
