@@ -173,7 +173,7 @@ def test_the_doctor_finds_the_cluster_fit(stack: Stack) -> None:
     assert code == 0, said
     assert "Ray: 3 nodes, 2 processors" in said
     assert "each node reads what each node wrote" in said
-    assert "Gloo: all add up to the same sum" in said
+    assert "GLOO: all add up to the same sum" in said
     assert "problem" not in said
 
 
