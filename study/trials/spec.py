@@ -86,8 +86,10 @@ class TrialSpec:
         return {name: value for name, value in settings.items() if value is not None}
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready values, from which ``from_plain`` makes the trial again."""
-        return asdict(self) | {"kind": self.kind.value, "stops": list(self.stops)}
+        """JSON-ready values, from which ``from_plain`` makes the trial again. ``split``, which is
+        younger than the first journals, is there only off its default."""
+        named = {field.name for field in fields(self)} - {"split"}
+        return off_default(self, named) | {"kind": self.kind.value, "stops": list(self.stops)}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> TrialSpec:
