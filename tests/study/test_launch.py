@@ -199,7 +199,7 @@ def test_list_shows_every_space_with_its_question() -> None:
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    """It imports no torch either, nor does what the zygote sends: that takes the driver seconds."""
+    """A dry run imports no torch either, nor does what the zygote sends: it would take seconds."""
     storage = tmp_path / "studies"
     asked = ("--space", "per_slot", "--against", "frozen_full_lora", "--dry-run")
     probe = (

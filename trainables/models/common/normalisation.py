@@ -56,7 +56,7 @@ class Normalisation:
 
 
 CLIP = Normalisation()
-"""That of CLIP and of BLIP, and of a folder that says nothing of it."""
+"""Normalisation of CLIP and BLIP, and of a folder that says nothing of it."""
 
 
 def of_folder(path: Path) -> Normalisation:

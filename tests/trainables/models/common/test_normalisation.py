@@ -46,7 +46,7 @@ def noise(size: int) -> Any:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_folder_with_other_numbers_gives_other_pixels(name: str, tmp_path: Path) -> None:
-    """They are those of transformers' processor, and the digest of version 1 is another, so that a
+    """Pixels are those of transformers' processor, and the digest of version 1 is another: a
     study which was begun with other pixels is not continued."""
     family, write = WRITERS[name]
     folder = write(tmp_path / name)
@@ -76,7 +76,7 @@ def test_the_model_that_ships_has_the_pixels_it_had(tmp_path: Path) -> None:
 
 
 def test_the_file_of_transformers_5_comes_first(tmp_path: Path) -> None:
-    """It has the image processor's settings among the processor's."""
+    """Settings of the image processor stand there among the processor's."""
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": OTHER}))
     (tmp_path / FILE).write_text(json.dumps({"image_mean": 0.1}))
     found = normalisation.of_folder(tmp_path)
