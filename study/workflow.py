@@ -64,7 +64,9 @@ def show_plan(definition: StudyDefinition, deployment: Deployment, console: Cons
     with closing(Zygote(definition)) as zygote:
         data = checked_data.read(definition)
         definition = definition.with_data(len(data.dataset.train))
-        inspected = inspect_cluster(definition, deployment, zygote, data.dataset, starting=False)
+        inspected = inspect_cluster(
+            definition, deployment, zygote, data.dataset, console.print, starting=False
+        )
         placed = measure_and_place(
             definition, deployment, inspected, zygote, console.print, starting=False
         )
@@ -194,7 +196,12 @@ class StudyRun:
 
         definition, deployment = self.definition, self.deployment
         inspected = inspect_cluster(
-            definition, deployment, self.zygote, self.data.dataset, starting=True
+            definition,
+            deployment,
+            self.zygote,
+            self.data.dataset,
+            self.console.print,
+            starting=True,
         )
         lost_cluster.watch(
             own=deployment.address is None, then=partial(_advice, deployment.study_folder)

@@ -6,14 +6,18 @@ import atexit
 import gc
 import math
 import os
+import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._private import ray_constants
 from ray.exceptions import ActorUnavailableError
@@ -26,36 +30,41 @@ from study.worker.hardware import Hardware
 from trainables.errors import BadInput
 from trainables.secrecy import without_secrets
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+"""Ray's log is for its developers; what a user must know of a trial is in its outcome."""
 _opened = ExitStack()
 """What is open as long as Ray is."""
 LONGEST_LINE = 300
 """Largest number of letters of an error of Ray's that are shown."""
 AGAIN_SECONDS = 0.5
 """Seconds between two calls to an actor whose node may be lost."""
+AT_ONCE_SECONDS = 10.0
+"""A start of Ray that fails within so many seconds would fail again. One that takes longer has
+waited for a process that was too slow: its raylet waits 15 seconds for its agents."""
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, say: Callable[[str], object] = print) -> None:
     """Join the Ray cluster at ``address`` or, if that is None, start one on this machine. Do
     nothing if Ray is initialised already.
 
+    Args:
+        address: of a cluster.
+        say: shows the user a line: that Ray is started once more.
+
     Raises:
-        BadInput: there is no cluster at that address.
+        BadInput: there is no cluster at that address, or Ray does not start.
     """
     if ray.is_initialized():
         return
-    # Ray's log is for its developers; what a user must know of a trial is in its outcome.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     ray._private.worker.print_to_stdstream = _keep_quiet  # else it prints what is in its logs too
     place = str(scratch.ray_folder())
     try:
         with _own_signals():
             if address is None:
-                # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
-                ray_constants.ENABLE_RAY_CLUSTER = False
-                ray.init(address="local", include_dashboard=False, _temp_dir=place, **quiet)
+                _start(place, say)
                 _leave_no_session()
             else:
-                ray.init(address=address, **quiet)
+                ray.init(address=address, **QUIET)
         atexit.register(_at_exit)
     except Exception as error:  # Ray raises Exception itself where it does not start in time
         line = without_secrets(str(error).strip().partition("\n")[0][:LONGEST_LINE])
@@ -69,6 +78,38 @@ def connect(address: str | None) -> None:
             f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
             "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
         ) from None
+
+
+def _start(place: str, say: Callable[[str], object]) -> None:
+    """Start Ray on this machine, once more if it did not start in time, as on a busy machine. What
+    the first start has read of files is in the machine's memory then.
+
+    Args:
+        place: temporary folder of Ray.
+        say: shows the user a line.
+    """
+    # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    start = partial(ray.init, address="local", include_dashboard=False, _temp_dir=place, **QUIET)
+    began = time.monotonic()
+    try:
+        start()
+    except Exception:  # Ray raises Exception itself
+        if time.monotonic() - began < AT_ONCE_SECONDS:
+            raise
+        _end_sessions(place)
+        say("Ray did not start in time: this machine may be busy; it is started once more")
+        start()
+
+
+def _end_sessions(place: str) -> None:
+    """End what this process has started of Ray's sessions in a folder, and remove their folders."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended by itself
+            session = re.search(f"{re.escape(place)}/session_[0-9_-]+", " ".join(process.cmdline()))
+            if session:
+                process.kill()
+                shutil.rmtree(session[0], ignore_errors=True)
 
 
 def _keep_quiet(*arguments: Any, **options: Any) -> None:

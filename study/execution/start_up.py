@@ -37,12 +37,13 @@ def inspect_cluster(
     deployment: Deployment,
     zygote: Zygote,
     dataset: Dataset,
+    say: Callable[[str], object],
     *,
     starting: bool,
 ) -> InspectedCluster:
     """Divide the devices of the cluster among hosts and trials. The zygote is given the dataset
     and loads in the meantime. With ``starting``, a cluster is started on this machine if no address
-    is given.
+    is given. ``say`` shows the user a line, where Ray must be started once more.
 
     Raises:
         BadInput: there is no such cluster, none of its nodes can run trials, or it has fewer
@@ -55,7 +56,7 @@ def inspect_cluster(
         zygote.take(dataset)
         if starting:
             faults.check(scratch.ray_folder().parent)  # where Ray has its session
-            cluster.connect(None)
+            cluster.connect(None, say)
         hardware = zygote.hardware
         nodes = cluster.nodes() if starting else [_this_machine(hardware)]
     else:

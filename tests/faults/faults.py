@@ -144,6 +144,7 @@ ELSEWHERE = {
     "mlflow-answers-lost": "tests/study/tracking/test_mlflow_runs.py",
     "mlflow-database-half-made": "tests/study/tracking/test_mlflow_database.py",
     "no-locks": "tests/study/storage/test_no_locks.py",
+    "ray-too-slow": "tests/study/execution/test_cluster.py -k too_slow",
 }
 """Faults that tests of their own put in -> arguments of pytest."""
 

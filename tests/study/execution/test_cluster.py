@@ -1,13 +1,18 @@
 """Leaving a cluster."""
 
 import gc
+import os
 import subprocess
 import sys
+import tempfile
 import weakref
+from pathlib import Path
 
 import pytest
 
 from study.execution import cluster
+from tests.study.command_line import REPOSITORY
+from trainables.errors import BadInput
 
 
 class Held:
@@ -132,3 +137,74 @@ def test_a_cluster_of_this_machine_alone_listens_to_nobody_else() -> None:
     worker, listens = done.stdout.splitlines()
     assert worker == "127.0.0.1"
     assert set(listens.split()) <= {"0100007F", "0000000000000000FFFF00000100007F"} and listens
+
+
+SLOW_AGENTS = """
+import os, sys, time
+
+for word in sys.orig_argv:
+    if word.endswith("dashboard/agent.py") or word.endswith("runtime_env/agent/main.py"):
+        with open(os.environ["STARTS_OF_AGENTS"], "a+") as starts:
+            print(word, file=starts)
+            starts.seek(0)
+            first = starts.read().count(word) <= int(os.environ["SLOW_STARTS"])
+        time.sleep(25 if first else 0)
+"""
+STARTS = """
+import ray
+from study.execution import cluster
+from trainables.errors import BadInput
+
+try:
+    cluster.connect(None)
+    print("nodes:", len(cluster.nodes()))
+except BadInput as error:
+    print("error:", error)
+"""
+
+
+@pytest.mark.slow  # Ray itself waits half a minute for each start
+@pytest.mark.parametrize("slow_starts", [1, 2])
+def test_ray_is_started_once_more_where_its_agents_were_too_slow(
+    tmp_path: Path, slow_starts: int
+) -> None:
+    """As on a busy machine: the raylet gives up when its agents take more than 15 seconds."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_AGENTS)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the names of sockets
+        done = subprocess.run(
+            [sys.executable, "-c", STARTS],
+            env=os.environ
+            | {
+                "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
+                "STARTS_OF_AGENTS": str(tmp_path / "starts"),
+                "SLOW_STARTS": str(slow_starts),
+                "RAY_TMPDIR": short,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        first, second = done.stdout.splitlines()
+        assert first == (
+            "Ray did not start in time: this machine may be busy; it is started once more"
+        )
+        if slow_starts == 1:
+            assert second == "nodes: 1"
+        else:
+            assert second.startswith("error: Ray does not start on this machine (The current node")
+            assert second.endswith(
+                f"see {short}/ray/session_latest/logs, and give the same command again"
+            )
+        assert "Traceback" not in done.stderr
+        sessions = [*Path(short, "ray").glob("session_2*")]
+        assert len(sessions) == slow_starts - 1  # whose logs are told of
+
+
+def test_a_start_of_ray_that_fails_at_once_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "no number")
+    with pytest.raises(BadInput, match="Ray does not start on this machine \\(invalid literal"):
+        cluster.connect(None, said.append)
+    assert said == []
