@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -140,13 +141,16 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Before the first trial, tell Tune to keep every client for later trials. By default it
-        keeps only one client that is idle, and starts new ones a moment later. Of each trial, tell
-        it to keep less."""
+        keeps only one client that is idle, and starts new ones a moment later. Before each, let it
+        forget those that have ended."""
         if not self.keeping:
             cache, clients = tune_controller._actor_cache, self.searcher.dispatcher.concurrency
             cache.increase_max(trial.placement_group_factory, by=clients)
             self.keeping = True
-        _lighten(trial)
+        # Its state as JSON, and with it the text of each object that JSON cannot hold, which Tune
+        # would keep to restore trials.
+        trial.get_json_state = lambda: ("{}", "{}")
+        _forget_ended(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a report that is not a trial's last.
@@ -195,11 +199,30 @@ class TuneScheduler(FIFOScheduler):
             )
 
 
-def _lighten(trial: Any) -> None:
-    """Keep Tune from holding, until the study ends, a trial's state as JSON and statistics of all
-    that it reports. Nobody reads them: the journal has all that a study needs."""
-    trial.get_json_state = lambda: ("{}", "{}")
-    trial.run_metadata.update_metric = lambda *_, **__: None
+def _forget_ended(tune_controller: Any) -> None:
+    """Let Tune forget the trials that have ended. It would keep each of them, with its last report,
+    until the study ends, and look through them all before each step. What a study needs of them is
+    in its journal."""
+    for trial in [each for each in tune_controller.get_trials() if each.is_finished()]:
+        tune_controller._trials.remove(trial)
+        tune_controller._trial_metadata.pop(trial.trial_id, None)
+        for trials in (
+            tune_controller._live_trials,  # which those that failed stay in
+            tune_controller._stopped_trials,
+            tune_controller._failed_trials,
+            tune_controller._trials_to_cache,
+        ):
+            trials.discard(trial)
+
+
+class NoProgress(TrialProgressCallback):
+    """Tune callback in the place of the one that prints trials as they go on, which Tune would add
+    and which keeps every trial until the study ends. Nothing would be printed (``verbose=0``)."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Do nothing, as at errors and ends."""
+
+    on_trial_error = on_trial_complete = on_trial_result
 
 
 class Caretaker(tune.Callback):
@@ -275,7 +298,7 @@ def run(scheduler: StudyScheduler, dispatcher: Dispatcher) -> None:
                 # Trials save their own checkpoints in the study's folder: see
                 # study.worker.resident_trials.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Caretaker(searcher)],
+                callbacks=[Caretaker(searcher), NoProgress()],
             ),
         )
         try:

@@ -1,20 +1,24 @@
 """Hosts on real Ray, with Tune, and trials whose losses follow from a formula."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import ray
+from ray.tune.experiment import Trial
 
 from study.execution import cluster, ray_tune
 from study.planning.cluster_partition import ClusterPartition
 from study.search.scheduler import StudyScheduler
-from study.trials.record import Outcome
+from study.trials.callback import StudyCallback
+from study.trials.record import Outcome, TrialRecord
 from study.trials.spec import Kind
 from study.worker.hardware import Hardware
 from study.worker.orders import AdvanceTrial, TrialReport
@@ -109,6 +113,29 @@ def test_a_trial_whose_host_died_goes_on_on_another(
     visits = [line.split() for line in (tmp_path / "visits").read_text().splitlines()]
     assert len({process for _, process, _ in visits}) >= 2
     assert sum(suspect == "True" for _, _, suspect in visits) == 1
+
+
+class HeldTrials(StudyCallback):
+    """Counts the trials that Ray Tune, or whatever else, holds when the last one ends."""
+
+    def __init__(self, trials: int) -> None:
+        self.left, self.held = trials, 0
+
+    def ended(self, record: TrialRecord) -> None:
+        self.left -= 1
+        if not self.left:
+            gc.collect()
+            self.held = sum(type(held) is Trial for held in gc.get_objects())
+
+
+def test_nothing_of_tune_holds_trials_that_have_ended(
+    begin: Callable[..., StudyScheduler], tmp_path: Path
+) -> None:
+    """Two run at a time. Those that ended since another began are there until the next begins."""
+    (tmp_path / "died").touch()  # so that no host dies
+    watch = HeldTrials(8 + 1 + 4)
+    play(partial(begin, watch), tmp_path, trials=8)
+    assert watch.left == 0 and 1 <= watch.held <= 4
 
 
 @pytest.mark.slow

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from study.execution.ray_tune import TuneScheduler, TuneSearcher
 from study.planning.cluster_partition import ClusterPartition
 from study.search.scheduler import StudyScheduler
-from study.worker.orders import TrialReport
 from tests.study.made_up import MadeUpHost, hosts_alone
 
 PARTITION = ClusterPartition(
@@ -15,12 +16,31 @@ PARTITION = ClusterPartition(
 )
 
 
-def test_tune_holds_of_a_trial_only_its_last_report(begin: Callable[..., StudyScheduler]) -> None:
+@pytest.fixture
+def controller(
+    begin: Callable[..., StudyScheduler], monkeypatch: pytest.MonkeyPatch
+) -> TuneController:
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "1")  # else it asks a running Ray
     scheduler = TuneScheduler(TuneSearcher(begin(), hosts_alone(MadeUpHost, None, PARTITION)))
     scheduler.keeping = True  # there are no clients to be kept
-    trial, report = Trial("no trainable", stub=True), TrialReport()
-    scheduler.on_trial_add(None, trial)
-    trial.update_last_result({"report": report, "time_total_s": 1.0})
-    assert trial.run_metadata.last_result["report"] is report
-    assert not trial.metric_analysis and not trial.metric_n_steps
-    assert trial.get_json_state() == ("{}", "{}")
+    return TuneController(scheduler=scheduler)
+
+
+def test_tune_forgets_trials_that_ended_or_failed_and_no_others(
+    controller: TuneController,
+) -> None:
+    statuses = (Trial.TERMINATED, Trial.RUNNING, Trial.ERROR, Trial.PENDING)
+    trials = [Trial("no trainable", stub=True, trial_id=status) for status in statuses]
+    for trial in trials:
+        controller.add_trial(trial)
+    assert controller._get_trial_checkpoints() == dict.fromkeys(statuses, ("{}", "{}"))
+    for trial, status in zip(trials, statuses, strict=True):
+        controller._set_trial_status(trial, status)
+        controller._mark_trial_to_checkpoint(trial)
+    added = Trial("no trainable", stub=True, trial_id="added")
+    controller.add_trial(added)
+    left = {trials[1], trials[3], added}
+    assert set(controller.get_trials()) == controller.get_live_trials() == left
+    assert controller._trials_to_cache == left
+    assert not controller._stopped_trials | controller._failed_trials
+    assert {*controller._get_trial_checkpoints()} == {trial.trial_id for trial in left}
