@@ -29,6 +29,7 @@ from study.storage.faults import StorageFault
 from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
 from trainables.errors import BadInput
+from trainables.memory.freed_memory import return_freed
 from trainables.secrecy import without_secrets
 
 RETRIES = 3
@@ -151,6 +152,7 @@ class TuneScheduler(FIFOScheduler):
         # would keep to restore trials.
         trial.get_json_state = lambda: ("{}", "{}")
         _forget_ended(tune_controller)
+        return_freed()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a report that is not a trial's last.

@@ -88,7 +88,7 @@ class ResidentTrials:
 
     def advance(self, order: AdvanceTrial, reply: Future[TrialReport]) -> None:
         """Let a trial go on to its next report, which ``reply`` takes."""
-        from trainables.memory.measure import return_freed
+        from trainables.memory.freed_memory import return_freed
 
         trial_id = order.spec.id
         if trial_id not in self.here:

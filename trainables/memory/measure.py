@@ -4,7 +4,6 @@ or its tensors."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import resource
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from trainables.devices import accelerator
+from trainables.memory.freed_memory import return_freed
 
 GIB = 2**30
 
@@ -79,13 +79,6 @@ def release_cached() -> None:
     if accelerator.accelerated():
         accelerator.release_memory()
     return_freed()
-
-
-def return_freed() -> None:
-    """Return memory of a CPU that was freed to the system, so that it does not count as memory of
-    what comes next. It takes milliseconds."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

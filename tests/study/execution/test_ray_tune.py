@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psutil
 import pytest
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -44,3 +45,16 @@ def test_tune_forgets_trials_that_ended_or_failed_and_no_others(
     assert controller._trials_to_cache == left
     assert not controller._stopped_trials | controller._failed_trials
     assert {*controller._get_trial_checkpoints()} == {trial.trial_id for trial in left}
+
+
+def test_freed_memory_goes_back_to_the_system_when_a_trial_begins(
+    controller: TuneController,
+) -> None:
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    blocks = [bytearray(2000) for _ in range(40_000)]
+    blocks = blocks[::10]  # so that no part of the heap is free as a whole
+    before = resident()
+    controller.add_trial(Trial("no trainable", stub=True))
+    assert len(blocks) == 4000 and before - resident() > 30 * 2**20
