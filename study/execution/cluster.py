@@ -43,7 +43,7 @@ AT_ONCE_SECONDS = 10.0
 waited for a process that was too slow: its raylet waits 15 seconds for its agents."""
 
 
-def connect(address: str | None, say: Callable[[str], object] = print) -> None:
+def connect(address: str | None, say: Callable[[str], None] = print) -> None:
     """Join the Ray cluster at ``address`` or, if that is None, start one on this machine. Do
     nothing if Ray is initialised already.
 
@@ -80,7 +80,7 @@ def connect(address: str | None, say: Callable[[str], object] = print) -> None:
         ) from None
 
 
-def _start(place: str, say: Callable[[str], object]) -> None:
+def _start(place: str, say: Callable[[str], None]) -> None:
     """Start Ray on this machine, once more if it did not start in time, as on a busy machine. What
     the first start has read of files is in the machine's memory then.
 
@@ -167,10 +167,10 @@ def nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in _living()]
 
 
-def hardware(precision: str) -> Hardware:
+def hardware(precision: str, say: Callable[[str], None]) -> Hardware:
     """Hardware of the nodes that have GPUs by Ray's count or, where none has, of those that have
-    processors. The driver's machine may have neither. If there is no such node yet, wait until one
-    with a GPU joins."""
+    processors. The driver's machine may have neither. If there is no such node yet, ``say`` so to
+    the user, and wait until one with a GPU joins."""
 
     def ask() -> Hardware:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides devices from tasks without any
@@ -187,7 +187,10 @@ def hardware(precision: str) -> Hardware:
         ).remote()
         for node in asked
     ]
-    return Hardware.joint(ray.get(answers or [task.options(num_gpus=1).remote()]))
+    if not answers:
+        say("the cluster has no worker yet: waiting until one with a GPU joins")
+        answers = [task.options(num_gpus=1).remote()]
+    return Hardware.joint(ray.get(answers))
 
 
 def fits(partition: ClusterPartition) -> int:

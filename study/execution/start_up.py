@@ -37,13 +37,14 @@ def inspect_cluster(
     deployment: Deployment,
     zygote: Zygote,
     dataset: Dataset,
-    say: Callable[[str], object],
+    say: Callable[[str], None],
     *,
     starting: bool,
 ) -> InspectedCluster:
     """Divide the devices of the cluster among hosts and trials. The zygote is given the dataset
     and loads in the meantime. With ``starting``, a cluster is started on this machine if no address
-    is given. ``say`` shows the user a line, where Ray must be started once more.
+    is given. ``say`` shows the user a line: that Ray is started once more, or that a cluster has no
+    worker yet.
 
     Raises:
         BadInput: there is no such cluster, none of its nodes can run trials, or it has fewer
@@ -64,7 +65,7 @@ def inspect_cluster(
         nodes = cluster.nodes()
         if deployment.concurrency is None and not any(n.get("CPU") or n.get("GPU") for n in nodes):
             raise no_worker()
-        hardware = cluster.hardware(definition.precision)
+        hardware = cluster.hardware(definition.precision, say)
         zygote.take(dataset, hardware)
     memory_known = deployment.device_gib is not None or hardware.shared
     partition = divide(

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -26,13 +26,17 @@ LIMIT = 0.11
 
 
 @contextmanager
-def devices(folder: Path, count: int, gib: float = 16) -> Iterator[tuple[Cluster, dict[str, str]]]:
-    """A cluster with a node of ``count`` devices, and the environment of a study on it."""
+def devices(
+    folder: Path, count: int, gib: float = 16, *, scales_to: int = 0
+) -> Iterator[tuple[Cluster, dict[str, str]]]:
+    """A cluster with a node of ``count`` devices, and the environment of a study on it. With
+    ``scales_to`` there is no node yet, and Ray starts up to so many when something waits."""
     variables = environment(devices=count, gib=gib)
     variables["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), variables["PYTHONPATH"]))
     variables |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    with ray_cluster(folder / "nodes", variables, gpus=count) as cluster:
-        cluster.start("node")
+    with ray_cluster(folder / "nodes", variables, gpus=count, scales_to=scales_to) as cluster:
+        if not scales_to:
+            cluster.start("node")
         yield cluster, os.environ | variables
 
 
@@ -71,6 +75,24 @@ def test_two_devices_one_of_whose_hosts_dies(tmp_path: Path) -> None:
         assert 0 < arm["costs"]["peak_memory_gib"] < 1, "the device's memory, not the process's"
 
 
+@pytest.mark.slow
+def test_a_cluster_without_workers_starts_some(tmp_path: Path) -> None:
+    """Ray's autoscaler starts a node for whatever waits for a device, up to two."""
+    with devices(tmp_path, 1, scales_to=2) as (cluster, own):
+        study = begin(tmp_path, cluster, own, "--concurrency", "2")
+        most = 0
+        while study.poll() is None:
+            most = max(most, len(_hosts(cluster, "head")))
+            time.sleep(0.2)
+        said, _ = study.communicate()
+    assert study.returncode == 0, said
+    assert "the cluster has no worker yet: waiting until one with a GPU joins" in said
+    assert most == 2, "each node has its host"
+    found = results(tmp_path, "study")
+    assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}
+    assert all(arm["test"]["overall"]["mean"] > 0 for arm in found["arms"])
+
+
 def _rungs(study: Path) -> int:
     """Reports so far. ``StudyJournal`` is a driver's: it ends what another driver has drawn."""
     journal = study / JOURNAL
@@ -78,9 +100,14 @@ def _rungs(study: Path) -> int:
     return sum(len(record.rungs) for record in journal_reader.read(content, str(journal)).records)
 
 
-def _hosts(cluster: Cluster) -> list[int]:
-    below = psutil.Process(cluster.nodes["node"].pid).children(recursive=True)
-    return [process.pid for process in below if "HostActor" in " ".join(process.cmdline())]
+def _hosts(cluster: Cluster, node: str = "node") -> list[int]:
+    """Processes of hosts on a node, or on those that the head has started."""
+    found = []
+    for process in psutil.Process(cluster.nodes[node].pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "HostActor" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.slow

@@ -79,8 +79,10 @@ def test_the_nodes_say_how_they_compute_whoever_holds_them() -> None:
 
     holder = Holder.remote()
     ray.get(holder.there.remote())
-    assert cluster.hardware("auto") == here
-    assert cluster.hardware("bf16").precision == "bf16"
+    said: list[str] = []
+    assert cluster.hardware("auto", said.append) == here
+    assert cluster.hardware("bf16", said.append).precision == "bf16"
+    assert not said, "it has workers"
     ray.kill(holder)
 
 
