@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tests.trainables.placed import everywhere
-from trainables.engine.activation_checkpointing import checkpoint_layers
+from trainables.engine.activation_checkpointing import checkpoint_forward, checkpoint_layers
 from trainables.errors import BadInput
 from trainables.memory.measure import measure_growth
 from trainables.training.trial import Trial
@@ -48,3 +51,20 @@ def test_less_is_kept(workload: Workload) -> None:
 def test_a_network_without_such_layers_is_refused() -> None:
     with pytest.raises(BadInput, match="computed twice"):
         checkpoint_layers(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_hooks_run_once_where_transformers_checkpoints_the_whole_call() -> None:
+    class Twofold(nn.Linear):
+        def forward(self, given: Tensor, *, by: float) -> Tensor:
+            ran.append("forward")
+            return super().forward(given) * by
+
+    ran: list[str] = []
+    layer, given = Twofold(3, 3), torch.ones(2, 3, requires_grad=True)
+    layer.register_forward_pre_hook(lambda *_: ran.append("hook"))
+    plain = layer(given, by=2.0)
+    output = checkpoint_forward(partial(layer.__call__, by=2.0), given)
+    assert torch.equal(output, plain) and ran == ["hook", "forward"] * 2
+    gradients = [torch.autograd.grad(out.sum(), given)[0] for out in (plain, output)]
+    assert torch.equal(*gradients) and ran == ["hook", "forward"] * 2 + ["forward"]
+    assert "forward" not in vars(layer)
