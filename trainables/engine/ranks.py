@@ -1,7 +1,8 @@
 """Ranks, the processes that train one trial together, and how they exchange values.
 
 Without a process group there is one rank. All functions here except ``current`` and ``set_timeout``
-are collectives: all ranks call them in the same order.
+are collectives: all ranks call them in the same order. With gloo and a torch before 2.13,
+``set_timeout`` is one too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as group
+
+from trainables.errors import too_old
 
 Value = TypeVar("Value")
 
@@ -86,8 +89,24 @@ def set_timeout(seconds: float) -> None:
     """Set the timeout of all later collectives and process groups, which may be longer than the
     time that ranks had to find each other."""
     timeout, torchs = timedelta(seconds=seconds), group.distributed_c10d
+    # A group of gloo keeps the timeout that it was made with in torch 2.6, and not in 2.13.
+    if group.get_backend() == "gloo" and too_old("another timeout", "torch", "2.13") is not None:
+        _make_anew(timeout)
     torchs._set_pg_timeout(timeout)
     torchs._get_default_store().set_timeout(timeout)
     # DeepSpeed makes groups of its own without a timeout: those of NCCL would have ten minutes.
     torchs.default_pg_timeout = timeout
     torchs.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # it is not exported
+
+
+def _make_anew(timeout: timedelta) -> None:
+    """Replace the default process group by one of gloo with the same ranks."""
+    old, ranks = group.distributed_c10d._get_default_store(), current()
+    group.destroy_process_group()
+    group.init_process_group(
+        "gloo",
+        store=group.distributed_c10d.PrefixStore("again", old),
+        rank=ranks.rank,
+        world_size=ranks.count,
+        timeout=timeout,
+    )
