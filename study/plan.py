@@ -87,6 +87,18 @@ class Request:
     )
 
 
+NEEDED_WITH = {
+    "images": ("batch_size",),
+    "question_tokens": ("batch_size",),
+    "answer_tokens": ("batch_size",),
+    "probe": ("batch_size",),
+    "devices": ("batch_size", "device_gib"),
+    "device_gib": ("batch_size", "devices"),
+    "host_gib": ("batch_size", "devices", "device_gib"),
+}
+"""Options that mean nothing without others."""
+
+
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code: 0 done, 2 bad input."""
@@ -192,8 +204,7 @@ def _check(given: Request) -> None:
         value = getattr(given, name)
         if value is not None and not 1 <= value < math.inf:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        if value is not None and given.batch_size is None:
-            raise BadInput(f"--{name.replace('_', '-')} is for --batch-size N, which is missing")
+    _check_complete(given)
     for name in ("seeds", "searches", "test_questions", "test_images"):
         value = getattr(given, name)
         if value is not None and value < 1:
@@ -207,10 +218,17 @@ def _check(given: Request) -> None:
         raise BadInput(
             f"--images {given.images} is more than the {given.batch_size} questions of a batch"
         )
-    if given.probe and given.batch_size is None:
-        raise BadInput("--probe is for --batch-size N, which is missing")
-    if (given.devices is None) != (given.device_gib is None):
-        raise BadInput("--devices N and --device-gib X belong together; give both or neither")
+
+
+def _check_complete(given: Request) -> None:
+    """Refuse an option of ``NEEDED_WITH`` without all others that it needs."""
+    for option_name, needed in NEEDED_WITH.items():
+        missing = [f"--{name.replace('_', '-')} N" for name in needed if not getattr(given, name)]
+        if getattr(given, option_name) and missing:
+            raise BadInput(
+                f"--{option_name.replace('_', '-')} is for {' and '.join(missing)}, which "
+                f"{'is' if len(missing) == 1 else 'are'} missing"
+            )
 
 
 def _probe(given: Request, bits: BaseBits | None) -> memory_prediction.Probe:
