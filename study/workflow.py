@@ -254,6 +254,7 @@ class StudyRun:
             slots=plan.profile.slots,
             seed=settings.seed,
             confirm_seeds=settings.seeds,
+            times_if_diverged=self.definition.times_if_diverged,
             searches=settings.times_searched,
             splits=settings.splits,
             allocate=self.definition.allocate,
@@ -307,7 +308,6 @@ class StudyRun:
         with Progress(
             self.console,
             self.folder,
-            self.definition.settings.seeds,
             spending=spending,
             time_left=TimeLeft(self.plan.forecast),
             questions=questions,
@@ -398,6 +398,7 @@ class StudyRun:
             best=self.scheduler.best(),
             searches=self.rules.searches,
             splits=self.data.splits,
+            diverged_at=self.scheduler.diverged_at(),
             # Gains are of the loss alone.
             gains=None
             if self.rules.objectives or self.rules.limits

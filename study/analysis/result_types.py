@@ -149,6 +149,9 @@ class ArmResult:
     may_gain: RemainingGain | None = None
     """What more search may still bring the arm, judging by its trials; None if too few are known,
     with several objectives, and in results of earlier versions."""
+    diverged_at: float | None = None
+    """Lowest learning rate at which a search trial of the arm diverged, if that is no larger than
+    the best trial's and the arm was confirmed with more seeds for it; None if it was not."""
 
     @property
     def unseeing(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.declare import Space
@@ -61,6 +61,9 @@ class FinishedTrials:
     ``study.trials.searches``."""
     splits: Sequence[Dataset] = ()
     """Data as each split divides them, if each search is in its own (``--splits``)."""
+    diverged_at: Mapping[str, float] = field(default_factory=dict)
+    """Arm that was confirmed with more seeds -> lowest learning rate at which a search trial of it
+    diverged."""
 
     @property
     def arms(self) -> list[str]:
@@ -266,6 +269,7 @@ def _arm(
         blind=blind.blind_scores(study_folder, first, dataset.test, searches),
         calibration=blind.calibration(study_folder, first, dataset.test, searches),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
+        diverged_at=trials.diverged_at.get(arm),
     )
 
 
@@ -325,7 +329,7 @@ def _trial(record: TrialRecord, trials: FinishedTrials) -> TrialResult:
         error=record.error,
         remark=record.remark,
         rungs=tuple(
-            RungResult(**{field.name: getattr(rung, field.name) for field in fields(RungResult)})
+            RungResult(**{each.name: getattr(rung, each.name) for each in fields(RungResult)})
             for rung in record.rungs
         ),
         scores=record.scores,

@@ -55,6 +55,9 @@ class BegunStudy:
     """Rule of early stopping of the study."""
     allocate: str = ""
     """Division of the trials among arms; empty in studies whose settings say it."""
+    times_if_diverged: int = 1
+    """Multiple of the seeds with which an unsteady arm is confirmed
+    (``study.search.unsteady_arms``); 1 in studies that began before there were any."""
     base: dict[str, str]
     """What the study's numbers depend on besides its settings."""
     command: str

@@ -1,4 +1,4 @@
-"""Arithmetic on a budget: rungs, and the minimum of trials that each arm gets."""
+"""Arithmetic on a budget: rungs, the minimum of trials that each arm gets, and its seeds."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def reached(levels: Sequence[int], examples_seen: int) -> int:
     return max((level for level in levels if level <= examples_seen), default=0)
 
 
+TIMES_IF_DIVERGED = 2
+"""Multiple of ``--seeds`` with which an arm is confirmed of which a search trial diverged at a
+learning rate no larger than that of its best trial, in studies that begin now; why, is said in
+``study.search.unsteady_arms``."""
 ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0, "tuned": 0.0}
 """Way of allocating trials -> share of them that is divided equally among the arms. The rest goes
 to the arms that do best or, with ``tuned``, to the arms that may still gain most."""

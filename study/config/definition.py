@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces.declare import Budget, Space
 from study.config import goals, search_methods, spaces, spending_limit
 from study.config.begun_study import BegunStudy, arms_plain, space_as_begun
-from study.config.budget import ALLOCATE
+from study.config.budget import ALLOCATE, TIMES_IF_DIVERGED
 from study.config.goals import Limit
 from study.config.settings import ACCURACY, ENGINES, PRECISIONS, Settings
 from study.config.space_changes.narrowing import compared_against, narrow
@@ -46,7 +46,7 @@ LEAST = {
 """Setting -> the smallest number that it may be."""
 MOST = {
     "trials": 1_000_000,
-    "seeds": 1_000,
+    "seeds": 500,
     "searches": 100,
     "splits": 20,
     "image_size": 8_192,
@@ -99,6 +99,9 @@ class StudyDefinition:
     """Searcher: a file of ``study/search/searchers``, or a sampler of Optuna."""
     stop: str
     """Rule of early stopping: a file of ``study/search/stoppers``."""
+    times_if_diverged: int = TIMES_IF_DIVERGED
+    """Multiple of the seeds with which an unsteady arm is confirmed; see
+    ``study.search.unsteady_arms``."""
     begun_model: str = ""
     """Digest of the model with which the study began; empty for a study that is new."""
 
@@ -108,8 +111,8 @@ class StudyDefinition:
 
         A study that was ``begun`` goes on as it began, whatever the project's choices are by now:
         with its arms (unless its space is a file of the user's own, which must not have changed),
-        budget, searcher, early stopping and division of trials, in its precision, and with a digest
-        of the version that its model had then.
+        budget, searcher, early stopping, division of trials and rule of confirmation, in its
+        precision, and with a digest of the version that its model had then.
 
         Raises:
             BadInput: a value is impossible; see also ``spaces.load`` and ``WorkloadConfig.check``.
@@ -197,6 +200,7 @@ class StudyDefinition:
             allocate="floor" if allocate == search_methods.AUTO else allocate,
             search=begun.search,
             stop=begun.stop,
+            times_if_diverged=begun.times_if_diverged,
         )
 
     def with_data(self, questions: int) -> StudyDefinition:

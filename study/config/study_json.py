@@ -131,6 +131,7 @@ def open_study(
             search=definition.search,
             stop=definition.stop,
             allocate=definition.allocate,
+            times_if_diverged=definition.times_if_diverged,
             base=dict(base),
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis.result_types import VERSION
-from study.config import spending_limit
 from study.config.begun_study import BegunStudy, parse_begun
+from study.inventory.expected_trials import trials_in_all
 from study.storage import journal_reader, study_files
 from study.storage.journal_reader import JournalContent
 from study.storage.lease import LEASE
@@ -21,7 +21,6 @@ from study.storage.object_store import is_store, local_copy
 from study.storage.paths import atomic_write
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import JOURNAL, RESULTS, SETTINGS
-from study.trials.spec import Kind
 from trainables import stored_json
 from trainables.errors import BadInput
 
@@ -173,32 +172,6 @@ def journal_of(files: StudyFiles) -> JournalContent:
         BadInput: it is damaged, or a newer version wrote it.
     """
     return journal_reader.read(files.read(JOURNAL) or b"", f"{files.where}/{JOURNAL}")
-
-
-def trials_in_all(begun: BegunStudy, journal: JournalContent) -> int | None:
-    """Trials that a study will have: those of the search, the untuned model, and the confirmations
-    of each arm. None if the number of trials is not limited, or was not noted."""
-    searched = search_trials(begun, journal)
-    arms = begun.arms if begun.run is None else begun.run
-    if searched is None:
-        return None
-    return searched + untuned_models(journal) + len(arms) * begun.settings.seeds
-
-
-def untuned_models(journal: JournalContent) -> int:
-    """Trials that score the untuned model: one, until another one with a prompt of its own has
-    begun."""
-    return max(sum(record.spec.kind is Kind.UNTUNED for record in journal.records), 1)
-
-
-def search_trials(begun: BegunStudy, journal: JournalContent) -> int | None:
-    """Trials that a study's search will have; None if only time limits them, or if the number was
-    not noted."""
-    drawn = sum(record.spec.kind is Kind.SEARCH for record in journal.records)
-    if journal.search_over or any(r.spec.kind is not Kind.SEARCH for r in journal.records):
-        return drawn
-    timed = spending_limit.parse(begun.settings.allowance).timed
-    return None if timed or begun.budget is None else begun.budget.trials
 
 
 def _overview(files: StudyFiles) -> StudyOverview:

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 
 from study.config import goals, spending_limit
 from study.config.begun_study import BegunStudy
-from study.config.budget import levels, reached
+from study.config.budget import reached
 from study.config.spending_limit import SpendingLimit
-from study.inventory.overview import (
-    State,
-    StudyOverview,
-    begun_of,
-    journal_of,
-    overview,
+from study.inventory.expected_trials import (
+    confirmations,
+    rungs_of,
     search_trials,
     untuned_models,
 )
+from study.inventory.overview import State, StudyOverview, begun_of, journal_of, overview
 from study.inventory.recorded import mlflow_addresses
 from study.search.best_trials import BestTrials
 from study.storage.journal_reader import JournalContent, Session
@@ -129,7 +127,7 @@ def status(files: StudyFiles) -> StudyStatus:
         searched=_ended(searching),
         search_trials=search_trials(begun, journal),
         confirmed=_ended(confirming),
-        confirmations=untuned_models(journal) + len(names) * begun.settings.seeds,
+        confirmations=untuned_models(journal) + confirmations(begun, journal),
         arms=_arms(begun, searching, names),
         all_arms=tuple(begun.all_arms),
         running=tuple(r for r in journal.records if r.outcome is None),
@@ -166,18 +164,11 @@ def _ended(records: Sequence[TrialRecord]) -> int:
     return sum(record.outcome is not None for record in records)
 
 
-def _rungs(begun: BegunStudy, records: Sequence[TrialRecord]) -> tuple[int, ...]:
-    """Rungs of a study; if its budget was not noted, those of its trials."""
-    if begun.budget is not None:
-        return levels(begun.budget)
-    return tuple(sorted({stop for record in records for stop in record.spec.stops}))
-
-
 def _arms(
     begun: BegunStudy, records: Sequence[TrialRecord], names: Sequence[str]
 ) -> tuple[ArmStatus, ...]:
     """Status of each arm by its search trials."""
-    rungs = _rungs(begun, records)
+    rungs = rungs_of(begun, records)
     limits = goals.parse_limits(begun.settings.under)
     best = BestTrials({record.spec.id: record for record in records}, limits, rungs).of_arm
     found = []
@@ -230,15 +221,14 @@ def _left(
     for record in journal.records:
         before = [rung.examples_seen for rung in record.rungs if rung.reported_at < session.began]
         trained += record.examples_seen - (before[-1] if before else 0)
-    rungs, in_all = _rungs(begun, journal.records), search_trials(begun, journal)
+    rungs, in_all = rungs_of(begun, journal.records), search_trials(begun, journal)
     if not trained or in_all is None or not rungs:
         return None
     ended = [r for r in journal.records if r.outcome is not None]
     searched = [record.examples_seen for record in ended if record.spec.kind is Kind.SEARCH]
     confirmed = sum(record.examples_seen for record in ended if record.spec.kind is Kind.CONFIRM)
     typical = sum(searched) / len(searched) if searched else rungs[-1] / 2
-    arms = len(begun.arms if begun.run is None else begun.run)
-    ahead = (in_all - len(searched)) * typical + arms * begun.settings.seeds * rungs[-1]
+    ahead = (in_all - len(searched)) * typical + confirmations(begun, journal) * rungs[-1]
     ahead -= confirmed + sum(r.examples_seen for r in journal.records if r.outcome is None)
     # What passes before the first trial passes once.
     here = [r.started_at for r in journal.records if r.started_at >= session.began]

@@ -90,6 +90,8 @@ class TimeForecast:
     """Rule of early stopping."""
     seeds: int
     """Confirmations of each arm."""
+    times_if_diverged: int = 1
+    """Multiple of these that an arm has which proves unsteady in the search."""
     untuned: int
     """Number of times that the untuned model answers."""
     questions: QuestionCounts
@@ -145,13 +147,16 @@ class TimeForecast:
 
     @property
     def confirmation(self) -> Foretold:
-        """Seconds of the confirmation, and of the untuned model's answers."""
-        each = [self.trial(Kind.CONFIRM, arm) for arm in self.steps for _ in range(self.seeds)]
-        each += [self.trial(Kind.UNTUNED, arm) for arm in [*self.steps][:1]] * self.untuned
+        """Seconds of the confirmation, and of the untuned model's answers. No arm is expected to
+        prove unsteady, and all may."""
+        trained = [self.trial(Kind.CONFIRM, arm) for arm in self.steps for _ in range(self.seeds)]
+        answered = [self.trial(Kind.UNTUNED, arm) for arm in [*self.steps][:1]] * self.untuned
+        each = trained + answered
         # Devices wait for the last of these trials.
         waiting = (self.devices - 1) / 2 * max(each)
         about = (BUSY[0] * (sum(each) + waiting) + BETWEEN[0] * len(each)) / self.devices
-        waves = math.ceil(len(each) / self.devices)
+        most = self.times_if_diverged * len(trained) + len(answered)
+        waves = math.ceil(most / self.devices)
         return Foretold(about=about, most=waves * (BUSY[1] * max(each) + BETWEEN[1]))
 
     @property
@@ -224,6 +229,8 @@ class TimeLeft(StudyCallback):
         self.forecast, self.clock = forecast, clock
         self.search_over = False
         """Whether no more search trials begin."""
+        self.seeds: Mapping[str, int] = dict.fromkeys(forecast.steps, forecast.seeds)
+        """Arm -> number of its confirmations."""
         self._ended: Counter[tuple[Kind, str]] = Counter()
         """(kind, arm) -> number of trials that ended; those of earlier sessions too."""
         self._searched = 0.0
@@ -263,7 +270,7 @@ class TimeLeft(StudyCallback):
         to_begin = 0 if self.search_over else max(forecast.trials - searched - len(current), 0)
         ahead = to_begin * mean + sum(max(mean - self._seconds(r), 0.0) for r in current)
         for arm in forecast.steps:
-            open_trials = max(forecast.seeds - self._ended[Kind.CONFIRM, arm], 0)
+            open_trials = max(self.seeds[arm] - self._ended[Kind.CONFIRM, arm], 0)
             ahead += open_trials * forecast.trial(Kind.CONFIRM, arm)
         # The untuned model may be asked in two ways.
         answered = sum(n for (kind, _), n in self._ended.items() if kind is Kind.UNTUNED)

@@ -131,6 +131,7 @@ class StudyPlan:
             trials=self.trials,
             stop=self.definition.stop,
             seeds=settings.seeds,
+            times_if_diverged=self.definition.times_if_diverged,
             untuned=(self.untuned is not None) * (1 + self.asks_briefly),
             questions=QuestionCounts(
                 train=len(data.train),
@@ -230,6 +231,11 @@ class StudyPlan:
             f"{count_text(settings.seeds, 'seed')} = "
             f"{count_text(len(self.space.arms) * settings.seeds, 'training')}, scored on test once"
         )
+        if (times := self.definition.times_if_diverged) > 1:
+            console.print(
+                f"           {times * settings.seeds} seeds of an arm of which a search trial "
+                "diverges at a learning rate no larger than its best's"
+            )
         size = StudySize(
             questions=len(data.test),
             images=len({example.unit for example in data.test}),

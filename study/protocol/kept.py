@@ -106,14 +106,16 @@ def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
             yield f"arm {arm} was not run"
     for arm in sorted(there - {*protocol.arms}):
         yield f"arm {arm} was added"
-    planned_seeds = protocol.seeds * protocol.searches
-    seeds: dict[int, list[str]] = {}
+    more = protocol.seeds_if_diverged or protocol.seeds
+    seeds: dict[tuple[int, int], list[str]] = {}
     for each in results.arms:
         if each.test:
-            seeds.setdefault(len(each.seeds), []).append(each.arm)
+            once = protocol.seeds if each.diverged_at is None else more
+            counts = len(each.seeds), once * protocol.searches
+            seeds.setdefault(counts, []).append(each.arm)
         elif each.arm in protocol.arms:
             yield f"arm {each.arm} was not confirmed"
-    for count, arms in sorted(seeds.items()):
+    for (count, planned_seeds), arms in sorted(seeds.items()):
         if count != planned_seeds:
             yield f"seeds of {', '.join(arms)}: {count}, planned {planned_seeds}"
 

@@ -122,6 +122,9 @@ class PlannedProtocol:
     """Independent searches of each arm."""
     seeds: int
     """Confirmations of each of them."""
+    seeds_if_diverged: int | None = None
+    """Confirmations of each search of an arm of which a search trial diverged at a learning rate no
+    larger than that of its best trial; None: as many as of others."""
     seed: int
     """Seed of search and training."""
     searcher: str
@@ -168,7 +171,7 @@ def fix(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any], journal: S
 def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> PlannedProtocol:
     """The protocol of a study that is about to begin; the arguments are as in ``fix``."""
     definition, settings = plan.definition, plan.definition.settings
-    dataset = plan.data.dataset
+    dataset, times = plan.data.dataset, definition.times_if_diverged
     arms = {name: ranges for name, ranges in arms_plain(plan.space).items() if MARK not in name}
     against, others = plan.space.against, len(arms) - 1
     pairs = f"each pair of arms ({len(arms) * others // 2})"
@@ -188,6 +191,7 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
         level_percent=LEVEL,
         searches=settings.times_searched,
         seeds=settings.seeds,
+        seeds_if_diverged=None if times == 1 else times * settings.seeds,
         seed=settings.seed,
         searcher=definition.search,
         stops=PlannedStops(
@@ -219,7 +223,7 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
 def write(protocol: PlannedProtocol, folder: Path) -> str:
     """Write ``protocol.json`` into the study's folder, whole or not at all; return its digest."""
     content = asdict(protocol)
-    for name in ("against", "splits"):  # younger than the first protocols
+    for name in ("against", "splits", "seeds_if_diverged"):  # younger than the first protocols
         if content[name] is None:
             del content[name]
     with atomic_write(folder / PROTOCOL) as partial:

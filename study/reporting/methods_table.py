@@ -105,7 +105,11 @@ def _confirmation(results: StudyResults) -> str:
         return "none"
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
     noun = f"seed{'s' * (seeds != '1')}"
-    return f"each arm's best settings trained again with {seeds} {noun}, scored once on test"
+    text = f"each arm's best settings trained again with {seeds} {noun}, scored once on test"
+    unsteady = [arm.arm for arm in results.confirmed if arm.diverged_at is not None]
+    if unsteady:
+        text += f"; twice the seeds of {', '.join(unsteady)}, by rule: a search trial diverged"
+    return text
 
 
 def _decision(results: StudyResults, used: UsedProtocol) -> str:

@@ -25,9 +25,10 @@ from study.search.journal import StudyJournal
 from study.search.sampler import Sampler, groups
 from study.search.spending import SpendingTracker
 from study.search.trial_of_point import trial_of_point
+from study.search.unsteady_arms import UnsteadyArms
 from study.trials.callback import StudyCallback
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
-from study.trials.searches import SEEDS, search_of
+from study.trials.searches import SEEDS, arm_of, search_of
 from study.trials.spec import Kind, TrialSpec
 from trainables.data.common.wording import BRIEF
 from trainables.recipe import Recipe
@@ -43,6 +44,9 @@ class SearchRules:
     """Slots of the model."""
     seed: int
     confirm_seeds: int
+    times_if_diverged: int = 1
+    """Multiple of ``confirm_seeds`` with which an arm is confirmed of which a search trial diverged
+    at a learning rate no larger than its best's; see ``study.search.unsteady_arms``."""
     searches: int = 1
     """Independent searches of each arm, which ``space`` has as arms; see
     ``study.trials.searches``."""
@@ -91,8 +95,10 @@ class StudyScheduler:
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
         self._best = BestTrials(journal.records, rules.limits, self.rungs)
-        self._confirmed: tuple[dict[str, str], list[TrialSpec]] | None = None
-        """Arm -> id of its best trial, and the confirmations that follow from these."""
+        self._unsteady = UnsteadyArms(rules.searches, journal.records.values())
+        self._confirmed: tuple[dict[str, tuple[str, int]], list[TrialSpec]] | None = None
+        """Arm -> id of its best trial and number of its seeds, and the confirmations that follow
+        from these."""
         self._again: deque[TrialSpec] = deque()
         """Trials that ran when the study was last killed; they go on first."""
         if spending is not None:
@@ -149,6 +155,7 @@ class StudyScheduler:
         del self._live[trial_id]
         record = self.journal.ended(trial_id, end)
         self._best.compare(record)
+        self._unsteady.compare(record)
         for callback in self.callbacks:
             callback.ended(record)
         if self.spending is not None:
@@ -158,6 +165,22 @@ class StudyScheduler:
         """Arm -> its best search trial, in the order of the space; see ``BestTrials``."""
         found = self._best.of_arm
         return {arm: found[arm] for arm in self.rules.space.arms if arm in found}
+
+    def seeds(self) -> dict[str, int]:
+        """Arm -> number of its confirmations, by the search so far, in the order of the space."""
+        rules, unsteady = self.rules, self.diverged_at()
+        more = rules.confirm_seeds * rules.times_if_diverged
+        return {
+            arm: more if arm_of(arm, rules.searches) in unsteady else rules.confirm_seeds
+            for arm in rules.space.arms
+        }
+
+    def diverged_at(self) -> dict[str, float]:
+        """Arm that is confirmed with more seeds -> lowest learning rate at which a search trial of
+        it diverged; empty if the study's rules give no arm more."""
+        if self.rules.times_if_diverged == 1:
+            return {}
+        return self._unsteady.diverged_at(self._best.of_arm.values())
 
     def confirmations(self) -> list[TrialSpec]:
         """Confirmations that are left to run: the untuned model, and each arm's best with new
@@ -189,8 +212,9 @@ class StudyScheduler:
         tried = all(self.journal.tried[arm] for arm in self.rules.space.arms)
         if self.spending is None or not (tried and self._searching):
             return
-        best = self.best().values()
-        if self.spending.empty(self.rungs, self.rules.confirm_seeds, best):
+        seeds = self.seeds()
+        trained = [record for arm, record in self.best().items() for _ in range(seeds[arm])]
+        if self.spending.empty(self.rungs, trained):
             self.journal.end_search()
 
     def _go_on(self) -> TrialRecord | None:
@@ -228,7 +252,8 @@ class StudyScheduler:
 
     def _to_confirm(self) -> list[TrialSpec]:
         """All confirmations, those that are done included."""
-        best = {arm: record.spec.id for arm, record in self.best().items()}
+        seeds = self.seeds()
+        best = {arm: (record.spec.id, seeds[arm]) for arm, record in self.best().items()}
         if self._confirmed is not None and self._confirmed[0] == best:
             return self._confirmed[1]
         rules = self.rules
@@ -252,11 +277,13 @@ class StudyScheduler:
         if rules.brief and baselines and brief != untuned and not older:
             baselines.insert(0, brief)
         baselines = [replace(spec, split=n) for spec in baselines for n in range(rules.splits)]
-        searched = [self.journal.records[trial_id].spec for trial_id in best.values()]
+        searched = [
+            (self.journal.records[trial_id].spec, count) for trial_id, count in best.values()
+        ]
         confirmed = [
             replace(spec, kind=Kind.CONFIRM, seed=spec.seed + number)
-            for spec in searched
-            for number in range(1, 1 + rules.confirm_seeds)
+            for spec, count in searched
+            for number in range(1, 1 + count)
         ]
         self._confirmed = best, [*baselines, *confirmed]
         return self._confirmed[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from study.config.spending_limit import SpendingLimit
 from study.trials.callback import StudyCallback
@@ -113,19 +113,20 @@ class SpendingTracker(StudyCallback):
             return max(devices - self.device_seconds, 0.0) / (self.use * self.devices)
         return None
 
-    def empty(self, stops: Sequence[int], seeds: int, best: Collection[TrialRecord]) -> bool:
-        """Whether what is left is needed for the confirmation of ``best`` with ``seeds`` seeds
-        each. ``stops`` are the examples seen at the rungs."""
+    def empty(self, stops: Sequence[int], confirmed: Sequence[TrialRecord]) -> bool:
+        """Whether what is left is needed for the confirmation. ``confirmed`` has the best trial of
+        each arm as often as it is trained again, and ``stops`` are the examples seen at the
+        rungs."""
         allowed, devices = self.limit.seconds, self.limit.device_seconds
         if not self.limit.timed:
             return False
-        kept, kept_devices = self._kept_back(stops, seeds, best)
+        kept, kept_devices = self._kept_back(stops, confirmed)
         by_clock = allowed is not None and self.seconds + kept >= allowed
         by_devices = devices is not None and self.device_seconds + kept_devices >= devices
         return by_clock or by_devices
 
     def _kept_back(
-        self, stops: Sequence[int], seeds: int, best: Collection[TrialRecord]
+        self, stops: Sequence[int], confirmed: Sequence[TrialRecord]
     ) -> tuple[float, float]:
         """Seconds and device-seconds until the study is done if the search ends after the next
         trial.
@@ -136,9 +137,9 @@ class SpendingTracker(StudyCallback):
         """
         answering = sum(self._answering) / len(self._answering) if self._answering else 0.0
         answers = answering * self.scored
-        per_example = [record.rungs[-1].seconds / record.examples_seen for record in best]
-        trainings = seeds * len(per_example)
-        total = seeds * sum(stops[-1] * each + answers for each in per_example) + answers
+        per_example = [record.rungs[-1].seconds / record.examples_seen for record in confirmed]
+        trainings = len(per_example)
+        total = sum(stops[-1] * each + answers for each in per_example) + answers
         mean = sum(per_example) / len(per_example) if per_example else 0.0
         gaps = [stop - before for before, stop in zip((0, *stops), stops, strict=False)]
         to_rung = max(gaps) * mean

@@ -45,7 +45,6 @@ class Progress(StudyCallback):
         self,
         console: Console,
         folder: Path,
-        seeds: int,
         *,
         spending: SpendingTracker,
         time_left: TimeLeft,
@@ -54,7 +53,6 @@ class Progress(StudyCallback):
         """Open the log in ``folder``.
 
         Args:
-            seeds: number of confirmations of each arm.
             spending: knows what the study has spent.
             time_left: knows how long the study still takes.
             questions: number of questions in the validation split.
@@ -62,7 +60,6 @@ class Progress(StudyCallback):
         self.console, self.spending, self.questions = console, spending, questions
         self.time_left = time_left
         self.log = (folder / LOG).open("a", encoding="utf-8")
-        self.seeds = seeds
         self.scheduler: StudyScheduler | None = None
         self.running: dict[str, TrialRecord] = {}
         """Trial id -> record, for trials that run now."""
@@ -145,6 +142,8 @@ class Progress(StudyCallback):
         if self.spending.limit.timed and not over:
             return self.spending.left()
         self.time_left.search_over = over
+        if scheduler is not None:
+            self.time_left.seeds = scheduler.seeds()
         return self.time_left.left()
 
     def render(self) -> RenderableType:
@@ -154,7 +153,7 @@ class Progress(StudyCallback):
             return Text("starting")
         rules, left = scheduler.rules, self.left()
         searched, confirmed = self._ended(Kind.SEARCH), self._ended(Kind.CONFIRM)
-        to_confirm = len(rules.space.arms) * self.seeds
+        to_confirm = sum(scheduler.seeds().values())
         elapsed = time.monotonic() - self.begun
         if self.spending.limit.timed:  # the number of trials is not known
             done, total, of_all = elapsed, elapsed + (left or 0.0), ""
@@ -237,7 +236,7 @@ class Progress(StudyCallback):
         over = self.scheduler.journal.search_over
         searched = self._ended(Kind.SEARCH) if over else rules.budget.trials
         untuned = rules.untuned * (1 + rules.brief) * rules.splits
-        return f"{ended}/{searched + untuned + len(rules.space.arms) * self.seeds}"
+        return f"{ended}/{searched + untuned + sum(self.scheduler.seeds().values())}"
 
     def _tally(self, record: TrialRecord) -> None:
         assert record.outcome is not None

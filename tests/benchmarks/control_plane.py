@@ -167,7 +167,7 @@ def main(arguments: list[str]) -> None:
         with (
             Path(storage, "out").open("w") as out,
             Progress(
-                Console(file=out), folder, 1, spending=spending, time_left=left, questions=254
+                Console(file=out), folder, spending=spending, time_left=left, questions=254
             ) as progress,
         ):
             callbacks: list[StudyCallback] = [

@@ -125,6 +125,7 @@ def collected(
     base: str = "made up",
     asked: int = 100,
     name: str = "one",
+    times_if_diverged: int = 1,
 ) -> StudyResults:
     """The results of a whole made-up study in ``folder``; ``base`` is a part of its trials'
     ids, and ``asked`` the number of test images."""
@@ -133,7 +134,12 @@ def collected(
     data = dataset(images_a_patient=images_a_patient, images=asked)
     splits = {"test": data, **{f"ood.{name}": each for name, each in others.items()}}
     scheduler = StudyScheduler(
-        replace(rules(space=space, trials=trials), searches=searches, base=base),
+        replace(
+            rules(space=space, trials=trials),
+            searches=searches,
+            base=base,
+            times_if_diverged=times_if_diverged,
+        ),
         StudyJournal(folder),
     )
     finish(scheduler, folder, splits, lost)
@@ -144,6 +150,7 @@ def collected(
         best=scheduler.best(),
         gains=scheduler.gains.found(),
         searches=searches,
+        diverged_at=scheduler.diverged_at(),
     )
     return results.collect(
         name,

@@ -66,6 +66,10 @@ SETTINGS = (
     "allocate seed seeds objective under margin deepspeed precision label_smoothing "
     "questions_per_image group_by_length beams"
 )
+BEGUN = (
+    "version identity settings arms run budget search stop allocate times_if_diverged base command "
+    "begun"
+)
 BASE = "model data deepspeed precision label_smoothing beams"
 PLAN = "arm recipe trained_parameters total_parameters percent slots memory probe placement"
 MEMORY = (
@@ -155,9 +159,7 @@ def test_the_protocol_keeps_its_keys(tmp_path: Path) -> None:
     assert [*protocol["data"]] == "name digest questions ood findings".split()
     assert [*protocol["versions"]] == ["python", *provenance.PACKAGES]
     begun = json.loads((folder.path / "study.json").read_text("utf-8"))
-    assert [
-        *begun
-    ] == "version identity settings arms run budget search stop allocate base command begun".split()
+    assert [*begun] == BEGUN.split()
 
 
 def test_what_all_numbers_depend_on_keeps_its_keys_and_their_order() -> None:

@@ -20,10 +20,10 @@ from study.inventory.tables import plain_status, status_view
 from study.search.journal import StudyJournal
 from study.search.scheduler import StudyScheduler
 from study.storage import study_files
-from study.storage.study_folder import this_driver
+from study.storage.study_folder import SETTINGS, this_driver
 from study.tracking.mlflow_store import default_uri, noted
 from study.trials.colours import terminal_styles
-from study.trials.record import Outcome
+from study.trials.record import Outcome, TrialEnd
 from tests.study.inventory.test_overview import SESSION, begun
 from tests.study.made_up import play_all, rules, rung
 from trainables.errors import BadInput
@@ -73,6 +73,24 @@ def test_a_study_that_runs(begin: Callable[..., StudyScheduler], tmp_path: Path)
     ):
         assert part in text
     assert json.loads(json.dumps(plain_status(found)))["running"][0]["trial"] == spec.id
+
+
+def test_an_arm_that_diverged_in_the_search_will_have_more_confirmations(
+    begin: Callable[..., StudyScheduler], tmp_path: Path
+) -> None:
+    begun(tmp_path, "study", trials=12, max_examples=960)
+    scheduler = begin()
+    for diverges in (False, True):
+        spec = next(s for s in iter(scheduler.next, None) if s.arm == "lora")
+        scheduler.reported(spec.id, rung(spec, spec.stops[0]))
+        if diverges:
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED, error="nan"))
+    best, lr = scheduler.best()["lora"].spec.lr, spec.lr
+    assert look(tmp_path).confirmations == 1 + (3 if lr > best else 6) + 3
+    file = tmp_path / "study" / SETTINGS
+    older = {n: v for n, v in json.loads(file.read_text()).items() if n != "times_if_diverged"}
+    file.write_text(json.dumps(older))
+    assert look(tmp_path).confirmations == 1 + 3 + 3, "it goes on as it began"
 
 
 def test_a_study_that_was_interrupted(begin: Callable[..., StudyScheduler], tmp_path: Path) -> None:

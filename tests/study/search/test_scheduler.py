@@ -323,3 +323,61 @@ def test_trials_of_several_batch_sizes_are_compared_at_the_same_rungs(begin: Beg
     assert drawn(begin(given=rules(space=Space(question="?", arms={"a": trained})))) == drawn(
         scheduler
     )
+
+
+def diverging(scheduler: StudyScheduler, *, below_best: bool) -> StudyScheduler:
+    """Play a study in which LoRA's first trial at a learning rate far below (or above) the best
+    one, 3e-3, diverges."""
+    struck = False
+    while not scheduler.done:
+        spec = scheduler.next()
+        assert spec is not None
+        there = spec.lr < 1e-3 if below_best else spec.lr > 5e-3
+        if spec.kind is Kind.SEARCH and spec.arm.startswith("lora") and there and not struck:
+            scheduler.ended(spec.id, TrialEnd(outcome=Outcome.DIVERGED, error="nan"))
+            struck = True
+        else:
+            play(scheduler, spec)
+    assert struck
+    return scheduler
+
+
+UNSTEADY = replace(rules(), times_if_diverged=2)
+
+
+def test_an_arm_that_diverged_at_no_larger_rate_than_its_best_has_twice_the_seeds(
+    begin: Begin,
+) -> None:
+    scheduler = diverging(begin(given=UNSTEADY), below_best=True)
+    confirmed = scheduler.journal.of_kind(Kind.CONFIRM)
+    assert Counter(r.spec.arm for r in confirmed) == {"layernorm": 2, "lora": 4}
+    assert [r.spec.seed for r in confirmed if r.spec.arm == "lora"] == [1, 2, 3, 4]
+    (lr,) = [r.spec.lr for r in scheduler.journal.records.values() if r.outcome is Outcome.DIVERGED]
+    assert scheduler.diverged_at() == {"lora": lr} and lr <= scheduler.best()["lora"].spec.lr
+    assert begin(given=UNSTEADY).done, "it goes on to the same number"
+
+
+def test_an_arm_that_diverged_only_at_larger_rates_has_no_more_seeds(begin: Begin) -> None:
+    scheduler = diverging(begin(given=UNSTEADY), below_best=False)
+    assert Counter(r.spec.arm for r in scheduler.journal.of_kind(Kind.CONFIRM)) == {
+        "layernorm": 2,
+        "lora": 2,
+    }
+    assert scheduler.diverged_at() == {}
+
+
+def test_a_study_that_is_older_than_this_rule_keeps_its_number_of_seeds(begin: Begin) -> None:
+    scheduler = diverging(begin(), below_best=True)
+    assert len(scheduler.journal.of_kind(Kind.CONFIRM)) == 4 and scheduler.diverged_at() == {}
+
+
+def test_all_searches_of_an_arm_have_more_seeds(begin: Begin) -> None:
+    arms = {f"{arm}{mark}": SPACE.arms[arm] for mark in ("", "#2") for arm in SPACE.arms}
+    given = replace(rules(space=replace(SPACE, arms=arms), trials=24), searches=2)
+    scheduler = diverging(begin(given=replace(given, times_if_diverged=2)), below_best=True)
+    assert Counter(r.spec.arm for r in scheduler.journal.of_kind(Kind.CONFIRM)) == {
+        "layernorm": 2,
+        "layernorm#2": 2,
+        "lora": 4,
+        "lora#2": 4,
+    }

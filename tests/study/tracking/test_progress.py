@@ -30,7 +30,7 @@ def watched(
         limit, devices=2, concurrency=2, scored=2.0, began=0.0, clock=lambda: GONE
     )
     time_left = TimeLeft(FORECAST, clock=lambda: GONE)
-    progress = Progress(console, folder, 2, spending=spending, time_left=time_left, questions=100)
+    progress = Progress(console, folder, spending=spending, time_left=time_left, questions=100)
     scheduler = begin(spending, progress)
     progress.watch(scheduler)
     for _ in range(8):

@@ -1,0 +1,60 @@
+"""Numbers of trials that a study will have, by what it was begun with and its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.config import goals, spending_limit
+from study.config.begun_study import BegunStudy
+from study.config.budget import levels
+from study.search.best_trials import BestTrials
+from study.search.unsteady_arms import UnsteadyArms
+from study.storage.journal_reader import JournalContent
+from study.trials.record import TrialRecord
+from study.trials.spec import Kind
+
+
+def trials_in_all(begun: BegunStudy, journal: JournalContent) -> int | None:
+    """Trials that a study will have: those of the search, the untuned model, and the confirmations
+    of each arm. None if the number of trials is not limited, or was not noted."""
+    searched = search_trials(begun, journal)
+    if searched is None:
+        return None
+    return searched + untuned_models(journal) + confirmations(begun, journal)
+
+
+def confirmations(begun: BegunStudy, journal: JournalContent) -> int:
+    """Confirmations that a study will have, by its search so far."""
+    arms = begun.arms if begun.run is None else begun.run
+    once, times = begun.settings.seeds, begun.times_if_diverged
+    if times == 1:
+        return len(arms) * once
+    records = {record.spec.id: record for record in journal.records}
+    limits, rungs = goals.parse_limits(begun.settings.under), rungs_of(begun, journal.records)
+    best = BestTrials(records, limits, rungs).of_arm.values()
+    unsteady = UnsteadyArms(begun.settings.times_searched, journal.records)
+    more = len(unsteady.diverged_at(best)) * begun.settings.times_searched
+    return (len(arms) + more * (times - 1)) * once
+
+
+def rungs_of(begun: BegunStudy, records: Sequence[TrialRecord]) -> tuple[int, ...]:
+    """Rungs of a study; if its budget was not noted, those of its trials."""
+    if begun.budget is not None:
+        return levels(begun.budget)
+    return tuple(sorted({stop for record in records for stop in record.spec.stops}))
+
+
+def untuned_models(journal: JournalContent) -> int:
+    """Trials that score the untuned model: one, until another one with a prompt of its own has
+    begun."""
+    return max(sum(record.spec.kind is Kind.UNTUNED for record in journal.records), 1)
+
+
+def search_trials(begun: BegunStudy, journal: JournalContent) -> int | None:
+    """Trials that a study's search will have; None if only time limits them, or if the number was
+    not noted."""
+    drawn = sum(record.spec.kind is Kind.SEARCH for record in journal.records)
+    if journal.search_over or any(r.spec.kind is not Kind.SEARCH for r in journal.records):
+        return drawn
+    timed = spending_limit.parse(begun.settings.allowance).timed
+    return None if timed or begun.budget is None else begun.budget.trials
