@@ -101,7 +101,7 @@ class PairNumbers:
     margin: float
     """Difference in percentage points that does not matter."""
     seeds: int
-    """Number of seeds of each arm."""
+    """Number of seeds of each arm; of the arm with the fewest."""
     questions: int
     """Number of questions."""
     seeds_share: float

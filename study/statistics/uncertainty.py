@@ -143,7 +143,7 @@ class Scores:
         moved_RA = self._moved_RA
         covariance_AA = np.atleast_2d(np.cov(moved_RA, rowvar=False))
         components = [self._components(arm) for arm in self.arms.values()]
-        covariance_AA += np.diag([sum(each.seeds) / each.count_S for each in components])
+        covariance_AA += np.diag([each.from_seeds(each.count_S) for each in components])
         scores_A = np.array([arm.scores_S.mean() for arm in self.arms.values()])
         known = components[int(scores_A.argmax())]
         mean, low, high = winner.of_best(
@@ -215,8 +215,10 @@ class Scores:
             gap_C = np.sum([sign * arm.right_SC.mean(0) for sign, arm in signed], axis=0)
             rare = int(np.count_nonzero(np.abs(gap_C) > 1e-12)) < RARE
         total = float((apart_C**2).sum() / max(images - 1, 1))
+        counts = tuple(arm.seeds for arm in arms)
         return VarianceComponents(
-            count_S=min(arm.seeds for arm in arms),
+            count_S=min(counts),
+            counts=counts if len({*counts}) > 1 else (),
             count_C=images,
             images=max(total - sum(arm.both / arm.seeds for arm in arms), 0.0),
             seeds=tuple(self._between(arm) for arm in arms),
@@ -265,7 +267,7 @@ class Scores:
     def _with_seeds(self, by_images_R: Array, components: VarianceComponents) -> Array:
         """Add chance in the seeds to chance in the images, and widen both by how uncertain their
         variances are."""
-        of_seeds = np.sqrt(sum(components.seeds) / components.count_S)
+        of_seeds = np.sqrt(components.from_seeds(components.count_S))
         joined_R: Array = by_images_R + of_seeds * self._normal_R
         free = components.freedom(components.count_S, components.count_C)
         if not np.isfinite(free):

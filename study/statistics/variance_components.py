@@ -13,11 +13,14 @@ may be unlike those that were drawn."""
 class VarianceComponents:
     """The variance of a score or a difference by its sources, for scores as fractions, not percent.
 
-    With S seeds and C images the variance is ``(images + sum(both) / S) / C + sum(seeds) / S``.
+    With S seeds and C images the variance is ``(images + sum(both) / S) / C + sum(seeds) / S``,
+    where each arm has an S of its own.
     """
 
     count_S: int
     """Number of seeds of each arm; of the arm with the fewest."""
+    counts: tuple[int, ...] = ()
+    """Number of seeds of each arm, where they are not all ``count_S``; else empty."""
     count_C: int
     """Number of images."""
     images: float
@@ -50,8 +53,13 @@ class VarianceComponents:
         return UNSEEN / images if images >= RARE else 2.0
 
     def variance(self, seeds: int, images: int) -> float:
-        """Variance of the mean, if there were that many seeds and images."""
-        return self._from_images(seeds, images) + sum(self.seeds) / seeds
+        """Variance of the mean, if there were that many images and, of each arm that does not have
+        more anyway, that many seeds."""
+        return self._from_images(seeds, images) + self.from_seeds(seeds)
+
+    def from_seeds(self, seeds: int) -> float:
+        """Part of ``variance`` that more seeds alone would reduce."""
+        return sum(each / count for each, count in zip(self.seeds, self._seeds(seeds), strict=True))
 
     def freedom(self, seeds: int, images: int) -> float:
         """Degrees of freedom of the estimate of ``variance(seeds, images)`` (Satterthwaite)."""
@@ -60,14 +68,15 @@ class VarianceComponents:
         known = self._from_images(seeds, images) ** 2 / max(images - 1, 1)
         together, least = 0.0, float("inf")
         borrowed = self.borrowed or (0.0,) * len(self.seeds)
-        for between, both, lent in zip(self.seeds, self.both, borrowed, strict=True):
+        each = zip(self.seeds, self.both, borrowed, self._seeds(seeds), strict=True)
+        for between, both, lent, count in each:
             # Where no variance between seeds was found, it adds no uncertainty either.
-            measured = (between + both / images) / seeds if between else 0.0
+            measured = (between + both / images) / count if between else 0.0
             if lent:
                 together += measured
-                least = min(least, lent + seeds - 1, self.lenders * (seeds - 1))
+                least = min(least, lent + count - 1, self.lenders * (count - 1))
             else:
-                known += measured**2 / (seeds - 1)
+                known += measured**2 / (count - 1)
         # Moderated variances err together, and are known no better than all their arms' seeds.
         known += together**2 / least
         return self.variance(seeds, images) ** 2 / known if known else float("inf")
@@ -76,9 +85,16 @@ class VarianceComponents:
     def seeds_share(self) -> float:
         """Share of the present variance that more seeds alone could remove; 0 to 1."""
         now = self.variance(self.count_S, self.count_C)
-        of_seeds = sum(self.seeds) + sum(self.both) / self.count_C
-        return of_seeds / self.count_S / now if now else 0.0
+        of_seeds = self.from_seeds(self.count_S) + self._of_both(self.count_S) / self.count_C
+        return of_seeds / now if now else 0.0
 
     def _from_images(self, seeds: int, images: int) -> float:
         """Part of the variance that more images would reduce."""
-        return (self.images + sum(self.both) / seeds) / images
+        return (self.images + self._of_both(seeds)) / images
+
+    def _of_both(self, seeds: int) -> float:
+        return sum(each / count for each, count in zip(self.both, self._seeds(seeds), strict=True))
+
+    def _seeds(self, seeds: int) -> tuple[int, ...]:
+        """Number of seeds of each arm, if each had ``seeds`` at least."""
+        return tuple(max(seeds, own) for own in self.counts or (seeds,) * len(self.seeds))

@@ -1,5 +1,7 @@
 """Intervals and tests: against what is known in closed form, and against made-up truths."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import optimize, special, stats
@@ -128,6 +130,24 @@ def test_holm_is_as_published() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_an_arm_with_more_seeds_adds_less_variance() -> None:
+    alike = VarianceComponents(
+        count_S=3, count_C=100, images=0.1, seeds=(0.01, 0.01), both=(0.06, 0.06)
+    )
+    one = replace(alike, counts=(3, 6))
+    assert alike.variance(3, 100) == pytest.approx((0.1 + 0.12 / 3) / 100 + 0.02 / 3)
+    assert one.variance(3, 100) == pytest.approx(
+        (0.1 + 0.06 / 3 + 0.06 / 6) / 100 + 0.01 / 3 + 0.01 / 6
+    )
+    assert one.variance(6, 100) == pytest.approx(alike.variance(6, 100)), "as many of each"
+    assert alike.freedom(3, 100) < one.freedom(3, 100) < alike.freedom(6, 100)
+    drawn, groups = np.random.default_rng(0), [f"{i}" for i in range(100)]
+    many = (drawn.random((6, 100)) < np.linspace(0.5, 0.8, 6)[:, None]).astype(float)
+    few = {"a": many, "b": (drawn.random((3, 100)) < 0.6).astype(float)}
+    found = Scores(few, groups, replicates=200).difference("a", "b").components
+    assert (found.count_S, found.counts) == (3, (6, 3))
 
 
 def components(*, images: float, seeds: float, count_S: int = 3) -> VarianceComponents:
