@@ -248,6 +248,8 @@ def print_luck(pools: Pools, studies: int = 20_000) -> None:
     )
     for surface, trials in product((each.name for each in judging_surfaces()), AFTER):
         known = [one for one in pools.of(surface, trials) if one.said is not None]
+        if not known:  # the surface is in none of the rows that were asked for
+            continue
         lost_N = np.array([one.lost for one in known])
         high_N = np.array([one.said.high for one in known if one.said])
         first, second = drawn.integers(0, len(known), (2, studies))
