@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -63,6 +63,14 @@ class JournalFile(JournalFileBackend):
                 os.truncate(self._file_path, whole)
             raise
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Lines from that number on. Optuna would remember where each line begins; here only where
+        the next one will."""
+        yield from super().read_logs(log_number_from)
+        begins = self._log_number_offset
+        following = max(begins)
+        self._log_number_offset = {0: 0, following: begins[following]}
+
     def flush(self) -> None:
         """Wait until the disk has everything."""
         with open(self._file_path, "ab") as file:
@@ -87,7 +95,7 @@ class StudyJournal:
         _mend(folder / JOURNAL)
         self._journal = JournalFile(path)
         with _reading(folder / JOURNAL):
-            storage = JournalStorage(self._journal)
+            self._storage = storage = JournalStorage(self._journal)
             self.studies = {
                 name: optuna.create_study(
                     study_name=name,
@@ -262,8 +270,10 @@ class StudyJournal:
         if record.outcome is not None:
             if trial.state is TrialState.RUNNING:  # killed before Optuna was told
                 self._told(record, optuna.Trial(study, trial._trial_id))
-            elif record.spec.kind is Kind.SEARCH:
-                self._learn(record, trial)
+            else:
+                if record.spec.kind is Kind.SEARCH:
+                    self._learn(record, trial)
+                trial.user_attrs = {}
         else:
             # Optuna gives no other handle of a trial that another process began.
             self._trials[record.spec.id] = optuna.Trial(study, trial._trial_id)
@@ -277,6 +287,9 @@ class StudyJournal:
         whole = state is TrialState.COMPLETE
         values = list(point(record.loss, record.costs, names)) if whole else None
         told = self.study_of(record.spec.kind).tell(trial, values, state=state)
+        # The record has what was noted of the trial, so that no copy is kept by Optuna, whose own
+        # trial this is, nor by the memory.
+        self._storage.get_trial(trial._trial_id).user_attrs = told.user_attrs = {}
         if searched:
             self._learn(record, told)
 

@@ -26,6 +26,26 @@ def test_it_reads_back_what_it_wrote(begin: Callable[..., StudyScheduler], tmp_p
     assert StudyJournal(tmp_path / "study").records == scheduler.journal.records
 
 
+def test_a_trial_that_has_ended_is_in_memory_once(
+    begin: Callable[..., StudyScheduler], tmp_path: Path
+) -> None:
+    """Optuna keeps what was noted of a trial only while it runs, whoever began it, and no place of
+    any line but where the next will begin."""
+    scheduler = play_all(begin(), most=11)
+    running = scheduler.next()
+    assert running is not None
+    for journal in (scheduler.journal, StudyJournal(tmp_path / "study")):
+        trials = journal.study_of(Kind.SEARCH).get_trials(deepcopy=False)
+        assert [trial.number for trial in trials if trial.user_attrs] == [11]
+        assert not any(trial.user_attrs for trial in journal.memory.trials())
+        assert len(journal.memory.trials()) == len(journal.records) - 1 == 11
+    lines = len((tmp_path / "study" / JOURNAL).read_bytes().splitlines())
+    file = JournalFile(str(tmp_path / "study" / JOURNAL))
+    for first in (0, lines - 1, lines, 5):
+        assert len([*file.read_logs(first)]) == lines - first
+        assert {*file._log_number_offset} == {0, lines}
+
+
 def test_a_line_cut_off_by_a_kill_is_ignored(
     begin: Callable[..., StudyScheduler], tmp_path: Path
 ) -> None:
