@@ -9,6 +9,7 @@ import torch
 
 from tests.trainables.placed import everywhere
 from trainables import recipe
+from trainables.errors import too_old
 from trainables.memory import footprint
 from trainables.memory.calibration import measure_steps, synthetic_workload
 from trainables.memory.footprint import BatchShape
@@ -25,7 +26,9 @@ def test_the_batch_is_as_it_was_asked_for(model: Model) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_it_takes_what_is_predicted(model: Model, method: str) -> None:
+def test_it_takes_what_is_predicted(model: Model, family: str, method: str) -> None:
+    if family == "llava" and (old := too_old("fused attention of groups", "torch", "2.13")):
+        pytest.skip(f"a processor keeps the attention's weights, and none are predicted: {old}")
     chosen = everywhere(model, method=method)
     model.network.to(DEVICE)
     found = measure_steps(model, chosen, SHAPE, precision="fp32", device=DEVICE)
