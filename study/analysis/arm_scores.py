@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ def compare_parts(
     claim: Claim,
     by: Deciding | None = None,
     resampled: uncertainty.Scores | None = None,
-    against: str | None = None,
+    against: str | Collection[str] | None = None,
 ) -> dict[str, Compared]:
     """Compare arms on each part of the questions that has any, and by the measure that decides.
 
@@ -195,7 +195,8 @@ def compare_parts(
         claim: what the comparison is about.
         by: the measure that decides; None: accuracy, or what answers earn.
         resampled: scores by that measure, if it is no part of the questions.
-        against: arm with which each other arm is compared; None: all pairs are compared.
+        against: arm, or arms, of which each pair that is compared has one; None: all pairs are
+            compared.
     """
     decides = ACCURACY if by is None else by.column
     groups_Q = np.asarray([example.unit for example in examples])

@@ -48,6 +48,7 @@ def answer(
     estimated: bool = False,
     claim: Claim = Claim.MODELS,
     against: str | None = None,
+    references: Sequence[str] = (),
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
@@ -55,7 +56,7 @@ def answer(
     error in the search, of those that had any, ``margin`` the difference in percentage points that
     does not matter, ``estimated`` whether it was asked what arms may still gain, ``claim`` what the
     findings are about, and ``against`` the arm with which each other arm was compared (None: all
-    pairs were).
+    pairs were). ``references`` are such arms if there are several, one of each of several studies.
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
@@ -71,7 +72,11 @@ def answer(
             f"no arms are compared.{caveats}"
         )
     if against is not None and len(ranked) > 2:
-        return f"{by}{_compared_with(against, arms, comparisons, claim)}{SCOPE[claim]}{caveats}"
+        text = _compared_with([against], arms, comparisons, claim)
+        return f"{by}{text}{SCOPE[claim]}{caveats}"
+    if references and len(ranked) > 2:
+        text = _compared_with(references, arms, comparisons, claim)
+        return f"{by}{text}{SCOPE[claim]}{caveats}"
     of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
     as_good = [] if claim is Claim.SPLITS else _not_worse(ranked[0], comparisons)
     cheaper = _cheaper(arms, ranked[0], as_good)
@@ -114,12 +119,29 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
 
 
 def _compared_with(
-    against: str, arms: Sequence[ArmResult], comparisons: Sequence[ArmPair], claim: Claim
+    references: Sequence[str],
+    arms: Sequence[ArmResult],
+    comparisons: Sequence[ArmPair],
+    claim: Claim,
 ) -> str:
-    """Sentences on more than two arms that were compared with one of them alone: what was found of
-    which, and the numbers of the first one that is better or, if none is, of the first one that
-    cannot be told apart."""
-    (score,) = (arm.overall.mean for arm in arms if arm.arm == against)
+    """Sentences on more than two arms that were compared with one of them alone, or with a few:
+    what was found of which, and the numbers of the first one that is better or, if none is, of the
+    first one that cannot be told apart."""
+    scores = {arm.arm: arm.overall.mean for arm in arms if arm.test}
+    named = _names([f"{name} ({scores[name]:.1f}%)" for name in references])
+    others = "no other" if len(references) == 1 else "no others"
+    text = f"Each arm was compared with {named} and with {others}, as declared."
+    for reference in references:
+        pairs = [pair for pair in comparisons if reference in (pair.first, pair.second)]
+        head = "" if len(references) == 1 else f"With {reference}: "
+        text += f" {head}{_found_with(reference, pairs)}"
+        as_good = [] if claim is Claim.SPLITS else _not_worse(reference, pairs)
+        text += _cheaper(arms, reference, as_good)
+    return text
+
+
+def _found_with(against: str, comparisons: Sequence[ArmPair]) -> str:
+    """What was found of each arm that was compared with one, and the numbers of one of them."""
     margin = pairwise.margin_in_words(comparisons[0].deciding.margin)
     found: dict[str, list[str]] = {}
     sentences: dict[str, str] = {}
@@ -140,11 +162,7 @@ def _compared_with(
         sentences.setdefault(what, pair.deciding.sentence)
     each = "; ".join(f"{_names(names)}: {what}" for what, names in found.items())
     numbers = sentences.get("better") or sentences.get("not told apart from it", "")
-    return (
-        f"Each arm was compared with {against} ({score:.1f}%) and with no other, as declared. "
-        f"{each}. {numbers}".rstrip()
-        + _cheaper(arms, against, [] if claim is Claim.SPLITS else _not_worse(against, comparisons))
-    )
+    return f"{each}. {numbers}".rstrip()
 
 
 def _by_type(pair: ArmPair) -> str:

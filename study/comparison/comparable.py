@@ -189,6 +189,41 @@ def differing(studies: Sequence[TestedStudy]) -> dict[str, dict[str, str]]:
     return {key: values for key, values in found.items() if len({*values.values()}) > 1}
 
 
+def shared_reference(studies: Sequence[TestedStudy]) -> str | None:
+    """Arm against which each other arm is compared, if all studies declared the same one and each
+    confirmed it; None: all pairs are compared."""
+    against = studies[0].results.against
+    alike = all(study.results.against == against for study in studies)
+    return against if alike and not _without_reference(studies) else None
+
+
+def _without_reference(studies: Sequence[TestedStudy]) -> list[str]:
+    """Studies that did not confirm the arm with which they were to compare the others."""
+    return [
+        study.name
+        for study in studies
+        if study.results.against not in (None, *(arm.arm for arm in study.results.confirmed))
+    ]
+
+
+def _on_references(studies: Sequence[TestedStudy]) -> str:
+    """Sentence on why all pairs are compared though a study declared fewer; empty if none did, or
+    if they are not."""
+    declared = {study.name: study.results.against for study in studies}
+    if not any(declared.values()) or shared_reference(studies) is not None:
+        return ""
+    if without := _without_reference(studies):
+        return (
+            f"{' and '.join(without)} could not confirm the arm with which the others were to be "
+            "compared, so all pairs of arms are compared."
+        )
+    each = ", ".join(
+        f"{name} each arm with {against}" if against else f"{name} all pairs"
+        for name, against in declared.items()
+    )
+    return f"The studies declared other comparisons ({each}), so all pairs of arms are compared."
+
+
 def notes(studies: Sequence[TestedStudy]) -> list[str]:
     """Sentences on how far the studies can be compared."""
     said = []
@@ -211,6 +246,8 @@ def notes(studies: Sequence[TestedStudy]) -> list[str]:
             "Some studies searched each arm several times and others once; the claim is the "
             "weaker one, about the tuned models."
         )
+    if line := _on_references(studies):
+        said.append(line)
     arms = [study.begun.arms for study in studies]
     shared = sorted({*arms[0]}.intersection(*arms[1:]))
     other = [name for name in shared if any(each[name] != arms[0][name] for each in arms[1:])]

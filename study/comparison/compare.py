@@ -1,7 +1,8 @@
 """Compares studies that were tested on the same questions, paired by question.
 
 All pairs of arms of all studies are one family of tests, and all interactions another one; both are
-corrected by Holm's method. What is claimed is what each study claims: the tuned models, or, if
+corrected by Holm's method. If all studies declared the same arm against which the others are
+compared, only pairs that have it are, and only interactions with it. What is claimed is what each study claims: the tuned models, or, if
 every study searched each arm several times, the methods.
 """
 
@@ -21,7 +22,12 @@ from study.analysis.results_file import without_nan
 from study.analysis.special_scores import measured
 from study.comparison import comparable
 from study.comparison.comparable import TEST, TestedStudy
-from study.comparison.compared_types import ComparedStudy, Interaction, StudyComparison
+from study.comparison.compared_types import (
+    ComparedStudy,
+    Interaction,
+    StudyComparison,
+    own_name,
+)
 from study.config.settings import ACCURACY
 from study.statistics import pairwise
 from study.statistics.score_types import Claim, Score
@@ -55,8 +61,16 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
     scores = resampled or _scores(correct, examples, decides)
     order = sorted(correct, key=lambda name: -float(scores.arms[name].scores_S.mean()))
     correct = {name: correct[name] for name in order}
+    against = comparable.shared_reference(studies)
+    references = [name for name in order if against is not None and own_name(name) == against]
     compared = compare_parts(
-        correct, examples, margin=margin, claim=claim, by=by, resampled=resampled
+        correct,
+        examples,
+        margin=margin,
+        claim=claim,
+        by=by,
+        resampled=resampled,
+        against=references or None,
     )
     arms = {}
     for study in studies:
@@ -71,9 +85,17 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
     ranked = [arms[name] for name in order]
     ranked += [arm for name, arm in arms.items() if name not in order]
     pairs = arm_pairs(compared, decides)
-    interactions = _interactions(studies, scores, claim)
+    interactions = _interactions(studies, scores, claim, against)
     found = StudyComparison(
-        verdict=verdict.answer(ranked, pairs, _majority(studies, decides), {}, margin, claim=claim)
+        verdict=verdict.answer(
+            ranked,
+            pairs,
+            _majority(studies, decides),
+            {},
+            margin,
+            claim=claim,
+            references=references,
+        )
         + _on_interactions(interactions),
         studies=tuple(_study(study) for study in studies),
         differs=comparable.differing(studies),
@@ -85,6 +107,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
         margin=margin,
         decides=decides,
         claim=claim,
+        against=against,
         shown=_shown(studies),
         arms=tuple(ranked),
         comparisons=pairs,
@@ -170,10 +193,11 @@ def _shown(studies: Sequence[TestedStudy]) -> dict[str, str]:
 
 
 def _interactions(
-    studies: Sequence[TestedStudy], scores: Scores, claim: Claim
+    studies: Sequence[TestedStudy], scores: Scores, claim: Claim, against: str | None
 ) -> list[Interaction]:
     """How much pairs of arms differ more in one study than in another of another base model. An arm
-    is the same in both if it was searched over the same ranges."""
+    is the same in both if it was searched over the same ranges. Each pair has the arm ``against``,
+    if that is not None."""
     asked = []
     for one, other in itertools.combinations(studies, 2):
         if one.used.model.digest == other.used.model.digest:
@@ -184,7 +208,7 @@ def _interactions(
             for arm in one.results.confirmed
             if arm.arm in there and one.begun.arms.get(arm.arm) == other.begun.arms.get(arm.arm)
         ]
-        asked += [(one, other, pair) for pair in itertools.combinations(shared, 2)]
+        asked += [(one, other, pair) for pair in pairwise.pairs_of(shared, against)]
     found = [
         scores.interaction(*(_pair(study, pair) for study in (one, other)))
         for one, other, pair in asked

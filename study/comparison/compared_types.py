@@ -103,12 +103,16 @@ class StudyComparison:
     """Column of a measure by which arms are compared."""
     claim: Claim
     """What the answer is about."""
+    against: str | None = None
+    """Name of the arm of each study of which each pair has one, as all studies declared; None: all
+    pairs are compared."""
     shown: Mapping[str, str]
     """Column of a measure that tables show -> its title."""
     arms: tuple[ArmResult, ...]
     """Arms of all studies, the best first; those that were not confirmed come last."""
     comparisons: tuple[ArmPair, ...]
-    """Comparison of each pair of confirmed arms, also of one study."""
+    """Comparison of each pair of confirmed arms, or of those with ``against``, also of one
+    study."""
     leader: Estimate | None
     """Score of the best arm, by an estimate and an interval that allow for its having been chosen
     among the arms of all studies."""
@@ -123,7 +127,9 @@ class StudyComparison:
     @property
     def letters(self) -> dict[str, str]:
         """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
-        Empty for fewer than three arms."""
+        Empty for fewer than three arms, and where not all pairs are compared."""
+        if self.against is not None:
+            return {}
         return letters_of(self.confirmed, self.comparisons)
 
     @property
@@ -140,3 +146,8 @@ class StudyComparison:
             (arm.arm for arm in self.arms), key=lambda arm: (order.index(arm.split("/")[0]), arm)
         )
         return {name: number for number, name in enumerate(names)}
+
+
+def own_name(arm: str) -> str:
+    """Name in its study of an arm of a comparison."""
+    return arm.partition("/")[2]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from study.comparison.compared_types import StudyComparison, own_name
 from study.reporting import figures, page, table_files, terminal
 from study.reporting.summary import interval
 from study.storage.paths import atomic_write
@@ -19,7 +20,6 @@ from study.trials.text import settings_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from study.comparison.compared_types import StudyComparison
     from study.statistics.score_types import ArmPair
 
 PAGE, JSON, LATEX = "comparison.html", "comparison.json", "comparison.tex"
@@ -129,7 +129,7 @@ def _page(found: StudyComparison) -> str:
         folded={
             "other pairs of arms of two studies": between,
             "pairs of arms of one study": [
-                pair for pair in found.comparisons if not _is_between(pair)
+                pair for pair in found.comparisons if not _is_between(pair) and pair not in main
             ],
         },
         settings=settings_text,
@@ -148,19 +148,22 @@ def _between(found: StudyComparison) -> list[ArmPair]:
 
 
 def _main(found: StudyComparison) -> list[ArmPair]:
-    """The pairs of arms of two studies that a reader asks for first: those of the best arm, and
-    those of arms of one name, by their p-values."""
+    """The pairs that a reader asks for first, by their p-values. Of two studies: those of the best
+    arm, and those of arms of one name. Where studies declared an arm against which the others are
+    compared: each arm with that of its study, and those arms with each other."""
+    if found.against is not None:
+        declared = [
+            pair
+            for pair in found.comparisons
+            if not _is_between(pair) or own_name(pair.first) == own_name(pair.second)
+        ]
+        return sorted(declared, key=lambda pair: pair.deciding.p_holm)
     best = found.arms[0].arm
     return [
         pair
         for pair in _between(found)
-        if best in (pair.first, pair.second) or _own_name(pair.first) == _own_name(pair.second)
+        if best in (pair.first, pair.second) or own_name(pair.first) == own_name(pair.second)
     ]
-
-
-def _own_name(arm: str) -> str:
-    """Name of an arm of a comparison in its study."""
-    return arm.partition("/")[2]
 
 
 def _arms(found: StudyComparison) -> list[dict[str, Any]]:
@@ -169,7 +172,7 @@ def _arms(found: StudyComparison) -> list[dict[str, Any]]:
     bases = {study.study: study for study in found.studies}
     letters = found.letters
     for arm in found.arms:
-        study, name = bases[study_of(arm.arm)], _own_name(arm.arm)
+        study, name = bases[study_of(arm.arm)], own_name(arm.arm)
         row: dict[str, Any] = {"study": study.study, "arm": name, "model": study.model}
         row |= {"group": letters.get(arm.arm, "")}
         row |= {"data": study.data, "space": study.space}

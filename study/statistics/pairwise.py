@@ -171,9 +171,9 @@ def compare(
     parts: int = 1,
     scores: Scores | None = None,
     claim: Claim = Claim.MODELS,
-    against: str | None = None,
+    against: str | Collection[str] | None = None,
 ) -> Compared:
-    """Score arms, and compare every pair of them, or each with the arm ``against``.
+    """Score arms, and compare every pair of them, or each with the arm (or arms) ``against``.
 
     Args:
         correct: arm -> credit of each answer of each seed's model, 1 if it is correct; shape
@@ -184,8 +184,8 @@ def compare(
             ``over_parts``.
         scores: scores of the arms, if they are of another statistic than the mean of ``correct``.
         claim: what the comparison is about.
-        against: arm of which each pair has one; None: all pairs are compared. No pair is compared
-            if it is not in ``correct``.
+        against: arm, or arms, of which each pair has one; None: all pairs are compared. No pair is
+            compared if none of them is in ``correct``.
     """
     pairs = pairs_of(correct, against)
     scores = scores or Scores(correct, groups_Q, replicates=max(REPLICATES, FINEST * len(pairs)))
@@ -211,10 +211,16 @@ def compare(
     )
 
 
-def pairs_of(arms: Iterable[str], against: str | None = None) -> list[tuple[str, str]]:
+def pairs_of(
+    arms: Iterable[str], against: str | Collection[str] | None = None
+) -> list[tuple[str, str]]:
     """Pairs of arms that are compared, in the order of the arms: all, or those that have the arm
-    ``against``."""
-    return [pair for pair in itertools.combinations(arms, 2) if against is None or against in pair]
+    ``against``, or one of these arms."""
+    pairs = [*itertools.combinations(arms, 2)]
+    if against is None:
+        return pairs
+    references = {against} if isinstance(against, str) else {*against}
+    return [pair for pair in pairs if not references.isdisjoint(pair)]
 
 
 def holm_family(part: str, asked: Collection[str], decides: str = "overall") -> list[str]:

@@ -141,6 +141,58 @@ def test_arms_that_were_searched_over_other_ranges_have_no_interaction(
     assert "Arms of one name that were searched over other ranges: lora." in other.notes
 
 
+def declaring(storage: Path, folder: Path, **against: str | None) -> Path:
+    """A storage folder with studies that declared an arm against which the others are compared."""
+    for name, arm in against.items():
+        (folder / name).mkdir()
+        for file in (storage / name).iterdir():
+            if file.name != "results.json":
+                (folder / name / file.name).symlink_to(file)
+        results = results_file.read(StudyFolder(storage=storage, name=name))
+        declared = results.protocol | ({"against": arm} if arm else {})
+        results_file.write(folder / name, replace(results, protocol=declared))
+    return folder
+
+
+def test_where_all_studies_declared_one_reference_only_pairs_with_it_are_compared(
+    storage: Path, found: StudyComparison, tmp_path: Path
+) -> None:
+    there = declaring(storage, tmp_path, small="layernorm", large="layernorm")
+    by_one = compare(comparable.read(str(there), ["small", "large"]))
+    assert by_one.against == "layernorm" and by_one.letters == {} and by_one.notes == found.notes
+    pairs = {frozenset((c.first, c.second)): c.deciding for c in by_one.comparisons}
+    references = {"small/layernorm", "large/layernorm"}
+    assert len(pairs) == 9 and all(references & pair for pair in pairs)
+    least = min(pairs.values(), key=lambda each: each.p)
+    assert least.p_holm == pytest.approx(9 * least.p), "fewer tests to correct for than of 15 pairs"
+    whole = {frozenset((c.first, c.second)): c.deciding for c in found.comparisons}
+    assert all(whole[pair].p == pytest.approx(each.p, abs=0.02) for pair, each in pairs.items())
+    assert len(by_one.interactions) == 2 < len(found.interactions)
+    assert "and with no others, as declared. With " in by_one.verdict
+    assert "With large/layernorm: large/lora: better" in by_one.verdict
+    page = comparison_page.write(tmp_path / "out", by_one)[0].read_text("utf-8")
+    text = Tags(page).text
+    assert "Each arm with layernorm of its study, and layernorm of two studies" in text
+    assert "The 4 other pairs of arms of two studies" in text and "of one study" not in text
+
+
+@pytest.mark.parametrize(
+    ("large", "line"),
+    [
+        (None, "(small each arm with layernorm, large all pairs), so all pairs of arms"),
+        ("lora", "(small each arm with layernorm, large each arm with lora), so all pairs of arms"),
+        ("dora", "large could not confirm the arm with which the others were to be compared, so"),
+    ],
+)
+def test_where_studies_declared_other_references_all_pairs_are_compared_and_it_is_said(
+    large: str | None, line: str, storage: Path, found: StudyComparison, tmp_path: Path
+) -> None:
+    there = declaring(storage, tmp_path, small="layernorm", large=large)
+    every = compare(comparable.read(str(there), ["small", "large"]))
+    assert every.comparisons == found.comparisons and every.against is None
+    assert sum(line in note for note in every.notes) == 1
+
+
 def test_methods_are_claimed_only_if_every_study_searched_several_times(storage: Path) -> None:
     mixed = compare(comparable.read(str(storage), ["searched", "large"]))
     assert mixed.claim is Claim.MODELS and any("the claim is the weaker" in n for n in mixed.notes)
