@@ -2,8 +2,8 @@
 
 All pairs of arms of all studies are one family of tests, and all interactions another one; both are
 corrected by Holm's method. If all studies declared the same arm against which the others are
-compared, only pairs that have it are, and only interactions with it. What is claimed is what each study claims: the tuned models, or, if
-every study searched each arm several times, the methods.
+compared, only pairs that have it are, and only interactions with it. What is claimed is what each
+study claims: the tuned models, or, if every study searched each arm several times, the methods.
 """
 
 from __future__ import annotations
