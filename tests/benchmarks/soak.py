@@ -113,7 +113,11 @@ def real(trials: int) -> None:
             half = [s for s in each if trials / 2 <= s.trials < trials] or each
             kib = 1024 * _slope([s.trials for s in half], [s.mib for s in half])
             files = f"{half[0].files} to {half[-1].files} files"
-            print(f"{role:14} {half[-1].mib:7.0f} MiB, {kib:+8.1f} KiB a trial, {files}")
+            quarters = defaultdict[int, list[float]](list)
+            for s in each:
+                quarters[min(4 * s.trials // trials, 3)].append(s.mib)
+            mib = ", ".join(f"{np.median(quarters[number]):.1f}" for number in sorted(quarters))
+            print(f"{role:14} {kib:+8.1f} KiB a trial, {files}; medians of quarters: {mib} MiB")
         size = sum(f.stat().st_size for f in (storage / "soak").rglob("*") if f.is_file())
         database = (storage / "mlflow.db").stat().st_size
         print(
@@ -204,7 +208,9 @@ def tuned(trials: int) -> None:
     ray.shutdown()
     half = [count for count in watch.kib if count >= trials / 3]
     slope = _slope(half, [watch.kib[count] for count in half])
-    print(f"{trials} instant trials through Ray Tune: driver {slope:+.1f} KiB a trial")
+    quarters = [watch.kib[half[number * len(half) // 4]] / 1024 for number in range(4)]
+    mib = ", ".join(f"{each:.1f}" for each in [*quarters, watch.kib[half[-1]] / 1024])
+    print(f"{trials} instant trials through Ray Tune: driver {slope:+.1f} KiB a trial ({mib} MiB)")
 
 
 if __name__ == "__main__":
