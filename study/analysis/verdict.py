@@ -65,6 +65,7 @@ def answer(
     caveats = _caveats(arms, majority) + _unseeing(arms) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
+    scope = SCOPE[claim] + _supposing(arms, comparisons)
     by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
     if against is not None and against not in ranked:
         return (
@@ -73,18 +74,32 @@ def answer(
         )
     if against is not None and len(ranked) > 2:
         text = _compared_with([against], arms, comparisons, claim)
-        return f"{by}{text}{SCOPE[claim]}{caveats}"
+        return f"{by}{text}{scope}{caveats}"
     if references and len(ranked) > 2:
         text = _compared_with(references, arms, comparisons, claim)
-        return f"{by}{text}{SCOPE[claim]}{caveats}"
+        return f"{by}{text}{scope}{caveats}"
     of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
     as_good = [] if claim is Claim.SPLITS else _not_worse(ranked[0], comparisons)
     cheaper = _cheaper(arms, ranked[0], as_good)
     if len(of_best) == 1:
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
-        return f"{by}{only.sentence}{types}{cheaper}{SCOPE[claim]}{caveats}"
-    return f"{by}{_ranking(ranked[0], arms, of_best)}{cheaper}{SCOPE[claim]}{caveats}"
+        return f"{by}{only.sentence}{types}{cheaper}{scope}{caveats}"
+    return f"{by}{_ranking(ranked[0], arms, of_best)}{cheaper}{scope}{caveats}"
+
+
+def _supposing(arms: Sequence[ArmResult], comparisons: Sequence[ArmPair]) -> str:
+    """Condition of what was found of the arms of which no seed collapsed; empty if nothing was
+    found. A few seeds cannot show how often training collapses, so that what is claimed of them is
+    true of trainings that do not collapse (``tests/benchmarks/RESULTS.md``)."""
+    steady = [a.collapse for a in arms if a.test and a.collapse and not a.collapse.collapsed]
+    if not steady or all(pair.deciding.finding is Finding.UNDECIDED for pair in comparisons):
+        return ""
+    fewest = min(steady, key=lambda hurdle: hurdle.seeds)
+    return (
+        f" It supposes that training does not collapse: with {fewest.seeds} seeds of an arm and no "
+        f"collapse, up to {fewest.rate.high:.0f}% of its trainings may."
+    )
 
 
 def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:

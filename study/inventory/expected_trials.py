@@ -20,7 +20,7 @@ def trials_in_all(begun: BegunStudy, journal: JournalContent) -> int | None:
     searched = search_trials(begun, journal)
     if searched is None:
         return None
-    return searched + untuned_models(journal) + confirmations(begun, journal)
+    return searched + untuned_models(begun, journal) + confirmations(begun, journal)
 
 
 def confirmations(begun: BegunStudy, journal: JournalContent) -> int:
@@ -44,10 +44,11 @@ def rungs_of(begun: BegunStudy, records: Sequence[TrialRecord]) -> tuple[int, ..
     return tuple(sorted({stop for record in records for stop in record.spec.stops}))
 
 
-def untuned_models(journal: JournalContent) -> int:
-    """Trials that score the untuned model: one, until another one with a prompt of its own has
-    begun."""
-    return max(sum(record.spec.kind is Kind.UNTUNED for record in journal.records), 1)
+def untuned_models(begun: BegunStudy, journal: JournalContent) -> int:
+    """Trials that score the untuned model: one for each split of the data, until others with a
+    prompt of their own have begun."""
+    there = sum(record.spec.kind is Kind.UNTUNED for record in journal.records)
+    return max(there, begun.settings.splits)
 
 
 def search_trials(begun: BegunStudy, journal: JournalContent) -> int | None:

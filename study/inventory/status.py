@@ -127,7 +127,7 @@ def status(files: StudyFiles) -> StudyStatus:
         searched=_ended(searching),
         search_trials=search_trials(begun, journal),
         confirmed=_ended(confirming),
-        confirmations=untuned_models(journal) + confirmations(begun, journal),
+        confirmations=untuned_models(begun, journal) + confirmations(begun, journal),
         arms=_arms(begun, searching, names),
         all_arms=tuple(begun.all_arms),
         running=tuple(r for r in journal.records if r.outcome is None),

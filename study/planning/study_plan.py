@@ -110,6 +110,17 @@ class StudyPlan:
         return f"{to:g} point{'s' * (to != 1)}"
 
     @property
+    def _cost_of_splits(self) -> str:
+        """How much more several splits cost than one, in words. A number of trials that was named
+        is that of all splits together."""
+        times, asked = self.definition.settings.splits, self.definition
+        if asked.settings.trials or asked.spending_limit.trials or self.space.budget.trials:
+            return f"{times} times the confirmations, and the trials are divided among the splits"
+        if asked.time_limit:
+            return f"{times} times the confirmations, in the time of --budget"
+        return f"{times} times the trials, confirmations and time of one split"
+
+    @property
     def _points(self) -> dict[str, float]:
         return {name: points(arm) for name, arm in self.space.arms.items()}
 
@@ -132,7 +143,7 @@ class StudyPlan:
             stop=self.definition.stop,
             seeds=settings.seeds,
             times_if_diverged=self.definition.times_if_diverged,
-            untuned=(self.untuned is not None) * (1 + self.asks_briefly),
+            untuned=(self.untuned is not None) * (1 + self.asks_briefly) * settings.splits,
             questions=QuestionCounts(
                 train=len(data.train),
                 validation=len(data.validation),
@@ -226,20 +237,22 @@ class StudyPlan:
             f"  search   {trials}, drawn by {self.definition.search}; "
             f"{early if rungs and share < 1 else whole}"
         )
+        times = settings.times_searched
         console.print(
-            f"  confirm  {count_text(len(self.space.arms), 'arm')} x "
-            f"{count_text(settings.seeds, 'seed')} = "
+            f"  confirm  {count_text(len(self.space.arms) // times, 'arm')} x "
+            + f"{times} {'splits' if settings.splits > 1 else 'searches'} x " * (times > 1)
+            + f"{count_text(settings.seeds, 'seed')} = "
             f"{count_text(len(self.space.arms) * settings.seeds, 'training')}, scored on test once"
         )
-        if (times := self.definition.times_if_diverged) > 1:
+        if (more := self.definition.times_if_diverged) > 1:
             console.print(
-                f"           {times * settings.seeds} seeds of an arm of which a search trial "
+                f"           {more * settings.seeds} seeds of an arm of which a search trial "
                 "diverges at a learning rate no larger than its best's"
             )
         size = StudySize(
             questions=len(data.test),
             images=len({example.unit for example in data.test}),
-            arms=len(self.space.arms) // settings.times_searched,
+            arms=len(self.space.arms) // times,
             seeds=settings.seeds,
             searches=settings.searches,
             against=self.space.against is not None,
@@ -253,7 +266,7 @@ class StudyPlan:
             console.print(
                 f"  splits   {settings.splits} divisions of the data by image, with "
                 f"{' / '.join(f'{len(data.test):,}' for data in self.data.splits)} test questions; "
-                f"each arm is searched and confirmed in each: {settings.splits} times the time"
+                f"each arm is searched and confirmed in each: {self._cost_of_splits}"
             )
         else:
             console.print(f"  shows    {size.text}\n           {size.supposing}")

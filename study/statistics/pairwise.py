@@ -7,6 +7,14 @@ that p-value is below 0.05 and the interval excludes zero. From one seed of an a
 its interval has no variation between seeds in it, and one of two equal arms would be called better
 in 11 to 21% of studies.
 
+A finding is about trainings that do not collapse where no seed of either arm collapsed: three seeds
+of an arm that collapses with one in ten mostly show no collapse, and no interval can allow for what
+they do not show. To say "better" only where no rate of collapse that is compatible with them (up to
+63%) could turn the difference would forbid nearly every finding. So the verdict states the
+condition with the finding, and the rate of collapse is a result of its own. Where a seed did
+collapse, its loss is in the arm's mean and in the variance between seeds, and the finding is about
+all trainings.
+
 All questions together (``overall``) decide whether one arm is better, at the level of that test
 alone. Types of questions are tested beside it: their p-values are also corrected for ``overall``
 and for the other types. What they show where ``overall`` shows nothing is a lead and no finding, as

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,16 @@ from tests.trainables.data.small import jsonl
 pytestmark = pytest.mark.slow
 
 
+def scores_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Trial -> its split and scores."""
+    return {trial["trial"]: (trial["search"], trial["scores"]) for trial in found["trials"]}
+
+
 def test_each_arm_is_searched_and_tested_in_each_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Slow because it trains: six searches of a trial, and six confirmations."""
+    """Slow because it trains: six searches of a trial, and six confirmations. Then the study is as
+    a kill would leave it during the last confirmation, and goes on."""
     model = made_llava.write(tmp_path / "model", initializer_range=0.2)
     (tmp_path / "data").mkdir()
     jsonl.write(tmp_path / "data")
@@ -26,6 +33,8 @@ def test_each_arm_is_searched_and_tested_in_each_split(
     asked += ("--splits", "3", "--max-examples", "32", "--concurrency", "3", "--name", "split")
     said = " ".join(launch(tmp_path, *asked).split())
     assert "3 divisions of the data by image, with" in said and "protocol as planned" in said
+    assert "confirm 2 arms x 3 splits x 1 seed = 6 trainings" in said
+    assert "3 times the confirmations, and the trials are divided among the splits" in said
     assert "No arm is called better from 3 splits of the same data" in said
 
     found = results(tmp_path, "split")
@@ -59,6 +68,15 @@ def test_each_arm_is_searched_and_tested_in_each_split(
         "2": 1,
     }
     assert len(set.union(*of_split.values())) == 3
+
+    (tmp_path / "split" / "results.json").unlink()
+    journal = tmp_path / "split" / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    last = max(place for place, line in enumerate(lines) if b'"begin"' in line)
+    journal.write_bytes(b"".join(lines[: last + 1]))
+    again = " ".join(launch(tmp_path, "--resume", "split", "--concurrency", "1").split())
+    assert "protocol as planned" in again
+    assert scores_of(results(tmp_path, "split")) == scores_of(found)
 
     where = ("--storage", str(tmp_path))
     assert export.main(["split", *where, "--out", str(tmp_path / "exported")]) == 0

@@ -10,7 +10,8 @@ import pytest
 from study.analysis.result_types import ArmResult, BestTrial, SeedScores
 from study.analysis.verdict import SCOPE, answer
 from study.statistics.pairwise import Comparison, compare, over_parts
-from study.statistics.score_types import ArmPair, Claim, Estimate, Finding, Score
+from study.statistics.rates import exact_rate
+from study.statistics.score_types import ArmPair, Claim, Collapse, Estimate, Finding, Score
 from study.trials.record import Outcome
 
 
@@ -255,6 +256,23 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
         f"{found.sentence()}{SCOPE[Claim.MODELS]} But b: not shown to beat always giving the most "
         "frequent answer (28.0%). Of one seed: a."
     )
+
+
+def test_what_is_found_supposes_that_training_does_not_collapse() -> None:
+    def steady(name: str, score: int, seeds: int) -> ArmResult:
+        rate = exact_rate(0, seeds)
+        hurdle = Collapse(seeds=seeds, collapsed=0, rate=rate, otherwise=None)
+        return replace(arm(name, score), collapse=hurdle)
+
+    arms, found = [steady("a", 60, 6), steady("b", 50, 3)], comparison(10.0, 8.0, 12.0, 0.0001)
+    condition = (
+        " It supposes that training does not collapse: with 3 seeds of an arm and no collapse, up "
+        "to 63% of its trainings may."
+    )
+    said = answer(arms, [pair("b", found)], majority=30.0)
+    assert said == f"{found.sentence()}{SCOPE[Claim.MODELS]}{condition}"
+    nothing = answer(arms, [pair("b", comparison(1.0, -2.0, 4.0))], majority=30.0)
+    assert "supposes" not in nothing, "nothing was found that it could be a condition of"
 
 
 def test_what_two_arms_differ_in_on_one_type_alone_is_a_lead() -> None:
