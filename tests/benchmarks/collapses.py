@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,10 @@ def judged(world: World, watched: int, studies: int) -> dict[str, list[float]]:
         more = drawn.random() < 1 - (1 - RATE) ** watched
         seeds = world.seeds * (TIMES_IF_DIVERGED if more else 1)
         lost_S = drawn.random(seeds) < RATE
-        truths = [list(np.where(lost_S, LEFT, TRUTH)), TRUTH]
+        truths: list[float | Sequence[float]] = [
+            [LEFT if lost else TRUTH for lost in lost_S],
+            TRUTH,
+        ]
         first, second = replace(world, seeds=seeds).answers(truths, drawn)
         correct = {"a": first, "b": second[: world.seeds]}
         scores = Scores(correct, groups, replicates=REPLICATES)
