@@ -58,7 +58,9 @@ class Plain:
 
     def save(self, folder: Path) -> None:
         if ranks.current().first:
-            torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+            # Into an open file: of a path that it cannot open, torch before 2.13 does not say why.
+            with (folder / "optimizer.pt").open("wb") as file:
+                torch.save(self.optimizer.state_dict(), file)
 
     def check_saved(self, folder: Path) -> None:
         torch.load(folder / "optimizer.pt", weights_only=True)

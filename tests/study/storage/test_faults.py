@@ -31,7 +31,8 @@ def weights(file: Path) -> None:
 
 
 def optimizer(file: Path) -> None:
-    torch.save({"a": torch.zeros(SIZE // 4)}, file)
+    with file.open("wb") as opened:
+        torch.save({"a": torch.zeros(SIZE // 4)}, opened)
 
 
 def answers(file: Path) -> None:
