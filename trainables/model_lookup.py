@@ -32,7 +32,8 @@ def family_of(model: str) -> tuple[str, Path]:
 
     Raises:
         BadInput: it is neither a shipped model nor a folder with a ``config.json`` of a known
-            family or of a class that ``GENERIC`` can do.
+            family or of a class that ``GENERIC`` can do; or a file of it is a pipe or a device,
+            from which one would read for ever.
     """
     path = TINY if model == "tiny" else hub.local_folder(model, "model")
     file = path / "config.json"
@@ -49,6 +50,11 @@ def family_of(model: str) -> tuple[str, Path]:
         raise BadInput(
             f"unknown model {model!r}: give 'tiny', a folder that has a config.json, or hub:NAME"
         )
+    for found in path.glob("*"):
+        if found.exists() and not (found.is_file() or found.is_dir()):
+            raise BadInput(
+                f"{found} is no regular file, as a pipe is none; give back the model's file"
+            )
     return _family_in(file), path
 
 

@@ -147,6 +147,26 @@ MODELS: dict[str, Any] = {
 }
 """Name of a model folder -> its ``config.json``."""
 
+TUNED = {
+    "version": 1,
+    "model": "tiny",
+    "digest": "0" * 64,
+    "recipe": {"decoder": {"method": "layernorm"}},
+    "seed": 1,
+    "precision": "fp32",
+}
+"""The ``tuned.json`` of an exported model."""
+EXPORTS: dict[str, dict[str, Any]] = {
+    "pipe": {},
+    "noweights": {},
+    "beams": {"beams": 0},
+    "prompt": {"prompt": "\ud83d"},
+    "precision": {"precision": "fp8"},
+    "recipe": {"recipe": {"decoder": {}}},
+    "later": {"version": 2},
+}
+"""Name of an exported model's folder -> what is odd in its ``tuned.json``."""
+
 DEEPSPEED = {
     "notjson": "{",
     "listd": "[]",
@@ -210,6 +230,11 @@ def build(here: Path) -> None:
     write(here / "models" / "openclip" / "open_clip_config.json", "{}")
     write(here / "models" / "afile", "x")
     (here / "models" / "emptyfolder").mkdir()
+    write(here / "models" / "pipe" / "config.json", json.dumps(MODELS["blip"]))
+    os.mkfifo(here / "models" / "pipe" / "model.safetensors")
+    for name, change in EXPORTS.items():
+        write(here / "exports" / name / "tuned.json", json.dumps(TUNED | change))
+    os.mkfifo(here / "exports" / "pipe" / "trained.safetensors")
     for name, content in DEEPSPEED.items():
         write(here / "ds" / f"{name}.json", content)
     write(here / "images" / "ok.png", png())

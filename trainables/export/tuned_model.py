@@ -132,6 +132,9 @@ def build(
         if name not in weights or weights[name].shape != shapes.get(name)
     ):
         raise BadInput(f"the trained weights are not those of {found}: {', '.join(wrong[:3])}, ...")
+    for name, value in weights.items():
+        if not (value.is_floating_point() and bool(value.isfinite().all())):
+            raise BadInput(f"the trained weight {name} has values that no training leaves")
     with torch.no_grad():
         for name, parameter in applied.parameters.items():
             parameter.copy_(weights[name])
@@ -162,6 +165,8 @@ def load(folder: Path) -> TunedModel:
     described = tuned_json.read(folder)
     file = folder / WEIGHTS
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe would be read for ever
+            raise OSError("it is no regular file")
         weights = load_file(file)
     except (OSError, ValueError, SafetensorError) as error:
         said = " ".join(str(error).split())

@@ -170,6 +170,9 @@ def test_another_base_or_other_weights_are_refused(tmp_path: Path) -> None:
     name = min(weights)
     with pytest.raises(BadInput, match=f"not those of layernorm: {re.escape(name)}"):
         tuned_model.build(before.described, weights | {name: torch.ones(3, 3)}, before.model)
+    for odd in (weights[name].to(torch.int8), weights[name] * float("nan")):
+        with pytest.raises(BadInput, match=f"weight {re.escape(name)} has values that no training"):
+            tuned_model.build(before.described, weights | {name: odd}, before.model)
 
 
 def moved_llava(base: Path, slots: dict[str, dict[str, Any]], image_size: int | None) -> TunedModel:
