@@ -173,7 +173,7 @@ def collect(
             margin,
             estimated=trials.gains is not None,
             claim=claim,
-            against=scored.against,
+            against=[scored.against] if scored.against else [],
         ),
         decides=decides,
         claim=claim,

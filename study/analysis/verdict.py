@@ -47,16 +47,15 @@ def answer(
     *,
     estimated: bool = False,
     claim: Claim = Claim.MODELS,
-    against: str | None = None,
-    references: Sequence[str] = (),
+    against: Sequence[str] = (),
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
 
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
     error in the search, of those that had any, ``margin`` the difference in percentage points that
     does not matter, ``estimated`` whether it was asked what arms may still gain, ``claim`` what the
-    findings are about, and ``against`` the arm with which each other arm was compared (None: all
-    pairs were). ``references`` are such arms if there are several, one of each of several studies.
+    findings are about, and ``against`` the arm with which each other arm was compared, one of each
+    of several studies (none: all pairs were).
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
@@ -67,17 +66,13 @@ def answer(
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
     scope = SCOPE[claim] + _supposing(arms, comparisons)
     by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
-    if against is not None and against not in ranked:
+    if missing := [name for name in against if name not in ranked]:
         return (
-            f"{against}, with which the other arms were to be compared, could not be confirmed, so "
-            f"no arms are compared.{caveats}"
+            f"{_names(missing)}, with which the other arms were to be compared, could not be "
+            f"confirmed, so no arms are compared.{caveats}"
         )
-    if against is not None and len(ranked) > 2:
-        text = _compared_with([against], arms, comparisons, claim)
-        return f"{by}{text}{scope}{caveats}"
-    if references and len(ranked) > 2:
-        text = _compared_with(references, arms, comparisons, claim)
-        return f"{by}{text}{scope}{caveats}"
+    if against and len(ranked) > 2:
+        return f"{by}{_compared_with(against, arms, comparisons, claim)}{scope}{caveats}"
     of_best = {c.second: c.deciding for c in comparisons if c.first == ranked[0]}
     as_good = [] if claim is Claim.SPLITS else _not_worse(ranked[0], comparisons)
     cheaper = _cheaper(arms, ranked[0], as_good)
@@ -134,7 +129,7 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
 
 
 def _compared_with(
-    references: Sequence[str],
+    against: Sequence[str],
     arms: Sequence[ArmResult],
     comparisons: Sequence[ArmPair],
     claim: Claim,
@@ -143,12 +138,12 @@ def _compared_with(
     what was found of which, and the numbers of the first one that is better or, if none is, of the
     first one that cannot be told apart."""
     scores = {arm.arm: arm.overall.mean for arm in arms if arm.test}
-    named = _names([f"{name} ({scores[name]:.1f}%)" for name in references])
-    others = "no other" if len(references) == 1 else "no others"
+    named = _names([f"{name} ({scores[name]:.1f}%)" for name in against])
+    others = "no other" if len(against) == 1 else "no others"
     text = f"Each arm was compared with {named} and with {others}, as declared."
-    for reference in references:
+    for reference in against:
         pairs = [pair for pair in comparisons if reference in (pair.first, pair.second)]
-        head = "" if len(references) == 1 else f"With {reference}: "
+        head = "" if len(against) == 1 else f"With {reference}: "
         text += f" {head}{_found_with(reference, pairs)}"
         as_good = [] if claim is Claim.SPLITS else _not_worse(reference, pairs)
         text += _cheaper(arms, reference, as_good)

@@ -94,7 +94,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
             {},
             margin,
             claim=claim,
-            references=references,
+            against=references,
         )
         + _on_interactions(interactions),
         studies=tuple(_study(study) for study in studies),
