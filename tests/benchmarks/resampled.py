@@ -135,12 +135,13 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--only", default="", help="a measure: accuracy, macro_f1, auroc or ece")
+    parser.add_argument("--stream", type=int, default=1, help="random numbers of the studies")
     given = parser.parse_args()
     studies = given.studies
     print("measure   seeds  holds 0   better  width")
     for column, measure in MEASURES.items():
         for seeds in given.seeds if given.only in ("", column) else ():
-            drawn = np.random.default_rng(1)
+            drawn = np.random.default_rng(given.stream)
             found = [study(column, measure, seeds, drawn) for _ in range(studies)]
             holds = np.mean([one.low <= 0 <= one.high for one, _ in found])
             better = np.mean([p < 0.05 and not one.low <= 0 <= one.high for one, p in found])
