@@ -6,9 +6,9 @@ import atexit
 import gc
 import math
 import os
-import re
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -57,71 +57,90 @@ def connect(address: str | None, say: Callable[[str], None] = print) -> None:
     if ray.is_initialized():
         return
     ray._private.worker.print_to_stdstream = _keep_quiet  # else it prints what is in its logs too
-    place = str(scratch.ray_folder())
-    try:
-        with _own_signals():
-            if address is None:
-                _start(place, say)
-                _leave_no_session()
-            else:
-                ray.init(address=address, **QUIET)
-        atexit.register(_at_exit)
-    except Exception as error:  # Ray raises Exception itself where it does not start in time
-        line = without_secrets(str(error).strip().partition("\n")[0][:LONGEST_LINE])
+    with _own_signals():
         if address is None:
-            raise BadInput(
-                f"Ray does not start on this machine ({line}); it may be too busy, or TMPDIR too "
-                f"long for a socket's name (set RAY_TMPDIR): see {place}/session_latest/logs, and "
-                "give the same command again"
-            ) from None
+            _start(say)
+        else:
+            _join(address)
+    atexit.register(_at_exit)
+
+
+def _join(address: str) -> None:
+    """Join the Ray cluster at ``address``."""
+    try:
+        ray.init(address=address, **QUIET)
+    except Exception as error:  # Ray raises Exception itself
         raise BadInput(
-            f"no Ray cluster at --address {address!r} ({line}); leave it away to start one here "
-            "(a cluster with token authentication wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN)"
+            f"no Ray cluster at --address {address!r} ({_told(error)}); leave it away to start one "
+            "here (a cluster with token authentication wants RAY_AUTH_MODE=token and its "
+            "RAY_AUTH_TOKEN)"
         ) from None
 
 
-def _start(place: str, say: Callable[[str], None]) -> None:
+def _start(say: Callable[[str], None]) -> None:
     """Start Ray on this machine, once more if it did not start in time, as on a busy machine. What
     the first start has read of files is in the machine's memory then.
 
+    Ray leaves the folder of its session. So that folder lies in one that is removed after Ray is
+    shut down, or by a later command if this process is killed, be it while Ray starts.
+
     Args:
-        place: temporary folder of Ray.
         say: shows the user a line.
+
+    Raises:
+        BadInput: Ray does not start. Its logs are kept.
     """
     # As Ray does it on macOS: a cluster of this machine alone listens to nobody else.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    start = partial(ray.init, address="local", include_dashboard=False, _temp_dir=place, **QUIET)
-    began = time.monotonic()
-    try:
-        start()
-    except Exception:  # Ray raises Exception itself
-        if time.monotonic() - began < AT_ONCE_SECONDS:
-            raise
-        _end_sessions(place)
-        say("Ray did not start in time: this machine may be busy; it is started once more")
-        start()
+    with ExitStack() as opened:
+        place = opened.enter_context(scratch.folder("ray"))
+        start = partial(
+            ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
+        )
+        began = time.monotonic()
+        try:
+            start()
+        except Exception as error:  # Ray raises Exception itself where it does not start in time
+            _end_processes(place)
+            if time.monotonic() - began < AT_ONCE_SECONDS:
+                raise _no_start(error, place) from None
+            say("Ray did not start in time: this machine may be busy; it is started once more")
+            try:
+                start()
+            except Exception as again:
+                _end_processes(place)
+                raise _no_start(again, place) from None
+        _opened.push(opened.pop_all())
 
 
-def _end_sessions(place: str) -> None:
-    """End what this process has started of Ray's sessions in a folder, and remove their folders."""
+def _no_start(error: Exception, place: Path) -> BadInput:
+    """Error that says why Ray does not start. Its logs are moved from its temporary folder to one
+    that stays."""
+    logs, seen = (place / "session_latest").resolve() / "logs", ""
+    if logs.is_dir():
+        kept = shutil.move(logs, tempfile.mkdtemp(prefix="ray-logs-", dir=place.parent))
+        seen = f"see {kept}, and "
+    return BadInput(
+        f"Ray does not start on this machine ({_told(error)}); it may be too busy: {seen}give the "
+        "same command again"
+    )
+
+
+def _end_processes(place: Path) -> None:
+    """End what this process has started of Ray in a temporary folder."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has ended by itself
-            session = re.search(f"{re.escape(place)}/session_[0-9_-]+", " ".join(process.cmdline()))
-            if session:
+            if str(place) in " ".join(process.cmdline()):
                 process.kill()
-                shutil.rmtree(session[0], ignore_errors=True)
+
+
+def _told(error: Exception) -> str:
+    """What the user is told of an error of Ray's: its first line, without secrets."""
+    return without_secrets(str(error).strip().partition("\n")[0][:LONGEST_LINE])
 
 
 def _keep_quiet(*arguments: Any, **options: Any) -> None:
     """Print nothing."""
-
-
-def _leave_no_session() -> None:
-    """Let the folder that Ray made for its session in this machine's temporary folder be removed
-    after Ray is shut down, or by a later command if this process is killed. Ray leaves it."""
-    node: Any = ray._private.worker._global_node
-    session = Path(node.get_session_dir_path())
-    scratch.also(_opened.enter_context(scratch.folder("ray")), session)
 
 
 @contextmanager

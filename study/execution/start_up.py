@@ -56,7 +56,7 @@ def inspect_cluster(
     if deployment.address is None:
         zygote.take(dataset)
         if starting:
-            faults.check(scratch.ray_folder().parent)  # where Ray has its session
+            faults.check(scratch.parent("ray"))  # where Ray has its session
             cluster.connect(None, say)
         hardware = zygote.hardware
         nodes = cluster.nodes() if starting else [_this_machine(hardware)]

@@ -61,7 +61,7 @@ class Zygote:
 
     def __init__(self, definition: StudyDefinition) -> None:
         self._opened = ExitStack()
-        made = self._opened.enter_context(scratch.folder("zygote", socket="socket"))
+        made = self._opened.enter_context(scratch.folder("zygote"))
         self.socket = made / "socket"
         """Socket at which hosts ask to be forked."""
         self._connection, theirs = Pipe()

@@ -120,18 +120,19 @@ class Watch:
 
     def _keep(self) -> None:
         """Give a second name to each of Ray's files that has none yet."""
-        for folder, _, names in os.walk(self.planted.folder / "ray"):
-            for path in (Path(folder, name) for name in names):
-                with suppress(OSError):  # it has its second name, or is gone
-                    state = path.lstat()
-                    if stat.S_ISREG(state.st_mode):
-                        (self.kept / f"{state.st_ino}-{path.name}").hardlink_to(path)
+        for place in self.planted.folder.glob("medvlm.ray-*"):
+            for folder, _, names in os.walk(place):
+                for path in (Path(folder, name) for name in names):
+                    with suppress(OSError):  # it has its second name, or is gone
+                        state = path.lstat()
+                        if stat.S_ISREG(state.st_mode):
+                            (self.kept / f"{state.st_ino}-{path.name}").hardlink_to(path)
 
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[Planted]:
     # Short: Ray keeps sockets in it.
-    folder = Path(tempfile.mkdtemp(prefix="secret-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="s-", dir="/tmp"))
     password, port = f"pw@{secrets.token_hex(8)}/x", free_port()
     settings = folder.with_name(f"{folder.name}.ini")
     settings.write_text(

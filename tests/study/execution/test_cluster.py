@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from pathlib import Path
 
+import psutil
 import pytest
 
 from study.execution import cluster
+from study.storage import scratch
 from tests.study.command_line import REPOSITORY
 from trainables.errors import BadInput
 
@@ -192,12 +195,34 @@ def test_ray_is_started_once_more_where_its_agents_were_too_slow(
             assert second == "nodes: 1"
         else:
             assert second.startswith("error: Ray does not start on this machine (The current node")
-            assert second.endswith(
-                f"see {short}/ray/session_latest/logs, and give the same command again"
-            )
+            (kept,) = Path(short).glob("ray-logs-*/logs")
+            assert second.endswith(f"see {kept}, and give the same command again")
+            assert (kept / "raylet.out").is_file()
         assert "Traceback" not in done.stderr
-        sessions = [*Path(short, "ray").glob("session_2*")]
-        assert len(sessions) == slow_starts - 1  # whose logs are told of
+        assert not [*Path(short).glob(f"{scratch.PREFIX}*")]
+
+
+def test_a_process_that_is_killed_while_ray_starts_leaves_no_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the names of sockets
+        monkeypatch.setenv("TMPDIR", short)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        with subprocess.Popen(
+            [sys.executable, "-c", STARTS], stdout=subprocess.PIPE, cwd=REPOSITORY
+        ) as starting:
+            while not [*Path(short).glob("*/session_2*/sockets/*")]:
+                assert starting.poll() is None
+                time.sleep(0.01)
+            starting.kill()
+        (left,) = Path(short).iterdir()
+        ours = [p for p in psutil.process_iter(["cmdline"]) if str(left) in str(p.info)]
+        assert psutil.wait_procs(ours, timeout=150)[1] == []  # the agents wait a minute for Ray
+        long_ago = left.stat().st_mtime - 2 * scratch.YOUNG_SECONDS
+        os.utime(left, (long_ago, long_ago))
+        with scratch.folder("next"):
+            assert not left.exists()
 
 
 def test_a_start_of_ray_that_fails_at_once_is_not_tried_again(

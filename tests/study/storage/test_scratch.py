@@ -16,11 +16,9 @@ from study.storage import scratch
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 from study.storage import scratch
 
 with scratch.folder("killed") as made:
-    scratch.also(made, Path(sys.argv[1]))
     print(made, flush=True)
     sys.stdin.readline()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -51,12 +49,9 @@ def test_a_folder_goes_with_its_block(temporary: Path) -> None:
     assert not list(temporary.iterdir())
 
 
-def test_the_folders_of_a_killed_process_go_with_the_next(temporary: Path, tmp_path: Path) -> None:
-    session = tmp_path / "session"
-    session.mkdir()
-    (session / "log").write_text("x")
+def test_the_folders_of_a_killed_process_go_with_the_next() -> None:
     killed = subprocess.Popen(
-        [sys.executable, "-c", KILLED, session],
+        [sys.executable, "-c", KILLED],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -65,11 +60,11 @@ def test_the_folders_of_a_killed_process_go_with_the_next(temporary: Path, tmp_p
     left = Path(killed.stdout.readline().strip())
     _age(left)
     with scratch.folder("alive"):
-        assert left.is_dir() and session.is_dir(), "its process lives"
+        assert left.is_dir(), "its process lives"
     killed.communicate("go\n")
     _age(left)
     with scratch.folder("next"):
-        assert not left.exists() and not session.exists()
+        assert not left.exists()
 
 
 def test_a_folder_of_another_is_left_alone(temporary: Path, tmp_path: Path) -> None:
@@ -96,17 +91,18 @@ def test_a_socket_has_room_though_the_temporary_folder_has_a_long_path(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slurm makes such folders for its jobs."""
-    with scratch.folder("zygote") as made:
+    with scratch.folder("trial") as made:
         assert made.parent == temporary, "other files lie where the user wants them"
     deep = temporary / ("x" * 90)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    with scratch.folder("zygote", socket="socket") as made, socket.socket(socket.AF_UNIX) as opened:
+    with scratch.folder("zygote") as made, socket.socket(socket.AF_UNIX) as opened:
         opened.bind(str(made / "socket"))
         assert made.parent == Path("/tmp")
     assert not made.exists()
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    assert scratch.ray_folder() == Path("/tmp/ray")
+    assert scratch.parent("ray") == Path("/tmp")
     monkeypatch.setenv("RAY_TMPDIR", "/short")
-    assert scratch.ray_folder() == Path("/short/ray")
+    assert scratch.parent("ray") == Path("/short")
+    assert scratch.parent("trial") == deep
