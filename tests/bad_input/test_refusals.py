@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import shlex
 import signal
 import subprocess
@@ -52,10 +53,14 @@ def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     """Path -> size and time of change, of every file and folder."""
-    found = {}
-    for path in folder.rglob("*"):
-        stat = path.lstat()
-        found[str(path.relative_to(folder))] = (stat.st_size, stat.st_mtime_ns)
+    found, folders = {}, [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                stat = entry.stat(follow_symlinks=False)
+                found[entry.path] = (stat.st_size, stat.st_mtime_ns)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
     return found
 
 
