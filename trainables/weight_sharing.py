@@ -9,6 +9,7 @@ and trials start and end in milliseconds.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Collection
 
 import torch
@@ -28,6 +29,14 @@ def share_weights(network: nn.Module) -> nn.Module:
     shared |= {id(buffer): buffer for buffer in network.buffers()}
     configs = [module.config for module in network.modules() if hasattr(module, "config")]
     shared |= {id(config): config for config in configs}
+    # Most of a network's objects are the empty dictionaries in which modules keep their hooks. New
+    # ones made here take half of the time.
+    shared |= {
+        id(value): type(value)()
+        for module in network.modules()
+        for value in vars(module).values()
+        if not value and type(value) in (dict, OrderedDict, set)
+    }
     return copy.deepcopy(network, shared)
 
 
