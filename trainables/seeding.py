@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from trainables.devices import accelerator
 
 
@@ -20,6 +18,5 @@ def derive_seed(*key: int | str) -> int:
 def seeded(*key: int | str) -> Iterator[None]:
     """Seed torch's global generators with ``key`` inside the block, and restore their states after
     it."""
-    with accelerator.generators_restored():
-        torch.manual_seed(derive_seed(*key))
+    with accelerator.generators_seeded(derive_seed(*key)):
         yield

@@ -96,12 +96,16 @@ def synchronise() -> None:
 
 
 @contextmanager
-def generators_restored() -> Iterator[None]:
-    """Restore the states of PyTorch's global generators after the block: the CPU's and the
-    device's."""
+def generators_seeded(seed: int) -> Iterator[None]:
+    """Seed PyTorch's global generators, the CPU's and the device's, and restore their states after
+    the block."""
     devices = [torch.accelerator.current_device_index()] if accelerated() else []
+    # Without devices, torch.manual_seed would write down for each kind of device who called it, in
+    # case there will be one: up to a millisecond at each step of a trial.
+    seed_all = torch.manual_seed if accelerated() else torch.default_generator.manual_seed
     # Torch 2.6 takes no None for the kind, although it does not matter where there are no devices.
     with torch.random.fork_rng(devices=devices, device_type=kind()):
+        seed_all(seed)
         yield
 
 
