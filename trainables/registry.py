@@ -60,6 +60,7 @@ class Registry:
             raise unknown(self.kind, name, self.names())
         return self.folder / f"{name}.py"
 
+    @cache  # noqa: B019  # as above
     def text(self, name: str, constant: str) -> str:
         """Text that the file of the member called ``name`` assigns to ``constant`` at top level,
         empty if it has none. The file is parsed, not imported, which may be impossible.

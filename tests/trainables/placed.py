@@ -11,9 +11,19 @@ from trainables.model_contract import Model
 from trainables.recipe import Recipe
 from trainables.weight_sharing import share_weights
 
+_FOUND: dict[tuple[int, str], tuple[Model, dict[str, Recipe]]] = {}
+"""Number (``id``) of a model, method and its settings -> the model and what fits it."""
+
 
 def fitting(model: Model, method: str, **settings: Any) -> dict[str, Recipe]:
     """Recipes with the method in one slot each, by slot, for all slots that have its layers."""
+    key = (id(model), repr((method, settings)))
+    if key not in _FOUND:
+        _FOUND[key] = model, _fitting(model, method, settings)
+    return dict(_FOUND[key][1])
+
+
+def _fitting(model: Model, method: str, settings: dict[str, Any]) -> dict[str, Recipe]:
     found = {}
     for name in model.slots:
         alone = Recipe.from_plain({name: {"method": method, **settings}})
