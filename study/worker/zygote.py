@@ -25,7 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from multiprocessing import Pipe
@@ -155,26 +155,26 @@ def main(ends: list[str]) -> None:
 
         torch.set_num_threads(1)
         here = Hardware.here(definition.precision)
-        driver.send(here)
+        _tell(driver, here)
         dataset, hardware = driver.recv()
         hardware = hardware or here
         workload = _load(definition, hardware, dataset, resident=not here.devices)
         if here.devices:
             listener.close()
-            driver.send(_profile(definition, workload, hardware))
+            _tell(driver, _profile(definition, workload, hardware))
             return
     except EOFError:
         return
     except Exception as error:  # the driver raises it
-        driver.send(_sendable(error))
+        _tell(driver, _sendable(error))
         return
     gc.collect()
     gc.freeze()  # a collection in a fork would copy the memory that it looks at
     if _forked():
         try:
-            driver.send(_profile(definition, workload, hardware))
+            _tell(driver, _profile(definition, workload, hardware))
         except Exception as error:  # the driver raises it
-            driver.send(_sendable(error))
+            _tell(driver, _sendable(error))
         os._exit(0)
     while True:
         ready, _, _ = select.select([driver.fileno(), listener.fileno()], [], [])
@@ -186,6 +186,12 @@ def main(ends: list[str]) -> None:
             driver.close()
             _serve(end, workload)
         end.close()
+
+
+def _tell(driver: Connection, message: object) -> None:
+    """Send the driver a message. One that has ended takes none, and nobody is to see a traceback."""
+    with suppress(ConnectionError):
+        driver.send(message)
 
 
 def _load(

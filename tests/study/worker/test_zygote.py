@@ -224,6 +224,16 @@ def test_a_zygote_that_hangs_or_is_killed_is_not_waited_for(
             assert zygote.hardware
 
 
+def test_a_zygote_whose_driver_was_killed_ends_in_silence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with closing(Zygote(ASKED)) as zygote:
+        assert zygote._connection.poll(60)
+        zygote._connection.close()  # with a message that was not read, the other end is reset
+        zygote._process.wait(60)
+    assert capfd.readouterr().err == ""
+
+
 def test_the_plan_is_of_the_devices_on_which_trials_run() -> None:
     """The driver may be where none of them is: then no step is timed, and no time is guessed."""
     theirs = Hardware(precision="bf16", devices=8, device_gib=80.0, kind="cuda")
