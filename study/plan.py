@@ -17,13 +17,15 @@ from rich.text import Text
 
 from search_spaces.declare import Space
 from study.config import spaces
+from study.config.definition import check_number_of_splits
 from study.config.settings import Settings
 from study.config.space_changes import narrowing
 from study.planning import memory_prediction, plan_tables, workload_profile
 from study.planning.detectable import StudySize
 from study.planning.placement import DeviceMemory
-from study.planning.plan_tables import arms_table
+from study.planning.plan_tables import arms_table, cost_of_splits
 from study.reporting.terminal import standard_console
+from study.trials.text import count_text
 from trainables.command import command
 from trainables.data.common.wording import DEFAULT_ASKING
 from trainables.errors import BadInput
@@ -53,9 +55,11 @@ class Request:
     image_size: int | None = same_option(Settings, "image_size")
     seeds: int = same_option(Settings, "seeds")
     searches: int = same_option(Settings, "searches")
+    splits: int = same_option(Settings, "splits", help="divisions of the data by image; 3 or more")
     against: str | None = same_option(Settings, "against")
     test_questions: int | None = option(
-        None, help="say how small a difference a study with N test questions can show"
+        None,
+        help="say how small a difference a study with N test questions (in each split) can show",
     )
     test_images: int | None = option(
         None, help="different images of the test questions", default="as many as questions"
@@ -148,6 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(arms_table(space, applied))
     for line in plan_tables.without_effect(space, workload_profile.vectors_alone(applied)):
         console.print(Text(line, style="yellow"))
+    if given.splits > 1:
+        console.print(f"\n{_of_splits(given, space)}")
     if given.test_questions:
         size = StudySize(
             questions=given.test_questions,
@@ -155,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
             arms=len(space.arms),
             seeds=given.seeds,
             searches=given.searches,
+            splits=given.splits,
             against=space.against is not None,
         )
         console.print(f"\nA study shows {size.text}, {size.supposing}")
@@ -181,6 +188,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _of_splits(given: Request, space: Space) -> str:
+    """What several splits cost, in words."""
+    arms, times, named = len(space.arms), given.splits, space.budget.trials
+    trials = named or spaces.default_trials(space) * times
+    confirmed = (
+        f"{count_text(arms, 'arm')} x {times} splits x {count_text(given.seeds, 'seed')} = "
+        f"{count_text(arms * times * given.seeds, 'training')}"
+    )
+    few = f"; give study.launch --trials {arms * times} or more" * (trials < arms * times)
+    return (
+        f"{times} splits take {cost_of_splits(times, named)}: at most "
+        f"{count_text(trials, 'trial')} of search, and {confirmed} to confirm it{few}"
+    )
+
+
 def _own_batches(space: Space) -> bool:
     return any(spaces.BATCH_SIZE in arm.training for arm in space.arms.values())
 
@@ -205,10 +227,15 @@ def _check(given: Request) -> None:
         if value is not None and not 1 <= value < math.inf:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     _check_complete(given)
-    for name in ("seeds", "searches", "test_questions", "test_images"):
+    for name in ("seeds", "searches", "splits", "test_questions", "test_images"):
         value = getattr(given, name)
         if value is not None and value < 1:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    check_number_of_splits(given.splits)
+    if given.splits > 1 and given.searches > 1:
+        raise BadInput(
+            f"--splits {given.splits} does not go with --searches {given.searches}: leave one away"
+        )
     if given.test_images and given.test_images > (given.test_questions or 0):
         raise BadInput(
             f"--test-images {given.test_images} needs as many --test-questions at least, got "

@@ -262,6 +262,20 @@ class StudyDefinition:
         return self.engine if self.engine and self.engine not in ENGINES else ""
 
 
+def check_number_of_splits(splits: int) -> None:
+    """Check that an interval can be made of so many splits.
+
+    Raises:
+        BadInput: it cannot be.
+    """
+    if splits == 2:
+        raise BadInput(
+            "--splits must be 1, or 3 or more, got 2: of two splits no interval says anything"
+        )
+    if splits > MOST["splits"]:
+        raise BadInput(f"--splits must be at most {MOST['splits']}, got {splits}")
+
+
 def _check_splits(settings: Settings) -> None:
     """Check that the data can be divided as often as was asked, and that the answer can be made of
     these divisions.
@@ -270,12 +284,9 @@ def _check_splits(settings: Settings) -> None:
         BadInput: they cannot be.
     """
     splits = settings.splits
+    check_number_of_splits(splits)
     if splits == 1:
         return
-    if splits == 2:
-        raise BadInput(
-            "--splits must be 1, or 3 or more, got 2: of two splits no interval says anything"
-        )
     if settings.split != "by_image":
         raise BadInput(
             f"--splits {splits} divides the data by image, and --split {settings.split} as they "

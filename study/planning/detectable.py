@@ -14,7 +14,9 @@ from study.statistics.power import (
     smallest_difference,
     smallest_margin,
 )
+from study.statistics.repeated_splits import smallest_over_splits
 from study.statistics.variance_components import VarianceComponents
+from trainables.data.common.splits import TESTED_PER_TRAINED
 
 DISAGREE = 0.20
 """Share of test questions that only one of two tuned models answers rightly."""
@@ -22,6 +24,8 @@ WITHIN = 0.1
 """Correlation of these between questions about one image."""
 OF_SEEDS, OF_SEARCHES = 1.5, 2.5
 """Standard deviation in points between an arm's seeds, and between its searches."""
+MORE_SPLITS = 10
+"""Number of splits of which it is said what they would show."""
 MODERATED, LENT = 5, 10.0
 """Number of arms from which on their variances moderate each other, and degrees of freedom that
 they are supposed to add then."""
@@ -39,6 +43,11 @@ class StudySize:
     seeds: int
     """Confirmations of each arm's search."""
     searches: int = 1
+    splits: int = 1
+    """Divisions of the data, each with so many test questions; not several beside several
+    searches."""
+    tested_per_trained: float = TESTED_PER_TRAINED
+    """Test questions of a division for each training question."""
     against: bool = False
     """Whether each arm is compared with one of them alone."""
 
@@ -46,11 +55,11 @@ class StudySize:
     def components(self) -> VarianceComponents:
         """Variance of a difference between two arms, as it is supposed to be."""
         together = 1 + (self.questions / self.images - 1) * WITHIN
-        several = self.searches > 1
+        several = max(self.searches, self.splits) > 1
         between = ((OF_SEARCHES if several else OF_SEEDS) / 100) ** 2
         moderated = self.arms >= MODERATED
         return VarianceComponents(
-            count_S=self.searches if several else self.seeds,
+            count_S=max(self.searches, self.splits) if several else self.seeds,
             count_C=self.images,
             images=DISAGREE * together * self.images / self.questions,
             seeds=(between, between),
@@ -68,6 +77,8 @@ class StudySize:
     @property
     def text(self) -> str:
         """What can be shown in 8 of 10 studies, and what would halve it."""
+        if self.splits > 1:
+            return self._of_splits
         known, unit = self.components, "searches" if self.searches > 1 else "seeds"
         if known.count_S < 2:
             return (
@@ -85,6 +96,19 @@ class StudySize:
             f"halved by {' or '.join(more)}"
         )
 
+    @property
+    def _of_splits(self) -> str:
+        """Differences of which the interval over splits leaves out zero in 8 of 10 studies."""
+        known = self.components
+        variance = known.images / known.count_C + sum(known.seeds)
+        counts = sorted({self.splits, max(self.splits, MORE_SPLITS)})
+        least, *less = (smallest_over_splits(variance, n, self.tested_per_trained) for n in counts)
+        return (
+            "no arm to be better, since no interval over splits of the same data is sure to hold; "
+            f"that of a difference of {least:.1f} points leaves out zero in 8 of 10 studies"
+            + "".join(f", and of {points:.1f} with {MORE_SPLITS} splits" for points in less)
+        )
+
     def _of_both(self, points: float, unit: str) -> str:
         """Numbers of seeds (or searches) and of questions that together show ``points``."""
         known = self.components
@@ -97,8 +121,9 @@ class StudySize:
     @property
     def supposing(self) -> str:
         """What is supposed of arms."""
-        several = self.searches > 1
-        unit, apart = ("searches", OF_SEARCHES) if several else ("seeds", OF_SEEDS)
+        unit, apart = ("searches", OF_SEARCHES) if self.searches > 1 else ("seeds", OF_SEEDS)
+        if self.splits > 1:
+            unit, apart = "splits, beside that,", OF_SEARCHES
         return (
             f"if two arms differ on {DISAGREE:.0%} of questions and an arm's {unit} by {apart:g} "
             "points (standard deviation)"

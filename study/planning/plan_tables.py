@@ -46,6 +46,22 @@ def arms_table(space: Space, applied: Mapping[str, ParameterCounts]) -> Table:
     return table
 
 
+def cost_of_splits(splits: int, trials: int | None, time_limit: str = "") -> str:
+    """How much more several splits cost than one, in words.
+
+    Args:
+        splits: number of splits.
+        trials: number of trials of the search that was named, which is that of all splits together;
+            None or 0: none was named.
+        time_limit: value of ``--budget`` if it limits time; empty if it does not.
+    """
+    if trials:
+        return f"{splits} times the confirmations, and the trials are divided among the splits"
+    if time_limit:
+        return f"{splits} times the confirmations, in the time of --budget"
+    return f"{splits} times the trials, confirmations and time of one split"
+
+
 def without_effect(space: Space, vectors_alone: Collection[str]) -> list[str]:
     """Lines that say which training settings do nothing in an arm: weight decay and Muon are for
     matrices, and ``vectors_alone`` are the arms that train none."""

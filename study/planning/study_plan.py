@@ -22,7 +22,7 @@ from study.config.spaces import points
 from study.planning.detectable import StudySize
 from study.planning.foretold_time import QuestionCounts, TimeForecast
 from study.planning.placement import Infeasible, Placement
-from study.planning.plan_tables import arms_table, bits_text, without_effect
+from study.planning.plan_tables import arms_table, bits_text, cost_of_splits, without_effect
 from study.storage.study_folder import ENGINES
 from study.trials.spec import Kind, off_default
 from study.trials.text import count_text, short
@@ -108,17 +108,6 @@ class StudyPlan:
         """What an arm may still gain when it counts as tuned."""
         to = self.definition.tuned_to
         return f"{to:g} point{'s' * (to != 1)}"
-
-    @property
-    def _cost_of_splits(self) -> str:
-        """How much more several splits cost than one, in words. A number of trials that was named
-        is that of all splits together."""
-        times, asked = self.definition.settings.splits, self.definition
-        if asked.settings.trials or asked.spending_limit.trials or self.space.budget.trials:
-            return f"{times} times the confirmations, and the trials are divided among the splits"
-        if asked.time_limit:
-            return f"{times} times the confirmations, in the time of --budget"
-        return f"{times} times the trials, confirmations and time of one split"
 
     @property
     def _points(self) -> dict[str, float]:
@@ -255,6 +244,8 @@ class StudyPlan:
             arms=len(self.space.arms) // times,
             seeds=settings.seeds,
             searches=settings.searches,
+            splits=settings.splits,
+            tested_per_trained=len(data.test) / len(data.train),
             against=self.space.against is not None,
         )
         if self.space.against is not None and size.arms > 1:
@@ -263,13 +254,14 @@ class StudyPlan:
                 f"{count_text(size.tests, 'test')} to correct for"
             )
         if settings.splits > 1:
+            named = settings.trials or self.definition.spending_limit.trials
+            cost = cost_of_splits(settings.splits, named or self.space.budget.trials, time_limit)
             console.print(
                 f"  splits   {settings.splits} divisions of the data by image, with "
                 f"{' / '.join(f'{len(data.test):,}' for data in self.data.splits)} test questions; "
-                f"each arm is searched and confirmed in each: {self._cost_of_splits}"
+                f"each arm is searched and confirmed in each: {cost}"
             )
-        else:
-            console.print(f"  shows    {size.text}\n           {size.supposing}")
+        console.print(f"  shows    {size.text}\n           {size.supposing}")
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}"
         )

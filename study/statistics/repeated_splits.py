@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from study.statistics.power import POWER
 from study.statistics.score_types import Estimate
 from study.statistics.uncertainty import LEVEL
 
@@ -60,3 +61,21 @@ def over_splits(
         p=p,
         own_share=1 / (1 + count * tested_per_trained),
     )
+
+
+def smallest_over_splits(variance: float, splits: int, tested_per_trained: float) -> float:
+    """True difference, in percentage points, of which the interval of ``over_splits`` leaves out
+    zero in a share ``POWER`` of all studies, by quantiles of Student's t.
+
+    Args:
+        variance: variance of the difference in one split, for scores as fractions.
+        splits: number of splits, 2 at least.
+        tested_per_trained: test questions for each training question. Splits are taken to correlate
+            by the share that test questions are of both, as ``over_splits`` does.
+    """
+    from scipy.special import stdtrit
+
+    free = splits - 1
+    far = float(stdtrit(free, 0.5 + LEVEL / 200) + stdtrit(free, POWER))
+    between = variance / (1 + tested_per_trained)
+    return 100 * far * math.sqrt((1 / splits + tested_per_trained) * between)

@@ -352,3 +352,13 @@ def test_it_says_what_a_study_can_show(capsys: pytest.CaptureFixture[str]) -> No
         assert found is not None
         least.append(float(found[1]))
     assert least[0] > least[1], "three tests instead of six"
+    assert plan.main(["--space", "layernorm_vs_lora", "--splits", "5", *sizes]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "5 splits take 5 times the trials, confirmations and time of one split" in said
+    assert "at most 125 trials of search" in said
+    assert "2 arms x 5 splits x 3 seeds = 30 trainings" in said
+    assert "A study shows no arm to be better, since no interval over splits" in said
+    assert plan.main(["--space", "smoke", "--splits", "5"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "divided among the splits: at most 4 trials of search" in said
+    assert said.endswith("give study.launch --trials 10 or more")

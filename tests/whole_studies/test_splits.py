@@ -35,6 +35,7 @@ def test_each_arm_is_searched_and_tested_in_each_split(
     assert "3 divisions of the data by image, with" in said and "protocol as planned" in said
     assert "confirm 2 arms x 3 splits x 1 seed = 6 trainings" in said
     assert "3 times the confirmations, and the trials are divided among the splits" in said
+    assert "shows no arm to be better, since no interval over splits" in said
     assert "No arm is called better from 3 splits of the same data" in said
 
     found = results(tmp_path, "split")

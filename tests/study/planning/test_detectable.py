@@ -1,12 +1,15 @@
 """What a study can show before it runs: against closed forms, and against made-up studies."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from study.planning.detectable import DISAGREE, OF_SEEDS, StudySize
 from study.statistics.power import smallest_difference, smallest_margin
+from study.statistics.repeated_splits import over_splits
+from trainables.data.common.splits import TESTED_PER_TRAINED
 
 SLAKE = StudySize(questions=1061, images=96, arms=2, seeds=3)
 
@@ -48,6 +51,24 @@ def test_more_arms_show_less_and_one_seed_nothing() -> None:
     assert alone.startswith("no difference") and "--seeds 3" in alone
     methods = StudySize(questions=1061, images=96, arms=2, seeds=1, searches=3).text
     assert least(methods) > least(two) and "searches" in methods
+
+
+def test_an_interval_over_splits_leaves_zero_out_in_four_studies_of_five() -> None:
+    """Differences of splits that go together as test sets share questions, judged as they are."""
+    drawn, ratio, splits = np.random.default_rng(0), TESTED_PER_TRAINED, 5
+    size = replace(SLAKE, splits=splits)
+    found = re.search(r"difference of ([\d.]+) points .* and of ([\d.]+) with 10", size.text)
+    assert found is not None
+    least, of_ten = map(float, found.groups())
+    assert least > of_ten and "splits, beside that, by 2.5 points" in size.supposing
+    assert "with 10" not in replace(size, splits=12).text
+    known = size.components
+    sd = 100 * (known.images / known.count_C + sum(known.seeds)) ** 0.5
+    shared = ratio / (1 + ratio)  # the correlation with which the corrected variance is right
+    apart_RK = least + sd * (shared**0.5 * drawn.standard_normal((2000, 1)))
+    apart_RK = apart_RK + sd * (1 - shared) ** 0.5 * drawn.standard_normal((2000, splits))
+    shown = [over_splits(apart_K, ratio).estimate.low > 0 for apart_K in apart_RK]
+    assert 0.75 < np.mean(shown) < 0.85
 
 
 def test_comparisons_with_one_arm_alone_show_smaller_differences() -> None:

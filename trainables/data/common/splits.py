@@ -12,6 +12,8 @@ from trainables.errors import BadInput
 
 SPLITS = ("official", "by_image")
 """Choices of a split: as the dataset was published, or made by ``by_image``."""
+TESTED_PER_TRAINED = 20 / 70
+"""Test questions for each training question where ``by_image`` made the split, roughly."""
 
 
 def by_image(dataset: Dataset, number: int = 0) -> Dataset:
