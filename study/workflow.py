@@ -255,6 +255,7 @@ class StudyRun:
             seed=settings.seed,
             confirm_seeds=settings.seeds,
             times_if_diverged=self.definition.times_if_diverged,
+            times_if_collapsed=self.definition.times_if_collapsed,
             searches=settings.times_searched,
             splits=settings.splits,
             allocate=self.definition.allocate,
@@ -399,6 +400,7 @@ class StudyRun:
             searches=self.rules.searches,
             splits=self.data.splits,
             diverged_at=self.scheduler.diverged_at(),
+            collapsed_at=self.scheduler.collapsed_at(),
             # Gains are of the loss alone.
             gains=None
             if self.rules.objectives or self.rules.limits

@@ -152,6 +152,16 @@ class ArmResult:
     diverged_at: float | None = None
     """Lowest learning rate at which a search trial of the arm diverged, if that is no larger than
     the best trial's and the arm was confirmed with more seeds for it; None if it was not."""
+    collapsed_at: float | None = None
+    """The same of a search trial that collapsed (``study.search.unsteady_arms``)."""
+
+    @property
+    def unsteady(self) -> tuple[str, float] | None:
+        """What a search trial did for which the arm was confirmed with more seeds, ``diverged`` or
+        ``collapsed``, and its learning rate; None if none did."""
+        if self.diverged_at is not None:
+            return "diverged", self.diverged_at
+        return None if self.collapsed_at is None else ("collapsed", self.collapsed_at)
 
     @property
     def unseeing(self) -> bool:

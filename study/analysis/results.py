@@ -64,6 +64,8 @@ class FinishedTrials:
     diverged_at: Mapping[str, float] = field(default_factory=dict)
     """Arm that was confirmed with more seeds -> lowest learning rate at which a search trial of it
     diverged."""
+    collapsed_at: Mapping[str, float] = field(default_factory=dict)
+    """The same of search trials that collapsed."""
 
     @property
     def arms(self) -> list[str]:
@@ -270,6 +272,7 @@ def _arm(
         calibration=blind.calibration(study_folder, first, dataset.test, searches),
         may_gain=(trials.gains or {}).get(best.spec.arm) if best else None,
         diverged_at=trials.diverged_at.get(arm),
+        collapsed_at=trials.collapsed_at.get(arm),
     )
 
 

@@ -229,10 +229,11 @@ def _caveats(arms: Sequence[ArmResult], majority: float) -> str:
     if single:
         text += f" Of one seed: {_names(single)}."
     for arm in tested:
-        if arm.diverged_at is not None:
+        if arm.unsteady is not None:
+            did, lr = arm.unsteady
             text += (
                 f" {arm.arm} was confirmed with twice the seeds, by rule, since a search trial of "
-                f"it diverged at lr={arm.diverged_at:.3g}, which is no larger than its best's."
+                f"it {did} at lr={lr:.3g}, which is no larger than its best's."
             )
         if (hurdle := arm.collapse) is not None and hurdle.collapsed:
             rate = hurdle.rate

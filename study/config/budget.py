@@ -40,6 +40,11 @@ TIMES_IF_DIVERGED = 2
 """Multiple of ``--seeds`` with which an arm is confirmed of which a search trial diverged at a
 learning rate no larger than that of its best trial, in studies that begin now; why, is said in
 ``study.search.unsteady_arms``."""
+TIMES_IF_COLLAPSED = 2
+"""The same of an arm of which a search trial collapsed; what that is, is said there, too."""
+RISE = 1.3
+"""Ratio of a validation loss to earlier and to slower trials' above which a search trial
+collapsed."""
 ALLOCATE = {"joint": 0.0, "floor": 0.6, "equal": 1.0, "tuned": 0.0}
 """Way of allocating trials -> share of them that is divided equally among the arms. The rest goes
 to the arms that do best or, with ``tuned``, to the arms that may still gain most."""

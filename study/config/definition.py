@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces.declare import Budget, Space
 from study.config import goals, search_methods, spaces, spending_limit
 from study.config.begun_study import BegunStudy, arms_plain, space_as_begun
-from study.config.budget import ALLOCATE, TIMES_IF_DIVERGED
+from study.config.budget import ALLOCATE, TIMES_IF_COLLAPSED, TIMES_IF_DIVERGED
 from study.config.goals import Limit
 from study.config.settings import ACCURACY, ENGINES, PRECISIONS, Settings
 from study.config.space_changes.narrowing import compared_against, narrow
@@ -100,8 +100,10 @@ class StudyDefinition:
     stop: str
     """Rule of early stopping: a file of ``study/search/stoppers``."""
     times_if_diverged: int = TIMES_IF_DIVERGED
-    """Multiple of the seeds with which an unsteady arm is confirmed; see
+    """Multiple of the seeds with which an arm is confirmed of which a search trial diverged; see
     ``study.search.unsteady_arms``."""
+    times_if_collapsed: int = TIMES_IF_COLLAPSED
+    """The same of an arm of which a search trial collapsed."""
     begun_model: str = ""
     """Digest of the model with which the study began; empty for a study that is new."""
 
@@ -201,6 +203,7 @@ class StudyDefinition:
             search=begun.search,
             stop=begun.stop,
             times_if_diverged=begun.times_if_diverged,
+            times_if_collapsed=begun.times_if_collapsed,
         )
 
     def with_data(self, questions: int) -> StudyDefinition:
@@ -213,6 +216,11 @@ class StudyDefinition:
         except ValueError as error:
             line = f"{self.budget.epochs:g} epochs of {questions:,} questions: {error}"
             raise BadInput(line) from None
+
+    @property
+    def times_if_unsteady(self) -> int:
+        """Multiple of the seeds that an arm may have at most."""
+        return max(self.times_if_diverged, self.times_if_collapsed)
 
     @property
     def time_limit(self) -> str:

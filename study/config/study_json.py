@@ -132,6 +132,7 @@ def open_study(
             stop=definition.stop,
             allocate=definition.allocate,
             times_if_diverged=definition.times_if_diverged,
+            times_if_collapsed=definition.times_if_collapsed,
             base=dict(base),
             command=command_line("study.launch", sys.argv[1:]),
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),

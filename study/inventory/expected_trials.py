@@ -26,15 +26,22 @@ def trials_in_all(begun: BegunStudy, journal: JournalContent) -> int | None:
 def confirmations(begun: BegunStudy, journal: JournalContent) -> int:
     """Confirmations that a study will have, by its search so far."""
     arms = begun.arms if begun.run is None else begun.run
-    once, times = begun.settings.seeds, begun.times_if_diverged
-    if times == 1:
+    once, diverged, collapsed = (
+        begun.settings.seeds,
+        begun.times_if_diverged,
+        begun.times_if_collapsed,
+    )
+    if max(diverged, collapsed) == 1:
         return len(arms) * once
     records = {record.spec.id: record for record in journal.records}
     limits, rungs = goals.parse_limits(begun.settings.under), rungs_of(begun, journal.records)
     best = BestTrials(records, limits, rungs).of_arm.values()
-    unsteady = UnsteadyArms(begun.settings.times_searched, journal.records)
-    more = len(unsteady.diverged_at(best)) * begun.settings.times_searched
-    return (len(arms) + more * (times - 1)) * once
+    unsteady = UnsteadyArms(begun.settings.times_searched, rungs, journal.records)
+    times = dict.fromkeys(unsteady.collapsed_at(best), collapsed)
+    for arm in unsteady.diverged_at(best):
+        times[arm] = max(times.get(arm, 1), diverged)
+    more = sum(each - 1 for each in times.values()) * begun.settings.times_searched
+    return (len(arms) + more) * once
 
 
 def rungs_of(begun: BegunStudy, records: Sequence[TrialRecord]) -> tuple[int, ...]:

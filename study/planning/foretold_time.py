@@ -90,7 +90,7 @@ class TimeForecast:
     """Rule of early stopping."""
     seeds: int
     """Confirmations of each arm."""
-    times_if_diverged: int = 1
+    times_if_unsteady: int = 1
     """Multiple of these that an arm has which proves unsteady in the search."""
     untuned: int
     """Number of times that the untuned model answers."""
@@ -155,7 +155,7 @@ class TimeForecast:
         # Devices wait for the last of these trials.
         waiting = (self.devices - 1) / 2 * max(each)
         about = (BUSY[0] * (sum(each) + waiting) + BETWEEN[0] * len(each)) / self.devices
-        most = self.times_if_diverged * len(trained) + len(answered)
+        most = self.times_if_unsteady * len(trained) + len(answered)
         waves = math.ceil(most / self.devices)
         return Foretold(about=about, most=waves * (BUSY[1] * max(each) + BETWEEN[1]))
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search_spaces.declare import Space
 from study.config import search_methods, spaces
-from study.config.budget import floor, levels
+from study.config.budget import RISE, floor, levels
 from study.config.checked_data import CheckedData
 from study.config.definition import StudyDefinition
 from study.config.space_changes import narrowing
@@ -131,7 +131,7 @@ class StudyPlan:
             trials=self.trials,
             stop=self.definition.stop,
             seeds=settings.seeds,
-            times_if_diverged=self.definition.times_if_diverged,
+            times_if_unsteady=self.definition.times_if_unsteady,
             untuned=(self.untuned is not None) * (1 + self.asks_briefly) * settings.splits,
             questions=QuestionCounts(
                 train=len(data.train),
@@ -233,10 +233,15 @@ class StudyPlan:
             + f"{count_text(settings.seeds, 'seed')} = "
             f"{count_text(len(self.space.arms) * settings.seeds, 'training')}, scored on test once"
         )
-        if (more := self.definition.times_if_diverged) > 1:
+        if (more := self.definition.times_if_unsteady) > 1:
+            collapses = (
+                f" or collapses (its loss rises to {RISE:g} times what it was)"
+                if self.definition.times_if_collapsed > 1
+                else ""
+            )
             console.print(
                 f"           {more * settings.seeds} seeds of an arm of which a search trial "
-                "diverges at a learning rate no larger than its best's"
+                f"diverges{collapses} at a learning rate no larger than its best's"
             )
         size = StudySize(
             questions=len(data.test),

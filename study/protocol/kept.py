@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.analysis import results_file
-from study.analysis.result_types import StudyResults, UsedProtocol
+from study.analysis.result_types import ArmResult, StudyResults, UsedProtocol
 from study.protocol import planned
 from study.protocol.planned import PlannedProtocol
 from study.storage.study_folder import PROTOCOL
@@ -106,18 +106,25 @@ def _arms(protocol: PlannedProtocol, results: StudyResults) -> Iterator[str]:
             yield f"arm {arm} was not run"
     for arm in sorted(there - {*protocol.arms}):
         yield f"arm {arm} was added"
-    more = protocol.seeds_if_diverged or protocol.seeds
     seeds: dict[tuple[int, int], list[str]] = {}
     for each in results.arms:
         if each.test:
-            once = protocol.seeds if each.diverged_at is None else more
-            counts = len(each.seeds), once * protocol.searches
+            counts = len(each.seeds), _seeds(protocol, each) * protocol.searches
             seeds.setdefault(counts, []).append(each.arm)
         elif each.arm in protocol.arms:
             yield f"arm {each.arm} was not confirmed"
     for (count, planned_seeds), arms in sorted(seeds.items()):
         if count != planned_seeds:
             yield f"seeds of {', '.join(arms)}: {count}, planned {planned_seeds}"
+
+
+def _seeds(protocol: PlannedProtocol, arm: ArmResult) -> int:
+    """Confirmations of each search of an arm that were planned."""
+    by_rule = (
+        protocol.seeds_if_diverged if arm.diverged_at is not None else None,
+        protocol.seeds_if_collapsed if arm.collapsed_at is not None else None,
+    )
+    return max(protocol.seeds, *(seeds or 0 for seeds in by_rule))
 
 
 def _search(protocol: PlannedProtocol, results: StudyResults, ended: str) -> Iterator[str]:

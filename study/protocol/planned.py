@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 """Version of the format of ``protocol.json``."""
+YOUNGER = ("against", "splits", "seeds_if_diverged", "seeds_if_collapsed")
+"""Fields that are younger than the first protocols, and left out where they are None."""
 NOTED = "protocol_sha256"
 """Key, in the protocol of ``results.json``, of the digest that the journal has of
 ``protocol.json``."""
@@ -125,6 +127,9 @@ class PlannedProtocol:
     seeds_if_diverged: int | None = None
     """Confirmations of each search of an arm of which a search trial diverged at a learning rate no
     larger than that of its best trial; None: as many as of others."""
+    seeds_if_collapsed: int | None = None
+    """The same if a search trial collapsed there (``study.search.unsteady_arms`` says how that is
+    judged)."""
     seed: int
     """Seed of search and training."""
     searcher: str
@@ -171,7 +176,8 @@ def fix(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any], journal: S
 def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> PlannedProtocol:
     """The protocol of a study that is about to begin; the arguments are as in ``fix``."""
     definition, settings = plan.definition, plan.definition.settings
-    dataset, times = plan.data.dataset, definition.times_if_diverged
+    dataset, diverged = plan.data.dataset, definition.times_if_diverged
+    collapsed = definition.times_if_collapsed
     arms = {name: ranges for name, ranges in arms_plain(plan.space).items() if MARK not in name}
     against, others = plan.space.against, len(arms) - 1
     pairs = f"each pair of arms ({len(arms) * others // 2})"
@@ -191,7 +197,8 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
         level_percent=LEVEL,
         searches=settings.times_searched,
         seeds=settings.seeds,
-        seeds_if_diverged=None if times == 1 else times * settings.seeds,
+        seeds_if_diverged=None if diverged == 1 else diverged * settings.seeds,
+        seeds_if_collapsed=None if collapsed == 1 else collapsed * settings.seeds,
         seed=settings.seed,
         searcher=definition.search,
         stops=PlannedStops(
@@ -223,7 +230,7 @@ def planned(plan: StudyPlan, folder: Path, provenance: Mapping[str, Any]) -> Pla
 def write(protocol: PlannedProtocol, folder: Path) -> str:
     """Write ``protocol.json`` into the study's folder, whole or not at all; return its digest."""
     content = asdict(protocol)
-    for name in ("against", "splits", "seeds_if_diverged"):  # younger than the first protocols
+    for name in YOUNGER:
         if content[name] is None:
             del content[name]
     with atomic_write(folder / PROTOCOL) as partial:

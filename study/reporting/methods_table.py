@@ -106,9 +106,10 @@ def _confirmation(results: StudyResults) -> str:
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
     noun = f"seed{'s' * (seeds != '1')}"
     text = f"each arm's best settings trained again with {seeds} {noun}, scored once on test"
-    unsteady = [arm.arm for arm in results.confirmed if arm.diverged_at is not None]
-    if unsteady:
-        text += f"; twice the seeds of {', '.join(unsteady)}, by rule: a search trial diverged"
+    for did in ("diverged", "collapsed"):
+        unsteady = [a.arm for a in results.confirmed if a.unsteady and a.unsteady[0] == did]
+        if unsteady:
+            text += f"; twice the seeds of {', '.join(unsteady)}, by rule: a search trial {did}"
     return text
 
 

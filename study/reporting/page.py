@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults, TrialResult
     from study.protocol.kept import ProtocolCheck
 
+from study.config.budget import RISE
 from study.statistics.score_types import Finding
 from study.storage.paths import atomic_write
 from study.storage.study_folder import REPORT
@@ -88,6 +89,7 @@ def _page(results: StudyResults, checked: ProtocolCheck) -> str:
         drawn_pairs=figures.PAIRS,
         rungs_reached=_rungs_reached(results),
         settings=settings_text,
+        rise=RISE,
         mean=_mean,
     )
 

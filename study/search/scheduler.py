@@ -47,6 +47,8 @@ class SearchRules:
     times_if_diverged: int = 1
     """Multiple of ``confirm_seeds`` with which an arm is confirmed of which a search trial diverged
     at a learning rate no larger than its best's; see ``study.search.unsteady_arms``."""
+    times_if_collapsed: int = 1
+    """The same if a search trial collapsed there."""
     searches: int = 1
     """Independent searches of each arm, which ``space`` has as arms; see
     ``study.trials.searches``."""
@@ -95,7 +97,7 @@ class StudyScheduler:
         self._live: dict[str, Kind] = {}
         """Trial id -> kind, for trials that run now."""
         self._best = BestTrials(journal.records, rules.limits, self.rungs)
-        self._unsteady = UnsteadyArms(rules.searches, journal.records.values())
+        self._unsteady = UnsteadyArms(rules.searches, self.rungs, journal.records.values())
         self._confirmed: tuple[dict[str, tuple[str, int]], list[TrialSpec]] | None = None
         """Arm -> id of its best trial and number of its seeds, and the confirmations that follow
         from these."""
@@ -168,10 +170,12 @@ class StudyScheduler:
 
     def seeds(self) -> dict[str, int]:
         """Arm -> number of its confirmations, by the search so far, in the order of the space."""
-        rules, unsteady = self.rules, self.diverged_at()
-        more = rules.confirm_seeds * rules.times_if_diverged
+        rules = self.rules
+        times = dict.fromkeys(self.collapsed_at(), rules.times_if_collapsed)
+        for arm in self.diverged_at():
+            times[arm] = max(times.get(arm, 1), rules.times_if_diverged)
         return {
-            arm: more if arm_of(arm, rules.searches) in unsteady else rules.confirm_seeds
+            arm: times.get(arm_of(arm, rules.searches), 1) * rules.confirm_seeds
             for arm in rules.space.arms
         }
 
@@ -181,6 +185,12 @@ class StudyScheduler:
         if self.rules.times_if_diverged == 1:
             return {}
         return self._unsteady.diverged_at(self._best.of_arm.values())
+
+    def collapsed_at(self) -> dict[str, float]:
+        """The same for search trials that collapsed."""
+        if self.rules.times_if_collapsed == 1:
+            return {}
+        return self._unsteady.collapsed_at(self._best.of_arm.values())
 
     def confirmations(self) -> list[TrialSpec]:
         """Confirmations that are left to run: the untuned model, and each arm's best with new

@@ -67,8 +67,8 @@ SETTINGS = (
     "questions_per_image group_by_length beams"
 )
 BEGUN = (
-    "version identity settings arms run budget search stop allocate times_if_diverged base command "
-    "begun"
+    "version identity settings arms run budget search stop allocate times_if_diverged "
+    "times_if_collapsed base command begun"
 )
 BASE = "model data deepspeed precision label_smoothing beams"
 PLAN = "arm recipe trained_parameters total_parameters percent slots memory probe placement"

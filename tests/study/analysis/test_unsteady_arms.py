@@ -1,5 +1,5 @@
-"""An arm of which a search trial diverged at a small learning rate has more seeds, and that is
-said."""
+"""An arm of which a search trial diverged or collapsed at a small learning rate has more seeds, and
+that is said."""
 
 import json
 from dataclasses import replace
@@ -70,4 +70,23 @@ def test_more_seeds_by_the_rule_are_as_planned(found: StudyResults, tmp_path: Pa
             more is not None
         )
         said = [d for d in kept.check(tmp_path, results).deviations if d.startswith("seeds of")]
+        assert said == ([line] if line else [])
+
+
+def test_an_arm_that_collapsed_is_told_likewise(found: StudyResults, tmp_path: Path) -> None:
+    other = arm(found, "lora")
+    lora = replace(other, diverged_at=None, collapsed_at=other.diverged_at)
+    results = replace(found, arms=tuple(lora if a is other else a for a in found.arms))
+    page.write(tmp_path, results)
+    text = Tags((tmp_path / "report.html").read_text("utf-8")).text
+    assert "collapsed (its validation loss rose to more than 1.3 times what it was)" in text
+    methods = (tmp_path / "methods.md").read_text("utf-8")
+    assert "twice the seeds of lora, by rule: a search trial collapsed" in methods
+    tested = tuple(each for each in results.arms if each.test)
+    for more, line in ((4, ""), (None, "seeds of lora: 4, planned 2")):
+        named = {each.arm: {} for each in tested}
+        protocol = replace(ANY, seeds=2, seeds_if_collapsed=more, arms=named)
+        planned.write(protocol, tmp_path)
+        checked = kept.check(tmp_path, replace(results, arms=tested))
+        said = [d for d in checked.deviations if d.startswith("seeds of")]
         assert said == ([line] if line else [])

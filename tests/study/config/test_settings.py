@@ -51,10 +51,13 @@ def test_it_keeps_its_precision_and_who_it_is(tmp_path: Path) -> None:
 def test_it_keeps_its_rule_of_confirmation(tmp_path: Path) -> None:
     file = begin(tmp_path) / SETTINGS
     assert DEFINED.times_if_diverged == gone_on(tmp_path).times_if_diverged == 2
+    assert DEFINED.times_if_collapsed == gone_on(tmp_path).times_if_collapsed == 2
     began = json.loads(file.read_text())
-    del began["times_if_diverged"]  # as studies that are older than the rule
-    file.write_text(json.dumps(began))
-    assert gone_on(tmp_path).times_if_diverged == 1
+    for name, left in (("times_if_collapsed", 2), ("times_if_diverged", 1)):
+        del began[name]  # as studies that are older than the rule
+        file.write_text(json.dumps(began))
+        older = gone_on(tmp_path)
+        assert (older.times_if_diverged, older.times_if_collapsed) == (left, 1)
 
 
 def test_its_command_is_kept_without_the_password(

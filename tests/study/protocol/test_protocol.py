@@ -28,8 +28,8 @@ from trainables.data.common.dataset import questions_digest
 
 KEYS = (
     "version study identity written question arms comparisons claim measure margin level_percent "
-    "searches seeds seeds_if_diverged seed searcher stops budget objective under asked precision "
-    "scoring model data test versions commit"
+    "searches seeds seeds_if_diverged seeds_if_collapsed seed searcher stops budget objective "
+    "under asked precision scoring model data test versions commit"
 )
 
 

@@ -1,0 +1,153 @@
+"""How often steady arms are called unsteady by the losses of their search trials, and how many
+collapses are seen (``study.search.unsteady_arms``).
+
+An arm is searched by the project's own scheduler (``gp``, ``median``, five trials for each of its
+ranges, six at least) on a surface (``surfaces``); nothing is trained. Either all trainings are
+steady, or ``RATE`` of them collapse: their losses are then those of one of four kinds, in shares of
+the loss with which training begins, as recorded trainings at too large learning rates have them:
+
+* ``early``: before the first rung, to 1.7 to 1.5 of it;
+* ``late``: after the first rung, to 0.92 to 0.87;
+* ``last``: after the last rung but one, to 0.87;
+* ``stuck``: at 0.95 to 0.87 from the beginning on, as if only the most frequent answer was learnt.
+
+``python -m tests.benchmarks.unsteady [--repetitions 20]`` prints: the percent of steady arms that
+are called unsteady, with the surfaces on which any is; and, of arms of which a trial collapsed at a
+learning rate no larger than the best's, the percent that are called so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces.declare import Choice, LogUniform, Space, Uniform
+from study.config import spaces
+from study.config.spaces import default_trials
+from study.search.journal import StudyJournal
+from study.search.scheduler import SearchRules, StudyScheduler
+from study.trials.record import Outcome, Rung, TrialEnd
+from study.trials.spec import Kind, TrialSpec
+from tests.benchmarks.claims import percent
+from tests.benchmarks.searchers import memory_folder
+from tests.benchmarks.surfaces import Surface, all_surfaces, judging_surfaces
+
+RATE = 0.15
+"""Share of trainings that collapse, in arms that are not steady."""
+KINDS = ("early", "late", "last", "stuck")
+
+
+def begins_with(surface: Surface) -> float:
+    """Loss with which training begins: the highest at the first rung of the lowest learning
+    rate."""
+    drawn, found = random.Random(0), 0.0
+    for _ in range(50):
+        point = {}
+        for name, values in spaces.ranges(surface.arm).items():
+            if isinstance(values, Choice):
+                point[name] = drawn.choice(values.values)
+            else:
+                assert isinstance(values, LogUniform | Uniform)
+                point[name] = values.low if name == "lr" else drawn.uniform(values.low, values.high)
+        found = max(found, surface.curve(point, 0, 0)[0])
+    return found
+
+
+def collapsed(kind: str, steady: Sequence[float], began: float) -> list[float]:
+    """Losses of a training that collapses."""
+    ends = np.linspace(0.92, 0.87, len(steady) - 1)
+    match kind:
+        case "early":
+            shares: Sequence[float] = [*np.linspace(1.7, 1.5, len(steady))]
+        case "late":
+            shares = [steady[0] / began, *ends]
+        case "last":
+            shares = [*(loss / began for loss in steady[:-1]), 0.87]
+        case _:
+            shares = [0.95, *ends]
+    return [began * share for share in shares]
+
+
+def play(surface: Surface, kind: str, repetition: int) -> tuple[bool, bool]:
+    """Play a search: whether the arm is called unsteady, and whether a trial collapsed at a
+    learning rate no larger than the best's. ``kind`` is empty for a steady arm."""
+    space = Space(question="?", arms={"arm": surface.arm})
+    rules = SearchRules(
+        space=space,
+        budget=replace(surface.budget, trials=default_trials(space)),
+        slots=("vision", "fusion", "decoder"),
+        seed=repetition,
+        confirm_seeds=1,
+        times_if_collapsed=2,
+        allocate="equal",
+        search="gp",
+        stop="median",
+        base="replayed",
+    )
+    drawn, began = random.Random(f"{surface.name} {repetition} {kind}"), begins_with(surface)
+    lost, number = list[TrialSpec](), 0
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        scheduler = StudyScheduler(rules, StudyJournal(Path(folder)))
+        while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
+            number += 1
+            losses = surface.curve(spec.parameters, number, repetition)
+            if kind and drawn.random() < RATE:
+                losses = collapsed(kind, losses, began)
+                lost.append(spec)
+            report(scheduler, spec, losses, number)
+        best = scheduler.best()["arm"].spec
+        there = any(spec.lr <= best.lr and spec.id != best.id for spec in lost)
+        return bool(scheduler.collapsed_at()), there
+
+
+def report(
+    scheduler: StudyScheduler, spec: TrialSpec, losses: Sequence[float], number: int
+) -> None:
+    """Report a trial's losses until it is stopped or ends."""
+    outcome = Outcome.COMPLETE
+    for stop, loss in zip(spec.stops, losses, strict=True):
+        rung = Rung(
+            examples_seen=stop,
+            validation_loss=loss,
+            train_loss=loss,
+            seconds=1.0,
+            reported_at=float(number),
+        )
+        if not scheduler.reported(spec.id, rung) and stop < spec.stops[-1]:
+            outcome = Outcome.PRUNED
+            break
+    scheduler.ended(spec.id, TrialEnd(outcome=outcome))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=20, help="searches of each surface")
+    given = parser.parse_args()
+    chosen_by, judged_by = all_surfaces(), judging_surfaces()
+    print("| trainings | surfaces | arms | called unsteady, % | where |\n|---|---|---|---|---|")
+    for kind in ("", *KINDS):
+        for name, surfaces in (("all but these", chosen_by), ("judging", judged_by)):
+            called, where = list[float](), defaultdict[str, list[float]](list)
+            for surface in surfaces:
+                for repetition in range(given.repetitions):
+                    found, there = play(surface, kind, repetition)
+                    if there or not kind:
+                        called.append(float(found))
+                        where[surface.name].append(float(found))
+            mean, error = percent(called)
+            most = max(where, key=lambda each: np.mean(where[each]))
+            told = f"most on {most}: {100 * np.mean(where[most]):.0f}" if mean else ""
+            cells = (kind or "steady", name, len(called), f"{mean:.1f} ±{error:.1f}", told)
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
