@@ -189,7 +189,7 @@ def main(ends: list[str]) -> None:
 
 
 def _tell(driver: Connection, message: object) -> None:
-    """Send the driver a message. One that has ended takes none, and nobody is to see a traceback."""
+    """Send the driver a message. One that has ended takes none, which is to show no traceback."""
     with suppress(ConnectionError):
         driver.send(message)
 
