@@ -138,17 +138,27 @@ def test_a_good_import_is_let_through(path: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code"),
-    [(["--help"], 0), (["--list"], 0), (["--space", "layernorm_vs_lorra"], 2)],
-    ids=["help", "list", "misspelt"],
+    ("command", "exit_code"),
+    [
+        ("study.launch --list", 0),
+        ("study.launch --space layernorm_vs_lorra", 2),
+        *(
+            (f"study.{file.stem} --help", 0)
+            for file in sorted((ROOT / "study").glob("[a-z]*.py"))
+            if file.stem != "workflow"
+        ),
+        ("trainables.model_tools.compose --help", 0),
+        ("trainables.model_tools.convert_llava --help", 0),
+    ],
 )
-def test_answers_before_anything_heavy_is_imported(arguments: list[str], exit_code: int) -> None:
+def test_answers_before_anything_heavy_is_imported(command: str, exit_code: int) -> None:
+    module, *arguments = command.split()
     probe = f"""
 import runpy, sys
-sys.argv = ["study.launch", *{arguments!r}]
+sys.argv = [{module!r}, *{arguments!r}]
 code = 0
 try:
-    runpy.run_module("study.launch", run_name="__main__")
+    runpy.run_module({module!r}, run_name="__main__")
 except SystemExit as exit:
     code = exit.code or 0
 loaded = [name for name in {HEAVY!r} if name in sys.modules]

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from trainables.command import command
-from trainables.model_tools.composing.towers import ComposeConfig
+from trainables.model_tools.composing.compose_config import ComposeConfig
 from trainables.options import Parser, parse
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
 from trainables.model_tools.composing import towers as model_towers
-from trainables.model_tools.composing.towers import ComposeConfig
+from trainables.model_tools.composing.compose_config import ComposeConfig
 from trainables.models.blip import Blip
 
 WORDS = "are the lungs normal ? yes no 2 left right ##s ##al is this a chest x - ray".split()

@@ -13,7 +13,7 @@ from tests.trainables.data.small import vqa_rad as small_vqa_rad
 from tests.trainables.model_tools.composed import config, text_tower, vision_tower
 from trainables.errors import BadInput
 from trainables.model_tools import compose
-from trainables.model_tools.composing.towers import ComposeConfig
+from trainables.model_tools.composing.compose_config import ComposeConfig
 from trainables.models import blip
 from trainables.training.trial import Trial
 

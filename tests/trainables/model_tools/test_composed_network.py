@@ -22,7 +22,7 @@ from tests.trainables.models import towers
 from trainables.cache import folders as cache_folders
 from trainables.model_tools import compose
 from trainables.model_tools.composing import towers as model_towers
-from trainables.model_tools.composing.towers import ComposeConfig
+from trainables.model_tools.composing.compose_config import ComposeConfig
 from trainables.models import blip
 from trainables.models.common.clip import DEVIATION, MEAN
 

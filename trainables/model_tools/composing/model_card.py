@@ -9,7 +9,7 @@ from trainables.model_tools.composing.towers import Parts
 from trainables.models.blip import Blip
 
 if TYPE_CHECKING:
-    from trainables.model_tools.composing.towers import ComposeConfig
+    from trainables.model_tools.composing.compose_config import ComposeConfig
 
 CARD = """\
 ---
