@@ -87,6 +87,11 @@ class ResampledScores(Scores):
         )
         return _Arm(right_SC=codes_SC, scores_S=scores_S / 100, above_SC=above_SC)
 
+    def _telling(self, gap_C: Array, apart_C: Array) -> Array:
+        """Whether an image tells arms apart; (C,). Answers that differ, of which each leaves the
+        statistic as it is, do not: two arms that are never right are alike."""
+        return super()._telling(gap_C, apart_C) & (np.abs(apart_C) > 1e-9)
+
     def _replicates(self, count: int) -> tuple[Array, Array, Array]:
         """Replicates of what chance in the images does, as in ``Scores``."""
         drawn = np.random.default_rng(0)

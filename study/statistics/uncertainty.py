@@ -213,7 +213,7 @@ class Scores:
         rare = False
         if len(arms) > 1:
             gap_C = np.sum([sign * arm.right_SC.mean(0) for sign, arm in signed], axis=0)
-            rare = int(np.count_nonzero(np.abs(gap_C) > 1e-12)) < RARE
+            rare = int(np.count_nonzero(self._telling(gap_C, apart_C))) < RARE
         total = float((apart_C**2).sum() / max(images - 1, 1))
         counts = tuple(arm.seeds for arm in arms)
         return VarianceComponents(
@@ -227,6 +227,12 @@ class Scores:
             borrowed=tuple(self._variances[id(arm)].borrowed for arm in arms),
             lenders=sum(each.borrowed > 0 for each in self._variances.values()),
         )
+
+    def _telling(self, gap_C: Array, apart_C: Array) -> Array:
+        """Whether an image tells arms apart, by the difference of what it has in ``right_SC`` and
+        by that of how far it moves their scores; (C,)."""
+        telling_C: Array = np.abs(gap_C) > 1e-12
+        return telling_C
 
     def _between(self, arm: _Arm) -> float:
         """Variance between an arm's seeds over and above ``both``; never negative, and 0 for one

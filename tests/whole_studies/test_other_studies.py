@@ -34,17 +34,37 @@ def test_a_study_on_real_questions(tmp_path: Path) -> None:
 
 
 def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> None:
+    """By another measure than accuracy, and of two searches of each arm, too."""
     (tmp_path / "data" / "jsonl").mkdir(parents=True)
     jsonl.write(tmp_path / "data" / "jsonl")
-    budget = ("--trials", "2", "--max-examples", "64", "--seeds", "2")
-    data = ("--ood", "jsonl", "--data-root", str(tmp_path / "data"), "--split", "by_image")
+    budget = ("--trials", "4", "--max-examples", "64", "--seeds", "1", "--searches", "2")
+    data = (
+        "--measure",
+        "macro_f1",
+        "--ood",
+        "jsonl",
+        "--data-root",
+        str(tmp_path / "data"),
+        "--split",
+        "by_image",
+    )
     shown = launch(tmp_path, "--space", "smoke", *data, *budget, "--name", "elsewhere")
     assert "On jsonl, never trained on: " in shown
-    (elsewhere,) = results(tmp_path, "elsewhere")["ood"]
+    found = results(tmp_path, "elsewhere")
+    (elsewhere,) = found["ood"]
     assert elsewhere["data"] == "jsonl"
     assert {arm["arm"] for arm in elsewhere["arms"]} == {"layernorm", "lora"}
     for arm in elsewhere["arms"]:
         assert 0 <= arm["test"]["overall"]["low"] <= arm["test"]["overall"]["high"] <= 100
+    said = " ".join(shown.split())
+    assert "macro f1 %" in said and "By macro f1: " in said and "protocol as planned" in said
+    assert "This is about the methods" in said and found["claim"] == "methods"
+    assert {arm["arm"]: len(arm["seeds"]) for arm in found["arms"]} == {"layernorm": 2, "lora": 2}
+    f1 = {arm["arm"]: arm["test"]["macro_f1"]["mean"] for arm in found["arms"]}
+    (pair,) = found["comparisons"]
+    apart = pair["parts"]["macro_f1"]["difference"]
+    assert apart["mean"] == pytest.approx(f1[pair["first"]] - f1[pair["second"]])
+    assert apart["low"] <= apart["mean"] <= apart["high"]
     for trial in results(tmp_path, "elsewhere")["trials"]:
         assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
 

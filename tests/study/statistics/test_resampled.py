@@ -50,6 +50,14 @@ def macro_f1(several: Sequence[Sequence[str]]) -> Statistic:
     return weighted(balanced.MEASURE, "macro_f1", [a for given in several for a in given], asked)
 
 
+def test_two_arms_that_are_never_right_are_not_shown_to_be_alike() -> None:
+    """Their wrong answers differ on every image, and none of them counts."""
+    arms = {arm: [[f"{arm} {q}" for q in range(len(TRUTH))]] * 2 for arm in "ab"}
+    found = ResampledScores(arms, GROUPS, macro_f1, replicates=50).difference("a", "b")
+    assert found.estimate.mean == 0 and found.components.rare
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((-3.0, 3.0)), "of 100 images"
+
+
 def test_of_a_mean_it_is_what_scores_of_means_are() -> None:
     resampled = ResampledScores(GIVEN, GROUPS, accuracy)
     plain = Scores(
