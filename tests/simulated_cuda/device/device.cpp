@@ -18,6 +18,8 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Storage", &set_whole_storage);
   m.impl("set_", &set_empty);
   m.impl("record_stream", [](Tensor&, c10::Stream) {});
+  m.impl("convolution", &convolution);
+  m.impl("convolution_backward", &convolution_backward);
   m.impl("_scaled_dot_product_efficient_attention", &attention);
   m.impl("_scaled_dot_product_efficient_attention_backward", &attention_backward);
 }

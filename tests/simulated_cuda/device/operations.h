@@ -259,6 +259,32 @@ inline Tensor& set_whole_storage(Tensor& self, at::Storage from) {
 }
 inline Tensor& set_empty(Tensor& self) { return set_to(self, at::empty({0}, self.options()).storage(), {0}, {1}, 0); }
 
+// A convolution as the CPU's: for a device, PyTorch would choose among kernels that only a real one has.
+inline Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                          c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+                          bool transposed, c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+  at::AutoDispatchBelowADInplaceOrView below;
+  const IValue given[] = {x, weight, bias};
+  auto index = common_device("aten::convolution", given, 3);
+  Views views;
+  auto of_bias = bias ? std::optional(views.host(*bias)) : std::nullopt;
+  auto out = at::convolution_symint(views.host(x), views.host(weight), of_bias, stride, padding, dilation, transposed,
+                                    output_padding, groups);
+  return views.device(out, index);
+}
+inline std::tuple<Tensor, Tensor, Tensor> convolution_backward(
+    const Tensor& gradient, const Tensor& x, const Tensor& weight, at::OptionalSymIntArrayRef bias_sizes,
+    c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
+    c10::SymIntArrayRef output_padding, c10::SymInt groups, std::array<bool, 3> wanted) {
+  at::AutoDispatchBelowADInplaceOrView below;
+  Views views;
+  auto [of_x, of_weight, of_bias] =
+      at::convolution_backward_symint(views.host(gradient), views.host(x), views.host(weight), bias_sizes, stride,
+                                      padding, dilation, transposed, output_padding, groups, wanted);
+  auto index = x.device().index();
+  return {views.device(of_x, index), views.device(of_weight, index), views.device(of_bias, index)};
+}
+
 // Attention in one operation, as on a device: no matrix of scores is kept. What the CPU's fused kernel does not take is
 // left to the formula in several operations.
 inline int64_t attention_kernel(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& mask,
@@ -267,7 +293,9 @@ inline int64_t attention_kernel(const Tensor& q, const Tensor& k, const Tensor& 
   bool types = q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() && q.is_floating_point();
   bool bias = mask && mask->defined() && mask->requires_grad();
   bool wanted = at::globalContext().userEnabledMemEfficientSDP();
-  bool fused = wanted && shapes && types && !bias && !grouped && dropout == 0;
+  // Where heads share keys, a real device has a fused kernel for 16 bits alone.
+  bool heads = !grouped || q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
+  bool fused = wanted && shapes && types && heads && !bias && dropout == 0;
   return static_cast<int64_t>(fused ? at::SDPBackend::efficient_attention : at::SDPBackend::math);
 }
 inline Tensor rows_contiguous(const Tensor& tensor) {

@@ -37,6 +37,29 @@ def test_a_training_step_gives_the_numbers_of_the_cpu() -> None:
     assert torch.equal(found["cpu"], found["cuda"])
 
 
+CONVOLUTIONS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...], int]] = {
+    "of images": (functional.conv2d, (2, 3, 8, 8), (4, 3, 2, 2), 1),
+    "of videos": (functional.conv3d, (2, 3, 2, 8, 8), (4, 3, 2, 4, 4), 1),
+    "each channel for itself": (functional.conv1d, (2, 6, 9), (6, 1, 4), 6),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_give_the_numbers_of_the_cpu(name: str) -> None:
+    """Those of Qwen's image encoders and of Qwen3.5's decoder among them."""
+    convolve, of_images, of_weight, groups = CONVOLUTIONS[name]
+    drawn = [torch.randn(shape) for shape in (of_images, of_weight, of_weight[:1])]
+    found = {}
+    for device in ("cpu", "cuda"):
+        own = [tensor.to(device).clone().requires_grad_() for tensor in drawn]
+        out = convolve(*own, groups=groups)
+        out.square().sum().backward()
+        gradients = [one.grad for one in own if one.grad is not None]
+        found[device] = [tensor.detach().cpu() for tensor in (out, *gradients)]
+    assert len(found["cpu"]) == 4
+    assert all(map(torch.equal, found["cpu"], found["cuda"]))
+
+
 def test_memory_is_counted_by_device_and_limited() -> None:
     before = torch.cuda.memory_allocated(1)
     held = torch.empty(1000, device="cuda:1")
@@ -70,6 +93,25 @@ def test_attention_keeps_no_scores() -> None:
         assert q_BHTD.grad is not None and own.grad is not None
         assert torch.allclose(q_BHTD.grad.cpu(), own.grad)
         q_BHTD.grad = None
+
+
+@pytest.mark.parametrize(("dtype", "fused"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_heads_that_share_keys_have_a_fused_kernel_in_16_bits_alone(
+    dtype: torch.dtype, fused: bool
+) -> None:
+    own = [torch.randn(1, heads, 128, 8, dtype=dtype) for heads in (4, 2, 2)]
+    found = {}
+    for device in ("cpu", "cuda"):
+        q, k, v = (tensor.to(device).detach().requires_grad_() for tensor in own)
+        before = torch.cuda.memory_allocated()
+        out = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        kept = torch.cuda.memory_allocated() - before
+        out.sum().backward()
+        assert k.grad is not None
+        found[device] = out.detach().cpu(), k.grad.cpu()
+    assert (kept < 4 * 128 * 128 * dtype.itemsize) == fused, "less than the scores"
+    for of_cpu, of_device in zip(*found.values(), strict=True):
+        assert torch.allclose(of_cpu, of_device, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("other", ["cpu", "cuda:1"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainables.memory.heads import share_keys
 from tests.trainables.placed import everywhere
 from trainables import recipe
 from trainables.errors import too_old
@@ -36,7 +37,8 @@ def test_it_takes_what_is_predicted(model: Model, family: str, method: str) -> N
     network = share_weights(model.network)
     applied = recipe.apply(chosen, model, network, seed=0)
     predicted = footprint.predict(model, network, applied, training=SHAPE)
-    assert found.peak == pytest.approx(predicted.peak, rel=0.1)
+    near = 0.25 if DEVICE.type == "cuda" and share_keys(model.network) else 0.1
+    assert found.peak == pytest.approx(predicted.peak, rel=near)
     assert found.steps is not None and found.steps.training > found.steps.validation > 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainables.memory.heads import share_keys
 from trainables import recipe
 from trainables.engine.plain_engine import Plain
 from trainables.engine.training_settings import TORCH_OF, TrainingSettings
@@ -118,7 +119,8 @@ def test_it_knows_which_layers_are_trained(workload: Workload, settings: dict[st
     chosen = Recipe.from_plain(dict.fromkeys(model.slots, tuning | settings))
     shape, measured = measure(workload, chosen, "fp32")
     found = predict(model, chosen, shape, precision="fp32")
-    assert found.without_base == pytest.approx(measured, rel=0.1)
+    scores_kept = workload.device.type == "cuda" and share_keys(model.network)
+    assert found.without_base == pytest.approx(measured, rel=0.15 if scores_kept else 0.1)
     usual = predict(
         model, Recipe.from_plain(dict.fromkeys(model.slots, tuning)), shape, precision="fp32"
     )
