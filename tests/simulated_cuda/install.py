@@ -7,8 +7,8 @@ is one operation that keeps no scores, and ``torch.cuda.set_sync_debug_mode("err
 whatever lets the host wait for a device. Processes that ask for NCCL get gloo.
 
 What a real device has and these have not: work that goes on while the host goes on, so a missing
-synchronisation is not found; graphs; four bits (bitsandbytes brings no kernel for them); kernels of
-its own, so rounding differs on a real one; a limit that several processes share.
+synchronisation is not found; graphs; kernels of its own, so rounding differs on a real one; a limit
+that several processes share. For bitsandbytes' kernels the CPU's stand in (``bits.py``).
 
 The functions of ``torch.cuda`` are PyTorch's own. What they call in ``torch._C``, and a build
 without CUDA lacks, is defined here, on the library that ``device/`` makes.
@@ -17,6 +17,7 @@ without CUDA lacks, is defined here, on the library that ``device/`` makes.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -270,3 +271,9 @@ def say_gloo() -> None:
         setattr(ProcessGroupNCCL, name, through_gloo(name))
     c10d._DEFAULT_PG_NCCL_TIMEOUT = c10d._DEFAULT_PG_TIMEOUT
     c10d.ProcessGroupNCCL = ProcessGroupNCCL  # type: ignore[misc]  # as simulating means
+
+
+def leave_out_libraries() -> None:
+    """Let bitsandbytes load its library for the CPU: one for CUDA wants NVIDIA's libraries."""
+    specs = importlib.import_module("bitsandbytes.cuda_specs")
+    specs.get_cuda_specs = lambda: None

@@ -39,12 +39,13 @@ ONE_OF_EACH_KIND = (
     "packing/test_pack.py::test_packed_as_alone[blip-all but the last slot-fp32-sizes2]",
     "memory/test_calibration.py::test_it_takes_what_is_predicted[blip-lora]",
     "memory/test_footprint.py::test_it_is_what_the_allocator_gives_out[blip-lora-lora-bf16]",
+    "packing/test_quantised_base.py::test_packed_as_alone[llava-bf16]",
+    "memory/test_quantised_footprint.py",
 )
-"""Tests of ``tests/trainables``: training, answering, restoring, features, packing and memory."""
+"""Tests of ``tests/trainables``: training, answering, restoring, features, packing and memory; and
+a base in four bits."""
 EVERYTHING = ("methods", "models/test_families.py", "packing", "training", "memory", "export")
 """Tests of ``tests/trainables`` that run on a workload's device."""
-WITH_KERNELS = "not (four_bits or quantised or 8bit or 4bit)"
-"""What needs no kernel of bitsandbytes, which has none for these devices."""
 
 
 @pytest.mark.long
@@ -56,7 +57,7 @@ def test_devices_waits_and_one_of_each_kind() -> None:
 @pytest.mark.every_class
 @pytest.mark.parametrize("folder", EVERYTHING)
 def test_everything(folder: str) -> None:
-    run_on_device(f"tests/trainables/{folder}", "-m", "not deepspeed", "-k", WITH_KERNELS)
+    run_on_device(f"tests/trainables/{folder}", "-m", "not deepspeed")
 
 
 @pytest.mark.every_class

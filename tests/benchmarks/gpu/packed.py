@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from tests.benchmarks import packing, shapes
-from tests.benchmarks.gpu.machine import NOTHING, SIMULATED, Machine, Measurement, Result, Verdict
+from tests.benchmarks.gpu.machine import NOTHING, Machine, Measurement, Result, Verdict
 from trainables.devices import accelerator
 from trainables.memory.measure import GIB, measure_growth, release_cached
 from trainables.models.common.quantisation import BaseBits
@@ -72,8 +71,6 @@ def compare(
     machine: Machine, shape: str, bits: int | None, questions: int, mix: str
 ) -> Mapping[str, Any]:
     """Examples a second and GiB at the peak of one trial and of eight that share a pass."""
-    if bits and SIMULATED in os.environ:
-        return {"left_out": "bitsandbytes has no kernel for simulated devices"}
     bench = _bench(machine, shape, bits)
     bench.given.batch_size = questions
     one, packed = (measure(bench, mix, trials) for trials in (1, TRIALS))

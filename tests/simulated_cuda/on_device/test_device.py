@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -58,6 +59,24 @@ def test_convolutions_give_the_numbers_of_the_cpu(name: str) -> None:
         found[device] = [tensor.detach().cpu() for tensor in (out, *gradients)]
     assert len(found["cpu"]) == 4
     assert all(map(torch.equal, found["cpu"], found["cuda"]))
+
+
+def test_four_bits_are_those_of_the_cpu_and_counted() -> None:
+    pytest.importorskip("bitsandbytes", reason='pip install -c constraints.txt -e ".[bits]"')
+    from trainables.shared_layers.quantised_linear import QuantisedLinear
+
+    host = torch.nn.Linear(256, 64, bias=False)
+    own, x_BI = copy.deepcopy(host).to(CUDA), torch.randn(3, 256, device=CUDA, requires_grad=True)
+    QuantisedLinear(own)  # bitsandbytes keeps the possible values of a scale on the device
+    before = torch.cuda.memory_allocated()
+    quantised, expected = QuantisedLinear(own), QuantisedLinear(host)
+    assert torch.cuda.memory_allocated() - before < 64 * 256, "less than a byte a value"
+    torch.cuda.set_sync_debug_mode("error")
+    quantised(x_BI).sum().backward()
+    torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(quantised.packed.cpu(), expected.packed)
+    assert x_BI.grad is not None
+    assert torch.allclose(x_BI.grad.cpu()[0], expected.weight.sum(0), atol=1e-5)
 
 
 def test_memory_is_counted_by_device_and_limited() -> None:

@@ -9,31 +9,34 @@ import os
 import sys
 from pathlib import Path
 
-
-def install(name):
-    """Run what ``install.py`` has to be done before module ``name`` is imported."""
-    path = Path(__file__).resolve().parents[1] / "install.py"
-    spec = importlib.util.spec_from_file_location("simulated_cuda_install", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if name == "torch.cuda":
-        module.install(os.environ["SIMULATED_CUDA"])
-    else:
-        module.say_gloo()
+HERE = Path(__file__).resolve().parents[1]
+BEFORE = {
+    "torch.cuda": lambda module: module.install(os.environ["SIMULATED_CUDA"]),
+    "torch.distributed.distributed_c10d": lambda module: module.say_gloo(),
+    "bitsandbytes.cextension": lambda module: module.leave_out_libraries(),
+}
+"""Module -> what of ``install.py`` has to be done before it is imported."""
+INSTEAD = {"bitsandbytes.backends.cuda.ops": HERE / "bits.py"}
+"""Module -> file that is imported in its place."""
 
 
-class BeforeTorch:
+class Finder:
     """Is asked by Python for each module that it is about to import."""
 
     def __init__(self):
-        self.waiting = {"torch.cuda", "torch.distributed.distributed_c10d"}
+        self.waiting = set(BEFORE)
 
     def find_spec(self, name, path=None, target=None):
         if name in self.waiting:
             self.waiting.remove(name)
-            install(name)
+            spec = importlib.util.spec_from_file_location("simulated_cuda", HERE / "install.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            BEFORE[name](module)
+        if name in INSTEAD:
+            return importlib.util.spec_from_file_location(name, INSTEAD[name])
         return None  # the module itself is found as ever
 
 
 if os.environ.get("SIMULATED_CUDA"):
-    sys.meta_path.insert(0, BeforeTorch())
+    sys.meta_path.insert(0, Finder())

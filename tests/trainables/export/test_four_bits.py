@@ -62,7 +62,7 @@ def tuned(name: str, folder: Path) -> TunedModel:
     applied = recipe.apply(Recipe.from_plain(plain), model, share_weights(model.network), seed=3)
     drawn = torch.Generator().manual_seed(0)
     weights = {
-        name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn)
+        name: p.detach() + 0.2 * torch.randn(p.shape, generator=drawn).to(p.device)
         for name, p in applied.parameters.items()
     }
     described = Description(
@@ -84,8 +84,9 @@ def losses(found: TunedModel, network: Any) -> torch.Tensor:
     noise_1SSC = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     asked = [("is this normal ?", "yes"), ("what organ is shown ?", "the liver")]
     rows = [found.model.tokenize(question=q, answer=a, image=0) for q, a in asked]
+    device = next(network.parameters()).device
     with torch.no_grad():
-        return found.model.losses(network, found.model.collate(rows, noise_1SSC))
+        return found.model.losses(network, found.model.collate(rows, noise_1SSC).to(device))
 
 
 @pytest.mark.parametrize("name", RECIPES)
