@@ -105,7 +105,9 @@ def test_it_chooses_by_likelihood_where_the_study_did(
             model.tokenize(question=question, answer=choice, image=0, wording=wording)
             for choice in choices
         ]
-        batches = [model.collate([row], load_images([image], model.image_size)) for row in rows]
+        device = next(before.network.parameters()).device
+        images_1SSC = load_images([image], model.image_size)
+        batches = [model.collate([row], images_1SSC).to(device) for row in rows]
         means = [float(model.losses(before.network, batch)) for batch in batches]
         losses = [mean * len(row.answer) for mean, row in zip(means, rows, strict=True)]
         likeliest.append(choices[losses.index(min(losses))])
@@ -135,9 +137,10 @@ def test_peft_alone_gives_the_same_answers(name: str, tmp_path: Path, image: Pat
     asked = QUESTIONS * 4
     assert theirs.answers(image, asked) == before.answers(image, asked)
     rows = [before.model.tokenize(question=q, answer="yes", image=0) for q in QUESTIONS]
-    batch = before.model.collate(rows, np.zeros((1, 96, 96, 3), np.uint8))
+    device = next(before.network.parameters()).device
+    batch = before.model.collate(rows, np.zeros((1, 96, 96, 3), np.uint8)).to(device)
     with torch.no_grad():
-        losses = [t.model.losses(t.network, batch) for t in (theirs, before, base)]
+        losses = [t.model.losses(t.network.to(device), batch) for t in (theirs, before, base)]
     assert torch.allclose(losses[0], losses[1], rtol=1e-5)
     assert not torch.allclose(losses[0], losses[2], rtol=1e-3)
 
