@@ -10,6 +10,7 @@ from torch import nn
 
 from trainables.engine.training_settings import TrainingSettings
 from trainables.recipe import AppliedRecipe
+from trainables.shared_layers.quantised_linear import check_kernels
 
 
 def make_optimizer(
@@ -23,7 +24,7 @@ def make_optimizer(
     rate.
 
     Raises:
-        BadInput: the optimizer's package is not installed.
+        BadInput: the optimizer's package is not installed, or does not compute on the device.
     """
     training.check_installed()
     embeddings = {
@@ -44,6 +45,7 @@ def make_optimizer(
     if training.optimizer == "adamw_8bit":
         import bitsandbytes
 
+        check_kernels(next(iter(applied.parameters.values())).device)
         found: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(by_adamw, betas=betas)
         return found
     parts: list[torch.optim.Optimizer] = []

@@ -14,11 +14,14 @@ weight-sharing copies and fake tensors would lose.)
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from trainables.errors import BadInput
 
 BLOCK = 64
 """Number of values that share a scale."""
@@ -80,6 +83,28 @@ class QuantisedLinear(nn.Linear):
             dtype = torch.get_autocast_dtype(device)
         y: Tensor = _Product.apply(x, bias, self, dtype)  # type: ignore[no-untyped-call]  # torch
         return y
+
+
+@cache
+def check_kernels(device: torch.device) -> None:
+    """Check that bitsandbytes computes on a device. Its wheel has a library for each of some
+    versions of CUDA, and there are devices for which it has none.
+
+    Raises:
+        BadInput: it does not.
+    """
+    import bitsandbytes
+
+    zeros = torch.zeros(BLOCK, device=device)
+    try:
+        bitsandbytes.functional.quantize_4bit(zeros, blocksize=BLOCK, quant_type="nf4")
+    except RuntimeError as error:  # what it raises without a library, and torch without a kernel
+        why = str(error).strip().splitlines()[0].strip("\N{POLICE CARS REVOLVING LIGHT} .")
+        raise BadInput(
+            f"bitsandbytes {bitsandbytes.__version__} does not compute on {device.type} here "
+            f"({why}); install one that does (python -m bitsandbytes says what it finds), or do "
+            "without --base-bits 4 and the optimizer adamw_8bit"
+        ) from None
 
 
 def _quantised(weight_OI: Tensor, device: torch.device | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -79,6 +79,32 @@ def test_four_bits_are_those_of_the_cpu_and_counted() -> None:
     assert torch.allclose(x_BI.grad.cpu()[0], expected.weight.sum(0), atol=1e-5)
 
 
+WITHOUT_KERNELS = """
+import sys, torch.cuda
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "Finder"]
+from trainables.errors import BadInput
+from trainables.shared_layers.quantised_linear import check_kernels
+try:
+    check_kernels(torch.device("cuda"))
+except BadInput as error:
+    print(error)
+"""
+
+
+def test_a_bitsandbytes_without_kernels_is_a_line() -> None:
+    """As its wheel has a library for some versions of CUDA, and not for the others."""
+    pytest.importorskip("bitsandbytes", reason='pip install -c constraints.txt -e ".[bits]"')
+    said = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERNELS],
+        env={**os.environ, "BNB_CUDA_VERSION": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.startswith("bitsandbytes ") and said.count("\n") == 1
+    assert " does not compute on cuda here (" in said and "--base-bits 4" in said
+
+
 def test_memory_is_counted_by_device_and_limited() -> None:
     before = torch.cuda.memory_allocated(1)
     held = torch.empty(1000, device="cuda:1")

@@ -76,13 +76,16 @@ def quantise(model: Structure, bits: BaseBits, device: torch.device | None = Non
     """Quantise the base of a model in place, layer by layer, on ``device`` if one is given.
 
     Raises:
-        BadInput: no slot has a layer that can be quantised; see also ``BaseBits.check``.
+        BadInput: no slot has a layer that can be quantised, or bitsandbytes does not compute on the
+            device; see also ``BaseBits.check``.
     """
     bits.check()
     from torch import nn
 
-    from trainables.shared_layers.quantised_linear import QuantisedLinear
+    from trainables.shared_layers.quantised_linear import QuantisedLinear, check_kernels
 
+    if device is not None:
+        check_kernels(device)
     for slot, path in model.slots.items():
         if slot in bits.whole or _kept(model, path):
             continue
