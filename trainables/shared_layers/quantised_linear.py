@@ -98,6 +98,8 @@ def check_kernels(device: torch.device) -> None:
     zeros = torch.zeros(BLOCK, device=device)
     try:
         bitsandbytes.functional.quantize_4bit(zeros, blocksize=BLOCK, quant_type="nf4")
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # what it raises without a library, and torch without a kernel
         why = str(error).strip().splitlines()[0].strip("\N{POLICE CARS REVOLVING LIGHT} .")
         raise BadInput(
