@@ -456,9 +456,11 @@ class StudyResults:
     @property
     def letters(self) -> dict[str, str]:
         """Name of a confirmed arm -> its letters: arms that have one in common are not told apart.
-        Empty for fewer than three arms, of which the one pair says it all, and where not all pairs
-        were compared."""
-        return {} if self.against else letters_of(self.confirmed, self.comparisons)
+        Empty for fewer than three arms, of which the one pair says it all, where not all pairs were
+        compared, and for several splits of the data, of which nothing is claimed."""
+        if self.against or self.claim == Claim.SPLITS:
+            return {}
+        return letters_of(self.confirmed, self.comparisons)
 
     def trial(self, trial_id: str) -> TrialResult:
         """The trial with this id."""

@@ -80,6 +80,8 @@ def answer(
         (only,) = of_best.values()
         types = _by_type(comparisons[0])
         return f"{by}{only.sentence}{types}{cheaper}{scope}{caveats}"
+    if claim is Claim.SPLITS:
+        return f"{by}{_described(ranked[0], arms, of_best)}{scope}{caveats}"
     return f"{by}{_ranking(ranked[0], arms, of_best)}{cheaper}{scope}{caveats}"
 
 
@@ -128,6 +130,23 @@ def _ranking(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartCom
     return f"{head} {closest}"
 
 
+def _described(best: str, arms: Sequence[ArmResult], of_best: Mapping[str, PartComparison]) -> str:
+    """Sentences on more than two arms of which nothing is claimed: how far each is from the best
+    one."""
+    far, near = list[str](), list[str]()
+    for arm, found in of_best.items():
+        apart = found.difference
+        clear = apart.low > 0 or apart.high < 0
+        numbers = f" (by {apart.mean:.1f} points, {apart.low:.1f} to {apart.high:.1f})"
+        (far if clear else near).append(arm + numbers * (len(of_best) <= NAMED))
+    text = f"{best} scores highest ({arms[0].overall.mean:.1f}%)."
+    if far:
+        text += f" Intervals over splits leave out zero for {_names(far)}."
+    if near:
+        text += f" They hold zero for {_names(near)}."
+    return f"{text} {pairwise.not_of_splits(next(iter(of_best.values())).seeds)}"
+
+
 def _compared_with(
     against: Sequence[str],
     arms: Sequence[ArmResult],
@@ -144,13 +163,13 @@ def _compared_with(
     for reference in against:
         pairs = [pair for pair in comparisons if reference in (pair.first, pair.second)]
         head = "" if len(against) == 1 else f"With {reference}: "
-        text += f" {head}{_found_with(reference, pairs)}"
+        text += f" {head}{_found_with(reference, pairs, claim)}"
         as_good = [] if claim is Claim.SPLITS else _not_worse(reference, pairs)
         text += _cheaper(arms, reference, as_good)
     return text
 
 
-def _found_with(against: str, comparisons: Sequence[ArmPair]) -> str:
+def _found_with(against: str, comparisons: Sequence[ArmPair], claim: Claim) -> str:
     """What was found of each arm that was compared with one, and the numbers of one of them."""
     margin = pairwise.margin_in_words(comparisons[0].deciding.margin)
     found: dict[str, list[str]] = {}
@@ -166,6 +185,9 @@ def _found_with(against: str, comparisons: Sequence[ArmPair]) -> str:
                 what = f"not worse by more than {margin}, perhaps better"
             case Finding.NOT_WORSE:
                 what = f"not better by more than {margin}, perhaps worse"
+            case Finding.UNDECIDED if claim is Claim.SPLITS:
+                mean = pair.deciding.difference.mean * (1 if higher else -1)
+                what = f"{abs(mean):.1f} points {'higher' if mean > 0 else 'lower'}"
             case Finding.UNDECIDED:
                 what = "not told apart from it"
         found.setdefault(what, []).append(pair.first if higher else pair.second)

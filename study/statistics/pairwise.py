@@ -115,11 +115,7 @@ class Comparison(PairNumbers):
                 "seeds: --resume NAME --seeds 3 adds seeds."
             )
         if self.claim is Claim.SPLITS:
-            return (
-                f"No arm is called better from {self.seeds} splits of the same data: their test "
-                "questions and training images overlap, and how much that hides is not known. "
-                "--searches 3 on one split gives a claim about the methods trained on it."
-            )
+            return not_of_splits(self.seeds)
         told = f"To tell {self.points_to_tell:.1f} points,"
         seeds, questions = self.seeds_needed, self.questions_needed
         unit = "searches" if self.claim is Claim.METHODS else "seeds"
@@ -145,6 +141,15 @@ class Comparison(PairNumbers):
         """Score of the higher arm minus that of the lower, in percentage points."""
         d = self.difference
         return d if d.mean >= 0 else _turned(d)
+
+
+def not_of_splits(splits: int) -> str:
+    """Sentence on why several splits of one dataset claim nothing."""
+    return (
+        f"No arm is called better from {splits} splits of the same data: their test questions and "
+        "training images overlap, and how much that hides is not known. --searches 3 on one split "
+        "gives a claim about the methods trained on it."
+    )
 
 
 def higher(first: str, second: str, difference: Estimate, p: float) -> str:

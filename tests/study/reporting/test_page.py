@@ -11,7 +11,9 @@ from study.analysis import results_file
 from study.analysis.efficiency_types import Efficiency, FrontTrial
 from study.analysis.result_types import StudyResults
 from study.analysis.results import metrics
+from study.analysis.verdict import answer
 from study.reporting import page as report_page
+from study.statistics.score_types import Claim
 from study.trials.colours import COLOURS
 from study.trials.record import Outcome
 from study.trials.spec import Kind
@@ -66,6 +68,35 @@ def test_a_pair_of_two_arms_is_a_row(found: StudyResults, tmp_path: Path) -> Non
     html = report_page.write(tmp_path, alone)[0].read_text(encoding="utf-8")
     assert '<table class="matrix' not in html and "<th>group</th>" not in html
     assert f"{first.arm} &minus; {second.arm}" in html
+
+
+def test_of_several_splits_it_describes_and_calls_no_arm_better(
+    found: StudyResults, tmp_path: Path
+) -> None:
+    settings = found.protocol.get("settings", {}) | {"splits": 3, "split": "by_image"}
+    described = replace(
+        found,
+        claim=Claim.SPLITS,
+        searches=3,
+        leader=None,
+        protocol=found.protocol | {"settings": settings},
+        verdict=answer(found.arms, found.comparisons, 30.0, claim=Claim.SPLITS),
+    )
+    assert found.letters and described.letters == {}
+    assert "Intervals over splits leave out zero for " in described.verdict
+    assert "No arm is called better from " in described.verdict
+    assert "told apart" not in described.verdict and "is better than" not in described.verdict
+    text = page_of(tmp_path, described).text
+    assert "They describe these splits; no arm is called better." in text
+    captions = (
+        "letter in common",
+        "told apart after Holm",
+        "hollow: the best arm",
+        "Shaded and bold",
+    )
+    usual = page_of(tmp_path, found).text
+    for told in captions:
+        assert told not in text and told in usual
 
 
 def test_its_light_colours_are_those_of_mlflow() -> None:
