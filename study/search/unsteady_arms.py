@@ -118,15 +118,20 @@ def _lowest_collapsed(curves: Sequence[_Curve], of_best: Mapping[int, float]) ->
     for _, alike in groupby(sorted(curves, key=lambda curve: curve.lr), lambda curve: curve.lr):
         began = max(slower) if len(slower) >= SLOWER else float("inf")
         group = list(alike)
-        if any(_rose(curve.losses, began, of_best) for curve in group):
+        if any(rose(curve.losses, began, of_best) for curve in group):
             return group[0].lr
         slower += [max(curve.losses.values()) for curve in group]
     return float("inf")
 
 
-def _rose(losses: Mapping[int, float], began: float, of_best: Mapping[int, float]) -> bool:
-    """Whether a loss rose above the lowest before, ``began`` included, and above the best
-    trial's."""
+def rose(losses: Mapping[int, float], began: float, of_best: Mapping[int, float]) -> bool:
+    """Whether a loss rose above the lowest before, ``began`` included, and above the best trial's.
+
+    Args:
+        losses: rung, in examples -> the trial's loss.
+        began: highest loss of slower trials; infinite if that is not known.
+        of_best: losses of the best trial.
+    """
     lowest = began
     for rung, loss in sorted(losses.items()):
         if loss > RISE * max(lowest, of_best.get(rung, 0.0)):

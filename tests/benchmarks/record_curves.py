@@ -12,6 +12,9 @@ grid of targets, ranks and learning rates, losses at the main study's rungs
 ``python -m tests.benchmarks.record_curves --methods``: other methods, single slots, and a LLaVA of
 random weights, each on a grid of its settings and learning rates, with the main study's budget
 (``method_curves.jsonl``).
+
+``python -m tests.benchmarks.record_curves --seeds``: LoRA of rank 8 on all its targets with several
+seeds, at learning rates up to one at which some of them collapse (``seed_curves.jsonl``).
 """
 
 from __future__ import annotations
@@ -59,6 +62,10 @@ GRID = {
     "lr": (1e-4, 1e-3, 2e-3, 4e-3, 8e-3, 2e-2),
 }
 """Settings of LoRA that are recorded, in all combinations, with alpha twice the rank."""
+
+SEEDS_FILE = FILE.with_name("seed_curves.jsonl")
+SEEDS = {0.004: 2, 0.0057: 2, 0.0068: 2, 0.008: 5}
+"""Learning rate -> number of seeds, from 1 on, with which LoRA is trained."""
 
 METHODS_FILE = FILE.with_name("method_curves.jsonl")
 RATES = Choice(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -141,14 +148,27 @@ def grid(arm: Arm) -> list[dict[str, Any]]:
     return [dict(zip(ranges, point, strict=True)) for point in product(*values)]
 
 
-def record_point(workload: Workload, arm: Arm, parameters: dict[str, Any]) -> dict[str, Any]:
+def record_seeds(workload: Workload) -> None:
+    """Record what is missing of the trials with several seeds."""
+    done = [(line["lr"], line["seed"]) for line in recorded(SEEDS_FILE)]
+    for lr, count in SEEDS.items():
+        arm = Arm(everywhere=method("lora", rank=8, targets="all"), lr=lr)
+        for seed in range(1, count + 1):
+            if (lr, seed) not in done:
+                found = record_point(workload, arm, {}, seed)
+                append(SEEDS_FILE, {"lr": lr, "seed": seed} | found)
+
+
+def record_point(
+    workload: Workload, arm: Arm, parameters: dict[str, Any], seed: int = 0
+) -> dict[str, Any]:
     """One trial at a point of an arm to its end, with the main study's budget."""
     budget = spaces.load("layernorm_vs_lora").budget
     recipe, lr = spaces.draw(arm, workload.model.slots, lambda name, _: parameters[name])
     config = TrialConfig(
         recipe=Recipe.from_plain(recipe),
         lr=lr,
-        seed=0,
+        seed=seed,
         max_examples=budget.max_examples,
         batch_size=budget.batch_size,
     )
@@ -178,6 +198,9 @@ def main(arguments: list[str]) -> None:
             record_methods(model)
         return
     workload = Workload.load(WorkloadConfig())
+    if arguments == ["--seeds"]:
+        record_seeds(workload)
+        return
     if arguments == ["--targets"]:
         lines = recorded(TARGETS_FILE)
         done = [line["parameters"] for line in lines]

@@ -13,7 +13,9 @@ the loss with which training begins, as recorded trainings at too large learning
 
 ``python -m tests.benchmarks.unsteady [--repetitions 20]`` prints: the percent of steady arms that
 are called unsteady, with the surfaces on which any is; and, of arms of which a trial collapsed at a
-learning rate no larger than the best's, the percent that are called so.
+learning rate no larger than the best's, the percent that are called so. With ``--recorded`` it
+prints recorded trainings with several seeds (``record_curves --seeds``), and whether the loss of
+each is said to have risen, beside that of the best one and those of slower ones.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ from study.config import spaces
 from study.config.spaces import default_trials
 from study.search.journal import StudyJournal
 from study.search.scheduler import SearchRules, StudyScheduler
+from study.search.unsteady_arms import rose
 from study.trials.record import Outcome, Rung, TrialEnd
 from study.trials.spec import Kind, TrialSpec
 from tests.benchmarks.claims import percent
+from tests.benchmarks.record_curves import SEEDS_FILE, TARGETS_FILE, recorded
 from tests.benchmarks.searchers import memory_folder
 from tests.benchmarks.surfaces import Surface, all_surfaces, judging_surfaces
 
@@ -126,11 +130,31 @@ def report(
     scheduler.ended(spec.id, TrialEnd(outcome=outcome))
 
 
+def print_recorded() -> None:
+    """Print each training of ``SEEDS_FILE``, judged beside those of one seed of the same arm."""
+    alike = [r for r in recorded(TARGETS_FILE) if r["parameters"]["lora.targets"] == "all"]
+    losses = {r["parameters"]["lr"]: {int(n): x for n, x in r["losses"].items()} for r in alike}
+    best = losses[min(losses, key=lambda lr: losses[lr][max(losses[lr])])]
+    print("| lr | seed | validation losses | validation % | rose |\n|---|---|---|---|---|")
+    for line in sorted(recorded(SEEDS_FILE), key=lambda line: (line["lr"], line["seed"])):
+        own = {int(n): loss for n, loss in line["losses"].items()}
+        began = max(max(each.values()) for lr, each in losses.items() if lr < line["lr"])
+        told = "yes" if rose(own, began, best) else "no"
+        shown = ", ".join(f"{loss:.3f}" for loss in own.values())
+        print(
+            f"| {line['lr']} | {line['seed']} | {shown} | {line['validation_percent']} | {told} |"
+        )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=20, help="searches of each surface")
+    parser.add_argument("--recorded", action="store_true", help="recorded trainings alone")
     given = parser.parse_args()
+    if given.recorded:
+        print_recorded()
+        return
     chosen_by, judged_by = all_surfaces(), judging_surfaces()
     print("| trainings | surfaces | arms | called unsteady, % | where |\n|---|---|---|---|---|")
     for kind in ("", *KINDS):
