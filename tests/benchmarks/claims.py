@@ -198,10 +198,17 @@ def holds(row: Row, counts: Counts) -> bool:
     return within and false - of_false <= AIM_FALSE
 
 
-def main(studies: int, searches: int, file: Path | None, only: str | None = None) -> None:
+def main(
+    studies: int,
+    searches: int,
+    file: Path | None,
+    only: str | None = None,
+    arms: int | None = None,
+) -> None:
     """Print the table."""
     parts = only.split("|") if only else [""]
     chosen = [row for row in rows() if any(part in row.name for part in parts)]
+    chosen = [row for row in chosen if arms in (None, row.arms)]
     pools = Pools(file)
     for surface in judging_surfaces():
         if any(row.surface == surface.name for row in chosen):

@@ -116,12 +116,13 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=150, help="searches of each surface")
     parser.add_argument("--played", type=Path, help="file of the searches that were played")
     parser.add_argument("--only", help="PART[|PART]: rows of claims with one in their names")
+    parser.add_argument("--arms", type=int, help="rows of claims of so many arms alone")
     given = parser.parse_args()
-    if not given.only:
+    if not given.only and given.arms is None:
         _print_intervals(given.studies)
     from tests.benchmarks import claims
 
-    claims.main(given.claims, given.searches, given.played, given.only)
+    claims.main(given.claims, given.searches, given.played, given.only, given.arms)
 
 
 def _print_intervals(studies: int) -> None:
