@@ -23,10 +23,10 @@ unsteady, and how many collapses are seen.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 from study.config.budget import RISE, reached
@@ -46,6 +46,10 @@ class _Curve:
     lr: float
     losses: Mapping[int, float]
     """Rung, in examples -> loss."""
+    highest: float
+    """Highest of the losses."""
+    rises: bool
+    """Whether a loss rose above the lowest before."""
 
 
 class UnsteadyArms:
@@ -58,7 +62,7 @@ class UnsteadyArms:
         self.lowest: dict[str, float] = {}
         """Arm -> lowest learning rate at which a search trial of it diverged."""
         self._curves: dict[str, list[_Curve]] = defaultdict(list)
-        """Name under which an arm is searched -> its trials."""
+        """Name under which an arm is searched -> its trials, by learning rate."""
         self._known: dict[str, tuple[tuple[int, str, int], float]] = {}
         """Name under which an arm is searched -> by what the lowest learning rate was found at
         which a trial of it collapsed, and that rate; infinite if none did."""
@@ -73,7 +77,14 @@ class UnsteadyArms:
             arm, lr = arm_of(record.spec.arm, self.searches), record.spec.lr
             self.lowest[arm] = min(lr, self.lowest.get(arm, lr))
         elif record.outcome in (Outcome.COMPLETE, Outcome.PRUNED) and record.rungs:
-            self._curves[record.spec.arm].append(self._curve(record))
+            losses = self._losses(record)
+            curve = _Curve(
+                lr=record.spec.lr,
+                losses=losses,
+                highest=max(losses.values()),
+                rises=rose(losses, float("inf"), {}),
+            )
+            insort(self._curves[record.spec.arm], curve, key=lambda each: each.lr)
 
     def diverged_at(self, best: Iterable[TrialRecord]) -> dict[str, float]:
         """Unsteady arm -> lowest learning rate at which a search trial of it diverged. ``best`` are
@@ -103,24 +114,28 @@ class UnsteadyArms:
         name, curves = best.spec.arm, self._curves[best.spec.arm]
         by = len(curves), best.spec.id, len(best.rungs)
         if name not in self._known or self._known[name][0] != by:
-            self._known[name] = by, _lowest_collapsed(curves, self._curve(best).losses)
+            self._known[name] = by, _lowest_collapsed(curves, self._losses(best))
         return self._known[name][1]
 
-    def _curve(self, record: TrialRecord) -> _Curve:
-        losses = {reached(self.rungs, r.examples_seen): r.validation_loss for r in record.rungs}
-        return _Curve(lr=record.spec.lr, losses=losses)
+    def _losses(self, record: TrialRecord) -> dict[int, float]:
+        """Rung -> loss of a trial."""
+        return {reached(self.rungs, r.examples_seen): r.validation_loss for r in record.rungs}
 
 
 def _lowest_collapsed(curves: Sequence[_Curve], of_best: Mapping[int, float]) -> float:
     """Lowest learning rate at which one of the trials of a search collapsed; infinite if none did.
-    ``of_best`` are the losses of its best trial."""
-    slower: list[float] = []
-    for _, alike in groupby(sorted(curves, key=lambda curve: curve.lr), lambda curve: curve.lr):
-        began = max(slower) if len(slower) >= SLOWER else float("inf")
-        group = list(alike)
-        if any(rose(curve.losses, began, of_best) for curve in group):
-            return group[0].lr
-        slower += [max(curve.losses.values()) for curve in group]
+    ``curves`` are sorted by learning rate, and ``of_best`` are the losses of its best trial."""
+    lr, slower, highest, alike = 0.0, 0, 0.0, 0.0
+    began = float("inf")
+    for place, curve in enumerate(curves):
+        if curve.lr > lr:  # trials of one learning rate are not slower than each other
+            lr, slower, highest = curve.lr, place, max(highest, alike)
+            began = highest if slower >= SLOWER else float("inf")
+        alike = max(alike, curve.highest)
+        # Few trials need to be looked at rung by rung: a study has thousands.
+        may = curve.rises or curve.highest > RISE * began
+        if may and rose(curve.losses, began, of_best):
+            return lr
     return float("inf")
 
 
