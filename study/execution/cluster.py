@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import math
 import os
@@ -226,10 +227,26 @@ def _shutdown() -> None:
     gc.collect()
     gc.disable()
     try:
-        ray.shutdown()
+        with _same_handler():
+            ray.shutdown()
     finally:
         gc.enable()
         _opened.close()
+
+
+@contextmanager
+def _same_handler() -> Iterator[None]:
+    """Let this process's handler of SIGTERM outlive the block. Ray sets the system's own in its
+    place when it shuts down, by which the process would end without a word. Python, which is not
+    told, sets handlers in the main thread alone, so this calls the functions below Python's."""
+    get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    get.argtypes, get.restype = [ctypes.c_int], ctypes.c_void_p
+    put.argtypes, put.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    handler = get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        put(signal.SIGTERM, handler)
 
 
 def _at_exit() -> None:

@@ -233,3 +233,31 @@ def test_a_start_of_ray_that_fails_at_once_is_not_tried_again(
     with pytest.raises(BadInput, match="Ray does not start on this machine \\(invalid literal"):
         cluster.connect(None, said.append)
     assert said == []
+
+
+SHUT_DOWN = """
+import os, signal, time
+import ray
+from study.execution import cluster
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+signal.signal(signal.SIGTERM, lambda number, frame: print("in order", flush=True))
+cluster.leave(lambda: None).join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+"""
+
+
+@pytest.mark.long
+def test_a_study_that_has_left_its_cluster_is_still_interrupted_in_order() -> None:
+    """Ray lets the system end the process at SIGTERM from its shutdown on, as while a report is
+    written."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHUT_DOWN],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=REPOSITORY,
+    )
+    assert (done.returncode, done.stdout) == (0, "in order\n"), done.stderr
