@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 def _load(path: Path, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
+    # Of large images and of odd bytes beside the pixels, in lines that name Pillow's own files.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         with Image.open(path) as opened:
             _refuse_missing_rows(opened)

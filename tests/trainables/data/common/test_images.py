@@ -172,3 +172,15 @@ def test_a_photograph_is_turned_upright_whatever_else_its_file_says(
     assert expected is not None
     for name in ("sound.jpg", "wrong.jpg"):
         np.testing.assert_array_equal(load_images([tmp_path / name], 32)[0], np.asarray(expected))
+
+
+def test_pillow_warns_nobody_of_a_large_image(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert load_images([tmp_path / "large.png"], 8).shape == (1, 8, 8, 3)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(BadInput, match=r"can't be read \(Image size \(1600 pixels\) exceeds limit"):
+        load_images([tmp_path / "large.png"], 8)
