@@ -285,6 +285,12 @@ def _shape(given: Request, questions: int, model: Skeleton) -> BatchShape:
             f"--question-tokens {given.question_tokens} is more than the {model.question_tokens} "
             "that the model reads of a question"
         )
+    most = model.longest_answer
+    if given.answer_tokens and most is not None and given.answer_tokens > most:
+        raise BadInput(
+            f"--answer-tokens {given.answer_tokens} is more than the {most} for which the model "
+            "has positions"
+        )
     return BatchShape(
         questions=questions,
         images=given.images or questions,

@@ -178,10 +178,18 @@ class Skeleton:
     question_tokens: int
     """Maximum number of tokens of a question, including tokens that stand for its image."""
     answer_tokens: int
+    longest_answer: int | None = None
+    """Maximum number of tokens of an answer for which the network has positions; None if there is
+    no limit."""
 
     @classmethod
     def from_model(
-        cls, model: Model, *, question_tokens: int, answer_tokens: int = ANSWER_TOKENS
+        cls,
+        model: Model,
+        *,
+        question_tokens: int,
+        answer_tokens: int = ANSWER_TOKENS,
+        longest_answer: int | None = None,
     ) -> Skeleton:
         """Skeleton of a model whose network is on the meta device."""
         return cls(
@@ -194,6 +202,7 @@ class Skeleton:
             image_size=model.image_size,
             question_tokens=question_tokens,
             answer_tokens=answer_tokens,
+            longest_answer=longest_answer,
         )
 
 

@@ -164,7 +164,7 @@ def _ways(even: int, devices: DeviceMemory, *, resident: bool, divisible: bool) 
     that they share a batch evenly.
     ``resident``: the base fits on a device, so a trial that has a device to itself has the base
     there."""
-    several = [n for n in range(2, devices.count + 1) if even % n == 0]
+    several = [n for n in range(2, min(devices.count, even) + 1) if even % n == 0]
     kinds = [("off", [1]), ("2", several), ("3", several)]
     if devices.usable_host:
         kinds.append((f"2{OFFLOAD}", [1, *several]))

@@ -95,7 +95,7 @@ def skeleton(source: Path, image_size: int | None = None, precision: str = "fp32
         network = BlipForQuestionAnswering(config)
     network.eval().requires_grad_(False)
     model = Blip(name=hub.name_of(source), digest="", network=network, tokenizer=None)
-    return Skeleton.from_model(model, question_tokens=QUESTION_TOKENS)
+    return Skeleton.from_model(model, question_tokens=QUESTION_TOKENS, longest_answer=model.longest)
 
 
 def as_written(text: str) -> str:
