@@ -14,6 +14,7 @@ from pathlib import Path
 
 from study.config.deployment import Storage
 from study.storage import faults
+from study.storage.paths import nearest
 from trainables.command import command
 from trainables.errors import BadInput
 from trainables.options import Parser, option, parse
@@ -61,7 +62,7 @@ def _check_out(out: Path | None) -> None:
     """
     if out is None:
         return
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    there = nearest(out)
     if not there.is_dir():
         raise BadInput(f"cannot write to --out {out}: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):

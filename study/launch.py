@@ -20,6 +20,7 @@ from study.config.settings import ASK, GROUPS, WHERE, Settings
 from study.config.study_json import free_name, read
 from study.inventory.recorded import recorded_store
 from study.storage.mirror import fetch_settings
+from study.storage.paths import real_path
 from study.storage.study_folder import StudyFolder
 from study.tracking.mlflow_store import is_server, named_store, tracking_address
 from study.worker import launchers
@@ -173,7 +174,7 @@ def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
             "deepspeed": Path(value).is_file() if isinstance(value, str) else False,
         }
         if names_a_path.get(name, False) and not str(value).startswith(hub.PREFIX):
-            absolute[name] = str(Path(value).resolve())
+            absolute[name] = str(real_path(value))
     return absolute
 
 

@@ -15,7 +15,7 @@ from study.config.deployment import Places
 from study.inventory.recorded import mlflow_addresses, recorded_store
 from study.storage import study_files
 from study.storage.mirror import fetch_settings
-from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
+from study.storage.paths import MLFLOW_ARTIFACTS, MLFLOW_DATABASE, real_path
 from study.storage.study_folder import StudyFolder, study_names
 from study.tracking import mlflow_database
 from study.tracking.mlflow_store import (
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
         serve = ["--port", str(port), "--workers", "1"]
         # Where those that write through this server leave their files; not in a new folder here.
-        files = ["--artifacts-destination", str((storage / MLFLOW_ARTIFACTS).resolve())]
+        files = ["--artifacts-destination", str(real_path(storage / MLFLOW_ARTIFACTS))]
         os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *serve, *files])
 
 

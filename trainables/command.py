@@ -23,6 +23,18 @@ SHOWN = 60
 """Letters that are shown of a name that is too long."""
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """Words of PyTorch's error when a tensor has no room in a machine's memory."""
+UNUSABLE = {
+    *(
+        errno.EACCES,
+        errno.EPERM,
+        errno.ELOOP,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EROFS,
+        errno.ENXIO,
+    ),
+}
+"""Numbers of the errors of a path that is not what it was taken for, or another's."""
 Main: TypeAlias = Callable[[list[str] | None], int]
 ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -76,9 +88,9 @@ def command(main: Main) -> Callable[..., int]:
 
     ``main`` takes the arguments of the command line (None: those of this process) and returns the
     exit code. What it prints, also of an argument that argparse refuses, is printed without
-    secrets. ``BadInput``, a name that is too long for a file and a tensor that no machine has
-    memory for become one line and exit code 2, an interrupt one line and 128 plus the number of
-    its signal.
+    secrets. ``BadInput``, a path that is too long or that this user cannot use and a tensor that no
+    machine has memory for become one line and exit code 2, an interrupt one line and 128 plus the
+    number of its signal.
     """
     if main.__module__ == "__main__":  # and not where a test calls it
         guard()
@@ -96,10 +108,14 @@ def command(main: Main) -> Callable[..., int]:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
+                given = str(error.filename)
+                if error.errno == errno.ENAMETOOLONG:
+                    said = f"a name is too long for a file: {given[:SHOWN]!r}..."
+                elif error.errno in UNUSABLE and error.filename is not None:
+                    said = f"{given!r} cannot be used ({error.strerror}); give another, or mend it"
+                else:
                     raise
-                given = str(error.filename)[:SHOWN]
-                print(f"error: a name is too long for a file: {given!r}...", file=sys.stderr)
+                print(f"error: {said}", file=sys.stderr)
                 return 2
             except RuntimeError as error:
                 if NO_MEMORY not in str(error):

@@ -18,7 +18,7 @@ from study.config.begun_study import BegunStudy, arms_plain, begun_study
 from study.config.definition import StudyDefinition
 from study.config.search_methods import AUTO
 from study.config.settings import YOUNG, Settings
-from study.storage.paths import atomic_write, check_study_name
+from study.storage.paths import atomic_write, check_study_name, nearest
 from study.storage.study_folder import SETTINGS, StudyFolder, study_names
 from study.trials.spec import off_default
 from trainables.errors import BadInput, unknown
@@ -46,7 +46,7 @@ def check_place(study_folder: StudyFolder) -> None:
     """
     storage = study_folder.local_storage
     check_study_name(storage, study_folder.name)
-    there = next(path for path in (storage, *storage.absolute().parents) if path.exists())
+    there = nearest(storage)
     if not there.is_dir():
         raise BadInput(f"cannot write to --storage {storage}: {there} is no folder")
     try:

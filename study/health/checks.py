@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.storage.object_store import ObjectStore, is_store
-from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.paths import MLFLOW_ARTIFACTS, real_path
 from study.tracking.mlflow_store import default_uri
 from trainables.devices.kinds import SHARED, VARIABLE, backend
 from trainables.errors import BadInput
@@ -230,7 +230,7 @@ def _passing(told: list[Node], storage: str) -> CheckResult:
     """Let nodes pass files to each other through the shared storage."""
     from study.health import nodes
 
-    where = storage if is_store(storage) else str(Path(storage).resolve())
+    where = storage if is_store(storage) else str(real_path(storage))
     wrong = nodes.pass_on(told, where, uuid.uuid4().hex)
     advice = (
         "give all nodes the same credentials and AWS_ENDPOINT_URL"

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.planning.provenance import PACKAGES
 from study.storage.object_store import ObjectStore, is_store
+from study.storage.paths import real_path
 from study.worker import launchers
 from trainables.cache import folders as cache_folders
 from trainables.secrecy import without_secrets
@@ -209,7 +210,7 @@ def _report(storage: str) -> dict[str, Any]:
 
 def _existing(folder: str) -> Path:
     """The folder, or its nearest parent that exists."""
-    path = Path(folder).resolve()
+    path = real_path(folder)
     return next(p for p in (path, *path.parents) if p.exists())
 
 

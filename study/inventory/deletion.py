@@ -18,7 +18,7 @@ from pathlib import Path
 
 from study.inventory.recorded import mlflow_addresses, opened
 from study.storage.lease import Lease
-from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.paths import MLFLOW_ARTIFACTS, real_path
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import JOURNAL, LOCK, SETTINGS, StudyFolder
 from study.tracking.mlflow_delete import StudyIdentity, StudyRuns, runs_of
@@ -114,7 +114,7 @@ def plan_deletion(
         on = f" on {driver.partition(' ')[0]}" if driver else ""
         raise BadInput(f"study {files.name!r} is running{on}; {STOP}")
     if study_folder.path.is_symlink() and not study_folder.in_store:
-        target = study_folder.path.resolve()
+        target = real_path(study_folder.path)
         whole = command_line("study.delete", [target.name, "--storage", str(target.parent)])
         raise BadInput(
             f"{study_folder.path} is a link, and no study is deleted through one. To remove the "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analysis import results_file
-from study.storage.paths import safe_join
+from study.storage.paths import real_path, safe_join
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import off_default
 from study.trials.text import settings_text
@@ -56,22 +56,23 @@ def export(
         BadInput: ``out`` holds something else or cannot be written, or the model cannot be rebuilt.
     """
     trial = best_confirmation(results, arm)
-    if out.name in ("", "..") or (out.exists() and not out.is_dir()):
+    if out.name in ("", "..") or ((out.exists() or out.is_symlink()) and not out.is_dir()):
         raise BadInput(f"--out {out} names no folder of its own; give one, as export/mine")
     if out.exists() and not (out / tuned_json.FILE).is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
-    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex}")
+    whole = real_path(out) if out.is_symlink() else out  # no folder can take the place of a link
+    partial = whole.with_name(f".{whole.name}.partial-{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
         raise BadInput(f"cannot write to --out {out}: {error.strerror}") from None
     try:
         places = write(study_folder, results, trial, partial)
-    except Exception:  # on a full disk half of it would take room
+    except BaseException:  # half of it would take room, also of one that was interrupted
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    shutil.rmtree(whole, ignore_errors=True)
+    partial.rename(whole)
     return {name: out / place.relative_to(partial) for name, place in places.items()}
 
 

@@ -57,6 +57,19 @@ def safe_join(folder: Path, *names: str) -> Path:
     return folder.joinpath(*names)
 
 
+def real_path(path: str | Path) -> Path:
+    """Absolute path without links and ``..``, of a path that need not exist. A link to itself is
+    left as it is: ``Path.resolve`` raises RuntimeError for it before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
+def nearest(path: Path) -> Path:
+    """The path if anything is there, also a link to nothing; or else the nearest folder above it
+    that exists."""
+    every = (path, *path.absolute().parents)
+    return next((each for each in every if os.path.lexists(each)), Path("/"))
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give the path of a temporary file beside ``path``, which replaces ``path`` at the end of the

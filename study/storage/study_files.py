@@ -11,7 +11,7 @@ from pathlib import Path
 from study.storage import lease
 from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore, Version, is_store
-from study.storage.paths import STUDY_NAME, TAKEN
+from study.storage.paths import STUDY_NAME, TAKEN, real_path
 from study.storage.study_folder import LOCK, SETTINGS, WRITTEN, StudyFolder
 from trainables.errors import BadInput, unknown
 
@@ -36,7 +36,7 @@ class StudyFiles:
     def where(self) -> str:
         """Folder or URL of the study."""
         folder = self.study_folder
-        return folder.store.url if folder.in_store else str(folder.path.resolve())
+        return folder.store.url if folder.in_store else str(real_path(folder.path))
 
     @property
     def size(self) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from study.storage.lease import LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
-from study.storage.paths import STUDY_NAME, safe_join
+from study.storage.paths import STUDY_NAME, real_path, safe_join
 from trainables.errors import BadInput, printable
 
 STORAGE = "studies"
@@ -89,7 +89,7 @@ class StudyFolder:
 
     def absolute(self) -> StudyFolder:
         """A copy whose folder is absolute, for processes that have another working folder."""
-        storage = self.storage if self.in_store else Path(self.storage).resolve()
+        storage = self.storage if self.in_store else real_path(self.storage)
         return type(self)(storage=storage, name=self.name)
 
     @property

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from study.storage.paths import SQLITE_SIDES
+from study.storage.paths import SQLITE_SIDES, real_path
 from trainables.errors import BadInput
 from trainables.secrecy import shown
 
@@ -82,7 +82,7 @@ def sqlite_file(uri: str) -> Path | None:
     name = name.partition("?")[0]
     if scheme.split("+")[0] != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
         return None
-    return Path(name).resolve()
+    return real_path(name)
 
 
 def _written(file: Path) -> float:

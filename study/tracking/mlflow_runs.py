@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.storage.paths import MLFLOW_ARTIFACTS
+from study.storage.paths import MLFLOW_ARTIFACTS, real_path
 from study.storage.study_folder import StudyFolder
 from study.tracking import mlflow_create, mlflow_database
 from study.tracking.mlflow_names import key
@@ -110,7 +110,7 @@ class MlflowRuns:
         mlflow_database.prepare(uri)
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            local = None if is_server(uri) else artifacts.resolve().as_uri()
+            local = None if is_server(uri) else real_path(artifacts).as_uri()
             self.experiment_id = mlflow_create.experiment(self.client, experiment, local)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise unusable(uri, error) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from study.storage.object_store import is_store
-from study.storage.paths import MLFLOW_DATABASE
+from study.storage.paths import MLFLOW_DATABASE, real_path
 from study.tracking import mlflow_database
 from trainables.errors import BadInput
 from trainables.secrecy import CUT, shown, without_user
@@ -74,8 +74,28 @@ def check(uri: str) -> None:
         _reach(uri, "MLflow server", *_proxy(kind, host, port) or (host or "", port or PORTS[kind]))
         if not _is_open(uri):
             _ask(uri)
-    elif not uri.startswith("sqlite:///"):  # a file, whose driver comes with Python
+        return
+    if kind == "sqlite":
+        _check_file(uri)
+    if not uri.startswith("sqlite:///"):  # a file, whose driver comes with Python
         _check_database(uri, kind)
+
+
+def _check_file(uri: str) -> None:
+    """See that the address of an SQLite database names a file, or one that can be.
+
+    Raises:
+        BadInput: it names memory, or something that is no file.
+    """
+    name = uri.partition(":")[2].lstrip("/").partition("?")[0]
+    if name in ("", ":memory:") or "mode=memory" in uri:
+        raise BadInput(
+            f"--tracking-uri {shown(uri)} names no file: what is in memory would be lost when the "
+            "study ends; give one, as sqlite:///mlflow.db"
+        )
+    file = mlflow_database.sqlite_file(uri)
+    if file is not None and file.exists() and not file.is_file():
+        raise BadInput(f"--tracking-uri {shown(uri)} cannot be used: {file} is no file")
 
 
 def _unreadable(uri: str, error: Exception) -> BadInput:
@@ -241,7 +261,7 @@ def named_store(tracking_uri: str | None) -> str | None:
 
 def default_uri(storage: Path) -> str:
     """Address of the MLflow store inside a storage folder."""
-    return f"sqlite:///{(storage / MLFLOW_DATABASE).resolve()}"
+    return f"sqlite:///{real_path(storage / MLFLOW_DATABASE)}"
 
 
 def noted(uri: str, storage: Path) -> str:
@@ -254,8 +274,8 @@ def noted(uri: str, storage: Path) -> str:
     file = mlflow_database.sqlite_file(uri)
     if file is None:
         return shown(uri)
-    own = (storage / MLFLOW_DATABASE).resolve()
-    return "" if file.resolve() == own else f"sqlite:///{file.resolve()}"
+    own = real_path(storage / MLFLOW_DATABASE)
+    return "" if file == own else f"sqlite:///{file}"
 
 
 def usable(address: str, storage: Path, known: Iterable[str | None]) -> str | None:

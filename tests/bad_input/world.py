@@ -251,6 +251,7 @@ def _spaces(folder: Path) -> None:
     write(folder / "text.txt", "x")
     (folder / "dir.py").mkdir()
     (folder / "link.py").symlink_to("nowhere.py")
+    (folder / "loop.py").symlink_to("loop.py")
 
 
 def _data(folder: Path) -> None:

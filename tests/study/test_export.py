@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 from study import export, predict
 from study.analysis import results_file
 from study.analysis.result_types import StudyResults
+from study.reporting import model_export
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
 from tests.trainables import made_llava
@@ -87,6 +90,28 @@ def test_what_cannot_be_exported(
     assert export.main([*arguments, "--storage", str(storage)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}")
+
+
+def test_an_export_may_go_where_a_link_leads_and_one_that_is_interrupted_leaves_nothing(
+    found: StudyResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder cannot be renamed to the name of a link."""
+
+    def write(*given: Any) -> dict[str, Path]:
+        (given[-1] / "tuned.json").write_text("{}")
+        if interrupted:
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr(model_export, "write", write)
+    arm = next(each for each in found.arms if each.seeds)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    for interrupted in (False, True):
+        with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+            model_export.export(StudyFolder.from_path(tmp_path), found, arm, tmp_path / "out")
+        assert (tmp_path / "out").is_symlink() and (tmp_path / "real" / "tuned.json").is_file()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
 
 
 def test_the_command_of_an_older_study_is_read_without_its_password(storage: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -107,6 +108,21 @@ def test_a_name_that_no_file_can_have_is_refused(
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a name is too long for a file: ") and len(line) < 150
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EISDIR])
+def test_a_path_that_cannot_be_used_is_refused(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command
+    def main(arguments: list[str] | None = None) -> int:
+        raise OSError(number, os.strerror(number), *(arguments or ()))
+
+    assert main(["/one/place"]) == 2
+    said = f"'/one/place' cannot be used ({os.strerror(number)}); give another, or mend it"
+    assert capsys.readouterr().err == f"error: {said}\n"
+    with pytest.raises(OSError):  # of which nobody could say what to mend
+        main([])
 
 
 WAITING = """
