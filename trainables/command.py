@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TypeAlias, cast
 
@@ -98,8 +99,11 @@ def command(main: Main) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
-        out, errors = (cast(IO[str], WithoutSecrets(s)) for s in (sys.stdout, sys.stderr))
-        with redirect_stdout(out), redirect_stderr(errors):
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # for a stream that the parent closed
+        out, errors = (
+            cast(IO[str], WithoutSecrets(s or nowhere)) for s in (sys.stdout, sys.stderr)
+        )
+        with nowhere, redirect_stdout(out), redirect_stderr(errors):
             try:
                 code = main(arguments)
                 out.flush()  # what reads the output may have ended

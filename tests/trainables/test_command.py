@@ -125,6 +125,19 @@ def test_a_path_that_cannot_be_used_is_refused(
         main([])
 
 
+def test_a_command_whose_streams_are_closed_runs_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @command
+    def main(arguments: list[str] | None = None) -> int:
+        print("seen by nobody")
+        raise BadInput("nor this")
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main([]) == 2
+
+
 WAITING = """
 import sys, time
 from trainables.command import command
