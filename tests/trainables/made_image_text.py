@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from trainables import registry
+from trainables.errors import too_old
 from trainables.model_tools.tiny_pretraining.network import vocabulary
 
 SIZE = 32
@@ -281,11 +284,15 @@ def write(
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Write a model folder of a class, its weights in ``dtype``; its words are those of ``tiny`` or
-    ``words``. ``made`` says what it is made of, if not what small models of the class are."""
+    ``words``. ``made`` says what it is made of, if not what small models of the class are. A test
+    that calls it is skipped where transformers is older than the family needs."""
     from transformers import AutoImageProcessor
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+    needed = registry.FAMILIES.text("image_text_to_text", "TRANSFORMERS")
+    if (error := too_old(f"a model of type {kind!r}", "transformers", needed)) is not None:
+        pytest.skip(str(error))
     made = made or CLASSES[kind]
     known = tokenizer(kind, vocabulary() if words is None else words, made)
     network(kind, known, made).to(dtype).save_pretrained(folder)

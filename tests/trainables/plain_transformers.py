@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 from transformers.models.auto import processing_auto
+
+# Where torchvision is not installed, transformers 5.9 has it under this name alone.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 UNTILED = (
     "do_image_splitting",

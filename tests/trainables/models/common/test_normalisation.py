@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor
+
+# Where torchvision is not installed, transformers 5.9 has it under this name alone.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.trainables import made_blip2, made_llava
 from trainables import model_lookup
