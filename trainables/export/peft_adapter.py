@@ -82,7 +82,7 @@ def write(tuned: TunedModel, folder: Path) -> PeftFiles:
         adapters[name] = folder if name == WHOLE else folder / f"adapter-{name}"
         _save(tuned, names, config, adapters[name])
     there = dict(base.named_parameters())
-    skipped = tuple(_skipped(base, "")) if tuned.described.base_bits else ()
+    skipped = tuple(_skipped(base)) if tuned.described.base_bits else ()
     weights = {n: w for n, w in _renamed(tuned.weights(), names).items() if n in there}
     if _same(tuned, weights, adapters):
         # If the names agree, the file of ``TunedModel.save`` will do.
@@ -118,14 +118,23 @@ def load(network: nn.Module, weights: Mapping[str, Tensor], places: Iterable[Pat
     return network.eval()
 
 
-def _skipped(module: nn.Module, name: str) -> Iterator[str]:
-    """Names of the largest modules that hold linear layers and none in four bits."""
-    linear = [type(m) is QuantisedLinear for m in module.modules() if isinstance(m, nn.Linear)]
-    if linear and not any(linear):
-        yield name
-    elif linear:
-        for child, part in module.named_children():
-            yield from _skipped(part, f"{name}.{child}" if name else child)
+def _skipped(network: nn.Module) -> Iterator[str]:
+    """Names of the largest modules that hold linear layers and none in four bits. No name is the
+    beginning of a layer's that is in four bits, which older versions of transformers would skip,
+    too; where a module's would be, its parts are named."""
+    quantised = [n for n, m in network.named_modules() if type(m) is QuantisedLinear]
+
+    def found(module: nn.Module, name: str) -> Iterator[str]:
+        if isinstance(module, nn.Linear):
+            if type(module) is not QuantisedLinear:
+                yield name
+        elif any(layer.startswith(name) for layer in quantised):
+            for child, part in module.named_children():
+                yield from found(part, f"{name}.{child}" if name else child)
+        elif any(isinstance(part, nn.Linear) for part in module.modules()):
+            yield name
+
+    yield from found(network, "")
 
 
 def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
