@@ -58,7 +58,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
                 stat = entry.stat(follow_symlinks=False)
-                found[entry.path] = (stat.st_size, stat.st_mtime_ns)
+                found[entry.path[len(str(folder)) + 1 :]] = (stat.st_size, stat.st_mtime_ns)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
     return found
