@@ -202,6 +202,7 @@ def test_ray_is_started_once_more_where_its_agents_were_too_slow(
         assert not [*Path(short).glob(f"{scratch.PREFIX}*")]
 
 
+@pytest.mark.slow  # Ray's agents, if they had begun, wait a minute for it
 def test_a_process_that_is_killed_while_ray_starts_leaves_no_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,7 +219,7 @@ def test_a_process_that_is_killed_while_ray_starts_leaves_no_session(
             starting.kill()
         (left,) = Path(short).iterdir()
         ours = [p for p in psutil.process_iter(["cmdline"]) if str(left) in str(p.info)]
-        assert psutil.wait_procs(ours, timeout=150)[1] == []  # the agents wait a minute for Ray
+        assert psutil.wait_procs(ours, timeout=150)[1] == []
         long_ago = left.stat().st_mtime - 2 * scratch.YOUNG_SECONDS
         os.utime(left, (long_ago, long_ago))
         with scratch.folder("next"):
