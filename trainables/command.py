@@ -25,15 +25,8 @@ SHOWN = 60
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """Words of PyTorch's error when a tensor has no room in a machine's memory."""
 UNUSABLE = {
-    *(
-        errno.EACCES,
-        errno.EPERM,
-        errno.ELOOP,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EROFS,
-        errno.ENXIO,
-    ),
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "ELOOP", "ENOTDIR", "EISDIR", "EROFS", "ENXIO")
 }
 """Numbers of the errors of a path that is not what it was taken for, or another's."""
 Main: TypeAlias = Callable[[list[str] | None], int]

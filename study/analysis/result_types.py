@@ -153,7 +153,8 @@ class ArmResult:
     """Lowest learning rate at which a search trial of the arm diverged, if that is no larger than
     the best trial's and the arm was confirmed with more seeds for it; None if it was not."""
     collapsed_at: float | None = None
-    """The same of a search trial that collapsed (``study.search.unsteady_arms``)."""
+    """Lowest learning rate at which a search trial of the arm collapsed
+    (``study.search.unsteady_arms``), if the arm was confirmed with more seeds for it; else None."""
 
     @property
     def unsteady(self) -> tuple[str, float] | None:

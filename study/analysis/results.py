@@ -65,7 +65,8 @@ class FinishedTrials:
     """Arm that was confirmed with more seeds -> lowest learning rate at which a search trial of it
     diverged."""
     collapsed_at: Mapping[str, float] = field(default_factory=dict)
-    """The same of search trials that collapsed."""
+    """Arm that was confirmed with more seeds -> lowest learning rate at which a search trial of it
+    collapsed."""
 
     @property
     def arms(self) -> list[str]:

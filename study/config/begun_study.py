@@ -59,8 +59,8 @@ class BegunStudy:
     """Multiple of the seeds with which an unsteady arm is confirmed
     (``study.search.unsteady_arms``); 1 in studies that began before there were any."""
     times_if_collapsed: int = 1
-    """The same of an arm of which a search trial collapsed; 1 in studies that began before
-    collapsed trials counted."""
+    """Multiple of the seeds of an arm of which a search trial collapsed; 1 in studies that began
+    before collapsed trials counted."""
     base: dict[str, str]
     """What the study's numbers depend on besides its settings."""
     command: str

@@ -41,7 +41,8 @@ TIMES_IF_DIVERGED = 2
 learning rate no larger than that of its best trial, in studies that begin now; why, is said in
 ``study.search.unsteady_arms``."""
 TIMES_IF_COLLAPSED = 2
-"""The same of an arm of which a search trial collapsed; what that is, is said there, too."""
+"""Multiple of ``--seeds`` for an arm of which a search trial collapsed;
+``study.search.unsteady_arms`` says what that is."""
 RISE = 1.3
 """Ratio of a validation loss to earlier and to slower trials' above which a search trial
 collapsed."""

@@ -103,7 +103,7 @@ class StudyDefinition:
     """Multiple of the seeds with which an arm is confirmed of which a search trial diverged; see
     ``study.search.unsteady_arms``."""
     times_if_collapsed: int = TIMES_IF_COLLAPSED
-    """The same of an arm of which a search trial collapsed."""
+    """Multiple of the seeds for an arm of which a search trial collapsed."""
     begun_model: str = ""
     """Digest of the model with which the study began; empty for a study that is new."""
 

@@ -37,9 +37,7 @@ def confirmations(begun: BegunStudy, journal: JournalContent) -> int:
     limits, rungs = goals.parse_limits(begun.settings.under), rungs_of(begun, journal.records)
     best = BestTrials(records, limits, rungs).of_arm.values()
     unsteady = UnsteadyArms(begun.settings.times_searched, rungs, journal.records)
-    times = dict.fromkeys(unsteady.collapsed_at(best), collapsed)
-    for arm in unsteady.diverged_at(best):
-        times[arm] = max(times.get(arm, 1), diverged)
+    times = unsteady.times(best, if_diverged=diverged, if_collapsed=collapsed)
     more = sum(each - 1 for each in times.values()) * begun.settings.times_searched
     return (len(arms) + more) * once
 

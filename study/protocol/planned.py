@@ -128,8 +128,8 @@ class PlannedProtocol:
     """Confirmations of each search of an arm of which a search trial diverged at a learning rate no
     larger than that of its best trial; None: as many as of others."""
     seeds_if_collapsed: int | None = None
-    """The same if a search trial collapsed there (``study.search.unsteady_arms`` says how that is
-    judged)."""
+    """Confirmations of each search of an arm of which a search trial collapsed there
+    (``study.search.unsteady_arms`` says how that is judged); None: as many as of others."""
     seed: int
     """Seed of search and training."""
     searcher: str

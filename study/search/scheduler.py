@@ -48,7 +48,7 @@ class SearchRules:
     """Multiple of ``confirm_seeds`` with which an arm is confirmed of which a search trial diverged
     at a learning rate no larger than its best's; see ``study.search.unsteady_arms``."""
     times_if_collapsed: int = 1
-    """The same if a search trial collapsed there."""
+    """Multiple of the confirmations of an arm of which a search trial collapsed there."""
     searches: int = 1
     """Independent searches of each arm, which ``space`` has as arms; see
     ``study.trials.searches``."""
@@ -171,9 +171,11 @@ class StudyScheduler:
     def seeds(self) -> dict[str, int]:
         """Arm -> number of its confirmations, by the search so far, in the order of the space."""
         rules = self.rules
-        times = dict.fromkeys(self.collapsed_at(), rules.times_if_collapsed)
-        for arm in self.diverged_at():
-            times[arm] = max(times.get(arm, 1), rules.times_if_diverged)
+        times = self._unsteady.times(
+            self._best.of_arm.values(),
+            if_diverged=rules.times_if_diverged,
+            if_collapsed=rules.times_if_collapsed,
+        )
         return {
             arm: times.get(arm_of(arm, rules.searches), 1) * rules.confirm_seeds
             for arm in rules.space.arms
@@ -187,7 +189,8 @@ class StudyScheduler:
         return self._unsteady.diverged_at(self._best.of_arm.values())
 
     def collapsed_at(self) -> dict[str, float]:
-        """The same for search trials that collapsed."""
+        """Arm that is confirmed with more seeds -> lowest learning rate at which a search trial of
+        it collapsed; empty if the study's rules give no arm more for it."""
         if self.rules.times_if_collapsed == 1:
             return {}
         return self._unsteady.collapsed_at(self._best.of_arm.values())

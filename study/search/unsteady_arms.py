@@ -86,6 +86,17 @@ class UnsteadyArms:
             )
             insort(self._curves[record.spec.arm], curve, key=lambda each: each.lr)
 
+    def times(
+        self, best: Iterable[TrialRecord], *, if_diverged: int, if_collapsed: int
+    ) -> dict[str, int]:
+        """Unsteady arm -> multiple of the seeds with which it is confirmed, the larger one if
+        trials of it diverged and collapsed. ``best`` is as in ``diverged_at``."""
+        best = list(best)
+        found = dict.fromkeys(self.collapsed_at(best) if if_collapsed > 1 else (), if_collapsed)
+        for arm in self.diverged_at(best):
+            found[arm] = max(found.get(arm, 1), if_diverged)
+        return found
+
     def diverged_at(self, best: Iterable[TrialRecord]) -> dict[str, float]:
         """Unsteady arm -> lowest learning rate at which a search trial of it diverged. ``best`` are
         the best trials of all searches; one of the arm's has a learning rate as large at least."""
@@ -103,7 +114,7 @@ class UnsteadyArms:
     def _below_best(
         self, lowest: Mapping[str, float], best: Iterable[TrialRecord]
     ) -> dict[str, float]:
-        """Those of ``lowest`` that are no larger than the learning rate of one of the arm's best
+        """Learning rates of ``lowest`` that are no larger than that of one of the arm's best
         trials."""
         arms = [(arm_of(record.spec.arm, self.searches), record.spec.lr) for record in best]
         return {arm: lowest[arm] for arm, lr in arms if lowest.get(arm, float("inf")) <= lr}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from study.storage.paths import nearest
 from study.trials.text import size_text
 from trainables.errors import BadInput
 
@@ -142,7 +143,7 @@ def _where(error: BaseException, number: int, folder: Path, checkpoint: int) -> 
 def _room(path: Path) -> str:
     """Free room of a path's file system in words; empty if it cannot be read."""
     with suppress(OSError):
-        existing = _nearest(path)
+        existing = nearest(path)
         usage, status = shutil.disk_usage(existing), os.statvfs(existing)
         if status.f_files and not status.f_favail and usage.free:
             return "it holds as many files as it can"
@@ -153,13 +154,8 @@ def _room(path: Path) -> str:
 def _free(path: Path) -> int:
     """Free bytes of a path's file system; 0 if it cannot be read."""
     with suppress(OSError):
-        return shutil.disk_usage(_nearest(path)).free
+        return shutil.disk_usage(nearest(path)).free
     return 0
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
 
 
 def _temporary() -> list[Path]:
