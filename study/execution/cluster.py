@@ -108,7 +108,7 @@ def _start(say: Callable[[str], None]) -> None:
             say("Ray did not start in time: this machine may be busy; it is started once more")
             try:
                 start()
-            except Exception as again:
+            except Exception as again:  # as above
                 _end_processes(place)
                 raise _no_start(again, place) from None
         _opened.push(opened.pop_all())
