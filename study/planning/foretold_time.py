@@ -45,6 +45,9 @@ it was measured."""
 PRIOR = 0.03
 """Share of a search that the forecast's own pace weighs as much as, beside the pace of trials that
 ran."""
+PRIOR_SECONDS = 10.0
+"""Device-seconds that it weighs as much as at least. The first trial takes some seconds more than
+others, in which its host sets itself up; in a short study they are no sign of a slow machine."""
 PRIOR_TRIALS = 4
 """Number of search trials that the expected seconds of one weigh as much as."""
 
@@ -276,7 +279,8 @@ class TimeLeft(StudyCallback):
         answered = sum(n for (kind, _), n in self._ended.items() if kind is Kind.UNTUNED)
         ahead += max(forecast.untuned - answered, 0) * forecast.trial(Kind.UNTUNED, "")
         ahead -= sum(self._seconds(r) for r in running if r.spec.kind is not Kind.SEARCH)
-        prior = PRIOR * forecast.trials * forecast.searched * forecast.measured
+        prior = max(PRIOR * forecast.trials * forecast.searched, PRIOR_SECONDS)
+        prior *= forecast.measured
         gone = 0.0 if self._first is None else self.clock() - self._first
         done = self._done + sum(self._seconds(r) - before for r, before in self._running.values())
         if not done + prior:

@@ -36,7 +36,8 @@ def measure(
     """Measure a trial that has no features from the cache, by one training step or two.
 
     Args:
-        trial: has seen no example.
+        trial: has seen no example. Answers are measured on as many training questions, in the same
+            order, as it answers at once.
         clock: time in seconds; what the device computes must be done when it is asked.
         frozen_stages: number of the model's first stages that the trial leaves as they are.
         answers: whether to measure an answer, too. It is as long as answers may be, unless the
@@ -58,7 +59,9 @@ def measure(
     long = training * size > LONG_SECONDS
     if not long:
         training = timed(trial.step, size)
-    asked = indices[:FEW] if long else indices
+    questions = range(len(workload.rows["train"]))
+    asked = next(trial.evaluation_batches(workload, "train", questions, trial.evaluation_batch))
+    asked = asked[:FEW] if long else asked
     batch, few = trial.batch("train", indices), trial.batch("train", asked)
     model, network = workload.model, losses.network
     losses.eval()

@@ -206,7 +206,7 @@ class Trial:
         rows = self.workload.rows["validation"]
         widest = accelerator.widest(self.workload.device)
         total = torch.zeros((), dtype=widest, device=self.workload.device)
-        batches = self._batches(
+        batches = self.evaluation_batches(
             self.workload, "validation", range(len(rows)), self.evaluation_batch
         )
         for indices, counts in self._shared(batches):
@@ -238,7 +238,7 @@ class Trial:
             (False, writing, size),
             (True, list(choosing), max(size // most, 1)),
         ):
-            batches = self._batches(workload, split, questions, at_once)
+            batches = self.evaluation_batches(workload, split, questions, at_once)
             for indices, counts in (
                 ((batch, True) for batch in batches) if together else self._shared(batches)
             ):
@@ -260,7 +260,8 @@ class Trial:
         choices = workload.choices(split)
         most = max(map(len, choices.values()), default=1)
         together = self.engine is not None and self.engine.needs_all_ranks
-        batches = self._batches(workload, split, choices, max(self.evaluation_batch // most, 1))
+        at_once = max(self.evaluation_batch // most, 1)
+        batches = self.evaluation_batches(workload, split, choices, at_once)
         batch_of = partial((self if workload is self.workload else workload).batch, split)
         found: dict[int, list[float]] = {}
         for indices, counts in (
@@ -338,7 +339,7 @@ class Trial:
             raise BadInput(f"recipe {self.config.recipe} trains nothing")
         return self.engine
 
-    def _batches(
+    def evaluation_batches(
         self, workload: Workload, split: str, questions: Iterable[int], size: int
     ) -> Iterator[list[int]]:
         """Batches of ``size`` of the questions of ``split`` with these indices.

@@ -110,6 +110,26 @@ def test_what_is_left_is_near_the_truth_whatever_the_pace(
         assert 0.7 * end < first < 1.4 * end
 
 
+def test_the_set_up_of_the_first_host_says_little_about_the_pace(
+    begin: Callable[..., StudyScheduler],
+) -> None:
+    """In a study of a minute, the first trial takes five seconds instead of one."""
+    quick = StepSeconds(training=1e-3, frozen=0.0, validation=1e-3, answer=1e-3)
+    now = 0.0
+    short = replace(FORECAST, steps=dict.fromkeys(FORECAST.steps, quick))
+    left = TimeLeft(short, clock=lambda: now)
+    scheduler = begin(left)
+    spec = scheduler.next()
+    assert spec is not None
+    play(scheduler, spec)
+    now = 5.0
+    ahead = 11 * short.searched + 4 * short.trial(Kind.CONFIRM, "lora")
+    ahead += short.trial(Kind.UNTUNED, "")
+    told = left.left()
+    assert told is not None
+    assert told == pytest.approx(ahead + short.close.about, rel=0.35)
+
+
 def test_without_measured_steps_nothing_is_left_to_say_before_a_trial_has_ended(
     begin: Callable[..., StudyScheduler],
 ) -> None:
