@@ -17,7 +17,7 @@ from rich.text import Text
 
 from search_spaces.declare import Space
 from study.config import spaces
-from study.config.definition import check_number_of_splits
+from study.config.setting_checks import check_number_of_splits
 from study.config.settings import Settings
 from study.config.space_changes import narrowing
 from study.planning import memory_prediction, plan_tables, workload_profile
