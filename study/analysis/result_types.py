@@ -128,7 +128,7 @@ class ArmResult:
     seeds: tuple[SeedScores, ...]
     """Scores of the complete confirmations."""
     collapsed: bool
-    """Whether the answers of a seed hardly depend on the question."""
+    """Whether a seed collapsed (``study.analysis.collapses``), divergence apart."""
     costs: Mapping[str, Number]
     """Means over the confirmations: ``trained_parameters``, ``trained_percent``, ``seconds`` (of a
     device), ``peak_memory_gib`` and ``adapter_mib`` (what is trained, in fp32). Empty if there is

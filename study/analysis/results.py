@@ -242,7 +242,9 @@ def _arm(
     best = trials.best_of(arm)
     splits = trials.splits or (dataset,)
     several = len(splits) > 1
-    collapsed = collapses.collapsed(study_folder, confirmed, lambda r: splits[r.spec.split])
+    collapsed = collapses.collapsed(
+        study_folder, confirmed, searched, lambda r: splits[r.spec.split]
+    )
     # What is measured by question is measured in the first split.
     first = [record for record in confirmed if record.spec.split == 0]
     searches = 1 if several else trials.searches

@@ -50,7 +50,7 @@ class Collapse:
     seeds: int
     """Number of confirmations that completed or diverged."""
     collapsed: int
-    """Number of these that diverged, or whose answers hardly depend on the question."""
+    """Number of these that collapsed (``study.analysis.collapses``), by divergence too."""
     rate: Estimate
     """Rate of collapse in percent, with its exact bounds."""
     otherwise: Estimate | None
