@@ -79,9 +79,10 @@ def collapsed(kind: str, steady: Sequence[float], began: float) -> list[float]:
     return [began * share for share in shares]
 
 
-def play(surface: Surface, kind: str, repetition: int) -> tuple[bool, bool]:
+def play(surface: Surface, kind: str, repetition: int, *, rate: float = RATE) -> tuple[bool, bool]:
     """Play a search: whether the arm is called unsteady, and whether a trial collapsed at a
-    learning rate no larger than the best's. ``kind`` is empty for a steady arm."""
+    learning rate no larger than the best's. ``kind`` is empty for a steady arm, and ``rate`` is the
+    share of trainings that collapse if it is not."""
     space = Space(question="?", arms={"arm": surface.arm})
     rules = SearchRules(
         space=space,
@@ -102,7 +103,7 @@ def play(surface: Surface, kind: str, repetition: int) -> tuple[bool, bool]:
         while (spec := scheduler.next()) is not None and spec.kind is Kind.SEARCH:
             number += 1
             losses = surface.curve(spec.parameters, number, repetition)
-            if kind and drawn.random() < RATE:
+            if kind and drawn.random() < rate:
                 losses = collapsed(kind, losses, began)
                 lost.append(spec)
             report(scheduler, spec, losses, number)
