@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TypeAlias, cast
 
+from trainables.devices import environment
 from trainables.errors import BadInput
 from trainables.secrecy import guard, without_secrets
 
@@ -56,16 +57,26 @@ class WithoutSecrets:
             except UnicodeEncodeError as error:
                 name = error.encoding
                 self._stream.write(shown.encode(name, "backslashreplace").decode(name))
-        except BrokenPipeError:
-            _nobody_reads(self._stream)
+        except OSError as error:
+            self._lost(error)
         return len(text)
 
     def flush(self) -> None:
         """Write out what is buffered."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        """Let the rest of the output go nowhere, since it cannot be written. A command whose reader
+        has ended is interrupted; where a disk is full, say, it goes on, and says so."""
+        if isinstance(error, BrokenPipeError):
             _nobody_reads(self._stream)
+            return
+        _discard(self._stream)
+        if sys.stderr is not self:
+            print(f"the output cannot be written ({error.strerror})", file=sys.stderr)
 
     def writelines(self, lines: list[str]) -> None:
         """Write texts one after another, each without its secrets."""
@@ -87,6 +98,7 @@ def command(main: Main) -> Callable[..., int]:
     number of its signal.
     """
     if main.__module__ == "__main__":  # and not where a test calls it
+        _open_closed()
         guard()
         _take_signals()
 
@@ -98,33 +110,38 @@ def command(main: Main) -> Callable[..., int]:
         )
         with nowhere, redirect_stdout(out), redirect_stderr(errors):
             try:
-                code = main(arguments)
+                code = _exit_code(main, arguments)
                 out.flush()  # what reads the output may have ended
                 return code
-            except BadInput as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
-            except OSError as error:
-                given = str(error.filename)
-                if error.errno == errno.ENAMETOOLONG:
-                    said = f"a name is too long for a file: {given[:SHOWN]!r}..."
-                elif error.errno in UNUSABLE and error.filename is not None:
-                    said = f"{given!r} cannot be used ({error.strerror}); give another, or mend it"
-                else:
-                    raise
-                print(f"error: {said}", file=sys.stderr)
-                return 2
-            except RuntimeError as error:
-                if NO_MEMORY not in str(error):
-                    raise
-                asked = re.search(r"allocate (\d+) bytes", str(error))
-                much = f" (it asked for {int(asked[1]) / 2**30:,.0f} GiB at once)" if asked else ""
-                print(f"error: this machine has too little memory for that{much}", file=sys.stderr)
-                return 2
             except KeyboardInterrupt:
                 return interrupted()
 
     return run
+
+
+def _exit_code(main: Main, arguments: list[str] | None) -> int:
+    """Exit code of ``main``; what its user did wrong is printed in one line."""
+    try:
+        environment.check()
+        return main(arguments)
+    except BadInput as error:
+        said = str(error)
+    except OSError as error:
+        given = str(error.filename)
+        if error.errno == errno.ENAMETOOLONG:
+            said = f"a name is too long for a file: {given[:SHOWN]!r}..."
+        elif error.errno in UNUSABLE and error.filename is not None:
+            said = f"{given!r} cannot be used ({error.strerror}); give another, or mend it"
+        else:
+            raise
+    except RuntimeError as error:
+        if NO_MEMORY not in str(error):
+            raise
+        asked = re.search(r"allocate (\d+) bytes", str(error))
+        much = f" (it asked for {int(asked[1]) / 2**30:,.0f} GiB at once)" if asked else ""
+        said = f"this machine has too little memory for that{much}"
+    print(f"error: {said}", file=sys.stderr)
+    return 2
 
 
 def interrupted(then: str = "") -> int:
@@ -160,6 +177,14 @@ def _take_signals() -> None:
     taken = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
     for each in taken:
         signal.signal(each, end)
+
+
+def _open_closed() -> None:
+    """Open the standard streams that the parent closed, to nowhere: a file that is opened next
+    would have their numbers, and what a library writes to a stream would be in it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def _nobody_reads(stream: IO[str]) -> None:

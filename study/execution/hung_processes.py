@@ -3,7 +3,7 @@
 Trials of a host whose process dies go on at once on another host. A process that is stopped, or
 that waits for a file on a server which does not answer, would be waited for without end. So the
 driver asks every so often how much processor time each process of the study has taken, and kills
-one that has taken none for ``STILL_SECONDS``. From then on everything is as if it had died.
+one that has taken none for ``still_seconds``. From then on everything is as if it had died.
 
 Two kinds of time are asked for. A task on each node measures the study's Ray processes, which take
 a little time even while they wait. What trains a trial may hang although the host's actor still
@@ -32,10 +32,10 @@ from study.execution.host_pool import HostPool
 from study.trials.text import wait_text
 from study.worker.forked_host import (
     LOOKS,
-    STILL_SECONDS,
     Stillness,
     processor_seconds,
 )
+from trainables.devices.environment import still_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class HungProcesses:
     _questions: list[_Question] = field(default_factory=list)
     _stillness: dict[_Process | str, Stillness] = field(default_factory=dict)
     """Process, or name of a host -> how long it has computed nothing."""
-    _look_at: float = field(default_factory=lambda: time.monotonic() + STILL_SECONDS / LOOKS)
+    _look_at: float = field(default_factory=lambda: time.monotonic() + still_seconds() / LOOKS)
     """Monotonic time of the next look."""
     _late: set[str] = field(default_factory=set)
     """Names of hosts of which the user was told that they have not come up."""
@@ -87,7 +87,7 @@ class HungProcesses:
             not known whose process it was, they are all trials that run.
         """
         if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + STILL_SECONDS / LOOKS
+            self._look_at = time.monotonic() + still_seconds() / LOOKS
             self._hear()
             self._ask()
         for gang in list(self.gangs.handles.values()):
@@ -162,7 +162,7 @@ class HungProcesses:
 
     def _say(self, name: str, where: str) -> None:
         self.gangs.say(
-            f"{name}{where} hangs: it has computed nothing for {wait_text(STILL_SECONDS)}. It is "
+            f"{name}{where} hangs: it has computed nothing for {wait_text(still_seconds())}. It is "
             "ended, and what it trained goes on elsewhere."
         )
 

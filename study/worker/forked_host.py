@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from study.trials.text import wait_text
+from trainables.devices.environment import still_seconds
 
 if TYPE_CHECKING:
     from study.worker.host_config import HostConfig
     from study.worker.orders import AdvanceTrial, ForgetTrial, TrialReport
 
 
-STILL_SECONDS = float(os.environ.get("STUDY_STILL_SECONDS", "600"))
-"""Seconds after which a process that is to work, and has taken no processor time meanwhile, is
-taken for one that hangs. Tests set the variable."""
 LOOKS = 20
-"""Number of looks in these seconds. Looks are counted, and not time, so that nothing counts against
-a process for which this one was stopped itself, or the machine slept."""
+"""Number of looks in ``still_seconds``. Looks are counted, and not time, so that nothing counts
+against a process for which this one was stopped itself, or the machine slept."""
 
 
 class Stillness:
@@ -77,9 +75,9 @@ def receive(process: Connection, working: Callable[[], float]) -> Any:
         TimeoutError: it hangs.
     """
     stillness = Stillness()
-    while not process.poll(STILL_SECONDS / LOOKS):
+    while not process.poll(still_seconds() / LOOKS):
         if stillness.look(working()):
-            raise TimeoutError(f"it has computed nothing for {wait_text(STILL_SECONDS)}")
+            raise TimeoutError(f"it has computed nothing for {wait_text(still_seconds())}")
     try:
         return process.recv()
     except ConnectionError as error:  # killed before it read all that was sent to it

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from trainables.command import command
+from trainables.devices.environment import STILL
 from trainables.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
@@ -238,3 +239,72 @@ def test_a_reader_that_ends_ends_a_command_without_a_word(tmp_path: Path) -> Non
         check=True,
     )
     assert (done.stdout, done.stderr) == ("0\n141\n", "")
+
+
+def run_in_shell(folder: Path, redirections: str, **more: str) -> tuple[int, str]:
+    """Exit code of a command whose output is not empty and whose input is bad, and what it wrote to
+    the streams that are left."""
+    script = folder / "refused.py"
+    script.write_text(
+        "import os, sys\n"
+        "from trainables.command import command\nfrom trainables.errors import BadInput\n"
+        "@command\ndef main(arguments=None):\n"
+        "    print('begun')\n    os.fstat(1), os.fstat(2)\n    raise BadInput('wrong')\n"
+        "sys.exit(main([]))\n"
+    )
+    line = f"{shlex.join([sys.executable, str(script)])} {redirections}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | more
+    done = subprocess.run(
+        line, shell=True, check=False, env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirections", "written"),
+    [
+        (
+            ">/dev/full",
+            "the output cannot be written (No space left on device)\nerror: wrong\n",
+        ),
+        ("2>/dev/full", "begun\n"),
+        (">/dev/full 2>&1", ""),
+        ("2>&-", "begun\n"),
+        (">&- 2>&-", ""),
+        ("<&- >&- 2>&-", ""),
+    ],
+)
+def test_output_that_cannot_be_written_changes_no_exit_code(
+    redirections: str, written: str, tmp_path: Path
+) -> None:
+    assert run_in_shell(tmp_path, redirections) == (2, written)
+
+
+@pytest.mark.parametrize("given", ["abc", "nan", "-1", "0", "inf"])
+def test_a_number_of_seconds_that_cannot_be_is_refused(given: str, tmp_path: Path) -> None:
+    said = f"error: {STILL} must be a number of seconds that is more than 0, got {given!r}\n"
+    assert run_in_shell(tmp_path, "", **{STILL: given}) == (2, said)
+    assert run_in_shell(tmp_path, "", **{STILL: ""}) == (2, "begun\nerror: wrong\n")
+
+
+def test_a_device_that_nobody_can_ask_for_is_refused(tmp_path: Path) -> None:
+    code, said = run_in_shell(tmp_path, "", STUDY_DEVICE="gpu")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: STUDY_DEVICE may be cpu, ") and "got 'gpu'" in said
+    assert run_in_shell(tmp_path, "", STUDY_DEVICE="cpu") == (2, "begun\nerror: wrong\n")
+
+
+def test_a_working_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && {sys.executable} -m study.list"
+    done = subprocess.run(
+        script,
+        shell=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    said = "error: the working folder was removed; change to one that exists\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

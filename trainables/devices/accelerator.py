@@ -7,14 +7,14 @@ trials share a device of CUDA, and its memory is predicted. Any other accelerato
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
-from trainables.devices.kinds import SHARED, VARIABLE, WITHOUT_FLOAT64
+from trainables.devices.environment import leaves_accelerator
+from trainables.devices.kinds import SHARED, WITHOUT_FLOAT64
 
 GIB = 2**30
 
@@ -34,7 +34,7 @@ def kind() -> str:
         return "cpu"
     found = torch.accelerator.current_accelerator()
     name = "cpu" if found is None else found.type
-    return "cpu" if name not in SHARED and os.environ.get(VARIABLE) == "cpu" else name
+    return "cpu" if name not in SHARED and leaves_accelerator() else name
 
 
 def current() -> torch.device:

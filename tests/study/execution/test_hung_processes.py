@@ -11,15 +11,15 @@ import pytest
 import ray
 from ray.tune.experiment import Trial
 
-from study.execution import hung_processes, ray_tune
+from study.execution import ray_tune
 from study.execution.ray_tune import RETRIES
 from study.planning.cluster_partition import ClusterPartition
 from study.search.scheduler import StudyScheduler
 from study.trials.record import Outcome
-from study.worker import forked_host
 from study.worker.forked_host import LOOKS, Stillness
 from study.worker.orders import AdvanceTrial, TrialReport
 from tests.study.made_up import MadeUpHost, advanced, hosts_alone, rules
+from trainables.devices.environment import STILL
 from trainables.errors import BadInput
 
 PARTITION = ClusterPartition(
@@ -107,9 +107,8 @@ def test_a_host_that_hangs_is_ended_and_its_trials_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_tune, "RETRIES", 0)  # of which a hang takes none
-    seconds = 15.0  # processes of Ray that only wait take their hundredth of a second in less
-    for module in (forked_host, hung_processes):
-        monkeypatch.setattr(module, "STILL_SECONDS", seconds)
+    # Processes of Ray that only wait take their hundredth of a second in less.
+    monkeypatch.setenv(STILL, "15")
     for kind in (Stopped, Waiting):
         folder = tmp_path / kind.__name__
         folder.mkdir()

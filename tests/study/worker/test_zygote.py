@@ -23,7 +23,6 @@ from study.planning.placement import uniform_placement
 from study.storage.study_folder import StudyFolder
 from study.trials.record import Rung
 from study.trials.spec import Kind, TrialSpec
-from study.worker import forked_host
 from study.worker.forked_host import ForkedHost
 from study.worker.hardware import Hardware
 from study.worker.host import Host
@@ -32,6 +31,7 @@ from study.worker.host_config import HostConfig
 from study.worker.orders import AdvanceTrial, ForgetTrial
 from study.worker.resident_trials import ResidentTrials
 from study.worker.zygote import Zygote
+from trainables.devices.environment import STILL
 from trainables.errors import BadInput
 from trainables.training.regime import Regime
 from trainables.workload import Workload
@@ -214,7 +214,7 @@ def test_a_host_says_how_much_it_has_computed(tmp_path: Path) -> None:
 def test_a_zygote_that_hangs_or_is_killed_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forked_host, "STILL_SECONDS", 1.0)
+    monkeypatch.setenv(STILL, "1")
     with closing(Zygote(ASKED)) as zygote:
         os.kill(zygote._process.pid, signal.SIGSTOP)
         with pytest.raises(BadInput, match=r"hangs: it has computed nothing for 1 seconds; see"):
