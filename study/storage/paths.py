@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainables.cache.on_disk import sync
 from trainables.errors import BadInput
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -73,11 +74,18 @@ def nearest(path: Path) -> Path:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give the path of a temporary file beside ``path``, which replaces ``path`` at the end of the
-    block. Readers see the old content or the new, and nothing is left if the block raises."""
+    block. Readers see the old content or the new, also after the machine or its disk has failed,
+    and nothing is left if the block raises.
+
+    Raises:
+        OSError: the disk does not take the content.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
+        sync(partial)  # else the name may be on the disk before the content: an empty file
         partial.replace(path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

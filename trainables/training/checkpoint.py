@@ -13,9 +13,7 @@ if they can be read.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import socket
 import uuid
@@ -29,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables.cache.on_disk import sync
 from trainables.engine import ranks
 from trainables.engine.base import Engine
 from trainables.errors import BadInput
@@ -39,8 +38,6 @@ PIECE_BYTES = 2**20
 """Bytes of a file that are read at once."""
 SYNCS = 8
 """Number of files that are synced to the disk at once."""
-NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
-"""Errors of file systems that cannot sync; some of them cannot sync folders only."""
 
 
 def write(folder: Path, seen: int, running: Engine, kind: str, report: Mapping[str, Any]) -> bool:
@@ -220,18 +217,7 @@ def _sync(paths: Iterable[Path]) -> None:
         OSError: the disk does not take something.
     """
     with ThreadPoolExecutor(SYNCS) as pool:
-        list(pool.map(_sync_one, paths))
-
-
-def _sync_one(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(number)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-    finally:
-        os.close(number)
+        list(pool.map(sync, paths))
 
 
 def _read_manifest(checkpoint: Path) -> dict[str, list[Any]] | None:

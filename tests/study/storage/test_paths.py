@@ -1,5 +1,6 @@
 """Text that becomes part of a path: what leads out of a folder is refused."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from study.storage import answers
-from study.storage.paths import TAKEN, check_study_name, safe_join
+from study.storage.paths import TAKEN, atomic_write, check_study_name, safe_join
 from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
 
@@ -48,3 +49,22 @@ def test_a_study_takes_no_name_that_something_else_has(tmp_path: Path) -> None:
     for name in ("notes", *TAKEN, *map(str.upper, TAKEN)):
         with pytest.raises(BadInput, match=f"--name '{re.escape(name)}' cannot be a study's"):
             check_study_name(tmp_path, name)
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Or else a file that is new may be empty after the machine has failed: file systems write
+    names before contents."""
+    file, real, synced = tmp_path / "study.json", os.fsync, []
+
+    def fsync(number: int) -> None:
+        path = Path(f"/proc/self/fd/{number}").resolve()
+        synced.append((path == tmp_path, file.exists(), path.is_file() and path.read_text()))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(file) as partial:
+        partial.write_text("whole")
+    assert synced == [(False, False, "whole"), (True, True, False)]
+    assert file.read_text() == "whole"
