@@ -41,6 +41,8 @@ addEventListener("load", () => {
     told,
     chosen: document.querySelectorAll("main svg .on").length,
     dimmed: dim.length > 0,
+    cut: [...document.querySelectorAll(".scroll")].slice(0, 1)
+      .some((table) => table.scrollWidth > table.clientWidth),
     wide: document.documentElement.scrollWidth > innerWidth,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
     paper: style.backgroundColor,
@@ -96,6 +98,7 @@ def test_a_browser_draws_it(found: StudyResults, tmp_path: Path, dark: bool) -> 
     assert seen["colours"] == len(SPACE.arms)
     assert "overall: " in seen["told"], "a pointer over a mark shows what it stands for"
     assert seen["chosen"] > 0 and seen["dimmed"]
+    assert not seen["cut"], "the table of results is seen as a whole"
     assert seen["dark"] is dark
     assert seen["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
 
