@@ -10,9 +10,10 @@ itself: packed, and the same trials with each in a pass of its own; on an accele
 is one. Both take a step in turn, so that what else the machine does hits both; the medians of the
 steps are compared: on a CPU of the processor time, which neighbours leave alone. What encodes the
 images is frozen and its features are on disk, but with ``--everywhere``, where each method is in
-every slot. *Operations* are those of a step of all trials, views and mere allocations left out: on
-a GPU about as many kernels, whose launches bind a small model. *GiB* is what tensors take at the
-peak of a packed step, base and optimizers included; its ratio is to that of the fewest trials.
+every slot. *Operations* are those of a step of all trials, without views, mere allocations and the
+profiler's marks: on a GPU about as many kernels, whose launches bind a small model. *GiB* is what
+tensors take at the peak of a packed step, base and optimizers included; its ratio is to that of the
+fewest trials.
 """
 
 from __future__ import annotations
@@ -189,8 +190,9 @@ class Operations(TorchDispatchMode):
         self.counts = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        allocates = "empty" in func.__name__
-        if not (func.is_view or allocates):
+        views = func.is_view or func.overloadpacket.__name__ == "_unsafe_view"
+        allocates, marks = "empty" in func.__name__, func.namespace == "profiler"
+        if not (views or allocates or marks):
             self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
