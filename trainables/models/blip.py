@@ -34,7 +34,13 @@ from trainables.model_contract import (
     run_stages,
 )
 from trainables.models.common import clip, normalisation, weights_folder
-from trainables.models.common.attention import ImageAttention, TextAttention, fuse
+from trainables.models.common.attention import (
+    ImageAttention,
+    TextAttention,
+    fuse,
+    hide_later,
+    hide_padding,
+)
 from trainables.models.common.collate import collate
 from trainables.models.common.normalisation import CLIP, Normalisation
 
@@ -210,9 +216,9 @@ class Blip:
         parts: Any = network
         logits_BAV = parts.text_decoder(
             input_ids=batch.answer_BA,
-            attention_mask=batch.answer_mask_BA,
+            attention_mask=hide_later(batch.answer_BA),  # padding is on the right, and not scored
             encoder_hidden_states=fused_BQD,
-            encoder_attention_mask=batch.question_mask_BQ,
+            encoder_attention_mask=hide_padding(batch.question_mask_BQ),
             use_cache=False,
         ).logits
         return answer_losses(
@@ -269,7 +275,7 @@ class Blip:
         parts: Any = network
         fused = parts.text_encoder(
             input_ids=batch.question_BQ,
-            attention_mask=batch.question_mask_BQ,
+            attention_mask=hide_padding(batch.question_mask_BQ),
             encoder_hidden_states=image_UTD[batch.image_B],
         )
         fused_BQD: Tensor = fused.last_hidden_state

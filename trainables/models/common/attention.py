@@ -4,6 +4,9 @@ transformers 5.23 computes attention by plain operations: for a 480-pixel image,
 layer keeps 901 x 901 probabilities, most of the memory that training the image encoder takes.
 PyTorch's own kernels keep none.
 
+transformers makes three masks a pass out of some fifty small operations, in two of which the host
+waits for the device to know whether a mask hides anything. Those below take eight.
+
 A question has few tokens and an image many, so most of a text stack's arithmetic would go into keys
 and values of the image's tokens, for each question and layer anew. Weight absorption, as in
 multi-head latent attention, does without them (``trainables.shared_layers.absorbed_projections``).
@@ -41,6 +44,32 @@ def fuse(network: nn.Module) -> None:
         for kind in (ImageAttention, TextAttention):
             if type(module) is kind.__base__:
                 module.__class__ = kind
+
+
+def hide_padding(mask_BT: Tensor) -> Tensor:
+    """What attention adds to scores so that padding, where ``mask_BT`` is 0, is not attended to;
+    shape (B, 1, 1, T)."""
+    dtype = _type_of_scores(mask_BT.device)
+    nothing_BT = torch.zeros_like(mask_BT, dtype=dtype)
+    return nothing_BT.masked_fill_(mask_BT == 0, torch.finfo(dtype).min)[:, None, None]
+
+
+def hide_later(tokens_BT: Tensor) -> Tensor:
+    """What attention adds to scores so that no token attends to later ones; shape (1, 1, T, T).
+
+    That hides padding on the right from all other tokens, too.
+    """
+    tokens, device = tokens_BT.shape[1], tokens_BT.device
+    dtype = _type_of_scores(device)
+    most = torch.full((tokens, tokens), torch.finfo(dtype).min, dtype=dtype, device=device)
+    return most.triu_(1)[None, None]
+
+
+def _type_of_scores(device: torch.device) -> torch.dtype:
+    """Type of attention's scores, to which autocast would cast a mask in each layer anew."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return torch.float32
 
 
 class ImageAttention(BlipAttention):
