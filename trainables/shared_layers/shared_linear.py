@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainables.shared_layers.quantised_linear import QuantisedLinear, multiply
 from trainables.shared_layers.row_owners import RowOwners
+from trainables.shared_layers.stack import Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,42 +192,31 @@ class _LowRank:
     """
 
     def __init__(self, deltas: Sequence[TrialDelta]) -> None:
-        self.a_RI = [delta.a_RI for delta in deltas if delta.a_RI is not None]
-        self.b_OR = [delta.b_OR for delta in deltas if delta.b_OR is not None]
-        ranks, device = [len(a_RI) for a_RI in self.a_RI], self.a_RI[0].device
+        a_RI = [delta.a_RI for delta in deltas if delta.a_RI is not None]
+        b_OR = [delta.b_OR for delta in deltas if delta.b_OR is not None]
+        self.a, self.b = Stack(a_RI, transposed=False), Stack(b_OR, transposed=True)
         scales = [delta.scaling for delta in deltas]
         alike = len({*scales}) == 1
-        self.scaling = scales[0] if alike else torch.tensor(scales, device=device)[:, None, None]
-        self.rows_MR: Tensor | None = None
-        """Indices that gather M matrices of the same rank from the rows of all matrices and a last
-        row of zeros; None if all trials have the same rank."""
-        if len(set(ranks)) > 1:
-            starts = [sum(ranks[:place]) for place in range(len(ranks))]
-            nothing = [sum(ranks)] * max(ranks)
-            rows = [
-                [*range(start, start + rank), *nothing[rank:]]
-                for start, rank in zip(starts, ranks, strict=True)
-            ]
-            self.rows_MR = torch.tensor(rows, device=device)
+        self.scaling = scales[0] if alike else a_RI[0].new_tensor(scales)[:, None, None]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """``y`` plus what LoRA adds; ``x`` has shape (rows, ..., I) and ``y`` (rows, ..., O)."""
-        a_MRI, b_MOR = self._matrices()
+        a_MRI, b_MRO = self._matrices()
         x_MNI = x.reshape(len(a_MRI), -1, x.shape[-1])
         y_MNO = y.reshape(len(a_MRI), -1, y.shape[-1])
         if not torch.is_autocast_enabled(x.device.type):
             x_MNI, y_MNO = x_MNI.to(a_MRI.dtype), y_MNO.to(a_MRI.dtype)
         low_MNR = torch.bmm(x_MNI, a_MRI.transpose(1, 2))
-        return torch.baddbmm(y_MNO, low_MNR, b_MOR.transpose(1, 2)).view(y.shape).to(y.dtype)
+        return torch.baddbmm(y_MNO, low_MNR, b_MRO).view(y.shape).to(y.dtype)
 
     def absorb_key(self, q_BQhd: Tensor, q_BhQI: Tensor) -> Tensor:
         """``q_BhQI``, absorbed queries, plus what LoRA adds to them."""
-        a_MRI, b_MOR = self._matrices()
+        a_MRI, b_MRO = self._matrices()
         members, (heads, width) = len(a_MRI), q_BQhd.shape[2:]
         low_MnhQR = torch.einsum(
-            "mnqhd,mhdr->mnhqr",
+            "mnqhd,mrhd->mnhqr",
             q_BQhd.unflatten(0, (members, -1)),
-            b_MOR.unflatten(1, (heads, width)),
+            b_MRO.unflatten(2, (heads, width)),
         )
         low_MNR = low_MnhQR.reshape(members, -1, low_MnhQR.shape[-1])
         q_MNI = q_BhQI.reshape(members, -1, q_BhQI.shape[-1])
@@ -234,24 +224,17 @@ class _LowRank:
 
     def project_means(self, mean_BhQI: Tensor, y_BQhd: Tensor) -> Tensor:
         """``y_BQhd``, the layer's output for means of tokens, plus what LoRA adds to it."""
-        a_MRI, b_MOR = self._matrices()
+        a_MRI, b_MRO = self._matrices()
         members, (heads, width) = len(a_MRI), y_BQhd.shape[2:]
         mean_MNI = mean_BhQI.reshape(members, -1, mean_BhQI.shape[-1])
         low_MNR = torch.bmm(mean_MNI, a_MRI.transpose(1, 2))
         added_MnQhd = torch.einsum(
-            "mnhqr,mhdr->mnqhd",
+            "mnhqr,mrhd->mnqhd",
             low_MNR.view(members, -1, *mean_BhQI.shape[1:3], low_MNR.shape[-1]),
-            b_MOR.unflatten(1, (heads, width)),
+            b_MRO.unflatten(2, (heads, width)),
         )
         return (y_BQhd + added_MnQhd.flatten(0, 1)).to(y_BQhd.dtype)
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
-        """Stacked matrices of all trials: A, multiplied by the scaling, and B. Lower ranks are
-        padded with zeros."""
-        if self.rows_MR is None:
-            return torch.stack(self.a_RI) * self.scaling, torch.stack(self.b_OR)
-        a_RI, b_RO = (
-            torch.cat([*some, some[0].new_zeros(1, some[0].shape[1])])[self.rows_MR]
-            for some in (self.a_RI, [b_OR.t() for b_OR in self.b_OR])
-        )
-        return a_RI * self.scaling, b_RO.transpose(1, 2)
+        """Stacked matrices of all trials: A, multiplied by the scaling, and B."""
+        return self.a() * self.scaling, self.b()
