@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.engine import ranks
 from trainables.engine.base import Losses, count_questions
@@ -31,7 +31,8 @@ class Plain:
 
     def step(self, pieces: Sequence[Batch], lr: float) -> Tensor:
         mean = self.backward(pieces)
-        ranks.all_reduce(p.grad for p in self.parameters.values() if p.grad is not None)
+        ranks.all_reduce(self.gradients)
+        clip([self])
         self.update(lr)
         return ranks.summed(mean)
 
@@ -45,10 +46,13 @@ class Plain:
             mean += loss.detach()
         return mean
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Current gradients of the parameters that have one."""
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
+
     def update(self, lr: float) -> None:
-        """Clip the current gradient, take an optimizer step and clear the gradient."""
-        if self.max_grad_norm:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
+        """Take an optimizer step by the current gradient, and clear it."""
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -70,3 +74,19 @@ class Plain:
             for name, parameter in self.parameters.items():
                 parameter.copy_(trained[name])
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+
+
+def clip(engines: Sequence[Plain]) -> None:
+    """Clip the current gradient of each engine to its largest norm, as
+    ``nn.utils.clip_grad_norm_`` does, in a few operations for all of them."""
+    alike: dict[tuple[float, int], list[list[Tensor]]] = {}
+    for engine in engines:
+        gradients = engine.gradients
+        if engine.max_grad_norm and gradients:
+            alike.setdefault((engine.max_grad_norm, len(gradients)), []).append(gradients)
+    for (largest, count), each in alike.items():
+        norms = torch._foreach_norm([gradient for gradients in each for gradient in gradients])
+        norms_M = torch.linalg.vector_norm(torch.stack(norms).view(-1, count), dim=1)
+        factors_M = (largest / (norms_M + 1e-6)).clamp(max=1.0)
+        for gradients, factor in zip(each, factors_M.unbind(), strict=True):
+            torch._foreach_mul_(gradients, factor)

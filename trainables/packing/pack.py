@@ -41,6 +41,8 @@ class PackMember:
     """A trial that can be in a pack."""
 
     trial: Trial
+    engine: plain_engine.Plain
+    """The trial's engine."""
     differences: Differences
     """Differences between the trial's network and the base."""
     deltas: Mapping[str, shared_linear.TrialDelta]
@@ -115,7 +117,8 @@ class Pack:
         Raises:
             Unpackable: the trial can't be in a pack; the message says why.
         """
-        if not isinstance(trial.engine, plain_engine.Plain):
+        engine = trial.engine
+        if not isinstance(engine, plain_engine.Plain):
             raise Unpackable("its engine steps by itself")
         if trial.micro_batch < trial.config.batch_size or trial.ranks.count > 1:
             raise Unpackable("its batch is computed in pieces")
@@ -137,7 +140,7 @@ class Pack:
                 deltas[path] = delta
             elif any(isinstance(m, _DropoutNd) and m.p for m in module.modules()):
                 raise Unpackable(f"{path} has dropout of its own")
-        member = PackMember(trial=trial, differences=differing, deltas=deltas)
+        member = PackMember(trial=trial, engine=engine, differences=differing, deltas=deltas)
         if member.has_dropout and not self._draws_as_alone:
             raise Unpackable("its dropout would draw other masks than alone")
         return member
@@ -164,8 +167,8 @@ class Pack:
     def backward(self, members: Sequence[PackMember]) -> Tensor:
         """Back-propagate each trial's next batch; returns the mean losses, of shape (M,).
 
-        The gradient is left in the trials' parameters. All trials must have the same label
-        smoothing.
+        The gradient, clipped, is left in the trials' parameters. All trials must have the same
+        label smoothing.
 
         Raises:
             PaddingUnknown: trials with dropout can't take part in this step.
@@ -181,6 +184,7 @@ class Pack:
         losses_B = self.losses(ahead.batch)
         means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
         means_M.sum().backward()
+        plain_engine.clip([member.engine for member in members])
         return means_M.detach()
 
     def prepare(self, members: Sequence[PackMember]) -> None:
