@@ -182,7 +182,11 @@ class Pack:
         self.losses.smoothing = members[0].trial.losses.smoothing
         self._set_dropout_generators(members, indices)
         losses_B = self.losses(ahead.batch)
-        means_M = torch.stack([some.mean() for some in losses_B.split([*map(len, indices)])])
+        counts = [*map(len, indices)]
+        if len({*counts}) == 1:
+            means_M = losses_B.view(len(counts), -1).mean(1)
+        else:
+            means_M = torch.stack([some.mean() for some in losses_B.split(counts)])
         means_M.sum().backward()
         plain_engine.clip([member.engine for member in members])
         return means_M.detach()
