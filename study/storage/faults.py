@@ -23,6 +23,7 @@ STORE = -1
 KINDS = {
     errno.ENOSPC: "no room is left in {where}; make room",
     errno.EDQUOT: "the quota of {where} is used up; make room",
+    errno.EFBIG: "a file in {where} is larger than files may be there; raise ulimit -f",
     errno.EROFS: "{where} cannot be written: read-only file system; make it writable",
     errno.EIO: "{where} cannot be read or written: input/output error; see to the disk",
     errno.ESTALE: "{where} cannot be read or written: stale file handle; mount it again",

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -126,6 +127,22 @@ def test_so_is_one_that_can_only_be_read(tmp_path: Path, writer: Callable[[Path]
         said = describe_fault(caught.value, small.folder)
     assert said.endswith("cannot be written: read-only file system; make it writable")
     assert said.startswith(str(small.folder))
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
+def test_so_is_a_file_that_may_not_become_so_large(
+    tmp_path: Path, writer: Callable[[Path], None]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 4, before[1]))
+    try:
+        error = raised(writer, tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = describe_fault(error, tmp_path)
+    if writer in (plain, wrapped):
+        assert said == f"a file in {tmp_path} is larger than files may be there; raise ulimit -f"
+    assert said  # libraries may say in their own words that no more can be written
 
 
 def test_too_many_files_are_told_from_too_many_bytes(tmp_path: Path) -> None:
