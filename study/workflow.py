@@ -231,15 +231,17 @@ class StudyRun:
         )
 
     def open_folder(self) -> None:
-        """Show the plan, and open the study's folder."""
-        study_folder, plan = self.deployment.study_folder, self.plan
+        """Open the study's folder, if no other driver uses it, and show the plan."""
+        study_folder = self.deployment.study_folder
+        study_folder.path.mkdir(exist_ok=True)
+        self.opened.enter_context(study_folder.only_driver())  # before anything in it is changed
+        plan = self.plan
         self.tracker = self.opened.enter_context(closing(self._tracking_starts.result()))
         plan.show(self.console, study_folder.path)
         self.folder = open_study(
             study_folder, self.definition, run=plan.placements, base=provenance.base(plan)
         )
         plan.write(self.folder)
-        self.opened.enter_context(study_folder.only_driver())
 
     def open_journal(self) -> None:
         """Open the study's journal and its run in MLflow, and learn from the trials in them."""

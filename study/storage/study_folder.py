@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -184,7 +184,8 @@ class StudyFolder:
     @contextmanager
     def only_driver(self, otherwise: str = "give another --name") -> Iterator[None]:
         """Hold the study's lock, so that no second process runs the study. Where the file system
-        has no locks, a lease stands for it (``study.storage.lease``).
+        has no locks, a lease stands for it (``study.storage.lease``). A folder in which no study
+        was begun meanwhile is not left behind.
 
         Raises:
             BadInput: another process holds the lock; ``otherwise`` says what to do.
@@ -205,10 +206,16 @@ class StudyFolder:
                     with self._leased(otherwise):
                         yield
                     return
-            lock.truncate(0)
-            lock.write(this_driver())
-            lock.flush()
-            yield
+            try:
+                lock.truncate(0)
+                lock.write(this_driver())
+                lock.flush()
+                yield
+            finally:
+                if not self.begun:
+                    with suppress(OSError):  # there is more in it, or it is gone
+                        os.unlink(lock.name)
+                        self.path.rmdir()
 
     @contextmanager
     def _leased(self, otherwise: str) -> Iterator[None]:

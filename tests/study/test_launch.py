@@ -7,10 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
 from study import audit, doctor, export, plan, predict, report, ui
 from study.config.begun_study import begun_study
@@ -21,7 +23,7 @@ from study.config.study_json import check_resumable, open_study
 from study.launch import Request, _named_store, _next_steps, _settings, main
 from study.search.journal import StudyJournal
 from study.storage.study_folder import StudyFolder
-from study.workflow import EndedStudy
+from study.workflow import EndedStudy, StudyRun
 from tests.trainables.data.small import jsonl
 from trainables.errors import BadInput
 
@@ -313,3 +315,40 @@ def test_only_a_study_of_one_seed_gets_more_seeds(tmp_path: Path) -> None:
             open_study(study, more, run=["lora"], base={})
             assert begun_study(study.path).settings.seeds == asked
         shutil.rmtree(study.path)
+
+
+HOLDS = """
+import sys, time
+from study.storage.study_folder import StudyFolder
+with StudyFolder(storage=sys.argv[1], name="one").only_driver():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_driver_changes_nothing(tmp_path: Path) -> None:
+    folder = StudyFolder(storage=tmp_path, name="one")
+    definition = StudyDefinition.parse(Settings(space="smoke", seeds=1))
+    open_study(folder, definition, run=["lora"], base={})
+    more = StudyDefinition.parse(Settings(space="smoke", seeds=3))
+    begun = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert begun.stdout is not None and begun.stdout.readline() == "held\n"
+        before = {path: path.read_bytes() for path in folder.path.iterdir()}
+        deployment = Deployment(study_folder=folder, tracking_uri="")
+        with ExitStack() as opened, pytest.raises(BadInput, match="is running already"):
+            StudyRun(more, deployment, Console(), opened, 0.0).open_folder()
+        assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+    finally:
+        begun.kill()
+        begun.communicate()
+
+
+def test_what_has_not_begun_leaves_no_folder(tmp_path: Path) -> None:
+    folder = StudyFolder(storage=tmp_path, name="one")
+    folder.path.mkdir()
+    with folder.only_driver():
+        assert folder.path.is_dir()
+    assert not folder.path.exists()
