@@ -87,7 +87,9 @@ def read_content(
     """
     try:
         text = without_controls(content.decode("utf-8"))
-        found = json.loads(text)
+        found = parse_text(text)
+    except RepeatedKey as error:
+        raise BadInput(f"{source} {error}; give it back as it was") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{source} is no JSON: {error}; give it back as it was") from None
     if versions and isinstance(found, dict) and found.get("version", 1) not in versions:
@@ -98,6 +100,31 @@ def read_content(
         )
     # As JSON, since a dataclass may be strict: a list is a tuple there, and "3" is no number.
     return _validated(lambda adapter: adapter.validate_json(text), kind, source)
+
+
+class RepeatedKey(ValueError):
+    """An object of a JSON text has a key twice, of which readers take the last."""
+
+
+def parse_text(text: str) -> Any:
+    """Parse a JSON text whose objects have each key once.
+
+    Raises:
+        RepeatedKey: an object has a key twice.
+        ValueError: the text is no JSON.
+        RecursionError: its values are nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its keys and values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RepeatedKey(f"has {twice!r} twice in one object")
+    return found
 
 
 def parse(kind: type[T], found: Any, source: str) -> T:

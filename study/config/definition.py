@@ -29,6 +29,7 @@ from trainables.engine.deepspeed_config import (
 from trainables.engine.training_settings import UNDIVIDED, TrainingSettings
 from trainables.errors import BadInput, unknown
 from trainables.models.common.quantisation import BaseBits
+from trainables.stored_json import parse_text
 from trainables.training.regime import Regime
 from trainables.workload import WorkloadConfig
 
@@ -298,7 +299,7 @@ def _engine(deepspeed: str) -> str | None:
     if not Path(deepspeed).is_file():
         raise unknown("value of --deepspeed", deepspeed, (*ENGINES, "a file of your own"))
     try:
-        configuration = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+        configuration = parse_text(Path(deepspeed).read_text(encoding="utf-8"))
         content = json.dumps(configuration, sort_keys=True, allow_nan=False)
     except (RecursionError, ValueError) as error:
         raise BadInput(f"--deepspeed {deepspeed} is no JSON: {error}") from None

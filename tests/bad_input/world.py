@@ -102,6 +102,7 @@ ROWS: dict[str, list[Any]] = {
     "text": ['"x"'],
     "deep": ["[" * 5000 + "]" * 5000],
     "bigint": [FIRST % ("9" * 5000)],
+    "twice": [FIRST.replace("}", ', "answer": "yes"}') % '"no"'],
     "answernan": [FIRST % "NaN"],
     "answernull": [GOOD[0] | {"answer": None}],
     "answerhalf": [FIRST % '"\\ud83d"'],

@@ -37,7 +37,6 @@ tests of a study then take patients as independent, and images otherwise.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -119,7 +118,9 @@ def load(root: Path | None) -> Dataset:
 def _row(where: str, line: str) -> Row:
     """Parse one line of the manifest."""
     try:
-        found = json.loads(line)
+        found = stored_json.parse_text(line)
+    except stored_json.RepeatedKey as error:
+        raise BadInput(f"{where} {error}; leave one of them away") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({error}); write one object a line") from error
     return stored_json.parse(Row, found, where)
