@@ -164,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
             splits=given.splits,
             against=space.against is not None,
         )
-        console.print(f"\nA study shows {size.text}, {size.supposing}")
+        claims = size.splits < 2 and size.arms > 1
+        console.print(f"\nA study claims {size.claim}" if claims else "")
+        console.print(f"A study shows {size.text}, {size.supposing}")
     if memory:
         console.print(
             f"\nPeak memory of a training step in GiB, for what: {given.precision}, "

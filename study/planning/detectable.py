@@ -75,6 +75,19 @@ class StudySize:
         return max(others if self.against else self.arms * others // 2, 1)
 
     @property
+    def claim(self) -> str:
+        """What the answer will be about, and what a stronger claim would cost."""
+        if self.splits > 1:
+            return "nothing is claimed: what the splits of these data showed is described"
+        if self.searches > 1:
+            return "how the methods differ, each tuned with this budget"
+        return (
+            "how these tuned models differ, and not the methods, since the luck of one search is "
+            "in no interval; --searches 3 compares the methods, for three times the trials and "
+            "trainings"
+        )
+
+    @property
     def text(self) -> str:
         """What can be shown in 8 of 10 studies, and what would halve it."""
         if self.splits > 1:

@@ -235,13 +235,16 @@ class StudyPlan:
         )
         if (more := self.definition.times_if_unsteady) > 1:
             collapses = (
-                f" or collapses (its loss rises to {RISE:g} times what it was)"
+                f" or collapses (its validation loss rises to over {RISE:g} times what it was)"
                 if self.definition.times_if_collapsed > 1
                 else ""
             )
+            several = "split" if settings.splits > 1 else "search"
+            each = f" a {several}" if times > 1 else ""
             console.print(
-                f"           {more * settings.seeds} seeds of an arm of which a search trial "
-                f"diverges{collapses} at a learning rate no larger than its best's"
+                f"           {more * settings.seeds} seeds{each}, by rule, of an arm of which a "
+                f"search trial diverges{collapses} at a learning rate no larger than that of its "
+                "best trial"
             )
         size = StudySize(
             questions=len(data.test),
@@ -266,6 +269,8 @@ class StudyPlan:
                 f"{' / '.join(f'{len(data.test):,}' for data in self.data.splits)} test questions; "
                 f"each arm is searched and confirmed in each: {cost}"
             )
+        if size.arms > 1:
+            console.print(f"  claims   {size.claim}")
         console.print(f"  shows    {size.text}\n           {size.supposing}")
         console.print(
             f"  compute  {self.concurrency} at a time on {profile.device}, {self.precision}"

@@ -212,6 +212,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr
     assert "compare  each arm with frozen_full_lora alone: 4 tests to correct for" in done.stdout
+    assert "claims   how these tuned models differ, and not the methods" in done.stdout
     assert re.search(r"shows    differences from \d+\.\d points, and arms as good to", done.stdout)
     for part in ("frozen_full_lora", "decoder.lora.rank {4, 8, 16}", "always the most frequent"):
         assert part in done.stdout

@@ -343,6 +343,7 @@ def test_it_says_what_a_study_can_show(capsys: pytest.CaptureFixture[str]) -> No
     sizes = ("--test-questions", "1061", "--test-images", "96", "--seeds", "3")
     assert plan.main(["--space", "smoke", *sizes]) == 0
     said = " ".join(capsys.readouterr().out.split())
+    assert "A study claims how these tuned models differ, and not the methods" in said
     assert "A study shows differences from 6.6 points, and arms as good to within 7.6" in said
     least = []
     for against in ((), ("--against", "lora")):
