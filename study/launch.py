@@ -33,6 +33,10 @@ from trainables.secrecy import command_line, shown, without_user
 if TYPE_CHECKING:
     from study.workflow import EndedStudy
 
+MORE_SEEDS = "seeds that are added after a look at results let a false 'better' through more often"
+"""Why a study that may have called an arm better takes no more seeds
+(``python -m tests.benchmarks.looks``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Places):
@@ -151,9 +155,11 @@ def _settings(request: Request, asked: dict[str, Any]) -> Settings:
             if name == "seeds" and value > settings.seeds == 1:
                 settings = replace(settings, seeds=value)
             elif getattr(settings, name) != value:
+                more = name == "seeds" and value > settings.seeds
+                why = f" ({MORE_SEEDS})" if more else ""
                 raise BadInput(
                     f"study {request.resume!r} was begun with {name}={getattr(settings, name)!r}, "
-                    f"not {value!r}; leave it away, or begin another study"
+                    f"not {value!r}; leave it away, or begin another study{why}"
                 )
         return settings
     if "space" not in asked:

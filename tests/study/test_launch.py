@@ -308,8 +308,9 @@ def test_only_a_study_of_one_seed_gets_more_seeds(tmp_path: Path) -> None:
         open_study(study, definition, run=["lora"], base={})
         request = Request(storage=str(tmp_path), resume="one")
         if not goes_on:
-            with pytest.raises(BadInput, match=f"was begun with seeds={began}, not {asked}"):
+            with pytest.raises(BadInput, match=f"was begun with seeds={began}, not {asked}") as no:
                 _settings(request, {"seeds": asked})
+            assert ("seeds that are added after a look" in str(no.value)) == (asked > began)
         else:
             more = StudyDefinition.parse(_settings(request, {"seeds": asked}))
             check_resumable(study, more)
