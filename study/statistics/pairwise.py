@@ -7,6 +7,10 @@ that p-value is below 0.05 and the interval excludes zero. From one seed of an a
 its interval has no variation between seeds in it, and one of two equal arms would be called better
 in 11 to 21% of studies.
 
+That two arms are equally good, or one not worse, follows from the interval of their pair alone, and
+is not corrected for the number of pairs: each errs in about 3% of studies at the margin, and one of
+eleven in 17% (``python -m tests.benchmarks.margins``). The report says so beside its pairs.
+
 A finding is about trainings that do not collapse where no seed of either arm collapsed: three seeds
 of an arm that collapses with one in ten mostly show no collapse, and no interval can allow for what
 they do not show. To say "better" only where no rate of collapse that is compatible with them (up to

@@ -97,6 +97,7 @@ def test_of_several_splits_it_describes_and_calls_no_arm_better(
     usual = page_of(tmp_path, found).text
     for told in captions:
         assert told not in text and told in usual
+    assert usual.count("not corrected for their number") == 2, "beside the matrix and the table"
     assert "let \u201cbetter\u201d err more often than said" in usual
 
 
