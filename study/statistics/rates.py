@@ -14,7 +14,9 @@ def exact_rate(events: int, of: int) -> Estimate:
     1934, doi 10.1093/biomet/26.4.404).
 
     If it happened never or always, the interval is one-sided, with all of the 5% at its other end:
-    0 of 3 are compatible with up to 63%.
+    0 of 3 are compatible with up to 63%. Since the outcome decides on which side the 5% are, a rate
+    lies within its bounds in 95% of studies of up to four seeds, and in 92.5% at least of larger
+    ones, whatever the rate is.
     """
     from scipy.stats import beta
 
