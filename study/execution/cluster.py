@@ -25,6 +25,7 @@ from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.execution import lost_cluster
+from study.execution.ray_token import own_token
 from study.planning.cluster_partition import ClusterPartition
 from study.storage import scratch
 from study.worker.hardware import Hardware
@@ -95,6 +96,7 @@ def _start(say: Callable[[str], None]) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     with ExitStack() as opened:
         place = opened.enter_context(scratch.folder("ray"))
+        opened.enter_context(own_token(place))
         start = partial(
             ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
         )
