@@ -181,7 +181,7 @@ class Pack:
         self._segments = ahead.segments
         self.losses.smoothing = members[0].trial.losses.smoothing
         self._set_dropout_generators(members, indices)
-        losses_B = self.losses(ahead.batch)
+        losses_B: Tensor = self.losses(ahead.batch)
         counts = [*map(len, indices)]
         if len({*counts}) == 1:
             means_M = losses_B.view(len(counts), -1).mean(1)
