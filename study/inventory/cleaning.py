@@ -15,6 +15,7 @@ from study.inventory.overview import journal_of
 from study.storage import study_files
 from study.storage.lease import LEASE
 from study.storage.object_store import COPIES
+from study.storage.paths import was_left
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import (
     CHECKPOINTS,
@@ -27,6 +28,12 @@ from study.storage.study_folder import (
 from study.trials.spec import Kind
 from trainables.cache.unused import Unused, unused
 from trainables.errors import BadInput
+
+NEEDLESS = {
+    CHECKPOINTS: "checkpoint that no trial needs",
+    EXPORTS: "model whose export did not finish",
+}
+"""Folder of a study -> what something in it is that nothing needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +109,14 @@ def _of_study(files: StudyFiles) -> Iterator[Needless]:
         elif folder == CHECKPOINTS and inside.startswith(PARTIAL):
             part = f"{CHECKPOINTS}/{trial}/{inside.partition('/')[0]}"
             sizes[part] = sizes.get(part, 0) + version.bytes
+        elif folder == EXPORTS and was_left(trial):
+            part = f"{EXPORTS}/{trial}"
+            sizes[part] = sizes.get(part, 0) + version.bytes
         elif "/" not in name and name.startswith(".") and ".partial-" in name:
             sizes[name] = version.bytes
     for name, size in sizes.items():
         yield Needless(
-            what="checkpoint that no trial needs" if "/" in name else "file that was not finished",
+            what=NEEDLESS.get(name.partition("/")[0], "file that was not finished"),
             where=f"{files.where}/{name}",
             bytes=size,
             remove=partial(_drop, files.study_folder, name),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analysis import results_file
-from study.storage.paths import real_path, safe_join
+from study.storage.paths import partial_folder, real_path, safe_join, was_left
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import off_default
 from study.trials.text import settings_text
@@ -61,7 +61,8 @@ def export(
     if out.exists() and not (out / tuned_json.FILE).is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     whole = real_path(out) if out.is_symlink() else out  # no folder can take the place of a link
-    partial = whole.with_name(f".{whole.name}.partial-{uuid.uuid4().hex}")
+    partial = partial_folder(whole)
+    _remove_left(whole, partial)
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -74,6 +75,14 @@ def export(
     shutil.rmtree(whole, ignore_errors=True)
     partial.rename(whole)
     return {name: out / place.relative_to(partial) for name, place in places.items()}
+
+
+def _remove_left(whole: Path, partial: Path) -> None:
+    """Remove what exports of ``whole`` that were killed have left beside it. Where processes are
+    numbered anew, as in a container, one of them may have had this process's ``partial``."""
+    for beside in whole.parent.glob(f".{glob.escape(whole.name)}.partial-*"):
+        if beside == partial or was_left(beside.name):
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def write(

@@ -6,11 +6,15 @@ may have written. A path that is made of them must not lead out of its folder.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from trainables.cache.on_disk import sync
 from trainables.errors import BadInput
@@ -25,6 +29,8 @@ SQLITE_SIDES = ("-journal", "-wal", "-shm")
 """Ends of the names of the files that SQLite keeps beside a database."""
 TAKEN = {MLFLOW_ARTIFACTS, MLFLOW_DATABASE, *(MLFLOW_DATABASE + side for side in SQLITE_SIDES)}
 """Names in a storage folder that no study may have."""
+PARTIAL_FOLDER = re.compile(r"\..+\.partial-([0-9a-f]{8})-(\d{1,9})")
+"""Pattern that the whole name of a folder matches which is being written: machine and process."""
 LONGEST_NAME_BYTES = 255
 """Bytes of the longest file name that Linux's file systems take."""
 
@@ -69,6 +75,22 @@ def nearest(path: Path) -> Path:
     that exists."""
     every = (path, *path.absolute().parents)
     return next((each for each in every if os.path.lexists(each)), Path("/"))
+
+
+def partial_folder(folder: Path) -> Path:
+    """Path beside ``folder``, which this process writes before it becomes ``folder``."""
+    return folder.with_name(f".{folder.name}.partial-{_machine()}-{os.getpid()}")
+
+
+def was_left(name: str) -> bool:
+    """Whether a folder of this name was being written by a process of this machine that has ended,
+    as one that was killed."""
+    found = PARTIAL_FOLDER.fullmatch(name)
+    return found is not None and found[1] == _machine() and not psutil.pid_exists(int(found[2]))
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from study import clean
 from study.search.scheduler import StudyScheduler
 from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore
+from study.storage.paths import partial_folder
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
 from tests.study.inventory.test_deletion import files
@@ -55,6 +56,12 @@ def test_checkpoints_that_a_study_needs_stay(
     kept = {save(folder, running.id)}
     gone = {save(folder, ended[0]), save(folder, running.id, "partial-x"), save(folder, "nobody's")}
     (folder.path / ".study.json.partial-1").touch()
+    running_export = partial_folder(folder.export("lora"))
+    # No process has so high a number.
+    killed = running_export.with_name(f"{running_export.name.rpartition('-')[0]}-{10**8}")
+    for export in (running_export, killed):
+        export.mkdir(parents=True)
+        (export / "README.md").write_text("?")
     arguments = ["--storage", str(tmp_path / "studies")]
     before = files(tmp_path / "studies")
     with folder.only_driver():
@@ -68,6 +75,7 @@ def test_checkpoints_that_a_study_needs_stay(
     left = {path for path in files(folder.path) if path.endswith(".safetensors")}
     assert left == kept and not gone & left
     assert not (folder.path / ".study.json.partial-1").exists()
+    assert running_export.exists() and not killed.exists()
     assert clean.main(arguments) == 0 and "nothing" in capsys.readouterr().out
 
 
