@@ -188,7 +188,8 @@ class StudyFolder:
         was begun meanwhile is not left behind.
 
         Raises:
-            BadInput: another process holds the lock; ``otherwise`` says what to do.
+            BadInput: another process holds the lock (``otherwise`` says what to do), or has just
+                removed the folder.
         """
         with (self.path / LOCK).open("a") as lock:  # it may be another's, whose name is in it
             for left in reversed(range(LOCK_TRIES)):
@@ -206,6 +207,9 @@ class StudyFolder:
                     with self._leased(otherwise):
                         yield
                     return
+            if not _is_at(lock.fileno(), self.path / LOCK):
+                line = f"study {self.name!r} was given up by another process just now; start again"
+                raise BadInput(line)
             try:
                 lock.truncate(0)
                 lock.write(this_driver())
@@ -318,6 +322,14 @@ class StudyFolder:
 
 
 @cache
+def _is_at(number: int, path: Path) -> bool:
+    """Whether an open file still has the name ``path``."""
+    try:
+        return os.path.samestat(os.fstat(number), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def this_driver() -> str:
     """Name of this process among all that run studies: its machine, a blank, and a number that no
     other has."""

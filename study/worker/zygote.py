@@ -41,7 +41,7 @@ from study.worker.hardware import Hardware
 from trainables import registry
 from trainables.errors import BadInput
 from trainables.model_lookup import family_of
-from trainables.secrecy import format_traceback
+from trainables.secrecy import format_traceback, without_secrets
 
 if TYPE_CHECKING:
     from study.config.definition import StudyDefinition
@@ -228,10 +228,12 @@ def _profile(
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error in a form that can be sent: ``BadInput`` as it is, any other as its traceback."""
+    """An error in a form that can be sent: ``BadInput`` as it is, any other as what it says, of
+    which users are shown the first line, and its traceback."""
     if isinstance(error, BadInput):
         return error
-    return RuntimeError(format_traceback(error))
+    says = without_secrets(f"{type(error).__name__}: {error}")
+    return RuntimeError(f"{says}\n{format_traceback(error)}")
 
 
 def _forked() -> bool:

@@ -1,5 +1,6 @@
 """The command line: what cannot be is refused in one line, at once, with nothing written."""
 
+import fcntl
 import json
 import os
 import re
@@ -346,6 +347,25 @@ def test_a_second_driver_changes_nothing(tmp_path: Path) -> None:
     finally:
         begun.kill()
         begun.communicate()
+
+
+def test_a_lock_that_was_removed_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opened it before a driver that began no study removed it would drive the study beside
+    one that makes a new lock."""
+    folder = StudyFolder(storage=tmp_path, name="one")
+    folder.path.mkdir()
+    real = fcntl.flock
+
+    def flock(*given: object) -> None:
+        real(*given)  # type: ignore[arg-type]  # passed on
+        (folder.path / ".lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    match = "was given up by another process just now"
+    with pytest.raises(BadInput, match=match), folder.only_driver():
+        pytest.fail("it drives the study")
 
 
 def test_what_has_not_begun_leaves_no_folder(tmp_path: Path) -> None:

@@ -308,3 +308,23 @@ def test_a_working_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
     )
     said = "error: the working folder was removed; change to one that exists\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_user_without_a_home_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one of a container that no table of users has. MLflow fails without a home."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_242_424)
+    assert command(lambda _: 0)([]) == 2
+    said = "error: this user has no home folder; set HOME to a folder\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("HOME", "/nonexistent")
+    assert command(lambda _: 0)([]) == 0
+
+
+def test_python_must_keep_docstrings(tmp_path: Path) -> None:
+    code, said = run_in_shell(tmp_path, "", PYTHONOPTIMIZE="2")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: Python leaves out docstrings (-OO, PYTHONOPTIMIZE=2)")
+    assert run_in_shell(tmp_path, "", PYTHONOPTIMIZE="1") == (2, "begun\nerror: wrong\n")

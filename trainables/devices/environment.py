@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 
 from trainables.devices.kinds import VARIABLE
 from trainables.errors import BadInput
@@ -49,13 +50,21 @@ def leaves_accelerator() -> bool:
 
 
 def check() -> None:
-    """Check what this process was started with: the variables, and its working folder.
+    """Check what this process was started with: the variables, its folders and Python's options.
 
     Raises:
-        BadInput: a variable is not what it may be, or the working folder was removed.
+        BadInput: a variable is not what it may be, the working folder was removed, the user has no
+            home, or Python leaves out docstrings.
     """
     still_seconds()
     leaves_accelerator()
+    if sys.flags.optimize > 1:
+        raise BadInput(
+            "Python leaves out docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs; start "
+            "it without"
+        )
+    if os.path.expanduser("~") == "~":  # caches lie there, and MLflow needs one
+        raise BadInput("this user has no home folder; set HOME to a folder")
     try:
         os.getcwd()
     except FileNotFoundError:

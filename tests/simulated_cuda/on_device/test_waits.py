@@ -34,7 +34,7 @@ IN_THREE = {
     # Positions in three dimensions are made on the host: see there.
     r"ImageTextToText\._positions: a copy": 3,
 }
-ENCODERS = r"ImageTextToText\._encode: "
+ENCODERS = r"(ImageTextToText\._encode|stages\.py: features): "
 """Image encoders of transformers' classes that make positions and windows from the number of
 patches, or leave out images that are empty; the same in every batch."""
 OF_CLASS = r"the backward pass: aten::masked_select"

@@ -1,5 +1,6 @@
 """The process that loads for all: hosts that are forked from it compute what others do."""
 
+import errno
 import os
 import pickle
 import signal
@@ -30,7 +31,7 @@ from study.worker.host_actor import _host
 from study.worker.host_config import HostConfig
 from study.worker.orders import AdvanceTrial, ForgetTrial
 from study.worker.resident_trials import ResidentTrials
-from study.worker.zygote import Zygote
+from study.worker.zygote import Zygote, _sendable
 from trainables.devices.environment import STILL
 from trainables.errors import BadInput
 from trainables.training.regime import Regime
@@ -250,6 +251,16 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         zygote.take(ASKED.workload.dataset())
         with pytest.raises(BadInput, match=str(tmp_path)):
             zygote.profile()
+
+
+def test_an_error_that_is_sent_says_first_what_it_is() -> None:
+    """Its first line is what users are shown."""
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        first, *more = str(_sendable(error)).splitlines()
+    assert first == "OSError: [Errno 28] No space left on device"
+    assert more[0].startswith("Traceback") and "test_zygote.py" in more[1]
 
 
 def test_a_space_may_have_classes_of_its_own(tmp_path: Path) -> None:
