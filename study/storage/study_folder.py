@@ -321,7 +321,6 @@ class StudyFolder:
         return self.store.part(f"{CHECKPOINTS}/{trial_id}")
 
 
-@cache
 def _is_at(number: int, path: Path) -> bool:
     """Whether an open file still has the name ``path``."""
     try:
@@ -330,6 +329,7 @@ def _is_at(number: int, path: Path) -> bool:
         return False
 
 
+@cache
 def this_driver() -> str:
     """Name of this process among all that run studies: its machine, a blank, and a number that no
     other has."""

@@ -60,6 +60,6 @@ def test_everything(folder: str) -> None:
     run_on_device(f"tests/trainables/{folder}", "-m", "not deepspeed")
 
 
-@pytest.mark.every_class
+@pytest.mark.slow
 def test_waits_of_every_class() -> None:
     run_on_device("tests/simulated_cuda/on_device/test_waits.py", "-m", "every_class")

@@ -39,6 +39,9 @@ ENCODERS = r"(ImageTextToText\._encode|stages\.py: features): "
 patches, or leave out images that are empty; the same in every batch."""
 OF_CLASS = r"the backward pass: aten::masked_select"
 """The classes' own networks put images among words by ``masked_scatter``."""
+BACKWARD = r"the backward pass"
+DEEP = r"ImageTextToText\.losses: aten::(nonzero|index|_index_put_impl_)"
+"""Qwen3-VL's network adds features of images to words by a mask, in its first layers too."""
 METHODS = ("lora", "layernorm", "ia3", "bitfit")
 
 
@@ -48,7 +51,10 @@ def allowed(family: str) -> Mapping[str, int]:
         return LOSS
     if "/" not in family:
         return {**LOSS, MASKS: 3}
-    return {**LOSS, MASKS: 8, **IN_THREE, ENCODERS: 40, OF_CLASS: 1, OF_CLASS[:17]: 2}
+    known = {**LOSS, MASKS: 8, **IN_THREE, ENCODERS: 40, OF_CLASS: 1}
+    if family.endswith("/qwen3_vl"):
+        return {**known, DEEP: 4, BACKWARD: 4}
+    return {**known, BACKWARD: 2}
 
 
 def check(found: Counter[tuple[str, str]], family: str) -> None:
