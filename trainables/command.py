@@ -36,6 +36,10 @@ ENDING = [
 ]
 """Signals that ask a process to end: Ctrl-C, the request of Slurm or Kubernetes, and a terminal
 that was closed."""
+AGAIN_SECONDS = 0.01
+"""Seconds until an interrupt that was ignored, or had to wait, is raised once more."""
+IMPORTING = "<frozen importlib"
+"""Beginning of the names of the files of Python's own code of ``import``."""
 _received: list[int] = [signal.SIGINT]
 """Signals that interrupted this process's command, the last one last. Libraries on the way may turn
 a ``KeyboardInterrupt`` into another, so it cannot carry them."""
@@ -154,15 +158,18 @@ def interrupted(then: str = "") -> int:
 
 
 def was_signalled() -> bool:
-    """Whether a signal has asked this process's command to end."""
+    """Whether a signal has asked this process's command to end. What goes on for long asks this at
+    times: a library on the way may have caught the ``KeyboardInterrupt``."""
     return len(_received) > 1
 
 
 def _take_signals() -> None:
     """Let the first signal that asks this process to end raise ``KeyboardInterrupt`` in its main
-    thread. While the command puts away what it has, a second Ctrl-C ends
-    it at once, and other signals are ignored. What the parent process ignores (``nohup``, a shell's
-    ``&``) stays ignored."""
+    thread, once more a moment later where Python ignores that: in the methods ``__del__`` and the
+    functions that C code calls back. It waits while Python's own code of ``import`` runs, which
+    would keep its lock for ever, so that no other thread could import or end. While the command
+    puts away what it has, a second Ctrl-C ends it at once, and other signals are ignored. What the
+    parent process ignores (``nohup``, a shell's ``&``) stays ignored."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in taken:
@@ -172,11 +179,24 @@ def _take_signals() -> None:
             for stream in (sys.stdout, sys.stderr):
                 _discard(stream)
         _received.append(number)
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, raise_or_wait)
+        raise_or_wait(number, frame)
+
+    def raise_or_wait(number: int, frame: FrameType | None) -> None:
+        if frame is None or not frame.f_code.co_filename.startswith(IMPORTING):
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+    def ignored(error: sys.UnraisableHookArgs) -> None:
+        if was_signalled() and issubclass(error.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        else:
+            shown(error)
 
     taken = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
     for each in taken:
         signal.signal(each, end)
+    shown, sys.unraisablehook = sys.unraisablehook, ignored
 
 
 def _open_closed() -> None:

@@ -97,6 +97,7 @@ def _start(say: Callable[[str], None]) -> None:
     with ExitStack() as opened:
         place = opened.enter_context(scratch.folder("ray"))
         opened.enter_context(own_token(place))
+        opened.callback(_end_processes, place)
         start = partial(
             ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
         )
@@ -111,7 +112,6 @@ def _start(say: Callable[[str], None]) -> None:
             try:
                 start()
             except Exception as again:  # as above
-                _end_processes(place)
                 raise _no_start(again, place) from None
         _opened.push(opened.pop_all())
 
@@ -148,18 +148,22 @@ def _keep_quiet(*arguments: Any, **options: Any) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process's way to handle signals while the block starts or joins Ray, which sets a
-    way of its own. Processes that start in the block do not end with the terminal: else Ray would
-    be gone before the study has put away what it has."""
+    """Keep this process's way to handle SIGTERM while the block starts or joins Ray, which would
+    set a way of its own and then exit. Processes that start in the block do not end with the
+    terminal: else Ray would be gone before the study has put away what it has. This process takes
+    a SIGHUP when the block ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    term, hang_up = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    utils = ray._private.utils
+    setter, utils.set_sigterm_handler = utils.set_sigterm_handler, _keep_quiet
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, term)
-        signal.signal(signal.SIGHUP, hang_up)
+        utils.set_sigterm_handler = setter
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # C code had set its own
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave(give_back: Callable[[], None]) -> threading.Thread:

@@ -28,6 +28,7 @@ from study.storage import scratch
 from study.storage.faults import StorageFault
 from study.trials.record import Outcome, TrialEnd
 from study.worker.orders import AdvanceTrial, TrialReport
+from trainables.command import was_signalled
 from trainables.errors import BadInput
 from trainables.memory.freed_memory import return_freed
 from trainables.secrecy import without_secrets
@@ -235,10 +236,16 @@ class Caretaker(tune.Callback):
         self.searcher = searcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look after devices and processes; Tune calls this several times a second."""
+        """Look after devices and processes; Tune calls this several times a second.
+
+        Raises:
+            KeyboardInterrupt: a signal has asked the study to end.
+        """
         searcher, dispatcher = self.searcher, self.searcher.dispatcher
         if searcher.stopped:
             raise searcher.stopped
+        if was_signalled():
+            raise KeyboardInterrupt
         with searcher.ending():
             self._excuse(searcher.hung.look(), trials)
             dispatcher.give_back(

@@ -140,22 +140,37 @@ def test_a_command_whose_streams_are_closed_runs_all_the_same(
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from trainables.command import command
 
 @command
 def main(arguments=None):
     try:
-        print("begun", flush=True)
-        time.sleep(60)
+        {body}
     finally:
         print("putting away", flush=True)
         {then}
         print("put away", flush=True)
     return 0
 
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nothing":
+            print("begun", flush=True)
+            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, sys._getframe(1))
+            print("not yet", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Finder())
+
+class Begun:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(60)
+
 sys.exit(main([]))
 """
+BEGUN = 'print("begun", flush=True); time.sleep(60)'
 
 
 def takes_signals() -> None:
@@ -170,12 +185,15 @@ def ignores_hang_ups() -> None:
 
 
 def _waiting(
-    tmp_path: Path, then: str = "pass", before: Callable[[], None] = takes_signals
+    tmp_path: Path,
+    then: str = "pass",
+    before: Callable[[], None] = takes_signals,
+    body: str = BEGUN,
 ) -> subprocess.Popen[str]:
-    """A command that waits until it is interrupted and then runs the code ``then``. Its process
-    begins with ``before``."""
+    """A command whose ``body`` waits until it is interrupted and which then runs the code ``then``.
+    Its process begins with ``before``."""
     script = tmp_path / "waiting.py"
-    script.write_text(WAITING.format(then=then))
+    script.write_text(WAITING.format(then=then, body=body))
     begun = subprocess.Popen(
         [sys.executable, script],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -186,6 +204,25 @@ def _waiting(
     )
     assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
     return begun
+
+
+def test_an_interrupt_that_python_ignores_is_raised_again(tmp_path: Path) -> None:
+    """An exception that is raised while ``__del__`` runs goes no further."""
+    begun = _waiting(tmp_path, body="Begun(); time.sleep(60)")
+    begun.send_signal(signal.SIGTERM)
+    out, said = begun.communicate(timeout=30)
+    assert (begun.returncode, out, said) == (143, "putting away\nput away\n", "interrupted\n")
+
+
+def test_an_interrupt_waits_while_the_code_of_import_runs(tmp_path: Path) -> None:
+    """Else that code keeps its lock, and a thread that imports never ends."""
+    begun = _waiting(tmp_path, body="import nothing")
+    out, said = begun.communicate(timeout=30)
+    assert (begun.returncode, out, said) == (
+        143,
+        "not yet\nputting away\nput away\n",
+        "interrupted\n",
+    )
 
 
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])

@@ -56,6 +56,17 @@ def test_hangs_take_no_retries_and_the_fourth_of_a_trial_stops_the_study(
     assert searcher.stopped
 
 
+def test_a_signal_whose_interrupt_a_library_caught_ends_the_study(
+    begin: Callable[..., StudyScheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = ray_tune.TuneSearcher(begin(), hosts_alone(MadeUpHost, None, PARTITION))
+    caretaker = ray_tune.Caretaker(searcher)
+    caretaker.on_step_begin(0, [])
+    monkeypatch.setattr("trainables.command._received", [signal.SIGINT, signal.SIGTERM])
+    with pytest.raises(KeyboardInterrupt):
+        caretaker.on_step_begin(1, [])
+
+
 class Stopped(MadeUpHost):
     """A host that is stopped once: at the first second rung of a trial."""
 
