@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -29,6 +30,7 @@ from study.execution.ray_token import own_token
 from study.planning.cluster_partition import ClusterPartition
 from study.storage import scratch
 from study.worker.hardware import Hardware
+from trainables.command import ENDING
 from trainables.errors import BadInput
 from trainables.secrecy import without_secrets
 
@@ -64,7 +66,7 @@ def connect(address: str | None, say: Callable[[str], None] = print) -> None:
             _start(say)
         else:
             _join(address)
-    atexit.register(_at_exit)
+        atexit.register(_at_exit)
 
 
 def _join(address: str) -> None:
@@ -98,6 +100,7 @@ def _start(say: Callable[[str], None]) -> None:
         place = opened.enter_context(scratch.folder("ray"))
         opened.enter_context(own_token(place))
         opened.callback(_end_processes, place)
+        opened.callback(ray.shutdown)  # if an interrupt comes at the end of its start
         start = partial(
             ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
         )
@@ -148,22 +151,45 @@ def _keep_quiet(*arguments: Any, **options: Any) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process's way to handle SIGTERM while the block starts or joins Ray, which would
-    set a way of its own and then exit. Processes that start in the block do not end with the
-    terminal: else Ray would be gone before the study has put away what it has. This process takes
-    a SIGHUP when the block ends."""
+    """Keep this process's way to handle signals while the block starts or joins Ray, which would
+    set a handler of SIGTERM that exits. Processes that start in the block do not end with the
+    terminal: else Ray would be gone before the study has put away what it has."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    utils = ray._private.utils
-    setter, utils.set_sigterm_handler = utils.set_sigterm_handler, _keep_quiet
+    worker, utils = ray._private.worker, ray._private.utils
+    kept = worker.connect, utils.set_sigterm_handler
+    worker.connect, utils.set_sigterm_handler = _held(worker.connect), _keep_quiet
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
     try:
         yield
     finally:
-        utils.set_sigterm_handler = setter
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # C code had set its own
+        worker.connect, utils.set_sigterm_handler = kept
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _held(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Ray's ``connect``, with signals that ask this process to end taken once it has returned: Ray
+    ends the process by a segmentation fault if this is interrupted. Of a SIGTERM that comes
+    meanwhile Ray's C code prints where it came."""
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        held: list[int] = []
+
+        def hold(number: int, frame: FrameType | None) -> None:
+            signal.alarm(0)  # by which Ray's C code would end this process after three seconds
+            held.append(number)
+
+        usual = {each: signal.signal(each, hold) for each in ENDING}
+        try:
+            return connect(*arguments, **options)
+        finally:
+            for each, handler in usual.items():  # also in place of what Ray's C code has set
+                signal.signal(each, handler)
+            if held:
+                signal.raise_signal(held[0])
+
+    return run
 
 
 def leave(give_back: Callable[[], None]) -> threading.Thread:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 from study.execution import cluster
 from study.storage import scratch
 from tests.study.command_line import REPOSITORY
+from tests.trainables.test_command import takes_signals
 from trainables.errors import BadInput
 
 
@@ -230,6 +232,62 @@ def test_a_process_that_is_killed_while_ray_starts_leaves_no_session(
         os.utime(left, (long_ago, long_ago))
         with scratch.folder("next"):
             assert not left.exists()
+
+
+INTERRUPTED = """
+import time
+from study.execution import cluster
+from trainables.command import command
+
+@command
+def main(arguments=None):
+    cluster.connect(None)
+    time.sleep(60)
+
+raise SystemExit(main([]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("begun", "sent"),
+    [
+        ("sockets/*", signal.SIGTERM),
+        ("sockets/*", signal.SIGHUP),
+        ("logs/python-core-driver*", signal.SIGTERM),
+        ("logs/python-core-driver*", signal.SIGINT),
+    ],
+)
+def test_a_signal_while_ray_starts_interrupts_in_order(
+    begun: str, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its processes start, and while its C code connects: that prints where a SIGTERM came,
+    and would end the process by a segmentation fault or an alarm."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the names of sockets
+        monkeypatch.setenv("TMPDIR", short)
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        with subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            preexec_fn=takes_signals,  # noqa: PLW1509  # sets signals only
+        ) as starting:
+            while not [*Path(short).glob(f"*/session_2*/{begun}")]:
+                assert starting.poll() is None
+                time.sleep(0.01)
+            (place,) = Path(short).glob(f"{scratch.PREFIX}*")
+            starting.send_signal(sent)
+            _, said = starting.communicate(timeout=120)
+        assert starting.returncode == 128 + sent, said
+        if sent == signal.SIGHUP:
+            assert said == "", "nobody would read it"
+        else:
+            assert said.endswith("interrupted\n")
+        assert "Traceback" not in said
+        assert not place.exists()
+        ours = [p for p in psutil.process_iter(["cmdline"]) if str(place) in str(p.info)]
+        assert psutil.wait_procs(ours, timeout=60)[1] == []
 
 
 def test_a_start_of_ray_that_fails_at_once_is_not_tried_again(
