@@ -21,7 +21,8 @@ def likeliest(
     batch_of: Callable[[Sequence[int]], Batch],
     size: int,
 ) -> list[str]:
-    """The likeliest option of each of some questions of ``split``, all of which have options."""
+    """The likeliest option of each of some questions of ``split``, all of which have options; the
+    first of those that are equally likely."""
     options = workload.options(split)
     found = likelihoods(network, workload, split, questions, options, batch_of, size)
     return [
@@ -45,7 +46,8 @@ def likelihoods(
     The likelihood of an option is that of the whole answer: the sum of the log-likelihoods of its
     tokens and its end, as BLIP ranks answers (``rank_answer`` in ``models/blip_vqa.py`` of
     github.com/salesforce/BLIP). Options of a question are in one batch, which has its image once,
-    if there is room for it.
+    if there is room for it. Options of the same tokens, as words that a small vocabulary lacks,
+    have exactly the same likelihood, whatever the batch.
 
     Args:
         network: the network of a trial.
@@ -58,20 +60,20 @@ def likelihoods(
             written.
     """
     model, rows = workload.model, workload.rows[split]
-    pairs = [(i, option) for i in questions for option in options[i]]
-    longest = max(len(option.tokens) for _, option in pairs)
+    pairs = list(dict.fromkeys((i, option.tokens) for i in questions for option in options[i]))
+    longest = max(len(tokens) for _, tokens in pairs)
     size = max(min(size, size * workload.answer_tokens // longest), 1)
     found: list[float] = []
     for start in range(0, len(pairs), size):
         some = pairs[start : start + size]
-        answered = model.collate(
-            [replace(rows[i], answer=option.tokens) for i, option in some], None
-        ).to(workload.device)
+        answered = model.collate([replace(rows[i], answer=tokens) for i, tokens in some], None).to(
+            workload.device
+        )
         batch = replace(
             batch_of([i for i, _ in some]),
             answer_BA=answered.answer_BA,
             answer_mask_BA=answered.answer_mask_BA,
         )
         found += (-model.losses(network, batch, summed=True)).tolist()
-    each = iter(found)
-    return [[next(each) for _ in options[i]] for i in questions]
+    each = dict(zip(pairs, found, strict=True))
+    return [[each[i, option.tokens] for option in options[i]] for i in questions]

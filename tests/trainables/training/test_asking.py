@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from trainables.engine.training_settings import TrainingSettings
 from trainables.errors import BadInput
 from trainables.measures.common.options import named
 from trainables.training.frozen_features import Features
+from trainables.training.likeliest import likelihoods
 from trainables.training.regime import Regime
 from trainables.training.trial import Trial
 from trainables.workload import Workload
@@ -106,6 +108,24 @@ def test_the_likeliest_option_is_chosen(optional: Workload, prompt: str | None) 
     assert [untrained[n] for n in rest] == [written[n] for n in rest]
 
 
+def test_options_of_the_same_tokens_are_equally_likely(optional: Workload) -> None:
+    """``B`` and ``C`` are unknown words; each is in another batch."""
+    trial, options = Trial(optional, config(optional)), optional.options("test")
+    question = next(n for n, of in options.items() if [o.answer for o in of] == ["A", "B", "C"])
+    same = [o for o in options[question] if o.answer in "BC"]
+    assert same[0].tokens == same[1].tokens
+    (found,) = likelihoods(
+        trial.losses.network,
+        trial.workload,
+        "test",
+        [question],
+        options,
+        partial(trial.batch, "test"),
+        2,
+    )
+    assert found[1] == found[2] != found[0]
+
+
 def test_options_are_written_as_the_answer_is(optional: Workload) -> None:
     found = {n: [o.answer for o in options] for n, options in optional.options("test").items()}
     assert found == {
@@ -151,7 +171,8 @@ def test_an_image_is_encoded_once_for_all_options(
     trial.answers("test")
     options = optional.options("test")
     images = {optional.rows["test"][question].image for question in options}
-    assert (len(images), sum(map(len, options.values()))) in seen
+    different = {(n, option.tokens) for n, of in options.items() for option in of}
+    assert (len(images), len(different)) in seen
 
 
 def test_a_way_to_choose_that_does_not_exist_is_refused() -> None:
