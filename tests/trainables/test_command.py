@@ -157,8 +157,10 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "nothing":
             print("begun", flush=True)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             signal.getsignal(signal.SIGTERM)(signal.SIGTERM, sys._getframe(1))
             print("not yet", flush=True)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
             time.sleep(60)
 
 sys.meta_path.insert(0, Finder())
