@@ -21,15 +21,15 @@ study: $(STAMP) ## run the study: does tuning only LayerNorm match LoRA? (ARGS="
 
 # One test process a core, each with one thread: the rest would fight over cores. A file's tests stay
 # together, since they share studies; tests/conftest.py says in which order files go.
-test: $(TESTS) ## run the tests (ARGS='-m "not every_class"': the slow ones too, as CI does)
+test: $(TESTS) ## run the tests (ARGS='-m "not by_hand"': the slow ones too, as CI does)
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 \
-	  --dist loadfile --no-loadscope-reorder -m "not (slow or every_class)" $(ARGS)
+	  --dist loadfile --no-loadscope-reorder -m "not (slow or by_hand)" $(ARGS)
 
 # In an environment of its own, of 7 GB where torch brings CUDA's libraries with it. With torch 2.6,
 # importing bitsandbytes starts processes that would compile for it: none are needed.
 test-oldest: $(OLDEST)/constraints.txt ## run the quick tests with the oldest packages that are allowed
 	@TORCHINDUCTOR_COMPILE_THREADS=1 $(MAKE) --no-print-directory test VENV=$(OLDEST) CONSTRAINTS=$< \
-	  ARGS='-m "not (long or slow or every_class)" tests/trainables tests/study $(ARGS)'
+	  ARGS='-m "not (long or slow or by_hand)" tests/trainables tests/study $(ARGS)'
 
 ui: $(STAMP) ## open MLflow on the studies
 	@$(RUN) -m study.ui $(ARGS)

@@ -51,10 +51,10 @@ EVERYTHING = ("methods", "models/test_families.py", "packing", "training", "memo
 @pytest.mark.long
 def test_devices_waits_and_one_of_each_kind() -> None:
     chosen = [f"tests/trainables/{test}" for test in (*ONE_OF_EACH_KIND, "devices")]
-    run_on_device("tests/simulated_cuda/on_device", *chosen, "-m", "not every_class")
+    run_on_device("tests/simulated_cuda/on_device", *chosen, "-m", "not by_hand")
 
 
-@pytest.mark.every_class
+@pytest.mark.by_hand
 @pytest.mark.parametrize("folder", EVERYTHING)
 def test_everything(folder: str) -> None:
     run_on_device(f"tests/trainables/{folder}", "-m", "not deepspeed")
@@ -62,4 +62,4 @@ def test_everything(folder: str) -> None:
 
 @pytest.mark.slow
 def test_waits_of_every_class() -> None:
-    run_on_device("tests/simulated_cuda/on_device/test_waits.py", "-m", "every_class")
+    run_on_device("tests/simulated_cuda/on_device/test_waits.py", "-m", "by_hand")

@@ -2,7 +2,7 @@
 
 A model family joins all contract suites by being a file in ``trainables/models``. The family of
 many classes joins those of ``WITH_CLASSES`` with each class, of which a sample is run at once; the
-rest are marked ``every_class`` and run by hand. So are the families of ``SAMPLED``.
+rest are marked ``by_hand`` and run by hand. So are the families of ``SAMPLED``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark most tests of classes, and of families of ``SAMPLED``, ``every_class``: which ones
+    """Mark most tests of classes, and of families of ``SAMPLED``, ``by_hand``: which ones
     follows from their names. A test of a family needs the transformers that the family needs."""
     for item in items:
         kind = getattr(item, "callspec", None) and str(item.callspec.params.get("family", ""))
@@ -105,7 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         whole = name == "test_families" and kind in (f"{GENERIC}/{ALWAYS}", *SAMPLED)
         one_of = OF_SAMPLED if kind in SAMPLED else FAST[name]
         if not whole and zlib.crc32(item.name.encode()) % one_of:
-            item.add_marker(pytest.mark.every_class)
+            item.add_marker(pytest.mark.by_hand)
 
 
 def transformers_of(kind: str) -> str:

@@ -1,6 +1,6 @@
 """A study of each class of models, from the command line to adapters that plain peft loads.
 
-``pytest tests/whole_studies/test_every_class.py -m "slow or every_class"`` runs all of them, in
+``pytest tests/whole_studies/test_every_class.py -m "slow or by_hand"`` runs all of them, in
 about ten minutes.
 """
 
@@ -29,7 +29,7 @@ AUTO: Any = AutoModelForImageTextToText
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=pytest.mark.slow if kind in IN_CI else pytest.mark.every_class)
+        pytest.param(kind, marks=pytest.mark.slow if kind in IN_CI else pytest.mark.by_hand)
         for kind in CLASSES
     ],
 )

@@ -56,6 +56,7 @@ def nothing_is_held() -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_study_stops_if_its_workers_do_not_find_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from tests.study.object_store import serve
 from tests.study.ray_nodes import ray_cluster
 from tests.study.stack import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow, pytest.mark.by_hand, pytest.mark.deepspeed]
 TRIAL = small.spec()
 STORAGE = "s3://studies/all"
 

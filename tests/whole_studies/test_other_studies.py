@@ -69,7 +69,7 @@ def test_winners_are_scored_on_data_they_never_trained_on(tmp_path: Path) -> Non
         assert ("ood.jsonl.overall" in trial["scores"]) == (trial["kind"] != "search")
 
 
-@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("kind", [pytest.param("llava", marks=pytest.mark.by_hand), "qwen2_5_vl"])
 def test_a_study_on_a_base_in_four_bits(kind: str, tmp_path: Path) -> None:
     """From the command line to an exported model that answers. Hosts are forked with the base."""
     needs_bitsandbytes()
@@ -108,7 +108,7 @@ def test_a_study_on_a_base_in_four_bits(kind: str, tmp_path: Path) -> None:
     assert predict.main([str(out), *questions]) == 0
 
 
-@pytest.mark.parametrize("family", ["blip", "llava"])
+@pytest.mark.parametrize("family", ["blip", pytest.param("llava", marks=pytest.mark.by_hand)])
 def test_a_study_of_reports(family: str, tmp_path: Path) -> None:
     """Tables show what reports are scored by. BLIP's writes them with two beams. The LLaVA is run
     as the large ones are: its base in the bf16 of its checkpoint."""

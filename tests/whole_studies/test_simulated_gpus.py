@@ -76,6 +76,7 @@ def test_two_devices_one_of_whose_hosts_dies(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_cluster_without_workers_starts_some(tmp_path: Path) -> None:
     """Ray's autoscaler starts a node for whatever waits for a device, up to two."""
     with devices(tmp_path, 1, scales_to=2) as (cluster, own):
@@ -111,7 +112,7 @@ def _hosts(cluster: Cluster, node: str = "node") -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.every_class
+@pytest.mark.by_hand
 def test_what_does_not_fit_beside_others_is_tried_again_with_less(tmp_path: Path) -> None:
     """The user says that the device has more memory than it has."""
     with devices(tmp_path, 1, LIMIT) as (cluster, own):
@@ -125,7 +126,7 @@ def test_what_does_not_fit_beside_others_is_tried_again_with_less(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.every_class
+@pytest.mark.by_hand
 @pytest.mark.deepspeed
 def test_deepspeed_on_two_devices_for_each_trial(tmp_path: Path) -> None:
     """Ray Train says NCCL, DeepSpeed takes its accelerator ``cuda``, and gloo does the rest."""

@@ -82,9 +82,7 @@ def taking_steps(workload: Workload, method: str) -> Trial | None:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(
-            family, marks=[pytest.mark.every_class] if family not in ("blip", "llava") else []
-        )
+        pytest.param(family, marks=[pytest.mark.by_hand] if family not in ("blip", "llava") else [])
         for family in (*OWN, *OF_CLASSES)
     ],
 )
@@ -95,7 +93,7 @@ def device_workload(request: pytest.FixtureRequest) -> tuple[str, Workload]:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(method, marks=[pytest.mark.every_class] if method != "lora" else [])
+        pytest.param(method, marks=[pytest.mark.by_hand] if method != "lora" else [])
         for method in registry.METHODS.names()
     ],
 )

@@ -175,7 +175,7 @@ except BadInput as error:
 
 
 @pytest.mark.slow  # Ray itself waits half a minute for each start
-@pytest.mark.parametrize("slow_starts", [1, 2])
+@pytest.mark.parametrize("slow_starts", [1, pytest.param(2, marks=pytest.mark.by_hand)])
 def test_ray_is_started_once_more_where_its_agents_were_too_slow(
     tmp_path: Path, slow_starts: int
 ) -> None:

@@ -78,24 +78,27 @@ def test_plain_pytorch_on_two_workers(tmp_path: Path) -> None:
     compare("off", tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.deepspeed
-def test_deepspeed_on_two_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stages", "models"),
+    [
+        pytest.param("3", OWN, marks=pytest.mark.slow),
+        pytest.param("2", (OWN[0], one_rank.SPARING), marks=pytest.mark.slow),
+        pytest.param("0,1", (OWN[0], one_rank.SPARING), marks=pytest.mark.by_hand),
+    ],
+)
+def test_deepspeed_on_two_workers(stages: str, models: Sequence[str], tmp_path: Path) -> None:
     """ZeRO-3, which enters every layer, with every family. The others divide what is trained,
     whatever network it belongs to: with one family, and with one model that makes no keys of its
     image's tokens (in ZeRO-3 each does)."""
-    for kinds, models in (("3", OWN), ("0,1,2", (OWN[0], one_rank.SPARING))):
-        (folder := tmp_path / kinds).mkdir()
-        compare(kinds, folder, models)
+    compare(stages, tmp_path, models)
 
 
 @pytest.mark.deepspeed
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=pytest.mark.slow if name.endswith(IN_CI) else pytest.mark.every_class
-        )
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(IN_CI) else pytest.mark.by_hand)
         for name in OF_CLASSES
     ],
 )
