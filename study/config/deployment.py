@@ -13,6 +13,8 @@ from study.storage.study_folder import STORAGE, StudyFolder
 from trainables.errors import BadInput
 from trainables.options import option
 
+CUDA_GIB = 1
+"""GiB of GPU memory that each process takes for CUDA itself: context, libraries, workspaces."""
 MOST_SHARING = 8
 """Maximum number of trials that share a device: more gain nothing."""
 
@@ -83,12 +85,15 @@ class Deployment:
         """Check what can be checked without a cluster.
 
         Raises:
-            BadInput: no trial may run at a time, or a device has no memory.
+            BadInput: no trial may run at a time, or a device has no memory for one.
         """
         if self.concurrency is not None and self.concurrency < 1:
             raise BadInput(f"--concurrency must be at least 1, got {self.concurrency}")
-        if self.device_gib is not None and not 0 < self.device_gib < math.inf:
-            raise BadInput(f"--device-gib must be more than 0, got {self.device_gib:g}")
+        if self.device_gib is not None and not CUDA_GIB < self.device_gib < math.inf:
+            raise BadInput(
+                f"--device-gib must be more than {CUDA_GIB}, which CUDA itself takes, got "
+                f"{self.device_gib:g}"
+            )
 
     def leaves_placement_open(self, definition: StudyDefinition) -> bool:
         """Whether each arm may run wherever its memory fits: the user chose neither the devices of

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from study.config.deployment import CUDA_GIB
 from trainables.errors import BadInput
 
 GIB = 2**30
-CUDA_BYTES = GIB
-"""Bytes of GPU memory that each process takes for CUDA itself: context, libraries, workspaces."""
+CUDA_BYTES = CUDA_GIB * GIB
+"""Bytes of GPU memory that each process takes for CUDA itself."""
 HOST_BYTES = 4 * GIB
 """Bytes of host memory that each process beside a device takes: Python, PyTorch, CUDA's own, and
 the data."""

@@ -76,7 +76,7 @@ def free_port() -> int:
         (["--space", "layernorm_vs_lor"], "did you mean 'layernorm_vs_lora'?"),
         (["--space", "smoke", "--trials", "0"], "--trials must be at least 1"),
         (["--space", "smoke", "--devices-per-trial", "3"], "give one of 1, 2, 4, 8, 16, 32"),
-        (["--space", "smoke", "--device-gib", "0"], "--device-gib must be more than 0"),
+        (["--space", "smoke", "--device-gib", "0"], "--device-gib must be more than 1"),
         (["--space", "smoke", "--image-size", "100"], "no multiple of the model's patches of 16"),
         (
             ["--space", "smoke", "--choose", "likelihood"],
