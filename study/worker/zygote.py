@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
@@ -75,13 +76,14 @@ class Zygote:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # an interruption is the driver's to handle
             )
+        self._sending: list[threading.Thread] = []
         # By value, since a user's own space may have classes that no other process can import.
-        self._connection.send_bytes(cloudpickle.dumps(definition))
+        self._send(cloudpickle.dumps(definition))
 
     def take(self, dataset: Dataset, hardware: Hardware | None = None) -> None:
         """Pass on the data, which the driver has read. ``hardware`` is that of the devices on which
         trials run, if they are not those of this machine."""
-        self._connection.send((dataset, hardware))
+        self._send(pickle.dumps((dataset, hardware)))
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -115,10 +117,27 @@ class Zygote:
 
     def close(self) -> None:
         """End the zygote, and the hosts that were forked from it."""
-        self._connection.close()
         self._process.kill()  # it may be in the middle of an import
         self._process.wait()
+        for thread in self._sending:  # nobody reads what it writes, which ends it
+            thread.join()
+        self._connection.close()
         self._opened.close()
+
+    def _send(self, message: bytes) -> None:
+        """Send a message by a thread, after those before it: a process that is stopped takes none
+        that is long. What became of one that was killed is said where its next message is read."""
+        before = self._sending[-1:]
+
+        def work() -> None:
+            for thread in before:
+                thread.join()
+            with suppress(OSError):
+                self._connection.send_bytes(message)
+
+        thread = threading.Thread(target=work, name="zygote", daemon=True)
+        self._sending.append(thread)
+        thread.start()
 
     def _processor_seconds(self) -> float:
         """Processor time in seconds of the zygote and of its forks."""

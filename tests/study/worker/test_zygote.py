@@ -225,6 +225,24 @@ def test_a_zygote_that_hangs_or_is_killed_is_not_waited_for(
             assert zygote.hardware
 
 
+def test_nor_is_one_that_hangs_or_is_killed_before_it_has_taken_the_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(STILL, "1")
+    with closing(Zygote(ASKED)) as zygote:
+        os.kill(zygote._process.pid, signal.SIGSTOP)
+        zygote._send(bytes(2**24))  # more than the connection holds
+        zygote.take(ASKED.workload.dataset())
+        with pytest.raises(BadInput, match=r"hangs: it has computed nothing for 1 seconds; see"):
+            assert zygote.hardware
+    with closing(Zygote(ASKED)) as zygote:
+        zygote._process.kill()
+        os.waitid(os.P_PID, zygote._process.pid, os.WEXITED | os.WNOWAIT)
+        zygote.take(ASKED.workload.dataset())
+        with pytest.raises(BadInput, match=r"was killed \(exit code -9\), maybe for lack of mem"):
+            assert zygote.hardware
+
+
 def test_a_zygote_whose_driver_was_killed_ends_in_silence(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
