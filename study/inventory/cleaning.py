@@ -15,9 +15,10 @@ from study.inventory.overview import journal_of
 from study.storage import study_files
 from study.storage.lease import LEASE
 from study.storage.object_store import COPIES
-from study.storage.paths import was_left
+from study.storage.paths import is_partial, was_left
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import (
+    ANSWERS,
     CHECKPOINTS,
     EXPORTS,
     JOURNAL,
@@ -112,7 +113,7 @@ def _of_study(files: StudyFiles) -> Iterator[Needless]:
         elif folder == EXPORTS and was_left(trial):
             part = f"{EXPORTS}/{trial}"
             sizes[part] = sizes.get(part, 0) + version.bytes
-        elif "/" not in name and name.startswith(".") and ".partial-" in name:
+        elif is_partial(name.removeprefix(f"{ANSWERS}/")):
             sizes[name] = version.bytes
     for name, size in sizes.items():
         yield Needless(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analysis import results_file
-from study.storage.paths import partial_folder, real_path, safe_join, was_left
+from study.storage.paths import partial_path, real_path, safe_join, was_left
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import off_default
 from study.trials.text import settings_text
@@ -61,7 +61,7 @@ def export(
     if out.exists() and not (out / tuned_json.FILE).is_file() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty and no earlier export; give another folder")
     whole = real_path(out) if out.is_symlink() else out  # no folder can take the place of a link
-    partial = partial_folder(whole)
+    partial = partial_path(whole)
     _remove_left(whole, partial)
     try:
         partial.mkdir(parents=True)

@@ -29,8 +29,9 @@ SQLITE_SIDES = ("-journal", "-wal", "-shm")
 """Ends of the names of the files that SQLite keeps beside a database."""
 TAKEN = {MLFLOW_ARTIFACTS, MLFLOW_DATABASE, *(MLFLOW_DATABASE + side for side in SQLITE_SIDES)}
 """Names in a storage folder that no study may have."""
-PARTIAL_FOLDER = re.compile(r"\..+\.partial-([0-9a-f]{8})-(\d{1,9})")
-"""Pattern that the whole name of a folder matches which is being written: machine and process."""
+PARTIAL = re.compile(r"\.[^/]+\.partial-(?:([0-9a-f]{8})-(\d{1,9})|\d{1,9}|[0-9a-f]{32})")
+"""Pattern that the whole name of a file or folder matches which is being written: machine and
+process. Earlier versions named files without the machine, and leases by chance."""
 LONGEST_NAME_BYTES = 255
 """Bytes of the longest file name that Linux's file systems take."""
 
@@ -77,15 +78,22 @@ def nearest(path: Path) -> Path:
     return next((each for each in every if os.path.lexists(each)), Path("/"))
 
 
-def partial_folder(folder: Path) -> Path:
-    """Path beside ``folder``, which this process writes before it becomes ``folder``."""
-    return folder.with_name(f".{folder.name}.partial-{_machine()}-{os.getpid()}")
+def partial_path(path: Path) -> Path:
+    """Path beside ``path`` that this process writes before it becomes ``path``. No process of
+    another machine that shares the folder has the same."""
+    return path.with_name(f".{path.name}.partial-{_machine()}-{os.getpid()}")
+
+
+def is_partial(name: str) -> bool:
+    """Whether a name is one of a file or folder that is being written, or was when its process
+    ended."""
+    return PARTIAL.fullmatch(name) is not None
 
 
 def was_left(name: str) -> bool:
-    """Whether a folder of this name was being written by a process of this machine that has ended,
-    as one that was killed."""
-    found = PARTIAL_FOLDER.fullmatch(name)
+    """Whether what has this name was being written by a process of this machine that has ended, as
+    one that was killed."""
+    found = PARTIAL.fullmatch(name)
     return found is not None and found[1] == _machine() and not psutil.pid_exists(int(found[2]))
 
 
@@ -102,7 +110,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk does not take the content.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = partial_path(path)
     try:
         yield partial
         sync(partial)  # else the name may be on the disk before the content: an empty file

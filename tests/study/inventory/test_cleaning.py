@@ -12,7 +12,7 @@ from study import clean
 from study.search.scheduler import StudyScheduler
 from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore
-from study.storage.paths import partial_folder
+from study.storage.paths import partial_path
 from study.storage.study_folder import StudyFolder
 from study.trials.spec import Kind
 from tests.study.inventory.test_deletion import files
@@ -55,8 +55,15 @@ def test_checkpoints_that_a_study_needs_stay(
     scheduler.reported(running.id, rung(running, running.stops[0]))
     kept = {save(folder, running.id)}
     gone = {save(folder, ended[0]), save(folder, running.id, "partial-x"), save(folder, "nobody's")}
-    (folder.path / ".study.json.partial-1").touch()
-    running_export = partial_folder(folder.export("lora"))
+    half_written = [
+        folder.path / ".study.json.partial-1",  # as earlier versions named it
+        partial_path(folder.path / "results.json"),
+        partial_path(folder.answers("0123456789ab", "test")),
+    ]
+    for file in half_written:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    running_export = partial_path(folder.export("lora"))
     # No process has so high a number.
     killed = running_export.with_name(f"{running_export.name.rpartition('-')[0]}-{10**8}")
     for export in (running_export, killed):
@@ -74,7 +81,7 @@ def test_checkpoints_that_a_study_needs_stay(
     assert "3 KiB freed" in capsys.readouterr().out
     left = {path for path in files(folder.path) if path.endswith(".safetensors")}
     assert left == kept and not gone & left
-    assert not (folder.path / ".study.json.partial-1").exists()
+    assert not any(file.exists() for file in half_written)
     assert running_export.exists() and not killed.exists()
     assert clean.main(arguments) == 0 and "nothing" in capsys.readouterr().out
 

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from study.storage import answers
-from study.storage.paths import TAKEN, atomic_write, check_study_name, safe_join
+from study.storage.paths import (
+    TAKEN,
+    atomic_write,
+    check_study_name,
+    is_partial,
+    partial_path,
+    safe_join,
+    was_left,
+)
 from study.storage.study_folder import StudyFolder
 from trainables.errors import BadInput
 
@@ -68,3 +76,15 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
         partial.write_text("whole")
     assert synced == [(False, False, "whole"), (True, True, False)]
     assert file.read_text() == "whole"
+
+
+def test_what_is_being_written_is_known_by_its_name() -> None:
+    mine = partial_path(Path("x/results.json")).name
+    assert is_partial(mine) and not was_left(mine), "this process lives"
+    left = f"{mine.rpartition('-')[0]}-{10**8}"  # no process has so high a number
+    assert is_partial(left) and was_left(left)
+    for earlier in (".study.json.partial-1", f".driver.json.partial-{'0' * 32}"):
+        assert is_partial(earlier) and not was_left(earlier), "its machine is not known"
+    chance = f"{mine.rpartition('-')[0]}-{'0' * 32}"
+    for other in ("results.json", "a.partial-1", ".a.partial-x", ".a/b.partial-1", chance):
+        assert not is_partial(other) and not was_left(other)
