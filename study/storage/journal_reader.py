@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from study.trials.record import TrialRecord
+from study.trials.record import Time, TrialRecord
+from trainables import stored_json
 from trainables.errors import BadInput, without_controls
 
 
@@ -34,8 +35,8 @@ OTHERS = tuple(f'{{"op_code": {number},'.encode() for number in (5, 6, 7, 9))
 class Session:
     """A driver's run of a study, from its beginning or from ``--resume`` on."""
 
-    began: float
-    """Time at which it began, in seconds since 1970."""
+    began: Time
+    """Time at which it began."""
     seconds: float
     """Seconds that the study had run in earlier sessions."""
     devices: int
@@ -97,8 +98,8 @@ def read(content: bytes, source: str) -> JournalContent:
         session = search.get("session")
         return JournalContent(
             records=tuple(record for record in records if record is not None),
-            session=Session(**session) if session else None,
-            seconds=float(search.get("seconds", 0.0)),
+            session=stored_json.parse(Session, session, "the session") if session else None,
+            seconds=stored_json.parse(float, search.get("seconds", 0.0), "seconds"),
             search_over=search.get("cut_short", False) or search.get("tuned", False),
             mlflow=tuple(map(str, search.get("mlflow", ()))),
         )

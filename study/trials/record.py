@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
 
 from study.trials.spec import TrialSpec
 from trainables import stored_json
+
+Time = Annotated[float, Ge(0), Lt(253_402_300_800)]
+"""A time in seconds since 1970, before the year 10000."""
 
 
 class Outcome(StrEnum):
@@ -31,8 +36,8 @@ class Rung:
     """Mean training loss since the rung before."""
     seconds: float
     """Device-seconds that the trial took so far, validation included."""
-    reported_at: float
-    """Time of the report, in seconds since 1970."""
+    reported_at: Time
+    """Time of the report."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Costs so far, as in ``TrialRecord.costs``, as far as they are known."""
 
@@ -57,15 +62,15 @@ class TrialRecord:
     spec: TrialSpec
     number: int
     """Number of the trial in its Optuna study."""
-    started_at: float
-    """Time of the start, in seconds since 1970."""
+    started_at: Time
+    """Time of the start."""
     rungs: list[Rung] = field(default_factory=list)
     ran: dict[str, str] = field(default_factory=dict)
     """Way in which the trial is computed, which decides none of its numbers: ``lane``, ``devices``,
     ``engine``, ``micro_batch``, ..."""
     outcome: Outcome | None = None
     """Outcome of the trial; None while it runs or waits to be run again."""
-    ended_at: float | None = None
+    ended_at: Time | None = None
     costs: dict[str, float] = field(default_factory=dict)
     """Costs of the trial: ``trained_parameters``, ``trained_percent``, ``seconds``,
     ``peak_memory_gib``."""
@@ -138,14 +143,14 @@ class _Begin:
     """Start of a trial, as the journal has it."""
 
     spec: TrialSpec
-    started_at: float
+    started_at: Time
 
 
 @dataclass(frozen=True, kw_only=True)
 class _End(TrialEnd):
     """End of a trial, as the journal has it."""
 
-    ended_at: float
+    ended_at: Time
     scoring: int = 1
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Lt
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -55,7 +58,7 @@ class TrialSpec:
     """Values of the searched parameters, flat: ``lora.rank``, ``lr``."""
     recipe: Mapping[str, Mapping[str, Any]]
     """Slot -> method and settings, as ``trainables.recipe.Recipe.plain`` gives them."""
-    lr: float
+    lr: Annotated[float, Ge(0), Lt(math.inf)]
     seed: int
     max_examples: int
     batch_size: int

@@ -1,5 +1,6 @@
 """The journal as it is read without Optuna: the same trials, at any moment of a study."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,31 @@ def test_numbers_are_those_of_each_optuna_study(
 def test_another_file_is_refused(content: bytes) -> None:
     with pytest.raises(BadInput, match="x is damaged, or a newer version wrote it"):
         journal_reader.read(content, "x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'"started_at": [^,}]+', '"started_at": 1e308'),
+        (r'"ended_at": [^,}]+', '"ended_at": NaN'),
+        (r'"reported_at": [^,}]+', '"reported_at": -1'),
+        (r'"lr": [^,}]+(?=, "seed")', '"lr": Infinity'),
+        (r'"began": [^,}]+', f'"began": 1{"0" * 400}'),
+        (r'"devices": [^,}]+', '"devices": "x"'),
+        (r'"user_attr": {"seconds": [^,}]+', f'"user_attr": {{"seconds": 1{"0" * 400}'),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(
+    begin: Callable[..., StudyScheduler], tmp_path: Path, old: str, new: str
+) -> None:
+    scheduler = play_all(begin(), most=3)
+    scheduler.journal.record_session(SESSION)
+    scheduler.journal.record_seconds(12.5)
+    content = (tmp_path / "study" / JOURNAL).read_text()
+    changed, times = re.subn(old, new, content)
+    assert times
+    with pytest.raises(BadInput, match="x is damaged, or a newer version wrote it"):
+        journal_reader.read(changed.encode(), "x")
 
 
 def test_a_journal_without_trials_is_empty() -> None:
