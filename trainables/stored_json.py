@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainables.cache import regular_file
 from trainables.errors import BadInput, did_you_mean, is_whole, unknown, without_controls
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ def read(kind: type[T], file: Path, *, versions: Collection[int] | None) -> T:
             missing or of the wrong type. The error names the field.
     """
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):
-            raise BadInput(f"{file} can't be read (it is no regular file)")
-        content = file.read_bytes()
+        content = regular_file.content(file)
     except OSError as error:
         raise BadInput(f"{file} can't be read ({error.strerror})") from None
     return read_content(kind, content, str(file), versions=versions)
@@ -100,6 +99,16 @@ def read_content(
         )
     # As JSON, since a dataclass may be strict: a list is a tuple there, and "3" is no number.
     return _validated(lambda adapter: adapter.validate_json(text), kind, source)
+
+
+def object_in(content: bytes | str) -> dict[str, Any]:
+    """The object that a JSON document holds; empty if there is none in it. It is for what may be
+    lost without harm, and for what a newer version may have written."""
+    try:
+        found = json.loads(content)
+    except (RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class RepeatedKey(ValueError):

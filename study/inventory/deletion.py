@@ -6,7 +6,6 @@ is interrupted gives the same command again.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -26,6 +25,7 @@ from study.tracking.mlflow_store import VARIABLE, default_uri, noted, tracking_a
 from study.trials.text import size_text
 from trainables.errors import BadInput
 from trainables.secrecy import command_line, shown
+from trainables.stored_json import object_in
 
 STOP = "stop it first, with Ctrl-C where it runs"
 """Advice for a study that a driver runs."""
@@ -188,15 +188,11 @@ def _held(study_folder: StudyFolder, say: Callable[[str], object]) -> Iterator[N
 def _identity(files: StudyFiles) -> StudyIdentity:
     """What tells a study's runs from others. It is read as it is, so that a study of a newer
     version can be deleted too."""
-    nothing = StudyIdentity(name=files.name, identity=None, space="")
-    content = files.read(SETTINGS)
-    try:
-        found = json.loads(content or b"null")
-        identity, space = found.get("identity", ""), found["settings"]["space"]
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        return nothing
+    found = object_in(files.read(SETTINGS) or b"")
+    identity, settings = found.get("identity", ""), found.get("settings")
+    space = settings.get("space") if isinstance(settings, dict) else None
     if not isinstance(identity, str) or not isinstance(space, str):
-        return nothing
+        return StudyIdentity(name=files.name, identity=None, space="")
     return StudyIdentity(name=files.name, identity=identity, space=space)
 
 

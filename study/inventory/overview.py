@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from study.analysis.result_types import VERSION
@@ -22,6 +21,7 @@ from study.storage.paths import atomic_write
 from study.storage.study_files import StudyFiles
 from study.storage.study_folder import JOURNAL, RESULTS, SETTINGS
 from trainables import stored_json
+from trainables.cache import regular_file
 from trainables.errors import BadInput
 
 NOTES = ".list.json"
@@ -93,7 +93,9 @@ def _in_store(storage: str, every: Sequence[StudyFiles]) -> list[StudyOverview]:
     """Overviews of studies in a store, several read at a time. They are noted on this machine, and
     studies that have not changed since are not read again."""
     notes = local_copy(storage) / NOTES
-    noted = _noted(notes)
+    noted: dict[str, Any] = {}
+    with suppress(OSError):
+        noted = stored_json.object_in(regular_file.content(notes))
     known = {files.name: _known(files, noted) for files in every}
     with ThreadPoolExecutor(READERS) as pool:  # that only read: what they read is parsed here
         unknown = [files for files in every if known[files.name] is None]
@@ -120,23 +122,16 @@ def _read(files: StudyFiles) -> StudyFiles:
         return files
 
 
-def _noted(notes: Path) -> dict[str, Any]:
-    """What was noted of each study; nothing if it cannot be read."""
-    try:
-        found = json.loads(notes.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _known(files: StudyFiles, noted: Mapping[str, Any]) -> StudyOverview | None:
     """Overview of a study as it was noted; None if it has changed, or if a driver runs it."""
-    note = noted.get(files.name, {})
-    if LEASE in files.versions or note.get("files") != _state_of_files(files):
+    note = noted.get(files.name)
+    if LEASE in files.versions or not isinstance(note, dict):
+        return None
+    if note.get("files") != _state_of_files(files):
         return None
     try:
-        row = StudyOverview(**{**note["row"], "state": State(note["row"]["state"])})
-    except (KeyError, TypeError, ValueError):  # another version has noted it
+        row = stored_json.parse(StudyOverview, note.get("row"), "a note")
+    except BadInput:  # another version has noted it
         return None
     return replace(row, bytes=files.size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable
 
@@ -14,6 +13,7 @@ from study.storage.study_folder import SETTINGS
 from study.tracking.mlflow_database import sqlite_file
 from study.tracking.mlflow_store import VARIABLE, noted, usable
 from trainables.errors import BadInput
+from trainables.stored_json import object_in
 
 
 def mlflow_addresses(files: StudyFiles, journal: JournalContent | None = None) -> tuple[str, ...]:
@@ -81,9 +81,10 @@ def opened(files: StudyFiles, address: str, known: Iterable[str | None]) -> str:
 
 def _first_option(settings: bytes) -> str:
     """Value of ``--tracking-uri`` in the command that began a study; empty if it has none."""
+    command = object_in(settings).get("command")
     try:
-        words = shlex.split(json.loads(settings).get("command", ""))
-    except (AttributeError, TypeError, ValueError):
+        words = shlex.split(command) if isinstance(command, str) else []
+    except ValueError:  # a quote is not closed
         return ""
     for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")

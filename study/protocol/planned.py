@@ -21,6 +21,7 @@ from study.storage.paths import atomic_write
 from study.storage.study_folder import PROTOCOL
 from study.trials.searches import MARK
 from trainables import stored_json
+from trainables.cache import regular_file
 from trainables.data.common.dataset import questions_digest
 from trainables.measures.common.scores import VERSION as SCORING
 
@@ -242,7 +243,7 @@ def digest(folder: Path) -> str:
     """sha256 (hex) of a study's ``protocol.json``; empty if it has none, as studies have not that
     began before there were protocols."""
     try:
-        return hashlib.sha256((folder / PROTOCOL).read_bytes()).hexdigest()
+        return hashlib.sha256(regular_file.content(folder / PROTOCOL)).hexdigest()
     except FileNotFoundError:
         return ""
 

@@ -30,6 +30,7 @@ from study.storage.journal_reader import Session
 from study.storage.study_folder import JOURNAL
 from study.trials.record import Outcome, Rung, TrialEnd, TrialRecord
 from study.trials.spec import Kind, TrialSpec
+from trainables.cache import regular_file
 from trainables.errors import BadInput, printable
 from trainables.measures.common.scores import VERSION
 from trainables.secrecy import without_secrets
@@ -328,7 +329,7 @@ def _reading(journal: Path) -> Iterator[None]:
 def _mend(journal: Path) -> None:
     """Cut off a last line that a killed process left unfinished; the next would be added to it."""
     if journal.exists():
-        content = journal.read_bytes()
+        content = regular_file.content(journal)
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(journal, whole)

@@ -8,7 +8,6 @@ Whoever finds it waits to see whether it changes.
 from __future__ import annotations
 
 import json
-import math
 import socket
 import threading
 import time
@@ -16,9 +15,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from study.storage.paths import partial_path
+from trainables.cache import regular_file
 from trainables.errors import BadInput, printable
+from trainables.stored_json import object_in
 
 LEASE = "driver.json"
 """Name of the object, or the file, in the study."""
@@ -50,13 +52,13 @@ class LeaseFolder:
     def read(self, key: str) -> bytes | None:
         """Content of a file; None if there is none."""
         try:
-            return (self.path / key).read_bytes()
+            return regular_file.content(self.path / key)
         except FileNotFoundError:
             return None
 
     def write(self, key: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
-        partial = self.path / f".{key}.partial-{uuid.uuid4().hex}"
+        partial = partial_path(self.path / key)
         partial.write_bytes(content)
         partial.replace(self.path / key)
 
@@ -155,7 +157,7 @@ class Lease:
 
 def driver(lease: bytes) -> str:
     """Name of the driver that holds a lease, as in ``Lease.driver``; empty if it is unreadable."""
-    return printable(str(_read(lease).get("driver", "")))
+    return printable(str(object_in(lease).get("driver", "")))
 
 
 def holder(lease: bytes) -> str:
@@ -166,15 +168,6 @@ def holder(lease: bytes) -> str:
 def beats(lease: bytes) -> bool:
     """Whether a lease was renewed lately, by this machine's clock. It is a guess for showing only:
     clocks may differ."""
-    beat = _read(lease).get("beat", 0)
-    age = time.time() - beat / 1e6 if isinstance(beat, int) else math.inf
-    return abs(age) < TIMEOUT_SECONDS
-
-
-def _read(lease: bytes) -> dict[str, Any]:
-    """Content of a lease; nothing if it is damaged, as an upload that was cut short."""
-    try:
-        found = json.loads(lease)
-    except (RecursionError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    beat = object_in(lease).get("beat", 0)
+    now = int(time.time() * 1e6)  # whole: a number in a damaged lease may be too large for another
+    return isinstance(beat, int) and abs(now - beat) < TIMEOUT_SECONDS * 1e6

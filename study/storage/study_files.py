@@ -11,8 +11,9 @@ from pathlib import Path
 from study.storage import lease
 from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore, Version, is_store
-from study.storage.paths import STUDY_NAME, TAKEN, real_path
+from study.storage.paths import STUDY_NAME, TAKEN, is_partial, real_path
 from study.storage.study_folder import LOCK, SETTINGS, WRITTEN, StudyFolder
+from trainables.cache import regular_file
 from trainables.errors import BadInput, unknown
 
 
@@ -65,10 +66,7 @@ class StudyFiles:
         try:
             if self.study_folder.in_store:
                 return self.study_folder.store.read(name) if name in self.versions else None
-            path = self.study_folder.path / name
-            if path.exists() and not path.is_file():  # from a pipe, say, one would read for ever
-                raise OSError("it is no file")
-            return path.read_bytes()
+            return regular_file.content(self.study_folder.path / name)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -173,7 +171,7 @@ def _is_study(name: str, files: Collection[str]) -> bool:
 
 def _is_temporary(name: str) -> bool:
     """Whether a name is one of a file that is being written, or of a lock."""
-    return name.startswith(".") and (".partial-" in name or name.endswith(LOCK))
+    return name.startswith(".") and (is_partial(name) or name.endswith(LOCK))
 
 
 def _tree(folder: Path) -> dict[str, Version]:

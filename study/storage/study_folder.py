@@ -20,7 +20,9 @@ from pathlib import Path
 from study.storage.lease import LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, real_path, safe_join
+from trainables.cache import regular_file
 from trainables.errors import BadInput, printable
+from trainables.stored_json import object_in
 
 STORAGE = "studies"
 """Value of ``--storage`` where it is not given."""
@@ -172,6 +174,7 @@ class StudyFolder:
         machine knows: None if none does, empty if the name is not known. The lock is asked for and
         given back at once; a driver that begins at this moment waits for it."""
         try:
+            regular_file.check(self.path / LOCK)
             with (self.path / LOCK).open() as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -191,6 +194,7 @@ class StudyFolder:
             BadInput: another process holds the lock (``otherwise`` says what to do), or has just
                 removed the folder.
         """
+        regular_file.check(self.path / LOCK)
         with (self.path / LOCK).open("a") as lock:  # it may be another's, whose name is in it
             for left in reversed(range(LOCK_TRIES)):
                 try:
@@ -353,8 +357,8 @@ def study_names(storage: str | Path, file: str = SETTINGS) -> list[str]:
 def _whole(trial: ObjectStore) -> tuple[str, list[str]]:
     """The last checkpoint that is in a trial's part of the store, and its files; nothing if there
     is none."""
-    try:
-        said = json.loads(trial.read(WHOLE) or b"null") or {"name": "", "files": []}
-        return str(said["name"]), [str(file) for file in said["files"]]
-    except (ValueError, KeyError, TypeError):
+    said = object_in(trial.read(WHOLE) or b"")
+    name, files = said.get("name"), said.get("files")
+    if not isinstance(name, str) or not isinstance(files, list):
         return "", []
+    return name, [str(file) for file in files]

@@ -13,7 +13,6 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from study.tracking.mlflow_runs import (
 from study.trials.colours import UNTUNED, arm_colours
 from study.trials.spec import Kind
 from trainables.secrecy import without_secrets
+from trainables.stored_json import object_in
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -199,10 +199,10 @@ def _unlisted(tags: Mapping[str, str]) -> dict[str, str]:
     listed = {}
     for name, value in tags.items():
         if name.startswith(TAG) and name.removeprefix(TAG) not in GENERAL and AUTHOR in value:
-            with suppress(ValueError):
-                view = json.loads(value)
-                if isinstance(view, dict) and view.get("author") == AUTHOR:
-                    listed[name] = view
+            view = object_in(value)
+            ours = view.get("author") == AUTHOR and isinstance(view.get("state"), str)
+            if ours and isinstance(view.get("createdAt"), int):
+                listed[name] = view
     oldest = sorted(listed, key=lambda name: listed[name]["createdAt"])[:-MOST_LISTED]
     return {name: listed[name]["state"] for name in oldest}
 

@@ -188,6 +188,7 @@ WHOLE: dict[str, Any] = {
     "empty": "",
     "number": "3",
     "latin": b"\xff\xfe",
+    "deep": "[" * 100_000,
     "cut": lambda text: text[: len(text) // 2],
 }
 """What may be in place of a study's ``study.json`` or ``results.json``; None: there is none."""
@@ -304,6 +305,8 @@ def _studies(here: Path) -> None:
             wrong = [3] if stem == "study" else 3
             _broken(here, f"{stem}-odd-{key}", file, _with(key, wrong))
         _broken(here, f"{stem}-later", file, _with("version", 99))
+    _broken(here, "protocol-pipe", "results.json", str)
+    os.mkfifo(here / "broken" / "protocol-pipe" / "protocol.json")
     _broken(here, "study-unknown", "study.json", _with("colour", "red"))
     for name, places in LESS.items():
         _broken(here, f"results-less-{name}", "results.json", _less(*places))

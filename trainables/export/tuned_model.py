@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from trainables import model_lookup, recipe
+from trainables.cache import regular_file
 from trainables.data.common.images import load_images
 from trainables.data.common.multiple_choice import WAYS
 from trainables.errors import BadInput
@@ -165,8 +166,7 @@ def load(folder: Path) -> TunedModel:
     described = tuned_json.read(folder)
     file = folder / WEIGHTS
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe would be read for ever
-            raise OSError("it is no regular file")
+        regular_file.check(file)
         weights = load_file(file)
     except (OSError, ValueError, SafetensorError) as error:
         said = " ".join(str(error).split())

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables.cache import regular_file
 from trainables.cache.on_disk import sync
 from trainables.engine import ranks
 from trainables.engine.base import Engine
@@ -125,6 +126,7 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
     try:
         listed = _read_manifest(checkpoint)
         file = checkpoint / WEIGHTS
+        regular_file.check(file)
         if listed is not None and _digest(file) != listed[WEIGHTS]:
             raise ValueError("it is not as it was written")
         return load_file(file)
@@ -224,7 +226,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, list[Any]] | None:
     """Size and CRC-32 of each file of a checkpoint; None if an earlier version wrote it, without a
     manifest."""
     try:
-        text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
+        text = regular_file.content(checkpoint / MANIFEST)
     except FileNotFoundError:
         return None
     files: dict[str, list[Any]] = json.loads(text)["files"]

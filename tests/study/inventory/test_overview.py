@@ -87,7 +87,7 @@ def test_every_state_has_its_line(
     assert rows["done"].verdict == " ".join(found.verdict.split())
     assert rows["done"].begun == found.protocol["begun"]
     assert "version 9" in rows["later"].verdict and "damaged" in rows["torn"].verdict
-    assert rows["pipe"].verdict.endswith("pipe/optuna.journal: it is no file")
+    assert rows["pipe"].verdict.endswith("pipe/optuna.journal: it is no regular file")
     assert rows["made"].bytes == 4 and rows["made"].where == str(tmp_path / "made")
     with StudyFolder.from_path(tmp_path / "half").only_driver():
         running = by_name(tmp_path)["half"]

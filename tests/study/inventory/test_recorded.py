@@ -10,6 +10,9 @@ from study.search.journal import StudyJournal
 from study.storage import study_files
 from study.tracking.mlflow_store import default_uri, noted, usable
 
+DEEP = "[" * 100_000
+"""Content that no parser of JSON reads to its end."""
+
 
 @pytest.mark.parametrize(
     ("options", "journal", "found"),
@@ -22,6 +25,7 @@ from study.tracking.mlflow_store import default_uri, noted, usable
         ("--tracking-uri", ["http://b"], ("http://b",)),
         (None, ["http://b"], ("http://b",)),
         ("'", [], ()),
+        (DEEP, ["http://b"], ("http://b",)),
     ],
 )
 def test_each_session_counts(
@@ -29,7 +33,8 @@ def test_each_session_counts(
 ) -> None:
     (tmp_path / "one").mkdir()
     command = {} if options is None else {"command": f"python -m study.launch {options}"}
-    (tmp_path / "one" / "study.json").write_text(json.dumps(command))
+    content = DEEP if options == DEEP else json.dumps(command)
+    (tmp_path / "one" / "study.json").write_text(content)
     if journal:
         opened = StudyJournal(tmp_path / "one")
         for address in journal:
