@@ -169,7 +169,7 @@ def load(folder: Path) -> TunedModel:
         regular_file.check(file)
         weights = load_file(file)
     except (OSError, ValueError, SafetensorError) as error:
-        said = " ".join(str(error).split())
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BadInput(
             f"{folder} holds no exported model: {file} can't be read ({said}); see study.export"
         ) from error

@@ -131,7 +131,7 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
             raise ValueError("it is not as it was written")
         return load_file(file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        cause = " ".join(str(error).split())
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BadInput(
             f"{file} is cut short or damaged ({cause}); give it back from a copy, or take another "
             "arm or study"
