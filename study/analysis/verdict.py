@@ -47,6 +47,7 @@ def answer(
     *,
     estimated: bool = False,
     claim: Claim = Claim.MODELS,
+    scope: str = "",
     against: Sequence[str] = (),
 ) -> str:
     """The verdict: what is known of the best arm, and which other arms one might take instead.
@@ -54,8 +55,9 @@ def answer(
     ``majority`` is the score of always giving the most frequent answer, ``errors`` an arm's first
     error in the search, of those that had any, ``margin`` the difference in percentage points that
     does not matter, ``estimated`` whether it was asked what arms may still gain, ``claim`` what the
-    findings are about, and ``against`` the arm with which each other arm was compared, one of each
-    of several studies (none: all pairs were).
+    findings are about, ``scope`` the sentence on that (none: that of one study), and ``against``
+    the arm with which each other arm was compared, one of each of several studies (none: all pairs
+    were).
     """
     ranked = [arm.arm for arm in arms if arm.test]
     if not ranked:
@@ -64,7 +66,7 @@ def answer(
     caveats = _caveats(arms, majority) + _unseeing(arms) + untuned + _dropped(arms, errors)
     if len(ranked) == 1:
         return f"Only {ranked[0]} could be confirmed: there is nothing to compare it with.{caveats}"
-    scope = SCOPE[claim] + _supposing(arms, comparisons)
+    scope = (scope or SCOPE[claim]) + _supposing(arms, comparisons)
     by = "" if arms[0].decides == "overall" else f"By {arms[0].decides.replace('_', ' ')}: "
     if missing := [name for name in against if name not in ranked]:
         return (

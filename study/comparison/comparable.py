@@ -240,12 +240,6 @@ def notes(studies: Sequence[TestedStudy]) -> list[str]:
             "patients with the answers: images are taken as independent, and intervals are too "
             "narrow if patients have several."
         )
-    several = {study.results.searches for study in studies}
-    if len(several) > 1:
-        said.append(
-            "Some studies searched each arm several times and others once; the claim is the "
-            "weaker one, about the tuned models."
-        )
     if line := _on_references(studies):
         said.append(line)
     arms = [study.begun.arms for study in studies]

@@ -53,8 +53,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
     examples = comparable.with_patients(studies)
     by = _deciding(studies)
     decides = ACCURACY if by is None else by.column
-    searched_once = any(study.results.searches == 1 for study in studies)
-    claim = Claim.MODELS if searched_once else Claim.METHODS
+    claim = Claim.MODELS if _searched_once(studies) else Claim.METHODS
     margin = studies[0].used.settings.margin
     correct = {label(study, arm): study.credits(arm) for study, arm in _confirmed(studies)}
     resampled = _resampled(studies, by, examples)
@@ -94,6 +93,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
             {},
             margin,
             claim=claim,
+            scope=_scope(studies),
             against=references,
         )
         + _on_interactions(interactions),
@@ -116,6 +116,32 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
     )
     plain: StudyComparison = without_nan(found)
     return plain
+
+
+def _searched_once(studies: Sequence[TestedStudy]) -> list[str]:
+    """Names of the studies that searched each arm once, of which nothing follows for methods."""
+    return [study.name for study in studies if study.results.searches == 1]
+
+
+def _scope(studies: Sequence[TestedStudy]) -> str:
+    """Sentence on what the findings are about, and of each study how often it searched an arm."""
+    once = _searched_once(studies)
+    if len(once) == len(studies):
+        return verdict.SCOPE[Claim.MODELS]
+    several = ", ".join(
+        f"{study.results.searches} times in {study.name}"
+        for study in studies
+        if study.name not in once
+    )
+    if not once:
+        return (
+            " This is about the methods, each tuned with the budget of its study: how far apart "
+            f"their searches end is in the intervals. Each arm was searched {several}."
+        )
+    return (
+        " This is about these tuned models and not about the methods: each arm was searched "
+        f"{several}, but only once in {' and '.join(once)}, and another search may end elsewhere."
+    )
 
 
 def label(study: TestedStudy, arm: ArmResult) -> str:

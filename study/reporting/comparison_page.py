@@ -112,6 +112,8 @@ def _page(found: StudyComparison) -> str:
     from study.statistics.pairwise import margin_in_words
 
     main = _main(found)
+    once = [study.study for study in found.studies if study.searches == 1]
+    several = [study.study for study in found.studies if study.searches > 1]
     between = [pair for pair in _between(found) if pair not in main]
     return page.rendered(
         "comparison.html.jinja",
@@ -124,6 +126,9 @@ def _page(found: StudyComparison) -> str:
             "scores": figures.scores(found, figures.WIDE),
             "differences": figures.differences(replace(found, comparisons=tuple(main))),
         },
+        once=once,
+        searches=", ".join(f"{study.study} {study.searches}" for study in found.studies),
+        varied=_varied(once, several),
         margin=margin_in_words(found.margin),
         pairs=main,
         folded={
@@ -134,6 +139,13 @@ def _page(found: StudyComparison) -> str:
         },
         settings=settings_text,
     )
+
+
+def _varied(once: list[str], several: list[str]) -> str:
+    """What differs between the models of an arm: seeds, or the searches of which they are."""
+    if not several:
+        return "seeds"
+    return f"seeds (searches in {_names(several)})" if once else "searches"
 
 
 def _is_between(pair: ArmPair) -> bool:

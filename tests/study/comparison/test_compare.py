@@ -193,13 +193,39 @@ def test_where_studies_declared_other_references_all_pairs_are_compared_and_it_i
     assert sum(line in note for note in every.notes) == 1
 
 
-def test_methods_are_claimed_only_if_every_study_searched_several_times(storage: Path) -> None:
+def test_methods_are_claimed_only_if_every_study_searched_several_times(
+    storage: Path, tmp_path: Path
+) -> None:
     mixed = compare(comparable.read(str(storage), ["searched", "large"]))
-    assert mixed.claim is Claim.MODELS and any("the claim is the weaker" in n for n in mixed.notes)
+    assert mixed.claim is Claim.MODELS and mixed.notes == ()
+    assert (
+        "This is about these tuned models and not about the methods: each arm was searched 2 times "
+        "in searched, but only once in large, and another search may end elsewhere."
+    ) in mixed.verdict
     of_both = next(
         c for c in mixed.comparisons if {c.first, c.second} == {"large/full", "searched/full"}
     )
     assert of_both.deciding.seeds == 2 and of_both.deciding.finding is not Finding.BETTER
+    text = Tags(comparison_page.write(tmp_path / "out", mixed)[0].read_text("utf-8")).text
+    assert "or base models: searches of each arm: searched 2, large 1." in text
+    assert "--searches 3 in large." in text and "images and seeds (searches in searched)" in text
+    assert "of one search an arm" not in text
+
+
+def test_of_studies_that_all_searched_several_times_the_claim_is_about_methods(
+    storage: Path, tmp_path: Path
+) -> None:
+    for name in ("searched", "again"):
+        (tmp_path / name).symlink_to(storage / "searched")
+    (tmp_path / "again").unlink()
+    put(tmp_path, "again", model="fourth", chances={}, searches=3)
+    found = compare(comparable.read(str(tmp_path), ["searched", "again"]))
+    assert found.claim is Claim.METHODS
+    assert (
+        "This is about the methods, each tuned with the budget of its study: how far apart their "
+        "searches end is in the intervals. Each arm was searched 2 times in searched, 3 times in "
+        "again."
+    ) in found.verdict
 
 
 def test_page_tables_and_json_have_the_same_numbers(
