@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import ArmResult, StudyResults
-from study.reporting.svg import Figure, Scale, beside, spanning
+from study.reporting.svg import THIN, Figure, Scale, beside, spanning
 from study.statistics.score_types import ArmPair, Baselines, Estimate, Finding
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
@@ -27,6 +28,9 @@ PAIRS = 6
 """Pairs of arms whose differences are drawn at most: those of four arms."""
 ROW = 30
 """Height in pixels of a row with an interval."""
+WIDER, NARROW = 3, 10.0
+"""An interval stretches no axis if it is wider than ``NARROW`` points and ``WIDER`` times the
+middle one."""
 
 
 class Drawn(Protocol):
@@ -85,8 +89,11 @@ def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
         ]
         named = results.baselines.named()
         bases = {name: named[name][part] for name in ("majority", "untuned") if name in named}
-        seeds = [seed.scores.get(part) for _, arm, _ in rows for seed in arm.seeds]
-        ends = [end for _, _, score in rows for end in (score.low, score.high)]
+        seeds = [
+            seed.scores.get(part) for _, arm, _ in rows if not arm.collapsed for seed in arm.seeds
+        ]
+        read = axis_by([(score, arm.collapsed) for _, arm, score in rows])
+        ends = [end for score in read for end in (score.low, score.high)]
         if part == results.decides and results.leader:
             ends += [results.leader.low, results.leader.high]
         left = beside(arm.arm for _, arm, _ in rows)
@@ -109,16 +116,15 @@ def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
             tip = f"{arm.arm}, {part}: {_interval(score)}"
             figure.text((left - 10, y(row) + 4), arm.arm, kind="name", anchor="end")
             for seed in arm.seeds:
-                if (of_seed := seed.scores.get(part)) is not None:
+                of_seed = seed.scores.get(part)
+                if of_seed is not None and of_seed == x.within(of_seed):
                     at = x(of_seed)
                     figure.path([(at, y(row) + 6), (at, y(row) + 11)], arm=i, kind="line thin")
-            figure.line([(score.low, row), (score.high, row)], arm=i, kind="wide", tip=tip)
-            figure.mark((score.mean, row), arm=i, tip=tip)
+            draw_row(figure, row, score, arm=i, tip=tip)
             if part == results.decides and arm is results.arms[0] and (best := results.leader):
                 tip = f"{arm.arm} as the best of {len(rows)}: {_interval(best)}"
                 under = row - 0.28
-                across = [(best.low, under), (best.high, under)]
-                figure.line(across, arm=i, kind="thin", tip=tip)
+                figure.whisker((best.low, under), (best.high, under), arm=i, kind="thin", tip=tip)
                 figure.mark((best.mean, under), arm=i, tip=tip, hollow=True)
         drawn.append(figure.svg())
     return drawn
@@ -139,7 +145,9 @@ def differences(results: Drawn) -> list[Markup]:
     if not pairs:
         return []
     margin = pairs[0][2].margin
-    ends = [end for _, _, c in pairs for end in (c.difference.low, c.difference.high)]
+    lost = {arm.arm for arm in results.arms if arm.collapsed}
+    read = axis_by([(c.difference, not lost.isdisjoint((a, b))) for a, b, c in pairs])
+    ends = [end for difference in read for end in (difference.low, difference.high)]
     left = beside(f"{first} - {second}" for first, second, _ in pairs)
     width, height = WIDE, TOP + ROW * len(pairs) + BOTTOM
     x = spanning([*ends, -1.5 * margin, 1.5 * margin], left, width - RIGHT)
@@ -153,9 +161,8 @@ def differences(results: Drawn) -> list[Markup]:
         figure.text((left - 10, y(row) + 4), f"{first} \u2212 {second}", kind="name", anchor="end")
         d = c.difference
         tip = f"{first} minus {second}: {_interval(d)}, Holm p = {c.p_holm:.3g}"
-        arm = index[first]
-        figure.line([(d.low, row), (d.high, row)], arm=arm, kind="wide", tip=tip)
-        figure.mark((d.mean, row), arm=arm, tip=tip, hollow=c.finding is not Finding.BETTER)
+        hollow = c.finding is not Finding.BETTER
+        draw_row(figure, row, d, arm=index[first], tip=tip, hollow=hollow)
     return [figure.svg()]
 
 
@@ -170,8 +177,9 @@ def pareto(results: StudyResults) -> list[Markup]:
             continue
         points = [(i, arm, arm.costs[cost]) for i, arm in arms]
         x = x_scale([v for _, _, v in points], log=far_apart([v for _, _, v in points]))
-        ends = [end for _, arm in arms for end in (arm.overall.low, arm.overall.high)]
-        y = y_scale(ends)
+        read = axis_by([(arm.overall, arm.collapsed) for _, arm in arms])
+        ends = [end for score in read for end in (score.low, score.high)]
+        y = y_scale([*ends, *(arm.overall.mean for _, arm in arms)])
         if x is None or y is None:
             continue
         figure = panel(f"Accuracy against {label}", x, y)
@@ -186,7 +194,7 @@ def pareto(results: StudyResults) -> list[Markup]:
         for i, arm, value in points:
             score = arm.overall
             tip = f"{arm.arm}: {_interval(score)} for {value:,.4g} {label}"
-            figure.line([(value, score.low), (value, score.high)], arm=i, kind="thin")
+            figure.whisker((value, score.low), (value, score.high), arm=i, kind="thin")
             figure.mark((value, score.mean), arm=i, tip=tip, hollow=arm.arm not in front)
         drawn.append(figure.svg())
     return drawn
@@ -244,6 +252,42 @@ def y_scale(values: Sequence[float | None], *, loss: bool = False) -> Scale | No
 def far_apart(values: Sequence[float]) -> bool:
     """Whether values span so much that a linear scale would show only the largest of them."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > 3
+
+
+def axis_by(intervals: Sequence[tuple[Estimate, bool]]) -> list[Estimate]:
+    """The intervals that an axis has to hold: an arm that collapsed would stretch it until nothing
+    else could be read.
+
+    Args:
+        intervals: intervals in points, each with whether an arm of it collapsed. They count only if
+            none of the others can be drawn.
+    """
+    steady = [interval for interval, collapsed in intervals if not collapsed]
+    steady = steady or [interval for interval, _ in intervals]
+    if not steady:
+        return []
+    middle = statistics.median_low(interval.high - interval.low for interval in steady)
+    most = max(WIDER * middle, NARROW)
+    return [interval for interval in steady if interval.high - interval.low <= most]
+
+
+def draw_row(
+    figure: Figure, row: int, d: Estimate, *, arm: int, tip: str, hollow: bool = False
+) -> None:
+    """Draw a mean and its interval in a row. What lies beyond the axis is told in numbers."""
+    x, y = figure.x, figure.y
+    beyond = figure.whisker((d.low, row), (d.high, row), arm=arm, tip=tip)
+    if d.mean == x.within(d.mean):
+        figure.mark((d.mean, row), arm=arm, tip=tip, hollow=hollow)
+    if beyond:
+        text = f"beyond the axis: {_interval(d)}"
+        left = d.low < x.low and THIN * len(text) < x.end - x.start
+        figure.text(
+            (x.start + 4 if left else x.end, y(row) - 8),
+            text,
+            kind="tick over",
+            anchor="start" if left else "end",
+        )
 
 
 def _interval(score: Estimate) -> str:

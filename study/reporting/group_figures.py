@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from study.analysis.result_types import StudyResults
-from study.reporting.figures import BOTTOM, RIGHT, ROW, TOP, WIDE
+from study.reporting.figures import BOTTOM, RIGHT, ROW, TOP, WIDE, axis_by, draw_row
 from study.reporting.svg import Figure, Scale, beside, spanning
 
 
@@ -17,7 +17,8 @@ def groups(results: StudyResults) -> list[Markup]:
     if not rows:
         return []
     names = [f"{g.field.replace('_', ' ')}: {g.value[:30]} ({g.questions:,})" for g, _ in rows]
-    ends = [end for _, pair in rows for end in (pair.difference.low, pair.difference.high)]
+    read = axis_by([(pair.difference, False) for _, pair in rows])
+    ends = [end for difference in read for end in (difference.low, difference.high)]
     left, height = beside(names), TOP + ROW * len(rows) + BOTTOM
     x = spanning([*ends, 0.0], left, WIDE - RIGHT)
     assert x is not None
@@ -31,6 +32,5 @@ def groups(results: StudyResults) -> list[Markup]:
         d = pair.difference
         figure.text((left - 10, y(row) + 4), name, kind="name", anchor="end")
         tip = f"{name}: {d.mean:.1f} ({d.low:.1f} to {d.high:.1f}), Holm p = {pair.p_holm:.3g}"
-        figure.line([(d.low, row), (d.high, row)], arm=number, kind="wide", tip=tip)
-        figure.mark((d.mean, row), arm=number, tip=tip, hollow=pair.p_holm >= 0.05)
+        draw_row(figure, row, d, arm=number, tip=tip, hollow=pair.p_holm >= 0.05)
     return [figure.svg()]

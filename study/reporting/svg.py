@@ -19,8 +19,10 @@ from study.trials.colours import COLOURS
 SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
 """Shapes of the arms, by number; again from the first where there are more arms."""
 Point = tuple[float, float]
-LETTER = 7.6
-"""Pixels that a bold letter takes, in wide fonts."""
+ARROW = 9
+"""Pixels of the head of an arrow."""
+LETTER, THIN = 7.6, 5.8
+"""Pixels that a bold letter takes, in wide fonts, and a letter of a tick's label."""
 
 
 def beside(names: Iterable[str]) -> float:
@@ -50,6 +52,11 @@ class Scale:
             else (self.low, self.high, value)
         )
         return self.start + (self.end - self.start) * (at - low) / (high - low)
+
+    def within(self, value: float) -> float:
+        """The value, or the end of the scale that it lies beyond."""
+        low, high = sorted((self.low, self.high))
+        return min(max(value, low), high)
 
     def ticks(self, about: int = 5) -> list[float]:
         """Round values on the scale; on a linear one, ``about`` so many."""
@@ -167,6 +174,30 @@ class Figure:
         """Draw a line through values."""
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         self._add("polyline", Markup('points="{}"').format(path), arm, f"line {kind}", tip)
+
+    def whisker(
+        self, start: Point, end: Point, *, arm: int, kind: str = "wide", tip: str = ""
+    ) -> bool:
+        """Draw a line between two values as far as the axes reach, with the head of an arrow where
+        it goes on beyond them; return whether it does."""
+        inside = [(self.x.within(x), self.y.within(y)) for x, y in (start, end)]
+        self.line(inside, arm=arm, kind=kind, tip=tip)
+        beyond = False
+        for (x, y), (to_x, to_y) in zip((start, end), inside, strict=True):
+            if (x, y) == (to_x, to_y):
+                continue
+            beyond = True
+            at_x, at_y = self.x(to_x), self.y(to_y)
+            # A step inwards, in pixels: y grows downwards.
+            dx, dy = ARROW * ((x < to_x) - (x > to_x)), ARROW * ((y > to_y) - (y < to_y))
+            head = [
+                (at_x, at_y),
+                (at_x + dx + 0.6 * dy, at_y + dy + 0.6 * dx),
+                (at_x + dx - 0.6 * dy, at_y + dy - 0.6 * dx),
+            ]
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in head)
+            self._add("polygon", Markup('points="{}"').format(path), arm, "mark", tip)
+        return beyond
 
     def path(self, pixels: Sequence[Point], *, arm: int, kind: str, tip: str = "") -> None:
         """Draw a line through pixels or, with ``kind="band"``, the area that they go around."""
