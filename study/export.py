@@ -121,7 +121,7 @@ def _winner(results: StudyResults) -> ArmResult:
     if not results.confirmed:
         raise BadInput(
             f"no arm of study {results.study!r} was confirmed, so there is no model to export: "
-            f"{results.verdict}"
+            f"{' '.join(results.verdict.split())}"
         )
     return results.confirmed[0]
 

@@ -150,7 +150,7 @@ def read(storage: str, names: Sequence[str]) -> list[TestedStudy]:
         if not study.results.confirmed:
             raise BadInput(
                 f"study {study.name!r} has no confirmed arm, so there is nothing to compare: "
-                f"{study.results.verdict}"
+                f"{' '.join(study.results.verdict.split())}"
             )
         if study.results.splits > 1:
             raise BadInput(

@@ -96,7 +96,7 @@ def compare(studies: Sequence[TestedStudy]) -> StudyComparison:
             scope=_scope(studies),
             against=references,
         )
-        + _on_interactions(interactions),
+        + "".join(f"\n{line}" for line in _on_interactions(interactions)),
         studies=tuple(_study(study) for study in studies),
         differs=comparable.differing(studies),
         notes=tuple(comparable.notes(studies)),
@@ -135,11 +135,11 @@ def _scope(studies: Sequence[TestedStudy]) -> str:
     )
     if not once:
         return (
-            " This is about the methods, each tuned with the budget of its study: how far apart "
+            "This is about the methods, each tuned with the budget of its study: how far apart "
             f"their searches end is in the intervals. Each arm was searched {several}."
         )
     return (
-        " This is about these tuned models and not about the methods: each arm was searched "
+        "This is about these tuned models and not about the methods: each arm was searched "
         f"{several}, but only once in {' and '.join(once)}, and another search may end elsewhere."
     )
 
@@ -298,15 +298,15 @@ def _interaction(
     )
 
 
-def _on_interactions(found: Sequence[Interaction]) -> str:
-    """Sentences of the verdict on interactions; empty if there are none."""
+def _on_interactions(found: Sequence[Interaction]) -> list[str]:
+    """Sentences of the verdict on interactions, each a line."""
     if not found:
-        return ""
+        return []
     if len(found) == 1:
-        return f" {found[0].sentence}"
+        return [found[0].sentence]
     told = sorted((each for each in found if each.shown), key=lambda each: each.p_holm)
-    text = f" How two arms differ was compared between base models {len(found)} times; "
+    text = f"How two arms differ was compared between base models {len(found)} times; "
     if not told:
-        return text + "none of these shows that it depends on the base model."
+        return [text + "none of these shows that it depends on the base model."]
     text += f"it is shown to depend on the base model {len(told)} times."
-    return text + "".join(f" {each.sentence}" for each in told[:MOST_SENTENCES])
+    return [text, *(each.sentence for each in told[:MOST_SENTENCES])]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from study.analysis.verdict import parts
 from study.comparison.compared_types import StudyComparison, own_name
 from study.reporting import figures, page, table_files, terminal
 from study.reporting.summary import interval
@@ -99,7 +100,7 @@ def show(console: Console, found: StudyComparison) -> None:
     for note in found.notes:
         console.print(Text(note))
     console.print()
-    console.print(Text(found.verdict, style="bold"))
+    terminal.show_verdict(console, found.verdict)
 
 
 def study_of(arm: str) -> str:
@@ -118,6 +119,7 @@ def _page(found: StudyComparison) -> str:
     return page.rendered(
         "comparison.html.jinja",
         r=found,
+        verdict=parts(found.verdict),
         title=f"Comparison of {_names([study.study for study in found.studies])}",
         legend=figures.legend(found),
         numbers=found.arm_numbers,

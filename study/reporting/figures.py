@@ -20,6 +20,8 @@ from study.reporting.svg import THIN, Figure, Scale, beside, spanning
 from study.statistics.score_types import ArmPair, Baselines, Estimate, Finding
 
 PANEL_WIDTH, PANEL_HEIGHT = 340, 250
+PANEL_BROAD = 500
+"""Width of a panel in pixels, of which two stand side by side."""
 WIDE = 1020
 """Width of three panels in pixels, for figures of one panel: letters are equally large then."""
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 28, 44
@@ -77,10 +79,16 @@ def legend(results: Drawn) -> list[tuple[int, str, Markup]]:
     return found
 
 
-def scores(results: Drawn, width: float = PANEL_WIDTH) -> list[Markup]:
+def has_long_names(results: Drawn) -> bool:
+    """Whether arms' names would take most of a panel."""
+    return beside(arm.arm for arm in results.arms if arm.test) > PANEL_WIDTH / 2
+
+
+def scores(results: Drawn, width: float = 0.0) -> list[Markup]:
     """Test accuracy of each arm with interval, seeds and baselines; a panel for each part, of
-    ``width`` pixels."""
+    ``width`` pixels (0: wider ones where names are long)."""
     drawn, index = [], results.arm_numbers
+    width = width or (PANEL_BROAD if has_long_names(results) else PANEL_WIDTH)
     for part, name_of_part in results.shown.items():
         rows = [
             (index[arm.arm], arm, score)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from study.analysis.result_types import SeedScores, StudyResults, TrialResult
     from study.protocol.kept import ProtocolCheck
 
+from study.analysis.verdict import parts
 from study.config.budget import RISE
 from study.statistics.score_types import Finding
 from study.storage.paths import atomic_write
@@ -60,6 +61,7 @@ def _page(results: StudyResults, checked: ProtocolCheck) -> str:
     return rendered(
         "report.html.jinja",
         r=results,
+        verdict=parts(results.verdict),
         protocol=checked,
         legend=figures.legend(results),
         numbers=results.arm_numbers,
@@ -75,6 +77,7 @@ def _page(results: StudyResults, checked: ProtocolCheck) -> str:
                 ),
             )
         },
+        long_names=figures.has_long_names(results),
         most_drawn=search_figures.DRAWN,
         some_drawn=search_figures.leaves_some_out(results),
         failures=_failures(results),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from study.analysis import verdict
 from study.reporting import summary
 from study.reporting.summary import interval
 from study.trials.colours import terminal_style
@@ -51,7 +52,15 @@ def show_results(console: Console, results: StudyResults) -> None:
         ]
         console.print(f"On {other.data}, never trained on: {', '.join(scored)}")
         console.print()
-    console.print(Text(results.verdict, style="bold"))
+    show_verdict(console, results.verdict)
+
+
+def show_verdict(console: Console, text: str) -> None:
+    """Print a verdict: what was found in bold type, and each caveat in lines of its own."""
+    found, caveats = verdict.parts(text)
+    console.print(Text(found, style="bold"))
+    for caveat in caveats:
+        console.print(Text(f"- {caveat}"))
 
 
 def _show_best(console: Console, results: StudyResults) -> None:

@@ -97,11 +97,11 @@ class Comparison(PairNumbers):
                     f"it is higher by {by}."
                 )
             case Finding.UNDECIDED if self.seeds < 2 or self.claim is Claim.SPLITS:
-                return f"{first} is higher than {second} by {by}. {self.needed()}"
+                return f"{first} is higher than {second} by {by}. {needed(self, self.claim)}"
             case Finding.UNDECIDED:
                 return (
                     f"{first} and {second} cannot be told apart: {first} is higher by {by}. "
-                    + self.needed()
+                    + needed(self, self.claim)
                 )
 
     def result(self) -> PartComparison:
@@ -109,42 +109,41 @@ class Comparison(PairNumbers):
         numbers = {field.name: getattr(self, field.name) for field in fields(PairNumbers)}
         return PartComparison(**numbers, finding=self.finding, sentence=self.sentence())
 
-    def needed(self) -> str:
-        """Number of seeds or questions that would tell the pair apart, in words."""
-        if self.seeds < 2 and self.claim is Claim.METHODS:
-            return "No arm is called better from one search, and of one arm only one was confirmed."
-        if self.seeds < 2:
-            return (
-                "No arm is called better from one seed, whose interval lacks the variation between "
-                "seeds: --resume NAME --seeds 3 adds seeds."
-            )
-        if self.claim is Claim.SPLITS:
-            return not_of_splits(self.seeds)
-        told = f"To tell {self.points_to_tell:.1f} points,"
-        seeds, questions = self.seeds_needed, self.questions_needed
-        unit = "searches" if self.claim is Claim.METHODS else "seeds"
-        more = [
-            f"{_more(seeds, self.seeds, self.seeds_range, unit)} an arm" if seeds else "",
-            _more(questions, self.questions, self.questions_range, "questions")
-            if questions
-            else "",
-        ]
-        if not any(more):
-            return (
-                f"{told} neither {MOST_SEEDS} {unit} an arm nor {MOST_TIMES} times the questions "
-                "would do: it takes more of both."
-            )
-        never = {
-            (True, False): " (more questions alone would not do)",
-            (False, True): f" (more {unit} alone would not do)",
-        }.get((bool(seeds), bool(questions)), "")
-        return f"{told} about {' or '.join(filter(None, more))} would be needed{never}."
-
     @property
     def _higher(self) -> Estimate:
         """Score of the higher arm minus that of the lower, in percentage points."""
         d = self.difference
         return d if d.mean >= 0 else _turned(d)
+
+
+def needed(found: PairNumbers, claim: Claim) -> str:
+    """Number of seeds or questions that would tell a pair apart, in words."""
+    if found.seeds < 2 and claim is Claim.METHODS:
+        return "No arm is called better from one search, and of one arm only one was confirmed."
+    if found.seeds < 2:
+        return (
+            "No arm is called better from one seed, whose interval lacks the variation between "
+            "seeds: --resume NAME --seeds 3 adds seeds."
+        )
+    if claim is Claim.SPLITS:
+        return not_of_splits(found.seeds)
+    told = f"To tell {found.points_to_tell:.1f} points,"
+    seeds, questions = found.seeds_needed, found.questions_needed
+    unit = "searches" if claim is Claim.METHODS else "seeds"
+    more = [
+        f"{_more(seeds, found.seeds, found.seeds_range, unit)} an arm" if seeds else "",
+        _more(questions, found.questions, found.questions_range, "questions") if questions else "",
+    ]
+    if not any(more):
+        return (
+            f"{told} neither {MOST_SEEDS} {unit} an arm nor {MOST_TIMES} times the questions "
+            "would do: it takes more of both."
+        )
+    never = {
+        (True, False): " (more questions alone would not do)",
+        (False, True): f" (more {unit} alone would not do)",
+    }.get((bool(seeds), bool(questions)), "")
+    return f"{told} about {' or '.join(filter(None, more))} would be needed{never}."
 
 
 def not_of_splits(splits: int) -> str:

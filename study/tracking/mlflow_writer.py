@@ -311,6 +311,7 @@ def description(verdict: str, links: str, table: str) -> str:
     The page folds a description: its end is seen by those who unfold it.
     """
     room = LONGEST_TAG - len(links) - len(CUT_VERDICT) - len(CUT_TABLE) - len("****\n\n\n\n\n\n")
+    verdict = " ".join(verdict.split())
     sentences = re.split(r"(?<=[.!?]) ", verdict)
     said = _first_of(sentences, " ", room)
     rows = table.splitlines()

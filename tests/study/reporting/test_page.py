@@ -29,7 +29,12 @@ def page_of(folder: Path, found: StudyResults) -> Tags:
 
 def test_it_shows_what_was_found(found: StudyResults, tmp_path: Path) -> None:
     page = page_of(tmp_path, found)
-    told = [SPACE.question, found.verdict, "not confirmed", "RuntimeError: <no> & never"]
+    told = [
+        SPACE.question,
+        *found.verdict.splitlines(),
+        "not confirmed",
+        "RuntimeError: <no> & never",
+    ]
     told += ["warn: two lookalikes", "On other set, which no model trained on", "not worse"]
     told += ["Only settings with memory<80GiB were eligible"]
     for part in told:

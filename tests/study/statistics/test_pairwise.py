@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from study.analysis.result_types import ArmResult, BestTrial, SeedScores
-from study.analysis.verdict import SCOPE, answer
+from study.analysis.verdict import SCOPE, answer, parts
 from study.statistics.pairwise import Comparison, compare, over_parts
 from study.statistics.rates import exact_rate
 from study.statistics.score_types import ArmPair, Claim, Collapse, Estimate, Finding, Score
@@ -223,9 +223,12 @@ def test_the_answer_ranks_many_arms() -> None:
     )
     assert said.startswith(
         "a scores highest (60.0%): it is better than d; it is as good as b to within the "
-        "margin of 1 point. a and b cannot be told apart: a is higher by 3.0"
+        "margin of 1 point. It cannot be told apart from c, which is lower by 3.0 points (95% "
+        "interval -2.0 to +8.0, p = 0.200).\nTo tell 1.5 points, about 6 more seeds an arm or "
     )
-    assert said.endswith(f"b trains 5.0 times fewer parameters than a.{SCOPE[Claim.MODELS]}")
+    assert said.endswith(f"\nb trains 5.0 times fewer parameters than a.\n{SCOPE[Claim.MODELS]}")
+    found, caveats = parts(said)
+    assert "\n".join([found, *caveats]) == said and found.count(". ") == 1, "two sentences"
 
 
 def test_the_answer_counts_arms_where_their_names_would_be_many() -> None:
@@ -235,7 +238,7 @@ def test_the_answer_counts_arms_where_their_names_would_be_many() -> None:
     said = answer(arms, [*better, pair("arm6", comparison(1.0, -2.0, 4.0))], majority=30.0)
     assert said.startswith(
         "a scores highest (60.0%): it is better than 6 of the 7 other arms (arm0, arm1, arm2, arm3 "
-        "and 2 more). a and "
+        "and 2 more). It cannot be told apart from arm6, which is lower by 1.0 points (95% "
     )
 
 
@@ -244,8 +247,18 @@ def test_the_answer_names_all_whom_the_best_cannot_be_told_from() -> None:
     arms = [arm("a", 60), arm("b", 59), arm("c", 58)]
     said = answer(arms, [pair("b", close), pair("c", close)], majority=30.0)
     assert said.startswith(
-        "a scores highest (60.0%). It cannot be told apart from b and c. The closest: a and b "
-        "cannot be told apart"
+        "a scores highest (60.0%), but is not shown to be better than another. It cannot be told "
+        "apart from b and c; the closest is b, lower by 1.0 points (95% interval -2.0 to +4.0, "
+        "p = 0.200).\nTo tell "
+    )
+
+
+def test_an_arm_that_is_better_than_all_is_said_so_with_the_closest() -> None:
+    arms = [arm("a", 60), arm("b", 59.5), arm("c", 50)]
+    pairs = [pair("b", comparison(0.5, 0.1, 0.9, 0.01)), pair("c", comparison(9, 5, 13, 0.01))]
+    assert answer(arms, pairs, majority=30.0).startswith(
+        "a is better than every other arm. The closest is b, lower by 0.5 points (95% interval "
+        "+0.1 to +0.9, p = 0.010), which is less than the margin of 1 point.\n"
     )
 
 
@@ -253,8 +266,8 @@ def test_the_answer_of_two_arms_is_their_sentence_with_its_caveats() -> None:
     found = comparison(3.0, 1.0, 5.0, 0.004)
     said = answer([arm("a", 34, seeds=1), arm("b", 31)], [pair("b", found)], majority=28.0)
     assert said == (
-        f"{found.sentence()}{SCOPE[Claim.MODELS]} But b: not shown to beat always giving the most "
-        "frequent answer (28.0%). Of one seed: a."
+        f"{found.sentence()}\n{SCOPE[Claim.MODELS]}\nb is not shown to beat always giving the most "
+        "frequent answer (28.0%).\na is known by one seed only."
     )
 
 
@@ -266,11 +279,11 @@ def test_what_is_found_supposes_that_training_does_not_collapse() -> None:
 
     arms, found = [steady("a", 60, 6), steady("b", 50, 3)], comparison(10.0, 8.0, 12.0, 0.0001)
     condition = (
-        " It supposes that training does not collapse: with 3 seeds of an arm and no collapse, up "
+        "It supposes that training does not collapse: with 3 seeds of an arm and no collapse, up "
         "to 63% of its trainings may."
     )
     said = answer(arms, [pair("b", found)], majority=30.0)
-    assert said == f"{found.sentence()}{SCOPE[Claim.MODELS]}{condition}"
+    assert said == f"{found.sentence()}\n{SCOPE[Claim.MODELS]}\n{condition}"
     nothing = answer(arms, [pair("b", comparison(1.0, -2.0, 4.0))], majority=30.0)
     assert "supposes" not in nothing, "nothing was found that it could be a condition of"
 
@@ -280,20 +293,20 @@ def test_what_two_arms_differ_in_on_one_type_alone_is_a_lead() -> None:
     arms = [arm("a", 60), arm("b", 59)]
     lead = answer(arms, [pair("b", close, open=close, closed=apart)], majority=30.0)
     assert lead == (
-        f"{close.sentence()} A lead, not a finding: on closed questions alone b is higher "
-        "by 5.0 points (95% interval +2.0 to +8.0, p = 0.006)." + SCOPE[Claim.MODELS]
+        f"{close.sentence()}\nA lead, not a finding: on closed questions alone b is higher "
+        "by 5.0 points (95% interval +2.0 to +8.0, p = 0.006).\n" + SCOPE[Claim.MODELS]
     )
     better = comparison(3.0, 1.0, 5.0, 0.004)
-    for parts in (pair("b", better, closed=apart), pair("b", better, closed=close)):
-        said = answer(arms, [parts], majority=30.0, claim=Claim.METHODS)
-        assert said == better.sentence() + SCOPE[Claim.METHODS]
+    for both in (pair("b", better, closed=apart), pair("b", better, closed=close)):
+        said = answer(arms, [both], majority=30.0, claim=Claim.METHODS)
+        assert said == f"{better.sentence()}\n{SCOPE[Claim.METHODS]}"
 
 
 def test_the_answer_says_which_confirmations_are_not_in_a_score() -> None:
     found = comparison(3.0, 1.0, 5.0, 0.004)
     arms = [arm("a", 60, seeds=2, diverged=1), arm("b", 55)]
     assert answer(arms, [pair("b", found)], majority=30.0) == (
-        f"{found.sentence()}{SCOPE[Claim.MODELS]} Of 3 confirmations of a, 1 diverged: "
+        f"{found.sentence()}\n{SCOPE[Claim.MODELS]}\nOf 3 confirmations of a, 1 diverged: "
         "its score is that of the rest."
     )
     nothing = replace(arm("c", math.nan, seeds=0, failed=2, out_of_memory=1), test=None)
@@ -310,13 +323,13 @@ def test_without_confirmed_arms_there_is_no_answer() -> None:
     assert answer([arm("b", 60), nothing], [], 0.0).startswith("Only b could be confirmed")
     costly = replace(nothing, best=None)
     assert answer([costly], [], 0.0) == (
-        "No arm could be confirmed, so there is no answer. "
+        "No arm could be confirmed, so there is no answer.\n"
         "No trial of a that reported a loss kept to --under."
     )
     ended = {Outcome.DIVERGED: 2, Outcome.FAILED: 1}
     mixed = replace(costly, trials=dict.fromkeys(Outcome, 0) | ended)
     assert answer([mixed, costly], [], 0.0, {"a": "it broke"}) == (
-        "No arm could be confirmed, so there is no answer. "
-        "No trial of a reported a loss: 2 diverged and 1 failed, the first with 'it broke'. "
+        "No arm could be confirmed, so there is no answer.\n"
+        "No trial of a reported a loss: 2 diverged and 1 failed, the first with 'it broke'.\n"
         "No trial of a that reported a loss kept to --under."
     )
