@@ -13,7 +13,8 @@ all pairs' p-values in studies of equal arms, the next one with the smallest of 
 Such studies are the replicates by which the p-values are computed anyway: arms are exchanged on the
 same images for all pairs, and each arm has luck of seeds of its own, which is in all its pairs.
 
-``python -m tests.benchmarks.families [--studies 400] [--only PART]`` prints a row for each world.
+``python -m tests.benchmarks.families [--studies 400] [--only PART] [--arms N]`` prints a row for
+each world.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ ROWS = (
         name="seeds 3 points apart, none ahead",
         world=World(images=96, questions=11, of_seed=0.135),
         arms=4,
+    ),
+    *(Row(name="by arms, none ahead", world=SLAKE, arms=arms) for arms in (5, 11, 23)),
+    *(
+        Row(name="by arms, two 7 points ahead", world=SLAKE, arms=arms, ahead=2, by=0.07)
+        for arms in (5, 11, 23)
     ),
     Row(
         name="VQA-RAD, two 8 points ahead",
@@ -164,13 +170,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=400, help="of each world")
     parser.add_argument("--only", default="", help="part of the names of the worlds")
+    parser.add_argument("--arms", type=int, help="worlds of so many arms alone")
     given = parser.parse_args()
     print(f"{given.studies} studies a row\n")
     columns = [f"{what}: {way}" for what in ("false", "found") for way in WAYS]
     print(f"| world | arms | {' | '.join(columns)} |")
     print("|---|---" * 1 + "|---" * len(columns) + "|")
     for row in ROWS:
-        if given.only not in row.name:
+        if given.only not in row.name or given.arms not in (None, row.arms):
             continue
         counted = judged(row, given.studies)
         false = [f"{m:.1f} ±{e:.1f}" for m, e in (percent(counted[way][0]) for way in WAYS)]

@@ -10,7 +10,7 @@ import pytest
 from study.statistics import pairwise, uncertainty, winner
 from study.statistics.moderated import Moderated
 from study.statistics.score_types import Claim
-from tests.benchmarks.claims import Counts, Row, measure, percent
+from tests.benchmarks.claims import Counts, Row, holds, measure, percent
 from tests.benchmarks.coverage import World
 from tests.benchmarks.searches import Pools, Search
 
@@ -87,3 +87,31 @@ def test_the_luck_of_a_search_is_seen_where_it_is_in_no_interval() -> None:
     found = counted(replace(METHODS, claim=Claim.MODELS))
     assert percent(found.covers)[0] >= 90
     assert percent(found.of_methods)[0] < 90 and percent(found.false_of_methods)[0] > 10
+
+
+@pytest.mark.parametrize(
+    ("covers", "best", "false", "kept"),
+    [
+        (0.95, 0.95, 0.04, True),
+        (0.95, 0.88, 0.04, False),
+        (0.88, 0.95, 0.04, False),
+        (0.95, 0.95, 0.12, False),
+        (0.95, 1.0, 0.04, False),
+    ],
+    ids=["all", "the best arm's too short", "differences' too short", "false", "too wide"],
+)
+def test_a_row_holds_if_differences_the_best_arm_and_findings_do(
+    covers: float, best: float, false: float, kept: bool
+) -> None:
+    def shares(share: float) -> list[bool]:
+        return [number < 300 * share for number in range(300)]
+
+    counts = Counts(
+        covers=[float(one) for one in shares(covers)], best=shares(best), false=shares(false)
+    )
+    assert holds(counts) is kept
+
+
+def test_few_studies_that_all_hold_are_not_held_to_be_too_wide() -> None:
+    sixty = Counts(covers=[1.0] * 57 + [0.0] * 3, best=[True] * 60, false=[False] * 60)
+    assert holds(sixty)
