@@ -42,6 +42,10 @@ LONGEST_LINE = 300
 """Largest number of letters of an error of Ray's that are shown."""
 AGAIN_SECONDS = 0.5
 """Seconds between two calls to an actor whose node may be lost."""
+_started: list[Callable[[], None]] = []
+"""Ends Ray's processes that were started here, as long as there are any."""
+SHUTDOWN_SECONDS = 30.0
+"""Time that Ray has to shut down. It takes one or two seconds."""
 AT_ONCE_SECONDS = 10.0
 """A start of Ray that fails within so many seconds would fail again. One that takes longer has
 waited for a process that was too slow: its raylet waits 15 seconds for its agents."""
@@ -99,7 +103,8 @@ def _start(say: Callable[[str], None]) -> None:
     with ExitStack() as opened:
         place = opened.enter_context(scratch.folder("ray"))
         opened.enter_context(own_token(place))
-        opened.callback(_end_processes, place)
+        end_processes = partial(_end_processes, place)
+        opened.callback(end_processes)
         opened.callback(ray.shutdown)  # if an interrupt comes at the end of its start
         start = partial(
             ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
@@ -108,7 +113,7 @@ def _start(say: Callable[[str], None]) -> None:
         try:
             start()
         except Exception as error:  # Ray raises Exception itself where it does not start in time
-            _end_processes(place)
+            end_processes()
             if time.monotonic() - began < AT_ONCE_SECONDS:
                 raise _no_start(error, place) from None
             say("Ray did not start in time: this machine may be busy; it is started once more")
@@ -116,6 +121,7 @@ def _start(say: Callable[[str], None]) -> None:
                 start()
             except Exception as again:  # as above
                 raise _no_start(again, place) from None
+        _started.append(end_processes)
         _opened.push(opened.pop_all())
 
 
@@ -254,16 +260,22 @@ def fits(partition: ClusterPartition) -> int:
 def _shutdown() -> None:
     """Shut Ray down in this process. No garbage is collected meanwhile, in any thread: Ray ends the
     whole process, with exit code 1, if an object of its own (Tune leaves many in circles) is
-    released while it shuts down."""
+    released while it shuts down. It would wait without end for a raylet that was stopped: if that
+    was started here, it is ended after a while."""
     lost_cluster.stop_watching()
+    patience = threading.Timer(SHUTDOWN_SECONDS, lambda: [end() for end in _started])
+    patience.daemon = True
+    patience.start()
     gc.collect()
     gc.disable()
     try:
         with _same_handler():
             ray.shutdown()
     finally:
+        patience.cancel()
         gc.enable()
         _opened.close()
+        _started.clear()
 
 
 @contextmanager

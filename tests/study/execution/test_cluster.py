@@ -290,6 +290,32 @@ def test_a_signal_while_ray_starts_interrupts_in_order(
         assert psutil.wait_procs(ours, timeout=60)[1] == []
 
 
+STOPPED = """
+import os, signal, psutil
+from study.execution import cluster
+cluster.SHUTDOWN_SECONDS = 1.0
+cluster.connect(None)
+(raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+raylet.suspend()
+cluster.leave(lambda: None).join()
+print("left", raylet.is_running())
+"""
+
+
+@pytest.mark.long
+def test_a_raylet_that_was_stopped_is_not_waited_for_without_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        timeout=180,
+    )
+    assert done.stdout == "left False\n"
+    assert "Traceback" not in done.stderr
+
+
 def test_a_start_of_ray_that_fails_at_once_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
