@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from trainables.training.trial import Trial
 
 LONG_SECONDS = 2.0
-"""Seconds of a first step above which no second one is taken, and few questions are answered: what
-a first step does once, for its shapes, is little beside so many."""
+"""Seconds of a first step above which nothing is done twice, and few questions are answered: what
+is done once, for the shapes of a step, is little beside so many."""
 FEW = 2
 """Number of questions that are answered then."""
 
@@ -33,7 +33,8 @@ class StepSeconds:
 def measure(
     trial: Trial, clock: Callable[[], float], *, frozen_stages: int, answers: bool
 ) -> StepSeconds:
-    """Measure a trial that has no features from the cache, by one training step or two.
+    """Measure a trial that has no features from the cache: each part by the second time that it is
+    done, or the only one.
 
     Args:
         trial: has seen no example. Answers are measured on as many training questions, in the same
@@ -50,15 +51,20 @@ def measure(
     size, workload, losses = trial.config.batch_size, trial.workload, trial.losses
     indices = trial.upcoming()
 
-    def timed(do: Callable[[], object], count: int) -> float:
+    def once(do: Callable[[], object], count: int) -> float:
         began = clock()
         do()
         return (clock() - began) / count
 
-    training = timed(trial.step, size)
+    training = once(trial.step, size)
     long = training * size > LONG_SECONDS
+
+    def timed(do: Callable[[], object], count: int) -> float:
+        found = once(do, count)
+        return found if long else once(do, count)
+
     if not long:
-        training = timed(trial.step, size)
+        training = once(trial.step, size)
     questions = range(len(workload.rows["train"]))
     asked = next(trial.evaluation_batches(workload, "train", questions, trial.evaluation_batch))
     asked = asked[:FEW] if long else asked
@@ -74,8 +80,7 @@ def measure(
             )
         if answers:
             tokens, beams = workload.answer_tokens, workload.beams
-            for _ in range(1 if long else 2):
-                answer = timed(
-                    lambda: model.answers(network, few, tokens=tokens, beams=beams), len(asked)
-                )
+            answer = timed(
+                lambda: model.answers(network, few, tokens=tokens, beams=beams), len(asked)
+            )
     return StepSeconds(training=training, frozen=frozen, validation=validation, answer=answer)
