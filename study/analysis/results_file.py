@@ -32,6 +32,8 @@ def read(study_folder: StudyFolder) -> StudyResults:
     """
     file, name = study_folder.results, study_folder.name
     if not study_folder.finished:
+        if study_folder.begun and study_folder.driver is not None:
+            raise BadInput(f"study {name!r} is still running; study.status says how far it is")
         if study_folder.begun:
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
         raise unknown("study", name, study_names(study_folder.storage, RESULTS))

@@ -26,6 +26,8 @@ LEASE = "driver.json"
 """Name of the object, or the file, in the study."""
 BEAT_SECONDS = 5.0
 """Seconds between two renewals of a lease."""
+FOLLOW = "study.status says how far it is; another study needs another --name"
+"""What one can do beside a driver that runs the study."""
 TIMEOUT_SECONDS = 20.0
 """Seconds without a renewal after which a driver is taken for dead."""
 
@@ -75,7 +77,7 @@ class Lease:
         store: LeaseStore,
         study: str,
         say: Callable[[str], object] = print,
-        otherwise: str = "give another --name",
+        otherwise: str = FOLLOW,
     ) -> None:
         """``store`` is the study's part of the store. ``say`` shows the user a line; ``otherwise``
         says what to do if another driver runs the study."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from study.storage.lease import LEASE, Lease, LeaseFolder
+from study.storage.lease import FOLLOW, LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, real_path, safe_join
 from trainables.cache import regular_file
@@ -185,7 +185,7 @@ class StudyFolder:
         return None
 
     @contextmanager
-    def only_driver(self, otherwise: str = "give another --name") -> Iterator[None]:
+    def only_driver(self, otherwise: str = FOLLOW) -> Iterator[None]:
         """Hold the study's lock, so that no second process runs the study. Where the file system
         has no locks, a lease stands for it (``study.storage.lease``). A folder in which no study
         was begun meanwhile is not left behind.

@@ -65,6 +65,15 @@ def storage(found: StudyResults, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_study_that_runs_is_not_told_to_be_resumed(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StudyFolder(storage=storage, name="begun").only_driver():
+        assert export.main(["begun", "--storage", str(storage)]) == 2
+    said = "error: study 'begun' is still running; study.status says how far it is\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
