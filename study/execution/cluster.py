@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -46,6 +47,9 @@ _started: list[Callable[[], None]] = []
 """Ends Ray's processes that were started here, as long as there are any."""
 SHUTDOWN_SECONDS = 30.0
 """Time that Ray has to shut down. It takes one or two seconds."""
+UNNEEDED = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Methods of Ray's ``Node`` that start its autoscaler, what forwards logs to a driver, and the
+server of its dashboard: three Python processes, for the last of which Ray's start waits."""
 AT_ONCE_SECONDS = 10.0
 """A start of Ray that fails within so many seconds would fail again. One that takes longer has
 waited for a process that was too slow: its raylet waits 15 seconds for its agents."""
@@ -64,10 +68,11 @@ def connect(address: str | None, say: Callable[[str], None] = print) -> None:
     """
     if ray.is_initialized():
         return
-    ray._private.worker.print_to_stdstream = _keep_quiet  # else it prints what is in its logs too
+    ray._private.worker.print_to_stdstream = _nothing  # else it prints what is in its logs too
     with _own_signals():
         if address is None:
-            _start(say)
+            with _replaced(Node, **dict.fromkeys(UNNEEDED, _nothing)):
+                _start(say)
         else:
             _join(address)
         atexit.register(_at_exit)
@@ -151,8 +156,21 @@ def _told(error: Exception) -> str:
     return without_secrets(str(error).strip().partition("\n")[0][:LONGEST_LINE])
 
 
-def _keep_quiet(*arguments: Any, **options: Any) -> None:
-    """Print nothing."""
+def _nothing(*arguments: Any, **options: Any) -> None:
+    """Do nothing."""
+
+
+@contextmanager
+def _replaced(owner: Any, **functions: Callable[..., Any]) -> Iterator[None]:
+    """Let functions of a module or a class of Ray's be others in the block."""
+    kept = {name: getattr(owner, name) for name in functions}
+    for name, function in functions.items():
+        setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(owner, name, function)
 
 
 @contextmanager
@@ -164,13 +182,14 @@ def _own_signals() -> Iterator[None]:
         yield
         return
     worker, utils = ray._private.worker, ray._private.utils
-    kept = worker.connect, utils.set_sigterm_handler
-    worker.connect, utils.set_sigterm_handler = _held(worker.connect), _keep_quiet
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
     try:
-        yield
+        with (
+            _replaced(worker, connect=_held(worker.connect)),
+            _replaced(utils, set_sigterm_handler=_nothing),
+        ):
+            yield
     finally:
-        worker.connect, utils.set_sigterm_handler = kept
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

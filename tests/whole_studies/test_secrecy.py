@@ -195,7 +195,7 @@ def test_no_file_has_a_secret(planted: Planted, ran: Ran) -> None:
     """Of the study, MLflow and Ray."""
     assert planted.files() == []
     kept = [path.name.partition("-")[2] for path in (planted.folder / "kept").iterdir()]
-    logs = {"raylet.out", "gcs_server.out", "log_monitor.log"}
+    logs = {"raylet.out", "gcs_server.out", "runtime_env_agent.log"}
     assert logs <= set(kept) and len(kept) > 10, f"Ray's files were looked at: {sorted(kept)}"
 
 

@@ -129,14 +129,19 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     except OSError:
         pass  # it has ended
 print(*{address for socket, address in sockets() if socket in opened})
+import psutil
+words = {word for p in psutil.Process().children(recursive=True) for word in p.cmdline()}
+print(*{Path(word).name for word in words if "ray" in word and word.endswith(".py")})
 """
-"""Prints a worker's address, and the addresses at which the processes of a local Ray listen."""
+"""Prints a worker's address, the addresses at which the processes of a local Ray listen, and the
+Python files that these run."""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="others keep their sockets elsewhere")
 def test_a_cluster_of_this_machine_alone_listens_to_nobody_else() -> None:
-    """It starts without a home that could be written to, too, as in many containers."""
+    """It starts without a home that could be written to, too, as in many containers. And it starts
+    no process that it does not need."""
     without_home = {name: value for name, value in os.environ.items() if "RAY_AUTH" not in name}
     done = subprocess.run(
         [sys.executable, "-c", LISTENING],
@@ -145,9 +150,10 @@ def test_a_cluster_of_this_machine_alone_listens_to_nobody_else() -> None:
         text=True,
         check=True,
     )
-    worker, listens = done.stdout.splitlines()
+    worker, listens, run = done.stdout.split("\n")[:3]
     assert worker == "127.0.0.1"
     assert set(listens.split()) <= {"0100007F", "0000000000000000FFFF00000100007F"} and listens
+    assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & {*run.split()}
 
 
 SLOW_AGENTS = """
