@@ -62,16 +62,22 @@ class VarianceComponents:
         return sum(each / count for each, count in zip(self.seeds, self._seeds(seeds), strict=True))
 
     def freedom(self, seeds: int, images: int) -> float:
-        """Degrees of freedom of the estimate of ``variance(seeds, images)`` (Satterthwaite)."""
+        """Degrees of freedom of the estimate of ``variance(seeds, images)`` (Satterthwaite).
+
+        They go by the parts that seeds and images have in it, which are estimates too: where the
+        variance of few seeds was found too small, they would be too many just where the interval is
+        too short. So the part of seeds, which ``f`` degrees of freedom tell, is taken to be
+        ``1 + 2 / f`` times as large here (``tests/benchmarks/RESULTS.md`` says what that does)."""
         if seeds < 2:
             return float("inf")
-        known = self._from_images(seeds, images) ** 2 / max(images - 1, 1)
-        together, least = 0.0, float("inf")
+        from_images = self._from_images(seeds, images)
+        of_seeds, known, together, least = 0.0, 0.0, 0.0, float("inf")
         borrowed = self.borrowed or (0.0,) * len(self.seeds)
         each = zip(self.seeds, self.both, borrowed, self._seeds(seeds), strict=True)
         for between, both, lent, count in each:
             # Where no variance between seeds was found, it adds no uncertainty either.
             measured = (between + both / images) / count if between else 0.0
+            of_seeds += measured
             if lent:
                 together += measured
                 least = min(least, lent + count - 1, self.lenders * (count - 1))
@@ -79,7 +85,10 @@ class VarianceComponents:
                 known += measured**2 / (count - 1)
         # Moderated variances err together, and are known no better than all their arms' seeds.
         known += together**2 / least
-        return self.variance(seeds, images) ** 2 / known if known else float("inf")
+        larger = 1 + 2 * known / of_seeds**2 if of_seeds else 1.0
+        whole = self.variance(seeds, images) + (larger - 1) * of_seeds
+        known = from_images**2 / max(images - 1, 1) + larger**2 * known
+        return whole**2 / known if known else float("inf")
 
     @property
     def seeds_share(self) -> float:

@@ -34,7 +34,7 @@ SPACE = Space(
         "bitfit": Arm(everywhere=method("bitfit"), lr=LR),
     },
 )
-CHANCES = {"lora": 0.72, "layernorm": 0.71, "full": 0.66, "ia3": 0.4, "untuned": 0.35}
+CHANCES = {"lora": 0.72, "layernorm": 0.71, "full": 0.66, "ia3": 0.36, "untuned": 0.3}
 TRAINED = {"lora": 90_000, "layernorm": 9_000, "full": 4_000_000, "ia3": 6_000, "untuned": 0}
 PROTOCOL: dict[str, Any] = {
     "command": "python -m study.launch --space made_up",

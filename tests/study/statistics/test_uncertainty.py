@@ -142,7 +142,11 @@ def test_an_arm_with_more_seeds_adds_less_variance() -> None:
         (0.1 + 0.06 / 3 + 0.06 / 6) / 100 + 0.01 / 3 + 0.01 / 6
     )
     assert one.variance(6, 100) == pytest.approx(alike.variance(6, 100)), "as many of each"
-    assert alike.freedom(3, 100) < one.freedom(3, 100) < alike.freedom(6, 100)
+    halves = [
+        stats.t.ppf(0.975, each.freedom(seeds, 100)) * each.variance(seeds, 100) ** 0.5
+        for each, seeds in ((alike, 3), (one, 3), (alike, 6))
+    ]
+    assert halves[0] > halves[1] > halves[2], "half the width of an interval"
     drawn, groups = np.random.default_rng(0), [f"{i}" for i in range(100)]
     many = (drawn.random((6, 100)) < np.linspace(0.5, 0.8, 6)[:, None]).astype(float)
     few = {"a": many, "b": (drawn.random((3, 100)) < 0.6).astype(float)}
