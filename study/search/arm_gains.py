@@ -35,7 +35,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.journal import StudyJournal
-from study.search.loss_slopes import Slope, points_per_loss
+from study.search.loss_slopes import SCORE, Slope, points_per_loss
 from study.search.searchers import gp
 from study.search.searchers.common import expected_losses
 from study.search.searchers.common.gaussian_process import (
@@ -44,6 +44,7 @@ from study.search.searchers.common.gaussian_process import (
     on_one_thread,
 )
 from study.trials.gain import RemainingGain
+from study.trials.spec import Kind
 
 LEAST = 6
 """Smallest number of ended trials from which an arm's gain is estimated."""
@@ -190,7 +191,18 @@ class ArmGains:
         slopes = self.slopes()
         known = {arm: self.loss(arm) for arm in self.groups}
         return {
-            arm: gain.in_points(slopes[arm].value, slopes[arm].error) if slopes else gain
+            arm: gain.in_points(slopes[arm].value, slopes[arm].error, self._left(arm))
+            if slopes
+            else gain
             for arm, gain in known.items()
             if gain is not None
         }
+
+    def _left(self, arm: str) -> float:
+        """Points from the score of the arm's best trial, by validation loss, to 100%."""
+        scored = [
+            (record.loss, record.scores[SCORE])
+            for record in self.journal.of_kind(Kind.SEARCH)
+            if record.spec.arm == arm and SCORE in record.scores
+        ]
+        return 100.0 - min(scored)[1] if scored else 100.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 TENTH = 1.2816
 """Standard deviations from the mean of a normal distribution to its 90th percentile."""
@@ -29,14 +30,17 @@ class RemainingGain:
     """90th percentile of the gain."""
     unit: GainUnit = GainUnit.LOSS
 
-    def in_points(self, points_per_loss: float, error: float = 0.0) -> RemainingGain:
+    def in_points(
+        self, points_per_loss: float, error: float = 0.0, most: float = inf
+    ) -> RemainingGain:
         """Convert a gain in loss to points, ``points_per_loss`` for each unit of loss, of which
-        ``error`` is the standard error. The range has both doubts in it."""
+        ``error`` is the standard error. The range has both doubts in it. ``most``: points that are
+        left to 100%."""
         doubt = TENTH * error
         return RemainingGain(
-            mean=self.mean * points_per_loss,
-            low=self.low * max(points_per_loss - doubt, 0.0),
-            high=self.high * (points_per_loss + doubt),
+            mean=min(self.mean * points_per_loss, most),
+            low=min(self.low * max(points_per_loss - doubt, 0.0), most),
+            high=min(self.high * (points_per_loss + doubt), most),
             unit=GainUnit.POINTS,
         )
 

@@ -177,6 +177,18 @@ def test_points_are_as_doubtful_as_losses_and_their_worth() -> None:
     assert in_loss.in_points(50.0, 100.0).low == 0.0
 
 
+def test_no_arm_gains_more_points_than_are_left(begin: Begin) -> None:
+    scheduler = begin(given=replace(GIVEN, allocate="equal"))
+    search(scheduler, most=24)
+    by_loss = scheduler.gains.found()["rich"]
+    searched = scheduler.journal.of_kind(Kind.SEARCH)
+    records = [r for r in searched if r.spec.arm == "rich" and r.scores]
+    missing = 99.5 - max(record.scores[SCORE] for record in records)
+    for record in records:
+        record.scores = {SCORE: record.scores[SCORE] + missing}
+    assert by_loss.high > 0.5 and scheduler.gains.found()["rich"].high == pytest.approx(0.5)
+
+
 def test_the_search_does_not_begin_again_once_it_has_ended_as_tuned(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
