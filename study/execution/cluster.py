@@ -91,8 +91,9 @@ def _join(address: str) -> None:
 
 
 def _start(say: Callable[[str], None]) -> None:
-    """Start Ray on this machine, once more if it did not start in time, as on a busy machine. What
-    the first start has read of files is in the machine's memory then.
+    """Start Ray on this machine, once more if it did not start in time, as on a busy machine, or if
+    a process of it was killed. What the first start has read of files is in the machine's memory
+    then.
 
     Ray leaves the folder of its session. So that folder lies in one that is removed after Ray is
     shut down, or by a later command if this process is killed, be it while Ray starts.
@@ -115,31 +116,65 @@ def _start(say: Callable[[str], None]) -> None:
             ray.init, address="local", include_dashboard=False, _temp_dir=str(place), **QUIET
         )
         began = time.monotonic()
-        try:
-            start()
-        except Exception as error:  # Ray raises Exception itself where it does not start in time
-            end_processes()
-            if time.monotonic() - began < AT_ONCE_SECONDS:
-                raise _no_start(error, place) from None
-            say("Ray did not start in time: this machine may be busy; it is started once more")
+        with _noted_nodes() as begun:
             try:
                 start()
-            except Exception as again:  # as above
-                raise _no_start(again, place) from None
+            except Exception as error:  # Ray raises Exception itself if it does not start in time
+                killed = _killed(begun)
+                end_processes()
+                if not killed and time.monotonic() - began < AT_ONCE_SECONDS:
+                    raise _no_start(error, place) from None
+                say(
+                    f"{killed or 'Ray did not start in time: this machine may be busy'}; it is "
+                    "started once more"
+                )
+                begun.clear()
+                try:
+                    start()
+                except Exception as again:  # as above
+                    raise _no_start(again, place, _killed(begun)) from None
         _started.append(end_processes)
         _opened.push(opened.pop_all())
 
 
-def _no_start(error: Exception, place: Path) -> BadInput:
-    """Error that says why Ray does not start. Its logs are moved from its temporary folder to one
-    that stays."""
+@contextmanager
+def _noted_nodes() -> Iterator[list[Node]]:
+    """List to which each node of Ray that is started in the block is added. Ray does not give back
+    one that fails."""
+    begun: list[Node] = []
+    start: Callable[[Node], None] = Node.start_head_processes
+
+    def noted(node: Node) -> None:
+        begun.append(node)
+        start(node)
+
+    with _replaced(Node, start_head_processes=noted):
+        yield begun
+
+
+def _killed(begun: list[Node]) -> str:
+    """What is said of a process of a node that a signal ended while Ray started; nothing if none
+    was. A raylet that gives up, because its agents are too slow, ends itself by SIGABRT."""
+    for node in begun:
+        for kind, process in node.dead_processes():
+            number = -process.returncode
+            if number > 0 and number != signal.SIGABRT:
+                name = signal.Signals(number).name
+                memory = ", perhaps for want of memory" if number == signal.SIGKILL else ""
+                return f"Ray's process {kind} was ended by {name} while Ray started{memory}"
+    return ""
+
+
+def _no_start(error: Exception, place: Path, killed: str = "") -> BadInput:
+    """Error that says why Ray does not start: ``killed``, if a process of it was. Its logs are
+    moved from its temporary folder to one that stays."""
     logs, seen = (place / "session_latest").resolve() / "logs", ""
     if logs.is_dir():
         kept = shutil.move(logs, tempfile.mkdtemp(prefix="ray-logs-", dir=place.parent))
         seen = f"see {kept}, and "
     return BadInput(
-        f"Ray does not start on this machine ({_told(error)}); it may be too busy: {seen}give the "
-        "same command again"
+        f"Ray does not start on this machine ({killed or _told(error)})"
+        f"{'' if killed else '; it may be too busy'}: {seen}give the same command again"
     )
 
 

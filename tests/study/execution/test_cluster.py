@@ -9,6 +9,7 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -154,6 +155,54 @@ def test_a_cluster_of_this_machine_alone_listens_to_nobody_else() -> None:
     assert worker == "127.0.0.1"
     assert set(listens.split()) <= {"0100007F", "0000000000000000FFFF00000100007F"} and listens
     assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & {*run.split()}
+
+
+class BrokenNode:
+    """A node of Ray, one of whose processes has ended."""
+
+    def __init__(self, kind: str, returncode: int) -> None:
+        self.kind, self.process = kind, SimpleNamespace(returncode=returncode)
+
+    def start_head_processes(self) -> None:
+        raise RuntimeError("the start timed out")
+
+    def dead_processes(self) -> list[tuple[str, SimpleNamespace]]:
+        return [(self.kind, self.process)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "returncode", "said"),
+    [
+        ("raylet", -signal.SIGKILL, "SIGKILL while Ray started, perhaps for want of memory"),
+        ("gcs_server", -signal.SIGTERM, "SIGTERM while Ray started"),
+        ("raylet", -signal.SIGABRT, ""),  # it gave up
+        ("raylet", 1, ""),
+    ],
+)
+def test_of_a_start_of_ray_whose_process_was_killed_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, returncode: int, said: str
+) -> None:
+    """A start that fails at once is tried once more only if a process of it was killed."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(cluster, "Node", BrokenNode)
+    monkeypatch.setattr(
+        cluster.ray, "init", lambda **_: cluster.Node(kind, returncode).start_head_processes()
+    )
+    lines: list[str] = []
+    with pytest.raises(BadInput) as raised:
+        cluster._start(lines.append)
+    if said:
+        told = f"Ray's process {kind} was ended by {said}"
+        assert lines == [f"{told}; it is started once more"]
+        assert str(raised.value) == (
+            f"Ray does not start on this machine ({told}): give the same command again"
+        )
+    else:
+        assert lines == []
+        assert str(raised.value) == (
+            "Ray does not start on this machine (the start timed out); it may be too busy: give "
+            "the same command again"
+        )
 
 
 SLOW_AGENTS = """
