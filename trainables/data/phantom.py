@@ -80,7 +80,7 @@ def _read_if_whole(folder: Path) -> Dataset | None:
     """The dataset in ``folder``, or None unless its digest is the expected one."""
     try:
         found = _read(folder)
-    except (BadInput, OSError, ValueError, KeyError, TypeError):
+    except (BadInput, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # no such folder, or files that are missing, truncated or of another origin
     return found if found.digest == DIGEST else None
 

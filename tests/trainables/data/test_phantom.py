@@ -67,6 +67,9 @@ def test_damaged_data_are_drawn_again(tmp_path: Path) -> None:
     image.write_bytes(image.read_bytes()[:-1] + b"\x00")
     whole.test[0].image.unlink()
     assert phantom.load(tmp_path) == whole
+    for line in ("[" * 100_000, '"text"', "[]"):
+        (folder / "questions.jsonl").write_text(line)
+        assert phantom.load(tmp_path) == whole
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_a_temporary_one(

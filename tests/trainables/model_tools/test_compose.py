@@ -92,6 +92,14 @@ def test_towers_of_other_kinds_are_refused(vision: Path, text: Path, tmp_path: P
         compose.run(config(vision_tower(tmp_path / "g", use_swiglu_ffn=True), text, tmp_path))
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{"], ids=["deep", "list", "cut"])
+def test_a_damaged_config_of_a_tower_is_one_line(text: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BadInput, match=r"--vision .* has no config.json that can be read"):
+        compose.run(config(tmp_path, text, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tower_that_lacks_weights_is_refused(vision: Path, text: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -105,7 +105,7 @@ def _load(option: str, folder: Path, kind: type[PreTrainedModel], family: str) -
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         given = str(config.get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BadInput(
             f"{option} {folder} has no config.json that can be read; give a folder as Hugging "
             "Face's libraries write it, or hub:NAME"
