@@ -344,7 +344,7 @@ def test_it_says_what_a_study_can_show(capsys: pytest.CaptureFixture[str]) -> No
     assert plan.main(["--space", "smoke", *sizes]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "A study claims how these tuned models differ, and not the methods" in said
-    assert "A study shows differences from 6.6 points, and arms as good to within 7.6" in said
+    assert "A study shows differences from 6.7 points, and arms as good to within 7.7" in said
     least = []
     for against in ((), ("--against", "lora")):
         arms = ("--space", "peft_methods", "--arm", "lora,dora,ia3,oft", *against)
