@@ -35,7 +35,7 @@ def freedom_as_found(of_seeds_A: Array, of_images: float, seeds: int) -> float:
 
 
 def ours(of_seeds_A: Array, of_images: float, seeds: int) -> float:
-    """Those that the product takes."""
+    """Degrees of freedom that the product takes."""
     components = VarianceComponents(
         count_S=seeds,
         count_C=IMAGES,

@@ -154,6 +154,15 @@ def test_an_arm_with_more_seeds_adds_less_variance() -> None:
     assert (found.count_S, found.counts) == (3, (6, 3))
 
 
+def test_degrees_of_freedom_take_a_variance_of_few_seeds_as_larger_than_it_was_found() -> None:
+    """Seeds and images have the same part, and three seeds tell theirs by two degrees of freedom:
+    it counts twice."""
+    equal = VarianceComponents(count_S=3, count_C=10**6, images=1e4, seeds=(0.03,), both=(0.0,))
+    assert equal.freedom(3, 10**6) == pytest.approx((1 + 2) ** 2 / (2**2 / 2), rel=1e-3)
+    alone = replace(equal, images=0.0)
+    assert alone.freedom(3, 10**6) == pytest.approx(2.0), "as of three seeds without images"
+
+
 def components(*, images: float, seeds: float, count_S: int = 3) -> VarianceComponents:
     return VarianceComponents(
         count_S=count_S, count_C=100, images=images, seeds=(seeds, seeds), both=(0.0, 0.0)
