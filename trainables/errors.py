@@ -24,15 +24,19 @@ JSON_CHARACTER = re.compile(
 direction of a line or controls a terminal."""
 
 
+LONGEST = 2_000
+"""Largest number of letters of a message."""
+
+
 class BadInput(ValueError):
     """Input that the user can correct. Commands print the message as one line and exit with code 2.
 
     Secrets are cut out of the message (``trainables.secrecy``), and it is made one ``printable``
-    line: it may quote a file or a library.
+    line of no more than ``LONGEST`` letters: it may quote a file, a library or a long value.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(without_secrets(message)))
+        super().__init__(shortened(printable(without_secrets(message))))
 
 
 class NoMatchingLayer(BadInput):
@@ -53,6 +57,15 @@ def printable(text: str) -> str:
         return text
     line = re.sub(r"\s*[^\S ]\s*", " ", text.strip())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def shortened(line: str) -> str:
+    """A line of no more than ``LONGEST`` letters, without what is in its middle: a message begins
+    with what was given and ends with what is allowed."""
+    if len(line) <= LONGEST:
+        return line
+    half = LONGEST // 2 - 20
+    return f"{line[:half]} [{len(line) - 2 * half} letters left out] {line[-half:]}"
 
 
 def without_controls(document: str) -> str:

@@ -13,10 +13,10 @@ from study.analysis.efficiency_types import COSTS
 from study.analysis.result_types import VERSION, DatasetResult, StudyResults, UsedProtocol
 from study.statistics.score_types import NOTHING
 from study.storage.paths import atomic_write
-from study.storage.study_folder import RESULTS, StudyFolder, study_names
+from study.storage.study_folder import RESULTS, StudyFolder, study_names, unknown_study
 from study.trials.spec import Kind
 from trainables import stored_json
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput
 from trainables.secrecy import without_secrets
 
 NEEDED_COSTS = (*COSTS, "trained_percent")
@@ -36,7 +36,7 @@ def read(study_folder: StudyFolder) -> StudyResults:
             raise BadInput(f"study {name!r} is still running; study.status says how far it is")
         if study_folder.begun:
             raise BadInput(f"study {name!r} has not ended; --resume {name} goes on with it")
-        raise unknown("study", name, study_names(study_folder.storage, RESULTS))
+        raise unknown_study(name, study_names(study_folder.storage, RESULTS))
     results = stored_json.read(StudyResults, file, versions=range(1, VERSION + 1))
     command = used_protocol(results, file).command
     for wrong in _contradictions(results):

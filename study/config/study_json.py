@@ -19,9 +19,9 @@ from study.config.definition import StudyDefinition
 from study.config.search_methods import AUTO
 from study.config.settings import YOUNG, Settings
 from study.storage.paths import atomic_write, check_study_name, nearest
-from study.storage.study_folder import SETTINGS, StudyFolder, study_names
+from study.storage.study_folder import SETTINGS, StudyFolder, study_names, unknown_study
 from study.trials.spec import off_default
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput
 from trainables.secrecy import command_line, without_secrets
 
 PROBE_BYTES = 2**16
@@ -170,7 +170,7 @@ def read(study_folder: StudyFolder) -> Settings:
         BadInput: there is no study of that name, or its ``study.json`` cannot be read.
     """
     if not study_folder.begun:
-        raise unknown("study", study_folder.name, study_names(study_folder.storage))
+        raise unknown_study(study_folder.name, study_names(study_folder.storage))
     return begun_study(study_folder.path).settings
 
 

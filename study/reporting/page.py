@@ -21,6 +21,7 @@ from study.storage.paths import atomic_write
 from study.storage.study_folder import REPORT
 from study.trials.record import Outcome
 from trainables.data.common.wording import BRIEF
+from trainables.errors import BadInput
 
 HERE = Path(__file__).parent
 DECIDED = tuple(Finding)
@@ -32,6 +33,9 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
 
     Returns:
         The files, the page first.
+
+    Raises:
+        BadInput: one of them is a folder. None is written then.
     """
     from study.protocol import kept
     from study.reporting import methods_table, table_files
@@ -42,6 +46,9 @@ def write(folder: Path, results: StudyResults) -> list[Path]:
         **table_files.texts(results),
         **methods_table.texts(results, checked),
     }
+    for name in texts:
+        if (folder / name).is_dir():
+            raise BadInput(f"{folder / name} is a folder; a file is written there: move it away")
     written = []
     for name, text in texts.items():
         with atomic_write(folder / name) as partial:

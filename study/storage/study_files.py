@@ -12,9 +12,9 @@ from study.storage import lease
 from study.storage.lease import LEASE
 from study.storage.object_store import ObjectStore, Version, is_store
 from study.storage.paths import STUDY_NAME, TAKEN, is_partial, real_path
-from study.storage.study_folder import LOCK, SETTINGS, WRITTEN, StudyFolder
+from study.storage.study_folder import LOCK, SETTINGS, WRITTEN, StudyFolder, unknown_study
 from trainables.cache import regular_file
-from trainables.errors import BadInput, unknown
+from trainables.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def one(storage: str, name: str) -> StudyFiles:
             versions = _tree(study_folder.path)
         if versions and _is_study(name, versions):
             return StudyFiles(study_folder=study_folder, versions=versions)
-    raise unknown("study", name, (files.name for files in every(storage)))
+    raise unknown_study(name, (files.name for files in every(storage)))
 
 
 def _in_folder(storage: Path) -> dict[str, dict[str, Version]]:

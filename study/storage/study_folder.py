@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from study.storage.lease import FOLLOW, LEASE, Lease, LeaseFolder
 from study.storage.object_store import ObjectStore, is_store, local_copy
 from study.storage.paths import STUDY_NAME, real_path, safe_join
 from trainables.cache import regular_file
-from trainables.errors import BadInput, printable
+from trainables.errors import BadInput, printable, unknown
 from trainables.stored_json import object_in
 
 STORAGE = "studies"
@@ -352,6 +352,17 @@ def local_storage(storage: str | Path) -> Path:
 def study_names(storage: str | Path, file: str = SETTINGS) -> list[str]:
     """Names of the studies that have a file, on this machine."""
     return sorted(path.parent.name for path in local_storage(storage).glob(f"*/{file}"))
+
+
+def unknown_study(name: str, allowed: Iterable[str]) -> BadInput:
+    """Error for a study that does not exist, or that is named by the path of its folder."""
+    with suppress(OSError, ValueError):  # too long, or no path at all
+        folder = Path(name).resolve()
+        if "/" in name and ((folder / SETTINGS).is_file() or (folder / RESULTS).is_file()):
+            return BadInput(
+                f"a study is named without its folder; give {folder.name} --storage {folder.parent}"
+            )
+    return unknown("study", name, allowed)
 
 
 def _whole(trial: ObjectStore) -> tuple[str, list[str]]:

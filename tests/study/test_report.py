@@ -27,6 +27,14 @@ def test_the_command_writes_it_anew(found: StudyResults, tmp_path: Path) -> None
     assert "--tracking-uri postgresql://mlflow:***@db" in page.text, "older ones had the password"
     said = command("oen", "--storage", str(tmp_path))
     assert said.returncode == 2 and "did you mean 'one'?" in said.stderr
+    said = command(str(tmp_path / "one"))
+    assert said.returncode == 2 and f"give one --storage {tmp_path}\n" in said.stderr
+    (tmp_path / "one" / "report.html").unlink()
+    (tmp_path / "one" / "groups.csv").unlink(missing_ok=True)
+    (tmp_path / "one" / "groups.csv").mkdir()
+    said = command("one", "--storage", str(tmp_path))
+    assert said.returncode == 2 and "groups.csv is a folder" in said.stderr
+    assert not (tmp_path / "one" / "report.html").exists(), "nothing is half-written"
     results_file.write(tmp_path / "one", replace(found, version=99))
     said = command("one", "--storage", str(tmp_path))
     assert said.returncode == 2 and "is of version 99; this reads 1 and 2" in said.stderr

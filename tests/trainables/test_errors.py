@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainables.installed import install
-from trainables.errors import BadInput, is_whole, printable, too_old, unknown
+from trainables.errors import LONGEST, BadInput, is_whole, printable, too_old, unknown
 
 
 def test_the_closest_name_is_offered() -> None:
@@ -31,6 +31,13 @@ def test_it_is_a_value_error() -> None:
 def test_a_message_is_one_line_that_does_nothing_to_a_terminal() -> None:
     assert str(BadInput("a\n\n  b\t\x1b[31m \u202e\ud83d")) == r"a b \x1b[31m \u202e\ud83d"
     assert printable("two  blanks, Größe, 病") == "two  blanks, Größe, 病"
+
+
+def test_a_long_value_leaves_room_for_what_is_allowed() -> None:
+    said = str(unknown("method", "x" * 5_000, ["lora"]))
+    assert said.startswith("unknown method 'xxx") and said.endswith("'; there are: lora")
+    assert len(said) <= LONGEST and " letters left out] " in said
+    assert str(BadInput("x" * LONGEST)) == "x" * LONGEST
 
 
 def test_half_of_a_character_is_no_text() -> None:
