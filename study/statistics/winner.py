@@ -9,9 +9,8 @@ supposes that the truth is within the simultaneous interval of all arms, which i
 of all studies, and gives the rest of its level to the quantiles. Its estimate is the truth by which
 the score would as often be higher as lower, so that it is too high in half of all studies.
 
-Variances are taken as known and widened by Student's t. Where two or three seeds move scores more
-than images do, that is not enough: the interval then holds in 87 to 92% of simulated studies
-(``tests/benchmarks/RESULTS.md``), and the report says so.
+Variances are taken as known and widened by Student's t. Two or three seeds know them too badly for
+that, so ``Scores.best`` does not let the upper end be below that of the plain interval.
 """
 
 from __future__ import annotations

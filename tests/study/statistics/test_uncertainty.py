@@ -243,6 +243,16 @@ def test_the_best_of_two_is_inferred_as_published() -> None:
     assert of_best(np.array([3.0]), np.eye(1), 1e9) == pytest.approx((3, 1.04, 4.96), abs=0.05)
 
 
+def test_the_best_arms_interval_ends_no_lower_than_the_plain_one() -> None:
+    """Of two arms that are nearly alike the correction alone would end it below."""
+    arms = {"first": answers(0.62, 3, 1), "second": answers(0.62, 3, 2)}
+    scores = Scores(arms, [f"{i}" for i in range(arms["first"].shape[1])])
+    best = max(arms, key=lambda arm: scores.score(arm).mean)
+    assert scores.best().mean < scores.score(best).mean - 0.2
+    assert scores.best().low < scores.score(best).low - 0.2
+    assert scores.best().high == pytest.approx(scores.score(best).high)
+
+
 def test_what_is_said_to_be_needed_has_its_range() -> None:
     """Variances of three seeds an arm scatter by chi-square of four degrees of freedom."""
     known = components(images=1e-6, seeds=0.02**2)
