@@ -15,12 +15,12 @@ import numpy as np
 from study.analysis.arm_scores import alike, credits_of
 from study.analysis.result_types import BlindScore, Calibration, ReliabilityBin
 from study.statistics.resampled import ResampledScores
-from study.statistics.uncertainty import Scores
+from study.statistics.uncertainty import LEVEL, Scores
 from study.storage import answers
 from study.storage.study_folder import StudyFolder
 from study.trials.record import TrialRecord
 from trainables.measures.common.measure import Weighted, of_kind, weighted
-from trainables.measures.likelihoods import BINS, MEASURE, bins, confidences
+from trainables.measures.likelihoods import BINS, MEASURE, bins, confidences, ece_by_chance
 from trainables.training.blind import BLIND
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def calibration(
 
     first = [given[same[0].spec.id] for same in alike(records, searches)]
     scores = ResampledScores({"arm": first}, [example.unit for example in asked], make)
-    error = scores.above_zero("arm")
+    error = scores.above_zero("arm", ece_by_chance(first, asked, 50 + LEVEL / 2))
     return Calibration(
         error=float(np.mean([record.scores["test.ece"] for record in records])),
         low=error.low,

@@ -55,20 +55,23 @@ class ResampledScores(Scores):
         self._statistics = {arm: [make([one]) for one in seeds] for arm, seeds in given.items()}
         super().__init__(given, groups_Q, replicates=replicates)
 
-    def above_zero(self, arm: str) -> Estimate:
+    def above_zero(self, arm: str, by_chance: float) -> Estimate:
         """Statistic of an arm that is never negative and is too high by chance, such as a
         calibration error: its mean over seeds and an interval whose lower end allows for that.
 
         Resampled images raise such a statistic by about as much as the drawn ones had raised it
         already. So the lower end is as far below the statistic as replicates are above it (as in
         the basic bootstrap: Davison and Hinkley 1997, *Bootstrap Methods and their Application*,
-        section 5.2). The upper end is that of ``score``: how much the drawn images raised the
-        statistic is known too badly to take it off.
+        section 5.2). A statistic whose truth is near zero is raised by more than that: the lower
+        end is zero where the statistic is not above ``by_chance``, what a true zero exceeds in
+        2.5%. The upper end is that of ``score``: how much the drawn images raised the statistic is
+        known too badly to take it off.
         """
         found, plain = self.arms[arm], self.score(arm)
         joined_R = self._with_seeds(self._moved_RA[:, self._column[arm]], self._components(found))
         above = 100 * float(np.percentile(joined_R, 100 - (100 - LEVEL) / 2))
-        return replace(plain, low=max(plain.mean - above, 0.0), high=max(plain.high, plain.mean))
+        low = 0.0 if plain.mean <= by_chance else max(plain.mean - above, 0.0)
+        return replace(plain, low=low, high=max(plain.high, plain.mean))
 
     def _arm(self, arm: str, given: Sequence[Sequence[Any]], image_Q: Array) -> _Arm:
         """The jackknife values of the answers ``given`` by the models of one arm."""

@@ -96,7 +96,8 @@ def calibration_study(
     lucks = drawn.normal(0, SEEDS_SPREAD, seeds)
     given = {"a": [confident(images, sharp, luck, drawn) for luck in lucks]}
     scores = ResampledScores(given, groups, make, replicates=1_000)
-    return scores.above_zero("a"), scores.score("a")
+    by_chance = likelihoods.ece_by_chance(given["a"], asked, 97.5)
+    return scores.above_zero("a", by_chance), scores.score("a")
 
 
 def true_error(sharp: float) -> float:

@@ -16,6 +16,8 @@ from trainables.measures.common.options import choices_of
 
 BINS = 10
 """Intervals of confidence, of equal width, in which confidence is compared with accuracy."""
+DRAWS = 1_000
+"""Draws of what the calibration error is by chance."""
 
 
 def score(likelihoods: Sequence[Sequence[float]], examples: Sequence[Example]) -> dict[str, float]:
@@ -69,6 +71,26 @@ def weighted(
         return found
 
     return {"auroc": auroc, "ece": ece}
+
+
+def ece_by_chance(
+    models: Sequence[Sequence[Sequence[float]]], examples: Sequence[Example], percentile: float
+) -> float:
+    """Percentile of the mean calibration error, in percent, of models whose confidence is right:
+    whether an answer is right is drawn by its own confidence (Bröcker and Smith 2007,
+    *Increasing the Reliability of Reliability Diagrams*, doi 10.1175/WAF993.1).
+
+    ``models`` has the ``likelihoods`` that each model gives to the same questions.
+    """
+    drawn, errors_R = np.random.default_rng(0), np.zeros(DRAWS)
+    for likelihoods in models:
+        confidence_Q, _ = confidences(likelihoods, examples)
+        bin_Q = bins(confidence_Q)
+        for draw in range(DRAWS):
+            right_Q = drawn.random(len(examples)) < confidence_Q
+            apart_B = np.bincount(bin_Q, right_Q - confidence_Q, BINS)
+            errors_R[draw] += 100 * np.abs(apart_B).sum() / len(examples) / len(models)
+    return float(np.percentile(errors_R, percentile))
 
 
 def confidences(

@@ -115,7 +115,8 @@ def test_an_error_that_is_above_zero_by_chance_has_an_interval_that_goes_below_i
             return weighted(likelihoods.MEASURE, "ece", joined, asked)
 
         scores = ResampledScores({"a": both_SQ2.tolist()}, GROUPS, make, replicates=200)
-        error, plain = scores.above_zero("a"), scores.score("a")
+        error, plain = scores.above_zero("a", by_chance=0.0), scores.score("a")
+        assert scores.above_zero("a", by_chance=error.mean).low == 0
         assert 0 <= error.low <= error.mean <= error.high and error.mean == plain.mean > 0
         found.append((error.low, plain.low))
     lows, plain_lows = np.array(found).T

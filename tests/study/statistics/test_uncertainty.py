@@ -245,7 +245,11 @@ def test_the_best_of_two_is_inferred_as_published() -> None:
 
 def test_the_best_arms_interval_ends_no_lower_than_the_plain_one() -> None:
     """Of two arms that are nearly alike the correction alone would end it below."""
-    arms = {"first": answers(0.62, 3, 1), "second": answers(0.62, 3, 2)}
+    each = (0.56, 0.62, 0.68)
+    arms = {
+        arm: np.concatenate([answers(accuracy, 1, start + i) for i, accuracy in enumerate(each)])
+        for arm, start in (("first", 1), ("second", 4))
+    }
     scores = Scores(arms, [f"{i}" for i in range(arms["first"].shape[1])])
     best = max(arms, key=lambda arm: scores.score(arm).mean)
     assert scores.best().mean < scores.score(best).mean - 0.2

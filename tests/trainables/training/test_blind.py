@@ -110,3 +110,11 @@ def test_auroc_and_calibration_by_hand() -> None:
         )
         quick, slow = (of(weights_RQ) for of in both)
         assert quick == pytest.approx(slow)
+
+
+def test_the_calibration_error_by_chance_is_that_of_a_share() -> None:
+    """Of 400 answers with a confidence of 80%, the share that is right is 2 points off in one
+    standard deviation, and 2.24 of these are exceeded in 2.5%, on either side."""
+    given = [[math.log(0.8), math.log(0.2)]] * 400
+    found = likelihoods.ece_by_chance([given], examples(*[("closed", "yes")] * 400), 97.5)
+    assert found == pytest.approx(4.48, abs=0.3)
